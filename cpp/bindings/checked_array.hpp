@@ -1,0 +1,183 @@
+// From a Python argument to a pointer with strides, or one clear error.
+//
+// pybind11's array_t converts and copies without a word, so arguments arrive as py::object and are checked here, all of
+// them before anything is allocated and while the GIL is held. An error names the argument, what was expected and why, and what
+// came. A readable array is copied only where a kernel could not read it as it lies: foreign byte order, unaligned
+// memory, or a last axis that is not contiguous. A writable array is never copied.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "simd/packet.hpp"
+
+namespace fastgru::bindings {
+
+namespace py = pybind11;
+
+// One expected axis: a size, or any size under a letter that the message shows.
+struct Axis {
+  Axis(Index size) : size(size), label(std::to_string(size)) {}
+  Axis(const char* letter) : size(-1), label(letter) {}
+  Index size;
+  std::string label;
+};
+using Shape = std::vector<Axis>;
+
+inline std::string tuple_text(const std::vector<std::string>& parts) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < parts.size(); ++i) text += (i ? ", " : "") + parts[i];
+  return text + (parts.size() == 1 ? ",)" : ")");
+}
+inline std::string text_of(const Shape& shape) {
+  std::vector<std::string> parts;
+  for (const Axis& axis : shape) parts.push_back(axis.label);
+  return tuple_text(parts);
+}
+inline std::string shape_text(const py::array& array) {
+  std::vector<std::string> parts;
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) parts.push_back(std::to_string(array.shape(i)));
+  return tuple_text(parts);
+}
+
+inline py::array require_array(const py::object& object, const char* name) {
+  if (!py::isinstance<py::array>(object)) {
+    throw py::type_error(std::string(name) + ": expected a NumPy array, got " +
+                         std::string(py::str(py::type::of(object).attr("__name__"))) +
+                         "; convert it with numpy.asarray");
+  }
+  return py::reinterpret_borrow<py::array>(object);
+}
+
+// float32 or float64 in either byte order, as 'f' or 'd'.
+inline char require_floating(const py::array& array, const char* name) {
+  const char kind = array.dtype().kind();
+  const py::ssize_t size = array.itemsize();
+  if (kind == 'f' && size == 4) return 'f';
+  if (kind == 'f' && size == 8) return 'd';
+  throw py::type_error(std::string(name) + ": expected float32 or float64, got " +
+                       std::string(py::str(array.dtype())) + "; convert it with " + name + ".astype('float32')");
+}
+
+template <class T>
+constexpr const char* dtype_name() {
+  return sizeof(T) == 4 ? "float32" : "float64";
+}
+
+inline void require_shape(const py::array& array, const char* name, const Shape& expected, const std::string& why) {
+  bool fits = array.ndim() == static_cast<py::ssize_t>(expected.size());
+  for (std::size_t i = 0; fits && i < expected.size(); ++i) {
+    fits = expected[i].size < 0 || expected[i].size == array.shape(static_cast<py::ssize_t>(i));
+  }
+  if (fits) return;
+  throw py::value_error(std::string(name) + ": expected shape " + text_of(expected) + (why.empty() ? "" : " because ") +
+                        why + ", got " + shape_text(array));
+}
+
+template <class T>
+void require_dtype(const py::array& array, const char* name, const char* like) {
+  if (require_floating(array, name) == (sizeof(T) == 4 ? 'f' : 'd')) return;
+  throw py::type_error(std::string(name) + ": expected " + dtype_name<T>() + " like " + like + ", got " +
+                       std::string(py::str(array.dtype())));
+}
+
+inline bool is_native(const py::array& array) {
+  return array.dtype().attr("isnative").cast<bool>() &&
+         (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
+}
+template <class T>
+bool last_axis_is_contiguous(const py::array& array) {
+  const py::ssize_t last = array.ndim() - 1;
+  return array.shape(last) <= 1 || array.strides(last) == static_cast<py::ssize_t>(sizeof(T));
+}
+inline bool is_c_contiguous(const py::array& array) { return (array.flags() & py::array::c_style) != 0; }
+
+// A checked input. `holder` keeps the memory alive, the caller's own or that of a copy.
+template <class T>
+struct Input {
+  py::array holder;
+  const T* data() const { return static_cast<const T*>(holder.data()); }
+  // Elements from one index of an axis to the next.
+  Index stride(py::ssize_t axis) const { return holder.strides(axis) / static_cast<Index>(sizeof(T)); }
+};
+
+enum class Layout { c_contiguous, last_axis_contiguous };
+
+template <class T>
+Input<T> read(const py::object& object, const char* name, const Shape& shape, const std::string& why, const char* like,
+              Layout layout = Layout::c_contiguous) {
+  const py::array array = require_array(object, name);
+  require_dtype<T>(array, name, like);
+  require_shape(array, name, shape, why);
+  const bool whole = layout == Layout::c_contiguous;
+  if (is_native(array) && (whole ? is_c_contiguous(array) : last_axis_is_contiguous<T>(array))) return {array};
+  return {py::module_::import("numpy").attr("array")(array, py::arg("dtype") = py::dtype::of<T>(),
+                                                     py::arg("order") = "C")};
+}
+
+template <class T>
+std::optional<Input<T>> read_optional(const py::object& object, const char* name, const Shape& shape,
+                                      const std::string& why, const char* like,
+                                      Layout layout = Layout::c_contiguous) {
+  if (object.is_none()) return std::nullopt;
+  return read<T>(object, name, shape, why, like, layout);
+}
+
+// A checked array to write to: C-contiguous, writable, never copied.
+template <class T>
+py::array write_to(const py::object& object, const char* name, const Shape& shape, const std::string& why,
+                   const char* like) {
+  const py::array array = require_array(object, name);
+  require_dtype<T>(array, name, like);
+  require_shape(array, name, shape, why);
+  if (!array.writeable()) throw py::value_error(std::string(name) + ": expected a writable array, got a read-only one");
+  if (!is_native(array) || !is_c_contiguous(array)) {
+    throw py::value_error(std::string(name) +
+                          ": expected a C-contiguous, aligned array in native byte order to write to, got one with strides " +
+                          std::string(py::str(array.attr("strides"))));
+  }
+  return array;
+}
+
+// `object` checked, or a new array where it is None.
+template <class T>
+py::array write_to_or_new(const py::object& object, const char* name, const std::vector<Index>& shape,
+                          const std::string& why, const char* like) {
+  if (object.is_none()) return py::array_t<T>(std::vector<py::ssize_t>(shape.begin(), shape.end()));
+  return write_to<T>(object, name, Shape(shape.begin(), shape.end()), why, like);
+}
+
+template <class T>
+T* pointer(py::array& array) {
+  return static_cast<T*>(array.mutable_data());
+}
+template <class T>
+T* pointer(std::optional<py::array>& array) {
+  return array ? pointer<T>(*array) : nullptr;
+}
+template <class T>
+const T* pointer(const std::optional<Input<T>>& input) {
+  return input ? input->data() : nullptr;
+}
+
+// One of `choices`, or a ValueError that lists them.
+template <class Enum>
+struct Choice {
+  const char* name;
+  Enum value;
+};
+template <class Enum, std::size_t N>
+Enum choose(const std::string& given, const char* argument, const Choice<Enum> (&choices)[N]) {
+  std::string names;
+  for (const Choice<Enum>& choice : choices) {
+    if (given == choice.name) return choice.value;
+    names += (names.empty() ? "'" : ", '") + std::string(choice.name) + "'";
+  }
+  throw py::value_error(std::string(argument) + ": expected one of " + names + ", got '" + given + "'");
+}
+
+}  // namespace fastgru::bindings

@@ -1,0 +1,137 @@
+#include "kernels/dense.hpp"
+
+#include <algorithm>
+
+#include "runtime/parallel.hpp"
+
+namespace fastgru {
+namespace {
+
+// Rows summed in registers before a weight's gradient is written: fixes the order of summation.
+constexpr Index kChunkRows = 256;
+
+// A thread's share below this many multiplications is not worth waking it.
+constexpr Index kWorthAThread = 1 << 16;
+
+int useful_threads(const DenseShape& s) {
+  const double work = static_cast<double>(s.rows) * static_cast<double>(s.features) * static_cast<double>(s.columns);
+  return std::max(1, static_cast<int>(std::min<double>(num_threads(), work / kWorthAThread)));
+}
+
+// Rows `share` of c = a B + bias.
+template <class T>
+void multiply_rows(const T* a, const PackedMatrix<T>& b, const T* bias, T* c, Range share) {
+  using V = Vec<T>;
+  const Index columns = b.columns();
+  const SegmentedRows<T> rows{a + share.begin * b.depth(), b.depth(), b.depth()};
+  for (Index p = 0; p < b.panels(); ++p) {
+    multiply_panel<T>(
+        rows, share.size(), b.panel(p),
+        [&](Index, Index column) {
+          return bias == nullptr ? V(T(0)) : V::load_first(bias + column, columns - column);
+        },
+        [&](Index row, Index column, V sum) {
+          sum.store_first(c + (share.begin + row) * columns + column, columns - column);
+        });
+  }
+}
+
+template <class T>
+PackedMatrix<T> take_packed(Index depth, Index columns, Workspace& workspace) {
+  const Index size = checked_multiply(depth, round_up_to_lanes<T>(columns));
+  return PackedMatrix<T>(workspace.take<T>(size), depth, columns);
+}
+
+// Tile `tile` of d_kernel's rows and panel p of its columns, (+)= x^T d_y over one chunk.
+template <class T>
+void add_product(const T* x_tiles, Index tile, const DenseShape& s, const typename PackedMatrix<T>::Panel& d_y,
+                 Index depth, T* d_kernel, bool overwrite) {
+  using V = Vec<T>;
+  const Index first_row = tile * kTileRows;
+  with_constant<kTilePackets>(d_y.packets, [&](auto packets) {
+    with_constant<kTileRows>(std::min<Index>(kTileRows, s.features - first_row), [&](auto tile_rows) {
+      constexpr int R = decltype(tile_rows)::value, P = decltype(packets)::value;
+      V acc[R][P];
+      for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < P; ++v) acc[r][v] = V(T(0));
+      }
+      multiply_add(acc, TileMajor<T>{x_tiles + tile * depth * kTileRows}, d_y.data, P * V::lanes, depth);
+      for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < P; ++v) {
+          const Index column = d_y.first_column + v * V::lanes, count = s.columns - column;
+          T* to = d_kernel + (first_row + r) * s.columns + column;
+          (overwrite ? acc[r][v] : V::load_first(to, count) + acc[r][v]).store_first(to, count);
+        }
+      }
+    });
+  });
+}
+
+template <class T>
+void add_bias_gradient(const T* d_y, Index rows, Index columns, T* d_bias, bool overwrite) {
+  using V = Vec<T>;
+  for (Index column = 0; column < columns; column += V::lanes) {
+    const Index count = columns - column;
+    V sum = overwrite ? V(T(0)) : V::load_first(d_bias + column, count);
+    for (Index row = 0; row < rows; ++row) sum = sum + V::load_first(d_y + row * columns + column, count);
+    sum.store_first(d_bias + column, count);
+  }
+}
+
+}  // namespace
+
+template <class T>
+void dense_forward(const DenseShape& s, const T* x, const T* kernel, const T* bias, T* y, Workspace& workspace) {
+  if (s.rows == 0 || s.columns == 0) return;
+  const PackedMatrix<T> packed = take_packed<T>(s.features, s.columns, workspace);
+  for (Index p = 0; p < packed.panels(); ++p) packed.pack(p, kernel, s.columns, 1);
+  parallel(useful_threads(s), nullptr, [&](Team& team) { multiply_rows(x, packed, bias, y, team.share(s.rows)); });
+}
+
+template <class T>
+void dense_backward(const DenseBackwardArguments<T>& a, Workspace& workspace) {
+  const DenseShape& s = a.shape;
+  const Index depth_taken = std::min(kChunkRows, s.rows);
+  T* const x_tiles = workspace.take<T>(tiles_size<T>(depth_taken, s.features));
+  const PackedMatrix<T> d_y_memory = take_packed<T>(depth_taken, s.columns, workspace);
+  PackedMatrix<T> transposed;
+  if (a.d_x != nullptr) {
+    transposed = take_packed<T>(s.columns, s.features, workspace);
+    for (Index p = 0; p < transposed.panels(); ++p) transposed.pack(p, a.kernel, 1, s.columns);
+  }
+  if (s.rows == 0) {
+    std::fill_n(a.d_kernel, s.features * s.columns, T(0));
+    if (a.d_bias != nullptr) std::fill_n(a.d_bias, s.columns, T(0));
+    return;
+  }
+  const Index tiles = (s.features + kTileRows - 1) / kTileRows;
+  parallel(useful_threads(s), nullptr, [&](Team& team) {
+    if (a.d_x != nullptr) multiply_rows<T>(a.d_y, transposed, nullptr, a.d_x, team.share(s.rows));
+    for (Index first = 0; first < s.rows; first += kChunkRows) {
+      const Index depth = std::min(kChunkRows, s.rows - first);
+      const PackedMatrix<T> d_y(d_y_memory.panel(0).data, depth, s.columns);
+      const Range panels = team.share(d_y.panels());
+      for (Index p = panels.begin; p < panels.end; ++p) d_y.pack(p, a.d_y + first * s.columns, s.columns, 1);
+      const Range rows = team.share(depth);
+      for (Index row = rows.begin; row < rows.end; ++row) {
+        pack_into_tiles(x_tiles, depth, row, a.x + (first + row) * s.features, s.features);
+      }
+      team.barrier();
+      const Range items = team.share(d_y.panels() * tiles);
+      for (Index item = items.begin; item < items.end; ++item) {
+        add_product(x_tiles, item % tiles, s, d_y.panel(item / tiles), depth, a.d_kernel, first == 0);
+      }
+      if (team.index() == 0 && a.d_bias != nullptr) {
+        add_bias_gradient(a.d_y + first * s.columns, depth, s.columns, a.d_bias, first == 0);
+      }
+      team.barrier();
+    }
+  });
+}
+
+template void dense_forward(const DenseShape&, const float*, const float*, const float*, float*, Workspace&);
+template void dense_forward(const DenseShape&, const double*, const double*, const double*, double*, Workspace&);
+template void dense_backward(const DenseBackwardArguments<float>&, Workspace&);
+template void dense_backward(const DenseBackwardArguments<double>&, Workspace&);
+
+}  // namespace fastgru

@@ -1,0 +1,37 @@
+// A fully connected layer on rows: y = x W + b, and its gradients.
+//
+//     y (N, C) = x (N, F) kernel (F, C) + bias (C)
+//     d_x = d_y kernel^T,    d_kernel = x^T d_y,    d_bias = sum of d_y over N
+//
+// All matrices C-contiguous; outputs are overwritten and overlap nothing; null means not given, or not wanted. A row's
+// results depend on that row alone; sums over N run in an order that depends on the shape alone. Memory is taken
+// from the workspace only. 2 N F C flops a product.
+#pragma once
+
+#include "kernels/gemm.hpp"
+#include "runtime/workspace.hpp"
+
+namespace fastgru {
+
+struct DenseShape {
+  Index rows, features, columns;
+};
+
+template <class T>
+void dense_forward(const DenseShape& shape, const T* x, const T* kernel, const T* bias, T* y, Workspace& workspace);
+
+template <class T>
+struct DenseBackwardArguments {
+  DenseShape shape;
+  const T* x;
+  const T* kernel;
+  const T* d_y;
+  T* d_x = nullptr;  // or null
+  T* d_kernel;
+  T* d_bias = nullptr;  // or null
+};
+
+template <class T>
+void dense_backward(const DenseBackwardArguments<T>& arguments, Workspace& workspace);
+
+}  // namespace fastgru

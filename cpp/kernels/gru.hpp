@@ -1,0 +1,92 @@
+// What a GRU is here: sizes, options, parameters, and the tape between forward and backward.
+//
+// Axes:   N batch rows, T time steps, F input features, H hidden units, L lanes of a SIMD register.
+// Gates:  z update, r reset, n candidate (Keras calls it h), q = h Un + b_rn, the recurrent half of the
+//         candidate where the reset gate is applied after the product.
+//
+//     z  = rec(x Wz + h Uz + b_z)                     h' = z * h + (1 - z) * n
+//     r  = rec(x Wr + h Ur + b_r)
+//     n  = act(x Wn + b_n + r * (h Un + b_rn))        reset_after  (cuDNN, PyTorch, Keras' default)
+//     n  = act(x Wn + b_n + b_rn + (r * h) Un)        reset before (the 2014 paper, TensorFlow.js)
+//
+// Parameters lie as in Keras: kernel (F, 3H), recurrent_kernel (H, 3H), biases (3H), gates in the order z, r, n.
+#pragma once
+
+#include "simd/packet.hpp"
+
+namespace fastgru {
+
+enum class Activation { tanh, relu, linear };
+enum class RecurrentActivation { sigmoid, hard_sigmoid, hard_sigmoid_tfjs };
+
+struct GruShape {
+  Index batch, steps, features, units;
+};
+
+struct GruOptions {
+  Activation activation = Activation::tanh;
+  RecurrentActivation recurrent_activation = RecurrentActivation::sigmoid;
+  bool reset_after = true;
+};
+
+// C-contiguous; a null bias is zero.
+template <class T>
+struct GruParameters {
+  const T* kernel;            // (F, 3H)
+  const T* recurrent_kernel;  // (H, 3H)
+  const T* bias;              // (3H) or null
+  const T* recurrent_bias;    // (3H) or null
+};
+
+// A batch of sequences (N, T, ...): the last axis contiguous, the others at any stride, negative ones too.
+// T may be const. A null `data` means: not given, or not wanted.
+template <class T>
+struct Sequences {
+  T* data = nullptr;
+  Index row_stride = 0, step_stride = 0;
+
+  T* at(Index row, Index step) const { return data + row * row_stride + step * step_stride; }
+  explicit operator bool() const { return data != nullptr; }
+};
+
+// Where the gates lie in a kernel's memory: per unit block of L units and per row, G packets in this order. It
+// puts what x multiplies (n, z, r) and what h multiplies (z, r, q) side by side, so that both products load three
+// neighbouring packets.
+struct GateSlots {
+  enum : int { n = 0, z = 1, r = 2, q = 3 };
+  static constexpr int count(bool reset_after) { return reset_after ? 4 : 3; }
+};
+
+// The sizes of the padded, blocked forms of H.
+template <class T>
+struct UnitBlocks {
+  Index count;         // ceil(H / L)
+  Index gates_row;     // elements of one row of gates within a block: G * L
+  Index state_stride;  // elements between two rows of h
+
+  UnitBlocks(Index units, bool reset_after)
+      : count(round_up_to_lanes<T>(units) / Vec<T>::lanes),
+        gates_row(GateSlots::count(reset_after) * Vec<T>::lanes),
+        state_stride(round_up_to_lanes<T>(units)) {
+    // Rows a multiple of 2 KiB apart would all compete for the same few sets of the L1 cache.
+    if (state_stride * static_cast<Index>(sizeof(T)) % 2048 == 0) state_stride += Vec<T>::lanes;
+  }
+};
+
+// What forward leaves for backward: the activated gates and the states, padded lanes zero.
+//     gates  [T][block][N][G][L]       n, z, r and (reset_after) q after their activations
+//     states [T + 1][N][state_stride]  h before step t; states[0] is the initial state
+template <class T>
+struct GruTape {
+  T* gates = nullptr;
+  T* states = nullptr;
+
+  static Index gates_size(const GruShape& s, const UnitBlocks<T>& b) {
+    return s.steps * b.count * s.batch * b.gates_row;
+  }
+  static Index states_size(const GruShape& s, const UnitBlocks<T>& b) {
+    return (s.steps + 1) * s.batch * b.state_stride;
+  }
+};
+
+}  // namespace fastgru

@@ -1,0 +1,159 @@
+// The pointwise half of a GRU step, forward and backward: the equations of gru.hpp on one packet of units.
+//
+// The products with W and U come from gemm.hpp; these functions turn their results into gates and states. They
+// are chosen by activation once per pass and called with a tile of rows at a time.
+#pragma once
+
+#include "kernels/gru.hpp"
+#include "simd/activations.hpp"
+
+namespace fastgru {
+
+// Every pointer names the first row of the same unit block; gates are [row][G][L].
+template <class T>
+struct ForwardTile {
+  T* gates;           // in: pre-activations; out: n, z, r (and q as it was)
+  Index gates_row;    // elements between two rows of gates
+  const T* h;         // in: states before the step
+  T* h_next;          // out: states after it; may not overlap h
+  Index h_row;        // elements between two rows of h, h_next and reset_h
+  T* reset_h;         // out, reset before only: r * h
+  Index rows;
+};
+
+template <class T, class Act, class Rec>
+struct ForwardCell {
+  using V = Vec<T>;
+  static constexpr Index L = V::lanes;
+
+  static FASTGRU_INLINE V interpolate(V z, V h, V n) { return fma(z, h - n, n); }  // z h + (1 - z) n
+
+  static void reset_after(const ForwardTile<T>& tile) {
+    T* gates = tile.gates;
+    for (Index row = 0; row < tile.rows; ++row, gates += tile.gates_row) {
+      const V z = Rec::apply(V::load(gates + GateSlots::z * L));
+      const V r = Rec::apply(V::load(gates + GateSlots::r * L));
+      const V q = V::load(gates + GateSlots::q * L);
+      const V n = Act::apply(fma(r, q, V::load(gates + GateSlots::n * L)));
+      const V h = V::load(tile.h + row * tile.h_row);
+      interpolate(z, h, n).store(tile.h_next + row * tile.h_row);
+      n.store(gates + GateSlots::n * L);
+      z.store(gates + GateSlots::z * L);
+      r.store(gates + GateSlots::r * L);
+    }
+  }
+
+  // Reset before takes two stages, with the product (r * h) Un between them.
+  static void reset_before_gates(const ForwardTile<T>& tile) {
+    T* gates = tile.gates;
+    for (Index row = 0; row < tile.rows; ++row, gates += tile.gates_row) {
+      const V z = Rec::apply(V::load(gates + GateSlots::z * L));
+      const V r = Rec::apply(V::load(gates + GateSlots::r * L));
+      (r * V::load(tile.h + row * tile.h_row)).store(tile.reset_h + row * tile.h_row);
+      z.store(gates + GateSlots::z * L);
+      r.store(gates + GateSlots::r * L);
+    }
+  }
+  static void reset_before_state(const ForwardTile<T>& tile) {
+    T* gates = tile.gates;
+    for (Index row = 0; row < tile.rows; ++row, gates += tile.gates_row) {
+      const V z = V::load(gates + GateSlots::z * L);
+      const V n = Act::apply(V::load(gates + GateSlots::n * L));
+      const V h = V::load(tile.h + row * tile.h_row);
+      interpolate(z, h, n).store(tile.h_next + row * tile.h_row);
+      n.store(gates + GateSlots::n * L);
+    }
+  }
+};
+
+// d_x names the gradient of the loss with respect to x; d_z, d_r, d_n, d_q here are those of the pre-activations.
+template <class T>
+struct BackwardTile {
+  const T* gates;       // in: n, z, r, q from the tape
+  Index gates_row;
+  const T* h;           // in: states before the step, from the tape
+  Index h_row;
+  T* d_gates;           // out: d_n, d_z, d_r, d_q in the same slots
+  T* d_h;               // in: gradient of the states after the step; out: its direct share of that before it
+  Index d_h_row;
+  const T* d_reset_h;   // in, reset before, second stage only: gradient of r * h, rows d_h_row apart
+  Index rows;
+};
+
+template <class T, class Act, class Rec>
+struct BackwardCell {
+  using V = Vec<T>;
+  static constexpr Index L = V::lanes;
+
+  //  h' = z h + (1 - z) n:   d_z = d_h' (h - n) z',   d_n = d_h' (1 - z) n',   d_h = d_h' z
+  struct Blend {
+    V d_z, d_n, d_h;
+    FASTGRU_INLINE Blend(V d_h_next, V z, V n, V h)
+        : d_z(d_h_next * (h - n) * Rec::derivative(z)),
+          d_n((d_h_next - d_h_next * z) * Act::derivative(n)),
+          d_h(d_h_next * z) {}
+  };
+
+  static void reset_after(const BackwardTile<T>& tile) {
+    const T* gates = tile.gates;
+    T* d_gates = tile.d_gates;
+    for (Index row = 0; row < tile.rows; ++row, gates += tile.gates_row, d_gates += tile.gates_row) {
+      const V n = V::load(gates + GateSlots::n * L), z = V::load(gates + GateSlots::z * L);
+      const V r = V::load(gates + GateSlots::r * L), q = V::load(gates + GateSlots::q * L);
+      T* const d_h = tile.d_h + row * tile.d_h_row;
+      const Blend d(V::load(d_h), z, n, V::load(tile.h + row * tile.h_row));
+      d.d_h.store(d_h);
+      d.d_n.store(d_gates + GateSlots::n * L);
+      d.d_z.store(d_gates + GateSlots::z * L);
+      (d.d_n * q * Rec::derivative(r)).store(d_gates + GateSlots::r * L);  // n depends on r * q
+      (d.d_n * r).store(d_gates + GateSlots::q * L);
+    }
+  }
+
+  // Two stages again: the gradient of r * h is d_n Un^T, a product, and only then is that of r known.
+  static void reset_before_candidate(const BackwardTile<T>& tile) {
+    const T* gates = tile.gates;
+    T* d_gates = tile.d_gates;
+    for (Index row = 0; row < tile.rows; ++row, gates += tile.gates_row, d_gates += tile.gates_row) {
+      T* const d_h = tile.d_h + row * tile.d_h_row;
+      const Blend d(V::load(d_h), V::load(gates + GateSlots::z * L), V::load(gates + GateSlots::n * L),
+                    V::load(tile.h + row * tile.h_row));
+      d.d_h.store(d_h);
+      d.d_n.store(d_gates + GateSlots::n * L);
+      d.d_z.store(d_gates + GateSlots::z * L);
+    }
+  }
+  static void reset_before_reset(const BackwardTile<T>& tile) {
+    const T* gates = tile.gates;
+    T* d_gates = tile.d_gates;
+    for (Index row = 0; row < tile.rows; ++row, gates += tile.gates_row, d_gates += tile.gates_row) {
+      const V r = V::load(gates + GateSlots::r * L);
+      const V d_reset_h = V::load(tile.d_reset_h + row * tile.d_h_row);
+      T* const d_h = tile.d_h + row * tile.d_h_row;
+      fma(d_reset_h, r, V::load(d_h)).store(d_h);
+      (d_reset_h * V::load(tile.h + row * tile.h_row) * Rec::derivative(r)).store(d_gates + GateSlots::r * L);
+    }
+  }
+};
+
+// f(Cell<T, Act, Rec>{}) for the activations that `options` names.
+template <template <class, class, class> class Cell, class T, class F>
+auto with_cell(const GruOptions& options, F&& f) {
+  const auto with_recurrent = [&](auto act) {
+    using Act = decltype(act);
+    switch (options.recurrent_activation) {
+      case RecurrentActivation::hard_sigmoid: return f(Cell<T, Act, HardSigmoidKeras3<T>>{});
+      case RecurrentActivation::hard_sigmoid_tfjs: return f(Cell<T, Act, HardSigmoidTfjs<T>>{});
+      case RecurrentActivation::sigmoid: break;
+    }
+    return f(Cell<T, Act, Sigmoid<T>>{});
+  };
+  switch (options.activation) {
+    case Activation::relu: return with_recurrent(Relu<T>{});
+    case Activation::linear: return with_recurrent(Linear<T>{});
+    case Activation::tanh: break;
+  }
+  return with_recurrent(Tanh<T>{});
+}
+
+}  // namespace fastgru

@@ -1,0 +1,33 @@
+// GRU forward over a batch of sequences; the equations stand in gru.hpp.
+//
+//   in    x (N, T, F), initial_state (N, H) or null for zeros, parameters
+//   out   outputs (N, T, H) where wanted: h after each step; last_state (N, H) where wanted
+//   tape  where given, everything gru_backward needs; without it the memory does not grow with T
+//
+// Nothing overlaps. T = 0 gives the initial state, N = 0 nothing. A row's results depend on that row alone and are
+// the same bits whatever the batch, the tile or the number of threads. 2 N T 3H (F + H) flops in products; memory is
+// taken from the workspace only. Interrupted (see Cancellation), the outputs are unspecified.
+#pragma once
+
+#include "kernels/gru.hpp"
+#include "runtime/parallel.hpp"
+#include "runtime/workspace.hpp"
+
+namespace fastgru {
+
+template <class T>
+struct GruForwardArguments {
+  GruShape shape;
+  GruOptions options;
+  GruParameters<T> parameters;
+  Sequences<const T> x;
+  const T* initial_state = nullptr;  // C-contiguous
+  Sequences<T> outputs;
+  T* last_state = nullptr;           // C-contiguous
+  GruTape<T> tape;                   // both pointers or neither
+};
+
+template <class T>
+void gru_forward(const GruForwardArguments<T>& arguments, Workspace& workspace, Cancellation* cancellation);
+
+}  // namespace fastgru

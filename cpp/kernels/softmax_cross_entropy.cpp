@@ -1,0 +1,109 @@
+#include "kernels/softmax_cross_entropy.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/parallel.hpp"
+#include "simd/activations.hpp"
+
+namespace fastgru {
+namespace {
+
+constexpr Index kElementsWorthAThread = 1 << 12;
+
+int useful_threads(Index rows, Index classes) {
+  const double elements = static_cast<double>(rows) * static_cast<double>(classes);
+  return std::max(1, static_cast<int>(std::min<double>(num_threads(), elements / kElementsWorthAThread)));
+}
+
+// The largest element, or a NaN if there is one in front; a later NaN reaches the sum through exp.
+template <class T>
+T largest(const T* row, Index count) {
+  T result = row[0];
+  for (Index c = 1; c < count; ++c) result = result < row[c] ? row[c] : result;
+  return result;
+}
+
+// The sum of exp(from[c] - m) in the order of c, whatever the width of a register; to[c] gets the terms, if wanted.
+template <class T>
+T sum_of_exp(const T* from, Index count, T m, T* to) {
+  using V = Vec<T>;
+  T sum = T(0);
+  for (Index c = 0; c < count; c += V::lanes) {
+    T lanes[V::lanes];
+    const V terms = exp(V::load_first(from + c, count - c) - V(m));
+    terms.store(lanes);
+    for (Index lane = 0; lane < std::min<Index>(V::lanes, count - c); ++lane) sum += lanes[lane];
+    if (to != nullptr) terms.store_first(to + c, count - c);
+  }
+  return sum;
+}
+
+// sum over c of t(c) (m - l(c)), and the sum of t. A target of 0 adds 0, also where the logit is infinite.
+template <class T>
+double distance_from_largest(const T* logits, const T* targets, Index classes, T m, double& total) {
+  double distance = 0.0;
+  total = 0.0;
+  for (Index c = 0; c < classes; ++c) {
+    if (targets[c] == T(0)) continue;
+    total += static_cast<double>(targets[c]);
+    distance += static_cast<double>(targets[c]) * (static_cast<double>(m) - static_cast<double>(logits[c]));
+  }
+  return distance;
+}
+
+template <class T>
+void cross_entropy_row(const CrossEntropyArguments<T>& a, Index row) {
+  const Index classes = a.classes;
+  const T* logits = a.logits + row * classes;
+  const T* targets = a.targets == nullptr ? nullptr : a.targets + row * classes;
+  const Index label = targets == nullptr ? static_cast<Index>(a.labels[row])
+                                         : std::max_element(targets, targets + classes) - targets;
+  const T m = largest(logits, classes);
+  a.correct[row] = std::max_element(logits, logits + classes) - logits == label;
+
+  // All that is read from the logits comes first: d_logits may be their memory.
+  double total = 1.0;
+  const double distance = targets == nullptr ? static_cast<double>(m) - static_cast<double>(logits[label])
+                                             : distance_from_largest(logits, targets, classes, m, total);
+  T* const d_logits = a.d_logits == nullptr ? nullptr : a.d_logits + row * classes;
+  const T sum = sum_of_exp(logits, classes, m, d_logits);
+  a.losses[row] = total * std::log(static_cast<double>(sum)) + distance;
+
+  if (d_logits == nullptr) return;
+  const T factor = static_cast<T>(total) / sum;
+  for (Index c = 0; c < classes; ++c) {
+    const T target = targets == nullptr ? T(c == label) : targets[c];
+    d_logits[c] = (d_logits[c] * factor - target) * a.scale;
+  }
+}
+
+}  // namespace
+
+template <class T>
+void softmax(Index rows, Index classes, const T* logits, T* probabilities) {
+  parallel(useful_threads(rows, classes), nullptr, [&](Team& team) {
+    const Range share = team.share(rows);
+    for (Index row = share.begin; row < share.end; ++row) {
+      const T* from = logits + row * classes;
+      T* to = probabilities + row * classes;
+      const T sum = sum_of_exp(from, classes, largest(from, classes), to);
+      for (Index c = 0; c < classes; ++c) to[c] /= sum;
+    }
+  });
+}
+
+template <class T>
+void softmax_cross_entropy(const CrossEntropyArguments<T>& a) {
+  parallel(useful_threads(a.rows, a.classes), nullptr, [&](Team& team) {
+    const Range share = team.share(a.rows);
+    for (Index row = share.begin; row < share.end; ++row) cross_entropy_row(a, row);
+  });
+}
+
+template void softmax(Index, Index, const float*, float*);
+template void softmax(Index, Index, const double*, double*);
+template void softmax_cross_entropy(const CrossEntropyArguments<float>&);
+template void softmax_cross_entropy(const CrossEntropyArguments<double>&);
+
+}  // namespace fastgru

@@ -1,0 +1,119 @@
+// Scratch memory for the kernels: 64-byte aligned, uninitialised, kept between calls.
+//
+// A Workspace is an arena. A kernel takes what it needs on the calling thread before it starts its team; the
+// memory is valid until the next reset(). reset() keeps one block as large as everything that was taken, so
+// from the second call of the same shape on nothing is allocated.
+#pragma once
+
+#include <cstddef>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <vector>
+
+namespace fastgru {
+
+inline constexpr std::size_t kAlignment = 64;
+
+// a * b, or std::bad_alloc (MemoryError in Python) where it does not fit: sizes come from users.
+template <class Integer>
+inline Integer checked_multiply(Integer a, Integer b) {
+  if (b != 0 && a > std::numeric_limits<Integer>::max() / b) throw std::bad_alloc();
+  return a * b;
+}
+
+struct AlignedDelete {
+  void operator()(void* memory) const { ::operator delete(memory, std::align_val_t{kAlignment}); }
+};
+using AlignedMemory = std::unique_ptr<std::byte, AlignedDelete>;
+
+inline AlignedMemory allocate_aligned(std::size_t bytes) {
+  return AlignedMemory(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kAlignment})));
+}
+
+class Workspace {
+ public:
+  template <class T>
+  T* take(std::ptrdiff_t count) {
+    const std::size_t wanted = checked_multiply(static_cast<std::size_t>(count), sizeof(T));
+    if (wanted > std::numeric_limits<std::size_t>::max() / 2) throw std::bad_alloc();
+    const std::size_t bytes = (wanted + kAlignment - 1) / kAlignment * kAlignment;
+    if (blocks_.empty() || blocks_.back().size - blocks_.back().used < bytes) {
+      blocks_.push_back({allocate_aligned(bytes), bytes, 0});
+    }
+    Block& block = blocks_.back();
+    T* result = reinterpret_cast<T*>(block.memory.get() + block.used);
+    block.used += bytes;
+    return result;
+  }
+
+  std::size_t capacity() const {
+    std::size_t total = 0;
+    for (const Block& block : blocks_) total += block.size;
+    return total;
+  }
+
+  void reset() {
+    const std::size_t total = capacity();
+    if (blocks_.size() > 1) {
+      blocks_.clear();
+      blocks_.push_back({allocate_aligned(total), total, 0});
+    }
+    if (!blocks_.empty()) blocks_.back().used = 0;
+  }
+
+ private:
+  struct Block {
+    AlignedMemory memory;
+    std::size_t size;
+    std::size_t used;
+  };
+  std::vector<Block> blocks_;
+};
+
+// A Workspace for the length of one call, from a small free list, so that concurrent calls never share one.
+// Large workspaces are not kept: an application's memory returns to what it was after one huge call.
+class BorrowedWorkspace {
+ public:
+  BorrowedWorkspace() {
+    const std::lock_guard<std::mutex> lock(mutex());
+    if (!free_list().empty()) {
+      workspace_ = std::move(free_list().back());
+      free_list().pop_back();
+    } else {
+      workspace_ = std::make_unique<Workspace>();
+    }
+  }
+  ~BorrowedWorkspace() {
+    if (workspace_->capacity() > kLargestKept) return;
+    try {
+      workspace_->reset();
+      const std::lock_guard<std::mutex> lock(mutex());
+      if (free_list().size() < kMostKept) free_list().push_back(std::move(workspace_));
+    } catch (const std::bad_alloc&) {  // then this one is simply not kept
+    }
+  }
+  BorrowedWorkspace(const BorrowedWorkspace&) = delete;
+  BorrowedWorkspace& operator=(const BorrowedWorkspace&) = delete;
+
+  Workspace& operator*() { return *workspace_; }
+
+ private:
+  static constexpr std::size_t kLargestKept = std::size_t{64} << 20;
+  static constexpr std::size_t kMostKept = 4;
+
+  // Never destroyed, so that a call during interpreter shutdown finds them alive.
+  static std::mutex& mutex() {
+    static std::mutex& instance = *new std::mutex;
+    return instance;
+  }
+  static std::vector<std::unique_ptr<Workspace>>& free_list() {
+    static auto& instance = *new std::vector<std::unique_ptr<Workspace>>;
+    return instance;
+  }
+
+  std::unique_ptr<Workspace> workspace_;
+};
+
+}  // namespace fastgru

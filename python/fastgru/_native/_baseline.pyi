@@ -1,0 +1,71 @@
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__compiler__: str
+__lanes__: int
+
+_Array: TypeAlias = NDArray[Any]
+
+class GRUTape:
+    def __init__(self) -> None: ...
+    @property
+    def recorded(self) -> bool: ...
+    @property
+    def nbytes(self) -> int: ...
+
+def gru_forward(
+    x: _Array,
+    kernel: _Array,
+    recurrent_kernel: _Array,
+    bias: _Array | None,
+    initial_state: _Array | None,
+    *,
+    activation: str,
+    recurrent_activation: str,
+    reset_after: bool,
+    go_backwards: bool,
+    return_sequences: bool,
+    tape: GRUTape | None,
+) -> tuple[_Array | None, _Array]: ...
+def gru_backward(
+    tape: GRUTape,
+    d_outputs: _Array | None,
+    d_state: _Array | None,
+    *,
+    input_gradient: bool,
+    d_kernel: _Array | None,
+    d_recurrent_kernel: _Array | None,
+    d_bias: _Array | None,
+) -> tuple[_Array | None, _Array, _Array, _Array, _Array | None]: ...
+def dense_forward(x: _Array, kernel: _Array, bias: _Array | None) -> _Array: ...
+def dense_backward(
+    x: _Array,
+    kernel: _Array,
+    d_y: _Array,
+    *,
+    input_gradient: bool,
+    d_kernel: _Array | None,
+    d_bias: _Array | None,
+) -> tuple[_Array | None, _Array, _Array]: ...
+def softmax(logits: _Array) -> _Array: ...
+def softmax_cross_entropy(
+    logits: _Array, labels: _Array, *, gradient: bool
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], _Array | None]: ...
+def adam(
+    parameters: _Array,
+    gradient: _Array,
+    m: _Array,
+    v: _Array,
+    *,
+    step: int,
+    learning_rate: float,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    form: str,
+) -> None: ...
+def activate(x: _Array, name: str) -> _Array: ...
+def set_num_threads(count: int) -> None: ...
+def get_num_threads() -> int: ...

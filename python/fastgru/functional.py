@@ -1,0 +1,367 @@
+"""The kernels as functions: GRU, dense layer, softmax with cross-entropy, and Adam, forward and backward.
+
+They work on NumPy arrays of float32 or float64, all arguments of a call in the dtype of the first. Data stays as
+given: an input is copied only where a kernel cannot read it as it lies, that is, where its memory is unaligned, its
+byte order foreign, or its elements not contiguous (in ``x`` and ``d_outputs`` of the GRU: along the last axis; the
+others may have any stride, negative ones too). Results are new arrays, unless a function takes arrays to write to.
+
+The GIL is released while a kernel runs, on up to `get_num_threads` threads; their number never changes a bit of a
+result. Denormal numbers are flushed to zero inside. Ctrl-C interrupts a GRU kernel within some 20 ms.
+
+Axes: N batch rows, T time steps, F input features, H units, C classes. Gates lie in Keras' order z, r, h (update,
+reset, candidate) in ``kernel (F, 3H)``, ``recurrent_kernel (H, 3H)`` and ``bias``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru._native import kernels
+
+__all__ = [
+    "CrossEntropy",
+    "DenseGradients",
+    "GRUGradients",
+    "GRUTape",
+    "adam_update",
+    "dense_backward",
+    "dense_forward",
+    "get_num_threads",
+    "gru_backward",
+    "gru_forward",
+    "set_num_threads",
+    "softmax",
+    "softmax_cross_entropy",
+]
+
+Array = NDArray[Any]
+
+#: What `gru_forward` records for `gru_backward`: gates and states of every step, 5 N T H numbers (4 N T H with
+#: ``reset_after=False``; H rounded up to whole SIMD registers). ``nbytes`` tells the memory held. A tape can be used
+#: again and then keeps its memory. It holds references to x and the weights, not copies: they must not change
+#: between forward and backward.
+GRUTape = kernels.GRUTape
+
+
+class GRUGradients(NamedTuple):
+    """Gradients from `gru_backward`, each in the shape of what it belongs to."""
+
+    x: Array | None
+    initial_state: Array
+    kernel: Array
+    recurrent_kernel: Array
+    bias: Array | None
+
+
+class DenseGradients(NamedTuple):
+    """Gradients from `dense_backward`, each in the shape of what it belongs to."""
+
+    x: Array | None
+    kernel: Array
+    bias: Array
+
+
+class CrossEntropy(NamedTuple):
+    """What `softmax_cross_entropy` returns."""
+
+    losses: NDArray[np.float64]
+    correct: NDArray[np.bool_]
+    d_logits: Array | None
+
+
+def gru_forward(
+    x: Array,
+    kernel: Array,
+    recurrent_kernel: Array,
+    bias: Array | None = None,
+    initial_state: Array | None = None,
+    *,
+    activation: str = "tanh",
+    recurrent_activation: str = "sigmoid",
+    reset_after: bool = True,
+    go_backwards: bool = False,
+    return_sequences: bool = True,
+    tape: kernels.GRUTape | None = None,
+) -> tuple[Array | None, Array]:
+    """Run a GRU over a batch of sequences.
+
+    With ``[x_z x_r x_h] = x kernel + bias`` and U the recurrent kernel, each step computes::
+
+        z = recurrent_activation(x_z + h U_z)
+        r = recurrent_activation(x_r + h U_r)
+        n = activation(x_h + r * (h U_h + b_rh))     reset_after=True   (cuDNN, PyTorch, Keras' default)
+        n = activation(x_h + (r * h) U_h)            reset_after=False  (Cho et al. 2014, TensorFlow.js)
+        h = z * h + (1 - z) * n
+
+    Parameters
+    ----------
+    x : ndarray (N, T, F)
+        The sequences.
+    kernel : ndarray (F, 3H)
+    recurrent_kernel : ndarray (H, 3H)
+    bias : ndarray (3H,) or (2, 3H), optional
+        One bias, or one for the input and one for the recurrent product.
+    initial_state : ndarray (N, H), optional
+        Zeros if not given.
+    activation : {"tanh", "relu", "linear"}
+    recurrent_activation : {"sigmoid", "hard_sigmoid", "hard_sigmoid_tfjs"}
+        ``hard_sigmoid`` is Keras 3's and PyTorch's clip(x / 6 + 0.5, 0, 1), ``hard_sigmoid_tfjs`` TensorFlow.js' and
+        Keras 2's clip(0.2 x + 0.5, 0, 1).
+    reset_after : bool
+        Apply the reset gate after the recurrent product, or to the state before it.
+    go_backwards : bool
+        Read x from its last step to its first. As in Keras, outputs stay in the order of processing.
+    return_sequences : bool
+        Whether to return every step's state.
+    tape : GRUTape, optional
+        Filled for `gru_backward`. Without one, memory does not grow with T beyond the outputs.
+
+    Returns
+    -------
+    outputs : ndarray (N, T, H) or None
+    state : ndarray (N, H)
+        The state after the last step; the initial state where T is 0.
+
+    Raises
+    ------
+    ValueError
+        A shape or a name does not fit; the message says which, what was expected and what came.
+    TypeError
+        A dtype does not fit, or an argument is no NumPy array.
+    MemoryError
+        The sizes ask for more memory than there is.
+    """
+    return kernels.gru_forward(
+        x,
+        kernel,
+        recurrent_kernel,
+        bias,
+        initial_state,
+        activation=activation,
+        recurrent_activation=recurrent_activation,
+        reset_after=reset_after,
+        go_backwards=go_backwards,
+        return_sequences=return_sequences,
+        tape=tape,
+    )
+
+
+def gru_backward(
+    tape: kernels.GRUTape,
+    d_outputs: Array | None = None,
+    d_state: Array | None = None,
+    *,
+    input_gradient: bool = True,
+    out: tuple[Array, Array, Array | None] | None = None,
+) -> GRUGradients:
+    """Gradients of a loss through a recorded `gru_forward`, by backpropagation through time.
+
+    Parameters
+    ----------
+    tape : GRUTape
+        From `gru_forward`; it is not changed, so several gradients can be taken from it.
+    d_outputs : ndarray (N, T, H), optional
+        The loss' gradient for the outputs, in their order.
+    d_state : ndarray (N, H), optional
+        The loss' gradient for the last state. At least one of the two must be given; both add up.
+    input_gradient : bool
+        Whether to compute the gradient for x, which a first layer does not need.
+    out : tuple of ndarray, optional
+        Arrays to write the gradients for kernel, recurrent_kernel and bias to (None for no bias): C-contiguous, and
+        overwritten, not added to.
+
+    Returns
+    -------
+    GRUGradients
+        For x (None without `input_gradient`), initial_state, kernel, recurrent_kernel and bias (None without one).
+
+    Raises
+    ------
+    ValueError, TypeError
+        A shape or dtype differs from what the tape recorded, or the tape is empty.
+    """
+    d_kernel, d_recurrent_kernel, d_bias = out if out is not None else (None, None, None)
+    return GRUGradients(
+        *kernels.gru_backward(
+            tape,
+            d_outputs,
+            d_state,
+            input_gradient=input_gradient,
+            d_kernel=d_kernel,
+            d_recurrent_kernel=d_recurrent_kernel,
+            d_bias=d_bias,
+        )
+    )
+
+
+def dense_forward(x: Array, kernel: Array, bias: Array | None = None) -> Array:
+    """A fully connected layer, ``x @ kernel + bias``.
+
+    Unlike NumPy's product, a row's result has the same bits in any batch and with any number of threads.
+
+    Parameters
+    ----------
+    x : ndarray (N, F)
+    kernel : ndarray (F, C)
+    bias : ndarray (C,), optional
+
+    Returns
+    -------
+    ndarray (N, C)
+
+    Raises
+    ------
+    ValueError, TypeError
+        A shape or dtype does not fit.
+    """
+    return kernels.dense_forward(x, kernel, bias)
+
+
+def dense_backward(
+    x: Array,
+    kernel: Array,
+    d_y: Array,
+    *,
+    input_gradient: bool = True,
+    out: tuple[Array, Array] | None = None,
+) -> DenseGradients:
+    """Gradients through `dense_forward`.
+
+    Parameters
+    ----------
+    x : ndarray (N, F)
+    kernel : ndarray (F, C)
+    d_y : ndarray (N, C)
+        The loss' gradient for the layer's result.
+    input_gradient : bool
+        Whether to compute the gradient for x.
+    out : tuple of ndarray, optional
+        Arrays to write the gradients for kernel and bias to: C-contiguous, and overwritten.
+
+    Returns
+    -------
+    DenseGradients
+        For x (None without `input_gradient`), kernel and bias.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A shape or dtype does not fit.
+    """
+    d_kernel, d_bias = out if out is not None else (None, None)
+    return DenseGradients(
+        *kernels.dense_backward(x, kernel, d_y, input_gradient=input_gradient, d_kernel=d_kernel, d_bias=d_bias)
+    )
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities of classes, ``exp(logits) / sum(exp(logits))`` over the last axis, without overflow.
+
+    Parameters
+    ----------
+    logits : ndarray (N, C)
+
+    Returns
+    -------
+    ndarray (N, C)
+        Terms more than 87 (float32) or 708 (float64) below the largest come out as its exp(-87) or exp(-708), not 0.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The shape or dtype does not fit.
+    """
+    return kernels.softmax(logits)
+
+
+def softmax_cross_entropy(logits: Array, labels: Array, *, gradient: bool = True) -> CrossEntropy:
+    """Cross-entropy of softmax, and its gradient, in one stable pass from the logits.
+
+    Parameters
+    ----------
+    logits : ndarray (N, C)
+    labels : ndarray (N,) of integers, or (N, C) of float
+        Classes from 0 to C - 1, or a target for each class in the dtype of `logits` (one-hot, or any weights).
+    gradient : bool
+        Whether to compute the gradient.
+
+    Returns
+    -------
+    losses : ndarray (N,) of float64
+        Each row's loss.
+    correct : ndarray (N,) of bool
+        Whether the largest logit stands at the label (or at the largest target).
+    d_logits : ndarray (N, C) or None
+        Gradient of the rows' mean loss.
+
+    Raises
+    ------
+    ValueError
+        A shape does not fit, or a label is no class; the message gives its index.
+    TypeError
+        A dtype does not fit, float labels (N,) among them.
+    """
+    return CrossEntropy(*kernels.softmax_cross_entropy(logits, labels, gradient=gradient))
+
+
+def adam_update(
+    parameters: Array,
+    gradient: Array,
+    m: Array,
+    v: Array,
+    *,
+    step: int,
+    learning_rate: float = 1e-3,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-7,
+    form: str = "keras",
+) -> None:
+    """One update of Adam (Kingma and Ba 2015, arXiv:1412.6980) in place, one pass over the memory.
+
+    Parameters
+    ----------
+    parameters, m, v : ndarray (P,)
+        Parameters and their two moments (zeros at first); overwritten.
+    gradient : ndarray (P,)
+    step : int
+        1 for the first update.
+    learning_rate, beta_1, beta_2, epsilon : float
+    form : {"keras", "tfjs", "pytorch"}
+        Whose arithmetic to follow. Keras adds epsilon to sqrt(v) itself (the paper's "epsilon hat"), the other two to
+        the bias-corrected root; these differ from each other in rounding only.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A shape, dtype or name does not fit, `step` is below 1, or an array cannot be written to.
+    """
+    kernels.adam(
+        parameters,
+        gradient,
+        m,
+        v,
+        step=step,
+        learning_rate=learning_rate,
+        beta_1=beta_1,
+        beta_2=beta_2,
+        epsilon=epsilon,
+        form=form,
+    )
+
+
+def set_num_threads(count: int) -> None:
+    """Set how many threads a kernel may use, for the whole process; 1 to 1024.
+
+    At first it is ``OMP_NUM_THREADS`` where that is set, else the number of processors the process may run on. Results
+    do not depend on it.
+    """
+    kernels.set_num_threads(count)
+
+
+def get_num_threads() -> int:
+    """How many threads a kernel may use."""
+    return kernels.get_num_threads()

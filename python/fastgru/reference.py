@@ -1,0 +1,239 @@
+"""The kernels' functions in plain NumPy, readable as the equations: the judge of everything else.
+
+Imports nothing of the package. Computes in float64, or in complex128 where an argument is complex, so that a
+complex-step derivative can judge the gradients here in turn: every function is analytic along the branch it
+takes, and comparisons look at real parts only.
+
+Axes: N batch rows, T time steps, F input features, H units, C classes. Parameters and gates lie as in Keras:
+``kernel (F, 3H)``, ``recurrent_kernel (H, 3H)``, ``bias`` None, ``(3H,)`` or ``(2, 3H)`` (input, recurrent); gates in
+the order z, r, n (update, reset, candidate; Keras calls the candidate h).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def _clip01(x: Array) -> Array:
+    return np.where(x.real <= 0, 0.0, np.where(x.real >= 1, 1.0, x))
+
+
+def _sigmoid(x: Array) -> Array:
+    e = np.exp(np.where(x.real < 0, x, -x))  # of -|x|, so that nothing overflows
+    return np.where(x.real < 0, e, 1.0) / (1.0 + e)
+
+
+#: name -> (function, its derivative in terms of its output)
+ACTIVATIONS = {
+    "tanh": (np.tanh, lambda y: 1.0 - y * y),
+    "relu": (lambda x: np.where(x.real > 0, x, 0.0), lambda y: np.where(y.real > 0, 1.0, 0.0)),
+    "linear": (lambda x: x, np.ones_like),
+    "sigmoid": (_sigmoid, lambda y: y * (1.0 - y)),
+    "hard_sigmoid": (
+        lambda x: _clip01(x / 6.0 + 0.5),
+        lambda y: np.where((y.real > 0) & (y.real < 1), 1.0 / 6.0, 0.0),
+    ),
+    "hard_sigmoid_tfjs": (
+        lambda x: _clip01(0.2 * x + 0.5),
+        lambda y: np.where((y.real > 0) & (y.real < 1), 0.2, 0.0),
+    ),
+}
+
+
+class GRUGradients(NamedTuple):
+    """Gradients in the shapes of what they belong to; ``bias`` is None where there was none."""
+
+    x: Array
+    initial_state: Array
+    kernel: Array
+    recurrent_kernel: Array
+    bias: Array | None
+
+
+def _wide(*arrays: Array | None) -> list[Any]:
+    """The arrays as float64 or complex128, None as it is."""
+    return [None if a is None else np.asarray(a, np.result_type(a, np.float64)) for a in arrays]
+
+
+def _biases(bias: Array | None, units: int) -> tuple[Array, Array]:
+    if bias is None:
+        return np.zeros(3 * units), np.zeros(3 * units)
+    if bias.ndim == 1:
+        return bias, np.zeros(3 * units)
+    return bias[0], bias[1]
+
+
+def gru_step(
+    x: Array,
+    h: Array,
+    kernel: Array,
+    recurrent_kernel: Array,
+    bias: Array | None,
+    activation: str,
+    recurrent_activation: str,
+    reset_after: bool,
+) -> tuple[Array, tuple[Array, Array, Array, Array]]:
+    """One step: the new state, and (z, r, n, q) where q is what the reset gate multiplies (reset_after)."""
+    units = recurrent_kernel.shape[0]
+    act, rec = ACTIVATIONS[activation][0], ACTIVATIONS[recurrent_activation][0]
+    b_in, b_rec = _biases(bias, units)
+    x_z, x_r, x_n = np.split(x @ kernel + b_in, 3, axis=-1)
+    u_z, u_r, u_n = np.split(recurrent_kernel, 3, axis=-1)
+    b_rec_z, b_rec_r, b_rec_n = np.split(b_rec, 3)
+
+    z = rec(x_z + h @ u_z + b_rec_z)
+    r = rec(x_r + h @ u_r + b_rec_r)
+    if reset_after:
+        q = h @ u_n + b_rec_n
+        n = act(x_n + r * q)
+    else:
+        q = (r * h) @ u_n + b_rec_n
+        n = act(x_n + q)
+    return z * h + (1 - z) * n, (z, r, n, q)
+
+
+def gru_forward(
+    x: Array,
+    kernel: Array,
+    recurrent_kernel: Array,
+    bias: Array | None = None,
+    initial_state: Array | None = None,
+    *,
+    activation: str = "tanh",
+    recurrent_activation: str = "sigmoid",
+    reset_after: bool = True,
+    go_backwards: bool = False,
+) -> tuple[Array, Array]:
+    """Outputs (N, T, H) in the order of processing, and the last state (N, H)."""
+    x, kernel, recurrent_kernel, bias, h = _wide(x, kernel, recurrent_kernel, bias, initial_state)
+    rows, steps, units = x.shape[0], x.shape[1], recurrent_kernel.shape[0]
+    if h is None:
+        h = np.zeros((rows, units))
+    options = (activation, recurrent_activation, reset_after)
+    outputs = []
+    for t in reversed(range(steps)) if go_backwards else range(steps):
+        h, _ = gru_step(x[:, t], h, kernel, recurrent_kernel, bias, *options)
+        outputs.append(h)
+    return np.stack(outputs, axis=1) if outputs else np.zeros((rows, 0, units)), h
+
+
+def gru_backward(
+    x: Array,
+    kernel: Array,
+    recurrent_kernel: Array,
+    bias: Array | None = None,
+    initial_state: Array | None = None,
+    *,
+    d_outputs: Array | None = None,
+    d_state: Array | None = None,
+    activation: str = "tanh",
+    recurrent_activation: str = "sigmoid",
+    reset_after: bool = True,
+    go_backwards: bool = False,
+) -> GRUGradients:
+    """Gradients of a loss from those for the outputs (N, T, H) and / or for the last state (N, H)."""
+    x, kernel, recurrent_kernel, bias, h = _wide(x, kernel, recurrent_kernel, bias, initial_state)
+    rows, steps, units = x.shape[0], x.shape[1], recurrent_kernel.shape[0]
+    d_act, d_rec = ACTIVATIONS[activation][1], ACTIVATIONS[recurrent_activation][1]
+    u_z, u_r, u_n = np.split(recurrent_kernel, 3, axis=-1)
+    order = list(reversed(range(steps)) if go_backwards else range(steps))
+
+    if h is None:
+        h = np.zeros((rows, units))
+    tape = []
+    for t in order:
+        h_next, gates = gru_step(
+            x[:, t], h, kernel, recurrent_kernel, bias, activation, recurrent_activation, reset_after
+        )
+        tape.append((t, h, gates))
+        h = h_next
+
+    d_x, d_kernel, d_recurrent = np.zeros_like(x), np.zeros_like(kernel), np.zeros_like(recurrent_kernel)
+    d_b_in, d_b_rec = np.zeros(3 * units), np.zeros(3 * units)
+    d_h = np.zeros((rows, units)) if d_state is None else np.array(d_state, np.float64)
+    for s, (t, h, (z, r, n, q)) in reversed(list(enumerate(tape))):
+        if d_outputs is not None:
+            d_h = d_h + d_outputs[:, s]
+        d_z = d_h * (h - n) * d_rec(z)
+        d_n = d_h * (1 - z) * d_act(n)
+        d_h = d_h * z
+        if reset_after:
+            d_q = d_n * r
+            d_r = d_n * q * d_rec(r)
+            d_h = d_h + d_q @ u_n.T
+            d_u_n = h.T @ d_q
+        else:
+            d_q = d_n
+            d_reset_h = d_n @ u_n.T
+            d_r = d_reset_h * h * d_rec(r)
+            d_h = d_h + d_reset_h * r
+            d_u_n = (r * h).T @ d_n
+        d_h = d_h + d_z @ u_z.T + d_r @ u_r.T
+        d_input = np.concatenate([d_z, d_r, d_n], axis=-1)
+        d_x[:, t] = d_input @ kernel.T
+        d_kernel += x[:, t].T @ d_input
+        d_recurrent += np.concatenate([h.T @ d_z, h.T @ d_r, d_u_n], axis=-1)
+        d_b_in += d_input.sum(axis=0)
+        d_b_rec += np.concatenate([d_z, d_r, d_q], axis=-1).sum(axis=0)
+
+    d_bias = None if bias is None else d_b_in if bias.ndim == 1 else np.stack([d_b_in, d_b_rec])
+    return GRUGradients(d_x, d_h, d_kernel, d_recurrent, d_bias)
+
+
+def dense_forward(x: Array, kernel: Array, bias: Array | None = None) -> Array:
+    """``x @ kernel + bias`` for rows (N, F)."""
+    x, kernel, bias = _wide(x, kernel, bias)
+    return x @ kernel if bias is None else x @ kernel + bias
+
+
+def dense_backward(x: Array, kernel: Array, d_y: Array) -> tuple[Array, Array, Array]:
+    """Gradients for x, kernel and bias."""
+    x, kernel, d_y = _wide(x, kernel, d_y)
+    return d_y @ kernel.T, x.T @ d_y, d_y.sum(axis=0)
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities over the last axis."""
+    (logits,) = _wide(logits)
+    e = np.exp(logits - logits.real.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def softmax_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
+    """Losses (N,), and the gradient (N, C) of their mean, for targets (N, C)."""
+    logits, targets = _wide(logits, targets)
+    m = logits.real.max(axis=-1, keepdims=True)
+    log_sum = np.log(np.exp(logits - m).sum(axis=-1, keepdims=True)) + m
+    losses = (targets * (log_sum - logits)).sum(axis=-1)
+    total = targets.sum(axis=-1, keepdims=True)
+    return losses, (softmax(logits) * total - targets) / max(len(logits), 1)
+
+
+def adam(
+    parameters: Array,
+    gradient: Array,
+    m: Array,
+    v: Array,
+    *,
+    step: int,
+    learning_rate: float = 1e-3,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-7,
+    form: str = "keras",
+) -> tuple[Array, Array, Array]:
+    """New parameters and moments; ``form`` as in the kernels: ``"keras"``, ``"tfjs"`` or ``"pytorch"``."""
+    parameters, g, m, v = _wide(parameters, gradient, m, v)
+    m = beta_1 * m + (1 - beta_1) * g
+    v = beta_2 * v + (1 - beta_2) * g * g
+    correction_1, correction_2 = 1 - beta_1**step, 1 - beta_2**step
+    if form == "keras":
+        alpha = learning_rate * np.sqrt(correction_2) / correction_1
+        return parameters - alpha * m / (np.sqrt(v) + epsilon), m, v
+    m_hat, v_hat = m / correction_1, v / correction_2
+    return parameters - learning_rate * m_hat / (np.sqrt(v_hat) + epsilon), m, v
