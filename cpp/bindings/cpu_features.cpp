@@ -31,6 +31,7 @@ std::vector<std::string> supported() {
 }  // namespace
 
 PYBIND11_MODULE(_cpu_features, m, pybind11::mod_gil_not_used()) {
-  m.doc() = "Which of fastgru's instruction sets this CPU can run.";
+  m.doc() = "Which of fastgru's instruction sets this CPU can run, and the version of the package.";
+  m.attr("__version__") = FASTGRU_VERSION;
   m.def("supported", &supported);
 }

@@ -226,7 +226,7 @@ def dense_backward(
     d_y: Array,
     *,
     input_gradient: bool = True,
-    out: tuple[Array, Array] | None = None,
+    out: tuple[Array, Array | None] | None = None,
 ) -> DenseGradients:
     """Gradients through `dense_forward`.
 
@@ -239,7 +239,7 @@ def dense_backward(
     input_gradient : bool
         Whether to compute the gradient for x.
     out : tuple of ndarray, optional
-        Arrays to write the gradients for kernel and bias to: C-contiguous, and overwritten.
+        Arrays to write the gradients for kernel and bias to (None for a new one): C-contiguous, and overwritten.
 
     Returns
     -------

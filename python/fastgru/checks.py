@@ -1,0 +1,68 @@
+"""Checks of arguments: each raises one error that names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+
+def integer(name: str, value: Any, *, least: int) -> int:
+    """`value` as an int of at least `least`; bool and float are no integers."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        result = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+    if result < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {result}")
+    return result
+
+
+def number(name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf, below: float = math.inf) -> float:
+    """`value` as a finite float with ``above < value``, ``least <= value`` and ``value < below``."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    result = float(value)
+    if not (math.isfinite(result) and above < result and least <= result < below):
+        bounds = [f"above {above:g}"] if above > -math.inf else []
+        bounds += [f"at least {least:g}"] if least > -math.inf else []
+        bounds += [f"below {below:g}"] if below < math.inf else []
+        raise ValueError(f"{name}: expected a finite number {' and '.join(bounds)}".rstrip() + f", got {value!r}")
+    return result
+
+
+def choice(name: str, value: Any, choices: Collection[str]) -> str:
+    """`value`, which must be one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value` as a bool, which it must be."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def floating_dtype(name: str, value: Any) -> np.dtype[Any]:
+    """`value` as the dtype float32 or float64."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        dtype = None
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"{name}: expected 'float32' or 'float64', got {value!r}")
+    assert dtype is not None
+    return dtype
+
+
+def dims(shape: Collection[int | None]) -> str:
+    """A shape for a message, ``(N, 28, 28)`` for ``(None, 28, 28)``."""
+    text = ", ".join("N" if size is None else str(size) for size in shape)
+    return f"({text},)" if len(shape) == 1 else f"({text})"

@@ -1,0 +1,1 @@
+"""Files <-> (configuration, arrays). Formats know files, not models."""

@@ -1,0 +1,105 @@
+"""fastgru's own model files: safetensors, with the configuration and a checksum in the header's metadata.
+
+Any safetensors reader finds the tensors; ``__metadata__`` holds
+
+- ``format``: ``"fastgru"``, ``format_version``: ``"1"``,
+- ``config``: JSON, see `fastgru.Sequential.save`,
+- ``sha256``: of the configuration and of every tensor's name, dtype, shape and bytes, so that a flipped bit is found
+  wherever it lies.
+
+Nothing in such a file is code. A file is read whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru.files import write_atomically
+
+Array = NDArray[Any]
+
+FORMAT_VERSION = "1"
+
+
+class ModelFileError(ValueError):
+    """A file is no model, or is damaged; the message says which file and what is wrong with it."""
+
+
+def _checksum(config: str, tensors: dict[str, Array]) -> str:
+    digest = hashlib.sha256(config.encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def save(path: str | os.PathLike[str], config: dict[str, Any], tensors: dict[str, Array]) -> None:
+    """Write a model file, atomically.
+
+    Parameters
+    ----------
+    path : path
+        Replaced if it exists.
+    config : dict
+        Anything JSON can hold.
+    tensors : dict of str to ndarray
+    """
+    from safetensors.numpy import save as to_bytes
+
+    text = json.dumps(config, sort_keys=True)
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    metadata = {
+        "format": "fastgru",
+        "format_version": FORMAT_VERSION,
+        "config": text,
+        "sha256": _checksum(text, tensors),
+    }
+    write_atomically(path, to_bytes(tensors, metadata=metadata))
+
+
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Read a model file: its configuration and its tensors.
+
+    Raises
+    ------
+    ModelFileError
+        The file is no fastgru model, is of a newer format, or is damaged.
+    OSError
+        The file cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    with open(path, "rb"):  # an OSError of its own, with the file's name
+        pass
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            _require_known_format(path, metadata)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except ModelFileError:
+        raise
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelFileError(f"{os.fspath(path)}: not a model file, or a damaged one: {error}") from None
+    if _checksum(metadata["config"], tensors) != metadata["sha256"]:
+        raise ModelFileError(f"{os.fspath(path)}: damaged: its checksum does not match its contents")
+    config = json.loads(metadata["config"])
+    return config, tensors
+
+
+def _require_known_format(path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
+    if metadata.get("format") != "fastgru" or not {"config", "sha256"} <= metadata.keys():
+        raise ModelFileError(
+            f"{os.fspath(path)}: a safetensors file, but not one that fastgru saved: it has no fastgru configuration"
+        )
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise ModelFileError(
+            f"{os.fspath(path)}: expected format version {FORMAT_VERSION}, got {metadata.get('format_version')}; "
+            f"a newer fastgru wrote it"
+        )
