@@ -1,9 +1,9 @@
 // From a Python argument to a pointer with strides, or one clear error.
 //
 // pybind11's array_t converts and copies without a word, so arguments arrive as py::object and are checked here, all of
-// them before anything is allocated and while the GIL is held. An error names the argument, what was expected and why, and what
-// came. A readable array is copied only where a kernel could not read it as it lies: foreign byte order, unaligned
-// memory, or a last axis that is not contiguous. A writable array is never copied.
+// them before anything is allocated and while the GIL is held. An error names the argument, what was expected and why,
+// and what came. A readable array is copied only where a kernel could not read it as it lies: foreign byte order,
+// unaligned memory, or a last axis that is not contiguous. A writable array is never copied.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -59,8 +59,8 @@ inline char require_floating(const py::array& array, const char* name) {
   const py::ssize_t size = array.itemsize();
   if (kind == 'f' && size == 4) return 'f';
   if (kind == 'f' && size == 8) return 'd';
-  throw py::type_error(std::string(name) + ": expected float32 or float64, got " +
-                       std::string(py::str(array.dtype())) + "; convert it with " + name + ".astype('float32')");
+  throw py::type_error(std::string(name) + ": expected float32 or float64, got " + std::string(py::str(array.dtype())) +
+                       "; convert it with " + name + ".astype('float32')");
 }
 
 template <class T>
@@ -86,8 +86,7 @@ void require_dtype(const py::array& array, const char* name, const char* like) {
 }
 
 inline bool is_native(const py::array& array) {
-  return array.dtype().attr("isnative").cast<bool>() &&
-         (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
+  return array.dtype().attr("isnative").cast<bool>() && (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
 }
 template <class T>
 bool last_axis_is_contiguous(const py::array& array) {
@@ -115,14 +114,13 @@ Input<T> read(const py::object& object, const char* name, const Shape& shape, co
   require_shape(array, name, shape, why);
   const bool whole = layout == Layout::c_contiguous;
   if (is_native(array) && (whole ? is_c_contiguous(array) : last_axis_is_contiguous<T>(array))) return {array};
-  return {py::module_::import("numpy").attr("array")(array, py::arg("dtype") = py::dtype::of<T>(),
-                                                     py::arg("order") = "C")};
+  return {
+      py::module_::import("numpy").attr("array")(array, py::arg("dtype") = py::dtype::of<T>(), py::arg("order") = "C")};
 }
 
 template <class T>
 std::optional<Input<T>> read_optional(const py::object& object, const char* name, const Shape& shape,
-                                      const std::string& why, const char* like,
-                                      Layout layout = Layout::c_contiguous) {
+                                      const std::string& why, const char* like, Layout layout = Layout::c_contiguous) {
   if (object.is_none()) return std::nullopt;
   return read<T>(object, name, shape, why, like, layout);
 }
@@ -136,9 +134,10 @@ py::array write_to(const py::object& object, const char* name, const Shape& shap
   require_shape(array, name, shape, why);
   if (!array.writeable()) throw py::value_error(std::string(name) + ": expected a writable array, got a read-only one");
   if (!is_native(array) || !is_c_contiguous(array)) {
-    throw py::value_error(std::string(name) +
-                          ": expected a C-contiguous, aligned array in native byte order to write to, got one with strides " +
-                          std::string(py::str(array.attr("strides"))));
+    throw py::value_error(
+        std::string(name) +
+        ": expected a C-contiguous, aligned array in native byte order to write to, got one with strides " +
+        std::string(py::str(array.attr("strides"))));
   }
   return array;
 }

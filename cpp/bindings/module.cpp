@@ -120,8 +120,8 @@ struct Bias {
     const py::array given = require_array(object, "bias");
     const bool two = given.ndim() == 2;
     const Shape shape = two ? Shape{Index{2}, 3 * units} : Shape{3 * units};
-    array = read<T>(object, "bias", shape, "recurrent_kernel has " + text(units) + " units, one row or (input, recurrent)",
-                    "x");
+    array = read<T>(object, "bias", shape,
+                    "recurrent_kernel has " + text(units) + " units, one row or (input, recurrent)", "x");
     input = array->data();
     if (two) recurrent = input + 3 * units;
   }
@@ -137,16 +137,16 @@ py::tuple gru_forward_typed(const py::object& x_object, const py::object& kernel
   if (units < 1 || recurrent.holder.shape(1) % 3 != 0 || recurrent.holder.shape(1) / 3 != units) {
     throw py::value_error("recurrent_kernel: expected shape (H, 3H) with H >= 1, got " + shape_text(recurrent.holder));
   }
-  const Input<T> kernel = read<T>(kernel_object, "kernel", {"F", 3 * units},
-                                  "recurrent_kernel has " + text(units) + " units", "x");
+  const Input<T> kernel =
+      read<T>(kernel_object, "kernel", {"F", 3 * units}, "recurrent_kernel has " + text(units) + " units", "x");
   const Index features = kernel.holder.shape(0);
   const Input<T> x = read<T>(x_object, "x", {"N", "T", features}, "kernel has " + text(features) + " input features",
                              "x", Layout::last_axis_contiguous);
   const Bias<T> bias(bias_object, units);
   const Index batch = x.holder.shape(0), steps = x.holder.shape(1);
-  const auto initial = read_optional<T>(initial_object, "initial_state", {batch, units},
-                                        "x has " + text(batch) + " rows and recurrent_kernel " + text(units) + " units",
-                                        "x");
+  const auto initial =
+      read_optional<T>(initial_object, "initial_state", {batch, units},
+                       "x has " + text(batch) + " rows and recurrent_kernel " + text(units) + " units", "x");
 
   GruForwardArguments<T> arguments;
   arguments.shape = {batch, steps, features, units};
@@ -208,17 +208,19 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
                                           Layout::last_axis_contiguous);
   const auto d_state = read_optional<T>(d_state_object, "d_state", {s.batch, s.units}, why, like);
   if (!d_outputs && !d_state) {
-    throw py::value_error("d_outputs, d_state: expected a gradient of the outputs, of the last state, or both, got neither");
+    throw py::value_error(
+        "d_outputs, d_state: expected a gradient of the outputs, of the last state, or both, got neither");
   }
   if (!tape.has_bias && !d_bias_object.is_none()) {
     throw py::value_error("d_bias: expected None because the tape was recorded without a bias, got an array");
   }
   py::array d_kernel = write_to_or_new<T>(d_kernel_object, "d_kernel", {s.features, 3 * s.units}, why, like);
-  py::array d_recurrent = write_to_or_new<T>(d_recurrent_object, "d_recurrent_kernel", {s.units, 3 * s.units}, why, like);
+  py::array d_recurrent =
+      write_to_or_new<T>(d_recurrent_object, "d_recurrent_kernel", {s.units, 3 * s.units}, why, like);
   std::optional<py::array> d_bias, d_x;
   if (tape.has_bias) {
-    const std::vector<Index> shape = tape.has_recurrent_bias ? std::vector<Index>{2, 3 * s.units}
-                                                             : std::vector<Index>{3 * s.units};
+    const std::vector<Index> shape =
+        tape.has_recurrent_bias ? std::vector<Index>{2, 3 * s.units} : std::vector<Index>{3 * s.units};
     d_bias = write_to_or_new<T>(d_bias_object, "d_bias", shape, why, like);
   }
   if (input_gradient) d_x = py::array_t<T>({s.batch, s.steps, s.features});
@@ -228,7 +230,8 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
   GruBackwardArguments<T> arguments;
   arguments.shape = s;
   arguments.options = tape.options;
-  arguments.parameters = {static_cast<const T*>(kernel.data()), static_cast<const T*>(recurrent.data()), nullptr, nullptr};
+  arguments.parameters = {static_cast<const T*>(kernel.data()), static_cast<const T*>(recurrent.data()), nullptr,
+                          nullptr};
   arguments.x = sequences(Input<T>{tape.x.cast<py::array>()}, tape.go_backwards);
   arguments.tape = tape.memory<T>();
   if (d_outputs) arguments.d_outputs = sequences(*d_outputs, false);
@@ -279,8 +282,8 @@ py::array dense_forward_typed(const py::object& x_object, const py::object& kern
   const Input<T> kernel = read<T>(kernel_object, "kernel", {"F", "C"}, "", "x");
   const DenseShape shape = dense_shape(kernel, x_object);
   const Input<T> x = read<T>(x_object, "x", {"N", shape.features}, "", "x");
-  const auto bias = read_optional<T>(bias_object, "bias", {shape.columns},
-                                     "kernel has " + text(shape.columns) + " columns", "x");
+  const auto bias =
+      read_optional<T>(bias_object, "bias", {shape.columns}, "kernel has " + text(shape.columns) + " columns", "x");
   py::array y = py::array_t<T>({shape.rows, shape.columns});
   T* const to = pointer<T>(y);
   call([&] {
@@ -328,7 +331,7 @@ py::tuple dense_backward_checked(const py::object& x, const py::object& kernel, 
                                  bool input_gradient, const py::object& d_kernel, const py::object& d_bias) {
   const bool single = require_floating(require_array(x, "x"), "x") == 'f';
   return (single ? dense_backward_typed<float> : dense_backward_typed<double>)(x, kernel, d_y, input_gradient, d_kernel,
-                                                                              d_bias);
+                                                                               d_bias);
 }
 
 // --- Softmax and cross-entropy ------------------------------------------------------------------------------
@@ -524,8 +527,8 @@ PYBIND11_MODULE(FASTGRU_MODULE, m, py::mod_gil_not_used()) {
   m.def("gru_forward", &gru_forward_checked, "x"_a, "kernel"_a, "recurrent_kernel"_a, "bias"_a, "initial_state"_a,
         py::kw_only(), "activation"_a, "recurrent_activation"_a, "reset_after"_a, "go_backwards"_a,
         "return_sequences"_a, "tape"_a.none(true));
-  m.def("gru_backward", &gru_backward_checked, "tape"_a, "d_outputs"_a, "d_state"_a, py::kw_only(),
-        "input_gradient"_a, "d_kernel"_a, "d_recurrent_kernel"_a, "d_bias"_a);
+  m.def("gru_backward", &gru_backward_checked, "tape"_a, "d_outputs"_a, "d_state"_a, py::kw_only(), "input_gradient"_a,
+        "d_kernel"_a, "d_recurrent_kernel"_a, "d_bias"_a);
   m.def("dense_forward", &dense_forward_checked, "x"_a, "kernel"_a, "bias"_a);
   m.def("dense_backward", &dense_backward_checked, "x"_a, "kernel"_a, "d_y"_a, py::kw_only(), "input_gradient"_a,
         "d_kernel"_a, "d_bias"_a);

@@ -27,9 +27,7 @@ void multiply_rows(const T* a, const PackedMatrix<T>& b, const T* bias, T* c, Ra
   for (Index p = 0; p < b.panels(); ++p) {
     multiply_panel<T>(
         rows, share.size(), b.panel(p),
-        [&](Index, Index column) {
-          return bias == nullptr ? V(T(0)) : V::load_first(bias + column, columns - column);
-        },
+        [&](Index, Index column) { return bias == nullptr ? V(T(0)) : V::load_first(bias + column, columns - column); },
         [&](Index row, Index column, V sum) {
           sum.store_first(c + (share.begin + row) * columns + column, columns - column);
         });

@@ -33,10 +33,10 @@ struct CellFunctions {
 // What the two halves of a chunk share. `depth` counts (step, row) pairs, the row running fastest.
 template <class T>
 struct ChunkMemory {
-  T* d_gates;   // [block][depth][G][L]
-  T* x;         // tiles of (depth, F)
-  T* h;         // tiles of (depth, H): states before the step
-  T* reset_h;   // tiles of (depth, H): r * h, reset before only
+  T* d_gates;  // [block][depth][G][L]
+  T* x;        // tiles of (depth, F)
+  T* h;        // tiles of (depth, H): states before the step
+  T* reset_h;  // tiles of (depth, H): r * h, reset before only
 };
 
 template <class T>
@@ -112,8 +112,7 @@ class BackwardPass {
   void finish(Index first, Range own) const {
     if (a_.d_initial_state == nullptr) return;
     for (Index row = own.begin; row < own.end; ++row) {
-      std::copy_n(d_h_ + row * blocks_.state_stride, shape_.units,
-                  a_.d_initial_state + (first + row) * shape_.units);
+      std::copy_n(d_h_ + row * blocks_.state_stride, shape_.units, a_.d_initial_state + (first + row) * shape_.units);
     }
   }
 
@@ -167,9 +166,7 @@ class BackwardPass {
     for (Index p = 0; p < weights.matrix().panels(); ++p) {
       multiply_panel<T>(
           gates, own.size(), weights.matrix().panel(p),
-          [&](Index row, Index column) {
-            return add ? V::load(rows + row * blocks_.state_stride + column) : V(T(0));
-          },
+          [&](Index row, Index column) { return add ? V::load(rows + row * blocks_.state_stride + column) : V(T(0)); },
           [&](Index row, Index column, V sum) { sum.store(rows + row * blocks_.state_stride + column); });
     }
   }
@@ -213,11 +210,11 @@ class BackwardPass {
       if (tile < input_tiles) {
         add_product<3>(chunk_.x, tile, shape_.features, block, GateSlots::n, depth, a_.d_kernel, overwrite);
       } else if (reset_after_) {
-        add_product<3>(chunk_.h, tile - input_tiles, shape_.units, block, GateSlots::z, depth,
-                       a_.d_recurrent_kernel, overwrite);
+        add_product<3>(chunk_.h, tile - input_tiles, shape_.units, block, GateSlots::z, depth, a_.d_recurrent_kernel,
+                       overwrite);
       } else {
-        add_product<2>(chunk_.h, tile - input_tiles, shape_.units, block, GateSlots::z, depth,
-                       a_.d_recurrent_kernel, overwrite);
+        add_product<2>(chunk_.h, tile - input_tiles, shape_.units, block, GateSlots::z, depth, a_.d_recurrent_kernel,
+                       overwrite);
         add_product<1>(chunk_.reset_h, tile - input_tiles, shape_.units, block, GateSlots::n, depth,
                        a_.d_recurrent_kernel, overwrite);
       }

@@ -12,9 +12,9 @@
 // Reset before: d_q = d_n, and (r * h(t-1))^T d_n for n's columns of d_recurrent.
 //
 // Every output is overwritten, also where N or T is 0 (then with zeros; d_initial_state = d_last_state). None may
-// overlap another or an input. Terms of a weight's gradient are added in an order that depends on the shape alone, never on the
-// threads: chunks of steps, then steps, then rows. 2 N T 3H (F + 2H) flops, and 2 N T 3H F more for d_x. Memory is
-// taken from the workspace only, and does not grow with N or T beyond a chunk.
+// overlap another or an input. Terms of a weight's gradient are added in an order that depends on the shape alone,
+// never on the threads: chunks of steps, then steps, then rows. 2 N T 3H (F + 2H) flops, and 2 N T 3H F more for d_x.
+// Memory is taken from the workspace only, and does not grow with N or T beyond a chunk.
 #pragma once
 
 #include "kernels/gru.hpp"
@@ -27,18 +27,18 @@ template <class T>
 struct GruBackwardArguments {
   GruShape shape;
   GruOptions options;
-  GruParameters<T> parameters;         // as in forward; the biases are not read
-  Sequences<const T> x;                // as in forward
-  GruTape<T> tape;                     // from forward; not changed
-  Sequences<const T> d_outputs;        // (N, T, H) or null
-  const T* d_last_state = nullptr;     // (N, H) or null
+  GruParameters<T> parameters;      // as in forward; the biases are not read
+  Sequences<const T> x;             // as in forward
+  GruTape<T> tape;                  // from forward; not changed
+  Sequences<const T> d_outputs;     // (N, T, H) or null
+  const T* d_last_state = nullptr;  // (N, H) or null
 
-  Sequences<T> d_x;                    // (N, T, F) or null
-  T* d_initial_state = nullptr;        // (N, H) or null
-  T* d_kernel = nullptr;               // (F, 3H)
-  T* d_recurrent_kernel = nullptr;     // (H, 3H)
-  T* d_bias = nullptr;                 // (3H) or null
-  T* d_recurrent_bias = nullptr;       // (3H) or null
+  Sequences<T> d_x;                 // (N, T, F) or null
+  T* d_initial_state = nullptr;     // (N, H) or null
+  T* d_kernel = nullptr;            // (F, 3H)
+  T* d_recurrent_kernel = nullptr;  // (H, 3H)
+  T* d_bias = nullptr;              // (3H) or null
+  T* d_recurrent_bias = nullptr;    // (3H) or null
 };
 
 template <class T>

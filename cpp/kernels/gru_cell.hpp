@@ -12,12 +12,12 @@ namespace fastgru {
 // Every pointer names the first row of the same unit block; gates are [row][G][L].
 template <class T>
 struct ForwardTile {
-  T* gates;           // in: pre-activations; out: n, z, r (and q as it was)
-  Index gates_row;    // elements between two rows of gates
-  const T* h;         // in: states before the step
-  T* h_next;          // out: states after it; may not overlap h
-  Index h_row;        // elements between two rows of h, h_next and reset_h
-  T* reset_h;         // out, reset before only: r * h
+  T* gates;         // in: pre-activations; out: n, z, r (and q as it was)
+  Index gates_row;  // elements between two rows of gates
+  const T* h;       // in: states before the step
+  T* h_next;        // out: states after it; may not overlap h
+  Index h_row;      // elements between two rows of h, h_next and reset_h
+  T* reset_h;       // out, reset before only: r * h
   Index rows;
 };
 
@@ -69,14 +69,14 @@ struct ForwardCell {
 // d_x names the gradient of the loss with respect to x; d_z, d_r, d_n, d_q here are those of the pre-activations.
 template <class T>
 struct BackwardTile {
-  const T* gates;       // in: n, z, r, q from the tape
+  const T* gates;  // in: n, z, r, q from the tape
   Index gates_row;
-  const T* h;           // in: states before the step, from the tape
+  const T* h;  // in: states before the step, from the tape
   Index h_row;
-  T* d_gates;           // out: d_n, d_z, d_r, d_q in the same slots
-  T* d_h;               // in: gradient of the states after the step; out: its direct share of that before it
+  T* d_gates;  // out: d_n, d_z, d_r, d_q in the same slots
+  T* d_h;      // in: gradient of the states after the step; out: its direct share of that before it
   Index d_h_row;
-  const T* d_reset_h;   // in, reset before, second stage only: gradient of r * h, rows d_h_row apart
+  const T* d_reset_h;  // in, reset before, second stage only: gradient of r * h, rows d_h_row apart
   Index rows;
 };
 

@@ -36,7 +36,7 @@ struct TileMemory {
   T* states;
   Index states_step;
   bool taped;
-  T* reset_h;                     // r * h, reset before only
+  T* reset_h;  // r * h, reset before only
 
   T* gates_at(Index step, Index block) const { return gates + step * gates_step + block * gates_block; }
   // Without a tape two buffers take turns.
@@ -87,8 +87,13 @@ class ForwardPass {
 
   ForwardTile<T> cell_tile(Index block, Index row, Index rows, Index step, T* gates, const TileMemory<T>& m) const {
     const Index at = row * blocks_.state_stride + block * L;
-    return {gates, blocks_.gates_row, m.states_at(step) + at, m.states_at(step + 1) + at, blocks_.state_stride,
-            m.reset_h == nullptr ? nullptr : m.reset_h + at, rows};
+    return {gates,
+            blocks_.gates_row,
+            m.states_at(step) + at,
+            m.states_at(step + 1) + at,
+            blocks_.state_stride,
+            m.reset_h == nullptr ? nullptr : m.reset_h + at,
+            rows};
   }
 
   void store_outputs(Index block, Index first, Index rows, Index step, const T* h_next) const {
@@ -180,7 +185,8 @@ class ForwardPass {
         return memory.gates_at(step, column / L) + row * blocks_.gates_row + GateSlots::n * L;
       };
       multiply_panel<T>(
-          reset_h, rows, weights_.candidate.panel(p), [&](Index row, Index column) { return V::load(slot_n(row, column)); },
+          reset_h, rows, weights_.candidate.panel(p),
+          [&](Index row, Index column) { return V::load(slot_n(row, column)); },
           [&](Index row, Index column, V n) { n.store(slot_n(row, column)); });
     }
     for (Index block = 0; block < blocks_.count; ++block) {
@@ -229,16 +235,20 @@ void gru_forward(const GruForwardArguments<T>& a, Workspace& workspace, Cancella
     for (Index tile = 0; tile < tiles; ++tile) {
       const Range rows = split(share.size(), tile, tiles);
       const Index first = share.begin + rows.begin;
-      const TileMemory<T> memory =
-          taped ? TileMemory<T>{a.tape.gates + first * blocks.gates_row,
-                                blocks.count * shape.batch * blocks.gates_row,
-                                shape.batch * blocks.gates_row,
-                                a.tape.states + first * blocks.state_stride,
-                                shape.batch * blocks.state_stride,
-                                true,
-                                own_reset_h}
-                : TileMemory<T>{gates + team.index() * gates_size, 0, gates_block,
-                                states + team.index() * 2 * states_size, states_size, false, own_reset_h};
+      const TileMemory<T> memory = taped ? TileMemory<T>{a.tape.gates + first * blocks.gates_row,
+                                                         blocks.count * shape.batch * blocks.gates_row,
+                                                         shape.batch * blocks.gates_row,
+                                                         a.tape.states + first * blocks.state_stride,
+                                                         shape.batch * blocks.state_stride,
+                                                         true,
+                                                         own_reset_h}
+                                         : TileMemory<T>{gates + team.index() * gates_size,
+                                                         0,
+                                                         gates_block,
+                                                         states + team.index() * 2 * states_size,
+                                                         states_size,
+                                                         false,
+                                                         own_reset_h};
       pass.run(first, rows.size(), memory, team);
     }
   });

@@ -23,8 +23,8 @@ struct GruForwardArguments {
   Sequences<const T> x;
   const T* initial_state = nullptr;  // C-contiguous
   Sequences<T> outputs;
-  T* last_state = nullptr;           // C-contiguous
-  GruTape<T> tape;                   // both pointers or neither
+  T* last_state = nullptr;  // C-contiguous
+  GruTape<T> tape;          // both pointers or neither
 };
 
 template <class T>

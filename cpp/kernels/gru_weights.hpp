@@ -16,9 +16,7 @@
 namespace fastgru {
 
 // Position of a gate slot's columns in Keras' order z, r, n; q shares n's columns of the recurrent kernel.
-inline constexpr Index keras_gate(int slot) {
-  return slot == GateSlots::z ? 0 : slot == GateSlots::r ? 1 : 2;
-}
+inline constexpr Index keras_gate(int slot) { return slot == GateSlots::z ? 0 : slot == GateSlots::r ? 1 : 2; }
 
 template <class T>
 struct ForwardWeights {
@@ -55,8 +53,8 @@ struct ForwardWeights {
     for (Index block = share.begin; block < share.end; ++block) {
       const Index unit = block * L, count = shape.units - unit;
       pack_gates(const_cast<T*>(input_block(block)), parameters.kernel + unit, shape.features, GateSlots::n, 3, count);
-      pack_gates(const_cast<T*>(recurrent_block(block)), parameters.recurrent_kernel + unit, shape.units,
-                 GateSlots::z, static_cast<int>(recurrent_gates()), count);
+      pack_gates(const_cast<T*>(recurrent_block(block)), parameters.recurrent_kernel + unit, shape.units, GateSlots::z,
+                 static_cast<int>(recurrent_gates()), count);
       pack_bias(bias + block * 4 * L, parameters, unit, count);
     }
     if (!reset_after) {

@@ -57,8 +57,8 @@ void cross_entropy_row(const CrossEntropyArguments<T>& a, Index row) {
   const Index classes = a.classes;
   const T* logits = a.logits + row * classes;
   const T* targets = a.targets == nullptr ? nullptr : a.targets + row * classes;
-  const Index label = targets == nullptr ? static_cast<Index>(a.labels[row])
-                                         : std::max_element(targets, targets + classes) - targets;
+  const Index label =
+      targets == nullptr ? static_cast<Index>(a.labels[row]) : std::max_element(targets, targets + classes) - targets;
   const T m = largest(logits, classes);
   a.correct[row] = std::max_element(logits, logits + classes) - logits == label;
 

@@ -19,8 +19,7 @@ namespace fastgru {
 class Cancellation {
  public:
   using Poll = bool (*)();
-  explicit Cancellation(Poll poll = nullptr)
-      : poll_(poll), next_(std::chrono::steady_clock::now() + kInterval) {}
+  explicit Cancellation(Poll poll = nullptr) : poll_(poll), next_(std::chrono::steady_clock::now() + kInterval) {}
 
   bool requested() const { return requested_.load(std::memory_order_relaxed); }
   void ask() {

@@ -23,7 +23,9 @@ def integer(name: str, value: Any, *, least: int) -> int:
     return result
 
 
-def number(name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf, below: float = math.inf) -> float:
+def number(
+    name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf, below: float = math.inf
+) -> float:
     """`value` as a finite float with ``above < value``, ``least <= value`` and ``value < below``."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number, got {value!r}")
@@ -52,14 +54,10 @@ def flag(name: str, value: Any) -> bool:
 
 def floating_dtype(name: str, value: Any) -> np.dtype[Any]:
     """`value` as the dtype float32 or float64."""
-    try:
-        dtype = np.dtype(value)
-    except TypeError:
-        dtype = None
-    if dtype not in (np.float32, np.float64):
-        raise ValueError(f"{name}: expected 'float32' or 'float64', got {value!r}")
-    assert dtype is not None
-    return dtype
+    for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
+        if value in (dtype, dtype.name, dtype.type):
+            return dtype
+    raise ValueError(f"{name}: expected 'float32' or 'float64', got {value!r}")
 
 
 def dims(shape: Collection[int | None]) -> str:

@@ -250,7 +250,9 @@ class Sequential:
             raise TypeError(f"metrics: expected a list, got {metrics!r}; write metrics=[{metrics!r}]")
         names = [checks.choice("metrics", metric, METRICS) for metric in metrics or ()]
         if self._head().activation != "softmax":
-            raise ValueError(f"loss: {loss} needs a last layer with activation='softmax', got {self._head().activation!r}")
+            raise ValueError(
+                f"loss: {loss} needs a last layer with activation='softmax', got {self._head().activation!r}"
+            )
         self.optimizer, self.loss, self.metrics = checked, loss, names
 
     def _compiled(self) -> optimizers.Adam:
@@ -388,8 +390,9 @@ class Sequential:
         batch_size = checks.integer("batch_size", batch_size, least=1)
         self._require_built()
         samples = self._prepare("x", x)
-        shape = self.output_shape if None not in self.output_shape[1:] else (None, x.shape[1], *self.output_shape[2:])
-        result = np.empty((len(samples), *shape[1:]), self.dtype)
+        # An axis that any size will do for is the steps', which a sequence of layers keeps.
+        shape = [x.shape[1] if size is None else size for size in self.output_shape[1:]]
+        result = np.empty((len(samples), *shape), self.dtype)
         for rows in training.batches(len(samples), batch_size):
             result[rows] = self.forward(samples.batch(rows))
         return result
@@ -404,9 +407,7 @@ class Sequential:
     def set_weights(self, weights: Sequence[Array]) -> None:
         """Copy in what `get_weights` returns; all shapes are checked before anything changes."""
         self._require_built()
-        targets = [
-            (f"{layer.name}/{name}", array) for layer in self.layers for name, array in layer.weights.items()
-        ]
+        targets = [(f"{layer.name}/{name}", array) for layer in self.layers for name, array in layer.weights.items()]
         if len(weights) != len(targets):
             raise ValueError(f"weights: expected {len(targets)} arrays, got {len(weights)}")
         arrays = [np.asarray(given) for given in weights]

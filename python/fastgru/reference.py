@@ -11,6 +11,7 @@ the order z, r, n (update, reset, candidate; Keras calls the candidate h).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ def _sigmoid(x: Array) -> Array:
 
 
 #: name -> (function, its derivative in terms of its output)
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "tanh": (np.tanh, lambda y: 1.0 - y * y),
     "relu": (lambda x: np.where(x.real > 0, x, 0.0), lambda y: np.where(y.real > 0, 1.0, 0.0)),
     "linear": (lambda x: x, np.ones_like),
@@ -188,7 +189,8 @@ def gru_backward(
 def dense_forward(x: Array, kernel: Array, bias: Array | None = None) -> Array:
     """``x @ kernel + bias`` for rows (N, F)."""
     x, kernel, bias = _wide(x, kernel, bias)
-    return x @ kernel if bias is None else x @ kernel + bias
+    y: Array = x @ kernel
+    return y if bias is None else y + bias
 
 
 def dense_backward(x: Array, kernel: Array, d_y: Array) -> tuple[Array, Array, Array]:

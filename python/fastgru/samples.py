@@ -29,7 +29,7 @@ class Samples:
         The model's dtype. float32 samples in a float64 model are widened; the other way round is refused.
     """
 
-    def __init__(self, name: str, x: Any, expected: tuple[int | None, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(self, name: str, x: Array, expected: tuple[int | None, ...], dtype: np.dtype[Any]) -> None:
         require_samples(name, x)
         if x.ndim != len(expected) or any(e not in (None, s) for e, s in zip(expected, x.shape, strict=True)):
             raise ValueError(
@@ -54,14 +54,14 @@ class Samples:
         if isinstance(indices, slice):
             rows = x[indices]
             if x.dtype == self._dtype:
-                return rows  # as they lie
+                return rows  # as they lie, the kernels take any strides
         else:
             size = len(indices)
             if x.dtype == self._dtype and x.dtype.isnative:
                 self._batch = _at_least(self._batch, size, x.shape[1:], self._dtype)
-                return x.take(indices, axis=0, out=self._batch[:size], mode="clip")
+                return np.take(x, indices, axis=0, out=self._batch[:size], mode="clip")
             self._bytes = _at_least(self._bytes, size, x.shape[1:], x.dtype)
-            rows = x.take(indices, axis=0, out=self._bytes[:size], mode="clip")
+            rows = np.take(x, indices, axis=0, out=self._bytes[:size], mode="clip")
         self._batch = _at_least(self._batch, len(rows), x.shape[1:], self._dtype)
         to = self._batch[: len(rows)]
         if x.dtype == np.uint8:

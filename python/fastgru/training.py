@@ -116,7 +116,9 @@ def train_step(network: Network, optimizer: Adam, x: Array, labels: Array) -> fu
     return result
 
 
-def evaluate(network: Network, samples: Samples, labels: Array, batch_size: int, metrics: list[str]) -> dict[str, float]:
+def evaluate(
+    network: Network, samples: Samples, labels: Array, batch_size: int, metrics: list[str]
+) -> dict[str, float]:
     """Loss and metrics over all samples."""
     totals = Totals(metrics)
     for rows in batches(len(samples), batch_size):

@@ -16,8 +16,10 @@ REASON : str
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module, util
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastgru._native._cpu_features import supported
 
@@ -31,17 +33,23 @@ def available() -> list[str]:
     return [isa for isa in supported() if util.find_spec(f"{__name__}._{isa}") is not None]
 
 
+def _refuse(message: str) -> NoReturn:
+    """Raise; but as the command ``fastgru``, which cannot catch what its own import raises, exit with one line."""
+    program = sys.argv[0] if sys.argv else ""
+    if Path(program).name == "fastgru" or (program == "-m" and "fastgru" in sys.orig_argv):
+        sys.exit(f"fastgru: {message}")
+    raise RuntimeError(message)
+
+
 def _choose() -> tuple[str, str]:
     choices = available()
     asked = os.environ.get(ISA_VARIABLE, "")
     if asked:
         if asked not in choices:
-            raise RuntimeError(
-                f"{ISA_VARIABLE}={asked} was asked for, but this CPU runs {', '.join(choices) or 'none of them'}"
-            )
+            _refuse(f"{ISA_VARIABLE}={asked} was asked for, but this CPU runs {', '.join(choices) or 'none of them'}")
         return asked, f"{ISA_VARIABLE}={asked} was asked for"
     if not choices:
-        raise ImportError(f"no kernels for this CPU: it runs {', '.join(supported())}")
+        _refuse(f"this installation has no kernels for this CPU, which runs {', '.join(supported())}")
     return choices[0], f"the best of what this CPU runs: {', '.join(choices)}"
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +61,19 @@ FILES = (
 
 
 class DataUnavailableError(OSError):
-    """MNIST is neither on this machine nor to be downloaded now; the message says what was tried."""
+    """MNIST is neither on this machine nor to be downloaded now; the message says what was tried.
+
+    Attributes
+    ----------
+    reason : str
+        The message without its advice.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"{reason}; put the four files into a folder and name it with --data, path= or {DATA_VARIABLE}"
+        )
 
 
 def load_data(path: str | os.PathLike[str] | None = None) -> tuple[Split, Split]:
@@ -153,11 +164,11 @@ def _download(folder: Path) -> None:
                 write_atomically(folder / f"{file.name}.gz", data)
                 break
             except (OSError, DataFileError) as error:  # URLError and time-outs are OSErrors
-                failures.append(f"{mirror}: {error}")
+                failures.append(str(error))
         else:
+            causes = "; ".join(dict.fromkeys(failures))
             raise DataUnavailableError(
-                f"MNIST is not in {folder}, and no mirror gave {file.name}.gz ({'; '.join(failures)}); "
-                f"put the four files into a folder and name it with --data, path= or {DATA_VARIABLE}"
+                f"MNIST is not in {folder}, and none of {len(MIRRORS)} mirrors gave it: {causes}"
             )
 
 
@@ -173,7 +184,7 @@ def _fetch(url: str, file: _File) -> bytes:
     try:
         with urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
             total = int(answer.headers.get("Content-Length") or 0)
-            with tqdm(total=total or None, unit="B", unit_scale=True, desc=file.name, file=sys.stderr) as bar:
+            with tqdm(total=total or None, unit="B", unit_scale=True, desc=file.name, disable=None) as bar:
                 while part := answer.read(1 << 16):
                     parts.append(part)
                     bar.update(len(part))

@@ -58,9 +58,7 @@ class Dense(Layer):
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102
         if len(input_shape) != 2 or input_shape[1] is None:
             advice = "; set return_sequences=False on the GRU before it" if len(input_shape) == 3 else ""
-            raise ValueError(
-                f"{self.name}: expected input of shape (N, F), got {checks.dims(input_shape)}{advice}"
-            )
+            raise ValueError(f"{self.name}: expected input of shape (N, F), got {checks.dims(input_shape)}{advice}")
         self.features = input_shape[1]
         return (input_shape[0], self.units)
 
@@ -104,5 +102,5 @@ class Dense(Layer):
         return self.backward_from_logits(d_y, input_gradient=input_gradient)
 
     def get_config(self) -> dict[str, Any]:  # noqa: D102
-        names = ("units", "activation", "use_bias", "kernel_initializer", "bias_initializer")
-        return {name: getattr(self, name) for name in names}
+        names = "units activation use_bias kernel_initializer bias_initializer"
+        return {name: getattr(self, name) for name in names.split()}

@@ -70,9 +70,7 @@ class GRU(Layer):
         super().__init__(input_shape=input_shape, name=name)
         self.units = checks.integer("units", units, least=1)
         self.activation = checks.choice("activation", activation, ACTIVATIONS)
-        self.recurrent_activation = checks.choice(
-            "recurrent_activation", recurrent_activation, RECURRENT_ACTIVATIONS
-        )
+        self.recurrent_activation = checks.choice("recurrent_activation", recurrent_activation, RECURRENT_ACTIVATIONS)
         self.use_bias = checks.flag("use_bias", use_bias)
         self.return_sequences = checks.flag("return_sequences", return_sequences)
         self.go_backwards = checks.flag("go_backwards", go_backwards)
@@ -130,6 +128,6 @@ class GRU(Layer):
         ).x
 
     def get_config(self) -> dict[str, Any]:  # noqa: D102
-        names = ("units", "activation", "recurrent_activation", "use_bias", "kernel_initializer")
-        names += ("recurrent_initializer", "bias_initializer", "return_sequences", "go_backwards", "reset_after")
-        return {name: getattr(self, name) for name in names}
+        names = "units activation recurrent_activation use_bias kernel_initializer recurrent_initializer "
+        names += "bias_initializer return_sequences go_backwards reset_after"
+        return {name: getattr(self, name) for name in names.split()}

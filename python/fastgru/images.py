@@ -1,0 +1,82 @@
+"""Reading what ``fastgru predict`` is given: PNG pictures and .npy arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+#: A picture with more pixels than this is no input of a GRU, and is refused before it is decoded.
+_MOST_PIXELS = 1 << 24
+
+
+class InputFileError(ValueError):
+    """A file to predict on cannot be used; the message says why."""
+
+
+def read_samples(path: Path, steps: int | None, features: int, *, invert: bool = False) -> Array:
+    """The samples (N, T, F) in a file: uint8 from a PNG, as they are from a .npy file of (T, F) or (N, T, F).
+
+    Parameters
+    ----------
+    path : Path
+    steps, features : int
+        T and F of the model; T may be None for any.
+    invert : bool
+        Turn black on white into white on black, which is what MNIST is.
+
+    Raises
+    ------
+    InputFileError
+        The file is neither, is damaged, or its shape does not fit.
+    OSError
+        The file cannot be read.
+    """
+    samples = _read_npy(path) if path.suffix.lower() == ".npy" else _read_picture(path)
+    if samples.ndim == 2:
+        samples = samples[np.newaxis]
+    expected = f"({'T' if steps is None else steps}, {features})"
+    if samples.ndim != 3 or samples.shape[2] != features or steps not in (None, samples.shape[1]):
+        raise InputFileError(
+            f"{path}: expected shape {expected} because that is the model's input, got {samples.shape[-2:]}"
+        )
+    if invert:
+        if samples.dtype != np.uint8:
+            raise InputFileError(f"{path}: expected bytes to invert, got {samples.dtype}")
+        samples = 255 - samples
+    return samples
+
+
+def _read_npy(path: Path) -> Array:
+    try:
+        with path.open("rb") as file:
+            array = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputFileError(f"{path}: not a .npy file of numbers: {error}") from None
+    if not isinstance(array, np.ndarray):
+        raise InputFileError(f"{path}: expected a single array, got an archive")
+    return array
+
+
+def _read_picture(path: Path) -> Array:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        raise InputFileError(
+            f"{path}: reading pictures needs Pillow: pip install 'fastgru[images]' (a .npy file needs nothing)"
+        ) from None
+    try:
+        with Image.open(path) as picture:
+            if picture.width * picture.height > _MOST_PIXELS:
+                raise InputFileError(f"{path}: {picture.width} x {picture.height} pixels are too many")
+            return np.asarray(picture.convert("L"))
+    except UnidentifiedImageError:
+        raise InputFileError(f"{path}: neither a picture nor a .npy file") from None
+    except (SyntaxError, ValueError) as error:  # Pillow's errors for damaged files
+        if isinstance(error, InputFileError):
+            raise
+        raise InputFileError(f"{path}: damaged picture: {error}") from None
