@@ -258,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--data",
             metavar="FOLDER",
-            help=f"folder with MNIST's four files (else {DATA_VARIABLE}, the cache, a download)",
+            help=f"folder with MNIST's files (else {DATA_VARIABLE}, the cache, a download)",
         )
         command.add_argument("--json", action="store_true", help="end with one line of JSON")
 

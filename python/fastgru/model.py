@@ -221,9 +221,8 @@ class Sequential:
     def _head(self) -> Dense:
         head = self.layers[-1] if self.layers else None
         if not isinstance(head, Dense):
-            raise ValueError(
-                f"the last layer must be a Dense for a loss, got {type(head).__name__ if head else 'no layers'}"
-            )
+            found = type(head).__name__ if head else "no layers"
+            raise ValueError(f"the last layer must be a Dense for a loss, got {found}")  # noqa: TRY004
         return head
 
     # --- Training --------------------------------------------------------------------------------------------
@@ -240,8 +239,8 @@ class Sequential:
         ----------
         optimizer : "adam" or fastgru.optimizers.Adam
         loss : {"categorical_crossentropy", "sparse_categorical_crossentropy"}
-            Either takes integer labels (N,) as well as one-hot targets (N, C). It is computed from the logits, so the last
-            layer must be ``Dense(..., activation="softmax")``.
+            Either takes integer labels (N,) as well as one-hot targets (N, C). It is computed from the logits, so the
+            last layer must be ``Dense(..., activation="softmax")``.
         metrics : list of "accuracy", optional
         """
         checked = optimizers.get(optimizer)

@@ -203,7 +203,8 @@ def softmax(logits: Array) -> Array:
     """Probabilities over the last axis."""
     (logits,) = _wide(logits)
     e = np.exp(logits - logits.real.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+    p: Array = e / e.sum(axis=-1, keepdims=True)
+    return p
 
 
 def softmax_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:

@@ -23,9 +23,7 @@ class DataFileError(ValueError):
 def parse(name: str, data: bytes) -> NDArray[np.uint8]:
     """The array of an IDX file of unsigned bytes; `name` is for messages. The result shares the memory of `data`."""
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] != _UNSIGNED_BYTES:
-        raise DataFileError(
-            f"{name}: expected an IDX file of unsigned bytes, got one that begins with {data[:4].hex()}"
-        )
+        raise DataFileError(f"{name}: expected an IDX file of unsigned bytes, but it begins with {data[:4].hex()}")
     header = 4 + 4 * data[3]
     if len(data) < header:
         raise DataFileError(f"{name}: truncated: expected a header of {header} bytes, got {len(data)}")

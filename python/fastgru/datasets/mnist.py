@@ -167,9 +167,7 @@ def _download(folder: Path) -> None:
                 failures.append(str(error))
         else:
             causes = "; ".join(dict.fromkeys(failures))
-            raise DataUnavailableError(
-                f"MNIST is not in {folder}, and none of {len(MIRRORS)} mirrors gave it: {causes}"
-            )
+            raise DataUnavailableError(f"MNIST is not in {folder}, and no mirror of {len(MIRRORS)} gave it: {causes}")
 
 
 def _fetch(url: str, file: _File) -> bytes:

@@ -1,14 +1,15 @@
 """Synthetic digits: pictures in MNIST's format, drawn on the spot from a seed.
 
-Each digit is a few strokes through control points. A picture moves the points a little, draws smooth curves through them,
-slants, turns, scales and shifts the whole, and draws it with a pen of random width, pressure and noise. Nothing is
-downloaded, and the same seed gives the same bytes with the same version of NumPy.
+Each digit is a few strokes through control points. A picture moves the points a little, draws smooth curves through
+them, slants, turns, scales and shifts the whole, and draws it with a pen of random width, pressure and noise. Nothing
+is downloaded, and the same seed gives the same bytes with the same version of NumPy.
 
 The variation is large enough that a linear classifier stays well behind a GRU (tests/test_synthetic.py measures both).
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ SIDE = 28
 _POINTS = 112  # drawn per picture, spread over the strokes
 _TOGETHER = 2000  # pictures made at once: bounds the memory, and is part of the sequence of random numbers
 
-#: Digit -> ways to write it; a way is control points (x to the right, y down, in [0, 1]) and strokes as indices of points.
+#: Digit -> ways to write it: control points (x to the right, y down, in [0, 1]), and strokes as indices of points.
 _WAYS: dict[int, list[tuple[list[tuple[float, float]], list[list[int]]]]] = {
     0: [
         (
@@ -139,17 +140,19 @@ def _catmull_rom(strokes: list[list[int]], points: int) -> Array:
     return matrix
 
 
-_CURVES = {
-    digit: [(np.array(points), _catmull_rom(strokes, len(points))) for points, strokes in ways]
-    for digit, ways in _WAYS.items()
-}
+@functools.cache
+def _curves() -> dict[int, list[tuple[Array, Array]]]:
+    return {
+        digit: [(np.array(points), _catmull_rom(strokes, len(points))) for points, strokes in ways]
+        for digit, ways in _WAYS.items()
+    }
 
 
 def _write(labels: Array, rng: np.random.Generator) -> Array:
     """Points (N, _POINTS, 2) along the strokes of each digit, in the unit square."""
     result = np.empty((len(labels), _POINTS, 2))
     chance = rng.random(len(labels))
-    for digit, ways in _CURVES.items():
+    for digit, ways in _curves().items():
         for number, (points, curve) in enumerate(ways):
             chosen = np.flatnonzero((labels == digit) & ((chance * len(ways)).astype(int) == number))
             moved = points + rng.normal(0.0, 0.045, (len(chosen), *points.shape))

@@ -24,8 +24,8 @@ class GRU(Layer):
     activation : {"tanh", "relu", "linear"}
         Of the candidate.
     recurrent_activation : {"sigmoid", "hard_sigmoid", "hard_sigmoid_tfjs"}
-        Of the gates. ``hard_sigmoid`` is that of Keras 3, clip(x / 6 + 0.5); ``hard_sigmoid_tfjs``, TensorFlow.js' default,
-        is clip(0.2 x + 0.5).
+        Of the gates. ``hard_sigmoid`` is that of Keras 3, clip(x / 6 + 0.5); ``hard_sigmoid_tfjs``, TensorFlow.js'
+        default, is clip(0.2 x + 0.5).
     use_bias : bool
     kernel_initializer, recurrent_initializer, bias_initializer : str
         One of "glorot_uniform", "glorot_normal", "orthogonal", "zeros".

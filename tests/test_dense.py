@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from error_bounds import SAFETY, relative_error, unit_roundoff
+from fastgru import functional, reference
+
+# (N, F, C): around tiles, registers and the 256-row chunks of the sum over the batch.
+SHAPES = [(1, 1, 1), (3, 5, 2), (32, 64, 10), (9, 17, 33), (300, 7, 50), (1025, 70, 129), (0, 4, 3)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_dense_matches_the_reference(shape, dtype):
+    rows, features, columns = shape
+    rng = np.random.default_rng(rows)
+    x, kernel = rng.normal(size=(rows, features)).astype(dtype), rng.normal(size=(features, columns)).astype(dtype)
+    bias, d_y = rng.normal(size=columns).astype(dtype), rng.normal(size=(rows, columns)).astype(dtype)
+    bound = SAFETY * unit_roundoff(dtype) * np.sqrt(features + columns + rows)
+    for b in (bias, None):
+        y = functional.dense_forward(x, kernel, b)
+        assert y.dtype == dtype
+        assert relative_error(y, reference.dense_forward(x, kernel, b)) <= bound
+    gradients = functional.dense_backward(x, kernel, d_y)
+    for actual, expected in zip(gradients, reference.dense_backward(x, kernel, d_y), strict=True):
+        assert actual.shape == expected.shape
+        assert relative_error(actual, expected) <= bound
+
+
+def test_a_row_has_the_same_bits_in_any_batch():
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(45, 19)).astype(np.float32), rng.normal(size=(19, 37)).astype(np.float32)
+    y = functional.dense_forward(x, kernel)
+    for rows in (slice(0, 1), slice(7, 20), slice(44, 45)):
+        np.testing.assert_array_equal(functional.dense_forward(x[rows], kernel), y[rows])
+
+
+def test_gradients_are_written_where_asked():
+    rng = np.random.default_rng(0)
+    x, kernel, d_y = rng.normal(size=(6, 4)), rng.normal(size=(4, 3)), rng.normal(size=(6, 3))
+    out = (np.full((4, 3), 7.0), np.full(3, 7.0))
+    gradients = functional.dense_backward(x, kernel, d_y, input_gradient=False, out=out)
+    assert gradients.x is None
+    assert gradients.kernel is out[0]
+    assert gradients.bias is out[1]
+    np.testing.assert_allclose(out[0], x.T @ d_y)
+    np.testing.assert_allclose(out[1], d_y.sum(axis=0))
