@@ -35,9 +35,7 @@ def check_against_reference(case):
     assert_close(case, "state", state, expected_state, backward=False)
 
     gradients = functional.gru_backward(tape, case.d_outputs, case.d_state)
-    expected = reference.gru_backward(
-        *case.arguments, **case.options, d_outputs=case.d_outputs, d_state=case.d_state
-    )
+    expected = reference.gru_backward(*case.arguments, **case.options, d_outputs=case.d_outputs, d_state=case.d_state)
     for name, actual, wanted in zip(gradients._fields, gradients, expected, strict=True):
         if wanted is None:
             assert actual is None
@@ -74,9 +72,7 @@ def test_every_awkward_shape_matches_the_reference(shape, reset_after, dtype):
     go_backwards=st.booleans(),
 )
 def test_random_configurations_match_the_reference(shape, dtype, seed, gradients, **options):
-    check_against_reference(
-        make_case(shape, dtype, seed=seed, d_outputs=gradients[0], d_state=gradients[1], **options)
-    )
+    check_against_reference(make_case(shape, dtype, seed=seed, d_outputs=gradients[0], d_state=gradients[1], **options))
 
 
 @dtypes

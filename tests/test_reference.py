@@ -40,9 +40,7 @@ def test_gru_backward_is_the_derivative_of_forward(settings):
     arguments = list(case.arguments)
     if arguments[4] is None:
         arguments[4] = np.zeros((2, 3))
-    gradients = reference.gru_backward(
-        *arguments, **case.options, d_outputs=case.d_outputs, d_state=case.d_state
-    )
+    gradients = reference.gru_backward(*arguments, **case.options, d_outputs=case.d_outputs, d_state=case.d_state)
     order = (gradients.x, gradients.kernel, gradients.recurrent_kernel, gradients.bias, gradients.initial_state)
     for index, gradient in enumerate(order):
         if arguments[index] is not None:
@@ -55,9 +53,7 @@ def test_dense_backward_is_the_derivative_of_forward():
     x, kernel, bias, d_y = rng.normal(size=(3, 4)), rng.normal(size=(4, 2)), rng.normal(size=2), rng.normal(size=(3, 2))
     gradients = reference.dense_backward(x, kernel, d_y)
     for index, gradient in enumerate(gradients):
-        expected = complex_step(
-            lambda *a: (reference.dense_forward(*a) * d_y).sum(), [x, kernel, bias], index
-        )
+        expected = complex_step(lambda *a: (reference.dense_forward(*a) * d_y).sum(), [x, kernel, bias], index)
         np.testing.assert_allclose(gradient, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 

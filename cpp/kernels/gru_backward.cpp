@@ -90,6 +90,7 @@ class BackwardPass {
         team.barrier();  // before the next chunk overwrites them
       }
       finish(first, own);
+      team.barrier();  // the next rows are shared out otherwise, and use the same d_h_
     }
   }
 

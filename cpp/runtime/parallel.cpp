@@ -59,51 +59,76 @@ struct Job {
   void (*body)(void*, Team&) = nullptr;
   void* context = nullptr;
   int size = 0;
+  std::atomic<int> running{0};  // members besides the caller that have not finished
   Team::Shared shared;
+
+  void run_member(int index) {
+    const FlushDenormals flush;
+    Team team(index, size, shared);
+    body(context, team);
+  }
 };
 
+// A thread that waits for its part of a job. Workers beyond a team's size are not woken, and sleep on.
+class Worker {
+ public:
+  void assign(Job* job) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      job_.store(job, std::memory_order_release);
+    }
+    wake_.notify_one();  // no system call unless it sleeps
+  }
+
+  Job* wait() {
+    for (int spins = 0; spins < kSpinsBeforeSleep; ++spins) {
+      if (Job* job = job_.exchange(nullptr, std::memory_order_acquire)) return job;
+      pause();
+    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    wake_.wait(lock, [&] { return job_.load(std::memory_order_relaxed) != nullptr; });
+    return job_.exchange(nullptr, std::memory_order_acquire);
+  }
+
+ private:
+  std::atomic<Job*> job_{nullptr};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+};
+
+// Leaked on purpose, threads and all: neither interpreter shutdown nor a fork then waits for threads that may be gone.
 class Pool {
  public:
-  // Never joined: the pool is leaked on purpose, so that neither interpreter shutdown nor a fork has to wait
-  // for threads that may be gone.
   void run(int threads, Cancellation* cancellation, void (*body)(void*, Team&), void* context) {
     std::unique_lock<std::mutex> busy(busy_, std::defer_lock);
-    if (threads <= 1 || !busy.try_lock() || !grow(threads - 1)) {
-      Team::Shared shared;
-      shared.cancellation = cancellation;
-      run_member(body, context, 0, 1, shared);
-      return;
-    }
-    {
-      const std::lock_guard<std::mutex> lock(sleep_);
-      job_.body = body;
-      job_.context = context;
-      job_.size = threads;
-      job_.shared.cancellation = cancellation;
-      running_.store(threads - 1, std::memory_order_relaxed);
-      ticket_.fetch_add(1, std::memory_order_release);
-    }
-    wake_.notify_all();
-    run_member(body, context, 0, threads, job_.shared);
-    for (int spins = 0; running_.load(std::memory_order_acquire) != 0;) {
+    Job job;
+    job.body = body;
+    job.context = context;
+    job.shared.cancellation = cancellation;
+    job.size = threads > 1 && busy.try_lock() && grow(threads - 1) ? threads : 1;
+    job.running.store(job.size - 1, std::memory_order_relaxed);
+    for (int index = 1; index < job.size; ++index) workers_[static_cast<std::size_t>(index - 1)]->assign(&job);
+    job.run_member(0);
+    for (int spins = 0; job.running.load(std::memory_order_acquire) != 0;) {
       ++spins < kSpinsBeforeYield ? pause() : std::this_thread::yield();
     }
   }
 
  private:
-  static void run_member(void (*body)(void*, Team&), void* context, int index, int size, Team::Shared& shared) {
-    const FlushDenormals flush;
-    Team team(index, size, shared);
-    body(context, team);
-  }
-
   // False where the system gives no more threads.
   bool grow(int workers) {
     try {
       while (static_cast<int>(workers_.size()) < workers) {
         const int index = static_cast<int>(workers_.size()) + 1;
-        workers_.emplace_back([this, index, seen = ticket_.load()]() mutable { work(index, seen); });
-        workers_.back().detach();
+        auto worker = std::make_unique<Worker>();
+        std::thread([index, own = worker.get()] {
+          for (;;) {
+            Job* job = own->wait();
+            job->run_member(index);
+            job->running.fetch_sub(1, std::memory_order_acq_rel);  // the last touch: the caller may return now
+          }
+        }).detach();
+        workers_.push_back(std::move(worker));
       }
     } catch (const std::exception&) {
       return false;
@@ -111,36 +136,8 @@ class Pool {
     return true;
   }
 
-  void work(int index, unsigned seen) {
-    for (;;) {
-      for (int spins = 0; ticket_.load(std::memory_order_acquire) == seen && spins < kSpinsBeforeSleep; ++spins) {
-        pause();
-      }
-      if (ticket_.load(std::memory_order_acquire) == seen) {
-        std::unique_lock<std::mutex> lock(sleep_);
-        wake_.wait(lock, [&] { return ticket_.load(std::memory_order_acquire) != seen; });
-      }
-      // A member's job cannot change before that member has counted down. A worker that is not in the team may
-      // miss tickets: it takes the newest, under the lock that run() publishes the job with.
-      int size;
-      {
-        const std::lock_guard<std::mutex> lock(sleep_);
-        seen = ticket_.load(std::memory_order_acquire);
-        size = job_.size;
-      }
-      if (index >= size) continue;
-      run_member(job_.body, job_.context, index, size, job_.shared);
-      running_.fetch_sub(1, std::memory_order_acq_rel);
-    }
-  }
-
   std::mutex busy_;
-  std::mutex sleep_;
-  std::condition_variable wake_;
-  std::atomic<unsigned> ticket_{0};
-  std::atomic<int> running_{0};
-  Job job_;
-  std::vector<std::thread> workers_;
+  std::vector<std::unique_ptr<Worker>> workers_;
 };
 
 std::atomic<Pool*> the_pool{nullptr};

@@ -15,7 +15,7 @@
 //
 // Measured against a correctly rounded result (tests/test_activations.py asserts these):
 //     function      float                 double               domain
-//     sigmoid       4 ULP                 4 ULP                all x; below -87 (-708) it stays at sigmoid of
+//     sigmoid       3 ULP                 3 ULP                all x; below -87 (-708) it stays at sigmoid of
 //                                                              the bound, under 1.7e-38 (3.4e-308), not 0
 //     tanh          5 ULP                 5 ULP                all x; |x| > 9.1 (19.1) gives +-1
 // A NaN gives NaN, an infinity the limit.

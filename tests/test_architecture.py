@@ -1,0 +1,101 @@
+"""The floors of the house: a file imports only from floors below its own. docs/design.md draws them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "python" / "fastgru"
+CPP = ROOT / "cpp"
+
+# From the ground up; the files of one floor do not use each other.
+PYTHON_FLOORS = [
+    ["checks", "files", "_native", "reference"],
+    ["seeding", "functional"],
+    ["initializers", "losses", "optimizers", "samples", "progress", "datasets.idx", "formats.checkpoint"],
+    ["datasets.mnist", "datasets.synthetic", "layers.base"],
+    ["layers.gru", "layers.dense", "datasets", "formats"],
+    ["layers", "training"],
+    ["model", "plotting", "images"],
+    ["__init__"],
+    ["cli"],
+    ["__main__"],
+]
+CPP_FLOORS = [
+    ["simd/packet.hpp", "runtime/workspace.hpp", "runtime/parallel.hpp", "bindings/cpu_features.cpp"],
+    ["simd/activations.hpp", "kernels/gemm.hpp", "kernels/gru.hpp", "runtime/parallel.cpp", "kernels/adam.hpp"],
+    ["kernels/gru_cell.hpp", "kernels/gru_weights.hpp", "kernels/softmax_cross_entropy.hpp", "kernels/dense.hpp"],
+    ["kernels/gru_forward.hpp", "kernels/gru_backward.hpp", "bindings/checked_array.hpp"],
+    [
+        "kernels/gru_forward.cpp",
+        "kernels/gru_backward.cpp",
+        "kernels/dense.cpp",
+        "kernels/adam.cpp",
+        "kernels/softmax_cross_entropy.cpp",
+        "bindings/module.cpp",
+    ],
+]
+
+
+def levels(floors):
+    return {name: level for level, names in enumerate(floors) for name in names}
+
+
+def module_name(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def imported_modules(path, known):
+    """Names of the package's own modules that a file imports anywhere, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "fastgru":
+                    yield alias.name.partition(".")[2] or "__init__"
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fastgru":
+            module = node.module.partition(".")[2]
+            for alias in node.names:
+                name = f"{module}.{alias.name}".lstrip(".")
+                yield name if name in known else module or "__init__"
+
+
+def sources():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_name)
+def test_python_imports_point_down(path):
+    level = levels(PYTHON_FLOORS)
+    name = module_name(path)
+    assert name in level, f"{name} has no floor: give it one in PYTHON_FLOORS"
+    for imported in imported_modules(path, level):
+        base = imported if imported in level else imported.split(".")[0]
+        assert level[base] < level[name] or base == name, f"{name} imports {imported}, which is not below it"
+
+
+@pytest.mark.parametrize("path", sorted(CPP.rglob("*.?pp")), ids=lambda p: str(p.relative_to(CPP)))
+def test_cpp_includes_point_down(path):
+    level = levels(CPP_FLOORS)
+    name = str(path.relative_to(CPP))
+    assert name in level, f"{name} has no floor: give it one in CPP_FLOORS"
+    for included in re.findall(r'#include "([^"]+)"', path.read_text()):
+        assert level[included] < level[name], f"{name} includes {included}, which is not below it"
+
+
+def test_every_floor_is_lived_on():
+    assert {module_name(path) for path in sources()} == set(levels(PYTHON_FLOORS))
+    assert {str(p.relative_to(CPP)) for p in CPP.rglob("*.?pp")} == set(levels(CPP_FLOORS))
+
+
+def test_the_reference_imports_nothing_of_the_package():
+    assert list(imported_modules(PACKAGE / "reference.py", {})) == []
+
+
+def test_only_the_simd_layer_names_eigen():
+    users = {str(p.relative_to(CPP)) for p in CPP.rglob("*.?pp") if "Eigen::" in p.read_text()}
+    assert users == {"simd/packet.hpp"}

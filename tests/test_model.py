@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import fastgru
+import numpy as np
+import pytest
+from fastgru import Sequential, layers, reference
+from fastgru.datasets import synthetic
+
+
+@pytest.fixture
+def digits():
+    return synthetic.make_digits(300, 5)
+
+
+@pytest.fixture(scope="module")
+def many_digits():
+    return synthetic.make_digits(2000, 6)
+
+
+def small_model(dtype=None, **options):
+    model = Sequential(
+        [layers.GRU(12, input_shape=(28, 28), **options), layers.Dense(10, activation="softmax")], dtype=dtype
+    )
+    model.compile(optimizer="adam", loss="categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+@pytest.mark.parametrize("options", [{}, {"reset_after": False, "recurrent_activation": "hard_sigmoid_tfjs"}])
+def test_training_follows_the_reference_step_by_step(options, digits):
+    """Five steps of the whole chain in float64: gather, forward, loss, backward, Adam."""
+    x, y = digits
+    fastgru.set_seed(1)
+    model = small_model("float64", **options)
+    weights = model.get_weights()
+    moments = [(np.zeros_like(w), np.zeros_like(w)) for w in weights]
+    # The kernels multiply bytes by 1/255 in the model's dtype.
+    images = x * np.float64(1 / 255)
+    for step in range(5):
+        rows = slice(32 * step, 32 * step + 32)
+        kernel, recurrent, bias, head, head_bias = weights
+        _, state = reference.gru_forward(images[rows], kernel, recurrent, bias, **options)
+        logits = reference.dense_forward(state, head, head_bias)
+        losses, d_logits = reference.softmax_cross_entropy(logits, np.eye(10)[y[rows]])
+        d_state, d_head, d_head_bias = reference.dense_backward(state, head, d_logits)
+        g = reference.gru_backward(images[rows], kernel, recurrent, bias, d_state=d_state, **options)
+        gradients = [g.kernel, g.recurrent_kernel, g.bias, d_head, d_head_bias]
+        for i, gradient in enumerate(gradients):
+            weights[i], *moments[i] = reference.adam(weights[i], gradient, *moments[i], step=step + 1)
+
+        loss, accuracy = model.train_on_batch(x[rows], y[rows])
+        assert loss == pytest.approx(losses.mean(), rel=1e-12)
+        assert accuracy == (logits.argmax(axis=1) == y[rows]).mean()
+    for actual, expected in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_fit_learns_and_reports(many_digits, capsys):
+    x, y = many_digits
+    fastgru.set_seed(0)
+    model = small_model()
+    model.compile(fastgru.optimizers.Adam(0.01), metrics=["accuracy"])
+    history = model.fit(x, y, epochs=15, batch_size=16, validation_split=0.2)
+    assert set(history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert history.epoch == list(range(15))
+    assert history.history["loss"][-1] < history.history["loss"][0] / 2
+    assert history.history["accuracy"][-1] > 0.6
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 15
+    assert lines[0].startswith("Epoch 1/15: loss ")
+    assert "samples/s" in lines[0]
+    # The last epoch's validation is what evaluate says of the kept-back samples.
+    loss, accuracy = model.evaluate(x[1600:], y[1600:])
+    assert history.history["val_loss"][-1] == pytest.approx(loss, rel=1e-6)
+    assert history.history["val_accuracy"][-1] == accuracy
+
+
+def test_integer_and_one_hot_labels_and_both_names_are_the_same(digits):
+    x, y = digits
+    results = []
+    one_hot = np.eye(10, dtype=np.float32)[y]
+    for labels in (y, y.astype(np.int64), y[:, None], one_hot, one_hot.astype(np.uint8), one_hot.astype(np.float64)):
+        for loss in ("categorical_crossentropy", "sparse_categorical_crossentropy"):
+            fastgru.set_seed(0)
+            model = small_model()
+            model.compile("adam", loss, ["accuracy"])
+            model.fit(x, labels, epochs=1, verbose=0)
+            results.append(model.parameters)
+    for result in results[1:]:
+        np.testing.assert_allclose(result, results[0], rtol=1e-5, atol=1e-7)
+
+
+def test_bytes_are_scaled_and_floats_are_not(digits):
+    x, _ = digits
+    model = small_model()
+    scaled = x * np.float32(1 / 255)
+    np.testing.assert_array_equal(model.predict(x), model.predict(scaled))
+    assert np.abs(model.predict(x) - model.predict(x.astype(np.float32))).max() > 1e-3
+
+
+def test_float64_data_makes_a_float64_model_and_stays():
+    x, y = np.random.default_rng(0).random((50, 4, 3)), np.arange(50) % 2
+    fastgru.set_seed(0)
+    model = Sequential([layers.GRU(5, input_shape=(4, 3)), layers.Dense(2, "softmax")])
+    before = model.get_weights()
+    assert before[0].dtype == np.float32
+    model.compile()
+    model.fit(x, y, epochs=0, verbose=0)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        assert new.dtype == np.float64
+        np.testing.assert_array_equal(old, new)
+    assert model.predict(x).dtype == np.float64
+    np.testing.assert_array_equal(
+        model.predict(x.astype(np.float32)), model.predict(x.astype(np.float32).astype(float))
+    )
+
+
+def test_predict_and_evaluate_do_not_depend_on_the_batch_size(digits):
+    x, y = digits
+    model = small_model()
+    whole = model.predict(x, batch_size=1000)
+    for size in (1, 7, 128):
+        np.testing.assert_array_equal(model.predict(x, batch_size=size), whole)
+        assert model.evaluate(x, y, batch_size=size) == pytest.approx(model.evaluate(x, y), rel=1e-12)
+    assert model.predict(x[:0]).shape == (0, 10)
+    np.testing.assert_allclose(whole.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_others(digits):
+    x, y = digits
+
+    def train(seed, shuffle=True):
+        fastgru.set_seed(seed)
+        model = small_model()
+        model.fit(x, y, epochs=2, verbose=0, shuffle=shuffle)
+        return model.parameters
+
+    np.testing.assert_array_equal(train(4), train(4))
+    assert not np.array_equal(train(4), train(5))
+    assert not np.array_equal(train(4), train(4, shuffle=False))
+
+
+def test_numpys_global_generator_is_left_alone():
+    np.random.seed(0)  # noqa: NPY002
+    expected = np.random.random()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    fastgru.set_seed(1)
+    small_model()
+    assert np.random.random() == expected  # noqa: NPY002
+
+
+def test_every_sample_is_seen_once_an_epoch():
+    """With one sample a class and a batch of all, any order gives the loss of the whole set."""
+    x, y = np.random.default_rng(0).random((45, 3, 2)).astype(np.float32), np.arange(45) % 3
+    model = Sequential([layers.GRU(4, input_shape=(3, 2)), layers.Dense(3, "softmax")])
+    model.compile(fastgru.optimizers.Adam(1e-30), metrics=["accuracy"])
+    expected = model.evaluate(x, y)
+    history = model.fit(x, y, epochs=3, batch_size=7, verbose=0)
+    for loss, accuracy in zip(history.history["loss"], history.history["accuracy"], strict=True):
+        assert [loss, accuracy] == pytest.approx(expected, rel=1e-6)
+
+
+def test_memory_mapped_samples_are_not_loaded_whole(tmp_path, digits):
+    x, y = digits
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    fastgru.set_seed(0)
+    a = small_model()
+    a.fit(mapped, y, epochs=1, verbose=0)
+    fastgru.set_seed(0)
+    b = small_model()
+    b.fit(x, y, epochs=1, verbose=0)
+    np.testing.assert_array_equal(a.parameters, b.parameters)
+
+
+def test_a_model_without_input_shape_is_built_by_its_data(digits):
+    x, y = digits
+    model = Sequential()
+    model.add(layers.GRU(4, return_sequences=True, go_backwards=True))
+    model.add(layers.GRU(3, activation="relu", use_bias=False))
+    model.add(layers.Dense(10, activation="softmax"))
+    assert not model.built
+    model.compile()
+    model.fit(x, y, epochs=1, verbose=0)
+    assert model.input_shape == (None, 28, 28)
+    assert model.output_shape == (None, 10)
+    assert [w.shape for w in model.get_weights()] == [(28, 12), (4, 12), (2, 12), (4, 9), (3, 9), (3, 10), (10,)]
+
+
+def test_sequences_of_any_length_where_the_shape_leaves_it_open():
+    model = Sequential([layers.GRU(4, input_shape=(None, 3), return_sequences=True)])
+    x = np.random.default_rng(0).random((2, 9, 3)).astype(np.float32)
+    assert model.predict(x).shape == (2, 9, 4)
+    np.testing.assert_array_equal(model.predict(x[:, :5]), model.predict(x)[:, :5])
+
+
+def test_weights_are_in_keras_order_and_go_back():
+    model = small_model()
+    shapes = [(28, 36), (12, 36), (2, 36), (12, 10), (10,)]
+    assert [w.shape for w in model.get_weights()] == shapes
+    assert small_model(reset_after=False).get_weights()[2].shape == (36,)
+    weights = [np.random.default_rng(i).random(shape).astype(np.float32) for i, shape in enumerate(shapes)]
+    model.set_weights(weights)
+    for given, held in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(given, held)
+    held[...] = 0  # a copy
+    assert model.get_weights()[-1].any()
+    assert model.count_params() == sum(w.size for w in weights)
+
+
+def test_weights_that_do_not_fit_change_nothing():
+    model = small_model()
+    before = model.parameters.copy()
+    weights = [w + 1 for w in model.get_weights()]
+    with pytest.raises(ValueError, match=r"weights: expected 5 arrays, got 4"):
+        model.set_weights(weights[:4])
+    weights[3] = weights[3].T
+    with pytest.raises(ValueError, match=r"weights: expected shape \(12, 10\) for dense/kernel, got \(10, 12\)"):
+        model.set_weights(weights)
+    np.testing.assert_array_equal(model.parameters, before)
+
+
+def test_adding_a_layer_keeps_the_weights_of_the_others():
+    model = Sequential([layers.GRU(5, input_shape=(4, 3))])
+    kernel = model.get_weights()[0]
+    model.add(layers.Dense(2, activation="softmax"))
+    np.testing.assert_array_equal(model.get_weights()[0], kernel)
+    assert [layer.name for layer in model.layers] == ["gru", "dense"]
+
+
+def test_summary_counts(capsys):
+    Sequential([layers.GRU(64, input_shape=(28, 28)), layers.Dense(10, activation="softmax")]).summary()
+    printed = capsys.readouterr().out
+    assert "18,048" in printed
+    assert "Total: 18,698 parameters, 74,792 bytes" in printed
+
+
+@pytest.mark.parametrize("where", ["x", "weights"])
+def test_training_stops_at_nan_with_epoch_and_batch_and_keeps_the_weights(where, digits):
+    x, y = digits
+    x = x.astype(np.float32) / 255
+    fastgru.set_seed(0)
+    model = small_model()
+    if where == "x":
+        x[100, 3, 3] = np.nan
+        with pytest.raises(FloatingPointError, match=r"epoch 1, batch 4: the loss of sample 4 of the batch is nan"):
+            model.fit(x, y, epochs=3, shuffle=False, verbose=0)
+        assert np.isfinite(model.parameters).all()
+        assert model.optimizer.step == 3
+    else:
+        model.parameters[:] = np.nan
+        with pytest.raises(FloatingPointError, match=r"epoch 1, batch 1"):
+            model.fit(x, y, verbose=0)
+
+
+def test_initializers_have_keras_distributions():
+    rng = np.random.default_rng(0)
+    shape = (200, 300)
+    uniform = fastgru.initializers.glorot_uniform(rng, shape)
+    limit = np.sqrt(6 / 500)
+    assert np.abs(uniform).max() <= limit
+    assert uniform.std() == pytest.approx(limit / np.sqrt(3), rel=0.01)
+    normal = fastgru.initializers.glorot_normal(rng, shape)
+    assert normal.std() == pytest.approx(np.sqrt(2 / 500), rel=0.01)
+    assert np.abs(normal).max() <= 2 * np.sqrt(2 / 500) / 0.8796
+    for rows, columns in ((20, 60), (60, 20), (9, 9)):
+        q = fastgru.initializers.orthogonal(rng, (rows, columns))
+        product = q @ q.T if rows <= columns else q.T @ q
+        np.testing.assert_allclose(product, np.eye(min(rows, columns)), atol=1e-12)
+    assert not fastgru.initializers.zeros(rng, (3,)).any()

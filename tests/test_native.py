@@ -1,0 +1,75 @@
+"""The loader of the compiled modules, the stubs, and the installed package."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import fastgru
+import pytest
+from fastgru import _native
+
+
+def run(*command, **environment):
+    return subprocess.run(
+        [sys.executable, *command], env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_best_instruction_set_is_chosen():
+    result = run("-c", "from fastgru import _native; print(_native.ISA)", FASTGRU_ISA="")
+    assert result.stdout.strip() == _native.available()[0]
+
+
+@pytest.mark.parametrize("isa", _native.available())
+def test_an_instruction_set_can_be_forced(isa):
+    result = run("-m", "fastgru", "info", FASTGRU_ISA=isa)
+    assert result.returncode == 0
+    assert f"instruction set: {isa} (FASTGRU_ISA={isa} was asked for)" in result.stdout
+
+
+def test_what_the_cpu_lacks_is_refused_at_import():
+    result = run("-c", "import fastgru", FASTGRU_ISA="avx1024")
+    assert result.returncode != 0
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("RuntimeError: FASTGRU_ISA=avx1024 was asked for, but this CPU runs ")
+
+
+def test_what_the_cpu_lacks_is_one_line_on_the_command_line():
+    result = run("-m", "fastgru", "info", FASTGRU_ISA="avx1024")
+    assert result.returncode == 1
+    assert result.stderr.startswith("fastgru: FASTGRU_ISA=avx1024 was asked for, but this CPU runs ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_every_module_has_the_same_functions():
+    program = "import fastgru._native._{} as m; print(sorted(n for n in dir(m) if n != '__name__'))"
+    listings = set()
+    for isa in _native.available():
+        result = run("-c", program.format(isa))
+        assert result.returncode == 0, result.stderr
+        listings.add(result.stdout)
+    assert len(listings) == 1
+
+
+def test_version_stands_once():
+    assert fastgru.__version__ == importlib.metadata.version("fastgru")
+
+
+def test_import_brings_nothing_heavy():
+    program = "import fastgru, sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = set(run("-c", program).stdout.split())
+    assert not loaded & {"tqdm", "platformdirs", "safetensors", "matplotlib", "PIL", "urllib3", "torch", "tensorflow"}
+
+
+def test_the_installation_holds_types_and_licences_but_no_sources():
+    files = [Path(str(file)) for file in importlib.metadata.files("fastgru") or ()]
+    if not any(file.suffix == ".so" for file in files):
+        pytest.skip("an editable installation lists no modules")
+    names = {file.name for file in files}
+    assert {"py.typed", "_baseline.pyi", "LICENSE", "Eigen-MPL-2.0.txt", "pybind11-BSD-3-Clause.txt"} <= names
+    assert not {file.suffix for file in files} & {".cpp", ".hpp", ".txt.in", ".cmake"}
+    assert not any(file.name == "CMakeLists.txt" for file in files)

@@ -1,0 +1,165 @@
+"""The number of threads changes nothing but the time; forks, signals and concurrent calls do no harm."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import fastgru
+import numpy as np
+import pytest
+from fastgru import functional
+from gru_cases import make_case
+
+COUNTS = (1, 2, 3, 4, 8)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize(
+    "shape", [(1, 9, 3, 40), (7, 5, 28, 64), (32, 28, 28, 64), (300, 4, 5, 17), (130, 11, 6, 100)], ids=str
+)
+def test_gru_has_the_same_bits_on_any_number_of_threads(shape, reset_after, dtype):
+    case = make_case(shape, dtype, reset_after=reset_after)
+    results = []
+    for count in COUNTS:
+        fastgru.set_num_threads(count)
+        tape = functional.GRUTape()
+        outputs = functional.gru_forward(*case.arguments, **case.options, tape=tape)
+        results.append((*outputs, *functional.gru_backward(tape, case.d_outputs, case.d_state)))
+    for count, result in zip(COUNTS[1:], results[1:], strict=True):
+        for a, b in zip(results[0], result, strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=f"{count} threads")
+
+
+def test_other_kernels_have_the_same_bits_on_any_number_of_threads():
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(900, 70)).astype(np.float32), rng.normal(size=(70, 90)).astype(np.float32)
+    labels = rng.integers(0, 90, 900)
+    p, g = rng.normal(size=50_001).astype(np.float32), rng.normal(size=50_001).astype(np.float32)
+    results = []
+    for count in COUNTS:
+        fastgru.set_num_threads(count)
+        y = functional.dense_forward(x, kernel)
+        updated, m, v = p.copy(), np.zeros_like(p), np.zeros_like(p)
+        functional.adam_update(updated, g, m, v, step=1)
+        entropy = functional.softmax_cross_entropy(y, labels)
+        results.append((y, *functional.dense_backward(x, kernel, y), *entropy, updated, m, v, functional.softmax(y)))
+    for result in results[1:]:
+        for a, b in zip(results[0], result, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_training_has_the_same_bits_on_any_number_of_threads_and_on_every_run(threads):
+    def weights(count):
+        fastgru.set_num_threads(count)
+        fastgru.set_seed(3)
+        x, y = fastgru.datasets.synthetic.make_digits(500, 1)
+        model = fastgru.Sequential(
+            [
+                fastgru.layers.GRU(24, input_shape=(28, 28), return_sequences=True),
+                fastgru.layers.GRU(19),
+                fastgru.layers.Dense(10, activation="softmax"),
+            ]
+        )
+        model.compile(metrics=["accuracy"])
+        model.fit(x, y, epochs=2, batch_size=37, verbose=0)
+        return model.parameters
+
+    np.testing.assert_array_equal(weights(threads), weights(2))
+
+
+def test_the_default_is_omp_num_threads_else_the_processors():
+    program = "import fastgru; print(fastgru.get_num_threads())"
+    for value, expected in (("3", "3"), ("2,1", "2"), ("", None), ("nonsense", None)):
+        environment = os.environ | {"OMP_NUM_THREADS": value}
+        printed = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        assert printed == (expected or str(len(os.sched_getaffinity(0))))
+
+
+@pytest.mark.parametrize("count", [0, -1, 1025])
+def test_impossible_numbers_of_threads_are_refused(count):
+    with pytest.raises(ValueError, match=r"count: expected 1 to 1024 threads, got"):
+        fastgru.set_num_threads(count)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_computes_after_its_parent_has():
+    fastgru.set_num_threads(4)
+    case = make_case((64, 6, 8, 32), np.float32)
+    expected, _ = functional.gru_forward(*case.arguments)
+    child = os.fork()
+    if child == 0:
+        outputs, _ = functional.gru_forward(*case.arguments)
+        os._exit(0 if np.array_equal(outputs, expected) else 1)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            assert status == 0
+            return
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    pytest.fail("the child hangs")
+
+
+def test_concurrent_calls_from_python_threads_agree():
+    fastgru.set_num_threads(2)
+    case = make_case((40, 12, 8, 32), np.float32)
+    expected, _ = functional.gru_forward(*case.arguments)
+    wrong = []
+
+    def work():
+        for _ in range(50):
+            outputs, _ = functional.gru_forward(*case.arguments)
+            if not np.array_equal(outputs, expected):
+                wrong.append(1)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+INTERRUPTED = """
+import signal, sys, threading, os, time
+import numpy as np
+from fastgru import functional
+def zeros(*shape): return np.zeros(shape, np.float32)
+tape = functional.GRUTape() if sys.argv[1] == "backward" else None
+arguments = [zeros(64, 300, 8), zeros(8, 1536), zeros(512, 1536)]
+if tape is not None:
+    functional.gru_forward(*arguments, tape=tape, return_sequences=False)
+threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+begin = time.monotonic()
+try:
+    while time.monotonic() < begin + 100:
+        if tape is None:
+            functional.gru_forward(np.broadcast_to(zeros(1, 1, 8), (512, 20000, 8)), *arguments[1:],
+                                   return_sequences=False)
+        else:
+            functional.gru_backward(tape, None, zeros(64, 512))
+except KeyboardInterrupt:
+    print("interrupted after", time.monotonic() - begin)
+else:
+    print("never interrupted")
+"""
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_ctrl_c_ends_a_long_call(direction):
+    # The forward call alone would take minutes: this can only pass if the kernel itself gives up.
+    result = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, direction], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert result.stdout.startswith("interrupted after"), result.stderr
