@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -157,6 +158,8 @@ class Sequential:
                 size = int(np.prod(shape, dtype=object))
                 places.append((layer, name, slice(end, end + size), shape))
                 end += -(-size // line) * line
+        if end * self.dtype.itemsize > sys.maxsize:
+            raise MemoryError(f"the model's {end:,} parameters are more than any memory holds")
         parameters, gradient = np.zeros(end, self.dtype), np.zeros(end, self.dtype)
         weights: dict[str, dict[str, Array]] = {layer.name: {} for layer in self.layers}
         gradients: dict[str, dict[str, Array]] = {layer.name: {} for layer in self.layers}
@@ -533,8 +536,9 @@ def load_model(path: str | os.PathLike[str]) -> Sequential:
     config, tensors = checkpoint.load(path)
     try:
         return Sequential._from_checkpoint(config, tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
-        raise ModelFileError(f"{os.fspath(path)}: not a model that this version can make: {error}") from None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
+        # Whatever a hostile configuration trips over, the file is what is wrong.
+        raise ModelFileError(f"{os.fspath(path)}: not a model that this version can make: {error!r}") from None
 
 
 def _unused_name(kind: str, names: set[str]) -> str:

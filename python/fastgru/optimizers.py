@@ -84,7 +84,7 @@ class Adam:
 
     def set_state(self, step: int, moments: dict[str, Array]) -> None:
         """Go on from what `get_state` returned; the arrays are copied."""
-        self.step = step
+        self.step = checks.integer("step", step, least=0)
         self.m = moments["m"].copy() if moments else None
         self.v = moments["v"].copy() if moments else None
 

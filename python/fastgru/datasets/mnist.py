@@ -178,16 +178,16 @@ def _fetch(url: str, file: _File) -> bytes:
 
     # No gzip file of these bytes is larger than the bytes: a longer answer is no answer.
     most = file.size + 65_536
-    parts = []
+    data = bytearray()
     try:
         with urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
             total = int(answer.headers.get("Content-Length") or 0)
             with tqdm(total=total or None, unit="B", unit_scale=True, desc=file.name, disable=None) as bar:
                 while part := answer.read(1 << 16):
-                    parts.append(part)
+                    data += part
                     bar.update(len(part))
-                    if bar.n > most:
+                    if len(data) > most:
                         raise DataFileError(f"{url}: expected at most {most} bytes, got more")
     except HTTPException as error:
         raise OSError(f"{type(error).__name__}: {error}") from None
-    return b"".join(parts)
+    return bytes(data)

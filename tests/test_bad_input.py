@@ -1,0 +1,225 @@
+"""Bad input: what is given, and what must come: one error that names the argument, the expectation and the input."""
+
+from __future__ import annotations
+
+import fastgru
+import numpy as np
+import pytest
+from fastgru import Sequential, functional, layers, optimizers
+
+F32 = np.float32
+
+
+def zeros(*shape, dtype=F32):
+    return np.zeros(shape, dtype)
+
+
+def forward(**changes):
+    arguments = {"x": zeros(2, 3, 4), "kernel": zeros(4, 15), "recurrent_kernel": zeros(5, 15)} | changes
+    return functional.gru_forward(**arguments)
+
+
+def backward(d_outputs=None, d_state=None, **options):
+    tape = functional.GRUTape()
+    forward(tape=tape, bias=zeros(2, 15))
+    return functional.gru_backward(tape, d_outputs, d_state, **options)
+
+
+def compiled():
+    model = Sequential([layers.GRU(4, input_shape=(3, 2)), layers.Dense(3, activation="softmax")], dtype="float32")
+    model.compile(metrics=["accuracy"])
+    return model
+
+
+X, Y = zeros(6, 3, 2), np.arange(6) % 3
+
+
+def fit(x=X, y=Y, **options):
+    return compiled().fit(x, y, **({"verbose": 0} | options))
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+def adam(count=3, m=None, **options):
+    m = zeros(count) if m is None else m
+    functional.adam_update(zeros(count), zeros(count), m, zeros(count), **({"step": 1} | options))
+
+
+# id, call, error, message (a regular expression)
+TABLE = [
+    # functional: shapes
+    ("x of the wrong rank", lambda: forward(x=zeros(2, 4)), ValueError,
+     r"x: expected shape \(N, T, 4\) because kernel has 4 input features, got \(2, 4\)"),
+    ("x with other features", lambda: forward(x=zeros(64, 28, 32)), ValueError,
+     r"x: expected shape \(N, T, 4\) because kernel has 4 input features, got \(64, 28, 32\)"),
+    ("kernel for other units", lambda: forward(kernel=zeros(4, 18)), ValueError,
+     r"kernel: expected shape \(F, 15\) because recurrent_kernel has 5 units, got \(4, 18\)"),
+    ("recurrent kernel that is no (H, 3H)", lambda: forward(recurrent_kernel=zeros(5, 14)), ValueError,
+     r"recurrent_kernel: expected shape \(H, 3H\) with H >= 1, got \(5, 14\)"),
+    ("recurrent kernel without units", lambda: forward(recurrent_kernel=zeros(0, 0)), ValueError,
+     r"recurrent_kernel: expected shape \(H, 3H\) with H >= 1, got \(0, 0\)"),
+    ("bias of the wrong size", lambda: forward(bias=zeros(5)), ValueError,
+     r"bias: expected shape \(15,\) because recurrent_kernel has 5 units.*, got \(5,\)"),
+    ("bias with three rows", lambda: forward(bias=zeros(3, 15)), ValueError, r"bias: expected shape \(2, 15\)"),
+    ("h0 for other rows", lambda: forward(initial_state=zeros(3, 5)), ValueError,
+     r"initial_state: expected shape \(2, 5\) because x has 2 rows and recurrent_kernel 5 units, got \(3, 5\)"),
+    ("unknown activation", lambda: forward(activation="selu"), ValueError,
+     r"activation: expected one of 'tanh', 'relu', 'linear', got 'selu'"),
+    ("unknown recurrent activation", lambda: forward(recurrent_activation="tanh"), ValueError,
+     r"recurrent_activation: expected one of 'sigmoid', 'hard_sigmoid', 'hard_sigmoid_tfjs', got 'tanh'"),
+    # functional: dtypes
+    ("float16", lambda: forward(x=zeros(2, 3, 4, dtype=np.float16)), TypeError,
+     r"x: expected float32 or float64, got float16; convert it with x.astype\('float32'\)"),
+    ("integers", lambda: forward(x=zeros(2, 3, 4, dtype=np.int64)), TypeError,
+     r"x: expected float32 or float64, got int64"),
+    ("bytes", lambda: forward(x=zeros(2, 3, 4, dtype=np.uint8)), TypeError,
+     r"x: expected float32 or float64, got uint8"),
+    ("objects", lambda: forward(x=np.full((2, 3, 4), None)), TypeError, r"x: expected float32 or float64, got object"),
+    ("complex", lambda: forward(x=zeros(2, 3, 4, dtype=np.complex128)), TypeError, r"got complex128"),
+    ("a list", lambda: forward(x=[[[0.0] * 4]]), TypeError,
+     r"x: expected a NumPy array, got list; convert it with numpy.asarray"),
+    ("mixed dtypes", lambda: forward(kernel=zeros(4, 15, dtype=np.float64)), TypeError,
+     r"kernel: expected float32 like x, got float64"),
+    # functional: gradients
+    ("an empty tape", lambda: functional.gru_backward(functional.GRUTape(), None, zeros(2, 5)), ValueError,
+     r"tape: expected one that gru_forward has recorded on, got an empty one"),
+    ("no gradient", backward, ValueError, r"d_outputs, d_state: expected a gradient .* got neither"),
+    ("gradient of another shape", lambda: backward(zeros(2, 4, 5)), ValueError,
+     r"d_outputs: expected shape \(2, 3, 5\) because that is what the tape recorded, got \(2, 4, 5\)"),
+    ("gradient of another dtype", lambda: backward(None, zeros(2, 5, dtype=np.float64)), TypeError,
+     r"d_state: expected float32 like the tape, got float64"),
+    ("read-only output", lambda: backward(None, zeros(2, 5), out=(read_only(zeros(4, 15)), zeros(5, 15), zeros(2, 15))),
+     ValueError, r"d_kernel: expected a writable array, got a read-only one"),
+    ("strided output", lambda: backward(None, zeros(2, 5), out=(zeros(4, 30)[:, ::2], zeros(5, 15), zeros(2, 15))),
+     ValueError, r"d_kernel: expected a C-contiguous, aligned array"),
+    ("output of another shape", lambda: backward(None, zeros(2, 5), out=(zeros(4, 15), zeros(5, 15), zeros(15))),
+     ValueError, r"d_bias: expected shape \(2, 15\) because that is what the tape recorded, got \(15,\)"),
+    # functional: the others
+    ("dense with other features", lambda: functional.dense_forward(zeros(2, 3), zeros(4, 5)), ValueError,
+     r"x: expected shape \(N, 4\) because kernel has 4 input features, got \(2, 3\)"),
+    ("dense with another bias", lambda: functional.dense_forward(zeros(2, 4), zeros(4, 5), zeros(4)), ValueError,
+     r"bias: expected shape \(5,\) because kernel has 5 columns, got \(4,\)"),
+    ("no classes", lambda: functional.softmax(zeros(2, 0)), ValueError, r"logits: expected at least one class"),
+    ("label above the classes", lambda: functional.softmax_cross_entropy(zeros(3, 4), np.array([0, 4, 1])), ValueError,
+     r"labels: expected classes from 0 to 3 because logits has 4 columns, got 4 at index 1"),
+    ("negative label", lambda: functional.softmax_cross_entropy(zeros(3, 4), np.array([0, 1, -1])), ValueError,
+     r"labels: expected classes from 0 to 3 .*, got -1 at index 2"),
+    ("float labels", lambda: functional.softmax_cross_entropy(zeros(3, 4), zeros(3)), TypeError,
+     r"labels: expected integers \(N,\), or targets \(N, C\)"),
+    ("labels for other rows", lambda: functional.softmax_cross_entropy(zeros(3, 4), np.zeros(2, int)), ValueError,
+     r"labels: expected shape \(3,\) because logits has 3 rows, got \(2,\)"),
+    ("targets for other classes", lambda: functional.softmax_cross_entropy(zeros(3, 4), zeros(3, 5)), ValueError,
+     r"labels: expected shape \(3, 4\)"),
+    ("Adam's step 0", lambda: adam(step=0), ValueError, r"step: expected 1 for the first update, got 0"),
+    ("Adam's other moments", lambda: adam(m=zeros(4)), ValueError,
+     r"m: expected shape \(3,\) because parameters has 3 elements, got \(4,\)"),
+    ("Adam's read-only moments", lambda: adam(m=read_only(zeros(3))), ValueError, r"m: expected a writable array"),
+    ("Adam's unknown form", lambda: adam(form="tf1"), ValueError, r"form: expected one of 'keras', 'tfjs', 'pytorch'"),
+    # layers and models
+    ("no units", lambda: layers.GRU(0), ValueError, r"units: expected an integer of at least 1, got 0"),
+    ("negative units", lambda: layers.Dense(-3), ValueError, r"units: expected an integer of at least 1, got -3"),
+    ("half a unit", lambda: layers.GRU(1.5), TypeError, r"units: expected an integer, got 1.5"),
+    ("a true unit", lambda: layers.GRU(True), TypeError, r"units: expected an integer, got True"),
+    ("unknown initializer", lambda: layers.GRU(3, kernel_initializer="he"), ValueError,
+     r"kernel_initializer: expected one of .*'glorot_uniform'.*, got 'he'"),
+    ("unknown layer activation", lambda: layers.Dense(3, "sotfmax"), ValueError, r"activation: expected one of"),
+    ("input shape that is a number", lambda: layers.GRU(3, input_shape=28), TypeError,
+     r"input_shape: expected a tuple without the batch axis, got 28"),
+    ("input shape of the wrong rank", lambda: Sequential([layers.GRU(3, input_shape=(28,))]), ValueError,
+     r"gru: expected input of shape \(N, T, F\) with F known, got \(N, 28\)"),
+    ("Dense on sequences", lambda: Sequential(
+        [layers.GRU(3, input_shape=(4, 2), return_sequences=True), layers.Dense(2)]), ValueError,
+     r"dense: expected input of shape \(N, F\), got \(N, 4, 3\); set return_sequences=False"),
+    ("a shared layer", lambda: Sequential([layer := layers.GRU(3, input_shape=(4, 3), return_sequences=True), layer]),
+     ValueError, r"layer: gru is in this model already"),
+    ("no layer", lambda: Sequential(["gru"]), TypeError, r"layer: expected a layer of fastgru.layers, got 'gru'"),
+    ("a layer without a list", lambda: Sequential(layers.GRU(3)), TypeError, r"layers: expected a list of layers"),
+    ("two layers of one name", lambda: Sequential(
+        [layers.GRU(3, input_shape=(4, 2), name="a"), layers.Dense(2, name="a")]), ValueError,
+     r"name: expected a name no other layer has, got 'a' twice"),
+    ("unknown dtype", lambda: Sequential(dtype="float16"), ValueError,
+     r"dtype: expected 'float32' or 'float64', got 'float16'"),
+    ("learning rate of -1", lambda: optimizers.Adam(-1), ValueError,
+     r"learning_rate: expected a finite number above 0, got -1"),
+    ("learning rate of nan", lambda: optimizers.Adam(np.nan), ValueError, r"learning_rate: expected a finite number"),
+    ("beta of 1", lambda: optimizers.Adam(beta_1=1), ValueError,
+     r"beta_1: expected a finite number at least 0 and below 1, got 1"),
+    ("unknown optimizer", lambda: compiled().compile("sgdd"), ValueError, r"optimizer: expected 'adam' or"),
+    ("unknown loss", lambda: compiled().compile("adam", "mae"), ValueError, r"loss: expected one of"),
+    ("unknown metric", lambda: compiled().compile(metrics=["f2"]), ValueError, r"metrics: expected one of 'accuracy'"),
+    ("metric without a list", lambda: compiled().compile(metrics="accuracy"), TypeError,
+     r"metrics: expected a list, got 'accuracy'; write metrics=\['accuracy'\]"),
+    ("loss without softmax", lambda: Sequential([layers.Dense(3, input_shape=(2,))]).compile(), ValueError,
+     r"loss: categorical_crossentropy needs a last layer with activation='softmax', got 'linear'"),
+    ("loss without Dense", lambda: Sequential([layers.GRU(3, input_shape=(3, 2))]).compile(), ValueError,
+     r"the last layer must be a Dense for a loss, got GRU"),
+    ("fit before compile", lambda: Sequential([layers.GRU(3, input_shape=(3, 2))]).fit(X, Y), RuntimeError,
+     r"the model is not compiled: call compile"),
+    ("predict before build", lambda: Sequential([layers.GRU(3)]).predict(X), ValueError, r"the model has no weights"),
+    # fit
+    ("fit on a list", lambda: fit([[1.0]]), TypeError, r"x: expected a NumPy array, got list"),
+    ("fit on int64", lambda: fit(zeros(6, 3, 2, dtype=np.int64)), TypeError,
+     r"x: expected float32, float64 or uint8 \(bytes, which are divided by 255\), got int64; convert it with"),
+    ("fit on float16", lambda: fit(zeros(6, 3, 2, dtype=np.float16)), TypeError, r"x: expected float32.* got float16"),
+    ("float64 in a float32 model", lambda: fit(zeros(6, 3, 2, dtype=np.float64)), TypeError,
+     r"x: expected float32 because the model's weights are float32, got float64; convert it with x.astype"),
+    ("fit on another shape", lambda: fit(zeros(6, 3, 9)), ValueError,
+     r"x: expected shape \(N, 3, 2\) because that is the model's input, got \(6, 3, 9\)"),
+    ("fit on nothing", lambda: fit(X[:0], Y[:0]), ValueError, r"x: expected at least one sample .*, got 0"),
+    ("too few labels", lambda: fit(y=Y[:5]), ValueError, r"y: expected 6 labels because there are 6 samples, got 5"),
+    ("label outside the classes", lambda: fit(y=Y + 1), ValueError,
+     r"y: expected classes from 0 to 2 because the model has 3 outputs, got 3 at index 2"),
+    ("float labels in fit", lambda: fit(y=Y.astype(float)), TypeError, r"y: expected integer classes, or targets"),
+    ("one-hot of other classes", lambda: fit(y=np.eye(4)[Y]), ValueError,
+     r"y: expected shape \(N,\) or \(N, 3\) because the model has 3 outputs, got \(6, 4\)"),
+    ("targets with nan", lambda: fit(y=np.full((6, 3), np.nan)), ValueError,
+     r"y: expected targets of at least 0, got nan at index \(0, 0\)"),
+    ("object labels", lambda: fit(y=np.array([None] * 6)), TypeError, r"y: expected integer classes"),
+    ("no batch", lambda: fit(batch_size=0), ValueError, r"batch_size: expected an integer of at least 1, got 0"),
+    ("negative epochs", lambda: fit(epochs=-1), ValueError, r"epochs: expected an integer of at least 0, got -1"),
+    ("whole validation split", lambda: fit(validation_split=1.0), ValueError, r"validation_split: .* below 1, got 1.0"),
+    ("empty validation split", lambda: fit(validation_split=0.99), ValueError,
+     r"x: expected at least one sample to train and to validate on, got 6 after validation_split=0.99"),
+    ("both validations", lambda: fit(validation_split=0.5, validation_data=(X, Y)), ValueError,
+     r"validation_split: expected 0 because validation_data is given"),
+    ("validation of another shape", lambda: fit(validation_data=(zeros(6, 3, 1), Y)), ValueError,
+     r"validation_data\[0\]: expected shape \(N, 3, 2\)"),
+    ("validation that is no pair", lambda: fit(validation_data=X), TypeError, r"validation_data: expected a pair"),
+    ("unknown verbosity", lambda: fit(verbose=7), ValueError, r"verbose: expected 0, 1 or 2, got 7"),
+    ("evaluate on nothing", lambda: compiled().evaluate(X[:0], Y[:0]), ValueError, r"x: expected at least one sample"),
+    ("predict on another shape", lambda: compiled().predict(zeros(6, 2, 2)), ValueError,
+     r"x: expected shape \(N, 3, 2\) because that is the model's input, got \(6, 2, 2\)"),
+    # seeds and threads
+    ("negative seed", lambda: fastgru.set_seed(-1), ValueError, r"seed: expected an integer of at least 0, got -1"),
+    ("seed of text", lambda: fastgru.set_seed("0"), TypeError, r"seed: expected an integer, got '0'"),
+    ("negative synthetic size", lambda: fastgru.datasets.synthetic.load_data(train=-1), ValueError, r"train: expected"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_bad_input_gets_one_clear_error(call, error, message):
+    with pytest.raises(error, match=message) as raised:
+        call()
+    assert "\n" not in str(raised.value)
+
+
+def test_absurd_sizes_are_memory_errors_before_anything_is_allocated():
+    thin = np.broadcast_to(zeros(4), (2**40, 2**10, 4))  # takes 16 bytes itself
+    with pytest.raises(MemoryError):
+        functional.gru_forward(thin, zeros(4, 15), zeros(5, 15))
+    with pytest.raises(MemoryError):
+        functional.gru_forward(thin, zeros(4, 15), zeros(5, 15), tape=functional.GRUTape(), return_sequences=False)
+    with pytest.raises(MemoryError):
+        Sequential([layers.GRU(10**9, input_shape=(28, 28))])
+
+
+def test_bad_arguments_of_fit_change_nothing():
+    model = compiled()
+    before = model.parameters.copy()
+    with pytest.raises(ValueError, match="at index 2"):
+        model.fit(X, Y + 1, verbose=0)
+    np.testing.assert_array_equal(model.parameters, before)
+    assert model.optimizer.step == 0

@@ -1,0 +1,242 @@
+"""The command line as a person meets it: processes, their output and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import termios
+
+import fastgru
+import numpy as np
+import pytest
+from fastgru import Sequential, layers, load_model
+from fastgru.cli import main
+from fastgru.datasets import synthetic
+
+
+@pytest.fixture(autouse=True)
+def small_synthetic(monkeypatch):
+    """The in-process calls below need no 60,000 pictures."""
+    make = synthetic.load_data
+    monkeypatch.setattr(synthetic, "load_data", lambda seed=0: make(train=600, test=200, seed=seed))
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "m.safetensors"
+    fastgru.set_seed(0)
+    model = Sequential([layers.GRU(8, input_shape=(28, 28)), layers.Dense(10, activation="softmax")])
+    model.compile(metrics=["accuracy"])
+    model.save(path)
+    return path
+
+
+def test_train_says_first_and_last_what_it_trained_on(capsys, tmp_path):
+    path = tmp_path / "m.safetensors"
+    assert main(["train", "synthetic", "--epochs", "2", "--units", "8", "--seed", "1", "--save", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Data: synthetic (as asked for, digits made on the spot)"
+    assert lines[-1].startswith("Result: synthetic (as asked for, digits made on the spot): test accuracy ")
+    assert sum(line.startswith("Epoch ") for line in lines) == 2
+    assert load_model(path).layers[0].units == 8
+
+
+def test_train_ends_with_one_line_of_json(capsys):
+    arguments = ["train", "synthetic", "--epochs", "1", "--units", "8", "--seed", "7", "--threads", "1", "--json"]
+    assert main(arguments) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(result) == {
+        *("dataset", "epochs", "batch_size", "accuracy", "loss", "seconds", "samples_per_second"),
+        *("isa", "threads", "seed", "version"),
+    }
+    assert (result["dataset"], result["epochs"], result["batch_size"], result["seed"]) == ("synthetic", 1, 32, 7)
+    assert (result["threads"], result["version"]) == (1, fastgru.__version__)
+    again = main(arguments)
+    assert again == 0
+    repeated = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (repeated["accuracy"], repeated["loss"]) == (result["accuracy"], result["loss"])
+
+
+def test_train_without_a_data_set_falls_back_and_says_why(capsys, monkeypatch):
+    def unavailable(path):
+        assert path is None
+        raise fastgru.datasets.mnist.DataUnavailableError("MNIST is nowhere")
+
+    monkeypatch.setattr(fastgru.datasets.mnist, "locate", unavailable)
+    assert main(["train", "--epochs", "1", "--units", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line in (lines[0], lines[-1]):
+        assert "synthetic (digits made on the spot, because MNIST is nowhere)" in line
+    assert main(["train", "mnist"]) == 1
+    assert capsys.readouterr().err.startswith("fastgru: MNIST is nowhere; put the four files into a folder")
+
+
+def test_a_folder_that_was_named_has_no_substitute(capsys, tmp_path):
+    assert main(["train", "--data", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"fastgru: {tmp_path}: expected train-images-idx3-ubyte")
+    assert len(error.splitlines()) == 1
+
+
+def test_plot_draws_a_picture(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "p.png"
+    assert main(["train", "synthetic", "--epochs", "1", "--units", "4", "--plot", str(path)]) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert f"Plot: {path}" in capsys.readouterr().out
+
+
+def test_evaluate(capsys, model_file):
+    assert main(["evaluate", str(model_file), "synthetic", "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    result = json.loads(lines[-1])
+    (_, _), (x, y) = synthetic.load_data()
+    loss, accuracy = load_model(model_file).evaluate(x, y)
+    assert (result["loss"], result["accuracy"]) == (loss, accuracy)
+
+
+def test_predict_reads_pictures_and_arrays(capsys, model_file, tmp_path):
+    image_module = pytest.importorskip("PIL.Image")
+    x, _ = synthetic.make_digits(3, 0)
+    image_module.fromarray(x[0]).save(tmp_path / "a.png")
+    image_module.fromarray(255 - x[0]).save(tmp_path / "inverted.png")
+    np.save(tmp_path / "b.npy", x)
+    expected = load_model(model_file).predict(x)
+    assert main(["predict", str(model_file), str(tmp_path / "a.png"), str(tmp_path / "b.npy")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{tmp_path / 'a.png'}: {expected[0].argmax()} ({expected[0].max():.1%})"
+    assert [line.rpartition(": ")[2].split()[0] for line in lines[1:]] == [str(e.argmax()) for e in expected]
+    assert main(["predict", str(model_file), "--json", "--invert", str(tmp_path / "inverted.png")]) == 0
+    result = json.loads(capsys.readouterr().out)
+    np.testing.assert_allclose(result["outputs"], expected[0], rtol=1e-6)
+
+
+def test_info_tells_what_runs_and_why(capsys):
+    assert main(["info"]) == 0
+    printed = capsys.readouterr().out
+    assert f"fastgru {fastgru.__version__}" in printed
+    assert "instruction set: " in printed
+    assert main(["info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["isa"] == fastgru._native.ISA
+
+
+BAD = [
+    (["train", "--units", "0"], 2, "argument --units: expected an integer of at least 1, got 0"),
+    (["train", "--epochs", "many"], 2, "argument --epochs: expected an integer, got 'many'"),
+    (["train", "--learning-rate", "-1"], 2, "argument --learning-rate: expected a finite number above 0"),
+    (["train", "cifar"], 2, "invalid choice"),
+    (["train", "--threads", "9999", "synthetic"], 1, "count: expected 1 to 1024 threads, got 9999"),
+    (["train", "synthetic", "--data", "."], 1, "--data: expected none because the synthetic digits"),
+    (["train", "synthetic", "--save", "/nowhere/m"], 1, "--save: expected a file in an existing folder"),
+    (["train", "synthetic", "--save", "."], 1, "--save: expected a file to write, got the folder"),
+    (["train", "synthetic", "--learning-rate", "3e38", "--units", "4"], 1, "training stopped in epoch 1, batch "),
+    (["evaluate", "/nowhere/m.safetensors"], 1, "/nowhere/m.safetensors"),
+    (["predict", __file__, __file__], 1, "not a model file"),
+    (["predict"], 2, "the following arguments are required: MODEL, IMAGE"),
+    ([], 2, "the following arguments are required: COMMAND"),
+    (["paint"], 2, "invalid choice: 'paint'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), BAD, ids=[" ".join(row[0][:3]) or "none" for row in BAD])
+def test_errors_are_one_line_and_an_exit_code(capsys, arguments, code, message):
+    try:
+        returned = main(arguments)
+    except SystemExit as exit_:
+        returned = exit_.code
+    assert returned == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("wrong.npy", lambda p: np.save(p, np.zeros((5, 5), np.float32)), r"expected shape (28, 28)"),
+        ("objects.npy", lambda p: np.save(p, np.array([{}]), allow_pickle=True), "not a .npy file of numbers"),
+        ("ints.npy", lambda p: np.save(p, np.zeros((28, 28), np.int64)), "expected float32, float64 or uint8"),
+        ("cut.npy", lambda p: p.write_bytes(b"\x93NUMPY\x01\x00"), "not a .npy file of numbers"),
+        ("text.png", lambda p: p.write_text("hello"), "neither a picture nor a .npy file"),
+        ("missing.png", lambda p: None, "No such file"),
+    ],
+)
+def test_files_that_cannot_be_predicted_on(capsys, model_file, tmp_path, name, make, message):
+    pytest.importorskip("PIL")
+    path = tmp_path / name
+    make(path)
+    assert main(["predict", str(model_file), str(path)]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert name in error
+    assert len(error.splitlines()) == 1
+
+
+def test_nan_does_not_overwrite_a_saved_model(capsys, tmp_path):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"precious")
+    assert main(["train", "synthetic", "--learning-rate", "3e38", "--units", "4", "--save", str(path)]) == 1
+    assert path.read_bytes() == b"precious"
+    assert f"{path} was not written" in capsys.readouterr().err
+
+
+def test_ctrl_c_saves_a_usable_model_and_leaves_no_traceback(tmp_path):
+    path = tmp_path / "m.safetensors"
+    command = [sys.executable, "-m", "fastgru", "train", "synthetic", "--epochs", "1000", "--save", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("Epoch 1/"):
+                break
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error == f"fastgru: interrupted; the weights so far are saved to {path}\n"
+    (_, _), (x, y) = synthetic.load_data()
+    assert load_model(path).evaluate(x, y)[1] > 0.5
+
+
+def test_a_closed_pipe_is_no_traceback():
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    result = subprocess.run(
+        [sys.executable, "-m", "fastgru", "info"], stdout=write_end, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write_end)
+    assert "Traceback" not in result.stderr
+
+
+def test_training_on_a_terminal_shows_a_bar():
+    """Under a pseudo-terminal the bar is drawn, and every epoch's line stays."""
+    terminal, inner = os.openpty()
+    termios.tcsetwinsize(terminal, (24, 120))
+    command = [sys.executable, "-m", "fastgru", "train", "synthetic", "--epochs", "1"]
+    process = subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner)
+    os.close(inner)
+    shown = b""
+    while True:
+        try:
+            part = os.read(terminal, 1 << 16)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    os.close(terminal)
+    assert process.wait() == 0
+    text = shown.decode()
+    assert "Epoch 1/1:   0%" in text
+    assert "loss" in text
+    assert "accuracy" in text
+    assert "samples/s" in text
+    assert "Result: synthetic" in text
+
+
+def test_the_real_mnist_is_learnt(mnist_folder, capsys):
+    assert main(["train", "mnist", "--data", str(mnist_folder), "--epochs", "2", "--seed", "0", "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Data: mnist (60,000 images")
+    assert json.loads(lines[-1])["accuracy"] > 0.955
