@@ -97,6 +97,10 @@ TABLE = [
      ValueError, r"d_kernel: expected a C-contiguous, aligned array"),
     ("output of another shape", lambda: backward(None, zeros(2, 5), out=(zeros(4, 15), zeros(5, 15), zeros(15))),
      ValueError, r"d_bias: expected shape \(2, 15\) because that is what the tape recorded, got \(15,\)"),
+    ("outputs that overlap", lambda: backward(None, zeros(2, 5), out=((a := zeros(9, 15))[:4], a[3:8], zeros(2, 15))),
+     ValueError, r"d_kernel: expected memory of its own to write to, got an array that overlaps d_recurrent_kernel"),
+    ("Adam's moments in one array", lambda: functional.adam_update(zeros(3), zeros(3), a := zeros(3), a, step=1),
+     ValueError, r"m: expected memory of its own to write to, got an array that overlaps v"),
     # functional: the others
     ("dense with other features", lambda: functional.dense_forward(zeros(2, 3), zeros(4, 5)), ValueError,
      r"x: expected shape \(N, 4\) because kernel has 4 input features, got \(2, 3\)"),

@@ -131,6 +131,29 @@ def test_concurrent_calls_from_python_threads_agree():
     assert not wrong
 
 
+def test_a_tape_in_use_is_refused():
+    fastgru.set_num_threads(1)
+    case = make_case((64, 2000, 4, 64), np.float32)
+    tape = functional.GRUTape()
+    functional.gru_forward(*case.arguments, tape=tape, return_sequences=False)
+    refused = []
+
+    def work():
+        for _ in range(5):
+            try:
+                functional.gru_backward(tape, None, case.d_state, input_gradient=False)
+            except RuntimeError as error:
+                refused.append(str(error))
+
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert refused
+    assert set(refused) == {"tape: expected one that no other call is using, got one in use by another thread"}
+
+
 INTERRUPTED = """
 import signal, sys, threading, os, time
 import numpy as np

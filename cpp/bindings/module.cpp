@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <limits>
 #include <memory>
 
@@ -84,6 +85,22 @@ class Tape {
   }
   std::size_t nbytes() const { return gates_.size + states_.size; }
 
+  // A tape serves one call at a time; without the GIL a second thread could come in between.
+  class Use {
+   public:
+    explicit Use(Tape& tape) : tape_(tape) {
+      if (tape_.in_use_.exchange(true)) {
+        throw std::runtime_error("tape: expected one that no other call is using, got one in use by another thread");
+      }
+    }
+    ~Use() { tape_.in_use_.store(false); }
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+
+   private:
+    Tape& tape_;
+  };
+
  private:
   struct Buffer {
     AlignedMemory memory;
@@ -97,6 +114,7 @@ class Tape {
     }
   };
   Buffer gates_, states_;
+  std::atomic<bool> in_use_{false};
 };
 
 // --- GRU ----------------------------------------------------------------------------------------------------
@@ -194,6 +212,8 @@ py::tuple gru_forward_checked(const py::object& x, const py::object& kernel, con
                            choose(recurrent_activation, "recurrent_activation", kRecurrentActivations), reset_after};
   const auto typed =
       require_floating(require_array(x, "x"), "x") == 'f' ? gru_forward_typed<float> : gru_forward_typed<double>;
+  std::optional<Tape::Use> use;
+  if (tape != nullptr) use.emplace(*tape);
   return typed(x, kernel, recurrent_kernel, bias, initial_state, options, go_backwards, return_sequences, tape);
 }
 
@@ -223,10 +243,16 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
         tape.has_recurrent_bias ? std::vector<Index>{2, 3 * s.units} : std::vector<Index>{3 * s.units};
     d_bias = write_to_or_new<T>(d_bias_object, "d_bias", shape, why, like);
   }
+  const auto kernel = tape.kernel.cast<py::array>(), recurrent = tape.recurrent_kernel.cast<py::array>();
+  std::vector<Extent> outputs{{"d_kernel", d_kernel}, {"d_recurrent_kernel", d_recurrent}};
+  std::vector<Extent> inputs{{"x", tape.x.cast<py::array>()}, {"kernel", kernel}, {"recurrent_kernel", recurrent}};
+  if (d_bias) outputs.emplace_back("d_bias", *d_bias);
+  if (d_outputs) inputs.emplace_back("d_outputs", d_outputs->holder);
+  if (d_state) inputs.emplace_back("d_state", d_state->holder);
+  require_apart(outputs, inputs);
   if (input_gradient) d_x = py::array_t<T>({s.batch, s.steps, s.features});
   py::array d_initial = py::array_t<T>({s.batch, s.units});
 
-  const auto kernel = tape.kernel.cast<py::array>(), recurrent = tape.recurrent_kernel.cast<py::array>();
   GruBackwardArguments<T> arguments;
   arguments.shape = s;
   arguments.options = tape.options;
@@ -255,9 +281,10 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
                         d_bias ? py::object(*d_bias) : py::none());
 }
 
-py::tuple gru_backward_checked(const Tape& tape, const py::object& d_outputs, const py::object& d_state,
-                               bool input_gradient, const py::object& d_kernel, const py::object& d_recurrent_kernel,
+py::tuple gru_backward_checked(Tape& tape, const py::object& d_outputs, const py::object& d_state, bool input_gradient,
+                               const py::object& d_kernel, const py::object& d_recurrent_kernel,
                                const py::object& d_bias) {
+  const Tape::Use use(tape);
   if (!tape.recorded) throw py::value_error("tape: expected one that gru_forward has recorded on, got an empty one");
   const auto typed = tape.dtype == 'f' ? gru_backward_typed<float> : gru_backward_typed<double>;
   return typed(tape, d_outputs, d_state, input_gradient, d_kernel, d_recurrent_kernel, d_bias);
@@ -310,6 +337,8 @@ py::tuple dense_backward_typed(const py::object& x_object, const py::object& ker
   py::array d_kernel =
       write_to_or_new<T>(d_kernel_object, "d_kernel", {shape.features, shape.columns}, "kernel has that shape", "x");
   py::array d_bias = write_to_or_new<T>(d_bias_object, "d_bias", {shape.columns}, why, "x");
+  require_apart({{"d_kernel", d_kernel}, {"d_bias", d_bias}},
+                {{"x", x.holder}, {"kernel", kernel.holder}, {"d_y", d_y.holder}});
   std::optional<py::array> d_x;
   if (input_gradient) d_x = py::array_t<T>({shape.rows, shape.features});
   DenseBackwardArguments<T> arguments{};
@@ -426,6 +455,7 @@ void adam_typed(const py::object& parameters_object, const py::object& gradient_
   const Input<T> gradient = read<T>(gradient_object, "gradient", {count}, why, "parameters");
   py::array m = write_to<T>(m_object, "m", {count}, why, "parameters");
   py::array v = write_to<T>(v_object, "v", {count}, why, "parameters");
+  require_apart({{"parameters", parameters}, {"m", m}, {"v", v}}, {{"gradient", gradient.holder}});
   arguments.count = count;
   arguments.parameters = pointer<T>(parameters);
   arguments.gradient = gradient.data();

@@ -181,7 +181,10 @@ def gru_backward(
     Raises
     ------
     ValueError, TypeError
-        A shape or dtype differs from what the tape recorded, or the tape is empty.
+        A shape or dtype differs from what the tape recorded, the tape is empty, or an array of `out` overlaps
+        another array.
+    RuntimeError
+        Another thread is using the tape.
     """
     d_kernel, d_recurrent_kernel, d_bias = out if out is not None else (None, None, None)
     return GRUGradients(

@@ -310,7 +310,7 @@ class Sequential:
         KeyboardInterrupt
             Ctrl-C. The weights are those after the last whole batch, and usable.
         ValueError, TypeError
-            An argument does not fit; nothing has been changed then.
+            An argument does not fit; no weight has changed its value then.
         """
         optimizer = self._compiled()
         epochs = checks.integer("epochs", epochs, least=0)
