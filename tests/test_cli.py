@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import termios
 import fastgru
 import numpy as np
 import pytest
-from fastgru import Sequential, layers, load_model
+from fastgru import Sequential, images, layers, load_model
 from fastgru.cli import main
 from fastgru.datasets import synthetic
 
@@ -123,6 +124,28 @@ def test_info_tells_what_runs_and_why(capsys):
     assert json.loads(capsys.readouterr().out)["isa"] == fastgru._native.ISA
 
 
+def png(array):
+    data = io.BytesIO()
+    pytest.importorskip("PIL.Image").fromarray(array).save(data, "png")
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["grey", "RGB", "alpha", "16 bits", "palette"])
+def test_pictures_of_every_kind_are_the_same_digit(kind, tmp_path):
+    image_module = pytest.importorskip("PIL.Image")
+    (x,), _ = synthetic.make_digits(1, 0)
+    white = np.full_like(x, 255)
+    picture = {
+        "grey": lambda: image_module.fromarray(x),
+        "RGB": lambda: image_module.fromarray(np.stack([x, x, x], axis=-1)),
+        "alpha": lambda: image_module.fromarray(np.stack([white, white, white, x], axis=-1)),
+        "16 bits": lambda: image_module.fromarray(x.astype(np.uint16) * 257),
+        "palette": lambda: image_module.fromarray(x).convert("P"),
+    }[kind]()
+    picture.save(tmp_path / "p.png")
+    np.testing.assert_array_equal(images.read_samples(tmp_path / "p.png", 28, 28)[0], x)
+
+
 BAD = [
     (["train", "--units", "0"], 2, "argument --units: expected an integer of at least 1, got 0"),
     (["train", "--epochs", "many"], 2, "argument --epochs: expected an integer, got 'many'"),
@@ -157,7 +180,16 @@ def test_errors_are_one_line_and_an_exit_code(capsys, arguments, code, message):
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
-        ("wrong.npy", lambda p: np.save(p, np.zeros((5, 5), np.float32)), r"expected shape (28, 28)"),
+        ("wrong.npy", lambda p: np.save(p, np.zeros((5, 5), np.float32)), "expected one sample of shape (28, 28)"),
+        ("four.npy", lambda p: np.save(p, np.zeros((2, 2, 28, 28), np.float32)), "got (2, 2, 28, 28)"),
+        ("scalar.npy", lambda p: np.save(p, np.float32(1)), "expected one sample of shape (28, 28)"),
+        ("nan.npy", lambda p: np.save(p, np.full((28, 28), np.nan, np.float32)), "outputs are not finite"),
+        ("header.npy", lambda p: p.write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': (      \n"), "not a .npy file"),
+        ("pickle.npy", lambda p: p.write_bytes(b"PK\x03\x04"), "not a .npy file of numbers"),
+        ("folder.png", lambda p: p.mkdir(), "Is a directory"),
+        ("cut.png", lambda p: p.write_bytes(png(np.zeros((28, 28), np.uint8))[:-30]), "damaged picture"),
+        ("bomb.png", lambda p: p.write_bytes(png(np.zeros((9000, 9999), bool))), "9999 x 9000 pixels are too many"),
+        ("huge.png", lambda p: p.write_bytes(png(np.zeros((20000, 20000), bool))), "damaged picture"),
         ("objects.npy", lambda p: np.save(p, np.array([{}]), allow_pickle=True), "not a .npy file of numbers"),
         ("ints.npy", lambda p: np.save(p, np.zeros((28, 28), np.int64)), "expected float32, float64 or uint8"),
         ("cut.npy", lambda p: p.write_bytes(b"\x93NUMPY\x01\x00"), "not a .npy file of numbers"),

@@ -97,6 +97,12 @@ def test_bytes_are_scaled_and_floats_are_not(digits):
     assert np.abs(model.predict(x) - model.predict(x.astype(np.float32))).max() > 1e-3
 
 
+def test_samples_in_the_other_byte_order_give_the_same_bits(digits):
+    x = digits[0] * np.float32(1 / 255)
+    model = small_model()
+    np.testing.assert_array_equal(model.predict(x.astype(x.dtype.newbyteorder())), model.predict(x))
+
+
 def test_float64_data_makes_a_float64_model_and_stays():
     x, y = np.random.default_rng(0).random((50, 4, 3)), np.arange(50) % 2
     fastgru.set_seed(0)

@@ -175,6 +175,8 @@ def _predict(arguments: argparse.Namespace) -> int:
             raise ValueError(f"{path}: {error}") from None
         for number, output in enumerate(outputs):
             name = path if len(outputs) == 1 else f"{path}[{number}]"
+            if not np.isfinite(output).all():
+                raise ValueError(f"{name}: the model's outputs are not finite; look for NaN or infinity in it")
             best = int(output.argmax())
             if arguments.json:
                 _print_json(input=name, label=best, outputs=[float(value) for value in output])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,11 @@ def read_samples(path: Path, steps: int | None, features: int, *, invert: bool =
     samples = _read_npy(path) if path.suffix.lower() == ".npy" else _read_picture(path)
     if samples.ndim == 2:
         samples = samples[np.newaxis]
-    expected = f"({'T' if steps is None else steps}, {features})"
     if samples.ndim != 3 or samples.shape[2] != features or steps not in (None, samples.shape[1]):
+        one = f"({'T' if steps is None else steps}, {features})"
+        came = samples.shape[1:] if len(samples) == 1 else samples.shape
         raise InputFileError(
-            f"{path}: expected shape {expected} because that is the model's input, got {samples.shape[-2:]}"
+            f"{path}: expected one sample of shape {one}, or N of them, because that is the model's input, got {came}"
         )
     if invert:
         if samples.dtype != np.uint8:
@@ -52,14 +54,14 @@ def read_samples(path: Path, steps: int | None, features: int, *, invert: bool =
 
 
 def _read_npy(path: Path) -> Array:
-    try:
-        with path.open("rb") as file:
+    with path.open("rb") as file:
+        try:
             array = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputFileError(f"{path}: not a .npy file of numbers: {error}") from None
+        except Exception as error:  # a damaged header can make NumPy raise almost anything
+            raise InputFileError(f"{path}: not a .npy file of numbers: {error}") from None
     if not isinstance(array, np.ndarray):
         raise InputFileError(f"{path}: expected a single array, got an archive")
-    return array
+    return array if array.ndim else array[np.newaxis]
 
 
 def _read_picture(path: Path) -> Array:
@@ -69,14 +71,28 @@ def _read_picture(path: Path) -> Array:
         raise InputFileError(
             f"{path}: reading pictures needs Pillow: pip install 'fastgru[images]' (a .npy file needs nothing)"
         ) from None
-    try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > _MOST_PIXELS:
-                raise InputFileError(f"{path}: {picture.width} x {picture.height} pixels are too many")
-            return np.asarray(picture.convert("L"))
-    except UnidentifiedImageError:
-        raise InputFileError(f"{path}: neither a picture nor a .npy file") from None
-    except (SyntaxError, ValueError) as error:  # Pillow's errors for damaged files
-        if isinstance(error, InputFileError):
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's about large pictures, which are refused below
+        try:
+            with Image.open(file) as picture:
+                if picture.width * picture.height > _MOST_PIXELS:
+                    raise InputFileError(f"{path}: {picture.width} x {picture.height} pixels are too many")
+                return _grey(picture)
+        except InputFileError:
             raise
-        raise InputFileError(f"{path}: damaged picture: {error}") from None
+        except UnidentifiedImageError:
+            raise InputFileError(f"{path}: neither a picture nor a .npy file") from None
+        except Exception as error:  # a damaged picture can make a decoder raise almost anything
+            raise InputFileError(f"{path}: damaged picture: {error}") from None
+
+
+def _grey(picture: Any) -> Array:
+    """The brightness of a Pillow picture as bytes; 16 bits are scaled to 8, what is transparent is black."""
+    if picture.mode.startswith("I"):
+        return (np.asarray(picture, np.uint32) >> 8).clip(0, 255).astype(np.uint8)
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        rgba = np.asarray(picture.convert("RGBA"), np.uint16)
+        alpha = rgba[..., 3]
+        grey = np.asarray(picture.convert("RGBA").convert("L"), np.uint16)
+        return (grey * alpha // 255).astype(np.uint8)
+    return np.asarray(picture.convert("L"))

@@ -35,7 +35,7 @@ class Samples:
             raise ValueError(
                 f"{name}: expected shape {checks.dims(expected)} because that is the model's input, got {x.shape}"
             )
-        if x.dtype == np.float64 and dtype == np.float32:
+        if native(x.dtype) == np.float64 and dtype == np.float32:
             raise TypeError(
                 f"{name}: expected float32 because the model's weights are float32, got float64; convert it with "
                 f"{name}.astype('float32'), or make the model with dtype='float64'"
@@ -57,7 +57,7 @@ class Samples:
                 return rows  # as they lie, the kernels take any strides
         else:
             size = len(indices)
-            if x.dtype == self._dtype and x.dtype.isnative:
+            if x.dtype == self._dtype:
                 self._batch = _at_least(self._batch, size, x.shape[1:], self._dtype)
                 return np.take(x, indices, axis=0, out=self._batch[:size], mode="clip")
             self._bytes = _at_least(self._bytes, size, x.shape[1:], x.dtype)
@@ -81,7 +81,7 @@ def require_samples(name: str, x: Any) -> None:
     """Raise unless `x` is an array of float32, float64 or uint8."""
     if not isinstance(x, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(x).__name__}; convert it with numpy.asarray")
-    if x.dtype not in (np.float32, np.float64, np.uint8):
+    if native(x.dtype) not in (np.float32, np.float64, np.uint8):
         raise TypeError(
             f"{name}: expected float32, float64 or uint8 (bytes, which are divided by 255), got {x.dtype}; convert it "
             f"with {name}.astype('float32')"
@@ -90,4 +90,9 @@ def require_samples(name: str, x: Any) -> None:
 
 def natural_dtype(x: Array) -> np.dtype[Any]:
     """The dtype a model takes that has none yet: float64 for float64, else float32."""
-    return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+    return np.dtype(np.float64 if native(x.dtype) == np.float64 else np.float32)
+
+
+def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """`dtype` in this machine's byte order; data in the other order is converted batch by batch."""
+    return dtype.newbyteorder("=")
