@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+import pickle
+
 import fastgru
 import numpy as np
 import pytest
@@ -143,6 +146,20 @@ def test_the_same_seed_gives_the_same_bits_and_another_others(digits):
     np.testing.assert_array_equal(train(4), train(4))
     assert not np.array_equal(train(4), train(5))
     assert not np.array_equal(train(4), train(4, shuffle=False))
+
+
+@pytest.mark.parametrize("make", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
+def test_a_copy_trains_on_alone_with_the_same_bits(make, digits):
+    model = small_model()
+    model.fit(*digits, epochs=1, verbose=0)
+    before = model.parameters.copy()
+    twin = make(model)
+    twin.fit(*digits, epochs=1, verbose=0)
+    np.testing.assert_array_equal(model.parameters, before)
+    model.fit(*digits, epochs=1, verbose=0)
+    np.testing.assert_array_equal(twin.parameters, model.parameters)
+    np.testing.assert_array_equal(twin.get_weights()[0], twin.layers[0].weights["kernel"])
+    assert not make(Sequential([layers.GRU(3)])).built
 
 
 def test_numpys_global_generator_is_left_alone():

@@ -455,6 +455,13 @@ class Sequential:
             By convention ``*.safetensors``.
         """
         self._require_built()
+        checkpoint.save(path, *self._to_checkpoint())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made as files are: the layers' arrays must be views of the copy's own memory."""
+        return Sequential._from_checkpoint, self._to_checkpoint()
+
+    def _to_checkpoint(self) -> tuple[dict[str, Any], dict[str, Array]]:
         tensors = {
             f"layers/{layer.name}/{name}": array for layer in self.layers for name, array in layer.weights.items()
         }
@@ -477,7 +484,7 @@ class Sequential:
                 "metrics": self.metrics,
             }
             tensors |= {f"optimizer/{name}": array for name, array in moments.items()}
-        checkpoint.save(path, config, tensors)
+        return config, tensors
 
     @classmethod
     def _from_checkpoint(cls, config: dict[str, Any], tensors: dict[str, Array]) -> Sequential:
@@ -486,11 +493,13 @@ class Sequential:
             layer = LAYERS[entry["class_name"]](**entry["config"], name=entry["name"])
             layer.name = entry["name"]
             model.layers.append(layer)
-        model._infer_shapes(tuple(config["input_shape"]))
+        if config["input_shape"]:
+            model._infer_shapes(tuple(config["input_shape"]))
         # The file's tensors bound what is allocated: shapes are compared before any memory is taken.
         expected = {
             f"layers/{layer.name}/{name}": shape
             for layer in model.layers
+            if model.built
             for name, shape in layer.weight_shapes().items()
         }
         found = {name: array for name, array in tensors.items() if name.startswith("layers/")}
@@ -498,7 +507,8 @@ class Sequential:
             raise ValueError("its weights do not fit its configuration")
         if any(array.dtype != model.dtype for array in tensors.values()):
             raise ValueError(f"its weights are not {model.dtype} as its configuration says")
-        model._allocate(initialize=False)
+        if model.built:
+            model._allocate(initialize=False)
         for layer in model.layers:
             for name, array in layer.weights.items():
                 array[...] = found[f"layers/{layer.name}/{name}"]
