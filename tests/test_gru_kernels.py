@@ -170,6 +170,17 @@ def test_several_gradients_from_one_tape_and_one_tape_for_several_passes():
     assert relative_error(functional.gru_backward(tape, None, small.d_state).kernel, expected.kernel) < 1e-6
 
 
+def test_reshaping_x_in_place_does_not_reach_the_tape():
+    case = make_case((6, 4, 3, 7), np.float32)
+    tape = functional.GRUTape()
+    functional.gru_forward(*case.arguments, tape=tape)
+    expected = functional.gru_backward(tape, case.d_outputs)
+    x = case.x
+    x.resize((2, 4, 9), refcheck=False)
+    x.resize((6, 4, 3), refcheck=False)
+    np.testing.assert_array_equal(functional.gru_backward(tape, case.d_outputs).kernel, expected.kernel)
+
+
 def test_gradients_are_written_where_asked_and_overwrite():
     case = make_case((9, 4, 3, 7), np.float32)
     tape = functional.GRUTape()

@@ -154,6 +154,26 @@ def test_a_tape_in_use_is_refused():
     assert set(refused) == {"tape: expected one that no other call is using, got one in use by another thread"}
 
 
+def test_a_signal_handler_may_call_a_kernel_while_one_runs():
+    fastgru.set_num_threads(2)
+    case = make_case((64, 800, 8, 128), np.float32)
+    expected, _ = functional.gru_forward(*case.arguments)
+    small = make_case((16, 3, 4, 8), np.float32)
+    wanted, _ = functional.gru_forward(*small.arguments)
+    answers = []
+    before = signal.signal(signal.SIGALRM, lambda *_: answers.append(functional.gru_forward(*small.arguments)[0]))
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        outputs, _ = functional.gru_forward(*case.arguments)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    np.testing.assert_array_equal(outputs, expected)
+    assert answers
+    for answer in answers:
+        np.testing.assert_array_equal(answer, wanted)
+
+
 INTERRUPTED = """
 import signal, sys, threading, os, time
 import numpy as np

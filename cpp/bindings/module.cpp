@@ -69,7 +69,7 @@ class Tape {
   GruOptions options;
   bool go_backwards = false;
   bool has_bias = false, has_recurrent_bias = false;
-  py::object x, kernel, recurrent_kernel;  // as they were checked: the caller's arrays, or copies of them
+  py::object x, kernel, recurrent_kernel;  // as they were checked: views of the caller's arrays, or copies
 
   template <class T>
   GruTape<T> reserve(const GruShape& s, bool reset_after) {
@@ -196,9 +196,10 @@ py::tuple gru_forward_typed(const py::object& x_object, const py::object& kernel
     tape->go_backwards = go_backwards;
     tape->has_bias = bias.input != nullptr;
     tape->has_recurrent_bias = bias.recurrent != nullptr;
-    tape->x = x.holder;
-    tape->kernel = kernel.holder;
-    tape->recurrent_kernel = recurrent.holder;
+    // Views of their own: assigning to x.shape later changes the caller's array object, not these.
+    tape->x = x.holder.attr("view")();
+    tape->kernel = kernel.holder.attr("view")();
+    tape->recurrent_kernel = recurrent.holder.attr("view")();
     tape->recorded = true;
   }
   return py::make_tuple(outputs ? py::object(*outputs) : py::none(), state);

@@ -100,18 +100,20 @@ class Worker {
 class Pool {
  public:
   void run(int threads, Cancellation* cancellation, void (*body)(void*, Team&), void* context) {
-    std::unique_lock<std::mutex> busy(busy_, std::defer_lock);
     Job job;
     job.body = body;
     job.context = context;
     job.shared.cancellation = cancellation;
-    job.size = threads > 1 && busy.try_lock() && grow(threads - 1) ? threads : 1;
+    // Not a mutex: a signal handler may call a kernel on the very thread that is running one.
+    const bool owner = threads > 1 && !busy_.exchange(true, std::memory_order_acquire);
+    job.size = owner && grow(threads - 1) ? threads : 1;
     job.running.store(job.size - 1, std::memory_order_relaxed);
     for (int index = 1; index < job.size; ++index) workers_[static_cast<std::size_t>(index - 1)]->assign(&job);
     job.run_member(0);
     for (int spins = 0; job.running.load(std::memory_order_acquire) != 0;) {
       ++spins < kSpinsBeforeYield ? pause() : std::this_thread::yield();
     }
+    if (owner) busy_.store(false, std::memory_order_release);
   }
 
  private:
@@ -136,7 +138,7 @@ class Pool {
     return true;
   }
 
-  std::mutex busy_;
+  std::atomic<bool> busy_{false};
   std::vector<std::unique_ptr<Worker>> workers_;
 };
 
