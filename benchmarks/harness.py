@@ -20,6 +20,9 @@ from fastgru import _native
 
 #: A measurement repeats the call until it lasts at least this long, so that the clock's grain does not matter.
 LEAST_SECONDS = 0.02
+#: Before each measurement: OpenBLAS' and OpenMP's idle threads spin for some 10 ms after their last call, and would
+#: take the next contender's processors.
+COOL_DOWN_SECONDS = 0.1
 
 
 @dataclass
@@ -40,7 +43,9 @@ class Contender:
         self.repeats = max(1, int(LEAST_SECONDS / max(once, 1e-9)) + 1)
 
     def measure(self) -> None:
-        """Take one measurement: seconds a call."""
+        """Take one measurement, warm: seconds a call."""
+        time.sleep(COOL_DOWN_SECONDS)
+        self.call()
         begin = time.perf_counter()
         for _ in range(self.repeats):
             self.call()
