@@ -153,6 +153,24 @@ def test_a_nan_stays_in_its_own_row():
     np.testing.assert_array_equal(outputs[others], clean[others])
 
 
+@pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize("units", [3, 16, 17])
+def test_an_infinity_does_not_leak_through_padded_units(units, reset_after):
+    """Padding used to turn infinity * 0 into NaN gradients, depending on the width of a register."""
+    case = make_case((4, 3, 5, units), np.float64, reset_after=reset_after)
+    case.x[1, 1, 2] = np.inf
+    tape = functional.GRUTape()
+    functional.gru_forward(*case.arguments, **case.options, tape=tape)
+    gradients = functional.gru_backward(tape, case.d_outputs, case.d_state)
+    with np.errstate(invalid="ignore"):
+        expected = reference.gru_backward(
+            *case.arguments, **case.options, d_outputs=case.d_outputs, d_state=case.d_state
+        )
+    for name in ("x", "initial_state", "recurrent_kernel"):
+        actual, wanted = getattr(gradients, name), getattr(expected, name)
+        np.testing.assert_allclose(actual, wanted, rtol=1e-11, atol=1e-13, err_msg=name)
+
+
 def test_several_gradients_from_one_tape_and_one_tape_for_several_passes():
     case = make_case((9, 4, 3, 7), np.float64)
     tape = functional.GRUTape()

@@ -174,6 +174,23 @@ def test_a_signal_handler_may_call_a_kernel_while_one_runs():
         np.testing.assert_array_equal(answer, wanted)
 
 
+DAEMON = """
+import threading, time
+import numpy as np
+from fastgru import functional
+x = np.zeros((64, 3000, 8), np.float32)
+weights = np.zeros((8, 1536), np.float32), np.zeros((512, 1536), np.float32)
+threading.Thread(target=lambda: functional.gru_forward(x, *weights, return_sequences=False), daemon=True).start()
+time.sleep(0.2)
+print("leaving")
+"""
+
+
+def test_a_daemon_thread_in_a_kernel_does_not_disturb_the_exit():
+    result = subprocess.run([sys.executable, "-c", DAEMON], capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "leaving\n", "")
+
+
 INTERRUPTED = """
 import signal, sys, threading, os, time
 import numpy as np

@@ -34,7 +34,10 @@ bool python_wants_to_stop() {
 // Runs kernel(cancellation) without the GIL; raises what a signal handler raised meanwhile.
 template <class Kernel>
 void call_interruptible(Kernel&& kernel) {
-  Cancellation cancellation(python_wants_to_stop);
+  // Python runs signal handlers on its main thread alone, so no other thread need ask; a daemon thread that took the
+  // GIL while the interpreter shuts down would be ended in the middle of the kernel.
+  const auto main_thread = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
+  Cancellation cancellation(PyThread_get_thread_ident() == main_thread ? python_wants_to_stop : nullptr);
   {
     const py::gil_scoped_release no_gil;
     kernel(&cancellation);
@@ -393,9 +396,11 @@ py::array softmax_checked(const py::object& logits) {
 // Labels as int64, each a class.
 py::array read_labels(const py::array& given, Index rows, Index classes) {
   require_shape(given, "labels", {rows}, "logits has " + text(rows) + " rows");
-  const auto labels = py::module_::import("numpy")
-                          .attr("ascontiguousarray")(given, py::arg("dtype") = py::dtype::of<std::int64_t>())
-                          .cast<py::array>();
+  // Always a copy: the kernel reads them without the GIL, when another thread might change what was checked.
+  const auto labels =
+      py::module_::import("numpy")
+          .attr("array")(given, py::arg("dtype") = py::dtype::of<std::int64_t>(), py::arg("order") = "C")
+          .cast<py::array>();
   const auto* values = static_cast<const std::int64_t*>(labels.data());
   for (Index row = 0; row < rows; ++row) {
     if (values[row] < 0 || values[row] >= classes) {

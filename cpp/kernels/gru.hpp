@@ -73,7 +73,7 @@ struct UnitBlocks {
   }
 };
 
-// What forward leaves for backward: the activated gates and the states, padded lanes zero.
+// What forward leaves for backward: the activated gates and the states; padded lanes hold anything.
 //     gates  [T][block][N][G][L]       n, z, r and (reset_after) q after their activations
 //     states [T + 1][N][state_stride]  h before step t; states[0] is the initial state
 template <class T>

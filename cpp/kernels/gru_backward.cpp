@@ -158,6 +158,17 @@ class BackwardPass {
             d_gates_at(block, at + own.begin, depth), d_h_ + in_row, blocks_.state_stride,
             reset_after_ ? nullptr : d_reset_h_ + in_row, own.size()});
     }
+    clear_padding(own, at, depth);
+  }
+
+  // An infinity in x or h makes NaN of a padded unit (infinity * 0), and the products over gates run over padding too.
+  void clear_padding(Range own, Index at, Index depth) const {
+    const Index used = shape_.units - (blocks_.count - 1) * L;
+    if (used == L) return;
+    T* d_gates = d_gates_at(blocks_.count - 1, at + own.begin, depth);
+    for (Index packet = 0; packet < own.size() * blocks_.gates_row / L; ++packet, d_gates += L) {
+      V::load_first(d_gates, used).store(d_gates);
+    }
   }
 
   // to(row, :) (+)= the gate gradients of the step at `at`, times transposed weights.

@@ -75,7 +75,7 @@ class ForwardPass {
   }
 
  private:
-  // states[0] = initial_state or 0. Padded units start at zero and stay there: their weights are zero too.
+  // states[0] = initial_state or 0. Padded units stay finite for finite inputs; nothing reads them but their own lanes.
   void start(Index first, Index rows, const TileMemory<T>& memory) const {
     T* h = memory.states_at(0);
     std::fill_n(h, rows * blocks_.state_stride, T(0));

@@ -1,6 +1,7 @@
 #include "runtime/parallel.hpp"
 
 #include <pthread.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <condition_variable>
@@ -34,25 +35,52 @@ constexpr int kSpinsBeforeSleep = 4000;
 // A barrier is passed within microseconds unless there are more threads than processors; then give way.
 constexpr int kSpinsBeforeYield = 1000;
 
-// Denormals cost a hundred cycles each and mean nothing here (sigmoid(-100) is one).
+// Denormals cost a hundred cycles each and mean nothing here (sigmoid(-100) is one). For its lifetime, flushes them to
+// zero, or honours them while somebody else's code runs.
 class FlushDenormals {
  public:
+  explicit FlushDenormals(bool flush = true) : saved_(read()) { write(flush ? saved_ | kBits : saved_ & ~kBits); }
+  ~FlushDenormals() { write(saved_); }
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
 #if defined(__x86_64__)
-  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040U); }
-  ~FlushDenormals() { _mm_setcsr(saved_); }
-
- private:
-  unsigned saved_;
+  using Control = unsigned;
+  static constexpr Control kBits = 0x8040U;  // MXCSR: flush to zero, denormals are zero
+  static Control read() { return _mm_getcsr(); }
+  static void write(Control control) { _mm_setcsr(control); }
 #elif defined(__aarch64__)
-  FlushDenormals() {
-    asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" ::"r"(saved_ | (1UL << 24)));
+  using Control = unsigned long;
+  static constexpr Control kBits = 1UL << 24;  // FPCR: FZ
+  static Control read() {
+    Control control;
+    asm volatile("mrs %0, fpcr" : "=r"(control));
+    return control;
   }
-  ~FlushDenormals() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+  static void write(Control control) { asm volatile("msr fpcr, %0" ::"r"(control)); }
+#else
+  using Control = int;
+  static constexpr Control kBits = 0;
+  static Control read() { return 0; }
+  static void write(Control) {}
+#endif
+  Control saved_;
+};
+
+class BlockSignals {
+ public:
+  BlockSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &saved_);
+  }
+  ~BlockSignals() { pthread_sigmask(SIG_SETMASK, &saved_, nullptr); }
+  BlockSignals(const BlockSignals&) = delete;
+  BlockSignals& operator=(const BlockSignals&) = delete;
 
  private:
-  unsigned long saved_;
-#endif
+  sigset_t saved_;
 };
 
 struct Job {
@@ -119,7 +147,9 @@ class Pool {
  private:
   // False where the system gives no more threads.
   bool grow(int workers) {
+    const BlockSignals block;  // the threads inherit it: signals are the program's, not the pool's
     try {
+      workers_.reserve(static_cast<std::size_t>(workers));  // so that nothing throws once a thread runs
       while (static_cast<int>(workers_.size()) < workers) {
         const int index = static_cast<int>(workers_.size()) + 1;
         auto worker = std::make_unique<Worker>();
@@ -172,6 +202,12 @@ std::atomic<int>& thread_limit() {
 }
 
 }  // namespace
+
+void Cancellation::ask_now() {
+  const FlushDenormals honour(false);  // a signal handler is the program's code
+  if (poll_()) requested_.store(true, std::memory_order_relaxed);
+  next_ = std::chrono::steady_clock::now() + kInterval;
+}
 
 void Team::barrier() {
   if (size_ == 1) return;

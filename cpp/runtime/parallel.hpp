@@ -23,15 +23,13 @@ class Cancellation {
 
   bool requested() const { return requested_.load(std::memory_order_relaxed); }
   void ask() {
-    if (poll_ == nullptr || requested()) return;
-    const auto now = std::chrono::steady_clock::now();
-    if (now < next_) return;
-    if (poll_()) requested_.store(true, std::memory_order_relaxed);
-    next_ = std::chrono::steady_clock::now() + kInterval;
+    if (poll_ != nullptr && !requested() && std::chrono::steady_clock::now() >= next_) ask_now();
   }
 
  private:
   static constexpr std::chrono::milliseconds kInterval{20};
+  void ask_now();
+
   Poll poll_;
   std::chrono::steady_clock::time_point next_;
   std::atomic<bool> requested_{false};

@@ -77,8 +77,9 @@ class Workspace {
 class BorrowedWorkspace {
  public:
   BorrowedWorkspace() {
-    const std::lock_guard<std::mutex> lock(mutex());
-    if (!free_list().empty()) {
+    // Never waits: a lock that a fork has left taken in its child only means that nothing is reused there.
+    const std::unique_lock<std::mutex> lock(mutex(), std::try_to_lock);
+    if (lock && !free_list().empty()) {
       workspace_ = std::move(free_list().back());
       free_list().pop_back();
     } else {
@@ -89,8 +90,8 @@ class BorrowedWorkspace {
     if (workspace_->capacity() > kLargestKept) return;
     try {
       workspace_->reset();
-      const std::lock_guard<std::mutex> lock(mutex());
-      if (free_list().size() < kMostKept) free_list().push_back(std::move(workspace_));
+      const std::unique_lock<std::mutex> lock(mutex(), std::try_to_lock);
+      if (lock && free_list().size() < kMostKept) free_list().push_back(std::move(workspace_));
     } catch (const std::bad_alloc&) {  // then this one is simply not kept
     }
   }
