@@ -165,6 +165,11 @@ TABLE = [
     ("predict before build", lambda: Sequential([layers.GRU(3)]).predict(X), ValueError, r"the model has no weights"),
     # fit
     ("fit on a list", lambda: fit([[1.0]]), TypeError, r"x: expected a NumPy array, got list"),
+    ("a mask", lambda: fit(np.ma.masked_array(X, X > 0)), TypeError, r"x: expected an array without a mask"),
+    ("an optimizer of another model", lambda: [compiled().compile(o) for o in [optimizers.Adam()] if not o.update(
+        zeros(3), zeros(3))], ValueError, r"optimizer: expected one that has not trained another model"),
+    ("a layer added behind softmax", lambda: [m.fit(X, Y) for m in [compiled()] if not m.add(layers.Dense(3))],
+     ValueError, r"loss: categorical_crossentropy needs a last layer with activation='softmax', got 'linear'"),
     ("fit on int64", lambda: fit(zeros(6, 3, 2, dtype=np.int64)), TypeError,
      r"x: expected float32, float64 or uint8 \(bytes, which are divided by 255\), got int64; convert it with"),
     ("fit on float16", lambda: fit(zeros(6, 3, 2, dtype=np.float16)), TypeError, r"x: expected float32.* got float16"),

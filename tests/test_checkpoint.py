@@ -162,8 +162,11 @@ def forge(path, change, tensors=None):
         lambda c: c["compile"]["optimizer"]["config"].update(learning_rate=-1),
         lambda c: c["compile"]["optimizer"].update(step=-3),
         lambda c: c["layers"][1].update(name="head"),
+        lambda c: c.update(input_shape=[None, "a", 28]),
+        lambda c: c.update(input_shape=[None, -28, 28]),
+        lambda c: c.update(input_shape=[3, 28, 28]),
     ],
-    ids=range(16),
+    ids=range(19),
 )
 def test_an_inconsistent_configuration_is_refused(saved, change):
     _, path = saved

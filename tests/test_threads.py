@@ -84,9 +84,9 @@ def test_the_default_is_omp_num_threads_else_the_processors():
         assert printed == (expected or str(len(os.sched_getaffinity(0))))
 
 
-@pytest.mark.parametrize("count", [0, -1, 1025])
+@pytest.mark.parametrize("count", [0, -1, 1025, 10**30])
 def test_impossible_numbers_of_threads_are_refused(count):
-    with pytest.raises(ValueError, match=r"count: expected 1 to 1024 threads, got"):
+    with pytest.raises(ValueError, match=r"count: expected an integer of at (least 1|most 1024), got"):
         fastgru.set_num_threads(count)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 
-def integer(name: str, value: Any, *, least: int) -> int:
-    """`value` as an int of at least `least`; bool and float are no integers."""
+def integer(name: str, value: Any, *, least: int, most: int | None = None) -> int:
+    """`value` as an int from `least` to `most`; bool and float are no integers."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -20,6 +20,8 @@ def integer(name: str, value: Any, *, least: int) -> int:
         raise TypeError(f"{name}: expected an integer, got {value!r}") from None
     if result < least:
         raise ValueError(f"{name}: expected an integer of at least {least}, got {result}")
+    if most is not None and result > most:
+        raise ValueError(f"{name}: expected an integer of at most {most}, got {result}")
     return result
 
 
@@ -58,6 +60,13 @@ def floating_dtype(name: str, value: Any) -> np.dtype[Any]:
         if value in (dtype, dtype.name, dtype.type):
             return dtype
     raise ValueError(f"{name}: expected 'float32' or 'float64', got {value!r}")
+
+
+def shape(name: str, value: Any) -> tuple[int | None, ...]:
+    """`value` as a shape without its batch axis; None stands for any size."""
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name}: expected a tuple without the batch axis, got {value!r}")
+    return tuple(None if size is None else integer(name, size, least=1) for size in value)
 
 
 def dims(shape: Collection[int | None]) -> str:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 import fastgru
 from fastgru import _native, checks, datasets, images, layers, optimizers, plotting
 from fastgru.datasets.mnist import DATA_VARIABLE, DataUnavailableError
+from fastgru.functional import MOST_THREADS
 from fastgru.model import Sequential, load_model
 
 Array = NDArray[Any]
@@ -65,7 +66,7 @@ def _load_data(name: str | None, path: str | None, seed: int) -> Data:
 
 def _train(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
-        plotting.require_matplotlib()
+        plotting.require_plottable(arguments.plot)
         _require_folder("--plot", arguments.plot)
     if arguments.save is not None:
         _require_folder("--save", arguments.save)
@@ -102,10 +103,9 @@ def _train(arguments: argparse.Namespace) -> int:
             validation_data=(x_test, y_test) if arguments.plot is not None else None,
         )
     except KeyboardInterrupt:
-        _ignore_further_interrupts()
         saved = ""
         if arguments.save is not None:
-            model.save(arguments.save)
+            _save(model, arguments.save)
             saved = f"; the weights so far are saved to {arguments.save}"
         print(f"fastgru: interrupted{saved}", file=sys.stderr)
         return INTERRUPTED
@@ -114,7 +114,7 @@ def _train(arguments: argparse.Namespace) -> int:
         raise FloatingPointError(f"{error}{kept}") from None
     seconds = time.perf_counter() - begin
     if arguments.save is not None:
-        model.save(arguments.save)
+        _save(model, arguments.save)
         print(f"Saved: {arguments.save}")
     loss, accuracy = model.evaluate(x_test, y_test)
     if arguments.plot is not None:
@@ -271,7 +271,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--units", type=_checked(name="units", least=1, **integer), default=64)
     train.add_argument("--learning-rate", type=_checked(checks.number, "learning-rate", float, above=0), default=0.001)
     train.add_argument("--seed", type=_checked(name="seed", least=0, **integer), help="the same seed, the same bits")
-    train.add_argument("--threads", type=_checked(name="threads", least=1, **integer), help="at most this many")
+    train.add_argument(
+        "--threads", type=_checked(name="threads", least=1, most=MOST_THREADS, **integer), help="at most this many"
+    )
     train.add_argument("--save", metavar="FILE", help="write the model there, also after Ctrl-C")
     train.add_argument(
         "--plot",
@@ -304,13 +306,20 @@ def _print_json(**values: Any) -> None:
     print(json.dumps(values), flush=True)
 
 
-def _ignore_further_interrupts() -> None:
-    """A second Ctrl-C must not stop the saving that the first one asked for."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _save(model: Sequential, path: str) -> None:
+    """Save, whatever the user presses meanwhile: it takes a moment, and the training took minutes."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        model.save(path)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     try:
         arguments = _parser().parse_args(argv)
         return int(arguments.run(arguments))

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru import checks
 from fastgru._native import kernels
 
 __all__ = [
@@ -38,6 +39,9 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+
+#: The most threads that can be asked for.
+MOST_THREADS = 1024
 
 #: What `gru_forward` records for `gru_backward`: gates and states of every step, 5 N T H numbers (4 N T H with
 #: ``reset_after=False``; H rounded up to whole SIMD registers). ``nbytes`` tells the memory held. A tape can be used
@@ -362,7 +366,7 @@ def set_num_threads(count: int) -> None:
     At first it is ``OMP_NUM_THREADS`` where that is set, else the number of processors the process may run on. Results
     do not depend on it.
     """
-    kernels.set_num_threads(count)
+    kernels.set_num_threads(checks.integer("count", count, least=1, most=MOST_THREADS))
 
 
 def get_num_threads() -> int:

@@ -46,6 +46,10 @@ class Sequential:
     parameters, gradient : ndarray (P,)
         All weights and their gradients, flat; the layers' arrays are views of them. Empty until the model is built.
 
+    Notes
+    -----
+    A model serves one call at a time: give each thread its own copy (`copy.deepcopy`).
+
     Examples
     --------
     >>> model = Sequential([layers.GRU(64, input_shape=(28, 28)), layers.Dense(10, activation="softmax")])
@@ -247,6 +251,10 @@ class Sequential:
         metrics : list of "accuracy", optional
         """
         checked = optimizers.get(optimizer)
+        if checked.step and checked is not self.optimizer:
+            raise ValueError(
+                "optimizer: expected one that has not trained another model, because its moments are that model's"
+            )
         loss = losses.get(loss)
         if isinstance(metrics, str):
             raise TypeError(f"metrics: expected a list, got {metrics!r}; write metrics=[{metrics!r}]")
@@ -257,10 +265,15 @@ class Sequential:
             )
         self.optimizer, self.loss, self.metrics = checked, loss, names
 
+    def _require_softmax(self, loss: str) -> None:
+        activation = self._head().activation
+        if activation != "softmax":
+            raise ValueError(f"loss: {loss} needs a last layer with activation='softmax', got {activation!r}")
+
     def _compiled(self) -> optimizers.Adam:
         if self.optimizer is None:
             raise RuntimeError("the model is not compiled: call compile(optimizer, loss, metrics) first")
-        self._head()
+        self._require_softmax(self.loss)  # a layer may have been added since
         return self.optimizer
 
     def _labels(self, name: str, y: Any, rows: int) -> Array:
@@ -327,7 +340,7 @@ class Sequential:
                 raise ValueError("validation_split: expected 0 because validation_data is given, got both")
             validation = self._validation(validation_data)
         elif split:
-            kept = int(len(samples) * (1 - split))
+            kept = int(len(samples) * (1 - split) + 1e-9)  # 10 * (1 - 0.9) is a rounding below 1
             validation = (Samples("x", x[kept:], self._input_shape, self.dtype), labels[kept:])
             samples, labels = Samples("x", x[:kept], self._input_shape, self.dtype), labels[:kept]
         if len(samples) == 0 or (validation is not None and len(validation[0]) == 0):
@@ -351,7 +364,7 @@ class Sequential:
 
     def _validation(self, data: Any) -> tuple[Samples, Array]:
         if not isinstance(data, (tuple, list)) or len(data) != 2:
-            raise TypeError(f"validation_data: expected a pair (x, y), got {type(data).__name__}")
+            raise TypeError("validation_data: expected a pair (x, y), got something else")
         samples = self._prepare("validation_data[0]", data[0])
         return samples, self._labels("validation_data[1]", data[1], len(samples))
 
@@ -492,9 +505,14 @@ class Sequential:
         for entry in config["layers"]:
             layer = LAYERS[entry["class_name"]](**entry["config"], name=entry["name"])
             layer.name = entry["name"]
+            if any(layer.name == other.name for other in model.layers):
+                raise ValueError(f"it has two layers called {layer.name!r}")
             model.layers.append(layer)
         if config["input_shape"]:
-            model._infer_shapes(tuple(config["input_shape"]))
+            rows, *sizes = config["input_shape"]
+            if rows is not None:
+                raise ValueError(f"its input_shape fixes the batch to {rows!r}")
+            model._infer_shapes((None, *checks.shape("input_shape", sizes)))
         # The file's tensors bound what is allocated: shapes are compared before any memory is taken.
         expected = {
             f"layers/{layer.name}/{name}": shape

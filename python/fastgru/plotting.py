@@ -20,8 +20,13 @@ def confusion_matrix(labels: Array, predicted: Array, classes: int) -> Array:
     )
 
 
-def require_matplotlib() -> None:
-    """Raise an ImportError that says what to install, before anything long begins."""
+FORMATS = (".png", ".pdf", ".svg", ".jpg")
+
+
+def require_plottable(path: str) -> None:
+    """Raise what a plot into `path` would fail with, before anything long begins."""
+    if not path.lower().endswith(FORMATS):
+        raise ValueError(f"--plot: expected a file name that ends with {', '.join(FORMATS)}, got {path!r}")
     try:
         import matplotlib  # noqa: F401
     except ImportError:

@@ -79,6 +79,10 @@ def _at_least(buffer: Array | None, rows: int, shape: tuple[int, ...], dtype: np
 
 def require_samples(name: str, x: Any) -> None:
     """Raise unless `x` is an array of float32, float64 or uint8."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected an array without a mask, which would be ignored; fill it with {name}.filled(...)"
+        )
     if not isinstance(x, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(x).__name__}; convert it with numpy.asarray")
     if native(x.dtype) not in (np.float32, np.float64, np.uint8):

@@ -151,7 +151,10 @@ def _verified(name: str, data: bytes, file: _File) -> bytes:
 
 
 def _download(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataUnavailableError(f"MNIST has no folder to be kept in: {error}") from None
     for file in FILES:
         if _find(folder, file):
             continue

@@ -4,7 +4,7 @@ Each digit is a few strokes through control points. A picture moves the points a
 them, slants, turns, scales and shifts the whole, and draws it with a pen of random width, pressure and noise. Nothing
 is downloaded, and the same seed gives the same bytes with the same version of NumPy.
 
-The variation is large enough that a linear classifier stays well behind a GRU (tests/test_synthetic.py measures both).
+The variation is large enough that a linear classifier stays well behind a GRU (tests/test_datasets.py measures both).
 """
 
 from __future__ import annotations

@@ -89,7 +89,12 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]
         raise ModelFileError(f"{os.fspath(path)}: not a model file, or a damaged one: {error}") from None
     if _checksum(metadata["config"], tensors) != metadata["sha256"]:
         raise ModelFileError(f"{os.fspath(path)}: damaged: its checksum does not match its contents")
-    config = json.loads(metadata["config"])
+    try:
+        config = json.loads(metadata["config"])
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{os.fspath(path)}: its configuration is no JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ModelFileError(f"{os.fspath(path)}: expected an object as configuration, got {type(config).__name__}")
     return config, tensors
 
 

@@ -38,15 +38,9 @@ class Layer(ABC):
             raise ValueError(f"name: expected a non-empty string without '/', got {name!r}")
         self.given_name = name
         self.name = name or ""
-        self.input_shape = None if input_shape is None else self._check_input_shape(input_shape)
+        self.input_shape = None if input_shape is None else checks.shape("input_shape", input_shape)
         self.weights: dict[str, Array] = {}
         self.gradients: dict[str, Array] = {}
-
-    @staticmethod
-    def _check_input_shape(input_shape: Any) -> tuple[int | None, ...]:
-        if not isinstance(input_shape, (tuple, list)):
-            raise TypeError(f"input_shape: expected a tuple without the batch axis, got {input_shape!r}")
-        return tuple(None if size is None else checks.integer("input_shape", size, least=1) for size in input_shape)
 
     @classmethod
     def kind(cls) -> str:
