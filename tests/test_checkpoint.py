@@ -212,6 +212,16 @@ def test_permissions_of_a_saved_file_are_ordinary(saved):
     assert path.stat().st_mode & 0o777 == 0o666 & ~mask
 
 
+def test_a_link_stays_a_link(saved):
+    model, path = saved
+    link = path.with_name("link")
+    link.symlink_to(path)
+    path.write_bytes(b"old")
+    model.save(link)
+    assert link.is_symlink()
+    np.testing.assert_array_equal(load_model(path).parameters, model.parameters)
+
+
 SAVER = """
 import sys, itertools
 import numpy as np

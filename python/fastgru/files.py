@@ -14,9 +14,9 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     The file is flushed to the disk before it takes the name, and the folder after, so that not even a power cut leaves
     half a file under the name. If anything fails, what was there before is still there, and the temporary file is not.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays, what it points to is replaced
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:32]}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

@@ -259,10 +259,7 @@ class Sequential:
         if isinstance(metrics, str):
             raise TypeError(f"metrics: expected a list, got {metrics!r}; write metrics=[{metrics!r}]")
         names = [checks.choice("metrics", metric, METRICS) for metric in metrics or ()]
-        if self._head().activation != "softmax":
-            raise ValueError(
-                f"loss: {loss} needs a last layer with activation='softmax', got {self._head().activation!r}"
-            )
+        self._require_softmax(loss)
         self.optimizer, self.loss, self.metrics = checked, loss, names
 
     def _require_softmax(self, loss: str) -> None:
