@@ -12,6 +12,7 @@
 // Parameters lie as in Keras: kernel (F, 3H), recurrent_kernel (H, 3H), biases (3H), gates in the order z, r, n.
 #pragma once
 
+#include "runtime/parallel.hpp"
 #include "simd/packet.hpp"
 
 namespace fastgru {
@@ -73,13 +74,60 @@ struct UnitBlocks {
   }
 };
 
-// What forward leaves for backward: the activated gates and the states; padded lanes hold anything.
-//     gates  [T][block][N][G][L]       n, z, r and (reset_after) q after their activations
-//     states [T + 1][N][state_stride]  h before step t; states[0] is the initial state
+// How a batch is cut into groups of rows that go through time together, by its shape alone: the order in which the
+// gradients of the weights are summed follows from it, so the threads may not matter.
+//
+// Small weights: a power of two of `parts`, each of whose groups one thread takes through time by itself; their
+// gradients are summed apart and then added in order. Nothing but those sums passes between threads.
+// Large weights: one part, whose rows or units the threads share step by step.
+class BatchPlan {
+ public:
+  static constexpr Index kRowsTogether = 64;         // more would push the states out of the L2 cache
+  static constexpr Index kSharedRowsTogether = 256;  // of large weights, loading which is what costs
+  static constexpr std::size_t kSmallWeights = std::size_t{512} << 10;
+
+  template <class T>
+  static BatchPlan of(const GruShape& s) {
+    const double bytes = 3.0 * static_cast<double>(s.units) * static_cast<double>(s.features + s.units) * sizeof(T);
+    if (bytes > kSmallWeights) return BatchPlan(s.batch, 1, kSharedRowsTogether);
+    const Index parts = s.batch >= 512 ? 16 : s.batch >= 128 ? 8 : s.batch >= 32 ? 4 : s.batch >= 8 ? 2 : 1;
+    return BatchPlan(s.batch, parts, kRowsTogether);
+  }
+
+  // Whether a thread takes its parts through time by itself.
+  bool small_weights() const { return most_rows_ == kRowsTogether; }
+  Index parts() const { return parts_; }
+  Index groups_in_part() const { return groups_in_part_; }
+  // Rows of a group: [begin, end) of the batch.
+  Range rows(Index part, Index group) const {
+    const Range all = split(batch_, part, parts_), own = split(all.size(), group, groups_in_part_);
+    return {all.begin + own.begin, all.begin + own.end};
+  }
+  Index largest_group() const { return largest_group_; }
+
+ private:
+  BatchPlan(Index batch, Index parts, Index most_rows) : batch_(batch), parts_(parts), most_rows_(most_rows) {
+    const Index part = (batch + parts - 1) / parts;
+    groups_in_part_ = (part + most_rows - 1) / most_rows;
+    largest_group_ = (part + groups_in_part_ - 1) / groups_in_part_;
+  }
+
+  Index batch_, parts_, most_rows_, groups_in_part_, largest_group_;
+};
+
+// What forward leaves for backward: the activated gates and the states; padded lanes hold anything. Each group of rows
+// of the plan has its own piece, so that threads do not write side by side:
+//     gates  [T][block][row][G][L]       n, z, r and (reset_after) q after their activations
+//     states [T + 1][row][state_stride]  h before step t; states[0] is the initial state
 template <class T>
 struct GruTape {
   T* gates = nullptr;
   T* states = nullptr;
+
+  // The piece of the group that begins at `row`.
+  GruTape piece(Index row, const GruShape& s, const UnitBlocks<T>& b) const {
+    return {gates + row * s.steps * b.count * b.gates_row, states + row * (s.steps + 1) * b.state_stride};
+  }
 
   static Index gates_size(const GruShape& s, const UnitBlocks<T>& b) {
     return s.steps * b.count * s.batch * b.gates_row;

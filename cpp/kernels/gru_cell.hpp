@@ -13,6 +13,8 @@ namespace fastgru {
 template <class T>
 struct ForwardTile {
   T* gates;         // in: pre-activations; out: n, z, r (and q as it was)
+  T* tape;          // out, reset after only: the same for backward, or null
+  bool stream;      // whether the tape is written past the caches
   Index gates_row;  // elements between two rows of gates
   const T* h;       // in: states before the step
   T* h_next;        // out: states after it; may not overlap h
@@ -28,18 +30,45 @@ struct ForwardCell {
 
   static FASTGRU_INLINE V interpolate(V z, V h, V n) { return fma(z, h - n, n); }  // z h + (1 - z) n
 
+  // In two sweeps over the rows, because n waits for r: a row's chain of dependent operations, sigmoid and then
+  // tanh, is longer than what a processor looks ahead, so with one sweep it would wait for most of each row.
   static void reset_after(const ForwardTile<T>& tile) {
     T* gates = tile.gates;
     for (Index row = 0; row < tile.rows; ++row, gates += tile.gates_row) {
       const V z = Rec::apply(V::load(gates + GateSlots::z * L));
       const V r = Rec::apply(V::load(gates + GateSlots::r * L));
-      const V q = V::load(gates + GateSlots::q * L);
-      const V n = Act::apply(fma(r, q, V::load(gates + GateSlots::n * L)));
-      const V h = V::load(tile.h + row * tile.h_row);
-      interpolate(z, h, n).store(tile.h_next + row * tile.h_row);
-      n.store(gates + GateSlots::n * L);
       z.store(gates + GateSlots::z * L);
       r.store(gates + GateSlots::r * L);
+    }
+    if (tile.tape == nullptr) {
+      reset_after_states(tile, [](Index, V, V, V, V) {});
+    } else if (tile.stream) {
+      reset_after_states(tile, [&](Index row, V n, V z, V r, V q) {
+        T* const tape = tile.tape + row * tile.gates_row;
+        n.stream(tape + GateSlots::n * L);
+        z.stream(tape + GateSlots::z * L);
+        r.stream(tape + GateSlots::r * L);
+        q.stream(tape + GateSlots::q * L);
+      });
+    } else {
+      reset_after_states(tile, [&](Index row, V n, V z, V r, V q) {
+        T* const tape = tile.tape + row * tile.gates_row;
+        n.store(tape + GateSlots::n * L);
+        z.store(tape + GateSlots::z * L);
+        r.store(tape + GateSlots::r * L);
+        q.store(tape + GateSlots::q * L);
+      });
+    }
+  }
+  template <class Keep>
+  static FASTGRU_INLINE void reset_after_states(const ForwardTile<T>& tile, Keep&& keep) {
+    const T* gates = tile.gates;
+    for (Index row = 0; row < tile.rows; ++row, gates += tile.gates_row) {
+      const V z = V::load(gates + GateSlots::z * L), r = V::load(gates + GateSlots::r * L);
+      const V q = V::load(gates + GateSlots::q * L);
+      const V n = Act::apply(fma(r, q, V::load(gates + GateSlots::n * L)));
+      interpolate(z, V::load(tile.h + row * tile.h_row), n).store(tile.h_next + row * tile.h_row);
+      keep(row, n, z, r, q);
     }
   }
 

@@ -53,7 +53,10 @@ class Team {
     std::atomic<unsigned> generation{0};
     Cancellation* cancellation = nullptr;
   };
-  Team(int index, int size, Shared& shared) : index_(index), size_(size), shared_(shared) {}
+  Team(int index, int size, Shared& shared) : Team(index, size, shared, index == 0) {}
+
+  // This member as a team of its own, for work that it does without the others.
+  Team alone() const { return Team(0, 1, shared_, is_caller_); }
 
   int index() const { return index_; }
   int size() const { return size_; }
@@ -65,13 +68,17 @@ class Team {
   // False once the call is cancelled: the member then skips its work, but not the barriers.
   bool proceed() {
     if (shared_.cancellation == nullptr) return true;
-    if (index_ == 0) shared_.cancellation->ask();
+    if (is_caller_) shared_.cancellation->ask();
     return !shared_.cancellation->requested();
   }
 
  private:
+  Team(int index, int size, Shared& shared, bool is_caller)
+      : index_(index), size_(size), shared_(shared), is_caller_(is_caller) {}
+
   int index_, size_;
   Shared& shared_;
+  bool is_caller_;
 };
 
 // Runs body(Team&) on `threads` threads, the caller among them, and returns when all have returned. Inside, the

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -46,6 +47,15 @@ class Workspace {
     T* result = reinterpret_cast<T*>(block.memory.get() + block.used);
     block.used += bytes;
     return result;
+  }
+
+  // The same on a page boundary, so that neighbours in the arena do not share its first page.
+  template <class T>
+  T* take_pages(std::ptrdiff_t count) {
+    constexpr std::size_t page = 4096;
+    const auto address =
+        reinterpret_cast<std::uintptr_t>(take<T>(count + static_cast<std::ptrdiff_t>(page / sizeof(T))));
+    return reinterpret_cast<T*>((address + page - 1) / page * page);
   }
 
   std::size_t capacity() const {

@@ -27,6 +27,30 @@ inline constexpr int kVectorRegisters = 32;
 inline constexpr int kVectorRegisters = 16;
 #endif
 
+#if defined(__AVX512F__)
+FASTGRU_INLINE void stream_packet(float* to, __m512 packet) { _mm512_stream_ps(to, packet); }
+FASTGRU_INLINE void stream_packet(double* to, __m512d packet) { _mm512_stream_pd(to, packet); }
+#elif defined(__AVX__)
+FASTGRU_INLINE void stream_packet(float* to, __m256 packet) { _mm256_stream_ps(to, packet); }
+FASTGRU_INLINE void stream_packet(double* to, __m256d packet) { _mm256_stream_pd(to, packet); }
+#elif defined(__SSE2__)
+FASTGRU_INLINE void stream_packet(float* to, __m128 packet) { _mm_stream_ps(to, packet); }
+FASTGRU_INLINE void stream_packet(double* to, __m128d packet) { _mm_stream_pd(to, packet); }
+#else
+template <class T, class Raw>
+FASTGRU_INLINE void stream_packet(T* to, Raw packet) {
+  Eigen::internal::pstoreu(to, packet);
+}
+#endif
+
+FASTGRU_INLINE void fence_streams() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+FASTGRU_INLINE void prefetch(const void* address) { __builtin_prefetch(address, 0, 2); }
+
 template <class T>
 struct Vec {
   using Raw = typename Eigen::internal::packet_traits<T>::type;
@@ -41,6 +65,10 @@ struct Vec {
   // No alignment is asked of a pointer: on aligned data an unaligned load costs the same.
   static FASTGRU_INLINE Vec load(const T* from) { return Eigen::internal::ploadu<Raw>(from); }
   FASTGRU_INLINE void store(T* to) const { Eigen::internal::pstoreu(to, raw); }
+
+  // To memory past the caches, for what is not read again soon; `to` aligned to the register. fence_streams() must
+  // follow before another thread may read it.
+  FASTGRU_INLINE void stream(T* to) const { stream_packet(to, raw); }
 
   // The first `count` lanes only (0 <= count <= lanes); the others are zero, or are left alone in memory.
   // Through the stack: AVX2's masked stores cost 42 micro-operations on Zen 4.
