@@ -124,6 +124,12 @@ struct GruTape {
   T* gates = nullptr;
   T* states = nullptr;
 
+  // Whether it is too large to wait in the caches for backward: then it is written past them.
+  static bool outgrows_caches(const GruShape& s, const UnitBlocks<T>& b) {
+    constexpr Index kCached = Index{16} << 20;
+    return gates_size(s, b) > kCached / static_cast<Index>(sizeof(T));
+  }
+
   // The piece of the group that begins at `row`.
   GruTape piece(Index row, const GruShape& s, const UnitBlocks<T>& b) const {
     return {gates + row * s.steps * b.count * b.gates_row, states + row * (s.steps + 1) * b.state_stride};

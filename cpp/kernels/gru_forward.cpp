@@ -9,9 +9,6 @@
 namespace fastgru {
 namespace {
 
-// A tape larger than this does not wait in the caches for backward: it is written past them.
-constexpr std::size_t kStreamedTape = std::size_t{16} << 20;
-
 // Threads' scratch lies on different pages: prefetchers run past the end of what one thread uses, and would take the
 // next thread's lines out of its cache.
 template <class T>
@@ -294,8 +291,7 @@ void gru_forward(const GruForwardArguments<T>& a, Workspace& workspace, Cancella
   const auto gates = scratch(together, blocks.count * blocks.gates_row, sets, !taped && !reset_after);
   const auto reset_h = scratch(together, blocks.state_stride, sets, !reset_after);
 
-  const bool stream = taped && reset_after &&
-                      static_cast<std::size_t>(GruTape<T>::gates_size(shape, blocks)) * sizeof(T) > kStreamedTape;
+  const bool stream = taped && reset_after && GruTape<T>::outgrows_caches(shape, blocks);
 
   parallel(threads, cancellation, [&](Team& team) {
     weights.pack(a.parameters, team);

@@ -49,8 +49,6 @@ FASTGRU_INLINE void fence_streams() {
 #endif
 }
 
-FASTGRU_INLINE void prefetch(const void* address) { __builtin_prefetch(address, 0, 2); }
-
 template <class T>
 struct Vec {
   using Raw = typename Eigen::internal::packet_traits<T>::type;
