@@ -66,13 +66,17 @@ void add_product(const T* x_tiles, Index tile, const DenseShape& s, const typena
 }
 
 template <class T>
-void add_bias_gradient(const T* d_y, Index rows, Index columns, T* d_bias, bool overwrite) {
+void add_bias_gradient(const PackedMatrix<T>& d_y, T* d_bias, bool overwrite) {
   using V = Vec<T>;
-  for (Index column = 0; column < columns; column += V::lanes) {
-    const Index count = columns - column;
-    V sum = overwrite ? V(T(0)) : V::load_first(d_bias + column, count);
-    for (Index row = 0; row < rows; ++row) sum = sum + V::load_first(d_y + row * columns + column, count);
-    sum.store_first(d_bias + column, count);
+  for (Index p = 0; p < d_y.panels(); ++p) {
+    const auto panel = d_y.panel(p);
+    const Index width = panel.packets * V::lanes;
+    for (Index within = 0; within < width; within += V::lanes) {
+      const Index column = panel.first_column + within, count = d_y.columns() - column;
+      V sum = overwrite ? V(T(0)) : V::load_first(d_bias + column, count);
+      for (Index row = 0; row < d_y.depth(); ++row) sum = sum + V::load(panel.data + row * width + within);
+      sum.store_first(d_bias + column, count);
+    }
   }
 }
 
@@ -120,7 +124,7 @@ void dense_backward(const DenseBackwardArguments<T>& a, Workspace& workspace) {
         add_product(x_tiles, item % tiles, s, d_y.panel(item / tiles), depth, a.d_kernel, first == 0);
       }
       if (team.index() == 0 && a.d_bias != nullptr) {
-        add_bias_gradient(a.d_y + first * s.columns, depth, s.columns, a.d_bias, first == 0);
+        add_bias_gradient(d_y, a.d_bias, first == 0);
       }
       team.barrier();
     }

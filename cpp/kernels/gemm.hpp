@@ -121,7 +121,9 @@ class PackedMatrix {
     const T* source = from + to.first_column * c_stride;
     if (c_stride == 1) {
       for (Index k = 0; k < count; ++k) {
-        for (Index c = 0; c < used; ++c) base[k * width + c] = source[k * k_stride + c];
+        for (Index c = 0; c < used; c += L) {
+          Vec<T>::load_first(source + k * k_stride + c, used - c).store(base + k * width + c);
+        }
       }
     } else {
       for (Index c = 0; c < used; ++c) {

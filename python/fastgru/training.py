@@ -5,7 +5,6 @@ This module knows no model: `fastgru.Sequential` stands above it and hands itsel
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -68,7 +67,7 @@ class History:
 
 
 class Totals:
-    """Mean loss and accuracy over the samples seen so far, exact however they were batched."""
+    """Mean loss and accuracy over the samples seen so far, however they were batched."""
 
     def __init__(self, metrics: list[str]) -> None:
         self._metrics = metrics
@@ -78,7 +77,7 @@ class Totals:
 
     def add(self, result: functional.CrossEntropy) -> float:
         """Count one batch, and return its summed loss."""
-        loss = math.fsum(result.losses)
+        loss = float(result.losses.sum(dtype=np.float64))
         self._loss += loss
         self._correct += int(np.count_nonzero(result.correct))
         self._count += len(result.losses)
