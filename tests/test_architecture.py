@@ -27,7 +27,14 @@ PYTHON_FLOORS = [
 ]
 CPP_FLOORS = [
     ["simd/packet.hpp", "runtime/workspace.hpp", "runtime/parallel.hpp", "bindings/cpu_features.cpp"],
-    ["simd/activations.hpp", "kernels/gemm.hpp", "kernels/gru.hpp", "runtime/parallel.cpp", "kernels/adam.hpp"],
+    [
+        "simd/activations.hpp",
+        "kernels/gemm.hpp",
+        "kernels/gru.hpp",
+        "runtime/parallel.cpp",
+        "kernels/adam.hpp",
+        "bindings/result_array.hpp",
+    ],
     ["kernels/gru_cell.hpp", "kernels/gru_weights.hpp", "kernels/softmax_cross_entropy.hpp", "kernels/dense.hpp"],
     ["kernels/gru_forward.hpp", "kernels/gru_backward.hpp", "bindings/checked_array.hpp"],
     [

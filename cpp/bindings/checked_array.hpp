@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/result_array.hpp"
 #include "simd/packet.hpp"
 
 namespace fastgru::bindings {
@@ -177,7 +178,7 @@ inline void require_apart(const std::vector<Extent>& outputs, const std::vector<
 template <class T>
 py::array write_to_or_new(const py::object& object, const char* name, const std::vector<Index>& shape,
                           const std::string& why, const char* like) {
-  if (object.is_none()) return py::array_t<T>(std::vector<py::ssize_t>(shape.begin(), shape.end()));
+  if (object.is_none()) return new_array<T>({shape.begin(), shape.end()});
   return write_to<T>(object, name, Shape(shape.begin(), shape.end()), why, like);
 }
 

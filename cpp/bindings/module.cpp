@@ -7,7 +7,6 @@
 #include <pybind11/stl.h>
 
 #include <atomic>
-#include <limits>
 #include <memory>
 
 #include "bindings/checked_array.hpp"
@@ -182,10 +181,10 @@ py::tuple gru_forward_typed(const py::object& x_object, const py::object& kernel
   }
   std::optional<py::array> outputs;
   if (return_sequences) {
-    outputs = py::array_t<T>({batch, steps, units});
+    outputs = new_array<T>({batch, steps, units});
     arguments.outputs = {pointer<T>(*outputs), steps * units, units};
   }
-  py::array state = py::array_t<T>({batch, units});
+  py::array state = new_array<T>({batch, units});
   arguments.last_state = pointer<T>(state);
 
   call_interruptible([&](Cancellation* cancellation) {
@@ -254,8 +253,8 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
   if (d_outputs) inputs.emplace_back("d_outputs", d_outputs->holder);
   if (d_state) inputs.emplace_back("d_state", d_state->holder);
   require_apart(outputs, inputs);
-  if (input_gradient) d_x = py::array_t<T>({s.batch, s.steps, s.features});
-  py::array d_initial = py::array_t<T>({s.batch, s.units});
+  if (input_gradient) d_x = new_array<T>({s.batch, s.steps, s.features});
+  py::array d_initial = new_array<T>({s.batch, s.units});
 
   GruBackwardArguments<T> arguments;
   arguments.shape = s;
@@ -315,7 +314,7 @@ py::array dense_forward_typed(const py::object& x_object, const py::object& kern
   const Input<T> x = read<T>(x_object, "x", {"N", shape.features}, "", "x");
   const auto bias =
       read_optional<T>(bias_object, "bias", {shape.columns}, "kernel has " + text(shape.columns) + " columns", "x");
-  py::array y = py::array_t<T>({shape.rows, shape.columns});
+  py::array y = new_array<T>({shape.rows, shape.columns});
   T* const to = pointer<T>(y);
   call([&] {
     BorrowedWorkspace workspace;
@@ -344,7 +343,7 @@ py::tuple dense_backward_typed(const py::object& x_object, const py::object& ker
   require_apart({{"d_kernel", d_kernel}, {"d_bias", d_bias}},
                 {{"x", x.holder}, {"kernel", kernel.holder}, {"d_y", d_y.holder}});
   std::optional<py::array> d_x;
-  if (input_gradient) d_x = py::array_t<T>({shape.rows, shape.features});
+  if (input_gradient) d_x = new_array<T>({shape.rows, shape.features});
   DenseBackwardArguments<T> arguments{};
   arguments.shape = shape;
   arguments.x = x.data();
@@ -382,7 +381,7 @@ template <class T>
 py::array softmax_typed(const py::object& object) {
   const Input<T> logits = read_logits<T>(object);
   const Index rows = logits.holder.shape(0), classes = logits.holder.shape(1);
-  py::array probabilities = py::array_t<T>({rows, classes});
+  py::array probabilities = new_array<T>({rows, classes});
   T* const to = pointer<T>(probabilities);
   call([&] { softmax(rows, classes, logits.data(), to); });
   return probabilities;
@@ -427,10 +426,10 @@ py::tuple softmax_cross_entropy_typed(const py::object& logits_object, const py:
     throw py::type_error("labels: expected integers (N,), or targets (N, C) in the dtype of logits, got " +
                          std::string(py::str(given.dtype())) + " of shape " + shape_text(given));
   }
-  py::array_t<double> losses(rows);
-  py::array_t<bool> correct(rows);
+  py::array losses = new_array<double>({rows});
+  py::array correct = new_array<bool>({rows});
   std::optional<py::array> d_logits;
-  if (gradient) d_logits = py::array_t<T>({rows, classes});
+  if (gradient) d_logits = new_array<T>({rows, classes});
   CrossEntropyArguments<T> arguments{};
   arguments.rows = rows;
   arguments.classes = classes;
@@ -439,8 +438,8 @@ py::tuple softmax_cross_entropy_typed(const py::object& logits_object, const py:
   arguments.targets = pointer<T>(targets);
   arguments.scale = rows > 0 ? T(1.0 / static_cast<double>(rows)) : T(0);
   arguments.d_logits = pointer<T>(d_logits);
-  arguments.losses = losses.mutable_data();
-  arguments.correct = correct.mutable_data();
+  arguments.losses = pointer<double>(losses);
+  arguments.correct = pointer<bool>(correct);
   call([&] { softmax_cross_entropy(arguments); });
   return py::make_tuple(losses, correct, d_logits ? py::object(*d_logits) : py::none());
 }
@@ -575,6 +574,7 @@ PYBIND11_MODULE(FASTGRU_MODULE, m, py::mod_gil_not_used()) {
   m.def("activate", &activate, "x"_a, "name"_a);
   m.def("set_num_threads", &set_num_threads_checked, "count"_a);
   m.def("get_num_threads", &num_threads);
+  m.def("bytes_allocated", &bytes_allocated);
 }
 
 }  // namespace fastgru::bindings

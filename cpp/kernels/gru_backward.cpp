@@ -1,7 +1,6 @@
 #include "kernels/gru_backward.hpp"
 
 #include <algorithm>
-#include <vector>
 
 #include "kernels/gemm.hpp"
 #include "kernels/gru_cell.hpp"
@@ -88,9 +87,12 @@ class BackwardPass {
                          : plan_.small_weights() ? plan_.parts()
                                                  : (shape_.batch + kRowsWorthAThread - 1) / kRowsWorthAThread;
     threads_ = static_cast<int>(std::min(limit, useful));
-    for (int crew = 0; crew < (plan_.small_weights() ? threads_ : 1); ++crew) memory_.push_back(take_memory(workspace));
-    sums_.push_back({a_.d_kernel, a_.d_recurrent_kernel, a_.d_bias, a_.d_recurrent_bias});
-    for (Index part = 1; part < plan_.parts(); ++part) sums_.push_back(take_sums(workspace));
+    const Index crews = plan_.small_weights() ? threads_ : 1;
+    memory_ = workspace.take<ChunkMemory<T>>(crews);
+    for (Index crew = 0; crew < crews; ++crew) memory_[crew] = take_memory(workspace);
+    sums_ = workspace.take<WeightGradients<T>>(plan_.parts());
+    sums_[0] = {a_.d_kernel, a_.d_recurrent_kernel, a_.d_bias, a_.d_recurrent_bias};
+    for (Index part = 1; part < plan_.parts(); ++part) sums_[part] = take_sums(workspace);
   }
 
   int threads() const { return threads_; }
@@ -105,7 +107,7 @@ class BackwardPass {
     Team alone = team.alone();
     const Range own = team.share(plan_.parts());
     for (Index part = own.begin; part < own.end; ++part) {
-      run_part(part, memory_[static_cast<std::size_t>(team.index())], alone);
+      run_part(part, memory_[team.index()], alone);
     }
     team.barrier();
     add_parts(team);
@@ -151,7 +153,7 @@ class BackwardPass {
         }
         team.barrier();  // the whole chunk's gate gradients are there
         if (team.proceed()) {
-          add_weight_gradients(depth, overwrite, memory, sums_[static_cast<std::size_t>(part)], team);
+          add_weight_gradients(depth, overwrite, memory, sums_[part], team);
         }
         overwrite = false;
         team.barrier();  // before the next chunk overwrites them
@@ -170,7 +172,7 @@ class BackwardPass {
       for (Index i = own.begin * L; i < own.end * L; i += L) {
         const Index count = size - i;
         V sum = V::load_first(to + i, count);
-        for (std::size_t part = 1; part < sums_.size(); ++part) {
+        for (Index part = 1; part < plan_.parts(); ++part) {
           sum = sum + V::load_first(sums_[part].*which + i, count);
         }
         sum.store_first(to + i, count);
@@ -408,8 +410,8 @@ class BackwardPass {
   const Index chunk_steps_;
   bool by_units_ = false;
   int threads_ = 1;
-  std::vector<ChunkMemory<T>> memory_;    // a thread's each, or the team's
-  std::vector<WeightGradients<T>> sums_;  // a part's each; the first are the results
+  ChunkMemory<T>* memory_ = nullptr;    // a thread's each, or the team's
+  WeightGradients<T>* sums_ = nullptr;  // a part's each; the first are the results
 };
 
 // No rows or no steps: nothing flows but d_last_state, straight to d_initial_state.

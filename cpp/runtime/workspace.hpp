@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #endif
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -33,7 +34,14 @@ struct AlignedDelete {
 };
 using AlignedMemory = std::unique_ptr<std::byte, AlignedDelete>;
 
+namespace detail {
+inline std::atomic<std::size_t> bytes_allocated{0};
+}
+// How much memory has been asked for in all; stands still in a loop that uses its memory again.
+inline std::size_t bytes_allocated() { return detail::bytes_allocated.load(std::memory_order_relaxed); }
+
 inline AlignedMemory allocate_aligned(std::size_t bytes) {
+  detail::bytes_allocated.fetch_add(bytes, std::memory_order_relaxed);
   AlignedMemory memory(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kAlignment})));
 #if defined(__linux__)
   // A walk through a long tape misses the TLB on every small page, which a virtual machine makes twice as dear.

@@ -1,0 +1,86 @@
+// Arrays that functions return, on memory that is used again once Python has let go of them.
+//
+// A training loop asks for results of the same sizes step after step. Fresh memory of some hundred KB comes from the
+// system page by page, which takes longer than many a kernel needs to fill it.
+#pragma once
+
+#include <pybind11/numpy.h>
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "runtime/workspace.hpp"
+
+namespace fastgru::bindings {
+
+namespace py = pybind11;
+
+class ResultMemory {
+ public:
+  struct Block {
+    AlignedMemory memory;
+    std::size_t size;
+  };
+
+  static std::unique_ptr<Block> take(std::size_t bytes) {
+    {
+      const std::unique_lock<std::mutex> lock(mutex(), std::try_to_lock);  // see BorrowedWorkspace
+      if (lock) {
+        for (std::unique_ptr<Block>& free : free_list()) {
+          if (free->size < bytes || free->size / 2 > bytes) continue;
+          std::swap(free, free_list().back());
+          std::unique_ptr<Block> block = std::move(free_list().back());
+          free_list().pop_back();
+          return block;
+        }
+      }
+    }
+    return std::make_unique<Block>(Block{allocate_aligned(bytes), bytes});
+  }
+
+  static void give_back(std::unique_ptr<Block> block) {
+    if (block->size > kLargestKept) return;
+    const std::unique_lock<std::mutex> lock(mutex(), std::try_to_lock);
+    if (!lock) return;
+    // The oldest goes, so that sizes that are not asked for any more do not fill the list.
+    if (free_list().size() == kMostKept) free_list().erase(free_list().begin());
+    free_list().push_back(std::move(block));
+  }
+
+ private:
+  static constexpr std::size_t kLargestKept = std::size_t{4} << 20;
+  static constexpr std::size_t kMostKept = 12;
+
+  // Never destroyed: the last arrays go when the interpreter has ended.
+  static std::mutex& mutex() {
+    static std::mutex& instance = *new std::mutex;
+    return instance;
+  }
+  static std::vector<std::unique_ptr<Block>>& free_list() {
+    static auto& instance = []() -> std::vector<std::unique_ptr<Block>>& {
+      auto* list = new std::vector<std::unique_ptr<Block>>;
+      list->reserve(kMostKept);
+      return *list;
+    }();
+    return instance;
+  }
+};
+
+// A new C-contiguous array, its elements not set.
+template <class T>
+py::array new_array(const std::vector<py::ssize_t>& shape) {
+  constexpr std::size_t kWorthKeeping = 4096;  // what the allocators of C and NumPy keep themselves
+  std::size_t bytes = sizeof(T);
+  for (const py::ssize_t size : shape) bytes = checked_multiply(bytes, static_cast<std::size_t>(size));
+  if (bytes < kWorthKeeping) return py::array_t<T>(shape);
+  std::unique_ptr<ResultMemory::Block> block = ResultMemory::take(bytes);
+  T* const data = reinterpret_cast<T*>(block->memory.get());
+  const py::capsule owner(block.get(), [](void* pointer) {
+    ResultMemory::give_back(std::unique_ptr<ResultMemory::Block>(static_cast<ResultMemory::Block*>(pointer)));
+  });
+  block.release();
+  return py::array_t<T>(shape, data, owner);
+}
+
+}  // namespace fastgru::bindings

@@ -1,0 +1,125 @@
+"""Loops that use their memory again, and memory that is stated.
+
+What the kernels and their results ask of the system is counted by ``kernels.bytes_allocated``; what Python and NumPy
+take, by tracemalloc.
+"""
+
+import subprocess
+import sys
+import tracemalloc
+
+import fastgru
+import numpy as np
+import pytest
+from fastgru import Sequential, functional, layers
+from fastgru._native import kernels
+
+BATCH = 256
+ROUNDS = 20
+
+
+def make_model(reset_after=True):
+    fastgru.set_seed(0)
+    model = Sequential(
+        [
+            layers.GRU(64, input_shape=(28, 28), return_sequences=True, reset_after=reset_after),
+            layers.GRU(32, reset_after=reset_after),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+    model.compile(metrics=["accuracy"])
+    return model
+
+
+def traced_peak(call):
+    """Bytes that `call` holds at most beyond what there was before it, as far as Python knows of them."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        call()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+def data():
+    rng = np.random.default_rng(0)
+    return rng.random((4 * BATCH, 28, 28), np.float32), rng.integers(0, 10, 4 * BATCH)
+
+
+@pytest.mark.parametrize("reset_after", [True, False])
+def test_a_training_loop_allocates_nothing(reset_after):
+    model = make_model(reset_after)
+    x, y = data()
+
+    def steps(count):
+        for _ in range(count):
+            model.train_on_batch(x[:BATCH], y[:BATCH])
+
+    steps(3)
+    allocated = kernels.bytes_allocated()
+    peak = traced_peak(lambda: steps(ROUNDS))
+    assert kernels.bytes_allocated() == allocated
+    # Labels, losses and Python's own objects; a layer's last state is 65 KB, its outputs 1.8 MB.
+    assert peak < 60_000
+
+
+def test_fit_allocates_one_batch_and_the_order():
+    model = make_model()
+    x, y = data()
+    model.fit(x, y, batch_size=BATCH, verbose=0)
+    allocated = kernels.bytes_allocated()
+    peak = traced_peak(lambda: model.fit(x, y, batch_size=BATCH, epochs=3, verbose=0))
+    assert kernels.bytes_allocated() == allocated
+    assert peak < x[:BATCH].nbytes + 4 * y.nbytes + 64_000
+
+
+def test_inference_allocates_its_result_alone():
+    model = make_model()
+    x, _ = data()
+    model.predict(x, batch_size=BATCH)
+    allocated = kernels.bytes_allocated()
+    peak = traced_peak(lambda: model.predict(x, batch_size=BATCH))
+    assert kernels.bytes_allocated() == allocated
+    assert peak < len(x) * 10 * 4 + 60_000
+
+
+def test_a_reference_to_a_result_keeps_its_memory():
+    x, kernel, recurrent = (np.ones(shape, np.float32) for shape in ((64, 3, 8), (8, 192), (64, 192)))
+    _, first = functional.gru_forward(x, kernel / 100, recurrent / 100, return_sequences=False)
+    expected = first.copy()
+    view = first[10:20]
+    del first
+    for _ in range(20):
+        functional.gru_forward(2 * x, kernel / 100, recurrent / 100, return_sequences=False)
+    np.testing.assert_array_equal(view, expected[10:20])
+
+
+SCRATCH = """
+import sys, numpy as np
+from fastgru import functional
+from fastgru._native import kernels
+steps = int(sys.argv[1])
+weights = np.zeros((4, 96), np.float32), np.zeros((32, 96), np.float32)
+functional.gru_forward(np.zeros((40, steps, 4), np.float32), *weights, return_sequences=False)
+print(kernels.bytes_allocated())
+"""
+
+
+def test_inference_keeps_no_tape():
+    def scratch(steps):
+        return int(subprocess.check_output([sys.executable, "-c", SCRATCH, str(steps)], text=True))
+
+    assert scratch(5_000) == scratch(5)
+
+
+@pytest.mark.parametrize("steps", [28, 10_000])
+def test_a_tape_takes_what_is_stated(steps):
+    """The five values a unit and step of `functional.GRUTape`, and one state more, in whole registers."""
+    rows, units = 3, 48
+    tape = functional.GRUTape()
+    weights = np.zeros((4, 3 * units), np.float32), np.zeros((units, 3 * units), np.float32)
+    functional.gru_forward(np.zeros((rows, steps, 4), np.float32), *weights, return_sequences=False, tape=tape)
+    stated = 4 * 5 * rows * (steps + 1) * units
+    assert 0.95 * stated < tape.nbytes <= 1.01 * stated
