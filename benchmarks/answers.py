@@ -1,0 +1,45 @@
+"""Whether a peer computes what fastgru computes: asked before anything is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+#: Largest difference as a share of the largest element. Float32 computations in different orders differ by some 1e-6.
+TOLERANCE = 1e-4
+
+GRU_GRADIENTS = ("d_kernel", "d_recurrent_kernel", "d_bias")
+#: What a contender has to answer with: by the question, and by how much of the work it does.
+#: ``losses`` are those of three steps, so that Adam is compared as well.
+EXPECTED: dict[tuple[str, bool], tuple[str, ...]] = {
+    ("training", True): ("losses", *GRU_GRADIENTS, "d_head_kernel", "d_head_bias"),
+    ("training", False): ("state", *(f"kernels_{name}" for name in GRU_GRADIENTS)),
+    ("inference", True): ("state",),
+    ("inference", False): ("state",),
+}
+
+
+class AnswersDifferError(Exception):
+    """A peer's results are not fastgru's."""
+
+
+def check(reference: Mapping[str, np.ndarray], answer: Mapping[str, np.ndarray], names: tuple[str, ...]) -> float:
+    """The largest relative error over `names`.
+
+    Raises
+    ------
+    AnswersDifferError
+        One is missing, has another shape, is not finite, or is further off than `TOLERANCE`; the message says which.
+    """
+    worst = 0.0
+    for name in names:
+        expected, actual = reference[name], answer.get(name)
+        if actual is None or actual.shape != expected.shape:
+            got = "nothing" if actual is None else actual.shape
+            raise AnswersDifferError(f"answers differ: {name}: expected shape {expected.shape}, got {got}")
+        error = float(np.abs(np.subtract(actual, expected, dtype=np.float64)).max() / np.abs(expected).max())
+        if not error <= TOLERANCE:
+            raise AnswersDifferError(f"answers differ: {name} is off by {error:.1e} of its largest element")
+        worst = max(worst, error)
+    return worst

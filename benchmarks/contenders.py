@@ -1,0 +1,78 @@
+"""Who competes: a table."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.problem import Problem
+from benchmarks.worker import Worker, environment
+
+PEERS = Path(__file__).with_name("peers")
+BOTH = ("training", "inference")
+#: The reference of each form of the reset gate.
+REFERENCES = {True: "fastgru", False: "fastgru-before"}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A program of `benchmarks/peers`, and what it is asked to do.
+
+    ``way`` is a variant that its program knows. ``whole`` is False for bare kernels, without head and Adam. Problems
+    of more flops than ``most_flops`` are not asked of it, as a single run would take many seconds.
+    """
+
+    name: str
+    title: str
+    program: str
+    questions: tuple[str, ...] = BOTH
+    way: str = ""
+    reset_after: bool = True
+    whole: bool = True
+    most_flops: float = float("inf")
+    by_default: bool = True
+    env: dict[str, str] = field(default_factory=dict)
+
+    def start(self, threads: int) -> Worker:
+        """Its process, which begins to import."""
+        if self.program.startswith("tfjs"):
+            command = ["node", str(PEERS / "tfjs.mjs"), self.program.partition(" ")[2]]
+        else:
+            command = [sys.executable, "-m", f"benchmarks.peers.{self.program}"]
+        return Worker(self.name, command, environment(threads, self.env))
+
+    def refusal(self, problem: Problem) -> str:
+        """Why it is not asked this, or nothing."""
+        if problem.question not in self.questions:
+            return f"does no {problem.question}"
+        if problem.flops() > self.most_flops:
+            return f"{problem.flops() / 1e9:.2g} Gflop a run are above its limit of {self.most_flops / 1e9:.2g}"
+        return ""
+
+
+SGEMMS = {f"sgemm-{size}": size for size in (1024, 2048)}
+
+CONTENDERS = [
+    *(
+        Contender(name, f"NumPy sgemm {size}", "sgemm", way=str(size))  # in every run
+        for name, size in SGEMMS.items()
+    ),
+    Contender("fastgru", "fastgru", "fastgru_peer"),
+    Contender("fastgru-fit", "fastgru, `fit`", "fastgru_peer", ("training",), way="fit"),
+    Contender("fastgru-before", "fastgru, reset before", "fastgru_peer", reset_after=False),
+    Contender("fastgru-avx2", "fastgru, AVX2", "fastgru_peer", by_default=False, env={"FASTGRU_ISA": "avx2"}),
+    Contender("onednn-lbr", "oneDNN lbr_gru, kernels alone", "onednn", whole=False),
+    Contender(
+        "onednn-vanilla", "oneDNN vanilla_gru, kernels alone, reset before", "onednn", whole=False, reset_after=False
+    ),
+    Contender("jax", "JAX, jitted scan", "jax_scan"),
+    Contender("keras", "Keras on TensorFlow, jit_compile", "keras_tensorflow"),
+    Contender("pytorch", "PyTorch, eager", "pytorch"),
+    # Compiles for minutes when there are many steps or shapes, so it is to be asked for.
+    Contender("pytorch-compile", "PyTorch, torch.compile", "pytorch", way="compile", by_default=False),
+    Contender("onnxruntime", "ONNX Runtime", "onnx_runtime", ("inference",)),
+    Contender("tfjs-wasm", "TensorFlow.js wasm, reset before", "tfjs wasm", reset_after=False, most_flops=0.5e9),
+    Contender("tfjs-cpu", "TensorFlow.js plain, reset before", "tfjs cpu", reset_after=False, most_flops=0.1e9),
+]
+BY_NAME = {contender.name: contender for contender in CONTENDERS}
