@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.problem import Problem
+from benchmarks.problem import TUTORIAL, Problem
 from benchmarks.worker import Worker, environment
 
 PEERS = Path(__file__).with_name("peers")
@@ -19,8 +19,10 @@ REFERENCES = {True: "fastgru", False: "fastgru-before"}
 class Contender:
     """A program of `benchmarks/peers`, and what it is asked to do.
 
-    ``way`` is a variant that its program knows. ``whole`` is False for bare kernels, without head and Adam. Problems
-    of more flops than ``most_flops`` are not asked of it, as a single run would take many seconds.
+    ``way`` is a variant that its program knows. ``whole`` is False for bare kernels, without head and Adam; ``adam``
+    is whose form of it the program has. Problems of more flops than ``most_flops`` are not asked of it, as a single
+    run would take many seconds, and one of a ``slow_start``, which compiles for half a minute a shape, only the
+    tutorial's.
     """
 
     name: str
@@ -30,12 +32,20 @@ class Contender:
     way: str = ""
     reset_after: bool = True
     whole: bool = True
+    adam: str = "keras"
     most_flops: float = float("inf")
+    slow_start: bool = False
     by_default: bool = True
     env: dict[str, str] = field(default_factory=dict)
 
     def start(self, threads: int) -> Worker:
-        """Its process, which begins to import."""
+        """Its process, which begins to import.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no Node to run it.
+        """
         if self.program.startswith("tfjs"):
             command = ["node", str(PEERS / "tfjs.mjs"), self.program.partition(" ")[2]]
         else:
@@ -48,6 +58,8 @@ class Contender:
             return f"does no {problem.question}"
         if problem.flops() > self.most_flops:
             return f"{problem.flops() / 1e9:.2g} Gflop a run are above its limit of {self.most_flops / 1e9:.2g}"
+        if self.slow_start and problem.source != TUTORIAL:
+            return "compiles for half a minute a shape, and is asked the tutorial's only"
         return ""
 
 
@@ -68,11 +80,19 @@ CONTENDERS = [
     ),
     Contender("jax", "JAX, jitted scan", "jax_scan"),
     Contender("keras", "Keras on TensorFlow, jit_compile", "keras_tensorflow"),
-    Contender("pytorch", "PyTorch, eager", "pytorch"),
-    # Compiles for minutes when there are many steps or shapes, so it is to be asked for.
-    Contender("pytorch-compile", "PyTorch, torch.compile", "pytorch", way="compile", by_default=False),
+    Contender("pytorch", "PyTorch, eager", "pytorch", adam="pytorch"),
+    Contender("pytorch-compile", "PyTorch, torch.compile", "pytorch", way="compile", adam="pytorch", slow_start=True),
     Contender("onnxruntime", "ONNX Runtime", "onnx_runtime", ("inference",)),
-    Contender("tfjs-wasm", "TensorFlow.js wasm, reset before", "tfjs wasm", reset_after=False, most_flops=0.5e9),
-    Contender("tfjs-cpu", "TensorFlow.js plain, reset before", "tfjs cpu", reset_after=False, most_flops=0.1e9),
+    Contender(
+        "tfjs-wasm",
+        "TensorFlow.js wasm, reset before",
+        "tfjs wasm",
+        reset_after=False,
+        adam="pytorch",
+        most_flops=0.5e9,
+    ),
+    Contender(
+        "tfjs-cpu", "TensorFlow.js plain, reset before", "tfjs cpu", reset_after=False, adam="pytorch", most_flops=0.1e9
+    ),
 ]
 BY_NAME = {contender.name: contender for contender in CONTENDERS}

@@ -11,13 +11,15 @@ from safetensors.numpy import save_file
 
 CLASSES = 10
 
+#: The source of the shapes that the TensorFlow.js tutorial has, MNIST read row by row.
+TUTORIAL = "tutorial"
+
 
 @dataclass(frozen=True)
 class Problem:
     """A question and a shape: N rows, T steps, F features, H units.
 
-    ``source`` names where a published shape comes from, and ``threads`` differs from the run's only where the number
-    of threads is what is asked about.
+    ``source`` names where the shape comes from. ``threads`` is 0, the run's, but where their number is what is asked.
     """
 
     question: str

@@ -59,6 +59,11 @@ class Worker:
             self._lines.put(line)
         self._lines.put("")
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
     def hello(self, timeout: float) -> None:
         """Wait until the library is imported."""
         self.versions = self.receive(timeout)["versions"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fastgru
 import numpy as np
-from fastgru import Sequential, _native, functional, layers
+from fastgru import Sequential, _native, functional, layers, optimizers
 
-from benchmarks.peers.serve import Arrays, Request, Task, serve
+from benchmarks.peers.serve import Request, Task, serve
 
 #: `fit` is timed over this many samples a call, as an epoch's overheads are spread over its batches.
 RESIDENT_SAMPLES = 4096
@@ -46,15 +46,15 @@ def inference(request: Request) -> Task:
     return Task({"state": forward()}, run)
 
 
-def make_model(request: Request) -> Sequential:
-    """GRU and softmax head with the given weights."""
+def make_model(request: Request, adam: str = "keras") -> Sequential:
+    """GRU and softmax head with the given weights, and that form of Adam."""
     data = request.data
     gru = layers.GRU(
         data["recurrent_kernel"].shape[0], input_shape=data["x"].shape[1:], reset_after=request.reset_after
     )
     model = Sequential([gru, layers.Dense(data["head_bias"].size, activation="softmax")])
     model.set_weights([*gru_weights(request).values(), data["head_kernel"], data["head_bias"]])
-    model.compile(metrics=["accuracy"])
+    model.compile(optimizer=optimizers.Adam(form=adam), metrics=["accuracy"])
     return model
 
 
@@ -66,26 +66,19 @@ def gradients(model: Sequential) -> dict[str, np.ndarray]:
     return {name: value.copy() for name, value in named.items()}
 
 
-def answers(model: Sequential, step) -> dict[str, np.ndarray]:
-    """The losses of three steps, and the first one's gradients."""
-    first = step()
-    found = gradients(model)
-    return found | {"losses": np.array([first, step(), step()])}
-
-
 def stepping(request: Request) -> Task:
-    """`train_on_batch`."""
+    """`train_on_batch`; its answers are the reference for every peer."""
     x, labels = request.data["x"], request.data["labels"]
     model = make_model(request)
 
-    def step() -> float:
-        return model.train_on_batch(x, labels)[0]
-
     def run(repeats: int) -> None:
         for _ in range(repeats):
-            step()
+            model.train_on_batch(x, labels)
 
-    return Task(answers(model, step) | kernels_alone(request), run)
+    answers = kernels_alone(request)
+    for adam in ("keras", "pytorch"):
+        answers |= three_steps(make_model(request, adam), request, adam)
+    return Task(answers, run)
 
 
 def fitting(request: Request) -> Task:
@@ -96,16 +89,28 @@ def fitting(request: Request) -> Task:
     many_x, many_labels = np.tile(x, (batches, 1, 1)), np.tile(labels, batches)
     model = make_model(request)
 
-    def step() -> float:
-        return model.fit(x, labels, batch_size=rows, shuffle=False, verbose=0).history["loss"][0]
-
     def run(repeats: int) -> None:
         model.fit(many_x, many_labels, batch_size=rows, epochs=repeats, verbose=0)
 
-    return Task(answers(model, step), run, batches)
+    return Task(three_steps(make_model(request), request, "keras"), run, batches)
 
 
-def kernels_alone(request: Request) -> Arrays:
+def three_steps(model: Sequential, request: Request, adam: str) -> dict[str, np.ndarray]:
+    """The losses of three steps, and the first one's gradients."""
+    x, labels = request.data["x"], request.data["labels"]
+    fit = request.way == "fit"
+
+    def step() -> float:
+        if fit:
+            return model.fit(x, labels, batch_size=len(x), shuffle=False, verbose=0).history["loss"][0]
+        return model.train_on_batch(x, labels)[0]
+
+    first = step()
+    found = gradients(model)
+    return found | {f"losses_{adam}": np.array([first, step(), step()])}
+
+
+def kernels_alone(request: Request) -> dict[str, np.ndarray]:
     """What a peer without loss and head is compared with: gradients of sum(state * d_state)."""
     tape = functional.GRUTape()
     _, state = functional.gru_forward(

@@ -48,8 +48,8 @@ def compile_library(folder: Path) -> ctypes.CDLL:
 
 def version() -> str:
     """From the header."""
-    text = next((Path(sys.prefix) / "include").rglob("dnnl_version.h")).read_text()
-    return ".".join(re.findall(r"define DNNL_VERSION_(?:MAJOR|MINOR|PATCH) (\d+)", text))
+    text = (Path(sys.prefix) / "include" / "oneapi" / "dnnl" / "dnnl_version.h").read_text()
+    return ".".join(re.findall(r"define DNNL_VERSION_(?:MAJOR|MINOR|PATCH) +(\d+)", text))
 
 
 def pointer(array: np.ndarray | None):
@@ -102,7 +102,9 @@ def build(library: Library, request: Request) -> Task:
     arrays = [np.ascontiguousarray(array) for array in arrays] + [data["d_state"] if request.training else None]
     handle = ctypes.c_void_p()
     shape, inputs = Shape(rows, steps, features, units), Inputs(*map(pointer, arrays))
-    library.call("gru_create", ctypes.byref(handle), int(request.reset_after), ctypes.byref(shape), ctypes.byref(inputs))
+    library.call(
+        "gru_create", ctypes.byref(handle), int(request.reset_after), ctypes.byref(shape), ctypes.byref(inputs)
+    )
 
     shapes = [(rows, units), data["kernel"].shape, data["recurrent_kernel"].shape, arrays[3].shape]
     names = ["state", "kernels_d_kernel", "kernels_d_recurrent_kernel", "kernels_d_bias"]

@@ -102,7 +102,7 @@ def build(request: Request) -> Task:
 
     first = step().item()
     gradients = network.gradients()
-    return Task(gradients | {"losses": np.array([first, step().item(), step().item()])}, run)
+    return Task(gradients | {"losses_pytorch": np.array([first, step().item(), step().item()])}, run)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,9 @@ def serve(load: Load) -> None:
                     message["question"], message["threads"] or threads, message["reset_after"], message["way"], data
                 )
                 task = build(request)
-                save_file({name: np.ascontiguousarray(value) for name, value in task.answers.items()}, message["results"])
+                save_file(
+                    {name: np.ascontiguousarray(value) for name, value in task.answers.items()}, message["results"]
+                )
                 reply(results=message["results"])
             else:
                 reply(seconds=timed(task, message["repeats"]))

@@ -87,7 +87,7 @@ async function build(tf, request) {
   const run = () => model.trainOnBatch(data.x, labels);
   const losses = [];
   for (let i = 0; i < STEPS_COMPARED; ++i) losses.push(await run());
-  return {answers: {...answers, losses: tf.tensor(losses)}, run};
+  return {answers: {...answers, losses_pytorch: tf.tensor(losses)}, run};
 }
 
 async function timed(run, repeats) {

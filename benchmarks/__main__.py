@@ -1,0 +1,94 @@
+"""python -m benchmarks [QUESTION ...]: measure, print Markdown, and write it, JSON and a chart with --out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import chart, machine
+from benchmarks.contenders import BY_NAME, SGEMMS
+from benchmarks.harness import Crew, log
+from benchmarks.options import Options
+from benchmarks.questions import footprint, inference, memory, mnist, scaling, training
+from benchmarks.report import Result
+
+QUESTIONS = {
+    "training": training,
+    "inference": inference,
+    "mnist": mnist,
+    "scaling": scaling,
+    "memory": memory,
+    "footprint": footprint,
+}
+QUICK = ("training", "inference", "footprint")
+ROUNDS, QUICK_ROUNDS = 15, 5
+
+
+def parse(arguments: Sequence[str] | None) -> tuple[list[str], Options, Path | None]:
+    """The questions, the options, and where to write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="fastgru beside its peers.")
+    parser.add_argument(
+        "questions", nargs="*", help=f"of {', '.join(QUESTIONS)}; all, or with --quick {', '.join(QUICK)}"
+    )
+    parser.add_argument("--quick", action="store_true", help="two minutes: few shapes, few rounds")
+    parser.add_argument("--threads", type=int, default=machine.available_processors())
+    parser.add_argument("--rounds", type=int, help=f"measurements of each contender ({ROUNDS}, quick {QUICK_ROUNDS})")
+    named = [name for name in BY_NAME if name not in SGEMMS]
+    parser.add_argument("--contenders", default="", help=f"of {', '.join(named)}, with commas; sgemm is always there")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=(), help="the tutorial's shape at these alone")
+    parser.add_argument("--epochs", type=int, default=10, help="of mnist")
+    parser.add_argument("--seed", type=int, default=0, help="of mnist")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write results.json, results.md and training.png")
+    given = parser.parse_args(arguments)
+    questions = given.questions or list(QUICK if given.quick else QUESTIONS)
+    contenders = tuple(name for name in given.contenders.split(",") if name)
+    for name, known in [*((q, QUESTIONS) for q in questions), *((c, named) for c in contenders)]:
+        if name not in known:
+            parser.error(f"expected one of {', '.join(known)}, got {name!r}")
+    for name in ("threads", "rounds", "epochs"):
+        if getattr(given, name) is not None and getattr(given, name) < 1:
+            parser.error(f"--{name}: expected at least 1")
+    rounds = given.rounds or (QUICK_ROUNDS if given.quick else ROUNDS)
+    options = Options(
+        given.threads, rounds, given.quick, contenders, tuple(given.batch_sizes), given.epochs, given.seed
+    )
+    return questions, options, given.out
+
+
+def facts(values: dict[str, object]) -> str:
+    """One line."""
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def write(folder: Path, text: str, about: dict[str, object], results: list[Result]) -> None:
+    """The same for people, for programs, and as a picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.md").write_text(text)
+    questions = {result.question: {"rows": result.rows, "notes": result.notes} for result in results}
+    (folder / "results.json").write_text(json.dumps(about | {"questions": questions}, indent=1) + "\n")
+    trained = [row for result in results if result.question == "training" for row in result.rows]
+    if trained:
+        reason = chart.draw(trained, folder / "training.png")
+        log(f"chart skipped: {reason}" if reason else f"chart: {folder / 'training.png'}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Ask every question in turn."""
+    questions, options, out = parse(arguments)
+    described = machine.describe(options.threads)
+    machine.restrict(options.threads)
+    with Crew(options.threads) as crew:
+        results = [QUESTIONS[question].run(options, crew) for question in questions]
+        versions = dict(crew.versions)
+    head = ["# fastgru's benchmarks", "", facts(described), "", facts(versions), ""]
+    head += [f"Medians of {options.rounds} interleaved rounds; spread is the interquartile range over the median.", ""]
+    text = "\n".join([*head, *(result.to_markdown() for result in results)])
+    print(text)
+    if out is not None:
+        write(out, text, {"machine": described, "versions": versions, "rounds": options.rounds}, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""How long does an import take, and how much disk does an installation?"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+from benchmarks.harness import Crew, log
+from benchmarks.options import Options
+from benchmarks.report import Result
+from benchmarks.worker import ROOT, environment
+
+TITLE = "Footprint: import in a fresh process, and installed size"
+COLUMNS = ("package", "imports", "import, s", "own size, MB", "with dependencies, MB", "wheel, MB")
+#: Distribution -> what a program imports of it; NumPy is the floor under all.
+PACKAGES = {
+    "numpy": "numpy",
+    "fastgru": "fastgru",
+    "onnxruntime": "onnxruntime",
+    "jax": "jax",
+    "torch": "torch",
+    "tensorflow-cpu": "keras",
+}
+ROUNDS = 3
+MEGABYTE = 1e6
+
+
+def import_seconds(statement: str, env: dict[str, str]) -> float:
+    """Median over fresh processes, the interpreter's own start included; the first, which fills the disk's cache, is
+    not counted.
+    """
+    seconds = []
+    for _ in range(ROUNDS + 1):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-c", statement], env=env, check=True, capture_output=True, timeout=120)
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds[1:])
+
+
+def own_bytes(distribution: metadata.Distribution) -> int:
+    """Of the files that its installation has written, compiled Python not counted."""
+    paths = (Path(str(file.locate())) for file in distribution.files or ())
+    return sum(path.stat().st_size for path in paths if path.suffix != ".pyc" and path.is_file())
+
+
+def closure(name: str, seen: dict[str, metadata.Distribution]) -> dict[str, metadata.Distribution]:
+    """The distribution and all that it requires and is installed here; extras are not followed."""
+    key = re.sub(r"[-_.]+", "-", name).lower()
+    if key in seen:
+        return seen
+    try:
+        seen[key] = metadata.distribution(name)
+    except metadata.PackageNotFoundError:  # for another platform or Python
+        return seen
+    for requirement in seen[key].requires or ():
+        needed, _, marker = requirement.partition(";")
+        if "extra" not in marker:
+            closure(re.match(r"[\w.-]+", needed)[0], seen)
+    return seen
+
+
+def wheel_bytes(name: str) -> int:
+    """Of the newest wheel in dist/, 0 where there is none."""
+    wheels = sorted((ROOT / "dist").glob(f"{name}-*.whl"), key=lambda path: path.stat().st_mtime)
+    return wheels[-1].stat().st_size if wheels else 0
+
+
+def run(options: Options, crew: Crew) -> Result:
+    """Every package that is installed."""
+    env = environment(options.threads, {"KERAS_BACKEND": "tensorflow"})
+    table, rows, notes = [], [], []
+    bare = import_seconds("pass", env)
+    for name, module in PACKAGES.items():
+        log(f"footprint of {name}")
+        try:
+            distribution = metadata.distribution(name)
+            seconds = import_seconds(f"import {module}", env) - bare
+        except (metadata.PackageNotFoundError, subprocess.SubprocessError) as error:
+            notes.append(f"{name} skipped: {error}")
+            rows.append({"package": name, "skipped": str(error)})
+            continue
+        own, wheel = own_bytes(distribution), wheel_bytes(name)
+        total = sum(own_bytes(needed) for needed in closure(name, {}).values())
+        sizes = [f"{size / MEGABYTE:,.1f}" if size else "" for size in (own, total, wheel)]
+        table.append((f"{name} {distribution.version}", module, f"{seconds:.2f}", *sizes))
+        rows.append({"package": name, "import_seconds": seconds, "bytes": own, "total_bytes": total, "wheel": wheel})
+    notes.append(f"A bare Python starts in {bare:.3f} s, which is subtracted.")
+    if not wheel_bytes("fastgru"):
+        notes.append("fastgru's wheel skipped: none in dist/ (pip wheel --no-deps -w dist .)")
+    return Result("footprint", TITLE, COLUMNS, table, rows, notes)
