@@ -82,8 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with Crew(options.threads) as crew:
         results = [QUESTIONS[question].run(options, crew) for question in questions]
         versions = dict(crew.versions)
-    head = ["# fastgru's benchmarks", "", facts(described), "", facts(versions), ""]
-    head += [f"Medians of {options.rounds} interleaved rounds; spread is the interquartile range over the median.", ""]
+    head = ["# fastgru's benchmarks", "", facts(described), ""]
+    head += [facts(versions), ""] if versions else []
+    head += [
+        f"Speeds: medians of {options.rounds} interleaved rounds; spread is the interquartile range over them.",
+        "",
+    ]
     text = "\n".join([*head, *(result.to_markdown() for result in results)])
     print(text)
     if out is not None:

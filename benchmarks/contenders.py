@@ -49,7 +49,7 @@ class Contender:
         if self.program.startswith("tfjs"):
             command = ["node", str(PEERS / "tfjs.mjs"), self.program.partition(" ")[2]]
         else:
-            command = [sys.executable, "-m", f"benchmarks.peers.{self.program}"]
+            command = [sys.executable, "-m", "benchmarks.peers", self.program]
         return Worker(self.name, command, environment(threads, self.env))
 
     def refusal(self, problem: Problem) -> str:

@@ -26,8 +26,9 @@ from benchmarks.contenders import BY_NAME, REFERENCES, SGEMMS, Contender
 from benchmarks.problem import Problem, write_data
 from benchmarks.worker import MissingError, Worker, WorkerError
 
-#: A measurement repeats the call until it lasts at least this long, so that the clock's grain does not matter.
-LEAST_SECONDS = 0.02
+#: A measurement, and the warm-up before it, repeat the call until they last this long: after a pause a processor needs
+#: some 20 ms to its full speed, and what takes less than a millisecond would look half as fast.
+LEAST_SECONDS = 0.05
 #: Before each measurement: OpenBLAS' and OpenMP's idle threads spin for some 10 ms after their last call, fastgru's
 #: and others' less, and would take the next contender's processors.
 COOL_DOWN_SECONDS = 0.1
@@ -133,10 +134,10 @@ class Turn:
     worker: Worker
     repeats: int = 1
 
-    def time(self, repeats: int) -> float:
+    def time(self) -> dict[str, float]:
         """One measurement, after the others' threads have gone to sleep."""
         time.sleep(COOL_DOWN_SECONDS)
-        return self.worker.ask(TIME_SECONDS, do="time", repeats=repeats)["seconds"]
+        return self.worker.ask(TIME_SECONDS, do="time", repeats=self.repeats)
 
 
 def interleave(turns: list[Turn], rounds: int) -> None:
@@ -152,10 +153,11 @@ def interleave(turns: list[Turn], rounds: int) -> None:
             log(f"  {turn.row.contender} is out: {error}")
 
     def calibrate(turn: Turn) -> None:
-        turn.repeats = repeats_for(turn.time(1))
+        for _ in range(2):  # the first finds the processor still slow
+            turn.repeats = repeats_for(turn.time()["repeat"])
 
     def measure(turn: Turn) -> None:
-        turn.row.seconds.append(turn.time(turn.repeats))
+        turn.row.seconds.append(turn.time()["seconds"])
 
     for turn in turns:
         attempt(turn, calibrate)

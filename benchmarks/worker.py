@@ -50,7 +50,8 @@ class Worker:
             command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
         )
         self._lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         """Hand the lines over to `receive`, which can then time out; an empty one is the end."""
@@ -120,6 +121,7 @@ class Worker:
         except (WorkerError, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait()
+        self._reader.join()
         for stream in (self._process.stdin, self._process.stdout):
             try:
                 if stream is not None:

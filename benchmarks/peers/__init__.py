@@ -1,1 +1,1 @@
-"""The contenders: each file is a program that speaks the protocol of `serve`, in a process of its own."""
+"""The contenders: each module has ``load``, which `serve` calls in a process of its own; tfjs.mjs is one by itself."""

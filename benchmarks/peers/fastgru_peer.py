@@ -6,7 +6,7 @@ import fastgru
 import numpy as np
 from fastgru import Sequential, _native, functional, layers, optimizers
 
-from benchmarks.peers.serve import Request, Task, serve
+from benchmarks.peers.serve import Request, Task
 
 #: `fit` is timed over this many samples a call, as an epoch's overheads are spread over its batches.
 RESIDENT_SAMPLES = 4096
@@ -123,7 +123,3 @@ def kernels_alone(request: Request) -> dict[str, np.ndarray]:
         "kernels_d_recurrent_kernel": found.recurrent_kernel,
         "kernels_d_bias": found.bias,
     }
-
-
-if __name__ == "__main__":
-    serve(load)

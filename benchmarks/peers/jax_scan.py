@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.peers.serve import Request, Task, serve
+from benchmarks.peers.serve import Request, Task
 
 LEARNING_RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-7
 
@@ -78,7 +78,3 @@ def build(request: Request) -> Task:
 
     answers["losses_keras"] = np.array([float(step()) for _ in range(3)])
     return Task(answers, run)
-
-
-if __name__ == "__main__":
-    serve(load)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.peers.serve import Request, Task, serve
+from benchmarks.peers.serve import Request, Task
 
 
 def load(threads):
@@ -73,7 +73,3 @@ def build(request: Request) -> Task:
     means = np.array([step() for _ in range(3)])
     answers["losses_keras"] = np.diff(means * np.arange(1, 4), prepend=0)
     return Task(answers, run)
-
-
-if __name__ == "__main__":
-    serve(load)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.peers.serve import Request, Task, serve
+from benchmarks.peers.serve import Request, Task
 
 SOURCE = Path(__file__).with_name("onednn_gru.cpp")
 FLOATS = ctypes.POINTER(ctypes.c_float)
@@ -126,7 +126,3 @@ class Runner:
 
     def __del__(self) -> None:
         self._library.call("gru_destroy", self._handle)
-
-
-if __name__ == "__main__":
-    serve(load)

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.peers.serve import Request, Task, serve
+from benchmarks.peers.serve import Request, Task
 
 
 def load(threads):
@@ -47,7 +47,3 @@ def build(request: Request) -> Task:
             session.run(None, feed)
 
     return Task({"state": session.run(None, feed)[0][0]}, run)
-
-
-if __name__ == "__main__":
-    serve(load)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from benchmarks.peers.serve import Arrays, Request, Task, serve
+from benchmarks.peers.serve import Arrays, Request, Task
 
 
 def load(threads):
@@ -103,7 +103,3 @@ def build(request: Request) -> Task:
     first = step().item()
     gradients = network.gradients()
     return Task(gradients | {"losses_pytorch": np.array([first, step().item(), step().item()])}, run)
-
-
-if __name__ == "__main__":
-    serve(load)

@@ -5,7 +5,7 @@ First the process says ``{"versions": ...}`` or, where its library is missing, `
 ``{"do": "setup", "data": path, "results": path, "question": ..., "rows": ..., ...}``
     builds the model, runs it once and writes the results (safetensors) to be compared;
 ``{"do": "time", "repeats": n}``
-    makes one warm call, then n timed ones: ``{"seconds": a call's}``;
+    makes n calls to warm up, then n timed ones: ``{"seconds": for the problem once, "repeat": for a call}``;
 ``{"do": "memory"}``
     tells the peak of resident memory so far: ``{"bytes": ...}``;
 ``{"do": "quit"}``.
@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -57,18 +58,18 @@ class Request:
         return self.question == "training"
 
 
-#: Versions of what is measured, and what makes a task of a request. Raises ImportError where something is missing.
-Load = Callable[[int], tuple[dict[str, str], Callable[[Request], Task]]]
-
-
 def peak_memory() -> int:
     """Bytes of resident memory at most so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # kilobytes elsewhere
 
 
-def serve(load: Load) -> None:
-    """Answer requests until told to quit, or until the parent has gone."""
+def serve(program: str) -> None:
+    """Answer requests until told to quit, or until the parent has gone.
+
+    ``benchmarks.peers.PROGRAM`` is imported here, with the library that it stands for; its ``load(threads)`` returns
+    the versions of what is measured, and a function that makes a `Task` of a `Request`.
+    """
     # Libraries print to standard output at will: the protocol keeps it for itself, and they get standard error.
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -78,7 +79,7 @@ def serve(load: Load) -> None:
 
     threads = int(os.environ["BENCHMARK_THREADS"])
     try:
-        versions, build = load(threads)
+        versions, build = import_module(f"benchmarks.peers.{program}").load(threads)
     except (ImportError, OSError, RuntimeError) as error:
         reply(missing=" ".join(str(error).split()))
         return
@@ -103,14 +104,15 @@ def serve(load: Load) -> None:
                 )
                 reply(results=message["results"])
             else:
-                reply(seconds=timed(task, message["repeats"]))
+                repeat = timed(task, message["repeats"])
+                reply(seconds=repeat / task.batches, repeat=repeat)
         except Exception as error:  # whatever a framework raises is the parent's to report
             reply(error=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
 
 
 def timed(task: Task, repeats: int) -> float:
-    """Seconds for the problem's work once, warm."""
-    task.run(1)
+    """Seconds a repeat, warm."""
+    task.run(repeats)
     begin = time.perf_counter()
     task.run(repeats)
-    return (time.perf_counter() - begin) / (repeats * task.batches)
+    return (time.perf_counter() - begin) / repeats

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.peers.serve import Request, Task, serve
+from benchmarks.peers.serve import Request, Task
 
 
 def load(threads):
@@ -24,7 +24,3 @@ def build(request: Request) -> Task:
             np.matmul(a, b, out=c)
 
     return Task({}, run)
-
-
-if __name__ == "__main__":
-    serve(load)

@@ -91,10 +91,13 @@ async function build(tf, request) {
 }
 
 async function timed(run, repeats) {
-  await run();
-  const begin = performance.now();
-  for (let i = 0; i < repeats; ++i) await run();
-  return (performance.now() - begin) / 1000 / repeats;
+  const once = async () => {
+    const begin = performance.now();
+    for (let i = 0; i < repeats; ++i) await run();
+    return (performance.now() - begin) / 1000 / repeats;
+  };
+  await once();  // warms up
+  return once();
 }
 
 const backend = process.argv[2];
@@ -119,7 +122,8 @@ for await (const line of readline.createInterface({input: process.stdin})) {
       writeTensors(request.results, task.answers);
       reply({results: request.results});
     } else {
-      reply({seconds: await timed(task.run, request.repeats)});
+      const seconds = await timed(task.run, request.repeats);
+      reply({seconds, repeat: seconds});
     }
   } catch (error) {
     reply({error: String(error.message).slice(0, 500)});

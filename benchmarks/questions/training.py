@@ -5,21 +5,15 @@ oneDNN's primitives are bare: forward and backward of the GRU, without head, los
 
 from __future__ import annotations
 
-from benchmarks import shapes
-from benchmarks.harness import Crew, measure
+from benchmarks.harness import Crew
 from benchmarks.options import Options
-from benchmarks.report import Result, speed_result
+from benchmarks.questions.speed import compare
+from benchmarks.report import Result
+from benchmarks.shapes import QUICK_TRAINING_ROWS
 
 TITLE = "Training: forward, loss, backward and Adam of GRU(H) and Dense(10), a step"
 
 
 def run(options: Options, crew: Crew) -> Result:
-    """The tutorial's shapes, a grid around them, and published ones."""
-    problems, notes = shapes.chosen(
-        "training", options.batch_sizes, shapes.QUICK_TRAINING_ROWS if options.quick else None
-    )
-    names = options.names("training")
-    rows = [row for problem in problems for row in measure(problem, names, crew, options.rounds)]
-    result = speed_result("training", TITLE, rows)
-    result.notes += notes
-    return result
+    """See `compare`."""
+    return compare("training", TITLE, QUICK_TRAINING_ROWS, options, crew)
