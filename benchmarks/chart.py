@@ -33,7 +33,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> str:
         from matplotlib import pyplot as plt
     except ImportError as error:
         return str(error)
-    figure, axes = plt.subplots(figsize=(10, 5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(12, 5), layout="constrained")
     width = 0.85 / len(found)
     for index, (title, values) in enumerate(found.items()):
         groups = [group for group, batch in enumerate(ROWS) if batch in values and batch in base]
@@ -43,7 +43,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> str:
     axes.set_xticks([group + 0.425 - width / 2 for group in range(len(ROWS))], [f"N = {batch}" for batch in ROWS])
     axes.set_ylabel("samples/s, fastgru = 1")
     axes.set_title("Training GRU(64), T = 28, F = 28")
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     figure.savefig(path, dpi=120)
     plt.close(figure)
     return ""

@@ -21,7 +21,7 @@ class Contender:
 
     ``way`` is a variant that its program knows. ``whole`` is False for bare kernels, without head and Adam; ``adam``
     is whose form of it the program has. Problems of more flops than ``most_flops`` are not asked of it, as a single
-    run would take many seconds, and one of a ``slow_start``, which compiles for half a minute a shape, only the
+    run would take many seconds, and one of a ``slow_start``, which compiles for 5 to 40 s a shape, only the
     tutorial's.
     """
 
@@ -59,7 +59,7 @@ class Contender:
         if problem.flops() > self.most_flops:
             return f"{problem.flops() / 1e9:.2g} Gflop a run are above its limit of {self.most_flops / 1e9:.2g}"
         if self.slow_start and problem.source != TUTORIAL:
-            return "compiles for half a minute a shape, and is asked the tutorial's only"
+            return "compiles for long, and is asked the tutorial's shapes only"
         return ""
 
 
@@ -71,7 +71,7 @@ CONTENDERS = [
         for name, size in SGEMMS.items()
     ),
     Contender("fastgru", "fastgru", "fastgru_peer"),
-    Contender("fastgru-fit", "fastgru, `fit`", "fastgru_peer", ("training",), way="fit"),
+    Contender("fastgru-fit", "fastgru, fit", "fastgru_peer", ("training",), way="fit"),
     Contender("fastgru-before", "fastgru, reset before", "fastgru_peer", reset_after=False),
     Contender("fastgru-avx2", "fastgru, AVX2", "fastgru_peer", by_default=False, env={"FASTGRU_ISA": "avx2"}),
     Contender("onednn-lbr", "oneDNN lbr_gru, kernels alone", "onednn", whole=False),
@@ -79,6 +79,7 @@ CONTENDERS = [
         "onednn-vanilla", "oneDNN vanilla_gru, kernels alone, reset before", "onednn", whole=False, reset_after=False
     ),
     Contender("jax", "JAX, jitted scan", "jax_scan"),
+    Contender("jax-unrolled", "JAX, jitted and unrolled", "jax_scan", way="unrolled", slow_start=True),
     Contender("keras", "Keras on TensorFlow, jit_compile", "keras_tensorflow"),
     Contender("pytorch", "PyTorch, eager", "pytorch", adam="pytorch"),
     Contender("pytorch-compile", "PyTorch, torch.compile", "pytorch", way="compile", adam="pytorch", slow_start=True),

@@ -28,7 +28,7 @@ from benchmarks.worker import MissingError, Worker, WorkerError
 
 #: A measurement, and the warm-up before it, repeat the call until they last this long: after a pause a processor needs
 #: some 20 ms to its full speed, and what takes less than a millisecond would look half as fast.
-LEAST_SECONDS = 0.05
+LEAST_SECONDS = 0.03
 #: Before each measurement: OpenBLAS' and OpenMP's idle threads spin for some 10 ms after their last call, fastgru's
 #: and others' less, and would take the next contender's processors.
 COOL_DOWN_SECONDS = 0.1
@@ -153,7 +153,8 @@ def interleave(turns: list[Turn], rounds: int) -> None:
             log(f"  {turn.row.contender} is out: {error}")
 
     def calibrate(turn: Turn) -> None:
-        for _ in range(2):  # the first finds the processor still slow
+        turn.repeats = repeats_for(turn.time()["repeat"])
+        if turn.repeats > 1:  # a short call found the processor still slow
             turn.repeats = repeats_for(turn.time()["repeat"])
 
     def measure(turn: Turn) -> None:
@@ -215,7 +216,9 @@ def measure(problem: Problem, names: Sequence[str], crew: Crew, rounds: int) -> 
     asked = {name: contender for name, contender in wanted.items() if not contender.refusal(problem)}
     workers = crew.gather(asked)
     present = [contender for name, contender in asked.items() if name in workers]
+    begin = time.perf_counter()
     results = set_up(problem, present, workers, crew.folder)
+    log(f"  {len(present)} contenders are ready after {time.perf_counter() - begin:.1f} s")
     rows, turns = [], []
     for name in listed:
         contender = wanted[name]

@@ -1,4 +1,4 @@
-"""JAX: the whole training step in one jitted function, with a scan over time."""
+"""JAX: the whole training step in one jitted function, with a scan over time, which "unrolled" unrolls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def load(threads):
     return {"jax": jax.__version__}, build
 
 
-def last_state(weights, x):
+def last_state(weights, x, unroll):
     """The input's products are hoisted out of the scan, one large product instead of T small ones."""
     x_gates = jnp.swapaxes(x, 0, 1) @ weights["kernel"] + weights["bias"][0]
     initial = jnp.zeros((x.shape[0], weights["recurrent_kernel"].shape[0]), x.dtype)
@@ -29,18 +29,18 @@ def last_state(weights, x):
         z, r = jax.nn.sigmoid(x_z + h_z), jax.nn.sigmoid(x_r + h_r)
         return z * h + (1 - z) * jnp.tanh(x_h + r * h_h), None
 
-    return jax.lax.scan(step, initial, x_gates)[0]
+    return jax.lax.scan(step, initial, x_gates, unroll=unroll)[0]
 
 
-def loss_of(weights, x, labels):
-    logits = last_state(weights, x) @ weights["head_kernel"] + weights["head_bias"]
+def loss_of(weights, x, labels, unroll):
+    logits = last_state(weights, x, unroll) @ weights["head_kernel"] + weights["head_bias"]
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1).mean()
 
 
-@partial(jax.jit, donate_argnums=(0, 1, 2, 3))
-def train_step(weights, m, v, count, x, labels):
+@partial(jax.jit, donate_argnums=(0, 1, 2, 3), static_argnames="unroll")
+def train_step(weights, m, v, count, x, labels, unroll):
     """Forward, loss, backward and Adam; the old weights' and moments' memory is used for the new ones."""
-    loss, gradients = jax.value_and_grad(loss_of)(weights, x, labels)
+    loss, gradients = jax.value_and_grad(loss_of)(weights, x, labels, unroll)
     count = count + 1
     rate = LEARNING_RATE * jnp.sqrt(1 - BETA_2**count) / (1 - BETA_1**count)
     m = jax.tree.map(lambda m, g: BETA_1 * m + (1 - BETA_1) * g, m, gradients)
@@ -53,8 +53,9 @@ def build(request: Request) -> Task:
     x, labels = jnp.asarray(request.data["x"]), jnp.asarray(request.data["labels"])
     names = ("kernel", "recurrent_kernel", "bias", "head_kernel", "head_bias")
     weights = {name: jnp.array(request.data[name]) for name in names}
+    unroll = x.shape[1] if request.way == "unrolled" else 1
     if not request.training:
-        forward = jax.jit(last_state)
+        forward = jax.jit(partial(last_state, unroll=unroll))
 
         def infer(repeats: int) -> None:
             for _ in range(repeats):
@@ -62,13 +63,13 @@ def build(request: Request) -> Task:
 
         return Task({"state": np.asarray(forward(weights, x))}, infer)
 
-    gradients = jax.jit(jax.grad(loss_of))(weights, x, labels)
+    gradients = jax.jit(jax.grad(partial(loss_of, unroll=unroll)))(weights, x, labels)
     answers = {f"d_{name}": np.asarray(value) for name, value in gradients.items()}
     state = (weights, *({name: jnp.zeros_like(w) for name, w in weights.items()} for _ in "mv"), jnp.zeros(()))
 
     def step():
         nonlocal state
-        *state, loss = train_step(*state, x, labels)
+        *state, loss = train_step(*state, x, labels, unroll)
         return loss
 
     def run(repeats: int) -> None:

@@ -39,7 +39,7 @@ def main(folder: str, epochs: str, seed: str) -> None:
     model = keras.Sequential(
         [keras.Input((28, 28)), keras.layers.GRU(64), keras.layers.Dense(10, activation="softmax")]
     )
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"], jit_compile=True)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=True)
     model.fit(x, y, epochs=int(epochs), batch_size=32, verbose=0)
     _, accuracy = model.evaluate(*load(Path(folder), "t10k"), batch_size=128, verbose=0)
     print(json.dumps({"accuracy": float(accuracy)}))

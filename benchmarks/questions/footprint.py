@@ -26,16 +26,16 @@ PACKAGES = {
     "torch": "torch",
     "tensorflow-cpu": "keras",
 }
-ROUNDS = 3
+ROUNDS, QUICK_ROUNDS = 3, 1
 MEGABYTE = 1e6
 
 
-def import_seconds(statement: str, env: dict[str, str]) -> float:
+def import_seconds(statement: str, env: dict[str, str], rounds: int) -> float:
     """Median over fresh processes, the interpreter's own start included; the first, which fills the disk's cache, is
     not counted.
     """
     seconds = []
-    for _ in range(ROUNDS + 1):
+    for _ in range(rounds + 1):
         begin = time.perf_counter()
         subprocess.run([sys.executable, "-c", statement], env=env, check=True, capture_output=True, timeout=120)
         seconds.append(time.perf_counter() - begin)
@@ -73,13 +73,14 @@ def wheel_bytes(name: str) -> int:
 def run(options: Options, crew: Crew) -> Result:
     """Every package that is installed."""
     env = environment(options.threads, {"KERAS_BACKEND": "tensorflow"})
+    rounds = QUICK_ROUNDS if options.quick else ROUNDS
     table, rows, notes = [], [], []
-    bare = import_seconds("pass", env)
+    bare = import_seconds("pass", env, rounds)
     for name, module in PACKAGES.items():
         log(f"footprint of {name}")
         try:
             distribution = metadata.distribution(name)
-            seconds = import_seconds(f"import {module}", env) - bare
+            seconds = import_seconds(f"import {module}", env, rounds) - bare
         except (metadata.PackageNotFoundError, subprocess.SubprocessError) as error:
             notes.append(f"{name} skipped: {error}")
             rows.append({"package": name, "skipped": str(error)})
