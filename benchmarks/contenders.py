@@ -20,9 +20,9 @@ class Contender:
     """A program of `benchmarks/peers`, and what it is asked to do.
 
     ``way`` is a variant that its program knows. ``whole`` is False for bare kernels, without head and Adam; ``adam``
-    is whose form of it the program has. Problems of more flops than ``most_flops`` are not asked of it, as a single
-    run would take many seconds, and one of a ``slow_start``, which compiles for 5 to 40 s a shape, only the
-    tutorial's.
+    is whose form of it the program has. Problems of more flops than ``most_flops`` or more steps than ``most_steps``
+    are not asked of it, as a run or compiling would take too long, and one of a ``slow_start``, which compiles for half
+    a minute a shape, is asked the tutorial's shapes only, and none with --quick.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Contender:
     whole: bool = True
     adam: str = "keras"
     most_flops: float = float("inf")
+    most_steps: float = float("inf")
     slow_start: bool = False
     by_default: bool = True
     env: dict[str, str] = field(default_factory=dict)
@@ -58,6 +59,8 @@ class Contender:
             return f"does no {problem.question}"
         if problem.flops() > self.most_flops:
             return f"{problem.flops() / 1e9:.2g} Gflop a run are above its limit of {self.most_flops / 1e9:.2g}"
+        if problem.steps > self.most_steps:
+            return f"{problem.steps} steps are more than its limit of {self.most_steps}"
         if self.slow_start and problem.source != TUTORIAL:
             return "compiles for long, and is asked the tutorial's shapes only"
         return ""
@@ -79,7 +82,7 @@ CONTENDERS = [
         "onednn-vanilla", "oneDNN vanilla_gru, kernels alone, reset before", "onednn", whole=False, reset_after=False
     ),
     Contender("jax", "JAX, jitted scan", "jax_scan"),
-    Contender("jax-unrolled", "JAX, jitted and unrolled", "jax_scan", way="unrolled", slow_start=True),
+    Contender("jax-unrolled", "JAX, jitted and unrolled", "jax_scan", way="unrolled", most_steps=64),
     Contender("keras", "Keras on TensorFlow, jit_compile", "keras_tensorflow"),
     Contender("pytorch", "PyTorch, eager", "pytorch", adam="pytorch"),
     Contender("pytorch-compile", "PyTorch, torch.compile", "pytorch", way="compile", adam="pytorch", slow_start=True),

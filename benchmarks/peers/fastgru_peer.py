@@ -8,8 +8,9 @@ from fastgru import Sequential, _native, functional, layers, optimizers
 
 from benchmarks.peers.serve import Request, Task
 
-#: `fit` is timed over this many samples a call, as an epoch's overheads are spread over its batches.
-RESIDENT_SAMPLES = 4096
+#: `fit` is timed over this many samples a call, as an epoch's overheads are spread over its batches; over fewer where
+#: they would take more memory than this.
+RESIDENT_SAMPLES, RESIDENT_BYTES = 4096, 2**26
 
 
 def load(threads):
@@ -85,7 +86,7 @@ def fitting(request: Request) -> Task:
     """`fit` over an epoch of the same batch."""
     x, labels = request.data["x"], request.data["labels"]
     rows = len(x)
-    batches = max(1, RESIDENT_SAMPLES // rows)
+    batches = max(1, min(RESIDENT_SAMPLES // rows, RESIDENT_BYTES // x.nbytes))
     many_x, many_labels = np.tile(x, (batches, 1, 1)), np.tile(labels, batches)
     model = make_model(request)
 
