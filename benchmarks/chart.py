@@ -34,6 +34,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> str:
     except ImportError as error:
         return str(error)
     figure, axes = plt.subplots(figsize=(12, 5), layout="constrained")
+    axes.set_prop_cycle(color=mpl.colormaps["tab20"].colors)
     width = 0.85 / len(found)
     for index, (title, values) in enumerate(found.items()):
         groups = [group for group, batch in enumerate(ROWS) if batch in values and batch in base]
