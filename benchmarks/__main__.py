@@ -39,7 +39,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[list[str], Options, Path | N
     parser.add_argument("--contenders", default="", help=f"of {', '.join(named)}, with commas; sgemm is always there")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=(), help="the tutorial's shape at these alone")
     parser.add_argument("--epochs", type=int, default=10, help="of mnist")
-    parser.add_argument("--seed", type=int, default=0, help="of mnist")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of mnist, a run each (0 1 2)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write results.json, results.md and training.png")
     given = parser.parse_args(arguments)
     questions = given.questions or list(QUICK if given.quick else QUESTIONS)
@@ -52,7 +52,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[list[str], Options, Path | N
             parser.error(f"--{name}: expected at least 1")
     rounds = given.rounds or (QUICK_ROUNDS if given.quick else ROUNDS)
     options = Options(
-        given.threads, rounds, given.quick, contenders, tuple(given.batch_sizes), given.epochs, given.seed
+        given.threads, rounds, given.quick, contenders, tuple(given.batch_sizes), given.epochs, tuple(given.seeds)
     )
     return questions, options, given.out
 

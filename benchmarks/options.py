@@ -17,7 +17,7 @@ class Options:
     contenders: tuple[str, ...] = ()
     batch_sizes: tuple[int, ...] = ()
     epochs: int = 10
-    seed: int = 0
+    seeds: tuple[int, ...] = (0,)
 
     def names(self, question: str) -> list[str]:
         """The contenders of a question: those that were named, or all that are not to be asked for."""
