@@ -29,9 +29,11 @@ inline void pause() {
 #endif
 }
 
-// A worker that has finished spins this often before it sleeps: about 100 us, longer than Python needs between
-// two kernels of a training step, shorter than anybody would notice as load.
-constexpr int kSpinsBeforeSleep = 4000;
+// A worker that has finished spins for so long before it sleeps: longer than Python needs between two kernels of a
+// training step, shorter than anybody would notice as load. Measured in time, because a pause takes 40 cycles on one
+// processor and 2,000 in another's virtual machine; so many of them between two looks at the clock.
+constexpr std::chrono::microseconds kSpinBeforeSleep{200};
+constexpr int kSpinsBetweenLooks = 16;
 // A barrier is passed within microseconds unless there are more threads than processors; then give way.
 constexpr int kSpinsBeforeYield = 1000;
 
@@ -109,10 +111,13 @@ class Worker {
   }
 
   Job* wait() {
-    for (int spins = 0; spins < kSpinsBeforeSleep; ++spins) {
-      if (Job* job = job_.exchange(nullptr, std::memory_order_acquire)) return job;
-      pause();
-    }
+    const auto end = std::chrono::steady_clock::now() + kSpinBeforeSleep;
+    do {
+      for (int spins = 0; spins < kSpinsBetweenLooks; ++spins) {
+        if (job_.load(std::memory_order_relaxed) != nullptr) return job_.exchange(nullptr, std::memory_order_acquire);
+        pause();
+      }
+    } while (std::chrono::steady_clock::now() < end);
     std::unique_lock<std::mutex> lock(mutex_);
     wake_.wait(lock, [&] { return job_.load(std::memory_order_relaxed) != nullptr; });
     return job_.exchange(nullptr, std::memory_order_acquire);
