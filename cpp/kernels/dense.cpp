@@ -11,7 +11,7 @@ namespace {
 constexpr Index kChunkRows = 256;
 
 // A thread's share below this many multiplications is not worth waking it.
-constexpr Index kWorthAThread = 1 << 16;
+constexpr Index kWorthAThread = 1 << 18;
 
 int useful_threads(const DenseShape& s) {
   const double work = static_cast<double>(s.rows) * static_cast<double>(s.features) * static_cast<double>(s.columns);

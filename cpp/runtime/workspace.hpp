@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -30,7 +31,7 @@ inline Integer checked_multiply(Integer a, Integer b) {
 }
 
 struct AlignedDelete {
-  void operator()(void* memory) const { ::operator delete(memory, std::align_val_t{kAlignment}); }
+  void operator()(void* memory) const { std::free(memory); }
 };
 using AlignedMemory = std::unique_ptr<std::byte, AlignedDelete>;
 
@@ -41,17 +42,18 @@ inline std::atomic<std::size_t> bytes_allocated{0};
 inline std::size_t bytes_allocated() { return detail::bytes_allocated.load(std::memory_order_relaxed); }
 
 inline AlignedMemory allocate_aligned(std::size_t bytes) {
-  detail::bytes_allocated.fetch_add(bytes, std::memory_order_relaxed);
-  AlignedMemory memory(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kAlignment})));
-#if defined(__linux__)
-  // A walk through a long tape misses the TLB on every small page, which a virtual machine makes twice as dear.
+  // Large memory on huge pages: a walk through a long tape misses the TLB on every small page, which a virtual machine
+  // makes twice as dear.
   constexpr std::size_t kHugePage = std::size_t{2} << 20;
-  if (bytes >= 2 * kHugePage) {
-    const auto begin = (reinterpret_cast<std::uintptr_t>(memory.get()) + kHugePage - 1) / kHugePage * kHugePage;
-    const auto end = (reinterpret_cast<std::uintptr_t>(memory.get()) + bytes) / kHugePage * kHugePage;
-    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // a hint: without it all works too
-  }
+  const std::size_t alignment = bytes >= kHugePage / 2 ? kHugePage : kAlignment;
+  if (bytes > std::numeric_limits<std::size_t>::max() - alignment) throw std::bad_alloc();
+  const std::size_t whole = (bytes + alignment - 1) / alignment * alignment;
+  AlignedMemory memory(static_cast<std::byte*>(std::aligned_alloc(alignment, whole)));
+  if (memory == nullptr && whole > 0) throw std::bad_alloc();
+#if defined(__linux__)
+  if (alignment == kHugePage) madvise(memory.get(), whole, MADV_HUGEPAGE);  // a hint: without it all works too
 #endif
+  detail::bytes_allocated.fetch_add(bytes, std::memory_order_relaxed);
   return memory;
 }
 
