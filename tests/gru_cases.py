@@ -13,7 +13,8 @@ BIASES = ("none", "one", "two")
 
 # (N, T, F, H): single rows, steps, features and units; units beside multiples of every register width (4, 8, 16
 # floats; 2, 4, 8 doubles); rows beside multiples of the tiles (4, 8); more rows than one group and more steps than one
-# chunk of the backward pass hold.
+# chunk of the backward pass hold. The last five have large weights, which BatchPlan
+# (cpp/kernels/gru.hpp) splits by units or by rows, or two groups of rows in a part.
 SHAPES = (
     (1, 1, 1, 1),
     (1, 7, 3, 5),
@@ -27,6 +28,11 @@ SHAPES = (
     (300, 3, 3, 7),
     (5, 130, 2, 3),
     (17, 9, 130, 40),
+    (3, 3, 5, 225),
+    (70, 3, 30, 230),
+    (300, 3, 9, 213),
+    (67, 2, 9000, 5),
+    (1300, 2, 2, 3),
 )
 
 

@@ -6,7 +6,7 @@ import pickle
 import fastgru
 import numpy as np
 import pytest
-from fastgru import Sequential, layers, reference
+from fastgru import Sequential, functional, layers, reference, training
 from fastgru.datasets import synthetic
 
 
@@ -290,3 +290,29 @@ def test_initializers_have_keras_distributions():
         product = q @ q.T if rows <= columns else q.T @ q
         np.testing.assert_allclose(product, np.eye(min(rows, columns)), atol=1e-12)
     assert not fastgru.initializers.zeros(rng, (3,)).any()
+
+
+def test_a_large_batch_is_trained_on_in_pieces_with_the_same_gradient():
+    rng = np.random.default_rng(0)
+    x, y = rng.random((800, 28, 6)), rng.integers(0, 3, 800)
+    model = Sequential([layers.GRU(32, input_shape=(28, 6)), layers.Dense(3, activation="softmax")], dtype="float64")
+    model.compile()
+    weights = model.get_weights()
+    assert len(training.pieces(model, x)) == 6
+    model.train_on_batch(x, y)
+    in_pieces = model.gradient.copy()
+    model.set_weights(weights)
+    model.backward(functional.softmax_cross_entropy(model.logits(x, training=True), y).d_logits)
+    np.testing.assert_allclose(in_pieces, model.gradient, rtol=0, atol=1e-12 * np.abs(model.gradient).max())
+
+
+def test_a_bad_sample_in_a_later_piece_is_named_and_changes_nothing():
+    model = Sequential([layers.GRU(64, input_shape=(28, 28)), layers.Dense(3, activation="softmax")])
+    model.compile()
+    x, y = np.zeros((1024, 28, 28), np.float32), np.zeros(1024, np.int64)
+    assert [rows.start for rows in training.pieces(model, x)] == list(range(0, 1024, 128))
+    x[900, 3, 3] = np.nan
+    before = model.parameters.copy()
+    with pytest.raises(FloatingPointError, match="sample 900 of the batch"):
+        model.train_on_batch(x, y)
+    np.testing.assert_array_equal(model.parameters, before)

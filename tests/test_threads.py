@@ -21,7 +21,13 @@ COUNTS = (1, 2, 3, 4, 8)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("reset_after", [True, False])
 @pytest.mark.parametrize(
-    "shape", [(1, 9, 3, 40), (7, 5, 28, 64), (32, 28, 28, 64), (300, 4, 5, 17), (130, 11, 6, 100)], ids=str
+    "shape",
+    [
+        *[(1, 9, 3, 40), (7, 5, 28, 64), (32, 28, 28, 64), (300, 4, 5, 17), (130, 11, 6, 100)],
+        # Large weights, by units or by rows; two groups of rows in a part; a tape that goes past the caches.
+        *[(3, 3, 5, 225), (70, 3, 30, 230), (300, 3, 9, 213), (67, 2, 9000, 5), (1300, 2, 2, 3), (130, 300, 2, 100)],
+    ],
+    ids=str,
 )
 def test_gru_has_the_same_bits_on_any_number_of_threads(shape, reset_after, dtype):
     case = make_case(shape, dtype, reset_after=reset_after)
@@ -30,7 +36,10 @@ def test_gru_has_the_same_bits_on_any_number_of_threads(shape, reset_after, dtyp
         fastgru.set_num_threads(count)
         tape = functional.GRUTape()
         outputs = functional.gru_forward(*case.arguments, **case.options, tape=tape)
-        results.append((*outputs, *functional.gru_backward(tape, case.d_outputs, case.d_state)))
+        untaped = functional.gru_forward(*case.arguments, **case.options)
+        results.append((*outputs, *untaped, *functional.gru_backward(tape, case.d_outputs, case.d_state)))
+        for a, b in zip(outputs, untaped, strict=True):
+            np.testing.assert_array_equal(a, b)
     for count, result in zip(COUNTS[1:], results[1:], strict=True):
         for a, b in zip(results[0], result, strict=True):
             np.testing.assert_array_equal(a, b, err_msg=f"{count} threads")

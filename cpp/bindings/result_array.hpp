@@ -27,11 +27,11 @@ class ResultMemory {
     {
       const std::unique_lock<std::mutex> lock(mutex(), std::try_to_lock);  // see BorrowedWorkspace
       if (lock) {
-        for (std::unique_ptr<Block>& free : free_list()) {
-          if (free->size < bytes || free->size / 2 > bytes) continue;
-          std::swap(free, free_list().back());
-          std::unique_ptr<Block> block = std::move(free_list().back());
-          free_list().pop_back();
+        std::vector<std::unique_ptr<Block>>& list = free_list();
+        for (std::size_t i = list.size(); i-- > 0;) {  // the newest first: it may still be in a cache
+          if (list[i]->size < bytes || list[i]->size / 2 > bytes) continue;
+          std::unique_ptr<Block> block = std::move(list[i]);
+          list.erase(list.begin() + static_cast<std::ptrdiff_t>(i));
           return block;
         }
       }

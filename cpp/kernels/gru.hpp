@@ -94,6 +94,13 @@ class BatchPlan {
     return BatchPlan(s.batch, parts, kRowsTogether);
   }
 
+  // Whether up to `threads` of them split each step by units, of which there are `blocks` registers: with large
+  // weights and few rows it is better that each thread loads a part of the weights than all of them.
+  bool by_units(Index threads, Index blocks) const {
+    constexpr Index kRowsWorthAllWeights = 64;
+    return threads > 1 && !small_weights() && batch_ < threads * kRowsWorthAllWeights && blocks >= 2 * threads;
+  }
+
   // Whether a thread takes its parts through time by itself.
   bool small_weights() const { return most_rows_ == kRowsTogether; }
   Index parts() const { return parts_; }

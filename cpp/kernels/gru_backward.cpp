@@ -16,9 +16,6 @@ constexpr Index kChunkDepth = 512;
 
 constexpr Index kRowsWorthAThread = 4;
 
-// As many rows a thread make the products with large weights cost more than loading all the weights each step.
-constexpr Index kRowsWorthAllWeights = 64;
-
 template <class T>
 struct CellFunctions {
   using Function = void (*)(const BackwardTile<T>&);
@@ -82,7 +79,7 @@ class BackwardPass {
     if (a_.d_x) kernel_ = TransposedWeights<T>(shape_.features, shape_.units, GateSlots::n, 3, workspace);
 
     const Index limit = num_threads();
-    by_units_ = limit > 1 && !plan_.small_weights() && shape_.batch < limit * kRowsWorthAllWeights;
+    by_units_ = plan_.by_units(limit, blocks_.count);
     const Index useful = by_units_               ? blocks_.count
                          : plan_.small_weights() ? plan_.parts()
                                                  : (shape_.batch + kRowsWorthAThread - 1) / kRowsWorthAThread;

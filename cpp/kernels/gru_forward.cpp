@@ -20,9 +20,6 @@ constexpr Index whole_pages(Index count) {
 // Fewer rows than this are not worth a thread of their own.
 constexpr Index kRowsWorthAThread = 4;
 
-// As many rows a thread make the products with large weights cost more than loading all the weights each step.
-constexpr Index kRowsWorthAllWeights = 64;
-
 // The functions of one pass's activations.
 template <class T>
 struct CellFunctions {
@@ -267,9 +264,8 @@ void gru_forward(const GruForwardArguments<T>& a, Workspace& workspace, Cancella
   const ForwardPass<T> pass(a, weights, blocks);
   const BatchPlan plan = BatchPlan::of<T>(shape);
 
-  // Large weights and few rows: better that each thread loads a part of the weights than all of them.
   const Index limit = num_threads();
-  const bool by_units = limit > 1 && !plan.small_weights() && shape.batch < limit * kRowsWorthAllWeights;
+  const bool by_units = plan.by_units(limit, blocks.count);
   // With a tape its pieces go to the threads whole; without one the rows can be cut anywhere.
   const bool by_parts = taped && plan.small_weights();
   const Index useful = by_units   ? blocks.count

@@ -68,6 +68,7 @@ class Sequential:
         self._output_shapes: list[Shape] = []
         self.parameters: Array = np.empty(0, np.float32)
         self.gradient: Array = np.empty(0, np.float32)
+        self._sum: Array = np.empty(0, np.float32)  # of a batch's earlier pieces, while it is trained on
         self.optimizer: optimizers.Adam | None = None
         self.loss = ""
         self.metrics: list[str] = []
@@ -217,8 +218,20 @@ class Sequential:
             x = layer.forward(x, training=training)
         return head.logits(x, training=training)
 
-    def backward(self, d_logits: Array) -> None:
-        """Overwrite `gradient` for the last call of `logits` in training."""
+    def tape_bytes(self, x: Array) -> int:
+        """What `logits` leaves in memory for `backward` when it trains on the batch `x`."""
+        steps = x.shape[1] if x.ndim > 2 else 0
+        return len(x) * sum(layer.tape_elements(steps) for layer in self.layers) * self.dtype.itemsize
+
+    def backward(self, d_logits: Array, *, add: bool = False) -> None:
+        """Overwrite `gradient` for the last call of `logits` in training, or with `add` add to what it holds."""
+        if add:
+            if self._sum.shape != self.gradient.shape or self._sum.dtype != self.dtype:
+                self._sum = np.empty_like(self.gradient)
+            np.copyto(self._sum, self.gradient)
+            self.backward(d_logits)
+            np.add(self._sum, self.gradient, out=self.gradient)
+            return
         inner = len(self.layers) > 1
         d_x = self._head().backward_from_logits(d_logits, input_gradient=inner)
         for index in range(len(self.layers) - 2, -1, -1):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,12 @@ from fastgru.samples import Samples
 Array = NDArray[Any]
 
 
+#: Backward finds a tape of so many bytes in a last-level cache. The batch of a larger one is cut into pieces of half.
+CACHED_TAPE = 10_000_000
+#: Pieces of fewer rows would lose more in the kernels than they gain.
+LEAST_ROWS = 128
+
+
 class Network(Protocol):
     """What is trained here."""
 
@@ -29,8 +36,11 @@ class Network(Protocol):
     def logits(self, x: Array, *, training: bool) -> Array:
         """Outputs before the last softmax, (N, C)."""
 
-    def backward(self, d_logits: Array) -> None:
-        """Overwrite `gradient` with that of the last `logits` in training."""
+    def tape_bytes(self, x: Array) -> int:
+        """What `logits` leaves in memory for `backward` when it trains on the batch `x`."""
+
+    def backward(self, d_logits: Array, *, add: bool = False) -> None:
+        """Overwrite `gradient` with that of the last `logits` in training, or with `add` add to what it holds."""
 
 
 class History:
@@ -105,14 +115,35 @@ def train_step(network: Network, optimizer: Adam, x: Array, labels: Array) -> fu
     FloatingPointError
         The loss is not finite; the parameters are then as they were before the batch.
     """
-    result = functional.softmax_cross_entropy(network.logits(x, training=True), labels)
-    if not np.isfinite(result.losses).all():
-        bad = int(np.flatnonzero(~np.isfinite(result.losses))[0])
-        raise FloatingPointError(f"the loss of sample {bad} of the batch is {result.losses[bad]}")
-    assert result.d_logits is not None
-    network.backward(result.d_logits)
+    results = []
+    for rows in pieces(network, x):
+        result = functional.softmax_cross_entropy(network.logits(x[rows], training=True), labels[rows])
+        if not np.isfinite(result.losses).all():
+            bad = int(np.flatnonzero(~np.isfinite(result.losses))[0])
+            raise FloatingPointError(f"the loss of sample {rows.start + bad} of the batch is {result.losses[bad]}")
+        assert result.d_logits is not None
+        if len(result.losses) != len(x):  # from the piece's mean to its share of the batch's
+            np.multiply(result.d_logits, result.d_logits.dtype.type(len(result.losses) / len(x)), out=result.d_logits)
+        network.backward(result.d_logits, add=rows.start > 0)
+        results.append(result)
     optimizer.update(network.parameters, network.gradient)
-    return result
+    if len(results) == 1:
+        return results[0]
+    return functional.CrossEntropy(
+        np.concatenate([result.losses for result in results]),
+        np.concatenate([result.correct for result in results]),
+        None,
+    )
+
+
+def pieces(network: Network, x: Array) -> list[slice]:
+    """How a batch is trained on: whole, or cut by its shape alone into equal pieces whose tapes stay in the caches."""
+    tape = network.tape_bytes(x)
+    count = -(-2 * tape // CACHED_TAPE)
+    if tape <= CACHED_TAPE or len(x) < count * LEAST_ROWS:
+        return [slice(0, len(x))]
+    edges = [len(x) * index // count for index in range(count + 1)]
+    return [slice(*edge) for edge in pairwise(edges)]
 
 
 def evaluate(

@@ -63,6 +63,10 @@ class Layer(ABC):
     def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:
         """Overwrite `gradients`, and return the input's gradient where it is wanted."""
 
+    def tape_elements(self, steps: int) -> int:
+        """How many numbers a row of `steps` steps leaves for `backward`, where that is worth counting."""
+        return 0
+
     @abstractmethod
     def get_config(self) -> dict[str, Any]:
         """The arguments that make the same layer again, as JSON can hold them."""

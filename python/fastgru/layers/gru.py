@@ -127,6 +127,9 @@ class GRU(Layer):
             out=(gradients["kernel"], gradients["recurrent_kernel"], gradients.get("bias")),
         ).x
 
+    def tape_elements(self, steps: int) -> int:  # noqa: D102
+        return 5 * (steps + 1) * self.units  # n, z, r, q and h
+
     def get_config(self) -> dict[str, Any]:  # noqa: D102
         names = "units activation recurrent_activation use_bias kernel_initializer recurrent_initializer "
         names += "bias_initializer return_sequences go_backwards reset_after"
