@@ -13,8 +13,10 @@
 //
 // Every output is overwritten, also where N or T is 0 (then with zeros; d_initial_state = d_last_state). None may
 // overlap another or an input. Terms of a weight's gradient are added in an order that depends on the shape alone,
-// never on the threads: chunks of steps, then steps, then rows. 2 N T 3H (F + 2H) flops, and 2 N T 3H F more for d_x.
-// Memory is taken from the workspace only, and does not grow with N or T beyond a chunk.
+// never on the threads: parts and groups of rows, chunks of steps, steps, rows. 2 N T 3H (F + 2H) flops, and 2 N T 3H F
+// more for d_x.
+// Memory is taken from the workspace only: a chunk a thread, and with small weights a copy of their gradients for each
+// part of the batch but one. It does not grow with T.
 #pragma once
 
 #include "kernels/gru.hpp"

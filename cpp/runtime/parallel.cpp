@@ -144,7 +144,12 @@ class Pool {
     for (int index = 1; index < job.size; ++index) workers_[static_cast<std::size_t>(index - 1)]->assign(&job);
     job.run_member(0);
     for (int spins = 0; job.running.load(std::memory_order_acquire) != 0;) {
-      ++spins < kSpinsBeforeYield ? pause() : std::this_thread::yield();
+      if (++spins < kSpinsBeforeYield) {
+        pause();
+      } else {
+        if (cancellation != nullptr) cancellation->ask();  // the others may have work for long
+        std::this_thread::yield();
+      }
     }
     if (owner) busy_.store(false, std::memory_order_release);
   }

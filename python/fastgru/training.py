@@ -21,8 +21,8 @@ from fastgru.samples import Samples
 Array = NDArray[Any]
 
 
-#: Backward finds a tape of so many bytes in a last-level cache. The batch of a larger one is cut into pieces of half.
-CACHED_TAPE = 10_000_000
+#: Backward finds a tape of so many bytes in a last-level cache, with all else that lies there.
+CACHED_TAPE = 5_000_000
 #: Pieces of fewer rows would lose more in the kernels than they gain.
 LEAST_ROWS = 128
 
@@ -139,8 +139,8 @@ def train_step(network: Network, optimizer: Adam, x: Array, labels: Array) -> fu
 def pieces(network: Network, x: Array) -> list[slice]:
     """How a batch is trained on: whole, or cut by its shape alone into equal pieces whose tapes stay in the caches."""
     tape = network.tape_bytes(x)
-    count = -(-2 * tape // CACHED_TAPE)
-    if tape <= CACHED_TAPE or len(x) < count * LEAST_ROWS:
+    count = -(-tape // CACHED_TAPE)
+    if count <= 1 or len(x) < count * LEAST_ROWS:
         return [slice(0, len(x))]
     edges = [len(x) * index // count for index in range(count + 1)]
     return [slice(*edge) for edge in pairwise(edges)]
