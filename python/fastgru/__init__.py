@@ -1,4 +1,4 @@
-"""fastgru: GRU networks on CPUs, trained and run fast.
+"""fastgru: GRU networks on CPUs, trained and run faster than the frameworks do it.
 
 >>> from fastgru import Sequential, layers
 >>> model = Sequential([layers.GRU(64, input_shape=(28, 28)), layers.Dense(10, activation="softmax")])
