@@ -21,6 +21,21 @@ def mnist_folder():
     return Path(folder)
 
 
+@pytest.fixture(scope="session")
+def keras():
+    """Keras 3 on TensorFlow, where it is installed; CI installs it."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install keras tensorflow-cpu")
+    return pytest.importorskip("keras", reason="needs Keras: pip install keras tensorflow-cpu")
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """PyTorch, where it is installed; CI installs it."""
+    return pytest.importorskip("torch", reason="needs PyTorch: pip install torch")
+
+
 @pytest.fixture(autouse=True)
 def _same_threads_afterwards():
     before = fastgru.get_num_threads()

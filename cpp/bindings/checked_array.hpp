@@ -143,6 +143,23 @@ py::array write_to(const py::object& object, const char* name, const Shape& shap
   return array;
 }
 
+// The same, for an array whose last axis alone has to be contiguous.
+template <class T>
+py::array write_to_rows(const py::object& object, const char* name, const Shape& shape, const std::string& why,
+                        const char* like) {
+  const py::array array = require_array(object, name);
+  require_dtype<T>(array, name, like);
+  require_shape(array, name, shape, why);
+  if (!array.writeable()) throw py::value_error(std::string(name) + ": expected a writable array, got a read-only one");
+  if (!is_native(array) || !last_axis_is_contiguous<T>(array)) {
+    throw py::value_error(std::string(name) +
+                          ": expected an aligned array in native byte order with a contiguous last axis to write to, "
+                          "got one with strides " +
+                          std::string(py::str(array.attr("strides"))));
+  }
+  return array;
+}
+
 // The bytes an array's elements lie within.
 struct Extent {
   Extent(const char* name, const py::array& array) : name(name) {

@@ -12,7 +12,7 @@
 // Parameters lie as in Keras: kernel (F, 3H), recurrent_kernel (H, 3H), biases (3H), gates in the order z, r, n.
 #pragma once
 
-#include "runtime/parallel.hpp"
+#include "runtime/workspace.hpp"
 #include "simd/packet.hpp"
 
 namespace fastgru {
@@ -74,79 +74,33 @@ struct UnitBlocks {
   }
 };
 
-// How a batch is cut into groups of rows that go through time together, by its shape alone: the order in which the
-// gradients of the weights are summed follows from it, so the threads may not matter.
-//
-// Small weights: a power of two of `parts`, each of whose groups one thread takes through time by itself; their
-// gradients are summed apart and then added in order. Nothing but those sums passes between threads.
-// Large weights: one part, whose rows or units the threads share step by step.
-class BatchPlan {
- public:
-  static constexpr Index kRowsTogether = 64;         // more would push the states out of the L2 cache
-  static constexpr Index kSharedRowsTogether = 256;  // of large weights, loading which is what costs
-  static constexpr std::size_t kSmallWeights = std::size_t{512} << 10;
-
-  template <class T>
-  static BatchPlan of(const GruShape& s) {
-    const double bytes = 3.0 * static_cast<double>(s.units) * static_cast<double>(s.features + s.units) * sizeof(T);
-    if (bytes > kSmallWeights) return BatchPlan(s.batch, 1, kSharedRowsTogether);
-    const Index parts = s.batch >= 512 ? 16 : s.batch >= 128 ? 8 : s.batch >= 32 ? 4 : s.batch >= 8 ? 2 : 1;
-    return BatchPlan(s.batch, parts, kRowsTogether);
-  }
-
-  // Whether up to `threads` of them split each step by units, of which there are `blocks` registers: with large
-  // weights and few rows it is better that each thread loads a part of the weights than all of them.
-  bool by_units(Index threads, Index blocks) const {
-    constexpr Index kRowsWorthAllWeights = 64;
-    return threads > 1 && !small_weights() && batch_ < threads * kRowsWorthAllWeights && blocks >= 2 * threads;
-  }
-
-  // Whether a thread takes its parts through time by itself.
-  bool small_weights() const { return most_rows_ == kRowsTogether; }
-  Index parts() const { return parts_; }
-  Index groups_in_part() const { return groups_in_part_; }
-  // Rows of a group: [begin, end) of the batch.
-  Range rows(Index part, Index group) const {
-    const Range all = split(batch_, part, parts_), own = split(all.size(), group, groups_in_part_);
-    return {all.begin + own.begin, all.begin + own.end};
-  }
-  Index largest_group() const { return largest_group_; }
-
- private:
-  BatchPlan(Index batch, Index parts, Index most_rows) : batch_(batch), parts_(parts), most_rows_(most_rows) {
-    const Index part = (batch + parts - 1) / parts;
-    groups_in_part_ = (part + most_rows - 1) / most_rows;
-    largest_group_ = (part + groups_in_part_ - 1) / groups_in_part_;
-  }
-
-  Index batch_, parts_, most_rows_, groups_in_part_, largest_group_;
-};
-
 // What forward leaves for backward: the activated gates and the states; padded lanes hold anything. Each group of rows
 // of the plan has its own piece, so that threads do not write side by side:
 //     gates  [T][block][row][G][L]       n, z, r and (reset_after) q after their activations
 //     states [T + 1][row][state_stride]  h before step t; states[0] is the initial state
+// Where sequences differ in length, a step has only the rows that are at work in it (gru_rows.hpp).
 template <class T>
 struct GruTape {
   T* gates = nullptr;
   T* states = nullptr;
 
+  // Sizes for so many pairs of a row and a step.
+  static Index gates_size(Index pairs, const UnitBlocks<T>& b) {
+    return checked_multiply(pairs, b.count * b.gates_row);
+  }
+  static Index states_size(Index pairs, Index rows, const UnitBlocks<T>& b) {
+    return checked_multiply(pairs + rows, b.state_stride);
+  }
+
   // Whether it is too large to wait in the caches for backward: then it is written past them.
-  static bool outgrows_caches(const GruShape& s, const UnitBlocks<T>& b) {
+  static bool outgrows_caches(Index pairs, const UnitBlocks<T>& b) {
     constexpr Index kCached = Index{16} << 20;
-    return gates_size(s, b) > kCached / static_cast<Index>(sizeof(T));
+    return gates_size(pairs, b) > kCached / static_cast<Index>(sizeof(T));
   }
 
-  // The piece of the group that begins at `row`.
-  GruTape piece(Index row, const GruShape& s, const UnitBlocks<T>& b) const {
-    return {gates + row * s.steps * b.count * b.gates_row, states + row * (s.steps + 1) * b.state_stride};
-  }
-
-  static Index gates_size(const GruShape& s, const UnitBlocks<T>& b) {
-    return s.steps * b.count * s.batch * b.gates_row;
-  }
-  static Index states_size(const GruShape& s, const UnitBlocks<T>& b) {
-    return (s.steps + 1) * s.batch * b.state_stride;
+  // The piece of a group of rows, with so many pairs and rows in the groups before it.
+  GruTape piece(Index pairs_before, Index rows_before, const UnitBlocks<T>& b) const {
+    return {gates + pairs_before * b.count * b.gates_row, states + (pairs_before + rows_before) * b.state_stride};
   }
 };
 

@@ -48,14 +48,26 @@ struct WeightGradients {
   T* recurrent_bias;    // (3H) or null
 };
 
-// The group of rows at work, and which of it a thread does in each step: some rows of all units, or some units of all
-// rows.
+// A group of rows that goes back through time, and how a team shares it: by rows, the same ones in all steps or a share
+// of those at work in each, or by units.
 template <class T>
-struct Group {
-  Index first, rows;  // of the batch
-  GruTape<T> tape;    // its piece
-  Range own_rows, own_blocks;
-  bool by_units;  // then the team meets after each stage, because every product reads all units
+struct Group : RowGroup {
+  GruTape<T> tape;  // its piece
+  bool by_units;
+  bool meets;  // after each stage, because a row's gradients pass between threads
+  Range blocks;
+
+  // The rows to take of those at work in a step.
+  Range rows_at(Index step, const Team& team) const {
+    return by_units ? Range{0, this->at_work(step)} : team.share(this->at_work(step));
+  }
+};
+
+// What a thread does of one step.
+struct StepWork {
+  Index step;
+  Index at, depth;  // the step's rows within the chunk, and the chunk's
+  Range rows;
 };
 
 template <class T>
@@ -72,6 +84,7 @@ class BackwardPass {
         blocks_(shape_.units, reset_after_),
         cell_(with_cell<BackwardCell, T>(a_.options, [](auto cell) { return CellFunctions<T>::of(cell); })),
         recurrent_(shape_.units, shape_.units, GateSlots::z, reset_after_ ? 3 : 2, workspace),
+        groups_(plan_, a_.sequences, workspace),
         chunk_steps_(std::min(std::max(kChunkDepth / plan_.largest_group(), Index{1}), shape_.steps)) {
     if (!reset_after_) {
       candidate_ = TransposedWeights<T>(shape_.units, shape_.units, GateSlots::n, 1, workspace);
@@ -84,6 +97,7 @@ class BackwardPass {
                          : plan_.small_weights() ? plan_.parts()
                                                  : (shape_.batch + kRowsWorthAThread - 1) / kRowsWorthAThread;
     threads_ = static_cast<int>(std::min(limit, useful));
+    owners_ = plan_.small_weights() ? groups_.owners(threads_, workspace) : nullptr;
     const Index crews = plan_.small_weights() ? threads_ : 1;
     memory_ = workspace.take<ChunkMemory<T>>(crews);
     for (Index crew = 0; crew < crews; ++crew) memory_[crew] = take_memory(workspace);
@@ -102,9 +116,9 @@ class BackwardPass {
     if (!plan_.small_weights()) return run_part(0, memory_[0], team);
 
     Team alone = team.alone();
-    const Range own = team.share(plan_.parts());
-    for (Index part = own.begin; part < own.end; ++part) {
-      run_part(part, memory_[team.index()], alone);
+    for (Index part = 0; part < plan_.parts(); ++part) {
+      // The pool may be at work elsewhere: then the team is smaller.
+      if (owners_[part] % team.size() == team.index()) run_part(part, memory_[team.index()], alone);
     }
     team.barrier();
     add_parts(team);
@@ -133,20 +147,17 @@ class BackwardPass {
   void run_part(Index part, const ChunkMemory<T>& memory, Team& team) const {
     bool overwrite = true;  // the first chunk's sums; later ones add to them
     for (Index index = 0; index < plan_.groups_in_part(); ++index) {
-      const Range rows = plan_.rows(part, index);
-      const Range all_rows{0, rows.size()}, all_blocks{0, blocks_.count};
-      const Group<T> group{rows.begin,
-                           rows.size(),
-                           a_.tape.piece(rows.begin, shape_, blocks_),
-                           by_units_ ? all_rows : team.share(rows.size()),
-                           by_units_ ? team.share(blocks_.count) : all_blocks,
-                           by_units_};
+      const RowGroup rows = groups_.group(part, index);
+      const bool meets = by_units_ || (rows.offsets != nullptr && !plan_.small_weights());
+      const Group<T> group{rows, a_.tape.piece(rows.pairs_before, rows.first, blocks_), by_units_, meets,
+                           by_units_ ? team.share(blocks_.count) : Range{0, blocks_.count}};
       start(group, memory, team);
-      for (Index end = shape_.steps; end > 0; end -= std::min(end, chunk_steps_)) {
-        const Index begin = std::max(end - chunk_steps_, Index{0});
-        const Index depth = (end - begin) * group.rows;
+      for (Index end = group.steps; end > 0;) {
+        const Index begin = chunk_begin(group, end);
+        const Index depth = group.offset(end) - group.offset(begin);
         for (Index step = end; step-- > begin;) {
-          back_one_step(group, step, (step - begin) * group.rows, depth, memory, team);
+          const Index at = group.offset(step) - group.offset(begin);
+          back_one_step(group, {step, at, depth, group.rows_at(step, team)}, memory, team);
         }
         team.barrier();  // the whole chunk's gate gradients are there
         if (team.proceed()) {
@@ -154,9 +165,29 @@ class BackwardPass {
         }
         overwrite = false;
         team.barrier();  // before the next chunk overwrites them
+        end = begin;
       }
       finish(group, memory, team);
       team.barrier();  // the next rows are shared out otherwise, and use the same memory
+    }
+    if (overwrite && team.index() == 0) clear(sums_[part]);  // not one of its sequences had a step
+  }
+
+  // The first step of the chunk that ends before step `end`.
+  Index chunk_begin(const RowGroup& group, Index end) const {
+    if (group.offsets == nullptr) return std::max(end - chunk_steps_, Index{0});
+    const Index most = chunk_steps_ * plan_.largest_group();
+    Index begin = end - 1;
+    while (begin > 0 && group.offset(end) - group.offset(begin - 1) <= most) --begin;
+    return begin;
+  }
+
+  void clear(const WeightGradients<T>& sums) const {
+    const Index columns = 3 * shape_.units;
+    std::fill_n(sums.kernel, shape_.features * columns, T(0));
+    std::fill_n(sums.recurrent_kernel, shape_.units * columns, T(0));
+    for (T* bias : {sums.bias, sums.recurrent_bias}) {
+      if (bias != nullptr) std::fill_n(bias, columns, T(0));
     }
   }
 
@@ -182,7 +213,7 @@ class BackwardPass {
   }
 
   static void meet(const Group<T>& group, Team& team) {
-    if (group.by_units) team.barrier();
+    if (group.meets) team.barrier();
   }
 
   // The chunk's gate gradients of one block, from `at` (a depth) on.
@@ -190,16 +221,38 @@ class BackwardPass {
     return memory.d_gates + (block * depth + at) * blocks_.gates_row;
   }
 
+  // d_h of each row behind its last step; it stays there until the row is at work.
   void start(const Group<T>& group, const ChunkMemory<T>& memory, Team& team) const {
+    const SequenceMap& map = a_.sequences;
     const Range own = team.share(group.rows);
     for (Index row = own.begin; row < own.end; ++row) {
+      const Index place = group.first + row;
       T* d_h = memory.d_h + row * blocks_.state_stride;
       std::fill_n(d_h, blocks_.state_stride, T(0));
       if (a_.d_last_state != nullptr) {
-        std::copy_n(a_.d_last_state + (group.first + row) * shape_.units, shape_.units, d_h);
+        std::copy_n(a_.d_last_state + map.row(place) * shape_.units, shape_.units, d_h);
       }
+      if (map.different_lengths()) cross_padding(place, d_h);
     }
     meet(group, team);
+  }
+
+  // Padding: the gradients of outputs that repeat the last one are the last one's; those of x are zero.
+  void cross_padding(Index place, T* d_h) const {
+    const SequenceMap& map = a_.sequences;
+    const Index length = map.length(place);
+    // Backwards and in x's order nothing was repeated.
+    if (a_.d_outputs && a_.repeat_last_output && length > 0 && !(map.backwards && map.outputs_like_x)) {
+      for (Index step = length; step < shape_.steps; ++step) {
+        const T* d_output = a_.d_outputs.at(map.row(place), step);
+        for (Index unit = 0; unit < shape_.units; ++unit) d_h[unit] += d_output[unit];
+      }
+    }
+    if (a_.d_x) {
+      for (Index step = length; step < shape_.steps; ++step) {
+        std::fill_n(a_.d_x.at(map.row(place), step), shape_.features, T(0));
+      }
+    }
   }
 
   void finish(const Group<T>& group, const ChunkMemory<T>& memory, Team& team) const {
@@ -207,69 +260,75 @@ class BackwardPass {
     const Range own = team.share(group.rows);
     for (Index row = own.begin; row < own.end; ++row) {
       std::copy_n(memory.d_h + row * blocks_.state_stride, shape_.units,
-                  a_.d_initial_state + (group.first + row) * shape_.units);
+                  a_.d_initial_state + a_.sequences.row(group.first + row) * shape_.units);
     }
   }
 
-  // One step of a group: leaves d_h(t-1), and this step's part of the chunk from depth `at` on.
-  void back_one_step(const Group<T>& group, Index step, Index at, Index depth, const ChunkMemory<T>& memory,
-                     Team& team) const {
-    const bool proceed = team.proceed() && group.own_rows.size() > 0;  // who does not still comes to the barriers
+  // One step of a group: leaves d_h(t-1), and this step's part of the chunk.
+  void back_one_step(const Group<T>& group, const StepWork& work, const ChunkMemory<T>& memory, Team& team) const {
+    const bool proceed = team.proceed() && work.rows.size() > 0;  // who does not still comes to the barriers
     if (proceed) {
-      add_output_gradients(group, step, memory);
-      for_each_cell(group, step, at, depth, memory, reset_after_ ? cell_.reset_after : cell_.reset_before_candidate);
+      add_output_gradients(group, work, memory);
+      for_each_cell(group, work, memory, reset_after_ ? cell_.reset_after : cell_.reset_before_candidate);
     }
     meet(group, team);
     if (!reset_after_) {
-      if (proceed) multiply_gates(candidate_, group, at, depth, memory, memory.d_reset_h, false, team);
+      if (proceed) {
+        multiply_gates(
+            candidate_, group, work, memory, team, memory.d_reset_h, [](Index, Index) { return V(T(0)); },
+            [](Index, Index, V sum) { return sum; });
+      }
       meet(group, team);
-      if (proceed) for_each_cell(group, step, at, depth, memory, cell_.reset_before_reset);
+      if (proceed) for_each_cell(group, work, memory, cell_.reset_before_reset);
       meet(group, team);
     }
     if (proceed) {
-      multiply_gates(recurrent_, group, at, depth, memory, memory.d_h, true, team);
-      if (a_.d_x) store_input_gradients(group, step, at, depth, memory, team);
-      keep_operands(group, step, at, depth, memory, team);
+      add_state_gradients(group, work, memory, team);
+      if (a_.d_x) store_input_gradients(group, work, memory, team);
+      keep_operands(group, work, memory, team);
     }
     meet(group, team);
   }
 
-  void add_output_gradients(const Group<T>& group, Index step, const ChunkMemory<T>& memory) const {
+  void add_output_gradients(const Group<T>& group, const StepWork& work, const ChunkMemory<T>& memory) const {
     if (!a_.d_outputs) return;
-    for (Index row = group.own_rows.begin; row < group.own_rows.end; ++row) {
-      const T* d_output = a_.d_outputs.at(group.first + row, step);
+    const SequenceMap& map = a_.sequences;
+    for (Index row = work.rows.begin; row < work.rows.end; ++row) {
+      const Index place = group.first + row;
+      const T* d_output = a_.d_outputs.at(map.row(place), map.output_step(place, work.step));
       T* d_h = memory.d_h + row * blocks_.state_stride;
-      for (Index unit = group.own_blocks.begin * L; unit < group.own_blocks.end * L; unit += L) {
+      for (Index unit = group.blocks.begin * L; unit < group.blocks.end * L; unit += L) {
         (V::load(d_h + unit) + V::load_first(d_output + unit, shape_.units - unit)).store(d_h + unit);
       }
     }
   }
 
   const T* tape_gates(const Group<T>& group, Index row, Index step, Index block) const {
-    return group.tape.gates + ((step * blocks_.count + block) * group.rows + row) * blocks_.gates_row;
+    const Index pairs = group.offset(step) * blocks_.count + block * group.at_work(step) + row;
+    return group.tape.gates + pairs * blocks_.gates_row;
   }
   const T* tape_state(const Group<T>& group, Index row, Index step) const {
-    return group.tape.states + (step * group.rows + row) * blocks_.state_stride;
+    return group.tape.states + (group.state_offset(step) + row) * blocks_.state_stride;
   }
 
-  void for_each_cell(const Group<T>& group, Index step, Index at, Index depth, const ChunkMemory<T>& memory,
+  void for_each_cell(const Group<T>& group, const StepWork& work, const ChunkMemory<T>& memory,
                      typename CellFunctions<T>::Function cell) const {
-    const Index row = group.own_rows.begin;
-    for (Index block = group.own_blocks.begin; block < group.own_blocks.end; ++block) {
+    const Index row = work.rows.begin;
+    for (Index block = group.blocks.begin; block < group.blocks.end; ++block) {
       const Index in_row = row * blocks_.state_stride + block * L;
-      cell({tape_gates(group, row, step, block), blocks_.gates_row, tape_state(group, row, step) + block * L,
-            blocks_.state_stride, d_gates_at(memory, block, at + row, depth), memory.d_h + in_row, blocks_.state_stride,
-            reset_after_ ? nullptr : memory.d_reset_h + in_row, group.own_rows.size()});
+      cell({tape_gates(group, row, work.step, block), blocks_.gates_row, tape_state(group, row, work.step) + block * L,
+            blocks_.state_stride, d_gates_at(memory, block, work.at + row, work.depth), memory.d_h + in_row,
+            blocks_.state_stride, reset_after_ ? nullptr : memory.d_reset_h + in_row, work.rows.size()});
     }
-    if (group.own_blocks.end == blocks_.count) clear_padding(group.own_rows, at, depth, memory);
+    if (group.blocks.end == blocks_.count) clear_padding(work, memory);
   }
 
   // An infinity in x or h makes NaN of a padded unit (infinity * 0), and the products over gates run over padding too.
-  void clear_padding(Range own, Index at, Index depth, const ChunkMemory<T>& memory) const {
+  void clear_padding(const StepWork& work, const ChunkMemory<T>& memory) const {
     const Index used = shape_.units - (blocks_.count - 1) * L;
     if (used == L) return;
-    T* d_gates = d_gates_at(memory, blocks_.count - 1, at + own.begin, depth);
-    for (Index packet = 0; packet < own.size() * blocks_.gates_row / L; ++packet, d_gates += L) {
+    T* d_gates = d_gates_at(memory, blocks_.count - 1, work.at + work.rows.begin, work.depth);
+    for (Index packet = 0; packet < work.rows.size() * blocks_.gates_row / L; ++packet, d_gates += L) {
       V::load_first(d_gates, used).store(d_gates);
     }
   }
@@ -278,48 +337,74 @@ class BackwardPass {
     return group.by_units ? team.share(matrix.panels()) : Range{0, matrix.panels()};
   }
 
-  // to(row, :) (+)= the gate gradients of the step at `at`, times transposed weights.
-  void multiply_gates(const TransposedWeights<T>& weights, const Group<T>& group, Index at, Index depth,
-                      const ChunkMemory<T>& memory, T* to, bool add, const Team& team) const {
-    const Range own = group.own_rows, panels = own_panels(weights.matrix(), group, team);
+  // to(row, :) = finished(row, :, first(row, :) + the step's gate gradients times transposed weights).
+  template <class First, class Finished>
+  void multiply_gates(const TransposedWeights<T>& weights, const Group<T>& group, const StepWork& work,
+                      const ChunkMemory<T>& memory, const Team& team, T* to, First&& first, Finished&& finished) const {
+    const Range own = work.rows, panels = own_panels(weights.matrix(), group, team);
     T* const rows = to + own.begin * blocks_.state_stride;
-    const auto gates = weights.gates(d_gates_at(memory, 0, at + own.begin, depth), blocks_, depth * blocks_.gates_row);
+    const auto gates =
+        weights.gates(d_gates_at(memory, 0, work.at + own.begin, work.depth), blocks_, work.depth * blocks_.gates_row);
     for (Index p = panels.begin; p < panels.end; ++p) {
       multiply_panel<T>(
-          gates, own.size(), weights.matrix().panel(p),
-          [&](Index row, Index column) { return add ? V::load(rows + row * blocks_.state_stride + column) : V(T(0)); },
-          [&](Index row, Index column, V sum) { sum.store(rows + row * blocks_.state_stride + column); });
+          gates, own.size(), weights.matrix().panel(p), [&](Index row, Index column) { return first(row, column); },
+          [&](Index row, Index column, V sum) {
+            finished(row, column, sum).store(rows + row * blocks_.state_stride + column);
+          });
     }
   }
 
-  void store_input_gradients(const Group<T>& group, Index step, Index at, Index depth, const ChunkMemory<T>& memory,
+  // d_h += [d_z d_r d_q] U^T, and then through the recurrent mask.
+  void add_state_gradients(const Group<T>& group, const StepWork& work, const ChunkMemory<T>& memory,
+                           const Team& team) const {
+    const T* const rows = memory.d_h + work.rows.begin * blocks_.state_stride;
+    const auto d_h = [&](Index row, Index column) { return V::load(rows + row * blocks_.state_stride + column); };
+    if (a_.recurrent_mask == nullptr) {
+      multiply_gates(recurrent_, group, work, memory, team, memory.d_h, d_h, [](Index, Index, V sum) { return sum; });
+      return;
+    }
+    multiply_gates(recurrent_, group, work, memory, team, memory.d_h, d_h, [&](Index row, Index column, V sum) {
+      const Index place = group.first + work.rows.begin + row;
+      const T* mask = a_.recurrent_mask + a_.sequences.row(place) * shape_.units;
+      return sum * V::load_first(mask + column, std::max(shape_.units - column, Index{0}));
+    });
+  }
+
+  void store_input_gradients(const Group<T>& group, const StepWork& work, const ChunkMemory<T>& memory,
                              const Team& team) const {
-    const Range own = group.own_rows, panels = own_panels(kernel_.matrix(), group, team);
-    const auto gates = kernel_.gates(d_gates_at(memory, 0, at + own.begin, depth), blocks_, depth * blocks_.gates_row);
+    const SequenceMap& map = a_.sequences;
+    const Range own = work.rows, panels = own_panels(kernel_.matrix(), group, team);
+    const auto gates =
+        kernel_.gates(d_gates_at(memory, 0, work.at + own.begin, work.depth), blocks_, work.depth * blocks_.gates_row);
     for (Index p = panels.begin; p < panels.end; ++p) {
       multiply_panel<T>(
           gates, own.size(), kernel_.matrix().panel(p), [](Index, Index) { return V(T(0)); },
           [&](Index row, Index column, V sum) {
-            sum.store_first(a_.d_x.at(group.first + own.begin + row, step) + column, shape_.features - column);
+            const Index place = group.first + own.begin + row;
+            T* const d_x = a_.d_x.at(map.row(place), map.input_step(place, work.step));
+            sum.store_first(d_x + column, shape_.features - column);
           });
     }
   }
 
   // The left operands of the weight gradients, stored by depth while they are at hand.
-  void keep_operands(const Group<T>& group, Index step, Index at, Index depth, const ChunkMemory<T>& memory,
+  void keep_operands(const Group<T>& group, const StepWork& work, const ChunkMemory<T>& memory,
                      const Team& team) const {
-    const Range own = group.by_units ? team.share(group.rows) : group.own_rows;
+    const SequenceMap& map = a_.sequences;
+    const Index depth = work.depth;
+    const Range own = group.by_units ? team.share(work.rows.size()) : work.rows;
     for (Index row = own.begin; row < own.end; ++row) {
-      const T* h = tape_state(group, row, step);
-      pack_into_tiles(memory.x, depth, at + row, a_.x.at(group.first + row, step), shape_.features);
-      pack_into_tiles(memory.h, depth, at + row, h, shape_.units);
+      const Index place = group.first + row, at = work.at + row;
+      const T* h = tape_state(group, row, work.step);
+      pack_into_tiles(memory.x, depth, at, a_.x.at(map.row(place), map.input_step(place, work.step)), shape_.features);
+      pack_into_tiles(memory.h, depth, at, h, shape_.units);
       if (reset_after_) continue;
       T* reset_h = memory.d_reset_h + row * blocks_.state_stride;  // its gradient has been used up
       for (Index block = 0; block < blocks_.count; ++block) {
-        const V r = V::load(tape_gates(group, row, step, block) + GateSlots::r * L);
+        const V r = V::load(tape_gates(group, row, work.step, block) + GateSlots::r * L);
         (r * V::load(h + block * L)).store(reset_h + block * L);
       }
-      pack_into_tiles(memory.reset_h, depth, at + row, reset_h, shape_.units);
+      pack_into_tiles(memory.reset_h, depth, at, reset_h, shape_.units);
     }
   }
 
@@ -404,7 +489,9 @@ class BackwardPass {
   const UnitBlocks<T> blocks_;
   const CellFunctions<T> cell_;
   TransposedWeights<T> recurrent_, candidate_, kernel_;
+  const RowGroups groups_;
   const Index chunk_steps_;
+  const Index* owners_ = nullptr;  // of the parts
   bool by_units_ = false;
   int threads_ = 1;
   ChunkMemory<T>* memory_ = nullptr;    // a thread's each, or the team's

@@ -5,11 +5,15 @@
 //     d_h(t)      += d_outputs(t)
 //     d_z, d_r, d_n, d_q from d_h(t), the tape and h(t-1)
 //     d_h(t-1)     = d_h(t) * z + [d_z d_r d_q] U^T          d_initial_state = d_h(0)
+//                    times the recurrent mask, if there is one
 //     d_x(t)       = [d_n d_z d_r] W^T                       where wanted
 //     d_kernel    += x(t)^T [d_z d_r d_n]                    d_bias           += [d_z d_r d_n]
 //     d_recurrent += h(t-1)^T [d_z d_r d_q]                  d_recurrent_bias += [d_z d_r d_q]
 //
 // Reset before: d_q = d_n, and (r * h(t-1))^T d_n for n's columns of d_recurrent.
+//
+// Each sequence begins at its own end. Where its last output was repeated behind it, the gradients for those outputs
+// are the last output's. d_x is zero there.
 //
 // Every output is overwritten, also where N or T is 0 (then with zeros; d_initial_state = d_last_state). None may
 // overlap another or an input. Terms of a weight's gradient are added in an order that depends on the shape alone,
@@ -19,7 +23,7 @@
 // part of the batch but one. It does not grow with T.
 #pragma once
 
-#include "kernels/gru.hpp"
+#include "kernels/gru_rows.hpp"
 #include "runtime/parallel.hpp"
 #include "runtime/workspace.hpp"
 
@@ -29,8 +33,11 @@ template <class T>
 struct GruBackwardArguments {
   GruShape shape;
   GruOptions options;
-  GruParameters<T> parameters;      // as in forward; the biases are not read
-  Sequences<const T> x;             // as in forward
+  GruParameters<T> parameters;  // as in forward; the biases are not read
+  Sequences<const T> x;         // as in forward, as the next four
+  SequenceMap sequences;
+  const T* recurrent_mask = nullptr;
+  bool repeat_last_output = false;
   GruTape<T> tape;                  // from forward; not changed
   Sequences<const T> d_outputs;     // (N, T, H) or null
   const T* d_last_state = nullptr;  // (N, H) or null

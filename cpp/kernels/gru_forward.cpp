@@ -42,12 +42,36 @@ struct GroupMemory {
   T* gates;         // without a tape, reset before: all blocks' of one step
   T* reset_h;       // reset before: r * h
   T* tile;          // this thread's, reset after: one tile's gates
+  T* x;             // this thread's, where sequences differ in length: one step's inputs
 };
 
-// What one thread does of a group in each step: some rows of all units, or some units of all rows.
+// What one thread does of a group in each step.
 struct Cut {
-  Range rows, blocks;
-  bool by_units;  // then the team meets after each stage, because every unit reads all states
+  enum Kind {
+    own_rows,        // some rows of all units, the same in all steps
+    rows_of_a_step,  // a share of the rows at work in the step
+    by_units,        // some units of all rows
+  };
+  Kind kind;
+  Range own, blocks;  // own: of `own_rows`
+
+  // Whether the team meets after each stage, because a row's states pass between threads.
+  bool meets() const { return kind != own_rows; }
+  // The rows to take of so many.
+  Range rows(Index count, const Team& team) const {
+    if (kind == by_units) return {0, count};
+    if (kind == rows_of_a_step) return team.share(count);
+    return {std::min(own.begin, count), std::min(own.end, count)};
+  }
+};
+
+// Rows of x for one step.
+template <class T>
+struct StepInputs {
+  const T* data;
+  Index stride;
+
+  const T* row(Index row) const { return data + row * stride; }
 };
 
 template <class T>
@@ -62,98 +86,152 @@ class ForwardPass {
         blocks_(blocks),
         cell_(with_cell<ForwardCell, T>(arguments.options, [](auto cell) { return CellFunctions<T>::of(cell); })) {}
 
-  // The group of rows that begins at `first`, through all steps.
-  void run(Index first, const Cut& cut, const GroupMemory<T>& memory, Team& team) const {
-    if (cut.rows.size() == 0 && !cut.by_units) return;
-    start(first, cut, memory);
+  // A group of rows, through all steps.
+  void run(const RowGroup& group, const Cut& cut, const GroupMemory<T>& memory, Team& team) const {
+    const Range all = cut.rows(group.rows, team);
+    if (all.size() == 0 && !cut.meets()) return;
+    start(group, all, cut.blocks, memory);
     meet(cut, team);
-    for (Index step = 0; step < a_.shape.steps; ++step) {
-      const bool proceed = team.proceed();  // who does not still comes to the barriers
-      if (!proceed && !cut.by_units) return;
+    for (Index step = 0; step < group.steps; ++step) {
+      const Range rows = cut.rows(group.at_work(step), team);
+      const bool proceed = team.proceed() && rows.size() > 0;  // who does not still comes to the barriers
+      if (!proceed && !cut.meets()) break;
+      const StepInputs<T> x = proceed ? inputs(group, rows, step, memory) : StepInputs<T>{};
       if (a_.options.reset_after) {
-        if (proceed) step_reset_after(first, cut, step, memory);
+        if (proceed) step_reset_after(group, rows, cut.blocks, step, x, memory);
       } else {
-        if (proceed) reset_before_gates(first, cut, step, memory);
+        if (proceed) reset_before_gates(group, rows, cut.blocks, step, x, memory);
         meet(cut, team);
-        if (proceed) reset_before_candidate(cut, step, memory, team);
+        if (proceed) reset_before_candidate(group, rows, cut.kind == Cut::by_units, step, memory, team);
         meet(cut, team);
-        if (proceed) reset_before_states(first, cut, step, memory);
+        if (proceed) reset_before_states(group, rows, cut.blocks, step, memory);
       }
       meet(cut, team);
     }
     if (memory.stream) fence_streams();
-    finish(first, cut, memory);
+    finish(group, all, cut.blocks, memory);
+  }
+
+  // Outputs behind the ends of sequences, once those are complete.
+  void fill_padding(Range places) const {
+    const SequenceMap& map = a_.sequences;
+    if (!a_.outputs) return;
+    for (Index place = places.begin; place < places.end; ++place) {
+      const Index length = map.length(place), row = map.row(place), units = a_.shape.units;
+      // Backwards and in x's order padding comes before the sequence: there is no output to repeat.
+      const bool repeat = a_.repeat_last_output && length > 0 && !(map.backwards && map.outputs_like_x);
+      for (Index step = length; step < a_.shape.steps; ++step) {
+        if (repeat) {
+          std::copy_n(a_.outputs.at(row, length - 1), units, a_.outputs.at(row, step));
+        } else {
+          std::fill_n(a_.outputs.at(row, step), units, T(0));
+        }
+      }
+    }
   }
 
  private:
   static void meet(const Cut& cut, Team& team) {
-    if (cut.by_units) team.barrier();
+    if (cut.meets()) team.barrier();
   }
 
-  T* states_at(const GroupMemory<T>& m, Index step, Index row = 0) const {
-    return (m.tape.states != nullptr ? m.tape.states + step * m.rows * blocks_.state_stride
+  // x for some rows of a step: as it lies, or gathered from where the sequences have got to.
+  StepInputs<T> inputs(const RowGroup& group, Range rows, Index step, const GroupMemory<T>& m) const {
+    const SequenceMap& map = a_.sequences;
+    if (!map.different_lengths()) return {a_.x.at(group.first, step), a_.x.row_stride};
+    const Index features = a_.shape.features;
+    for (Index row = rows.begin; row < rows.end; ++row) {
+      const Index place = group.first + row;
+      std::copy_n(a_.x.at(map.row(place), map.input_step(place, step)), features, m.x + row * features);
+    }
+    return {m.x, features};
+  }
+
+  T* states_at(const RowGroup& group, const GroupMemory<T>& m, Index step, Index row = 0) const {
+    return (m.tape.states != nullptr ? m.tape.states + group.state_offset(step) * blocks_.state_stride
                                      : m.states + step % 2 * m.rows * blocks_.state_stride) +
            row * blocks_.state_stride;
   }
-  T* gates_at(const GroupMemory<T>& m, Index step, Index block, Index row) const {
-    T* const base =
-        m.tape.gates != nullptr ? m.tape.gates + step * blocks_.count * m.rows * blocks_.gates_row : m.gates;
-    return base + (block * m.rows + row) * blocks_.gates_row;
+  T* gates_at(const RowGroup& group, const GroupMemory<T>& m, Index step, Index block, Index row) const {
+    if (m.tape.gates == nullptr) return m.gates + (block * m.rows + row) * blocks_.gates_row;
+    const Index pairs = group.offset(step) * blocks_.count + block * group.at_work(step) + row;
+    return m.tape.gates + pairs * blocks_.gates_row;
   }
 
   // states[0] = initial_state or 0. Padded units stay finite for finite inputs; nothing reads them but their own lanes.
-  void start(Index first, const Cut& cut, const GroupMemory<T>& memory) const {
-    const Index begin = cut.blocks.begin * L;
-    const Index end = cut.blocks.end == blocks_.count ? blocks_.state_stride : cut.blocks.end * L;
+  void start(const RowGroup& group, Range rows, Range blocks, const GroupMemory<T>& memory) const {
+    const Index begin = blocks.begin * L;
+    const Index end = blocks.end == blocks_.count ? blocks_.state_stride : blocks.end * L;
     const Index used = std::min(end, a_.shape.units);
-    for (Index row = cut.rows.begin; row < cut.rows.end; ++row) {
-      T* const h = states_at(memory, 0, row);
+    for (Index row = rows.begin; row < rows.end; ++row) {
+      T* const h = states_at(group, memory, 0, row);
       std::fill(h + begin, h + end, T(0));
       if (a_.initial_state == nullptr) continue;
-      const T* from = a_.initial_state + (first + row) * a_.shape.units;
+      const Index place = group.first + row;
+      const T* from = a_.initial_state + a_.sequences.row(place) * a_.shape.units;
       std::copy(from + begin, from + used, h + begin);
+      if (a_.recurrent_mask != nullptr && a_.sequences.length(place) > 0) {
+        const T* mask = a_.recurrent_mask + a_.sequences.row(place) * a_.shape.units;
+        for (Index unit = begin; unit < used; ++unit) h[unit] *= mask[unit];
+      }
     }
   }
 
-  void finish(Index first, const Cut& cut, const GroupMemory<T>& memory) const {
+  void finish(const RowGroup& group, Range rows, Range blocks, const GroupMemory<T>& memory) const {
     if (a_.last_state == nullptr) return;
-    const Index begin = cut.blocks.begin * L, end = std::min(cut.blocks.end * L, a_.shape.units);
-    for (Index row = cut.rows.begin; row < cut.rows.end; ++row) {
-      const T* h = states_at(memory, a_.shape.steps, row);
-      std::copy(h + begin, h + end, a_.last_state + (first + row) * a_.shape.units + begin);
+    const Index begin = blocks.begin * L, end = std::min(blocks.end * L, a_.shape.units);
+    for (Index row = rows.begin; row < rows.end; ++row) {
+      const Index place = group.first + row;
+      const T* h = states_at(group, memory, a_.sequences.length(place), row);
+      std::copy(h + begin, h + end, a_.last_state + a_.sequences.row(place) * a_.shape.units + begin);
     }
   }
 
-  ForwardTile<T> cell_tile(Index block, Index row, Index rows, Index step, T* gates, const GroupMemory<T>& m) const {
+  ForwardTile<T> cell_tile(const RowGroup& group, Index block, Index row, Index rows, Index step, T* gates,
+                           const GroupMemory<T>& m) const {
     const bool apart = a_.options.reset_after && m.tape.gates != nullptr;  // gates are in m.tile, not in the tape
     return {gates,
-            apart ? gates_at(m, step, block, row) : nullptr,
+            apart ? gates_at(group, m, step, block, row) : nullptr,
             m.stream,
             blocks_.gates_row,
-            states_at(m, step, row) + block * L,
-            states_at(m, step + 1, row) + block * L,
+            states_at(group, m, step, row) + block * L,
+            states_at(group, m, step + 1, row) + block * L,
             blocks_.state_stride,
             m.reset_h == nullptr ? nullptr : m.reset_h + row * blocks_.state_stride + block * L,
             rows};
   }
 
-  void store_outputs(Index block, Index first, Index rows, Index step, const T* h_next) const {
-    if (!a_.outputs) return;
+  // What becomes of new states: they are outputs, and the mask's next inputs.
+  void store_outputs(const RowGroup& group, Index block, Index first, Index rows, Index step, T* h_next) const {
+    const SequenceMap& map = a_.sequences;
     const Index count = a_.shape.units - block * L;
-    for (Index row = 0; row < rows; ++row) {
-      V::load(h_next + row * blocks_.state_stride).store_first(a_.outputs.at(first + row, step) + block * L, count);
+    if (a_.outputs) {
+      for (Index row = 0; row < rows; ++row) {
+        const Index place = group.first + first + row;
+        T* const output = a_.outputs.at(map.row(place), map.output_step(place, step)) + block * L;
+        V::load(h_next + row * blocks_.state_stride).store_first(output, count);
+      }
+    }
+    if (a_.recurrent_mask != nullptr) {
+      for (Index row = 0; row < rows; ++row) {
+        const Index place = group.first + first + row;
+        if (step + 1 == map.length(place)) continue;  // the last state is as it is
+        T* const h = h_next + row * blocks_.state_stride;
+        const T* mask = a_.recurrent_mask + map.row(place) * a_.shape.units + block * L;
+        (V::load(h) * V::load_first(mask, count)).store(h);
+      }
     }
   }
 
   // [n z r] = b + x [Wn Wz Wr];  [z r q] += h [Uz Ur Uq], q starting from its own bias.
   template <int R>
-  void products_reset_after(Index block, const T* x, const T* h, T* gates) const {
+  void products_reset_after(Index block, StepInputs<T> x, const T* h, T* gates) const {
     const T* bias = weights_.bias_block(block);
     V acc[R][3];
     for (int row = 0; row < R; ++row) {
       for (int slot = 0; slot < 3; ++slot) acc[row][slot] = V::load(bias + slot * L);
     }
-    multiply_add(acc, RowMajor<T>{x, a_.x.row_stride}, weights_.input_block(block), 3 * L, a_.shape.features);
+    multiply_add(acc, RowMajor<T>{x.data, x.stride}, weights_.input_block(block), 3 * L, a_.shape.features);
     const V q = V::load(bias + GateSlots::q * L);
     for (int row = 0; row < R; ++row) {  // n is complete: its register goes to q
       acc[row][0].store(gates + row * blocks_.gates_row + GateSlots::n * L);
@@ -169,30 +247,31 @@ class ForwardPass {
     }
   }
 
-  void step_reset_after(Index first, const Cut& cut, Index step, const GroupMemory<T>& memory) const {
-    for (Index block = cut.blocks.begin; block < cut.blocks.end; ++block) {
-      for_each_tile(cut.rows.size(), [&](Index tile, Index count) {
-        const Index row = cut.rows.begin + tile;
+  void step_reset_after(const RowGroup& group, Range rows, Range blocks, Index step, StepInputs<T> x,
+                        const GroupMemory<T>& memory) const {
+    for (Index block = blocks.begin; block < blocks.end; ++block) {
+      for_each_tile(rows.size(), [&](Index tile, Index count) {
+        const Index row = rows.begin + tile;
         with_constant<kTileRows>(count, [&](auto tile_rows) {
-          products_reset_after<decltype(tile_rows)::value>(block, a_.x.at(first + row, step),
-                                                           states_at(memory, step, row), memory.tile);
+          products_reset_after<decltype(tile_rows)::value>(block, {x.row(row), x.stride},
+                                                           states_at(group, memory, step, row), memory.tile);
         });
-        const ForwardTile<T> cell = cell_tile(block, row, count, step, memory.tile, memory);
+        const ForwardTile<T> cell = cell_tile(group, block, row, count, step, memory.tile, memory);
         cell_.reset_after(cell);
-        store_outputs(block, first + row, count, step, cell.h_next);
+        store_outputs(group, block, row, count, step, cell.h_next);
       });
     }
   }
 
   // [n z r] = b + x [Wn Wz Wr];  [z r] += h [Uz Ur].
   template <int R>
-  void products_reset_before(Index block, const T* x, const T* h, T* gates) const {
+  void products_reset_before(Index block, StepInputs<T> x, const T* h, T* gates) const {
     const T* bias = weights_.bias_block(block);
     V all[R][3], recurrent[R][2];
     for (int row = 0; row < R; ++row) {
       for (int slot = 0; slot < 3; ++slot) all[row][slot] = V::load(bias + slot * L);
     }
-    multiply_add(all, RowMajor<T>{x, a_.x.row_stride}, weights_.input_block(block), 3 * L, a_.shape.features);
+    multiply_add(all, RowMajor<T>{x.data, x.stride}, weights_.input_block(block), 3 * L, a_.shape.features);
     for (int row = 0; row < R; ++row) {
       all[row][0].store(gates + row * blocks_.gates_row + GateSlots::n * L);
       recurrent[row][0] = all[row][1];
@@ -206,43 +285,47 @@ class ForwardPass {
     }
   }
 
-  void reset_before_gates(Index first, const Cut& cut, Index step, const GroupMemory<T>& memory) const {
-    for (Index block = cut.blocks.begin; block < cut.blocks.end; ++block) {
-      for_each_tile(cut.rows.size(), [&](Index tile, Index count) {
-        const Index row = cut.rows.begin + tile;
-        T* const gates = gates_at(memory, step, block, row);
+  void reset_before_gates(const RowGroup& group, Range rows, Range blocks, Index step, StepInputs<T> x,
+                          const GroupMemory<T>& memory) const {
+    for (Index block = blocks.begin; block < blocks.end; ++block) {
+      for_each_tile(rows.size(), [&](Index tile, Index count) {
+        const Index row = rows.begin + tile;
+        T* const gates = gates_at(group, memory, step, block, row);
         with_constant<kTileRows>(count, [&](auto tile_rows) {
-          products_reset_before<decltype(tile_rows)::value>(block, a_.x.at(first + row, step),
-                                                            states_at(memory, step, row), gates);
+          products_reset_before<decltype(tile_rows)::value>(block, {x.row(row), x.stride},
+                                                            states_at(group, memory, step, row), gates);
         });
-        cell_.reset_before_gates(cell_tile(block, row, count, step, gates, memory));
+        cell_.reset_before_gates(cell_tile(group, block, row, count, step, gates, memory));
       });
     }
   }
 
   // n += (r * h) Un, for which every unit's r * h has to be known.
-  void reset_before_candidate(const Cut& cut, Index step, const GroupMemory<T>& memory, const Team& team) const {
-    const Index row = cut.rows.begin;
+  void reset_before_candidate(const RowGroup& group, Range rows, bool by_units, Index step,
+                              const GroupMemory<T>& memory, const Team& team) const {
+    const Index row = rows.begin;
     const SegmentedRows<T> reset_h{memory.reset_h + row * blocks_.state_stride, blocks_.state_stride, a_.shape.units};
     const Index panels = weights_.candidate.panels();
-    const Range own = cut.by_units ? team.share(panels) : Range{0, panels};
+    const Range own = by_units ? team.share(panels) : Range{0, panels};
     for (Index p = own.begin; p < own.end; ++p) {
       const auto slot_n = [&](Index r, Index column) {
-        return gates_at(memory, step, column / L, row + r) + GateSlots::n * L;
+        return gates_at(group, memory, step, column / L, row + r) + GateSlots::n * L;
       };
       multiply_panel<T>(
-          reset_h, cut.rows.size(), weights_.candidate.panel(p),
+          reset_h, rows.size(), weights_.candidate.panel(p),
           [&](Index r, Index column) { return V::load(slot_n(r, column)); },
           [&](Index r, Index column, V n) { n.store(slot_n(r, column)); });
     }
   }
 
-  void reset_before_states(Index first, const Cut& cut, Index step, const GroupMemory<T>& memory) const {
-    const Index row = cut.rows.begin, rows = cut.rows.size();
-    for (Index block = cut.blocks.begin; block < cut.blocks.end; ++block) {
-      const ForwardTile<T> tile = cell_tile(block, row, rows, step, gates_at(memory, step, block, row), memory);
+  void reset_before_states(const RowGroup& group, Range rows, Range blocks, Index step,
+                           const GroupMemory<T>& memory) const {
+    const Index row = rows.begin;
+    for (Index block = blocks.begin; block < blocks.end; ++block) {
+      T* const gates = gates_at(group, memory, step, block, row);
+      const ForwardTile<T> tile = cell_tile(group, block, row, rows.size(), step, gates, memory);
       cell_.reset_before_state(tile);
-      store_outputs(block, first + row, rows, step, tile.h_next);
+      store_outputs(group, block, row, rows.size(), step, tile.h_next);
     }
   }
 
@@ -259,24 +342,30 @@ void gru_forward(const GruForwardArguments<T>& a, Workspace& workspace, Cancella
   const GruShape& shape = a.shape;
   if (shape.batch == 0 || shape.units == 0) return;
   const bool reset_after = a.options.reset_after, taped = a.tape.gates != nullptr;
+  const bool different = a.sequences.different_lengths();
   const UnitBlocks<T> blocks(shape.units, reset_after);
   const ForwardWeights<T> weights(shape, a.options, workspace);
   const ForwardPass<T> pass(a, weights, blocks);
   const BatchPlan plan = BatchPlan::of<T>(shape);
+  const RowGroups groups(plan, a.sequences, workspace);
 
+  // With a tape its pieces go to the threads whole, and so do rows that end at different times; else rows can be cut
+  // anywhere.
   const Index limit = num_threads();
   const bool by_units = plan.by_units(limit, blocks.count);
-  // With a tape its pieces go to the threads whole; without one the rows can be cut anywhere.
-  const bool by_parts = taped && plan.small_weights();
+  const bool by_parts = (taped || different) && plan.small_weights();
+  const bool by_groups = by_units || ((taped || different) && !by_parts);
+  const Cut::Kind kind = by_units ? Cut::by_units : by_groups && different ? Cut::rows_of_a_step : Cut::own_rows;
   const Index useful = by_units   ? blocks.count
                        : by_parts ? plan.parts()
                                   : (shape.batch + kRowsWorthAThread - 1) / kRowsWorthAThread;
   const int threads = static_cast<int>(std::min(limit, useful));
+  const Index* const owners = by_parts ? groups.owners(threads, workspace) : nullptr;
 
-  // Scratch, a set for each thread or one for all.
+  // Scratch, a set for each thread; one for all where rows' states pass between them.
   const Index own_rows = (shape.batch + threads - 1) / threads;
-  const Index together = by_units || taped ? plan.largest_group() : std::min(own_rows, BatchPlan::kRowsTogether);
-  const Index sets = by_units ? 1 : threads;
+  const Index together = by_groups || by_parts ? plan.largest_group() : std::min(own_rows, BatchPlan::kRowsTogether);
+  const Index sets = kind == Cut::own_rows ? threads : 1;
   const auto scratch = [&](Index rows, Index row_size, Index count, bool wanted) {
     const Index size = whole_pages<T>(rows * row_size);
     T* const memory = wanted ? workspace.take_pages<T>(size * count) : nullptr;
@@ -286,43 +375,52 @@ void gru_forward(const GruForwardArguments<T>& a, Workspace& workspace, Cancella
   const auto states = scratch(together, 2 * blocks.state_stride, sets, !taped);
   const auto gates = scratch(together, blocks.count * blocks.gates_row, sets, !taped && !reset_after);
   const auto reset_h = scratch(together, blocks.state_stride, sets, !reset_after);
+  const auto x = scratch(together, shape.features, threads, different);
 
-  const bool stream = taped && reset_after && GruTape<T>::outgrows_caches(shape, blocks);
+  Index pairs = shape.batch * shape.steps;
+  if (different) {
+    const RowGroup last = groups.group(plan.parts() - 1, plan.groups_in_part() - 1);
+    pairs = last.pairs_before + last.pairs();
+  }
+  const bool stream = taped && reset_after && GruTape<T>::outgrows_caches(pairs, blocks);
 
   parallel(threads, cancellation, [&](Team& team) {
     weights.pack(a.parameters, team);
     team.barrier();
     Team alone = team.alone();
     const Index own = team.index();
-    const auto memory_of = [&](const Range& group) {
-      const GruTape<T> tape = taped ? a.tape.piece(group.begin, shape, blocks) : GruTape<T>{};
-      return GroupMemory<T>{tape, stream, group.size(), states(own), gates(own), reset_h(own), tile(own)};
+    const auto memory_of = [&](const RowGroup& group) {
+      const GruTape<T> tape = taped ? a.tape.piece(group.pairs_before, group.first, blocks) : GruTape<T>{};
+      return GroupMemory<T>{tape, stream, group.rows, states(own), gates(own), reset_h(own), tile(own), x(own)};
     };
     const Range all_blocks{0, blocks.count};
-    if (by_units || (taped && !by_parts)) {
-      for (Index group = 0; group < plan.groups_in_part(); ++group) {
-        const Range rows = plan.rows(0, group);
-        const Cut cut = by_units ? Cut{{0, rows.size()}, team.share(blocks.count), true}
-                                 : Cut{team.share(rows.size()), all_blocks, false};
-        pass.run(rows.begin, cut, memory_of(rows), team);
+    if (by_groups) {
+      for (Index index = 0; index < plan.groups_in_part(); ++index) {
+        const RowGroup group = groups.group(0, index);
+        const Cut cut{kind, team.share(group.rows), by_units ? team.share(blocks.count) : all_blocks};
+        pass.run(group, cut, memory_of(group), team);
         team.barrier();  // the next group is shared out otherwise, and uses the same scratch
       }
     } else if (by_parts) {
-      const Range parts = team.share(plan.parts());
-      for (Index part = parts.begin; part < parts.end; ++part) {
-        for (Index group = 0; group < plan.groups_in_part(); ++group) {
-          const Range rows = plan.rows(part, group);
-          pass.run(rows.begin, {{0, rows.size()}, all_blocks, false}, memory_of(rows), alone);
+      for (Index part = 0; part < plan.parts(); ++part) {
+        if (owners[part] % team.size() != own) continue;  // the pool may be at work elsewhere, the team smaller
+        for (Index index = 0; index < plan.groups_in_part(); ++index) {
+          const RowGroup group = groups.group(part, index);
+          pass.run(group, {Cut::own_rows, {0, group.rows}, all_blocks}, memory_of(group), alone);
         }
       }
     } else {
       const Range share = team.share(shape.batch);
-      const Index groups = (share.size() + together - 1) / together;
-      for (Index group = 0; group < groups; ++group) {
-        const Range within = split(share.size(), group, groups);
-        const Range rows{share.begin + within.begin, share.begin + within.end};
-        pass.run(rows.begin, {{0, rows.size()}, all_blocks, false}, memory_of(rows), alone);
+      const Index count = (share.size() + together - 1) / together;
+      for (Index index = 0; index < count; ++index) {
+        const Range within = split(share.size(), index, count);
+        const RowGroup group{share.begin + within.begin, within.size(), shape.steps, 0, nullptr};
+        pass.run(group, {Cut::own_rows, {0, group.rows}, all_blocks}, memory_of(group), alone);
       }
+    }
+    if (different) {
+      team.barrier();
+      pass.fill_padding(team.share(shape.batch));
     }
   });
 }

@@ -4,12 +4,16 @@
 //   out   outputs (N, T, H) where wanted: h after each step; last_state (N, H) where wanted
 //   tape  where given, everything gru_backward needs; without it the memory does not grow with T
 //
+// Where lengths are given, a sequence's state is that after its last step, the initial one if it has none, and nothing
+// of x behind its end is read. A recurrent mask multiplies the state that enters a step, wherever the step uses it; the
+// outputs and the last state are without it.
+//
 // Nothing overlaps. T = 0 gives the initial state, N = 0 nothing. A row's results depend on that row alone and are
 // the same bits whatever the batch, the tile or the number of threads. 2 N T 3H (F + H) flops in products; memory is
 // taken from the workspace only. Interrupted (see Cancellation), the outputs are unspecified.
 #pragma once
 
-#include "kernels/gru.hpp"
+#include "kernels/gru_rows.hpp"
 #include "runtime/parallel.hpp"
 #include "runtime/workspace.hpp"
 
@@ -21,10 +25,13 @@ struct GruForwardArguments {
   GruOptions options;
   GruParameters<T> parameters;
   Sequences<const T> x;
-  const T* initial_state = nullptr;  // C-contiguous
+  SequenceMap sequences;              // steps as in shape
+  const T* initial_state = nullptr;   // C-contiguous
+  const T* recurrent_mask = nullptr;  // C-contiguous (N, H)
   Sequences<T> outputs;
-  T* last_state = nullptr;  // C-contiguous
-  GruTape<T> tape;          // both pointers or neither
+  bool repeat_last_output = false;  // behind the end of a sequence; else zeros
+  T* last_state = nullptr;          // C-contiguous
+  GruTape<T> tape;                  // both pointers or neither
 };
 
 template <class T>

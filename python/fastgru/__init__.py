@@ -4,12 +4,24 @@
 >>> model = Sequential([layers.GRU(64, input_shape=(28, 28)), layers.Dense(10, activation="softmax")])
 """
 
-from fastgru import datasets, functional, initializers, layers, optimizers
+from fastgru import (
+    callbacks,
+    datasets,
+    functional,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    optimizers,
+    regularizers,
+    schedules,
+)
 from fastgru._native._cpu_features import __version__
 from fastgru.formats.checkpoint import ModelFileError
 from fastgru.functional import get_num_threads, set_num_threads
 from fastgru.model import Sequential, load_model
 from fastgru.seeding import set_seed
+from fastgru.sequences import pad_sequences
 from fastgru.training import History
 
 __all__ = [
@@ -17,13 +29,19 @@ __all__ = [
     "ModelFileError",
     "Sequential",
     "__version__",
+    "callbacks",
     "datasets",
     "functional",
     "get_num_threads",
     "initializers",
     "layers",
     "load_model",
+    "losses",
+    "metrics",
     "optimizers",
+    "pad_sequences",
+    "regularizers",
+    "schedules",
     "set_num_threads",
     "set_seed",
 ]

@@ -148,9 +148,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     model = load_model(arguments.model)
     data = _load_data(arguments.dataset, arguments.data, 0)
     print(f"Data: {data.name} ({data.reason})", flush=True)
-    if model.optimizer is None:
+    if model.optimizer is None or [metric.name for metric in model.metrics] != ["accuracy"]:
         model.compile(metrics=["accuracy"])
-    model.metrics = ["accuracy"]
     loss, accuracy = model.evaluate(*data.test)
     print(f"Result: {data.name}: accuracy {accuracy:.2%}, loss {loss:.4f} on {len(data.test[0]):,} test images")
     if arguments.json:

@@ -14,12 +14,13 @@ reset, candidate) in ``kernel (F, 3H)``, ``recurrent_kernel (H, 3H)`` and ``bias
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks
+from fastgru import checks, sequences
 from fastgru._native import kernels
 
 __all__ = [
@@ -27,13 +28,18 @@ __all__ = [
     "DenseGradients",
     "GRUGradients",
     "GRUTape",
+    "activate",
     "adam_update",
     "dense_backward",
     "dense_forward",
+    "embedding_backward",
     "get_num_threads",
     "gru_backward",
     "gru_forward",
+    "norm",
+    "rmsprop_update",
     "set_num_threads",
+    "sgd_update",
     "softmax",
     "softmax_cross_entropy",
 ]
@@ -87,7 +93,12 @@ def gru_forward(
     recurrent_activation: str = "sigmoid",
     reset_after: bool = True,
     go_backwards: bool = False,
+    lengths: Array | None = None,
+    padded_outputs: str = "repeat",
+    output_order: str = "processing",
+    recurrent_mask: Array | None = None,
     return_sequences: bool = True,
+    out: Array | None = None,
     tape: kernels.GRUTape | None = None,
 ) -> tuple[Array | None, Array]:
     """Run a GRU over a batch of sequences.
@@ -117,9 +128,25 @@ def gru_forward(
     reset_after : bool
         Apply the reset gate after the recurrent product, or to the state before it.
     go_backwards : bool
-        Read x from its last step to its first. As in Keras, outputs stay in the order of processing.
+        Read each sequence from its last step to its first.
+    lengths : ndarray (N,) of integers, or (N, T) of bool, optional
+        How many steps of each sequence count, from 0 to T, in any order; or a mask that says so. What stands in x
+        behind them is padding: it is not read, nothing is computed for it, and the tape has no room for it.
+    padded_outputs : {"repeat", "zeros"}
+        What outputs hold behind a sequence's end: its last output again (as in Keras; zeros if its length is 0), or
+        zeros (as in PyTorch's packed sequences and ONNX). Gradients follow: those of repeated outputs are the last
+        one's.
+    output_order : {"processing", "input"}
+        With `go_backwards`, whether outputs stand in the order of processing, the first one first, or where the step of
+        x stands that they read, as a bidirectional layer needs it. In the latter case padding comes before the
+        sequence, and its outputs are zeros.
+    recurrent_mask : ndarray (N, H), optional
+        Factors of the state that enters each step, wherever the step uses it: Keras' recurrent dropout. Outputs and the
+        last state are without them.
     return_sequences : bool
         Whether to return every step's state.
+    out : ndarray (N, T, H), optional
+        Where to write the outputs; its last axis contiguous, the others at any stride.
     tape : GRUTape, optional
         Filled for `gru_backward`. Without one, memory does not grow with T beyond the outputs.
 
@@ -127,7 +154,7 @@ def gru_forward(
     -------
     outputs : ndarray (N, T, H) or None
     state : ndarray (N, H)
-        The state after the last step; the initial state where T is 0.
+        The state after each sequence's last step; the initial state where it has none.
 
     Raises
     ------
@@ -138,6 +165,8 @@ def gru_forward(
     MemoryError
         The sizes ask for more memory than there is.
     """
+    if isinstance(lengths, np.ndarray) and lengths.dtype == bool and x.ndim == 3:
+        lengths = sequences.check_lengths("lengths", lengths, len(x), x.shape[1])
     return kernels.gru_forward(
         x,
         kernel,
@@ -148,7 +177,12 @@ def gru_forward(
         recurrent_activation=recurrent_activation,
         reset_after=reset_after,
         go_backwards=go_backwards,
+        lengths=lengths,
+        padded_outputs=padded_outputs,
+        output_order=output_order,
+        recurrent_mask=recurrent_mask,
         return_sequences=return_sequences,
+        out=out,
         tape=tape,
     )
 
@@ -264,6 +298,28 @@ def dense_backward(
     )
 
 
+def activate(x: Array, name: str) -> Array:
+    """An activation as the kernels compute it.
+
+    Parameters
+    ----------
+    x : ndarray
+        Any shape.
+    name : {"sigmoid", "tanh", "hard_sigmoid", "hard_sigmoid_tfjs", "relu", "linear", "exp"}
+
+    Returns
+    -------
+    ndarray
+        In the shape of `x`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        No activation has that name, or the dtype is neither float32 nor float64.
+    """
+    return kernels.activate(x.reshape(-1), name).reshape(x.shape)
+
+
 def softmax(logits: Array) -> Array:
     """Probabilities of classes, ``exp(logits) / sum(exp(logits))`` over the last axis, without overflow.
 
@@ -325,7 +381,10 @@ def adam_update(
     beta_1: float = 0.9,
     beta_2: float = 0.999,
     epsilon: float = 1e-7,
+    weight_decay: float = 0.0,
     form: str = "keras",
+    scale: float = 1.0,
+    clip: float | None = None,
 ) -> None:
     """One update of Adam (Kingma and Ba 2015, arXiv:1412.6980) in place, one pass over the memory.
 
@@ -337,14 +396,21 @@ def adam_update(
     step : int
         1 for the first update.
     learning_rate, beta_1, beta_2, epsilon : float
+    weight_decay : float
+        AdamW's (Loshchilov and Hutter 2019, arXiv:1711.05101): parameters first lose this times the learning rate.
     form : {"keras", "tfjs", "pytorch"}
         Whose arithmetic to follow. Keras adds epsilon to sqrt(v) itself (the paper's "epsilon hat"), the other two to
         the bias-corrected root; these differ from each other in rounding only.
+    scale : float
+        Factor of the gradient.
+    clip : float, optional
+        The largest absolute value of the gradient, after scaling.
 
     Raises
     ------
     ValueError, TypeError
-        A shape, dtype or name does not fit, `step` is below 1, or an array cannot be written to.
+        A shape, dtype or name does not fit, `step` is below 1, a number is not finite, or an array cannot be written
+        to.
     """
     kernels.adam(
         parameters,
@@ -352,12 +418,142 @@ def adam_update(
         m,
         v,
         step=step,
-        learning_rate=learning_rate,
-        beta_1=beta_1,
-        beta_2=beta_2,
-        epsilon=epsilon,
+        learning_rate=checks.number("learning_rate", learning_rate),
+        beta_1=checks.number("beta_1", beta_1, least=0, below=1),
+        beta_2=checks.number("beta_2", beta_2, least=0, below=1),
+        epsilon=checks.number("epsilon", epsilon, least=0),
+        weight_decay=checks.number("weight_decay", weight_decay, least=0),
         form=form,
+        scale=scale,
+        clip=clip,
     )
+
+
+def sgd_update(
+    parameters: Array,
+    gradient: Array,
+    m: Array | None = None,
+    *,
+    learning_rate: float = 0.01,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    form: str = "keras",
+    scale: float = 1.0,
+    clip: float | None = None,
+) -> None:
+    """One update of stochastic gradient descent in place, one pass over the memory.
+
+    Parameters
+    ----------
+    parameters : ndarray (P,)
+        Overwritten.
+    gradient : ndarray (P,)
+    m : ndarray (P,), optional
+        The momentum, zeros at first; overwritten. Needed if `momentum` is not 0.
+    learning_rate, momentum : float
+    nesterov : bool
+    form : {"keras", "pytorch"}
+        Whether the rate stands inside the momentum, ``m = momentum m - rate g``, or outside, ``m = momentum m + g``;
+        they differ where the rate changes.
+    scale, clip
+        As in `adam_update`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `adam_update`.
+    """
+    kernels.sgd(
+        parameters,
+        gradient,
+        m,
+        learning_rate=checks.number("learning_rate", learning_rate),
+        momentum=checks.number("momentum", momentum, least=0),
+        nesterov=nesterov,
+        form=form,
+        scale=scale,
+        clip=clip,
+    )
+
+
+def rmsprop_update(
+    parameters: Array,
+    gradient: Array,
+    v: Array,
+    m: Array | None = None,
+    a: Array | None = None,
+    *,
+    learning_rate: float = 1e-3,
+    rho: float = 0.9,
+    momentum: float = 0.0,
+    epsilon: float = 1e-7,
+    centered: bool = False,
+    form: str = "keras",
+    scale: float = 1.0,
+    clip: float | None = None,
+) -> None:
+    """One update of RMSprop (Hinton 2012) in place, one pass over the memory.
+
+    Parameters
+    ----------
+    parameters, v : ndarray (P,)
+        Parameters and the mean of squared gradients (zeros at first); overwritten.
+    gradient : ndarray (P,)
+    m : ndarray (P,), optional
+        The momentum; needed if `momentum` is not 0.
+    a : ndarray (P,), optional
+        The mean of gradients; needed if `centered`.
+    learning_rate, rho, momentum, epsilon : float
+    centered : bool
+        Divide by the variance instead of the mean square.
+    form : {"keras", "pytorch"}
+        Whether epsilon stands under the root, and whether the rate stands inside the momentum.
+    scale, clip
+        As in `adam_update`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `adam_update`.
+    """
+    kernels.rmsprop(
+        parameters,
+        gradient,
+        v,
+        m,
+        a,
+        learning_rate=checks.number("learning_rate", learning_rate),
+        rho=checks.number("rho", rho, least=0, below=1),
+        momentum=checks.number("momentum", momentum, least=0),
+        epsilon=checks.number("epsilon", epsilon, least=0),
+        centered=centered,
+        form=form,
+        scale=scale,
+        clip=clip,
+    )
+
+
+def norm(x: Array) -> float:
+    """The Euclidean norm of x (P,), summed in double in an order that depends on P alone."""
+    return math.sqrt(kernels.sum_of_squares(x))
+
+
+def embedding_backward(tokens: Array, d_y: Array, d_table: Array) -> None:
+    """Add each row of a gradient to that of its token, ``d_table[tokens[i]] += d_y[i]``, in the order of i.
+
+    Parameters
+    ----------
+    tokens : ndarray (M,) of integers
+    d_y : ndarray (M, D)
+    d_table : ndarray (V, D)
+        Added to.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A shape or dtype does not fit, or a token is no row of `d_table`; the message gives its index.
+    """
+    kernels.embedding_backward(tokens, d_y, d_table)
 
 
 def set_num_threads(count: int) -> None:

@@ -1,34 +1,28 @@
-"""Sequential: layers in a row, their memory, and what can be done with them."""
+"""Sequential: a chain of layers that is compiled, trained, evaluated, used and saved."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks, losses, optimizers, training
+from fastgru import batches, callbacks, checks, losses, metrics, optimizers, sequences, training
 from fastgru._native._cpu_features import __version__
+from fastgru.batches import ArraySet, Batch, StreamSet, Unchecked
+from fastgru.chain import Chain
 from fastgru.formats import checkpoint
 from fastgru.formats.checkpoint import ModelFileError
-from fastgru.layers import LAYERS, Dense, Layer
-from fastgru.layers.base import Shape
+from fastgru.layers import Dense, from_config
 from fastgru.progress import Progress
-from fastgru.samples import Samples, natural_dtype, require_samples
-from fastgru.seeding import new_generator
+from fastgru.samples import Samples
 
 Array = NDArray[Any]
 
-METRICS = ("accuracy",)
 
-#: Weights and gradients of a layer begin on a cache line of the flat buffers.
-_LINE = 64
-
-
-class Sequential:
+class Sequential(Chain):
     """A model of layers in a row, in Keras' words.
 
     Parameters
@@ -45,6 +39,9 @@ class Sequential:
     layers : list of Layer
     parameters, gradient : ndarray (P,)
         All weights and their gradients, flat; the layers' arrays are views of them. Empty until the model is built.
+    optimizer : Optimizer or None
+    stop_training : bool
+        Set by a callback, it ends the training after the epoch.
 
     Notes
     -----
@@ -58,210 +55,35 @@ class Sequential:
     """
 
     def __init__(
-        self, layers: Iterable[Layer] | None = None, *, dtype: str | None = None, name: str = "sequential"
+        self, layers: Iterable[Any] | None = None, *, dtype: str | None = None, name: str = "sequential"
     ) -> None:
-        self.layers: list[Layer] = []
-        self.name = name
-        self._dtype = None if dtype is None else checks.floating_dtype("dtype", dtype)
-        self._generator = new_generator()
-        self._input_shape: Shape = ()
-        self._output_shapes: list[Shape] = []
-        self.parameters: Array = np.empty(0, np.float32)
-        self.gradient: Array = np.empty(0, np.float32)
-        self._sum: Array = np.empty(0, np.float32)  # of a batch's earlier pieces, while it is trained on
-        self.optimizer: optimizers.Adam | None = None
-        self.loss = ""
-        self.metrics: list[str] = []
-        if isinstance(layers, Layer):
-            raise TypeError(f"layers: expected a list of layers, got a single {type(layers).__name__}")
-        for layer in layers or ():
-            self.add(layer)
-
-    # --- Topology and memory ---------------------------------------------------------------------------------
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of the weights, float32 where nothing has decided yet."""
-        return self._dtype or np.dtype(np.float32)
-
-    @property
-    def built(self) -> bool:
-        """Whether the weights exist."""
-        return bool(self._output_shapes) and len(self._output_shapes) == len(self.layers)
-
-    @property
-    def input_shape(self) -> Shape:
-        """With the batch axis, None where any size will do; empty until the model is built."""
-        return self._input_shape
-
-    @property
-    def output_shape(self) -> Shape:
-        """With the batch axis; empty until the model is built."""
-        return self._output_shapes[-1] if self._output_shapes else ()
-
-    def add(self, layer: Layer) -> None:
-        """Append a layer. If the first one knows its ``input_shape``, the weights are made at once."""
-        if not isinstance(layer, Layer):
-            raise TypeError(f"layer: expected a layer of fastgru.layers, got {layer!r}")
-        if any(layer is other for other in self.layers):
-            raise ValueError(f"layer: {layer.name} is in this model already, and layers cannot be shared")
-        if layer.weights:
-            raise ValueError(f"layer: {layer.name} belongs to another model already, and layers cannot be shared")
-        names = {other.name for other in self.layers}
-        layer.name = layer.given_name or _unused_name(layer.kind(), names)
-        if layer.name in names:
-            raise ValueError(f"name: expected a name no other layer has, got {layer.name!r} twice")
-        expected = self.output_shape if self.layers else None
-        if expected and layer.input_shape is not None and (None, *layer.input_shape) != expected:
-            raise ValueError(
-                f"{layer.name}: expected input_shape {checks.dims(expected[1:])} because the layer before gives that, "
-                f"got {layer.input_shape}"
-            )
-        if self.built:
-            shape = layer.build(expected or ())
-            self.layers.append(layer)
-            self._output_shapes.append(shape)
-            self._allocate(keep=True)
-        else:
-            self.layers.append(layer)
-            first = self.layers[0].input_shape
-            if first is not None:
-                try:
-                    self.build((None, *first))
-                except BaseException:
-                    self.layers.pop()
-                    raise
-
-    def build(self, input_shape: Shape) -> None:
-        """Make the weights for inputs of that shape, batch axis included; data given to `fit` does it as well."""
-        if not self.layers:
-            raise ValueError("the model has no layers: add one")
-        if self.built:
-            raise ValueError(f"the model is built already, for input {checks.dims(self._input_shape)}")
-        self._infer_shapes(input_shape)
-        self._allocate()
-
-    def _infer_shapes(self, input_shape: Shape) -> None:
-        declared = self.layers[0].input_shape
-        if declared is not None and not _fits(input_shape[1:], declared):
-            raise ValueError(
-                f"input_shape: expected {declared} because the first layer says so, got {checks.dims(input_shape[1:])}"
-            )
-        shapes = [input_shape]
-        for layer in self.layers:
-            shapes.append(layer.build(shapes[-1]))
-        self._input_shape, self._output_shapes = shapes[0], shapes[1:]
-
-    def _allocate(self, *, keep: bool = False, initialize: bool = True) -> None:
-        """Lay the weights of all layers into one flat buffer; `keep` the values of those that have some."""
-        old = {layer.name: dict(layer.weights) for layer in self.layers} if keep else {}
-        line = _LINE // self.dtype.itemsize
-        places: list[tuple[Layer, str, slice, tuple[int, ...]]] = []
-        end = 0
-        for layer in self.layers:
-            for name, shape in layer.weight_shapes().items():
-                size = int(np.prod(shape, dtype=object))
-                places.append((layer, name, slice(end, end + size), shape))
-                end += -(-size // line) * line
-        if end * self.dtype.itemsize > sys.maxsize:
-            raise MemoryError(f"the model's {end:,} parameters are more than any memory holds")
-        parameters, gradient = np.zeros(end, self.dtype), np.zeros(end, self.dtype)
-        weights: dict[str, dict[str, Array]] = {layer.name: {} for layer in self.layers}
-        gradients: dict[str, dict[str, Array]] = {layer.name: {} for layer in self.layers}
-        for layer, name, place, shape in places:
-            weights[layer.name][name] = parameters[place].reshape(shape)
-            gradients[layer.name][name] = gradient[place].reshape(shape)
-        for layer in self.layers:
-            new = weights[layer.name]
-            if old.get(layer.name):
-                values = old[layer.name]
-            elif initialize:
-                values = layer.initial_weights(self._generator)
-            else:
-                values = {}
-            for name, value in values.items():
-                new[name][...] = value
-            layer.bind(new, gradients[layer.name])
-        self.parameters, self.gradient = parameters, gradient
-        if self.optimizer is not None:
-            self.optimizer.set_state(0, {})
-
-    def _prepare(self, name: str, x: Any, *, decide_dtype: bool = False) -> Samples:
-        """Check samples, and build the model for them if it is not built yet."""
-        require_samples(name, x)
-        if decide_dtype and self._dtype is None:
-            self._dtype = natural_dtype(x)
-            if self.built and self.parameters.dtype != self._dtype:
-                self._allocate(keep=True)
-        if not self.built:
-            self.build((None, *x.shape[1:]))
-        return Samples(name, x, self._input_shape, self.dtype)
-
-    def _require_built(self) -> None:
-        if not self.built:
-            raise ValueError(
-                "the model has no weights yet: give its first layer an input_shape, or call build or fit first"
-            )
-
-    # --- Computing -------------------------------------------------------------------------------------------
-
-    def forward(self, x: Array, *, training: bool = False) -> Array:
-        """Outputs for one batch (N, ...) in the model's dtype; with `training`, layers keep what backward needs."""
-        for layer in self.layers:
-            x = layer.forward(x, training=training)
-        return x
-
-    def logits(self, x: Array, *, training: bool) -> Array:
-        """`forward` up to the last layer's activation."""
-        head = self._head()
-        for layer in self.layers[:-1]:
-            x = layer.forward(x, training=training)
-        return head.logits(x, training=training)
-
-    def tape_bytes(self, x: Array) -> int:
-        """What `logits` leaves in memory for `backward` when it trains on the batch `x`."""
-        steps = x.shape[1] if x.ndim > 2 else 0
-        return len(x) * sum(layer.tape_elements(steps) for layer in self.layers) * self.dtype.itemsize
-
-    def backward(self, d_logits: Array, *, add: bool = False) -> None:
-        """Overwrite `gradient` for the last call of `logits` in training, or with `add` add to what it holds."""
-        if add:
-            if self._sum.shape != self.gradient.shape or self._sum.dtype != self.dtype:
-                self._sum = np.empty_like(self.gradient)
-            np.copyto(self._sum, self.gradient)
-            self.backward(d_logits)
-            np.add(self._sum, self.gradient, out=self.gradient)
-            return
-        inner = len(self.layers) > 1
-        d_x = self._head().backward_from_logits(d_logits, input_gradient=inner)
-        for index in range(len(self.layers) - 2, -1, -1):
-            assert d_x is not None
-            d_x = self.layers[index].backward(d_x, input_gradient=index > 0)
-
-    def _head(self) -> Dense:
-        head = self.layers[-1] if self.layers else None
-        if not isinstance(head, Dense):
-            found = type(head).__name__ if head else "no layers"
-            raise ValueError(f"the last layer must be a Dense for a loss, got {found}")  # noqa: TRY004
-        return head
+        super().__init__(layers, dtype=dtype, name=name)
+        self.loss: losses.Loss | None = None
+        self.metrics: list[metrics.Metric] = []
+        self.stop_training = False
+        self._run: training.Run | None = None  # while fit is at work
 
     # --- Training --------------------------------------------------------------------------------------------
 
     def compile(
         self,
-        optimizer: str | optimizers.Adam = "adam",
-        loss: str = "categorical_crossentropy",
-        metrics: Sequence[str] | None = None,
+        optimizer: str | optimizers.Optimizer = "adam",
+        loss: str | losses.Loss = "categorical_crossentropy",
+        metrics: Sequence[str | metrics.Metric] | None = None,
     ) -> None:
         """Choose how to train.
 
         Parameters
         ----------
-        optimizer : "adam" or fastgru.optimizers.Adam
-        loss : {"categorical_crossentropy", "sparse_categorical_crossentropy"}
-            Either takes integer labels (N,) as well as one-hot targets (N, C). It is computed from the logits, so the
-            last layer must be ``Dense(..., activation="softmax")``.
-        metrics : list of "accuracy", optional
+        optimizer : str or Optimizer
+            "adam", "adamw", "sgd", "rmsprop", or one of `fastgru.optimizers`.
+        loss : str or Loss
+            "categorical_crossentropy" or "sparse_categorical_crossentropy" (either takes integer labels as well as
+            one-hot targets), "binary_crossentropy", "mean_squared_error" ("mse"), "mean_absolute_error" ("mae"),
+            "huber", or one of `fastgru.losses`. Cross-entropies are computed from what comes before the last layer's
+            softmax or sigmoid, unless they say ``from_logits=True``.
+        metrics : list, optional
+            "accuracy", "top_k_accuracy", "binary_accuracy", "mae", "mse", "f1_score", or some of `fastgru.metrics`.
         """
         checked = optimizers.get(optimizer)
         if checked.step and checked is not self.optimizer:
@@ -271,54 +93,146 @@ class Sequential:
         loss = losses.get(loss)
         if isinstance(metrics, str):
             raise TypeError(f"metrics: expected a list, got {metrics!r}; write metrics=[{metrics!r}]")
-        names = [checks.choice("metrics", metric, METRICS) for metric in metrics or ()]
-        self._require_softmax(loss)
-        self.optimizer, self.loss, self.metrics = checked, loss, names
+        chosen = [_metric(metric, loss) for metric in metrics or ()]
+        names = [metric.name for metric in chosen]
+        if len(set(names)) < len(names):
+            raise ValueError(f"metrics: expected different ones, got {', '.join(names)}")
+        raw = self._takes_raw_head(loss)
+        self.optimizer, self.loss, self.metrics, self._raw_head = checked, loss, chosen, raw
 
-    def _require_softmax(self, loss: str) -> None:
-        activation = self._head().activation
-        if activation != "softmax":
-            raise ValueError(f"loss: {loss} needs a last layer with activation='softmax', got {activation!r}")
+    def _takes_raw_head(self, loss: losses.Loss) -> bool:
+        """Whether `loss` takes the last activation in itself; raises where they do not go together."""
+        if not self.layers:
+            raise ValueError("the model has no layers: add one")
+        head = self.layers[-1]
+        activation = head.activation if isinstance(head, Dense) else None
+        if loss.head is None:
+            if getattr(loss, "from_logits", False) and activation in ("softmax", "sigmoid"):
+                raise ValueError(
+                    f"loss: {loss.name} with from_logits=True needs a last layer without activation, got {activation!r}"
+                )
+            return False
+        if activation != loss.head:
+            found = repr(activation) if activation else f"a {type(head).__name__}, which is no Dense"
+            raise ValueError(
+                f"loss: {loss.name} needs a last layer with activation={loss.head!r}, got {found}; if that gives "
+                f"logits, write losses.{type(loss).__name__}(from_logits=True)"
+            )
+        return True
 
-    def _compiled(self) -> optimizers.Adam:
-        if self.optimizer is None:
+    def _compiled(self) -> tuple[optimizers.Optimizer, losses.Loss]:
+        if self.optimizer is None or self.loss is None:
             raise RuntimeError("the model is not compiled: call compile(optimizer, loss, metrics) first")
-        self._require_softmax(self.loss)  # a layer may have been added since
-        return self.optimizer
+        self._raw_head = self._takes_raw_head(self.loss)  # a layer may have been added since
+        if self.layers[-1].several_outputs:
+            raise ValueError(
+                f"{self.layers[-1].name}: expected a last layer with one output for a loss, got one that returns "
+                f"several arrays"
+            )
+        return self.optimizer, self.loss
 
-    def _labels(self, name: str, y: Any, rows: int) -> Array:
-        classes = self.output_shape[-1]
-        assert classes is not None
-        labels = losses.check_labels(name, y, rows, classes)
-        return labels if labels.ndim == 1 else labels.astype(self.dtype)
+    # --- Data ------------------------------------------------------------------------------------------------
+
+    def _output_for(self, x: Array) -> tuple[int, ...]:
+        """The shape of the outputs for samples `x`; an axis that any size will do for is the steps'."""
+        first, *rest = self.output_shape
+        del first
+        return (len(x), *(x.shape[1] if size is None else size for size in rest))
+
+    def _check(
+        self,
+        given: Unchecked,
+        class_weight: dict[int, float] | None = None,
+        *,
+        decide: bool = False,
+        names: tuple[str, ...] = ("x", "y", "lengths", "sample_weight"),
+    ) -> tuple[Samples, Array, Array | None, Array | None]:
+        """Samples, targets, lengths and weights, checked against the model and each other."""
+        assert self.loss is not None
+        samples = self._prepare(names[0], given.x, decide_dtype=decide)
+        shape = self._output_for(given.x)
+        lengths = None
+        if given.lengths is not None:
+            lengths = sequences.check_lengths(names[2], given.lengths, len(samples), given.x.shape[1])
+        y = self.loss.check_targets(names[1], given.y, shape, lengths)
+        weights = _check_weights(names[3], given.weights, shape[:-1])
+        if class_weight is not None:
+            weights = _weigh_classes(class_weight, y, shape, weights, lengths)
+        return samples, y, lengths, weights
+
+    def _check_batch(self, given: Unchecked, class_weight: dict[int, float] | None = None) -> Batch:
+        samples, y, lengths, weights = self._check(given, class_weight, decide=True)
+        if len(samples) == 0:
+            raise ValueError("x: expected at least one sample, got 0")
+        return Batch(samples.batch(slice(None)), y, lengths, weights)
+
+    def _data(
+        self, given: Unchecked, class_weight: dict[int, float] | None, steps: int | None, *, decide: bool
+    ) -> ArraySet | StreamSet:
+        """A set of arrays, or an iterable of batches where no y stands beside x."""
+        if given.y is None and not isinstance(given.x, np.ndarray) and isinstance(given.x, Iterable):
+            for name, value in (("lengths", given.lengths), ("sample_weight", given.weights)):
+                if value is not None:
+                    raise ValueError(f"{name}: expected none because x is an iterable of batches, got some")
+            return StreamSet(given.x, lambda batch: self._check_batch(batch, class_weight), steps)
+        if steps is not None:
+            raise ValueError("steps_per_epoch: expected none because x is an array, got a number")
+        return ArraySet(*self._check(given, class_weight, decide=decide))
 
     def fit(
         self,
-        x: Array,
-        y: Array,
+        x: Any,
+        y: Any = None,
         *,
         epochs: int = 1,
         batch_size: int = 32,
-        validation_data: tuple[Array, Array] | None = None,
+        lengths: Any = None,
+        sample_weight: Any = None,
+        class_weight: dict[int, float] | None = None,
+        validation_data: Any = None,
         validation_split: float = 0.0,
+        validation_batch_size: int | None = None,
         shuffle: bool = True,
+        steps_per_epoch: int | None = None,
+        callbacks: Any = None,
+        resume_from: str | os.PathLike[str] | None = None,
         verbose: int = 1,
     ) -> training.History:
         """Train.
 
         Parameters
         ----------
-        x : ndarray (N, T, F)
-            float32 or float64, used as it is; or uint8, an image's bytes, of which each batch is divided by 255.
+        x : ndarray (N, T, F), or iterable
+            float32 or float64, used as it is; or uint8, an image's bytes, of which each batch is divided by 255. May be
+            memory-mapped. Or, without y, something that gives the batches of an epoch when it is iterated over:
+            ``(x, y)``, ``(x, y, sample_weight)`` or dicts with ``x``, ``y``, ``lengths``, ``sample_weight``.
         y : ndarray
-            Integer labels (N,), or one-hot or other targets (N, C).
+            Targets as the loss takes them: integer labels (N,), or one for each step (N, T); one-hot or other targets
+            (N, C); numbers of the output's shape.
         epochs, batch_size : int
-        validation_data : (x, y), optional
-            Evaluated after each epoch.
+        lengths : ndarray (N,) of integers, or (N, T) of bool, optional
+            How many steps of each sequence count, or a mask that says so. What stands after them is padding, neither
+            looked at nor computed.
+        sample_weight : ndarray (N,), or (N, T) for outputs at each step, optional
+            Factors of the losses; their mean is still taken over all samples, as in Keras. Metrics are not weighted.
+        class_weight : dict, optional
+            Factors of the losses by class.
+        validation_data : tuple or dict, optional
+            Evaluated after each epoch; (x, y), (x, y, sample_weight) or a dict with x, y, lengths, sample_weight.
         validation_split : float
             Instead, keep back this fraction, the last samples before shuffling.
+        validation_batch_size : int, optional
+            `batch_size` if not given; affects memory and speed only.
         shuffle : bool
             Whether to draw a new order for each epoch.
+        steps_per_epoch : int, optional
+            How many of an iterable's batches make an epoch; all if not given.
+        callbacks : list of Callback, optional
+            See `fastgru.callbacks`.
+        resume_from : path, optional
+            A file that `callbacks.ModelCheckpoint` wrote during a call of `fit` with the same data and callbacks. The
+            model takes on what was saved, and training goes on until `epochs` are done: bit for bit as if it had not
+            been interrupted.
         verbose : {0, 1, 2}
             Nothing; a progress bar on a terminal and a line an epoch elsewhere; a line an epoch.
 
@@ -335,134 +249,135 @@ class Sequential:
         ValueError, TypeError
             An argument does not fit; no weight has changed its value then.
         """
-        optimizer = self._compiled()
+        _, loss = self._compiled()
         epochs = checks.integer("epochs", epochs, least=0)
         batch_size = checks.integer("batch_size", batch_size, least=1)
         split = checks.number("validation_split", validation_split, least=0, below=1)
         shuffle = checks.flag("shuffle", shuffle)
+        if steps_per_epoch is not None:
+            steps_per_epoch = checks.integer("steps_per_epoch", steps_per_epoch, least=1)
+        at_once = batch_size
+        if validation_batch_size is not None:
+            at_once = checks.integer("validation_batch_size", validation_batch_size, least=1)
         if verbose not in (0, 1, 2):
             raise ValueError(f"verbose: expected 0, 1 or 2, got {verbose!r}")
-        samples = self._prepare("x", x, decide_dtype=True)
-        labels = self._labels("y", y, len(samples))
-        validation = None
+        class_weight = _check_class_weight(class_weight, loss)
+        data = self._data(Unchecked(x, y, lengths, sample_weight), class_weight, steps_per_epoch, decide=True)
+        validation: ArraySet | StreamSet | None = None
         if validation_data is not None:
             if split:
                 raise ValueError("validation_split: expected 0 because validation_data is given, got both")
             validation = self._validation(validation_data)
         elif split:
-            kept = int(len(samples) * (1 - split) + 1e-9)  # 10 * (1 - 0.9) is a rounding below 1
-            validation = (Samples("x", x[kept:], self._input_shape, self.dtype), labels[kept:])
-            samples, labels = Samples("x", x[:kept], self._input_shape, self.dtype), labels[:kept]
-        if len(samples) == 0 or (validation is not None and len(validation[0]) == 0):
+            if isinstance(data, StreamSet):
+                raise ValueError("validation_split: expected 0 because x is an iterable of batches, got a fraction")
+            data, validation = data.split(split)
+        if data.count == 0 or (validation is not None and validation.count == 0):
             part = "" if split == 0 else f" after validation_split={split:g}"
             raise ValueError(f"x: expected at least one sample to train and to validate on, got {len(x)}{part}")
-        history = training.History(epochs, batch_size, len(samples))
-        training.fit(
-            self,
-            optimizer,
-            samples,
-            labels,
-            epochs=epochs,
-            batch_size=batch_size,
-            metrics=self.metrics,
-            validation=validation,
-            shuffle=self._generator if shuffle else None,
-            history=history,
-            progress=Progress(verbose, epochs, len(samples)),
-        )
+
+        history = training.History(epochs, batch_size, data.count)
+        # As in Keras: on_train_begin starts a callback anew, a resumed state comes after it.
+        told = _callbacks(callbacks, self, history.params)
+        run = training.Run(training.Tally(self, loss, self.metrics), history, told, self._generator)
+        self._run = run
+        try:
+            if resume_from is not None:
+                self._resume(resume_from, run)
+            assert self.optimizer is not None
+            training.fit(
+                self,
+                loss,
+                self.optimizer,
+                data,
+                run,
+                epochs=epochs,
+                batch_size=batch_size,
+                shuffle=shuffle,
+                metrics=self.metrics,
+                validation=validation,
+                validation_batch_size=at_once,
+                progress=Progress(verbose, epochs, data.count),
+            )
+            for callback in told:
+                callback.on_train_end({})
+        finally:
+            self._run = None
         return history
 
-    def _validation(self, data: Any) -> tuple[Samples, Array]:
-        if not isinstance(data, (tuple, list)) or len(data) != 2:
-            raise TypeError("validation_data: expected a pair (x, y), got something else")
-        samples = self._prepare("validation_data[0]", data[0])
-        return samples, self._labels("validation_data[1]", data[1], len(samples))
+    def _validation(self, data: Any) -> ArraySet | StreamSet:
+        if isinstance(data, (tuple, list, dict)):
+            keys = ("'x'", "'y'", "'lengths'", "'sample_weight'") if isinstance(data, dict) else ("0", "1", "", "2")
+            names = tuple(f"validation_data[{key}]" for key in keys)
+            return ArraySet(*self._check(batches.unpack("validation_data", data), names=names))
+        if isinstance(data, np.ndarray) or not isinstance(data, Iterable):
+            raise TypeError(
+                "validation_data: expected (x, y), (x, y, sample_weight), a dict or an iterable of batches, got "
+                f"{type(data).__name__}"
+            )
+        return StreamSet(data, self._check_batch, None)
 
-    def train_on_batch(self, x: Array, y: Array) -> list[float]:
+    def train_on_batch(self, x: Array, y: Any, *, lengths: Any = None, sample_weight: Any = None) -> list[float]:
         """One update on one batch; returns its loss before the update, and the metrics."""
-        optimizer = self._compiled()
-        samples = self._prepare("x", x, decide_dtype=True)
-        labels = self._labels("y", y, len(samples))
-        if len(samples) == 0:
-            raise ValueError("x: expected at least one sample, got 0")
-        totals = training.Totals(self.metrics)
-        totals.add(training.train_step(self, optimizer, samples.batch(slice(None)), labels))
-        return list(totals.values().values())
+        optimizer, loss = self._compiled()
+        batch = self._check_batch(Unchecked(x, y, lengths, sample_weight))
+        tally = training.Tally(self, loss, self.metrics)
+        training.train_step(self, loss, optimizer, batch, tally)
+        return list(tally.values().values())
 
-    def evaluate(self, x: Array, y: Array, *, batch_size: int = 128) -> list[float]:
-        """Loss and metrics, in the order loss, accuracy.
+    def evaluate(
+        self, x: Any, y: Any = None, *, batch_size: int = 128, lengths: Any = None, sample_weight: Any = None
+    ) -> list[float]:
+        """Loss and metrics, in the order of `compile`.
 
         Parameters
         ----------
-        x, y : ndarray
+        x, y, lengths, sample_weight
             As in `fit`.
         batch_size : int
             Affects memory and speed only.
         """
-        self._compiled()
+        _, loss = self._compiled()
         batch_size = checks.integer("batch_size", batch_size, least=1)
-        samples = self._prepare("x", x)
-        labels = self._labels("y", y, len(samples))
-        if len(samples) == 0:
+        data = self._data(Unchecked(x, y, lengths, sample_weight), None, None, decide=False)
+        if data.count == 0:
             raise ValueError("x: expected at least one sample, got 0")
-        return list(training.evaluate(self, samples, labels, batch_size, self.metrics).values())
+        return list(training.evaluate(self, loss, data, batch_size, self.metrics).values())
 
-    def predict(self, x: Array, *, batch_size: int = 128) -> Array:
+    def predict(self, x: Array, *, batch_size: int = 128, lengths: Any = None) -> Any:
         """Outputs (N, ...) for samples (N, ...), batch by batch, so that only the result grows with N.
 
-        A sample's output has the same bits whatever the batch size.
+        A sample's output has the same bits whatever the batch size and the padding.
+
+        Parameters
+        ----------
+        x : ndarray (N, ...)
+        batch_size : int
+            Affects memory and speed only; a stateful layer needs batches of one size.
+        lengths : ndarray (N,) of integers, or (N, T) of bool, optional
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray, or tuple of ndarray if the last layer returns several
         """
         batch_size = checks.integer("batch_size", batch_size, least=1)
         self._require_built()
         samples = self._prepare("x", x)
-        # An axis that any size will do for is the steps', which a sequence of layers keeps.
-        shape = [x.shape[1] if size is None else size for size in self.output_shape[1:]]
-        result = np.empty((len(samples), *shape), self.dtype)
-        for rows in training.batches(len(samples), batch_size):
-            result[rows] = self.forward(samples.batch(rows))
-        return result
-
-    # --- Weights ---------------------------------------------------------------------------------------------
-
-    def get_weights(self) -> list[Array]:
-        """Copies of all weights in Keras' order: for a GRU kernel, recurrent_kernel, bias; for a Dense kernel, bias."""
-        self._require_built()
-        return [array.copy() for layer in self.layers for array in layer.weights.values()]
-
-    def set_weights(self, weights: Sequence[Array]) -> None:
-        """Copy in what `get_weights` returns; all shapes are checked before anything changes."""
-        self._require_built()
-        targets = [(f"{layer.name}/{name}", array) for layer in self.layers for name, array in layer.weights.items()]
-        if len(weights) != len(targets):
-            raise ValueError(f"weights: expected {len(targets)} arrays, got {len(weights)}")
-        arrays = [np.asarray(given) for given in weights]
-        for (name, target), array in zip(targets, arrays, strict=True):
-            if array.shape != target.shape:
-                raise ValueError(f"weights: expected shape {target.shape} for {name}, got {array.shape}")
-            if not np.can_cast(array.dtype, target.dtype, "same_kind"):
-                raise TypeError(f"weights: expected {target.dtype} for {name}, got {array.dtype}")
-        for (_, target), array in zip(targets, arrays, strict=True):
-            target[...] = array
-
-    def count_params(self) -> int:
-        """The number of trainable parameters."""
-        self._require_built()
-        return sum(layer.count_params() for layer in self.layers)
-
-    def summary(self) -> None:
-        """Print the layers, their output shapes and their numbers of parameters."""
-        self._require_built()
-        rows = [
-            (f"{layer.name} ({type(layer).__name__})", str(shape), f"{layer.count_params():,}")
-            for layer, shape in zip(self.layers, self._output_shapes, strict=True)
-        ]
-        header = ("Layer (type)", "Output shape", "Parameters")
-        widths = [max(len(row[column]) for row in (header, *rows)) for column in range(3)]
-        print(f'Model "{self.name}", {self.dtype}')
-        for row in (header, *rows):
-            print(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}")
-        total = self.count_params()
-        print(f"Total: {total:,} parameters, {total * self.dtype.itemsize:,} bytes")
+        if lengths is not None:
+            lengths = sequences.check_lengths("lengths", lengths, len(samples), x.shape[1])
+        results: list[Array] = []
+        several = False
+        for begin in range(0, max(len(samples), 1), batch_size):
+            rows = slice(begin, begin + batch_size)
+            y = self.forward(samples.batch(rows), lengths=None if lengths is None else lengths[rows])
+            several = isinstance(y, tuple)
+            parts = y if isinstance(y, tuple) else (y,)
+            if not results:
+                results = [np.empty((len(samples), *part.shape[1:]), part.dtype) for part in parts]
+            for result, part in zip(results, parts, strict=True):
+                result[rows] = part
+        return tuple(results) if several else results[0]
 
     # --- Files -----------------------------------------------------------------------------------------------
 
@@ -499,21 +414,74 @@ class Sequential:
             ],
             "generator": self._generator.bit_generator.state,
         }
-        if self.optimizer is not None:
+        if self.optimizer is not None and self.loss is not None:
             step, moments = self.optimizer.get_state()
             config["compile"] = {
-                "optimizer": {"class_name": "Adam", "config": self.optimizer.get_config(), "step": step},
-                "loss": self.loss,
-                "metrics": self.metrics,
+                "optimizer": {**_described(self.optimizer), "step": step},
+                "loss": {"name": self.loss.name, "config": self.loss.get_config()},
+                "metrics": [{"name": m.name, **_described(m)} for m in self.metrics],
             }
             tensors |= {f"optimizer/{name}": array for name, array in moments.items()}
         return config, tensors
+
+    def save_training(self, path: str | os.PathLike[str]) -> None:
+        """Write the model with the state of the training at work, for ``fit(..., resume_from=path)``.
+
+        `callbacks.ModelCheckpoint` calls it.
+
+        Raises
+        ------
+        RuntimeError
+            `fit` is not at work.
+        """
+        if self._run is None:
+            raise RuntimeError("the model is not being trained: save_training is for callbacks of fit")
+        config, tensors = self._to_checkpoint()
+        state = self._run.get_state()
+        state["callbacks"], arrays = callbacks.split_arrays(state["callbacks"])
+        config["training"] = state
+        checkpoint.save(path, config, tensors | {f"callbacks/{name}": array for name, array in arrays.items()})
+
+    def _resume(self, path: str | os.PathLike[str], run: training.Run) -> None:
+        """Take on the model and the state of the training that `save_training` wrote; all of it or nothing."""
+        config, tensors = checkpoint.load(path)
+        if "training" not in config:
+            raise ValueError(
+                f"resume_from: expected a file of callbacks.ModelCheckpoint, got {os.fspath(path)}, a model without "
+                f"the state of a training"
+            )
+        saved = _read(path, config, tensors)
+        for name in ("layers", "compile"):
+            one, other = (_comparable(model._to_checkpoint()[0].get(name)) for model in (saved, self))
+            if one != other:
+                raise ValueError(
+                    f"resume_from: expected a model with the same {name}, got {other} where {one} was saved"
+                )
+        if saved.dtype != self.dtype:
+            raise ValueError(
+                f"resume_from: expected {saved.dtype} data as the training to resume had, got {self.dtype}"
+            )
+        state = config["training"]
+        arrays = {
+            name.removeprefix("callbacks/"): array for name, array in tensors.items() if name.startswith("callbacks/")
+        }
+        try:
+            run.set_state({**state, "callbacks": callbacks.join_arrays(state["callbacks"], arrays)})
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ModelFileError(f"{os.fspath(path)}: its state of training is not one: {error!r}") from None
+        assert self.optimizer is not None
+        assert saved.optimizer is not None
+        np.copyto(self.parameters, saved.parameters)
+        learning_rate = saved.optimizer.learning_rate  # may have been lowered since the model was compiled
+        self.optimizer.learning_rate = learning_rate
+        self.optimizer.set_state(*saved.optimizer.get_state())
+        self._generator.bit_generator.state = saved._generator.bit_generator.state
 
     @classmethod
     def _from_checkpoint(cls, config: dict[str, Any], tensors: dict[str, Array]) -> Sequential:
         model = cls(dtype=config["dtype"], name=config["name"])
         for entry in config["layers"]:
-            layer = LAYERS[entry["class_name"]](**entry["config"], name=entry["name"])
+            layer = from_config(entry["class_name"], entry["config"], name=entry["name"])
             layer.name = entry["name"]
             if any(layer.name == other.name for other in model.layers):
                 raise ValueError(f"it has two layers called {layer.name!r}")
@@ -533,7 +501,7 @@ class Sequential:
         found = {name: array for name, array in tensors.items() if name.startswith("layers/")}
         if {name: array.shape for name, array in found.items()} != expected:
             raise ValueError("its weights do not fit its configuration")
-        if any(array.dtype != model.dtype for array in tensors.values()):
+        if any(array.dtype != model.dtype for array in found.values()):
             raise ValueError(f"its weights are not {model.dtype} as its configuration says")
         if model.built:
             model._allocate(initialize=False)
@@ -542,14 +510,28 @@ class Sequential:
                 array[...] = found[f"layers/{layer.name}/{name}"]
         model._generator.bit_generator.state = config["generator"]
         if "compile" in config:
-            choices = config["compile"]
-            model.compile(optimizers.Adam(**choices["optimizer"]["config"]), choices["loss"], choices["metrics"])
-            moments = {name: tensors[f"optimizer/{name}"] for name in ("m", "v") if f"optimizer/{name}" in tensors}
-            if len(moments) == 1 or any(array.shape != model.parameters.shape for array in moments.values()):
-                raise ValueError("its optimizer's moments do not fit its weights")
-            assert model.optimizer is not None
-            model.optimizer.set_state(choices["optimizer"]["step"], moments)
+            model._compile_as(config["compile"], tensors)
         return model
+
+    def _compile_as(self, choices: dict[str, Any], tensors: dict[str, Array]) -> None:
+        optimizer = optimizers.from_config(choices["optimizer"]["class_name"], choices["optimizer"]["config"])
+        loss = choices["loss"]
+        loss = losses.get(loss) if isinstance(loss, str) else losses.LOSSES[loss["name"]](**loss["config"])
+        chosen = []
+        for entry in choices["metrics"]:
+            if isinstance(entry, str):
+                chosen.append(metrics.get(entry, loss))
+            else:
+                chosen.append(metrics.CLASSES[entry["class_name"]](**entry["config"]))
+                chosen[-1].name = entry["name"]
+        self.compile(optimizer, loss, chosen)
+        moments = {
+            name.removeprefix("optimizer/"): array for name, array in tensors.items() if name.startswith("optimizer/")
+        }
+        for array in moments.values():
+            if array.shape != self.parameters.shape or array.dtype != self.dtype:
+                raise ValueError("its optimizer's moments do not fit its weights")
+        optimizer.set_state(choices["optimizer"]["step"], moments)
 
 
 def load_model(path: str | os.PathLike[str]) -> Sequential:
@@ -571,7 +553,10 @@ def load_model(path: str | os.PathLike[str]) -> Sequential:
     OSError
         The file cannot be read.
     """
-    config, tensors = checkpoint.load(path)
+    return _read(path, *checkpoint.load(path))
+
+
+def _read(path: str | os.PathLike[str], config: dict[str, Any], tensors: dict[str, Array]) -> Sequential:
     try:
         return Sequential._from_checkpoint(config, tensors)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
@@ -579,12 +564,82 @@ def load_model(path: str | os.PathLike[str]) -> Sequential:
         raise ModelFileError(f"{os.fspath(path)}: not a model that this version can make: {error!r}") from None
 
 
-def _unused_name(kind: str, names: set[str]) -> str:
-    number = 0
-    while (name := kind if number == 0 else f"{kind}_{number}") in names:
-        number += 1
-    return name
+def _metric(metric: Any, loss: losses.Loss) -> metrics.Metric:
+    return metrics.get(metric, loss)
 
 
-def _fits(shape: Shape, declared: Shape) -> bool:
-    return len(shape) == len(declared) and all(d in (None, s) for s, d in zip(shape, declared, strict=True))
+def _callbacks(given: Any, model: Sequential, params: dict[str, Any]) -> callbacks.Callbacks:
+    told = callbacks.Callbacks(callbacks.check(given), model, params)
+    for callback in told:
+        callback.on_train_begin({})
+    return told
+
+
+def _described(thing: Any) -> dict[str, Any]:
+    return {"class_name": type(thing).__name__, "config": thing.get_config()}
+
+
+def _comparable(entry: Any) -> Any:
+    """A part of a configuration without what training changes."""
+    if isinstance(entry, dict):
+        entry = {name: value for name, value in entry.items() if name != "step"}
+        if "optimizer" in entry:
+            optimizer = dict(entry["optimizer"])
+            optimizer["config"] = {k: v for k, v in optimizer["config"].items() if k != "learning_rate"}
+            optimizer.pop("step")
+            entry["optimizer"] = optimizer
+    return entry
+
+
+# --- Weights of samples ---------------------------------------------------------------------------------------
+
+
+def _check_weights(name: str, weights: Any, elements: tuple[int, ...]) -> Array | None:
+    """Weights (N,), or (N, T) for outputs at each step, finite and at least 0."""
+    if weights is None:
+        return None
+    array = np.asarray(weights)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: expected numbers, got {array.dtype}")
+    if array.shape not in (elements[:1], elements):
+        shapes = " or ".join(str(shape) for shape in dict.fromkeys((elements[:1], elements)))
+        raise ValueError(f"{name}: expected shape {shapes}, got {array.shape}")
+    wrong = ~(np.isfinite(array) & (array >= 0))
+    if wrong.any():
+        index = tuple(int(i) for i in np.argwhere(wrong)[0])
+        at = index[0] if len(index) == 1 else index
+        raise ValueError(f"{name}: expected finite numbers of at least 0, got {array[index]} at index {at}")
+    return array.astype(np.float64)
+
+
+def _check_class_weight(class_weight: Any, loss: losses.Loss) -> dict[int, float] | None:
+    if class_weight is None:
+        return None
+    if not isinstance(class_weight, dict):
+        raise TypeError(f"class_weight: expected a dict from classes to numbers, got {type(class_weight).__name__}")
+    if not loss.classifies and loss.name != "binary_crossentropy":
+        raise ValueError(f"class_weight: expected none because {loss.name} knows no classes, got some")
+    return {
+        checks.integer("class_weight", label, least=0): checks.number(f"class_weight[{label}]", weight, least=0)
+        for label, weight in class_weight.items()
+    }
+
+
+def _weigh_classes(
+    class_weight: dict[int, float], y: Array, shape: tuple[int, ...], weights: Array | None, lengths: Array | None
+) -> Array:
+    """The weights of all elements: those of their classes, times `weights`."""
+    *elements, classes = shape
+    labels = y
+    if y.ndim == len(shape):
+        labels = (y[..., 0] > 0.5).astype(np.int64) if classes == 1 else y.argmax(axis=-1)
+    if lengths is not None and labels.ndim == 2:
+        labels = np.where(sequences.valid_steps(lengths, elements[1]), labels, 0)
+    bins = max(classes, 2)
+    outside = [label for label in class_weight if label >= bins]
+    if outside:
+        raise ValueError(f"class_weight: expected classes from 0 to {bins - 1}, got {outside[0]}")
+    factors: Array = np.array([class_weight.get(label, 1.0) for label in range(bins)])[labels]
+    if weights is None:
+        return factors
+    return np.asarray(factors * (weights if weights.ndim == factors.ndim else weights[:, None]))

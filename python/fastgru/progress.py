@@ -19,13 +19,14 @@ class Progress:
     ----------
     verbose : {0, 1, 2}
         Nothing; a bar on a terminal and a line an epoch elsewhere; a line an epoch everywhere.
-    epochs, samples : int
-        How many epochs, and samples in one.
+    epochs : int
+    samples : int or None
+        How many there are in an epoch, if that is known.
     stream : file, optional
         Where lines go; standard output if not given. The bar goes to standard error.
     """
 
-    def __init__(self, verbose: int, epochs: int, samples: int, stream: TextIO | None = None) -> None:
+    def __init__(self, verbose: int, epochs: int, samples: int | None, stream: TextIO | None = None) -> None:
         self._verbose = verbose
         self._epochs = epochs
         self._samples = samples
@@ -56,14 +57,21 @@ class Progress:
         self._bar.set_postfix_str(describe(values), refresh=False)
         self._bar.update(samples - self._bar.n)
 
-    def epoch_ends(self, epoch: int, values: dict[str, float], seconds: float) -> None:
+    def epoch_ends(self, epoch: int, values: dict[str, float], seconds: float, samples: int) -> None:
         """Replace the bar by a line."""
         self.close()
         if self._verbose:
-            rate = self._samples / seconds if seconds > 0 else float("inf")
+            rate = samples / seconds if seconds > 0 else float("inf")
             self._stream.write(
                 f"Epoch {epoch + 1}/{self._epochs}: {describe(values)} ({seconds:.2f} s, {rate:,.0f} samples/s)\n"
             )
+            self._stream.flush()
+
+    def say(self, message: str) -> None:
+        """A line of its own."""
+        self.close()
+        if self._verbose:
+            self._stream.write(f"{message}\n")
             self._stream.flush()
 
     def close(self) -> None:

@@ -98,6 +98,19 @@ def gru_step(
     return z * h + (1 - z) * n, (z, r, n, q)
 
 
+def _reading(s: int, lengths: Array, go_backwards: bool, output_order: str) -> tuple[Array, Array, Array]:
+    """Of the s-th step of processing: the rows at work, which step of x each reads, and where its output stands."""
+    rows = np.flatnonzero(lengths > s)
+    read = lengths[rows] - 1 - s if go_backwards else np.full(len(rows), s)
+    return rows, read, read if output_order == "input" else np.full(len(rows), s)
+
+
+def _padding(lengths: Array, steps: int, padded_outputs: str, go_backwards: bool, output_order: str) -> Array:
+    """Mask (N, T) of the outputs that repeat a sequence's last one."""
+    repeat = padded_outputs == "repeat" and not (go_backwards and output_order == "input")
+    return (np.arange(steps) >= lengths[:, None]) & (lengths[:, None] > 0) & repeat
+
+
 def gru_forward(
     x: Array,
     kernel: Array,
@@ -109,18 +122,26 @@ def gru_forward(
     recurrent_activation: str = "sigmoid",
     reset_after: bool = True,
     go_backwards: bool = False,
+    lengths: Array | None = None,
+    padded_outputs: str = "repeat",
+    output_order: str = "processing",
+    recurrent_mask: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Outputs (N, T, H) in the order of processing, and the last state (N, H)."""
+    """Outputs (N, T, H), and the state (N, H) after each sequence's last step; see `fastgru.functional.gru_forward`."""
     x, kernel, recurrent_kernel, bias, h = _wide(x, kernel, recurrent_kernel, bias, initial_state)
-    rows, steps, units = x.shape[0], x.shape[1], recurrent_kernel.shape[0]
-    if h is None:
-        h = np.zeros((rows, units))
+    count, steps, units = x.shape[0], x.shape[1], recurrent_kernel.shape[0]
+    lengths = np.full(count, steps) if lengths is None else np.asarray(lengths, np.int64)
+    mask = np.ones((count, units)) if recurrent_mask is None else recurrent_mask
     options = (activation, recurrent_activation, reset_after)
-    outputs = []
-    for t in reversed(range(steps)) if go_backwards else range(steps):
-        h, _ = gru_step(x[:, t], h, kernel, recurrent_kernel, bias, *options)
-        outputs.append(h)
-    return np.stack(outputs, axis=1) if outputs else np.zeros((rows, 0, units)), h
+    kind = np.result_type(*(a for a in (x, kernel, recurrent_kernel, bias, h) if a is not None))
+    h = np.zeros((count, units), kind) if h is None else h.astype(kind)
+    outputs = np.zeros((count, steps, units), kind)
+    for s in range(steps):
+        rows, read, place = _reading(s, lengths, go_backwards, output_order)
+        h[rows], _ = gru_step(x[rows, read], h[rows] * mask[rows], kernel, recurrent_kernel, bias, *options)
+        outputs[rows, place] = h[rows]
+    repeated = _padding(lengths, steps, padded_outputs, go_backwards, output_order)
+    return np.where(repeated[:, :, None], h[:, None, :], outputs), h
 
 
 def gru_backward(
@@ -136,30 +157,39 @@ def gru_backward(
     recurrent_activation: str = "sigmoid",
     reset_after: bool = True,
     go_backwards: bool = False,
+    lengths: Array | None = None,
+    padded_outputs: str = "repeat",
+    output_order: str = "processing",
+    recurrent_mask: Array | None = None,
 ) -> GRUGradients:
     """Gradients of a loss from those for the outputs (N, T, H) and / or for the last state (N, H)."""
     x, kernel, recurrent_kernel, bias, h = _wide(x, kernel, recurrent_kernel, bias, initial_state)
-    rows, steps, units = x.shape[0], x.shape[1], recurrent_kernel.shape[0]
+    count, steps, units = x.shape[0], x.shape[1], recurrent_kernel.shape[0]
+    lengths = np.full(count, steps) if lengths is None else np.asarray(lengths, np.int64)
+    mask = np.ones((count, units)) if recurrent_mask is None else recurrent_mask
     d_act, d_rec = ACTIVATIONS[activation][1], ACTIVATIONS[recurrent_activation][1]
     u_z, u_r, u_n = np.split(recurrent_kernel, 3, axis=-1)
-    order = list(reversed(range(steps)) if go_backwards else range(steps))
 
-    if h is None:
-        h = np.zeros((rows, units))
+    h = np.zeros((count, units)) if h is None else h.copy()
     tape = []
-    for t in order:
-        h_next, gates = gru_step(
-            x[:, t], h, kernel, recurrent_kernel, bias, activation, recurrent_activation, reset_after
+    for s in range(steps):
+        rows, read, place = _reading(s, lengths, go_backwards, output_order)
+        before = h[rows] * mask[rows]
+        h[rows], gates = gru_step(
+            x[rows, read], before, kernel, recurrent_kernel, bias, activation, recurrent_activation, reset_after
         )
-        tape.append((t, h, gates))
-        h = h_next
+        tape.append((rows, read, place, before, gates))
 
     d_x, d_kernel, d_recurrent = np.zeros_like(x), np.zeros_like(kernel), np.zeros_like(recurrent_kernel)
     d_b_in, d_b_rec = np.zeros(3 * units), np.zeros(3 * units)
-    d_h = np.zeros((rows, units)) if d_state is None else np.array(d_state, np.float64)
-    for s, (t, h, (z, r, n, q)) in reversed(list(enumerate(tape))):
+    d_states = np.zeros((count, units)) if d_state is None else np.array(d_state, np.float64)
+    if d_outputs is not None:
+        repeated = _padding(lengths, steps, padded_outputs, go_backwards, output_order)
+        d_states += np.where(repeated[:, :, None], d_outputs, 0.0).sum(axis=1)
+    for rows, read, place, h, (z, r, n, q) in reversed(tape):
+        d_h = d_states[rows]
         if d_outputs is not None:
-            d_h = d_h + d_outputs[:, s]
+            d_h = d_h + d_outputs[rows, place]
         d_z = d_h * (h - n) * d_rec(z)
         d_n = d_h * (1 - z) * d_act(n)
         d_h = d_h * z
@@ -174,16 +204,16 @@ def gru_backward(
             d_r = d_reset_h * h * d_rec(r)
             d_h = d_h + d_reset_h * r
             d_u_n = (r * h).T @ d_n
-        d_h = d_h + d_z @ u_z.T + d_r @ u_r.T
+        d_states[rows] = (d_h + d_z @ u_z.T + d_r @ u_r.T) * mask[rows]
         d_input = np.concatenate([d_z, d_r, d_n], axis=-1)
-        d_x[:, t] = d_input @ kernel.T
-        d_kernel += x[:, t].T @ d_input
+        d_x[rows, read] = d_input @ kernel.T
+        d_kernel += x[rows, read].T @ d_input
         d_recurrent += np.concatenate([h.T @ d_z, h.T @ d_r, d_u_n], axis=-1)
         d_b_in += d_input.sum(axis=0)
         d_b_rec += np.concatenate([d_z, d_r, d_q], axis=-1).sum(axis=0)
 
     d_bias = None if bias is None else d_b_in if bias.ndim == 1 else np.stack([d_b_in, d_b_rec])
-    return GRUGradients(d_x, d_h, d_kernel, d_recurrent, d_bias)
+    return GRUGradients(d_x, d_states, d_kernel, d_recurrent, d_bias)
 
 
 def dense_forward(x: Array, kernel: Array, bias: Array | None = None) -> Array:

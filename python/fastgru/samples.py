@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ Array = NDArray[Any]
 class Samples:
     """Checked samples, the first axis being the batch.
 
-    float32 and float64 stay as they are. uint8 is taken for an image's bytes: batches are divided by 255. The array
-    itself is neither copied nor changed, so it may be memory-mapped.
+    float32 and float64 stay as they are. uint8 is taken for an image's bytes: batches are divided by 255. Tokens are
+    integers of any kind and stay as they are. The array itself is neither copied nor changed, so it may be
+    memory-mapped.
 
     Parameters
     ----------
@@ -27,26 +29,36 @@ class Samples:
         The model's input shape, None where any size will do.
     dtype : dtype
         The model's dtype. float32 samples in a float64 model are widened; the other way round is refused.
+    tokens : bool
+        Whether the model begins with an `Embedding`.
     """
 
-    def __init__(self, name: str, x: Array, expected: tuple[int | None, ...], dtype: np.dtype[Any]) -> None:
-        require_samples(name, x)
+    def __init__(
+        self, name: str, x: Array, expected: tuple[int | None, ...], dtype: np.dtype[Any], *, tokens: bool = False
+    ) -> None:
+        require_samples(name, x, tokens=tokens)
         if x.ndim != len(expected) or any(e not in (None, s) for e, s in zip(expected, x.shape, strict=True)):
             raise ValueError(
                 f"{name}: expected shape {checks.dims(expected)} because that is the model's input, got {x.shape}"
             )
-        if native(x.dtype) == np.float64 and dtype == np.float32:
+        if not tokens and native(x.dtype) == np.float64 and dtype == np.float32:
             raise TypeError(
                 f"{name}: expected float32 because the model's weights are float32, got float64; convert it with "
                 f"{name}.astype('float32'), or make the model with dtype='float64'"
             )
         self._x = x
-        self._dtype = dtype
+        self._dtype = x.dtype if tokens else dtype
         self._bytes: Array | None = None
         self._batch: Array | None = None
 
     def __len__(self) -> int:
         return len(self._x)
+
+    def part(self, rows: slice) -> Samples:
+        """Some of the samples, as a view."""
+        part = copy.copy(self)
+        part._x, part._bytes, part._batch = self._x[rows], None, None
+        return part
 
     def batch(self, indices: NDArray[np.intp] | slice) -> Array:
         """The samples at `indices` in the model's dtype; the memory is used again by the next call."""
@@ -64,7 +76,7 @@ class Samples:
             rows = np.take(x, indices, axis=0, out=self._bytes[:size], mode="clip")
         self._batch = _at_least(self._batch, len(rows), x.shape[1:], self._dtype)
         to = self._batch[: len(rows)]
-        if x.dtype == np.uint8:
+        if x.dtype == np.uint8:  # an image's bytes; tokens have been returned as they are
             np.multiply(rows, self._dtype.type(1 / 255), out=to)
         else:
             np.copyto(to, rows)
@@ -77,14 +89,20 @@ def _at_least(buffer: Array | None, rows: int, shape: tuple[int, ...], dtype: np
     return buffer
 
 
-def require_samples(name: str, x: Any) -> None:
-    """Raise unless `x` is an array of float32, float64 or uint8."""
+def require_samples(name: str, x: Any, *, tokens: bool = False) -> None:
+    """Raise unless `x` is an array (N, ...) of float32, float64 or uint8, or of integers where it is tokens."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
             f"{name}: expected an array without a mask, which would be ignored; fill it with {name}.filled(...)"
         )
     if not isinstance(x, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(x).__name__}; convert it with numpy.asarray")
+    if x.ndim == 0:
+        raise ValueError(f"{name}: expected an array of samples, got a single number")
+    if tokens:
+        if x.dtype.kind not in "iu":
+            raise TypeError(f"{name}: expected integers because the model begins with an Embedding, got {x.dtype}")
+        return
     if native(x.dtype) not in (np.float32, np.float64, np.uint8):
         raise TypeError(
             f"{name}: expected float32, float64 or uint8 (bytes, which are divided by 255), got {x.dtype}; convert it "

@@ -1,4 +1,4 @@
-"""The loops of fit and evaluate, over anything that computes logits and gradients.
+"""The loops of fit and evaluate, over anything that computes scores and gradients.
 
 This module knows no model: `fastgru.Sequential` stands above it and hands itself in as a `Network`.
 """
@@ -6,20 +6,22 @@ This module knows no model: `fastgru.Sequential` stands above it and hands itsel
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import functional
-from fastgru.optimizers import Adam
+from fastgru import sequences
+from fastgru.batches import ArraySet, Batch, StreamSet
+from fastgru.callbacks import Callbacks
+from fastgru.losses import Loss, LossResult
+from fastgru.metrics import Metric
+from fastgru.optimizers import Optimizer
 from fastgru.progress import Progress
-from fastgru.samples import Samples
 
 Array = NDArray[Any]
-
 
 #: Backward finds a tape of so many bytes in a last-level cache, with all else that lies there.
 CACHED_TAPE = 5_000_000
@@ -28,19 +30,33 @@ LEAST_ROWS = 128
 
 
 class Network(Protocol):
-    """What is trained here."""
+    """What is trained here.
+
+    Scores are what the loss takes: the outputs, or what comes before the last activation where the loss takes that
+    activation in itself.
+    """
 
     parameters: Array
     gradient: Array
+    stop_training: bool
 
-    def logits(self, x: Array, *, training: bool) -> Array:
-        """Outputs before the last softmax, (N, C)."""
+    def scores(self, x: Array, lengths: Array | None, *, training: bool) -> tuple[Array, Array | None]:
+        """Scores (N, ..., C), and the lengths of their sequences."""
+
+    def outputs(self, scores: Array) -> Array:
+        """What the model gives, from its scores."""
 
     def tape_bytes(self, x: Array) -> int:
-        """What `logits` leaves in memory for `backward` when it trains on the batch `x`."""
+        """What `scores` leaves in memory for `backward` when it trains on the batch `x`."""
 
-    def backward(self, d_logits: Array, *, add: bool = False) -> None:
-        """Overwrite `gradient` with that of the last `logits` in training, or with `add` add to what it holds."""
+    def backward(self, d_scores: Array, *, add: bool = False) -> None:
+        """Overwrite `gradient` with that of the last `scores` in training, or with `add` add to what it holds."""
+
+    def penalty(self) -> float:
+        """What the regularizers add to the loss."""
+
+    def add_penalty_gradient(self) -> None:
+        """Add the regularizers' gradient to `gradient`."""
 
 
 class History:
@@ -55,11 +71,11 @@ class History:
     params : dict
         ``epochs``, ``batch_size`` and ``samples`` as they were asked for.
     seconds : list of float
-        How long each epoch's training took, without validation.
+        How long each epoch's training took, without validation; only of those done here, if training was resumed.
     """
 
-    def __init__(self, epochs: int, batch_size: int, samples: int) -> None:
-        self.params = {"epochs": epochs, "batch_size": batch_size, "samples": samples}
+    def __init__(self, epochs: int, batch_size: int, samples: int | None) -> None:
+        self.params: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "samples": samples}
         self.history: dict[str, list[float]] = {}
         self.epoch: list[int] = []
         self.seconds: list[float] = []
@@ -68,72 +84,131 @@ class History:
         last = {name: round(values[-1], 4) for name, values in self.history.items()}
         return f"History({len(self.epoch)} epochs, last: {last})"
 
-    def append(self, epoch: int, values: dict[str, float], seconds: float) -> None:
-        """Add an epoch."""
-        self.epoch.append(epoch)
-        self.seconds.append(seconds)
+    def append(self, epoch: int, values: dict[str, float]) -> None:
+        """Add an epoch, or what else is known of it."""
+        if not self.epoch or self.epoch[-1] != epoch:
+            self.epoch.append(epoch)
         for name, value in values.items():
-            self.history.setdefault(name, []).append(value)
+            column = self.history.setdefault(name, [])
+            if len(column) < len(self.epoch):
+                column.append(value)
 
 
-class Totals:
-    """Mean loss and accuracy over the samples seen so far, however they were batched."""
+class Tally:
+    """Mean loss and metrics over the elements seen so far, however they were batched."""
 
-    def __init__(self, metrics: list[str]) -> None:
+    def __init__(self, network: Network, loss: Loss, metrics: Sequence[Metric]) -> None:
+        self._network = network
+        self._loss = loss
         self._metrics = metrics
-        self._loss = 0.0
-        self._correct = 0
-        self._count = 0
+        self._on_outputs = any(not metric.on_scores for metric in metrics)
+        self.reset()
 
-    def add(self, result: functional.CrossEntropy) -> float:
-        """Count one batch, and return its summed loss."""
-        loss = float(result.losses.sum(dtype=np.float64))
-        self._loss += loss
-        self._correct += int(np.count_nonzero(result.correct))
-        self._count += len(result.losses)
-        return loss
+    def reset(self) -> None:
+        """Begin anew."""
+        self._sum = 0.0
+        self._count = 0
+        for metric in self._metrics:
+            metric.reset()
+
+    def add(self, scores: Array, targets: Array, result: LossResult, weighted: Array, penalty: float) -> None:
+        """Count M elements: their scores (M, C), what the loss found, and its values once they are weighted."""
+        self._sum += float(weighted.sum()) + penalty * len(weighted)
+        self._count += len(weighted)
+        outputs = self._network.outputs(scores) if self._on_outputs else scores
+        for metric in self._metrics:
+            metric.update(scores if metric.on_scores else outputs, targets, result)
 
     def values(self) -> dict[str, float]:
-        """``loss``, and the metrics that were asked for."""
-        values = {"loss": self._loss / self._count}
-        if "accuracy" in self._metrics:
-            values["accuracy"] = self._correct / self._count
+        """``loss``, and the metrics by name."""
+        values = {"loss": self._sum / self._count if self._count else 0.0}
+        for metric in self._metrics:
+            values[metric.name] = metric.value()
         return values
 
+    def get_state(self) -> dict[str, Any]:
+        """What has been counted, as JSON can hold it."""
+        return {"sum": self._sum, "count": self._count, "metrics": [metric.get_state() for metric in self._metrics]}
 
-def batches(count: int, batch_size: int) -> Iterator[slice]:
-    """Slices of at most `batch_size` that cover `count` samples."""
-    for begin in range(0, count, batch_size):
-        yield slice(begin, min(begin + batch_size, count))
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` returned."""
+        self._sum, self._count = state["sum"], state["count"]
+        for metric, saved in zip(self._metrics, state["metrics"], strict=True):
+            metric.set_state(saved)
 
 
-def train_step(network: Network, optimizer: Adam, x: Array, labels: Array) -> functional.CrossEntropy:
-    """Forward, loss, backward and update on one batch.
+class Elements:
+    """The elements of a batch that count: its samples, or where outputs are sequences their steps, without padding."""
+
+    def __init__(self, scores: Array, batch: Batch, lengths: Array | None) -> None:
+        *outer, classes = scores.shape
+        self._shape = scores.shape
+        self._kept: NDArray[np.intp] | None = None
+        targets, weights = batch.y, batch.weights
+        if len(outer) > 1:
+            scores = scores.reshape(-1, classes)
+            targets = targets.reshape(len(scores), *targets.shape[len(outer) :])
+            if weights is not None:
+                weights = np.broadcast_to(weights if weights.ndim == 2 else weights[:, None], outer).reshape(-1)
+            if lengths is not None and (lengths < outer[1]).any():
+                self._kept = kept = np.flatnonzero(sequences.valid_steps(lengths, outer[1]))
+                scores, targets = scores[kept], targets[kept]
+                weights = None if weights is None else weights[kept]
+        self.scores, self.targets, self.weights = scores, targets, weights
+
+    def spread(self, d_scores: Array) -> Array:
+        """The gradient for all of the batch's scores, given that of the elements."""
+        if self._kept is not None:
+            packed = d_scores
+            d_scores = np.zeros((int(np.prod(self._shape[:-1])), self._shape[-1]), packed.dtype)
+            d_scores[self._kept] = packed
+        return d_scores.reshape(self._shape)
+
+
+def train_step(network: Network, loss: Loss, optimizer: Optimizer, batch: Batch, tally: Tally) -> None:
+    """Forward, loss, backward and update on one batch, which is counted in `tally`.
 
     Raises
     ------
     FloatingPointError
         The loss is not finite; the parameters are then as they were before the batch.
     """
-    results = []
-    for rows in pieces(network, x):
-        result = functional.softmax_cross_entropy(network.logits(x[rows], training=True), labels[rows])
-        if not np.isfinite(result.losses).all():
-            bad = int(np.flatnonzero(~np.isfinite(result.losses))[0])
-            raise FloatingPointError(f"the loss of sample {rows.start + bad} of the batch is {result.losses[bad]}")
-        assert result.d_logits is not None
-        if len(result.losses) != len(x):  # from the piece's mean to its share of the batch's
-            np.multiply(result.d_logits, result.d_logits.dtype.type(len(result.losses) / len(x)), out=result.d_logits)
-        network.backward(result.d_logits, add=rows.start > 0)
-        results.append(result)
+    penalty = network.penalty()
+    everything = counted = 0
+    for rows in pieces(network, batch.x):
+        piece = batch.rows(rows) if len(batch.x) > rows.stop - rows.start else batch
+        scores, lengths = network.scores(piece.x, piece.lengths, training=True)
+        elements = Elements(scores, piece, lengths)
+        result = loss(elements.scores, elements.targets)
+        values = result.values if elements.weights is None else result.values * elements.weights
+        if not np.isfinite(values).all():
+            bad = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise FloatingPointError(f"the loss of {_place(scores, lengths, rows, bad)} is {values[bad]}")
+        d_scores = result.d_scores
+        assert d_scores is not None
+        if elements.weights is not None:
+            d_scores = d_scores * elements.weights[:, None].astype(d_scores.dtype)
+        if piece is not batch:
+            # From the mean over the piece's elements to its share of the mean over the batch's, padding included:
+            # how many of those count is known in the end.
+            everything = len(batch.x) * (scores.size // scores.shape[-1] // len(piece.x))
+            d_scores = d_scores * d_scores.dtype.type(len(values) / everything)
+        network.backward(elements.spread(d_scores), add=rows.start > 0)
+        tally.add(elements.scores, elements.targets, result, values, penalty)
+        counted += len(values)
+    if everything > counted:
+        network.gradient *= network.gradient.dtype.type(everything / max(counted, 1))
+    network.add_penalty_gradient()
     optimizer.update(network.parameters, network.gradient)
-    if len(results) == 1:
-        return results[0]
-    return functional.CrossEntropy(
-        np.concatenate([result.losses for result in results]),
-        np.concatenate([result.correct for result in results]),
-        None,
-    )
+
+
+def _place(scores: Array, lengths: Array | None, rows: slice, element: int) -> str:
+    if scores.ndim == 2:
+        return f"sample {rows.start + element} of the batch"
+    steps = scores.shape[1]
+    if lengths is not None:
+        element = int(np.flatnonzero(sequences.valid_steps(lengths, steps))[element])
+    return f"sample {rows.start + element // steps} of the batch, step {element % steps},"
 
 
 def pieces(network: Network, x: Array) -> list[slice]:
@@ -147,63 +222,160 @@ def pieces(network: Network, x: Array) -> list[slice]:
 
 
 def evaluate(
-    network: Network, samples: Samples, labels: Array, batch_size: int, metrics: list[str]
+    network: Network, loss: Loss, data: ArraySet | StreamSet, batch_size: int, metrics: Sequence[Metric]
 ) -> dict[str, float]:
-    """Loss and metrics over all samples."""
-    totals = Totals(metrics)
-    for rows in batches(len(samples), batch_size):
-        logits = network.logits(samples.batch(rows), training=False)
-        totals.add(functional.softmax_cross_entropy(logits, labels[rows], gradient=False))
-    return totals.values()
+    """Loss and metrics over a whole set."""
+    tally = Tally(network, loss, metrics)
+    penalty = network.penalty()
+    for batch in data.in_order(batch_size):
+        scores, lengths = network.scores(batch.x, batch.lengths, training=False)
+        elements = Elements(scores, batch, lengths)
+        result = loss(elements.scores, elements.targets, gradient=False)
+        values = result.values if elements.weights is None else result.values * elements.weights
+        tally.add(elements.scores, elements.targets, result, values, penalty)
+    return tally.values()
+
+
+class Run:
+    """A training in progress: everything that decides what the next batch does to the weights, but for those.
+
+    Parameters
+    ----------
+    tally : Tally
+    history : History
+    callbacks : Callbacks
+    generator : numpy.random.Generator
+        The model's, from which orders and dropout are drawn.
+    """
+
+    def __init__(self, tally: Tally, history: History, callbacks: Callbacks, generator: np.random.Generator) -> None:
+        self.tally = tally
+        self.history = history
+        self.callbacks = callbacks
+        self.epoch = 0  # the one at work, or to do next
+        self.batch = 0  # how many of its batches are done
+        self.stopped = False
+        self._generator = generator
+        self._before_epoch: dict[str, Any] | None = None  # the generator's state that its order was drawn with
+
+    def draw_order(self, data: ArraySet | StreamSet, *, shuffle: bool) -> None:
+        """Draw an epoch's order; where the epoch had begun before, the same again."""
+        if self.batch == 0 or self._before_epoch is None:
+            self._before_epoch = dict(self._generator.bit_generator.state)
+            data.shuffle(self._generator if shuffle else None)
+            return
+        now = self._generator.bit_generator.state
+        self._generator.bit_generator.state = self._before_epoch
+        data.shuffle(self._generator if shuffle else None)
+        self._generator.bit_generator.state = now
+
+    def get_state(self) -> dict[str, Any]:
+        """All of it; the callbacks' states hold arrays."""
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "stopped": self.stopped,
+            "generator_before_epoch": self._before_epoch,
+            "tally": self.tally.get_state(),
+            "history": self.history.history,
+            "epochs_done": self.history.epoch,
+            "params": self.history.params,
+            "callbacks": self.callbacks.get_state(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` returned.
+
+        Raises
+        ------
+        ValueError
+            The training was another one: of other data, batches or callbacks.
+        """
+        for name in ("batch_size", "samples"):
+            if state["params"][name] != self.history.params[name]:
+                raise ValueError(
+                    f"resume_from: expected {name}={state['params'][name]} as the training to resume had, got "
+                    f"{self.history.params[name]}"
+                )
+        self.callbacks.set_state(state["callbacks"])
+        self.tally.set_state(state["tally"])
+        self.history.history = {name: list(values) for name, values in state["history"].items()}
+        self.history.epoch = list(state["epochs_done"])
+        self.epoch, self.batch, self.stopped = state["epoch"], state["batch"], state["stopped"]
+        self._before_epoch = state["generator_before_epoch"]
 
 
 def fit(
     network: Network,
-    optimizer: Adam,
-    samples: Samples,
-    labels: Array,
+    loss: Loss,
+    optimizer: Optimizer,
+    data: ArraySet | StreamSet,
+    run: Run,
     *,
     epochs: int,
     batch_size: int,
-    metrics: list[str],
-    validation: tuple[Samples, Array] | None,
-    shuffle: np.random.Generator | None,
-    history: History,
+    shuffle: bool,
+    metrics: Sequence[Metric],
+    validation: ArraySet | StreamSet | None,
+    validation_batch_size: int,
     progress: Progress,
 ) -> None:
-    """Train for `epochs`, recording each in `history` as it ends.
+    """Train until `epochs` are done, recording each in the run's history as it ends.
 
     Raises
     ------
     FloatingPointError
         A loss is not finite; the message gives epoch and batch, and the parameters are those before that batch.
     """
-    count = len(samples)
-    order = np.arange(count)
+    callbacks, tally, history = run.callbacks, run.tally, run.history
+    watching = callbacks.of_batches
+    network.stop_training = run.stopped
     try:
-        for epoch in range(epochs):
-            if shuffle is not None:
-                order = shuffle.permutation(count)
+        while run.epoch < epochs and not network.stop_training:
+            epoch = run.epoch
+            run.draw_order(data, shuffle=shuffle)
+            if run.batch == 0:
+                tally.reset()
+                for callback in callbacks:
+                    callback.on_epoch_begin(epoch, {})
             progress.epoch_begins(epoch)
             begin = time.perf_counter()
-            totals = Totals(metrics)
-            for number, rows in enumerate(batches(count, batch_size)):
-                chosen = order[rows]
+            samples = run.batch * batch_size
+            for batch in data.batches(batch_size, run.batch):
+                for callback in watching:
+                    callback.on_train_batch_begin(run.batch, {})
                 try:
-                    totals.add(train_step(network, optimizer, samples.batch(chosen), labels[chosen]))
+                    train_step(network, loss, optimizer, batch, tally)
                 except FloatingPointError as error:
-                    raise FloatingPointError(
-                        f"training stopped in epoch {epoch + 1}, batch {number + 1}: {error}; the weights are those "
-                        f"before that batch. Look for NaN or infinity in x, or lower the learning rate"
-                    ) from None
+                    message = f"training stopped in epoch {epoch + 1}, batch {run.batch + 1}: {error}"
+                    if not callbacks.stops_at_nan():
+                        raise FloatingPointError(
+                            f"{message}; the weights are those before that batch. Look for NaN or infinity in x, or "
+                            f"lower the learning rate"
+                        ) from None
+                    progress.say(message)
+                    network.stop_training = True
+                    break
+                run.batch += 1
+                samples += len(batch.x)
+                if watching:
+                    logs = tally.values()
+                    for callback in watching:
+                        callback.on_train_batch_end(run.batch - 1, logs)
                 if progress.wants_update():
-                    progress.update(rows.stop, totals.values())
+                    progress.update(samples, tally.values())
             seconds = time.perf_counter() - begin
-            values = totals.values()
+            logs = tally.values()
             if validation is not None:
-                validated = evaluate(network, *validation, batch_size, metrics)
-                values |= {f"val_{name}": value for name, value in validated.items()}
-            history.append(epoch, values, seconds)
-            progress.epoch_ends(epoch, values, seconds)
+                found = evaluate(network, loss, validation, validation_batch_size, metrics)
+                logs |= {f"val_{name}": value for name, value in found.items()}
+            history.seconds.append(seconds)
+            history.append(epoch, logs)
+            progress.epoch_ends(epoch, logs, seconds, samples)
+            run.epoch, run.batch = epoch + 1, 0
+            for callback in callbacks:
+                callback.on_epoch_end(epoch, logs)
+                history.append(epoch, logs)
+                run.stopped = network.stop_training
     finally:
         progress.close()

@@ -26,7 +26,12 @@ def gru_forward(
     recurrent_activation: str,
     reset_after: bool,
     go_backwards: bool,
+    lengths: _Array | None,
+    padded_outputs: str,
+    output_order: str,
+    recurrent_mask: _Array | None,
     return_sequences: bool,
+    out: _Array | None,
     tape: GRUTape | None,
 ) -> tuple[_Array | None, _Array]: ...
 def gru_backward(
@@ -64,8 +69,41 @@ def adam(
     beta_1: float,
     beta_2: float,
     epsilon: float,
+    weight_decay: float,
     form: str,
+    scale: float,
+    clip: float | None,
 ) -> None: ...
+def sgd(
+    parameters: _Array,
+    gradient: _Array,
+    m: _Array | None,
+    *,
+    learning_rate: float,
+    momentum: float,
+    nesterov: bool,
+    form: str,
+    scale: float,
+    clip: float | None,
+) -> None: ...
+def rmsprop(
+    parameters: _Array,
+    gradient: _Array,
+    v: _Array,
+    m: _Array | None,
+    a: _Array | None,
+    *,
+    learning_rate: float,
+    rho: float,
+    momentum: float,
+    epsilon: float,
+    centered: bool,
+    form: str,
+    scale: float,
+    clip: float | None,
+) -> None: ...
+def sum_of_squares(x: _Array) -> float: ...
+def embedding_backward(tokens: _Array, d_y: _Array, d_table: _Array) -> None: ...
 def activate(x: _Array, name: str) -> _Array: ...
 def set_num_threads(count: int) -> None: ...
 def get_num_threads() -> int: ...

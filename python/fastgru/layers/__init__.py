@@ -1,10 +1,46 @@
 """The layers of a `fastgru.Sequential`, in Keras' words."""
 
-from fastgru.layers.base import Layer
-from fastgru.layers.dense import Dense
-from fastgru.layers.gru import GRU
+from typing import Any
 
-__all__ = ["GRU", "Dense", "Layer"]
+from fastgru.layers.base import Layer
+from fastgru.layers.bidirectional import Bidirectional
+from fastgru.layers.dense import Dense
+from fastgru.layers.embedding import Embedding
+from fastgru.layers.gru import GRU
+from fastgru.layers.shaping import Dropout, Flatten, GlobalAveragePooling1D, GlobalMaxPooling1D, Masking
+
+__all__ = [
+    "GRU",
+    "Bidirectional",
+    "Dense",
+    "Dropout",
+    "Embedding",
+    "Flatten",
+    "GlobalAveragePooling1D",
+    "GlobalMaxPooling1D",
+    "Layer",
+    "Masking",
+]
 
 #: Name in a saved configuration -> class.
-LAYERS: dict[str, type[Layer]] = {"GRU": GRU, "Dense": Dense}
+LAYERS: dict[str, type[Layer]] = {
+    cls.__name__: cls
+    for cls in (
+        GRU,
+        Bidirectional,
+        Dense,
+        Embedding,
+        Masking,
+        Dropout,
+        Flatten,
+        GlobalAveragePooling1D,
+        GlobalMaxPooling1D,
+    )
+}
+
+
+def from_config(class_name: str, config: dict[str, Any], *, name: str) -> Layer:
+    """The layer of that class, made from what its ``get_config`` returned."""
+    cls = LAYERS[class_name]
+    make = cls.from_config if cls is Bidirectional else None
+    return make(config, name=name) if make else cls(**config, name=name)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks
-from fastgru.initializers import INITIALIZERS, initialize
+from fastgru import checks, initializers, regularizers, sequences
+from fastgru.regularizers import Regularizer
+from fastgru.samples import natural_dtype, require_samples
+from fastgru.seeding import new_generator
 
 Array = NDArray[Any]
 #: A shape whose first axis, the batch, may be any size: None.
 Shape = tuple[int | None, ...]
+#: What a layer returns: an array, or where it was asked for more than one, several.
+Outputs = Array | tuple[Array, ...]
 
 
 class Layer(ABC):
-    """A part of a `fastgru.Sequential`.
+    """A part of a `fastgru.Sequential`, or a function of its own when it is called.
 
     The model owns the memory: it tells the layer its input's shape with `build`, then gives it views of its own flat
     buffers of parameters and gradients with `bind`. A layer never replaces these arrays, it writes into them.
@@ -27,13 +32,17 @@ class Layer(ABC):
     ----------
     name : str
     weights, gradients : dict of str to ndarray
-        By name, in Keras' order. Empty until the model is built.
+        By name, in Keras' order. Empty until the layer is built.
     """
 
     #: Weight name -> name of the attribute that holds its initializer, in Keras' order.
-    initializers: ClassVar[dict[str, str]]
+    initializers: ClassVar[dict[str, str]] = {}
+    #: Weight name -> name of the attribute that holds its regularizer.
+    regularizers: ClassVar[dict[str, str]] = {}
+    #: Whether the input is integers, as an `Embedding` takes.
+    takes_tokens: ClassVar[bool] = False
 
-    def __init__(self, *, input_shape: tuple[int, ...] | None, name: str | None) -> None:
+    def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
         if name is not None and (not isinstance(name, str) or not name or "/" in name):
             raise ValueError(f"name: expected a non-empty string without '/', got {name!r}")
         self.given_name = name
@@ -41,51 +50,137 @@ class Layer(ABC):
         self.input_shape = None if input_shape is None else checks.shape("input_shape", input_shape)
         self.weights: dict[str, Array] = {}
         self.gradients: dict[str, Array] = {}
+        self.generator: np.random.Generator | None = None  # of the model, for dropout
+        self._built = False  # by a call, as a layer of its own
 
     @classmethod
     def kind(cls) -> str:
         """The layer's name in lower case with underscores, which unnamed layers are numbered after."""
-        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        return words.replace("_1_d", "1d").replace("1_d", "1d")
+
+    # --- What a layer says of itself -----------------------------------------------------------------------------
 
     @abstractmethod
     def build(self, input_shape: Shape) -> Shape:
-        """Check the input's shape, remember it, and return the output's; allocates nothing."""
-
-    @abstractmethod
-    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the weights, in Keras' order; after `build`."""
-
-    @abstractmethod
-    def forward(self, x: Array, *, training: bool) -> Array:
-        """The layer's output; with `training`, what `backward` needs is kept."""
-
-    @abstractmethod
-    def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:
-        """Overwrite `gradients`, and return the input's gradient where it is wanted."""
-
-    def tape_elements(self, steps: int) -> int:
-        """How many numbers a row of `steps` steps leaves for `backward`, where that is worth counting."""
-        return 0
+        """Check the input's shape, remember it, and return the (first) output's; allocates nothing."""
 
     @abstractmethod
     def get_config(self) -> dict[str, Any]:
         """The arguments that make the same layer again, as JSON can hold them."""
 
-    def bind(self, weights: dict[str, Array], gradients: dict[str, Array]) -> None:
-        """Take the model's memory."""
-        self.weights, self.gradients = weights, gradients
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the weights, in Keras' order; after `build`."""
+        return {}
+
+    def output_lengths(self, x: Array, lengths: Array | None) -> Array | None:
+        """The lengths of the output's sequences, given the input and those of its sequences."""
+        del x
+        return lengths
+
+    def tape_elements(self, steps: int) -> int:
+        """How many numbers a row of `steps` steps leaves for `backward`, where that is worth counting."""
+        del steps
+        return 0
+
+    @property
+    def several_outputs(self) -> bool:
+        """Whether `forward` returns a tuple: no other layer can follow then."""
+        return False
+
+    # --- Computing -----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Outputs:
+        """The output for a batch.
+
+        Parameters
+        ----------
+        x : ndarray (N, ...)
+        lengths : ndarray (N,) of int64, optional
+            How many steps of each sequence count; the rest is padding.
+        training : bool
+            Whether dropout drops, and what `backward` needs is kept.
+        """
+
+    @abstractmethod
+    def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:
+        """Overwrite `gradients`, and return the input's gradient where it is wanted."""
+
+    def gradients_changed(self) -> None:  # noqa: B027
+        """Be told that others than `backward` have written to `gradients`."""
+
+    def reset_states(self) -> None:  # noqa: B027
+        """Forget what is carried from batch to batch."""
+
+    def __call__(self, x: Array, *, lengths: Any = None, training: bool = False, **more: Any) -> Outputs:
+        """`forward` for a layer on its own, which is built by the first call; returns new arrays.
+
+        `backward` may follow a call with `training`.
+        """
+        require_samples("x", x, tokens=self.takes_tokens)
+        if not self.weights and not self._built:
+            self._build_alone((None, *x.shape[1:]), natural_dtype(x))
+        if lengths is not None:
+            lengths = sequences.check_lengths("lengths", lengths, len(x), x.shape[1])
+        return self.forward(x, lengths=lengths, training=training, **more)
+
+    def _build_alone(self, input_shape: Shape, dtype: np.dtype[Any]) -> None:
+        self.name = self.name or self.kind()
+        self.build(input_shape)
+        generator = new_generator()
+        weights = {name: np.empty(shape, dtype) for name, shape in self.weight_shapes().items()}
+        for name, value in self.initial_weights(generator).items():
+            weights[name][...] = value
+        self.bind(weights, {name: np.zeros_like(weight) for name, weight in weights.items()}, generator)
+        self._built = True
+
+    # --- Weights -------------------------------------------------------------------------------------------------
+
+    def bind(self, weights: dict[str, Array], gradients: dict[str, Array], generator: np.random.Generator) -> None:
+        """Take the model's memory and its source of random numbers."""
+        self.weights, self.gradients, self.generator = weights, gradients, generator
 
     def initial_weights(self, rng: np.random.Generator) -> dict[str, Array]:
         """New weights from the layer's initializers."""
         return {
-            name: initialize(getattr(self, self.initializers[name]), rng, shape)
+            name: initializers.initialize(getattr(self, self.initializers[name]), rng, shape)
             for name, shape in self.weight_shapes().items()
         }
-
-    def _set_initializers(self, **names: str) -> None:
-        for argument, name in names.items():
-            setattr(self, argument, checks.choice(argument, name, INITIALIZERS))
 
     def count_params(self) -> int:
         """The number of trainable parameters."""
         return sum(int(np.prod(shape)) for shape in self.weight_shapes().values())
+
+    def penalties(self) -> list[tuple[Regularizer, Array, Array]]:
+        """Regularizer, weight and gradient of each weight that has a regularizer."""
+        found = []
+        for name, attribute in self.regularizers.items():
+            regularizer = getattr(self, attribute)
+            if regularizer is not None and name in self.weights:
+                found.append((regularizer, self.weights[name], self.gradients[name]))
+        return found
+
+    def _set_initializers(self, **given: Any) -> None:
+        for argument, value in given.items():
+            setattr(self, argument, initializers.get(argument, value))
+
+    def _set_regularizers(self, **given: Any) -> None:
+        for argument, value in given.items():
+            setattr(self, argument, regularizers.get(argument, value))
+
+    def _config(self, names: str) -> dict[str, Any]:
+        """Attributes by name, those that have a configuration of their own as that."""
+        values = {name: getattr(self, name) for name in names.split()}
+        return {name: value.get_config() if hasattr(value, "get_config") else value for name, value in values.items()}
+
+
+def keep_mask(rng: np.random.Generator, rate: float, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Inverted dropout: 0 with probability `rate`, else ``1 / (1 - rate)``."""
+    drawn = rng.random(shape, dtype=np.float32)
+    return np.asarray((drawn >= np.float32(rate)) * dtype.type(1 / (1 - rate)))
+
+
+def strip_prefix(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    """The entries whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
+
 from fastgru import checks, functional
 from fastgru.layers.base import Array, Layer, Shape
 
-ACTIVATIONS = ("linear", "softmax")
+ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
 
 
 class Dense(Layer):
     """A fully connected layer, ``activation(x @ kernel + bias)``, with Keras 3's arguments and defaults.
 
-    Input (N, F), output (N, units).
+    Input (N, ..., F), output (N, ..., units): it works on the last axis, on each step of a sequence by itself.
 
     Parameters
     ----------
     units : int
         The size of the output.
-    activation : {"linear", "softmax"}, optional
+    activation : {"linear", "softmax", "sigmoid", "tanh", "relu"}, optional
         None means linear.
     use_bias : bool
-    kernel_initializer, bias_initializer : str
-        One of "glorot_uniform", "glorot_normal", "orthogonal", "zeros".
+    kernel_initializer, bias_initializer : str or initializer
+        See `fastgru.initializers`.
+    kernel_regularizer, bias_regularizer : str or regularizer, optional
+        See `fastgru.regularizers`.
     input_shape : tuple, optional
-        (F,), which the first layer of a model may give.
+        (F,) or (T, F), which the first layer of a model may give.
     name : str, optional
 
     Notes
@@ -34,6 +38,7 @@ class Dense(Layer):
     """
 
     initializers: ClassVar[dict[str, str]] = {"kernel": "kernel_initializer", "bias": "bias_initializer"}
+    regularizers: ClassVar[dict[str, str]] = {"kernel": "kernel_regularizer", "bias": "bias_regularizer"}
 
     def __init__(
         self,
@@ -41,9 +46,11 @@ class Dense(Layer):
         activation: str | None = None,
         *,
         use_bias: bool = True,
-        kernel_initializer: str = "glorot_uniform",
-        bias_initializer: str = "zeros",
-        input_shape: tuple[int, ...] | None = None,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(input_shape=input_shape, name=name)
@@ -51,16 +58,18 @@ class Dense(Layer):
         self.activation = checks.choice("activation", "linear" if activation is None else activation, ACTIVATIONS)
         self.use_bias = checks.flag("use_bias", use_bias)
         self._set_initializers(kernel_initializer=kernel_initializer, bias_initializer=bias_initializer)
+        self._set_regularizers(kernel_regularizer=kernel_regularizer, bias_regularizer=bias_regularizer)
         self.features = 0
         self._x: Array | None = None
-        self._probabilities: Array | None = None
+        self._y: Array | None = None
 
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102
-        if len(input_shape) != 2 or input_shape[1] is None:
-            advice = "; set return_sequences=False on the GRU before it" if len(input_shape) == 3 else ""
-            raise ValueError(f"{self.name}: expected input of shape (N, F), got {checks.dims(input_shape)}{advice}")
-        self.features = input_shape[1]
-        return (input_shape[0], self.units)
+        if len(input_shape) < 2 or input_shape[-1] is None:
+            raise ValueError(
+                f"{self.name}: expected input of shape (N, ..., F) with a known F, got {checks.dims(input_shape)}"
+            )
+        self.features = input_shape[-1]
+        return (*input_shape[:-1], self.units)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:  # noqa: D102
         shapes: dict[str, tuple[int, ...]] = {"kernel": (self.features, self.units)}
@@ -70,37 +79,58 @@ class Dense(Layer):
 
     def logits(self, x: Array, *, training: bool) -> Array:
         """The output before the activation, which a loss from logits takes."""
-        self._x = x if training else None
-        return functional.dense_forward(x, self.weights["kernel"], self.weights.get("bias"))
+        rows = x if x.ndim == 2 else x.reshape(-1, self.features)
+        self._x = rows if training else None
+        y = functional.dense_forward(rows, self.weights["kernel"], self.weights.get("bias"))
+        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.units)
 
-    def forward(self, x: Array, *, training: bool) -> Array:  # noqa: D102
-        y = self.logits(x, training=training)
-        if self.activation == "linear":
-            return y
-        y = functional.softmax(y)
-        self._probabilities = y if training else None
+    def activate(self, logits: Array) -> Array:
+        """The output, given that of `logits`."""
+        match self.activation:
+            case "linear":
+                return logits
+            case "softmax":
+                return functional.softmax(logits.reshape(-1, self.units)).reshape(logits.shape)
+            case "relu":
+                return np.asarray(np.maximum(logits, logits.dtype.type(0)))
+            case name:
+                return functional.activate(logits, name)
+
+    def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
+        del lengths  # every step stands by itself
+        y = self.activate(self.logits(x, training=training))
+        self._y = y if training else None
         return y
 
     def backward_from_logits(self, d_logits: Array, *, input_gradient: bool) -> Array | None:
         """`backward` for the gradient of what `logits` returned."""
         if self._x is None:
             raise RuntimeError(f"{self.name}: backward needs a forward with training=True before it")
-        return functional.dense_backward(
+        d_x = functional.dense_backward(
             self._x,
             self.weights["kernel"],
-            d_logits,
+            d_logits if d_logits.ndim == 2 else d_logits.reshape(-1, self.units),
             input_gradient=input_gradient,
             out=(self.gradients["kernel"], self.gradients.get("bias")),
         ).x
+        return d_x if d_x is None or d_logits.ndim == 2 else d_x.reshape(*d_logits.shape[:-1], self.features)
 
     def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
-        if self.activation == "softmax":
-            p = self._probabilities
-            if p is None:
-                raise RuntimeError(f"{self.name}: backward needs a forward with training=True before it")
-            d_y = p * (d_y - (d_y * p).sum(axis=-1, keepdims=True))
+        y = self._y
+        if y is None:
+            raise RuntimeError(f"{self.name}: backward needs a forward with training=True before it")
+        match self.activation:
+            case "softmax":
+                d_y = y * (d_y - (d_y * y).sum(axis=-1, keepdims=True))
+            case "sigmoid":
+                d_y = d_y * (y * (1 - y))
+            case "tanh":
+                d_y = d_y * (1 - y * y)
+            case "relu":
+                d_y = d_y * (y > 0)
         return self.backward_from_logits(d_y, input_gradient=input_gradient)
 
     def get_config(self) -> dict[str, Any]:  # noqa: D102
-        names = "units activation use_bias kernel_initializer bias_initializer"
-        return {name: getattr(self, name) for name in names.split()}
+        return self._config(
+            "units activation use_bias kernel_initializer bias_initializer kernel_regularizer bias_regularizer"
+        )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
+
 from fastgru import checks, functional
-from fastgru.layers.base import Array, Layer, Shape
+from fastgru.layers.base import Array, Layer, Outputs, Shape, keep_mask
 
 ACTIVATIONS = ("tanh", "relu", "linear")
 RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid", "hard_sigmoid_tfjs")
@@ -27,14 +29,30 @@ class GRU(Layer):
         Of the gates. ``hard_sigmoid`` is that of Keras 3, clip(x / 6 + 0.5); ``hard_sigmoid_tfjs``, TensorFlow.js'
         default, is clip(0.2 x + 0.5).
     use_bias : bool
-    kernel_initializer, recurrent_initializer, bias_initializer : str
-        One of "glorot_uniform", "glorot_normal", "orthogonal", "zeros".
+    kernel_initializer, recurrent_initializer, bias_initializer : str or initializer
+        See `fastgru.initializers`.
+    kernel_regularizer, recurrent_regularizer, bias_regularizer : str or regularizer, optional
+        See `fastgru.regularizers`.
+    dropout : float
+        Fraction of the input's features to drop in training, from 0 to below 1: the same ones in all steps of a
+        sequence.
+    recurrent_dropout : float
+        The same for the state that enters a step.
     return_sequences : bool
         Return every step's state.
+    return_state : bool
+        Return the last state as well, as a second array. In a model only the last layer may.
     go_backwards : bool
-        Read the input from its last step to its first; outputs stay in the order of processing.
+        Read each sequence from its last step to its first; outputs stay in the order of processing.
+    stateful : bool
+        Begin each batch with the states that the batch before it ended with, row by row, until `reset_states`. All
+        batches must then have the same number of rows. Gradients stop at the batch.
     reset_after : bool
         Apply the reset gate after the recurrent product (Keras' default, cuDNN, PyTorch) or before (TensorFlow.js).
+    zero_output_for_mask : bool
+        What stands in the outputs after a sequence's end, where `lengths` say so: zeros (as in PyTorch and ONNX), or
+        the last output again (Keras' default). The state is that of the last step that counts, either way; the
+        initial state where a length is 0.
     input_shape : tuple, optional
         (T, F), which the first layer of a model may give; T may be None.
     name : str, optional
@@ -50,6 +68,11 @@ class GRU(Layer):
         "recurrent_kernel": "recurrent_initializer",
         "bias": "bias_initializer",
     }
+    regularizers: ClassVar[dict[str, str]] = {
+        "kernel": "kernel_regularizer",
+        "recurrent_kernel": "recurrent_regularizer",
+        "bias": "bias_regularizer",
+    }
 
     def __init__(
         self,
@@ -58,13 +81,21 @@ class GRU(Layer):
         activation: str = "tanh",
         recurrent_activation: str = "sigmoid",
         use_bias: bool = True,
-        kernel_initializer: str = "glorot_uniform",
-        recurrent_initializer: str = "orthogonal",
-        bias_initializer: str = "zeros",
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         return_sequences: bool = False,
+        return_state: bool = False,
         go_backwards: bool = False,
+        stateful: bool = False,
         reset_after: bool = True,
-        input_shape: tuple[int, ...] | None = None,
+        zero_output_for_mask: bool = False,
+        input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(input_shape=input_shape, name=name)
@@ -72,65 +103,179 @@ class GRU(Layer):
         self.activation = checks.choice("activation", activation, ACTIVATIONS)
         self.recurrent_activation = checks.choice("recurrent_activation", recurrent_activation, RECURRENT_ACTIVATIONS)
         self.use_bias = checks.flag("use_bias", use_bias)
+        self.dropout = checks.number("dropout", dropout, least=0, below=1)
+        self.recurrent_dropout = checks.number("recurrent_dropout", recurrent_dropout, least=0, below=1)
         self.return_sequences = checks.flag("return_sequences", return_sequences)
+        self.return_state = checks.flag("return_state", return_state)
         self.go_backwards = checks.flag("go_backwards", go_backwards)
+        self.stateful = checks.flag("stateful", stateful)
         self.reset_after = checks.flag("reset_after", reset_after)
+        self.zero_output_for_mask = checks.flag("zero_output_for_mask", zero_output_for_mask)
         self._set_initializers(
             kernel_initializer=kernel_initializer,
             recurrent_initializer=recurrent_initializer,
             bias_initializer=bias_initializer,
         )
+        self._set_regularizers(
+            kernel_regularizer=kernel_regularizer,
+            recurrent_regularizer=recurrent_regularizer,
+            bias_regularizer=bias_regularizer,
+        )
         self.features = 0
         self._tape = functional.GRUTape()
+        self._input_mask: Array | None = None
+        self._carried: Array | None = None  # states from batch to batch, if stateful
+
+    @property
+    def several_outputs(self) -> bool:  # noqa: D102
+        return self.return_state
 
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102
         if len(input_shape) != 3 or input_shape[2] is None:
+            advice = "; a GRU before it needs return_sequences=True" if len(input_shape) == 2 else ""
             raise ValueError(
-                f"{self.name}: expected input of shape (N, T, F) with F known, got {checks.dims(input_shape)}"
+                f"{self.name}: expected input of shape (N, T, F) with F known, got {checks.dims(input_shape)}{advice}"
             )
-        self.features = input_shape[2]
-        rows, steps, _ = input_shape
-        return (rows, steps, self.units) if self.return_sequences else (rows, self.units)
+        batch, steps, features = input_shape
+        assert features is not None
+        self.features = features
+        return (batch, steps, self.units) if self.return_sequences else (batch, self.units)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:  # noqa: D102
-        columns = 3 * self.units
+        gates = 3 * self.units
         shapes: dict[str, tuple[int, ...]] = {
-            "kernel": (self.features, columns),
-            "recurrent_kernel": (self.units, columns),
+            "kernel": (self.features, gates),
+            "recurrent_kernel": (self.units, gates),
         }
         if self.use_bias:
-            shapes["bias"] = (2, columns) if self.reset_after else (columns,)
+            shapes["bias"] = (2, gates) if self.reset_after else (gates,)
         return shapes
 
-    def forward(self, x: Array, *, training: bool) -> Array:  # noqa: D102
-        outputs, state = functional.gru_forward(
-            x,
-            self.weights["kernel"],
-            self.weights["recurrent_kernel"],
-            self.weights.get("bias"),
-            activation=self.activation,
-            recurrent_activation=self.recurrent_activation,
-            reset_after=self.reset_after,
-            go_backwards=self.go_backwards,
-            return_sequences=self.return_sequences,
-            tape=self._tape if training else None,
-        )
-        return state if outputs is None else outputs
-
-    def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
-        gradients = self.gradients
-        return functional.gru_backward(
-            self._tape,
-            d_outputs=d_y if self.return_sequences else None,
-            d_state=None if self.return_sequences else d_y,
-            input_gradient=input_gradient,
-            out=(gradients["kernel"], gradients["recurrent_kernel"], gradients.get("bias")),
-        ).x
+    def output_lengths(self, x: Array, lengths: Array | None) -> Array | None:  # noqa: D102
+        del x
+        return lengths if self.return_sequences else None
 
     def tape_elements(self, steps: int) -> int:  # noqa: D102
         return 5 * (steps + 1) * self.units  # n, z, r, q and h
 
+    def forward(
+        self,
+        x: Array,
+        *,
+        lengths: Array | None = None,
+        training: bool = False,
+        initial_state: Array | None = None,
+    ) -> Outputs:
+        """The states of every step, or the last ones, and with `return_state` both.
+
+        Parameters
+        ----------
+        x : ndarray (N, T, F)
+        lengths : ndarray (N,), optional
+        training : bool
+        initial_state : ndarray (N, H), optional
+            Instead of zeros, or of the states carried over.
+        """
+        outputs, state = self.run(x, lengths=lengths, training=training, initial_state=initial_state)
+        result = state if outputs is None else outputs
+        return (result, state) if self.return_state else result
+
+    def run(
+        self,
+        x: Array,
+        *,
+        lengths: Array | None,
+        training: bool,
+        initial_state: Array | None = None,
+        **placement: Any,
+    ) -> tuple[Array | None, Array]:
+        """Outputs (if `return_sequences`) and last state; `placement` says where outputs go (`functional`)."""
+        recurrent_mask = None
+        if training:
+            self._input_mask, recurrent_mask = self._draw_masks(len(x), x.dtype)
+            if self._input_mask is not None:
+                x = x * self._input_mask[:, None, :]
+        if initial_state is None:
+            initial_state = self._carried_states(len(x))
+        weights = self.weights
+        outputs, state = functional.gru_forward(
+            x,
+            weights["kernel"],
+            weights["recurrent_kernel"],
+            weights.get("bias"),
+            initial_state,
+            activation=self.activation,
+            recurrent_activation=self.recurrent_activation,
+            reset_after=self.reset_after,
+            go_backwards=self.go_backwards,
+            lengths=lengths,
+            padded_outputs="zeros" if self.zero_output_for_mask else "repeat",
+            recurrent_mask=recurrent_mask,
+            return_sequences=self.return_sequences,
+            tape=self._tape if training else None,
+            **placement,
+        )
+        if self.stateful:
+            self._carried = state.copy()
+        return outputs, state
+
+    def _draw_masks(self, rows: int, dtype: np.dtype[Any]) -> tuple[Array | None, Array | None]:
+        inputs = recurrent = None
+        if self.dropout or self.recurrent_dropout:
+            assert self.generator is not None
+            if self.dropout:
+                inputs = keep_mask(self.generator, self.dropout, (rows, self.features), dtype)
+            if self.recurrent_dropout:
+                recurrent = keep_mask(self.generator, self.recurrent_dropout, (rows, self.units), dtype)
+        return inputs, recurrent
+
+    def _carried_states(self, rows: int) -> Array | None:
+        if not self.stateful or self._carried is None:
+            return None
+        if len(self._carried) != rows:
+            raise ValueError(
+                f"{self.name}: expected {len(self._carried)} rows because it is stateful and the batch before had as "
+                f"many, got {rows}; call reset_states() between batches of different sizes"
+            )
+        return self._carried
+
+    def reset_states(self) -> None:  # noqa: D102
+        self._carried = None
+
+    def backward(self, d_y: Array | None, *, input_gradient: bool, d_state: Array | None = None) -> Array | None:
+        """Overwrite `gradients`, and return the input's gradient where it is wanted.
+
+        Parameters
+        ----------
+        d_y : ndarray
+            Gradient of the first output.
+        input_gradient : bool
+        d_state : ndarray (N, H), optional
+            Gradient of the last state, besides, with `return_state`.
+        """
+        if not self.return_sequences:
+            d_y, d_state = None, _sum(d_y, d_state)
+        gradients = self.gradients
+        d_x = functional.gru_backward(
+            self._tape,
+            d_outputs=d_y,
+            d_state=d_state,
+            input_gradient=input_gradient,
+            out=(gradients["kernel"], gradients["recurrent_kernel"], gradients.get("bias")),
+        ).x
+        if d_x is not None and self._input_mask is not None:
+            d_x *= self._input_mask[:, None, :]
+        return d_x
+
     def get_config(self) -> dict[str, Any]:  # noqa: D102
-        names = "units activation recurrent_activation use_bias kernel_initializer recurrent_initializer "
-        names += "bias_initializer return_sequences go_backwards reset_after"
-        return {name: getattr(self, name) for name in names.split()}
+        return self._config(
+            "units activation recurrent_activation use_bias kernel_initializer recurrent_initializer bias_initializer "
+            "kernel_regularizer recurrent_regularizer bias_regularizer dropout recurrent_dropout return_sequences "
+            "return_state go_backwards stateful reset_after zero_output_for_mask"
+        )
+
+
+def _sum(a: Array | None, b: Array | None) -> Array | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return np.asarray(a + b)

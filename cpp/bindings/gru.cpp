@@ -1,0 +1,352 @@
+// The GRU kernels and their tape.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <atomic>
+#include <numeric>
+
+#include "bindings/call.hpp"
+#include "kernels/gru_backward.hpp"
+#include "kernels/gru_forward.hpp"
+#include "runtime/workspace.hpp"
+
+namespace fastgru::bindings {
+namespace {
+
+using namespace py::literals;
+
+constexpr Choice<Activation> kActivations[] = {
+    {"tanh", Activation::tanh}, {"relu", Activation::relu}, {"linear", Activation::linear}};
+constexpr Choice<RecurrentActivation> kRecurrentActivations[] = {
+    {"sigmoid", RecurrentActivation::sigmoid},
+    {"hard_sigmoid", RecurrentActivation::hard_sigmoid},
+    {"hard_sigmoid_tfjs", RecurrentActivation::hard_sigmoid_tfjs}};
+
+constexpr Choice<bool> kPaddedOutputs[] = {{"repeat", true}, {"zeros", false}};
+constexpr Choice<bool> kOutputOrders[] = {{"input", true}, {"processing", false}};
+
+// --- In which order sequences are read ----------------------------------------------------------------------
+
+// How far, from which end and in which order the rows of a batch are read, and where their outputs go.
+struct Reading {
+  bool backwards = false, outputs_like_x = false, repeat_last_output = true;
+  bool different_lengths = false;
+  std::vector<Index> order, lengths;  // see SequenceMap; empty where all sequences are as long as the batch
+
+  // All pairs of a row and a step.
+  Index pairs(const GruShape& s) const {
+    if (!different_lengths) return checked_multiply(s.batch, s.steps);
+    Index sum = 0;
+    for (const Index length : lengths) sum += length;
+    return sum;
+  }
+
+  SequenceMap map(const GruShape& s) const {
+    if (!different_lengths) return {nullptr, nullptr, s.steps, false, false};  // strides do the rest
+    return {order.data(), lengths.data(), s.steps, backwards, outputs_like_x};
+  }
+
+  // Sequences (N, T, ...) as the kernels read or write them: where all are equally long, reading them backwards is a
+  // matter of strides.
+  template <class T>
+  Sequences<T> from(T* data, Index row_stride, Index step_stride, Index steps, bool reversed) const {
+    if (different_lengths || !reversed || steps == 0) return {data, row_stride, step_stride};
+    return {data + (steps - 1) * step_stride, row_stride, -step_stride};
+  }
+
+  void take_lengths(const py::object& object, Index batch, Index steps) {
+    different_lengths = false;
+    if (object.is_none()) return;
+    const py::array given = require_array(object, "lengths");
+    const char kind = given.dtype().kind();
+    if (kind != 'i' && kind != 'u') {
+      throw py::type_error("lengths: expected integers, got " + std::string(py::str(given.dtype())));
+    }
+    const py::array checked = read_classes(given, "lengths", "lengths", batch, steps + 1,
+                                           "x has " + text(batch) + " rows", "x has " + text(steps) + " steps");
+    const auto* values = static_cast<const std::int64_t*>(checked.data());
+    if (std::all_of(values, values + batch, [&](std::int64_t length) { return length == steps; })) return;
+    different_lengths = true;
+    order.resize(static_cast<std::size_t>(batch));
+    lengths.resize(static_cast<std::size_t>(batch));
+    std::iota(order.begin(), order.end(), Index{0});
+    std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return values[a] > values[b]; });
+    std::transform(order.begin(), order.end(), lengths.begin(), [&](Index row) { return values[row]; });
+  }
+};
+
+// --- The tape -----------------------------------------------------------------------------------------------
+
+// What gru_forward records for gru_backward. Its memory is kept when it is used again.
+class Tape {
+ public:
+  bool recorded = false;
+  char dtype = 0;
+  GruShape shape{};
+  GruOptions options;
+  Reading reading;
+  bool has_bias = false, has_recurrent_bias = false;
+  // As they were checked: views of the caller's arrays, or copies.
+  py::object x, kernel, recurrent_kernel, recurrent_mask;
+
+  template <class T>
+  GruTape<T> reserve(const GruShape& s, bool reset_after) {
+    const UnitBlocks<T> blocks(s.units, reset_after);
+    const Index pairs = reading.pairs(s), bytes = Index{sizeof(T)};
+    gates_.reserve(checked_multiply(GruTape<T>::gates_size(pairs, blocks), bytes));
+    states_.reserve(checked_multiply(GruTape<T>::states_size(pairs, s.batch, blocks), bytes));
+    return memory<T>();
+  }
+  template <class T>
+  GruTape<T> memory() const {
+    return {reinterpret_cast<T*>(gates_.memory.get()), reinterpret_cast<T*>(states_.memory.get())};
+  }
+  std::size_t nbytes() const { return gates_.size + states_.size; }
+
+  // A tape serves one call at a time; without the GIL a second thread could come in between.
+  class Use {
+   public:
+    explicit Use(Tape& tape) : tape_(tape) {
+      if (tape_.in_use_.exchange(true)) {
+        throw std::runtime_error("tape: expected one that no other call is using, got one in use by another thread");
+      }
+    }
+    ~Use() { tape_.in_use_.store(false); }
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+
+   private:
+    Tape& tape_;
+  };
+
+ private:
+  struct Buffer {
+    AlignedMemory memory;
+    std::size_t size = 0;
+    void reserve(Index bytes) {
+      if (static_cast<std::size_t>(bytes) <= size && memory != nullptr) return;
+      memory.reset();
+      size = 0;
+      memory = allocate_aligned(static_cast<std::size_t>(bytes));
+      size = static_cast<std::size_t>(bytes);
+    }
+  };
+  Buffer gates_, states_;
+  std::atomic<bool> in_use_{false};
+};
+
+// --- The kernels --------------------------------------------------------------------------------------------
+
+template <class T>
+Sequences<const T> sequences(const Input<T>& input, const Reading& reading, bool reversed) {
+  return reading.from(input.data(), input.stride(0), input.stride(1), input.holder.shape(1), reversed);
+}
+
+// The (2, 3H) and (3H) forms of a bias.
+template <class T>
+struct Bias {
+  std::optional<Input<T>> array;
+  const T* input = nullptr;
+  const T* recurrent = nullptr;
+
+  Bias(const py::object& object, Index units) {
+    if (object.is_none()) return;
+    const py::array given = require_array(object, "bias");
+    const bool two = given.ndim() == 2;
+    const Shape shape = two ? Shape{Index{2}, 3 * units} : Shape{3 * units};
+    array = read<T>(object, "bias", shape,
+                    "recurrent_kernel has " + text(units) + " units, one row or (input, recurrent)", "x");
+    input = array->data();
+    if (two) recurrent = input + 3 * units;
+  }
+};
+
+template <class T>
+py::tuple gru_forward_typed(const py::object& x_object, const py::object& kernel_object,
+                            const py::object& recurrent_object, const py::object& bias_object,
+                            const py::object& initial_object, const GruOptions& options, Reading& reading,
+                            const py::object& lengths, const py::object& mask_object, bool return_sequences,
+                            const py::object& out, Tape* tape) {
+  const Input<T> recurrent = read<T>(recurrent_object, "recurrent_kernel", {"H", "3H"}, "", "x");
+  const Index units = recurrent.holder.shape(0);
+  if (units < 1 || recurrent.holder.shape(1) % 3 != 0 || recurrent.holder.shape(1) / 3 != units) {
+    throw py::value_error("recurrent_kernel: expected shape (H, 3H) with H >= 1, got " + shape_text(recurrent.holder));
+  }
+  const Input<T> kernel =
+      read<T>(kernel_object, "kernel", {"F", 3 * units}, "recurrent_kernel has " + text(units) + " units", "x");
+  const Index features = kernel.holder.shape(0);
+  const Input<T> x = read<T>(x_object, "x", {"N", "T", features}, "kernel has " + text(features) + " input features",
+                             "x", Layout::last_axis_contiguous);
+  const Bias<T> bias(bias_object, units);
+  const Index batch = x.holder.shape(0), steps = x.holder.shape(1);
+  const std::string why = "x has " + text(batch) + " rows and recurrent_kernel " + text(units) + " units";
+  const auto initial = read_optional<T>(initial_object, "initial_state", {batch, units}, why, "x");
+  const auto mask = read_optional<T>(mask_object, "recurrent_mask", {batch, units}, why, "x");
+  reading.take_lengths(lengths, batch, steps);
+
+  GruForwardArguments<T> arguments;
+  arguments.shape = {batch, steps, features, units};
+  arguments.options = options;
+  arguments.parameters = {kernel.data(), recurrent.data(), bias.input, bias.recurrent};
+  arguments.x = sequences(x, reading, reading.backwards);
+  arguments.sequences = reading.map(arguments.shape);
+  arguments.initial_state = pointer<T>(initial);
+  arguments.recurrent_mask = pointer<T>(mask);
+  checked_multiply(checked_multiply(batch, steps + 1), checked_multiply(units, Index{4 * sizeof(T)}));
+  if (tape != nullptr) {
+    tape->recorded = false;
+    arguments.tape = tape->reserve<T>(arguments.shape, options.reset_after);
+  }
+  std::optional<py::array> outputs;
+  if (!return_sequences && !out.is_none()) {
+    throw py::value_error("out: expected None because return_sequences is False, got an array");
+  }
+  if (return_sequences) {
+    outputs = out.is_none() ? new_array<T>({batch, steps, units})
+                            : write_to_rows<T>(out, "out", {batch, steps, units}, why, "x");
+    std::vector<Extent> inputs{{"x", x.holder}, {"kernel", kernel.holder}, {"recurrent_kernel", recurrent.holder}};
+    if (initial) inputs.emplace_back("initial_state", initial->holder);
+    if (!out.is_none()) require_apart({{"out", *outputs}}, inputs);
+    arguments.outputs =
+        reading.from(pointer<T>(*outputs), outputs->strides(0) / Index{sizeof(T)},
+                     outputs->strides(1) / Index{sizeof(T)}, steps, reading.backwards && reading.outputs_like_x);
+    arguments.repeat_last_output = reading.repeat_last_output;
+  }
+  py::array state = new_array<T>({batch, units});
+  arguments.last_state = pointer<T>(state);
+
+  call_interruptible([&](Cancellation* cancellation) {
+    BorrowedWorkspace workspace;
+    gru_forward(arguments, *workspace, cancellation);
+  });
+  if (tape != nullptr) {
+    tape->dtype = sizeof(T) == 4 ? 'f' : 'd';
+    tape->shape = arguments.shape;
+    tape->options = options;
+    tape->has_bias = bias.input != nullptr;
+    tape->has_recurrent_bias = bias.recurrent != nullptr;
+    // Views of their own: assigning to x.shape later changes the caller's array object, not these.
+    tape->x = x.holder.attr("view")();
+    tape->kernel = kernel.holder.attr("view")();
+    tape->recurrent_kernel = recurrent.holder.attr("view")();
+    tape->recurrent_mask = mask ? mask->holder.attr("view")() : py::none();
+    tape->recorded = true;
+  }
+  return py::make_tuple(outputs ? py::object(*outputs) : py::none(), state);
+}
+
+py::tuple gru_forward_checked(const py::object& x, const py::object& kernel, const py::object& recurrent_kernel,
+                              const py::object& bias, const py::object& initial_state, const std::string& activation,
+                              const std::string& recurrent_activation, bool reset_after, bool go_backwards,
+                              const py::object& lengths, const std::string& padded_outputs,
+                              const std::string& output_order, const py::object& recurrent_mask, bool return_sequences,
+                              const py::object& out, Tape* tape) {
+  const GruOptions options{choose(activation, "activation", kActivations),
+                           choose(recurrent_activation, "recurrent_activation", kRecurrentActivations), reset_after};
+  const auto typed =
+      require_floating(require_array(x, "x"), "x") == 'f' ? gru_forward_typed<float> : gru_forward_typed<double>;
+  std::optional<Tape::Use> use;
+  if (tape != nullptr) use.emplace(*tape);
+  Reading own;
+  Reading& reading = tape != nullptr ? tape->reading : own;
+  if (tape != nullptr) tape->recorded = false;
+  reading.backwards = go_backwards;
+  reading.repeat_last_output = choose(padded_outputs, "padded_outputs", kPaddedOutputs);
+  reading.outputs_like_x = choose(output_order, "output_order", kOutputOrders);
+  return typed(x, kernel, recurrent_kernel, bias, initial_state, options, reading, lengths, recurrent_mask,
+               return_sequences, out, tape);
+}
+
+template <class T>
+py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_object, const py::object& d_state_object,
+                             bool input_gradient, const py::object& d_kernel_object,
+                             const py::object& d_recurrent_object, const py::object& d_bias_object) {
+  const GruShape& s = tape.shape;
+  const char* like = "the tape";
+  const std::string why = "that is what the tape recorded";
+  const auto d_outputs = read_optional<T>(d_outputs_object, "d_outputs", {s.batch, s.steps, s.units}, why, like,
+                                          Layout::last_axis_contiguous);
+  const auto d_state = read_optional<T>(d_state_object, "d_state", {s.batch, s.units}, why, like);
+  if (!d_outputs && !d_state) {
+    throw py::value_error(
+        "d_outputs, d_state: expected a gradient of the outputs, of the last state, or both, got neither");
+  }
+  if (!tape.has_bias && !d_bias_object.is_none()) {
+    throw py::value_error("d_bias: expected None because the tape was recorded without a bias, got an array");
+  }
+  py::array d_kernel = write_to_or_new<T>(d_kernel_object, "d_kernel", {s.features, 3 * s.units}, why, like);
+  py::array d_recurrent =
+      write_to_or_new<T>(d_recurrent_object, "d_recurrent_kernel", {s.units, 3 * s.units}, why, like);
+  std::optional<py::array> d_bias, d_x;
+  if (tape.has_bias) {
+    const std::vector<Index> shape =
+        tape.has_recurrent_bias ? std::vector<Index>{2, 3 * s.units} : std::vector<Index>{3 * s.units};
+    d_bias = write_to_or_new<T>(d_bias_object, "d_bias", shape, why, like);
+  }
+  const auto kernel = tape.kernel.cast<py::array>(), recurrent = tape.recurrent_kernel.cast<py::array>();
+  std::vector<Extent> outputs{{"d_kernel", d_kernel}, {"d_recurrent_kernel", d_recurrent}};
+  std::vector<Extent> inputs{{"x", tape.x.cast<py::array>()}, {"kernel", kernel}, {"recurrent_kernel", recurrent}};
+  if (d_bias) outputs.emplace_back("d_bias", *d_bias);
+  if (d_outputs) inputs.emplace_back("d_outputs", d_outputs->holder);
+  if (d_state) inputs.emplace_back("d_state", d_state->holder);
+  require_apart(outputs, inputs);
+  if (input_gradient) d_x = new_array<T>({s.batch, s.steps, s.features});
+  py::array d_initial = new_array<T>({s.batch, s.units});
+
+  GruBackwardArguments<T> arguments;
+  arguments.shape = s;
+  arguments.options = tape.options;
+  arguments.parameters = {static_cast<const T*>(kernel.data()), static_cast<const T*>(recurrent.data()), nullptr,
+                          nullptr};
+  const Reading& reading = tape.reading;
+  arguments.x = sequences(Input<T>{tape.x.cast<py::array>()}, reading, reading.backwards);
+  arguments.sequences = reading.map(s);
+  std::optional<py::array> mask;
+  if (!tape.recurrent_mask.is_none()) mask = tape.recurrent_mask.cast<py::array>();
+  if (mask) arguments.recurrent_mask = static_cast<const T*>(mask->data());
+  arguments.repeat_last_output = reading.repeat_last_output;
+  arguments.tape = tape.memory<T>();
+  if (d_outputs) arguments.d_outputs = sequences(*d_outputs, reading, reading.backwards && reading.outputs_like_x);
+  arguments.d_last_state = pointer<T>(d_state);
+  if (d_x) {
+    arguments.d_x = reading.from(pointer<T>(*d_x), s.steps * s.features, s.features, s.steps, reading.backwards);
+  }
+  arguments.d_initial_state = pointer<T>(d_initial);
+  arguments.d_kernel = pointer<T>(d_kernel);
+  arguments.d_recurrent_kernel = pointer<T>(d_recurrent);
+  arguments.d_bias = pointer<T>(d_bias);
+  if (tape.has_recurrent_bias) arguments.d_recurrent_bias = arguments.d_bias + 3 * s.units;
+
+  call_interruptible([&](Cancellation* cancellation) {
+    BorrowedWorkspace workspace;
+    gru_backward(arguments, *workspace, cancellation);
+  });
+  return py::make_tuple(d_x ? py::object(*d_x) : py::none(), d_initial, d_kernel, d_recurrent,
+                        d_bias ? py::object(*d_bias) : py::none());
+}
+
+py::tuple gru_backward_checked(Tape& tape, const py::object& d_outputs, const py::object& d_state, bool input_gradient,
+                               const py::object& d_kernel, const py::object& d_recurrent_kernel,
+                               const py::object& d_bias) {
+  const Tape::Use use(tape);
+  if (!tape.recorded) throw py::value_error("tape: expected one that gru_forward has recorded on, got an empty one");
+  const auto typed = tape.dtype == 'f' ? gru_backward_typed<float> : gru_backward_typed<double>;
+  return typed(tape, d_outputs, d_state, input_gradient, d_kernel, d_recurrent_kernel, d_bias);
+}
+
+}  // namespace
+
+void bind_gru(py::module_& m) {
+  py::class_<Tape>(m, "GRUTape")
+      .def(py::init<>())
+      .def_readonly("recorded", &Tape::recorded)
+      .def_property_readonly("nbytes", &Tape::nbytes);
+
+  m.def("gru_forward", &gru_forward_checked, "x"_a, "kernel"_a, "recurrent_kernel"_a, "bias"_a, "initial_state"_a,
+        py::kw_only(), "activation"_a, "recurrent_activation"_a, "reset_after"_a, "go_backwards"_a, "lengths"_a,
+        "padded_outputs"_a, "output_order"_a, "recurrent_mask"_a, "return_sequences"_a, "out"_a, "tape"_a.none(true));
+  m.def("gru_backward", &gru_backward_checked, "tape"_a, "d_outputs"_a, "d_state"_a, py::kw_only(), "input_gradient"_a,
+        "d_kernel"_a, "d_recurrent_kernel"_a, "d_bias"_a);
+}
+
+}  // namespace fastgru::bindings

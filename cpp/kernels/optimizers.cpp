@@ -1,0 +1,257 @@
+#include "kernels/optimizers.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/parallel.hpp"
+
+namespace fastgru {
+namespace {
+
+constexpr Index kPacketsWorthAThread = 1 << 10;
+
+// Each rule computes the step's constants in double once, and updates one packet: p, and the states s.
+template <class T>
+struct KerasAdam {
+  using V = Vec<T>;
+  V alpha, epsilon, one_minus_beta_1, one_minus_beta_2;
+
+  explicit KerasAdam(const AdamSettings& a)
+      : alpha(T(a.learning_rate * std::sqrt(1.0 - std::pow(a.beta_2, a.step)) / (1.0 - std::pow(a.beta_1, a.step)))),
+        epsilon(T(a.epsilon)),
+        one_minus_beta_1(T(1.0 - a.beta_1)),
+        one_minus_beta_2(T(1.0 - a.beta_2)) {}
+
+  FASTGRU_INLINE V update(V p, V g, V* s) const {
+    s[0] = s[0] + (g - s[0]) * one_minus_beta_1;
+    s[1] = s[1] + (g * g - s[1]) * one_minus_beta_2;
+    return p - s[0] * alpha / (sqrt(s[1]) + epsilon);
+  }
+};
+
+template <class T>
+struct TfjsAdam {
+  using V = Vec<T>;
+  V rate, epsilon, beta_1, beta_2, one_minus_beta_1, one_minus_beta_2, correction_1, correction_2;
+
+  explicit TfjsAdam(const AdamSettings& a)
+      : rate(T(a.learning_rate)),
+        epsilon(T(a.epsilon)),
+        beta_1(T(a.beta_1)),
+        beta_2(T(a.beta_2)),
+        one_minus_beta_1(T(1.0 - a.beta_1)),
+        one_minus_beta_2(T(1.0 - a.beta_2)),
+        correction_1(T(1.0 - std::pow(a.beta_1, a.step))),
+        correction_2(T(1.0 - std::pow(a.beta_2, a.step))) {}
+
+  FASTGRU_INLINE V update(V p, V g, V* s) const {
+    s[0] = s[0] * beta_1 + g * one_minus_beta_1;
+    s[1] = s[1] * beta_2 + g * g * one_minus_beta_2;
+    return p - s[0] / correction_1 / (sqrt(s[1] / correction_2) + epsilon) * rate;
+  }
+};
+
+template <class T>
+struct PytorchAdam {
+  using V = Vec<T>;
+  V step_size, epsilon, beta_2, one_minus_beta_1, one_minus_beta_2, sqrt_correction_2;
+
+  explicit PytorchAdam(const AdamSettings& a)
+      : step_size(T(a.learning_rate / (1.0 - std::pow(a.beta_1, a.step)))),
+        epsilon(T(a.epsilon)),
+        beta_2(T(a.beta_2)),
+        one_minus_beta_1(T(1.0 - a.beta_1)),
+        one_minus_beta_2(T(1.0 - a.beta_2)),
+        sqrt_correction_2(T(std::sqrt(1.0 - std::pow(a.beta_2, a.step)))) {}
+
+  FASTGRU_INLINE V update(V p, V g, V* s) const {
+    s[0] = s[0] + (g - s[0]) * one_minus_beta_1;
+    s[1] = s[1] * beta_2 + g * g * one_minus_beta_2;
+    return p - step_size * (s[0] / (sqrt(s[1]) / sqrt_correction_2 + epsilon));
+  }
+};
+
+// AdamW: parameters shrink before the update.
+template <class Rule, class T>
+struct Decayed {
+  using V = Vec<T>;
+  Rule rule;
+  V kept;
+
+  explicit Decayed(const AdamSettings& a) : rule(a), kept(T(1.0 - a.learning_rate * a.weight_decay)) {}
+
+  FASTGRU_INLINE V update(V p, V g, V* s) const { return rule.update(p * kept, g, s); }
+};
+
+template <class T, bool kNesterov>
+struct KerasMomentum {
+  using V = Vec<T>;
+  V rate, momentum;
+
+  explicit KerasMomentum(const SgdSettings& a) : rate(T(a.learning_rate)), momentum(T(a.momentum)) {}
+
+  FASTGRU_INLINE V update(V p, V g, V* s) const {
+    s[0] = s[0] * momentum - g * rate;
+    return p + (kNesterov ? s[0] * momentum - g * rate : s[0]);
+  }
+};
+
+template <class T, bool kNesterov>
+struct PytorchMomentum {
+  using V = Vec<T>;
+  V rate, momentum;
+
+  explicit PytorchMomentum(const SgdSettings& a) : rate(T(a.learning_rate)), momentum(T(a.momentum)) {}
+
+  FASTGRU_INLINE V update(V p, V g, V* s) const {
+    s[0] = s[0] * momentum + g;
+    return p - (kNesterov ? g + s[0] * momentum : s[0]) * rate;
+  }
+};
+
+template <class T>
+struct PlainSgd {
+  using V = Vec<T>;
+  V rate;
+
+  explicit PlainSgd(const SgdSettings& a) : rate(T(a.learning_rate)) {}
+
+  FASTGRU_INLINE V update(V p, V g, V*) const { return p - g * rate; }
+};
+
+template <class T, MomentumForm kForm, bool kMomentum, bool kCentered>
+struct Rmsprop {
+  using V = Vec<T>;
+  V rate, rho, one_minus_rho, momentum, epsilon;
+
+  explicit Rmsprop(const RmspropSettings& a)
+      : rate(T(a.learning_rate)),
+        rho(T(a.rho)),
+        one_minus_rho(T(1.0 - a.rho)),
+        momentum(T(a.momentum)),
+        epsilon(T(a.epsilon)) {}
+
+  FASTGRU_INLINE V update(V p, V g, V* s) const {
+    s[0] = s[0] * rho + g * g * one_minus_rho;
+    V variance = s[0];
+    if constexpr (kCentered) {
+      s[2] = s[2] * rho + g * one_minus_rho;
+      variance = variance - s[2] * s[2];
+    }
+    if constexpr (kForm == MomentumForm::keras) {
+      const V step = g * rate / sqrt(variance + epsilon);
+      if constexpr (!kMomentum) return p - step;
+      s[1] = s[1] * momentum + step;
+      return p - s[1];
+    } else {
+      const V step = g / (sqrt(variance) + epsilon);
+      if constexpr (!kMomentum) return p - step * rate;
+      s[1] = s[1] * momentum + step;
+      return p - s[1] * rate;
+    }
+  }
+};
+
+template <bool kPrepare, class Rule, class T>
+void sweep(const FlatBuffers<T>& b, const Rule& rule) {
+  using V = Vec<T>;
+  const Index packets = (b.count + V::lanes - 1) / V::lanes;
+  const int threads =
+      static_cast<int>(std::max<Index>(1, std::min<Index>(num_threads(), packets / kPacketsWorthAThread)));
+  const V scale(T(b.scale));
+  const T clip = T(b.clip);
+  parallel(threads, nullptr, [&](Team& team) {
+    const Range share = team.share(packets);
+    for (Index i = share.begin * V::lanes; i < share.end * V::lanes; i += V::lanes) {
+      const Index count = b.count - i;
+      V g = V::load_first(b.gradient + i, count), s[3];
+      if constexpr (kPrepare) g = at_least(at_most(g * scale, clip), -clip);
+      for (int k = 0; k < 3; ++k) s[k] = b.states[k] != nullptr ? V::load_first(b.states[k] + i, count) : V(T(0));
+      rule.update(V::load_first(b.parameters + i, count), g, s).store_first(b.parameters + i, count);
+      for (int k = 0; k < 3; ++k) {
+        if (b.states[k] != nullptr) s[k].store_first(b.states[k] + i, count);
+      }
+    }
+  });
+}
+
+template <class Rule, class T, class Settings>
+void run(const FlatBuffers<T>& buffers, const Settings& settings) {
+  const Rule rule(settings);
+  if (buffers.scale == 1.0 && std::isinf(buffers.clip)) {
+    sweep<false>(buffers, rule);
+  } else {
+    sweep<true>(buffers, rule);
+  }
+}
+
+template <class Rule, class T>
+void run_adam(const FlatBuffers<T>& buffers, const AdamSettings& settings) {
+  if (settings.weight_decay == 0.0) {
+    run<Rule>(buffers, settings);
+  } else {
+    run<Decayed<Rule, T>>(buffers, settings);
+  }
+}
+
+template <class T, MomentumForm kForm>
+void run_rmsprop(const FlatBuffers<T>& b, const RmspropSettings& a) {
+  if (a.momentum == 0.0) {
+    return a.centered ? run<Rmsprop<T, kForm, false, true>>(b, a) : run<Rmsprop<T, kForm, false, false>>(b, a);
+  }
+  return a.centered ? run<Rmsprop<T, kForm, true, true>>(b, a) : run<Rmsprop<T, kForm, true, false>>(b, a);
+}
+
+}  // namespace
+
+template <class T>
+void adam(const FlatBuffers<T>& buffers, const AdamSettings& settings) {
+  switch (settings.form) {
+    case AdamForm::keras: return run_adam<KerasAdam<T>>(buffers, settings);
+    case AdamForm::tfjs: return run_adam<TfjsAdam<T>>(buffers, settings);
+    case AdamForm::pytorch: return run_adam<PytorchAdam<T>>(buffers, settings);
+  }
+}
+
+template <class T>
+void sgd(const FlatBuffers<T>& b, const SgdSettings& a) {
+  if (a.momentum == 0.0) return run<PlainSgd<T>>(b, a);
+  if (a.form == MomentumForm::keras) {
+    return a.nesterov ? run<KerasMomentum<T, true>>(b, a) : run<KerasMomentum<T, false>>(b, a);
+  }
+  return a.nesterov ? run<PytorchMomentum<T, true>>(b, a) : run<PytorchMomentum<T, false>>(b, a);
+}
+
+template <class T>
+void rmsprop(const FlatBuffers<T>& buffers, const RmspropSettings& settings) {
+  if (settings.form == MomentumForm::keras) return run_rmsprop<T, MomentumForm::keras>(buffers, settings);
+  return run_rmsprop<T, MomentumForm::pytorch>(buffers, settings);
+}
+
+template <class T>
+double sum_of_squares(const T* values, Index count) {
+  constexpr Index kBlock = 4096;  // whose squares are added one after the other, in eight chains
+  constexpr Index kChains = 8;
+  double total = 0.0;
+  for (Index begin = 0; begin < count; begin += kBlock) {
+    const Index end = std::min(begin + kBlock, count);
+    double sums[kChains] = {};
+    for (Index i = begin; i < end; ++i) {
+      const double value = static_cast<double>(values[i]);
+      sums[(i - begin) % kChains] += value * value;
+    }
+    for (const double sum : sums) total += sum;
+  }
+  return total;
+}
+
+#define FASTGRU_INSTANTIATE(T)                                          \
+  template void adam(const FlatBuffers<T>&, const AdamSettings&);       \
+  template void sgd(const FlatBuffers<T>&, const SgdSettings&);         \
+  template void rmsprop(const FlatBuffers<T>&, const RmspropSettings&); \
+  template double sum_of_squares(const T*, Index);
+FASTGRU_INSTANTIATE(float)
+FASTGRU_INSTANTIATE(double)
+#undef FASTGRU_INSTANTIATE
+
+}  // namespace fastgru

@@ -1,0 +1,182 @@
+"""Where batches come from: arrays that are shuffled, or an iterable that makes its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru.samples import Samples
+
+Array = NDArray[Any]
+
+
+class Batch(NamedTuple):
+    """What is trained or evaluated on at once."""
+
+    x: Array  # (N, ...)
+    y: Array  # (N, ...), as the loss takes it
+    lengths: Array | None = None  # (N,) of int64
+    weights: Array | None = None  # (N,) or (N, T)
+
+    def rows(self, part: slice) -> Batch:
+        """Some rows of it, as views."""
+        return Batch(*(None if array is None else array[part] for array in self))  # type: ignore[arg-type]
+
+
+class Unchecked(NamedTuple):
+    """The same as it was given, of a whole set or of a batch."""
+
+    x: Any
+    y: Any = None
+    lengths: Any = None
+    weights: Any = None
+
+
+def unpack(name: str, given: Any) -> Unchecked:
+    """What a user's pair, triple or dict holds.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for messages.
+    given : tuple or dict
+        ``(x, y)``, ``(x, y, sample_weight)``, or a dict with ``x``, ``y`` and maybe ``lengths``, ``sample_weight``.
+    """
+    if isinstance(given, Mapping):
+        unknown = given.keys() - {"x", "y", "lengths", "sample_weight"}
+        if unknown or not {"x", "y"} <= given.keys():
+            raise ValueError(
+                f"{name}: expected the keys x, y and maybe lengths, sample_weight, got {', '.join(map(str, given))}"
+            )
+        return Unchecked(given["x"], given["y"], given.get("lengths"), given.get("sample_weight"))
+    if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
+        raise TypeError(
+            f"{name}: expected (x, y), (x, y, sample_weight) or a dict with x, y, lengths, sample_weight, got "
+            f"{type(given).__name__}{f' of {len(given)}' if isinstance(given, (tuple, list)) else ''}"
+        )
+    return Unchecked(given[0], given[1], None, given[2] if len(given) == 3 else None)
+
+
+class ArraySet:
+    """Samples that lie in arrays, checked.
+
+    Parameters
+    ----------
+    samples : Samples
+    y, lengths, weights : ndarray or None
+        As in `Batch`, for all samples.
+    """
+
+    def __init__(self, samples: Samples, y: Array, lengths: Array | None, weights: Array | None) -> None:
+        self._samples = samples
+        self._rest = (y, lengths, weights)
+        self._order: NDArray[np.intp] | None = None
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @property
+    def count(self) -> int | None:
+        """How many samples an epoch has."""
+        return len(self)
+
+    def split(self, fraction: float) -> tuple[ArraySet, ArraySet]:
+        """Two sets, of which the second has the last `fraction` of the samples."""
+        kept = int(len(self) * (1 - fraction) + 1e-9)  # 10 * (1 - 0.9) is a rounding below 1
+        parts = []
+        for rows in (slice(0, kept), slice(kept, None)):
+            y, lengths, weights = (None if array is None else array[rows] for array in self._rest)
+            assert y is not None
+            parts.append(ArraySet(self._samples.part(rows), y, lengths, weights))
+        return parts[0], parts[1]
+
+    def shuffle(self, generator: np.random.Generator | None) -> None:
+        """Draw the order of the next epoch, or keep that of the arrays."""
+        count = len(self)
+        self._order = np.arange(count) if generator is None else generator.permutation(count)
+
+    def batches(self, batch_size: int, first: int = 0) -> Iterator[Batch]:
+        """An epoch in the order drawn, from the batch numbered `first` on; memory is used again by the next batch."""
+        order = self._order
+        assert order is not None
+        y, lengths, weights = self._rest
+        for begin in range(first * batch_size, len(order), batch_size):
+            chosen = order[begin : begin + batch_size]
+            yield Batch(
+                self._samples.batch(chosen),
+                y[chosen],
+                None if lengths is None else lengths[chosen],
+                None if weights is None else weights[chosen],
+            )
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """All batches, as the samples lie."""
+        for begin in range(0, len(self), batch_size):
+            rows = slice(begin, begin + batch_size)
+            rest = (None if array is None else array[rows] for array in self._rest)
+            yield Batch(self._samples.batch(rows), *rest)  # type: ignore[arg-type]
+
+
+class StreamSet:
+    """Batches from a user's iterable, each checked as it comes.
+
+    Parameters
+    ----------
+    source : iterable
+        Gives an epoch's batches each time it is iterated over; what `unpack` takes.
+    check : callable
+        Makes a `Batch` from an `Unchecked`, or raises.
+    steps : int or None
+        How many batches make an epoch: an iterator is then used on and on. None takes all there are.
+    """
+
+    def __init__(self, source: Iterable[Any], check: Callable[[Unchecked], Batch], steps: int | None) -> None:
+        self._source = source
+        self._check = check
+        self._steps = steps
+        self._running: Iterator[Any] | None = None
+
+    @property
+    def count(self) -> int | None:
+        """How many samples an epoch has; not known."""
+        return None
+
+    def shuffle(self, generator: np.random.Generator | None) -> None:
+        """Nothing: the order is the iterable's."""
+
+    def batches(self, batch_size: int = 0, first: int = 0) -> Iterator[Batch]:
+        """An epoch, from the batch numbered `first` on; the size is the iterable's."""
+        del batch_size
+        number = -1
+        for number, given in enumerate(self._source if self._steps is None else self._next_steps()):
+            if number >= first:
+                yield self._check(unpack(f"x, batch {number + 1}", given))
+        if number < 0:
+            raise ValueError(
+                "x: expected at least one batch an epoch, got none; an iterator is used up after one epoch, so give "
+                "something that can be iterated over again, or steps_per_epoch"
+            )
+
+    def in_order(self, batch_size: int = 0) -> Iterator[Batch]:
+        """All batches."""
+        yield from self.batches(batch_size)
+
+    def _next_steps(self) -> Iterator[Any]:
+        assert self._steps is not None
+        for number in range(self._steps):
+            if self._running is None:
+                self._running = iter(self._source)
+            try:
+                yield next(self._running)
+                continue
+            except StopIteration:
+                self._running = iter(self._source)  # where it can be iterated over again
+            try:
+                yield next(self._running)
+            except StopIteration:
+                raise ValueError(
+                    f"x: expected {self._steps} batches because steps_per_epoch says so, got {number}"
+                ) from None

@@ -1,0 +1,531 @@
+"""Callbacks: what `fastgru.Sequential.fit` tells others about its progress, and what they can do about it.
+
+They have Keras' names and arguments. Each can say its state and take it back, so that a training that was killed goes
+on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru import checks
+from fastgru.optimizers import Optimizer
+
+Array = NDArray[Any]
+Logs = dict[str, float]
+
+
+class Model(Protocol):
+    """What callbacks see of a model."""
+
+    optimizer: Optimizer | None
+    stop_training: bool
+
+    def get_weights(self) -> list[Array]: ...  # noqa: D102
+    def set_weights(self, weights: list[Array]) -> None: ...  # noqa: D102
+    def save(self, path: str | os.PathLike[str]) -> None: ...  # noqa: D102
+    def save_training(self, path: str | os.PathLike[str]) -> None: ...  # noqa: D102
+
+
+class Callback:
+    """Does nothing at each occasion; derive from it and override what you need.
+
+    Attributes
+    ----------
+    model : Sequential
+        Setting ``model.stop_training = True`` ends the training after the epoch.
+    params : dict
+        ``epochs``, ``batch_size`` and ``samples``.
+    """
+
+    model: Any = None
+    params: dict[str, Any]
+
+    def set_model(self, model: Any) -> None:
+        """Be told whose training it is."""
+        self.model = model
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Be told how it was asked for."""
+        self.params = params
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Training begins; `set_state` may follow."""
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Training has ended, but for errors."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """An epoch begins, counted from 0."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """An epoch has ended, with its loss and metrics in `logs`, which may be added to."""
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """A batch begins, counted from 0."""
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """A batch has been trained on; `logs` are the epoch's so far."""
+
+    def watches_batches(self) -> bool:
+        """Whether it has to be told of batches, which costs time: if it overrides one of these methods."""
+        own = type(self)
+        return (
+            own.on_train_batch_begin is not Callback.on_train_batch_begin
+            or own.on_train_batch_end is not Callback.on_train_batch_end
+        )
+
+    def get_state(self) -> dict[str, Any]:
+        """What has to survive if the training is killed: numbers, strings, lists, arrays."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` returned."""
+
+
+class Callbacks:
+    """Several callbacks as one; those that write files come last, so that they see what the others have done."""
+
+    def __init__(self, callbacks: Iterable[Callback], model: Any, params: dict[str, Any]) -> None:
+        self._all = sorted(callbacks, key=lambda callback: isinstance(callback, ModelCheckpoint))
+        self.of_batches = [callback for callback in self._all if callback.watches_batches()]
+        for callback in self._all:
+            callback.set_model(model)
+            callback.set_params(params)
+
+    def __iter__(self) -> Any:
+        return iter(self._all)
+
+    def stops_at_nan(self) -> bool:
+        """Whether a loss that is not finite ends the training without an error."""
+        return any(isinstance(callback, TerminateOnNaN) for callback in self._all)
+
+    def get_state(self) -> list[dict[str, Any]]:
+        """The states of all, in order."""
+        return [{"class_name": type(c).__name__, "state": c.get_state()} for c in self._all]
+
+    def set_state(self, states: list[dict[str, Any]]) -> None:
+        """Give each its state back."""
+        names = [type(callback).__name__ for callback in self._all]
+        if (saved := [state["class_name"] for state in states]) != names:
+            raise ValueError(f"callbacks: expected {saved} because the training to resume had these, got {names}")
+        for callback, state in zip(self._all, states, strict=True):
+            callback.set_state(state["state"])
+
+
+class _Watching(Callback):
+    """Watches one entry of the logs for the better."""
+
+    def __init__(self, monitor: str, mode: str, min_delta: float) -> None:
+        self.monitor = monitor
+        checks.choice("mode", mode, ("auto", "min", "max"))
+        if mode == "auto":
+            rising = ("accuracy", "f1_score", "auc")
+            mode = "max" if monitor.endswith(rising) else "min"
+        self.mode = mode
+        self.min_delta = checks.number("min_delta", min_delta, least=0)
+        self.best = math.inf if mode == "min" else -math.inf
+
+    def watched(self, logs: Logs | None) -> float:
+        """The entry that is watched."""
+        if not logs or self.monitor not in logs:
+            found = ", ".join(repr(name) for name in logs or ())
+            raise ValueError(f"monitor: expected one of {found}, got {self.monitor!r}")
+        return logs[self.monitor]
+
+    def improved(self, value: float) -> bool:
+        """Whether `value` is better than the best so far, by more than min_delta."""
+        if self.mode == "min":
+            return value < self.best - self.min_delta
+        return value > self.best + self.min_delta
+
+
+class EarlyStopping(_Watching):
+    """Stop when a monitored value no longer improves.
+
+    Parameters
+    ----------
+    monitor : str
+        An entry of the logs.
+    min_delta : float
+        Improvements up to this do not count.
+    patience : int
+        How many epochs without improvement to allow.
+    mode : {"auto", "min", "max"}
+        Which way is better; "auto" takes "max" for accuracies and F1.
+    baseline : float, optional
+        What has to be improved on to begin with.
+    restore_best_weights : bool
+        Whether to leave the model with the weights of its best epoch, also where `epochs` ended before patience did.
+    start_from_epoch : int
+        Epochs before this one are not looked at.
+
+    Attributes
+    ----------
+    stopped_epoch : int
+        The epoch after which training was stopped; 0 if it was not.
+    best_epoch : int
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0.0,
+        patience: int = 0,
+        mode: str = "auto",
+        baseline: float | None = None,
+        restore_best_weights: bool = False,
+        start_from_epoch: int = 0,
+    ) -> None:
+        super().__init__(monitor, mode, min_delta)
+        self.patience = checks.integer("patience", patience, least=0)
+        self.baseline = None if baseline is None else checks.number("baseline", baseline)
+        self.restore_best_weights = checks.flag("restore_best_weights", restore_best_weights)
+        self.start_from_epoch = checks.integer("start_from_epoch", start_from_epoch, least=0)
+        self.on_train_begin()
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:  # noqa: D102
+        self.wait = 0
+        self.stopped_epoch = 0
+        self.best_epoch = 0
+        self.best = math.inf if self.mode == "min" else -math.inf
+        self.best_weights: list[Array] | None = None
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        value = self.watched(logs)
+        if epoch < self.start_from_epoch:
+            return
+        if self.restore_best_weights and self.best_weights is None:
+            self.best_weights, self.best_epoch = self.model.get_weights(), epoch
+        self.wait += 1
+        if self.improved(value):
+            self.best, self.best_epoch = value, epoch
+            if self.restore_best_weights:
+                self.best_weights = self.model.get_weights()
+            if self.baseline is None or self._beats_baseline(value):
+                self.wait = 0
+            return
+        if self.wait >= self.patience and epoch > 0:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
+
+    def _beats_baseline(self, value: float) -> bool:
+        assert self.baseline is not None
+        return value < self.baseline if self.mode == "min" else value > self.baseline
+
+    def on_train_end(self, logs: Logs | None = None) -> None:  # noqa: D102
+        if self.best_weights is not None:
+            self.model.set_weights(self.best_weights)
+
+    def get_state(self) -> dict[str, Any]:  # noqa: D102
+        state: dict[str, Any] = {name: getattr(self, name) for name in ("wait", "stopped_epoch", "best_epoch", "best")}
+        return state | {f"weights/{i}": array for i, array in enumerate(self.best_weights or ())}
+
+    def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
+        for name in ("wait", "stopped_epoch", "best_epoch", "best"):
+            setattr(self, name, state[name])
+        weights = [state[f"weights/{i}"] for i in range(sum(name.startswith("weights/") for name in state))]
+        self.best_weights = weights or None
+
+
+class ModelCheckpoint(_Watching):
+    """Write the training to a file as it goes, whole: `Sequential.fit` can go on from it, and `load_model` reads it.
+
+    Parameters
+    ----------
+    filepath : path
+        May hold ``{epoch}``, counted from 1, and entries of the logs: ``"{epoch:02d}-{val_loss:.3f}.safetensors"``. The
+        file is replaced atomically.
+    monitor : str
+        An entry of the logs, for `save_best_only`.
+    save_best_only : bool
+        Whether to write after the best epochs only.
+    mode : {"auto", "min", "max"}
+        Which way is better.
+    save_freq : "epoch" or int
+        Write after each epoch, or after every so many batches, which also makes a resumed training continue within an
+        epoch.
+    """
+
+    def __init__(
+        self,
+        filepath: str | os.PathLike[str],
+        monitor: str = "val_loss",
+        save_best_only: bool = False,
+        mode: str = "auto",
+        save_freq: str | int = "epoch",
+    ) -> None:
+        super().__init__(monitor, mode, 0.0)
+        self.filepath = os.fspath(filepath)
+        self.save_best_only = checks.flag("save_best_only", save_best_only)
+        if save_freq != "epoch":
+            save_freq = checks.integer("save_freq", save_freq, least=1)
+            if self.save_best_only:
+                raise ValueError("save_freq: expected 'epoch' because save_best_only is True, got a number of batches")
+        self.save_freq = save_freq
+        self._batches = 0
+        self._epoch = 0
+
+    def watches_batches(self) -> bool:  # noqa: D102
+        return self.save_freq != "epoch"
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        self._batches += 1
+        if self._batches % int(self.save_freq) == 0:
+            self._save(logs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        if self.save_freq != "epoch":
+            return
+        if self.save_best_only:
+            value = self.watched(logs)
+            if not self.improved(value):
+                return
+            self.best = value
+        self._save(logs)
+
+    def _save(self, logs: Logs | None) -> None:
+        try:
+            path = self.filepath.format(epoch=self._epoch + 1, **(logs or {}))
+        except (LookupError, ValueError) as error:
+            names = ", ".join(["epoch", *(logs or ())])
+            raise ValueError(f"filepath: expected fields of {names}, got {self.filepath!r} ({error!r})") from None
+        self.model.save_training(path)
+
+    def get_state(self) -> dict[str, Any]:  # noqa: D102
+        return {"best": self.best, "batches": self._batches}
+
+    def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
+        self.best, self._batches = state["best"], state["batches"]
+
+
+class ReduceLROnPlateau(_Watching):
+    """Lower the learning rate when a monitored value no longer improves; adds ``learning_rate`` to the logs.
+
+    Parameters
+    ----------
+    monitor : str
+        An entry of the logs.
+    factor : float
+        What the rate is multiplied by; below 1.
+    patience : int
+        How many epochs without improvement to allow.
+    mode : {"auto", "min", "max"}
+        Which way is better.
+    min_delta : float
+        Improvements up to this do not count.
+    cooldown : int
+        Epochs to wait after a reduction before counting again.
+    min_lr : float
+        The rate does not go below.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        mode: str = "auto",
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+    ) -> None:
+        super().__init__(monitor, mode, min_delta)
+        self.factor = checks.number("factor", factor, above=0, below=1)
+        self.patience = checks.integer("patience", patience, least=0)
+        self.cooldown = checks.integer("cooldown", cooldown, least=0)
+        self.min_lr = checks.number("min_lr", min_lr, least=0)
+        self.on_train_begin()
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:  # noqa: D102
+        self.wait = 0
+        self.cooling = 0
+        self.best = math.inf if self.mode == "min" else -math.inf
+        if self.model is not None and not isinstance(self.model.optimizer.learning_rate, float):
+            raise TypeError(
+                f"learning_rate: expected a number because ReduceLROnPlateau changes it, got the schedule "
+                f"{self.model.optimizer.learning_rate!r}"
+            )
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        value = self.watched(logs)
+        optimizer = self.model.optimizer
+        if logs is not None:
+            logs["learning_rate"] = optimizer.learning_rate
+        if self.cooling:
+            self.cooling -= 1
+            self.wait = 0
+        if self.improved(value):
+            self.best, self.wait = value, 0
+        elif not self.cooling:
+            self.wait += 1
+            if self.wait >= self.patience and optimizer.learning_rate > self.min_lr:
+                optimizer.learning_rate = max(optimizer.learning_rate * self.factor, self.min_lr)
+                self.cooling, self.wait = self.cooldown, 0
+
+    def get_state(self) -> dict[str, Any]:  # noqa: D102
+        return {"wait": self.wait, "cooling": self.cooling, "best": self.best}
+
+    def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
+        self.wait, self.cooling, self.best = state["wait"], state["cooling"], state["best"]
+
+
+class CSVLogger(Callback):
+    """Write a line of the logs after each epoch.
+
+    Parameters
+    ----------
+    filename : path
+    separator : str
+    append : bool
+        Whether to keep what the file holds. A resumed training keeps the lines of the epochs that it resumes after.
+    """
+
+    def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
+        self.filename = os.fspath(filename)
+        self.separator = separator
+        self.append = checks.flag("append", append)
+        self._columns: list[str] = []
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:  # noqa: D102
+        self._columns = []
+        if self.append and os.path.exists(self.filename):
+            with open(self.filename, newline="") as file:
+                self._columns = next(csv.reader(file, delimiter=self.separator), [])
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        values = {"epoch": epoch, **(logs or {})}
+        new = not self._columns
+        if new:
+            self._columns = list(values)
+        with open(self.filename, "w" if new else "a", newline="") as file:
+            writer = csv.DictWriter(file, self._columns, delimiter=self.separator, extrasaction="ignore")
+            if new:
+                writer.writeheader()
+            writer.writerow(values)
+
+    def get_state(self) -> dict[str, Any]:  # noqa: D102
+        return {"columns": self._columns, "lines": self._lines()}
+
+    def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
+        self._columns = state["columns"]
+        lines = self._lines()
+        if state["lines"] and lines < state["lines"]:
+            raise ValueError(
+                f"filename: expected {self.filename} with at least {state['lines']} lines because the training to "
+                f"resume had written them, got {lines}"
+            )
+        if lines > state["lines"]:  # of epochs after the checkpoint, which are done again
+            with open(self.filename, newline="") as file:
+                kept = file.readlines()[: state["lines"]]
+            with open(self.filename, "w", newline="") as file:
+                file.writelines(kept)
+
+    def _lines(self) -> int:
+        if not os.path.exists(self.filename):
+            return 0
+        with open(self.filename, newline="") as file:
+            return sum(1 for _ in file)
+
+
+class TerminateOnNaN(Callback):
+    """End the training without an error where a loss is NaN or infinite; the weights are those before that batch."""
+
+
+class LambdaCallback(Callback):
+    """Call functions.
+
+    Parameters
+    ----------
+    on_epoch_begin, on_epoch_end : callable (epoch, logs), optional
+    on_train_batch_begin, on_train_batch_end : callable (batch, logs), optional
+    on_train_begin, on_train_end : callable (logs), optional
+    """
+
+    OCCASIONS = (
+        "on_epoch_begin",
+        "on_epoch_end",
+        "on_train_batch_begin",
+        "on_train_batch_end",
+        "on_train_begin",
+        "on_train_end",
+    )
+
+    def __init__(self, **functions: Callable[..., Any]) -> None:
+        for occasion, function in functions.items():
+            checks.choice("occasion", occasion, self.OCCASIONS)
+            if not callable(function):
+                raise TypeError(f"{occasion}: expected a function, got {function!r}")
+        self._functions = functions
+
+    def watches_batches(self) -> bool:  # noqa: D102
+        return any("batch" in occasion for occasion in self._functions)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        self._call("on_epoch_begin", epoch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        self._call("on_epoch_end", epoch, logs)
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        self._call("on_train_batch_begin", batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        self._call("on_train_batch_end", batch, logs)
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:  # noqa: D102
+        self._call("on_train_begin", logs)
+
+    def on_train_end(self, logs: Logs | None = None) -> None:  # noqa: D102
+        self._call("on_train_end", logs)
+
+    def _call(self, occasion: str, *arguments: Any) -> None:
+        if occasion in self._functions:
+            self._functions[occasion](*arguments)
+
+
+def check(callbacks: Any) -> list[Callback]:
+    """A list of callbacks from what `fit` was given."""
+    if callbacks is None:
+        return []
+    if isinstance(callbacks, Callback):
+        return [callbacks]
+    found = list(callbacks)
+    for callback in found:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks: expected objects of fastgru.callbacks.Callback, got {callback!r}")
+    return found
+
+
+def split_arrays(states: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Array]]:
+    """States of callbacks without their arrays, and the arrays by ``number/name``."""
+    arrays: dict[str, Array] = {}
+    plain = []
+    for number, entry in enumerate(states):
+        rest = {}
+        for name, value in entry["state"].items():
+            if isinstance(value, np.ndarray):
+                arrays[f"{number}/{name}"] = value
+            else:
+                rest[name] = value
+        plain.append({**entry, "state": rest})
+    return plain, arrays
+
+
+def join_arrays(states: list[dict[str, Any]], arrays: dict[str, Array]) -> list[dict[str, Any]]:
+    """What `split_arrays` took apart."""
+    joined = [{**entry, "state": dict(entry["state"])} for entry in states]
+    for name, array in arrays.items():
+        number, _, key = name.partition("/")
+        joined[int(number)]["state"][key] = array
+    return joined

@@ -1,0 +1,336 @@
+"""Layers in a row, their memory, and what flows through them: all of a model but its training and its files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru import checks
+from fastgru.layers import Dense, Layer
+from fastgru.layers.base import Outputs, Shape
+from fastgru.optimizers import Optimizer
+from fastgru.regularizers import Regularizer
+from fastgru.samples import Samples, natural_dtype, require_samples
+from fastgru.seeding import new_generator
+
+Array = NDArray[Any]
+
+#: Weights and gradients of a layer begin on a cache line of the flat buffers.
+_LINE = 64
+
+
+class Chain:
+    """Layers in a row over one flat buffer of parameters and one of gradients.
+
+    Parameters
+    ----------
+    layers : iterable of Layer, optional
+        As by `add`.
+    dtype : {"float32", "float64"}, optional
+        See `fastgru.Sequential`.
+    name : str
+    """
+
+    def __init__(
+        self, layers: Iterable[Layer] | None = None, *, dtype: str | None = None, name: str = "sequential"
+    ) -> None:
+        self.layers: list[Layer] = []
+        self.name = name
+        self._dtype = None if dtype is None else checks.floating_dtype("dtype", dtype)
+        self._generator = new_generator()
+        self._input_shape: Shape = ()
+        self._output_shapes: list[Shape] = []
+        self.parameters: Array = np.empty(0, np.float32)
+        self.gradient: Array = np.empty(0, np.float32)
+        self._sum: Array = np.empty(0, np.float32)  # of a batch's earlier pieces, while it is trained on
+        self._penalties: list[tuple[Regularizer, Array, Array]] = []
+        self._first_with_weights = 0  # before it no layer needs its output's gradient
+        self._raw_head = False  # whether the loss takes the last activation in itself
+        self.optimizer: Optimizer | None = None
+        if isinstance(layers, Layer):
+            raise TypeError(f"layers: expected a list of layers, got a single {type(layers).__name__}")
+        for layer in layers or ():
+            self.add(layer)
+
+    # --- Topology and memory ---------------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the weights, float32 where nothing has decided yet."""
+        return self._dtype or np.dtype(np.float32)
+
+    @property
+    def built(self) -> bool:
+        """Whether the weights exist."""
+        return bool(self._output_shapes) and len(self._output_shapes) == len(self.layers)
+
+    @property
+    def input_shape(self) -> Shape:
+        """With the batch axis, None where any size will do; empty until the model is built."""
+        return self._input_shape
+
+    @property
+    def output_shape(self) -> Shape:
+        """With the batch axis; empty until the model is built."""
+        return self._output_shapes[-1] if self._output_shapes else ()
+
+    def add(self, layer: Layer) -> None:
+        """Append a layer. If the first one knows its ``input_shape``, the weights are made at once."""
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layer: expected a layer of fastgru.layers, got {layer!r}")
+        if any(layer is other for other in self.layers):
+            raise ValueError(f"layer: {layer.name} is in this model already, and layers cannot be shared")
+        if layer.weights:
+            raise ValueError(f"layer: {layer.name} belongs to another model already, and layers cannot be shared")
+        names = {other.name for other in self.layers}
+        layer.name = layer.given_name or _unused_name(layer.kind(), names)
+        if layer.name in names:
+            raise ValueError(f"name: expected a name no other layer has, got {layer.name!r} twice")
+        expected = self.output_shape if self.layers else None
+        if expected and layer.input_shape is not None and (None, *layer.input_shape) != expected:
+            raise ValueError(
+                f"{layer.name}: expected input_shape {checks.dims(expected[1:])} because the layer before gives that, "
+                f"got {layer.input_shape}"
+            )
+        if self.built:
+            self._require_one_output(self.layers[-1])
+            shape = self._build_layer(layer, expected or (), first=False)
+            self.layers.append(layer)
+            self._output_shapes.append(shape)
+            self._allocate(keep=True)
+        else:
+            self.layers.append(layer)
+            first = self.layers[0].input_shape
+            if first is not None:
+                try:
+                    self.build((None, *first))
+                except BaseException:
+                    self.layers.pop()
+                    raise
+
+    def build(self, input_shape: Shape) -> None:
+        """Make the weights for inputs of that shape, batch axis included; data given to `fit` does it as well."""
+        if not self.layers:
+            raise ValueError("the model has no layers: add one")
+        if self.built:
+            raise ValueError(f"the model is built already, for input {checks.dims(self._input_shape)}")
+        self._infer_shapes(input_shape)
+        self._allocate()
+
+    def _build_layer(self, layer: Layer, shape: Shape, *, first: bool) -> Shape:
+        if layer.takes_tokens and not first:
+            raise ValueError(
+                f"{layer.name}: expected to be the first layer because it takes tokens, got another before"
+            )
+        return layer.build(shape)
+
+    def _require_one_output(self, layer: Layer) -> None:
+        if layer.several_outputs:
+            raise ValueError(f"{layer.name}: expected to be the last layer because it returns several arrays")
+
+    def _infer_shapes(self, input_shape: Shape) -> None:
+        declared = self.layers[0].input_shape
+        if declared is not None and not _fits(input_shape[1:], declared):
+            raise ValueError(
+                f"input_shape: expected {declared} because the first layer says so, got {checks.dims(input_shape[1:])}"
+            )
+        shapes = [input_shape]
+        for layer in self.layers:
+            shapes.append(self._build_layer(layer, shapes[-1], first=layer is self.layers[0]))
+        for layer in self.layers[:-1]:
+            self._require_one_output(layer)
+        self._input_shape, self._output_shapes = shapes[0], shapes[1:]
+
+    def _allocate(self, *, keep: bool = False, initialize: bool = True) -> None:
+        """Lay the weights of all layers into one flat buffer; `keep` the values of those that have some."""
+        old = {layer.name: dict(layer.weights) for layer in self.layers} if keep else {}
+        line = _LINE // self.dtype.itemsize
+        places: list[tuple[Layer, str, slice, tuple[int, ...]]] = []
+        end = 0
+        for layer in self.layers:
+            for name, shape in layer.weight_shapes().items():
+                size = int(np.prod(shape, dtype=object))
+                places.append((layer, name, slice(end, end + size), shape))
+                end += -(-size // line) * line
+        if end * self.dtype.itemsize > sys.maxsize:
+            raise MemoryError(f"the model's {end:,} parameters are more than any memory holds")
+        parameters, gradient = np.zeros(end, self.dtype), np.zeros(end, self.dtype)
+        weights: dict[str, dict[str, Array]] = {layer.name: {} for layer in self.layers}
+        gradients: dict[str, dict[str, Array]] = {layer.name: {} for layer in self.layers}
+        for layer, name, place, shape in places:
+            weights[layer.name][name] = parameters[place].reshape(shape)
+            gradients[layer.name][name] = gradient[place].reshape(shape)
+        for layer in self.layers:
+            new = weights[layer.name]
+            if old.get(layer.name):
+                values = old[layer.name]
+            elif initialize:
+                values = layer.initial_weights(self._generator)
+            else:
+                values = {}
+            for name, value in values.items():
+                new[name][...] = value
+            layer.bind(new, gradients[layer.name], self._generator)
+        self.parameters, self.gradient = parameters, gradient
+        self._penalties = [entry for layer in self.layers for entry in layer.penalties()]
+        self._first_with_weights = next((i for i, layer in enumerate(self.layers) if layer.weights), len(self.layers))
+        if self.optimizer is not None:
+            self.optimizer.set_state(0, {})
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether the input is integers."""
+        return bool(self.layers) and self.layers[0].takes_tokens
+
+    def _prepare(self, name: str, x: Any, *, decide_dtype: bool = False) -> Samples:
+        """Check samples, and build the model for them if it is not built yet."""
+        require_samples(name, x, tokens=self.takes_tokens)
+        if decide_dtype and self._dtype is None:
+            self._dtype = natural_dtype(x)
+            if self.built and self.parameters.dtype != self._dtype:
+                self._allocate(keep=True)
+        if not self.built:
+            self.build((None, *x.shape[1:]))
+        return Samples(name, x, self._input_shape, self.dtype, tokens=self.takes_tokens)
+
+    def _require_built(self) -> None:
+        if not self.built:
+            raise ValueError(
+                "the model has no weights yet: give its first layer an input_shape, or call build or fit first"
+            )
+
+    # --- Computing -------------------------------------------------------------------------------------------
+
+    def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Outputs:
+        """Outputs for one batch (N, ...) in the model's dtype; with `training`, layers keep what backward needs."""
+        y: Outputs = x
+        for layer in self.layers:
+            assert not isinstance(y, tuple)
+            before, y = y, layer.forward(y, lengths=lengths, training=training)
+            lengths = layer.output_lengths(before, lengths)
+        return y
+
+    def scores(self, x: Array, lengths: Array | None, *, training: bool) -> tuple[Array, Array | None]:
+        """What the loss takes: the outputs, or where it takes the last activation in itself, what comes before that.
+
+        Returns
+        -------
+        scores : ndarray (N, ..., C)
+        lengths : ndarray (N,) or None
+            Of the scores' sequences.
+        """
+        head = self.layers[-1]
+        for layer in self.layers[:-1] if self._raw_head else self.layers:
+            y = layer.forward(x, lengths=lengths, training=training)
+            assert not isinstance(y, tuple)
+            lengths = layer.output_lengths(x, lengths)
+            x = y
+        if self._raw_head:
+            assert isinstance(head, Dense)
+            x = head.logits(x, training=training)
+        return x, lengths
+
+    def outputs(self, scores: Array) -> Array:
+        """What the model gives, from its scores."""
+        if not self._raw_head:
+            return scores
+        head = self.layers[-1]
+        assert isinstance(head, Dense)
+        return head.activate(scores)
+
+    def tape_bytes(self, x: Array) -> int:
+        """What `scores` leaves in memory for `backward` when it trains on the batch `x`."""
+        steps = x.shape[1] if x.ndim > 2 or self.takes_tokens else 0
+        return len(x) * sum(layer.tape_elements(steps) for layer in self.layers) * self.dtype.itemsize
+
+    def backward(self, d_scores: Array, *, add: bool = False) -> None:
+        """Overwrite `gradient` for the last call of `scores` in training, or with `add` add to what it holds."""
+        if add:
+            if self._sum.shape != self.gradient.shape or self._sum.dtype != self.dtype:
+                self._sum = np.empty_like(self.gradient)
+            np.copyto(self._sum, self.gradient)
+            self.backward(d_scores)
+            np.add(self._sum, self.gradient, out=self.gradient)
+            for layer in self.layers:
+                layer.gradients_changed()
+            return
+        d_y: Array | None = d_scores
+        for index in range(len(self.layers) - 1, self._first_with_weights - 1, -1):
+            layer, inner = self.layers[index], index > self._first_with_weights
+            assert d_y is not None
+            if self._raw_head and index == len(self.layers) - 1:
+                assert isinstance(layer, Dense)
+                d_y = layer.backward_from_logits(d_y, input_gradient=inner)
+            else:
+                d_y = layer.backward(d_y, input_gradient=inner)
+
+    def penalty(self) -> float:
+        """What the regularizers add to the loss."""
+        return sum(regularizer.penalty(weight) for regularizer, weight, _ in self._penalties)
+
+    def add_penalty_gradient(self) -> None:
+        """Add the regularizers' gradient to `gradient`."""
+        for regularizer, weight, gradient in self._penalties:
+            regularizer.add_gradient(weight, gradient)
+
+    def reset_states(self) -> None:
+        """Forget what stateful layers carry from batch to batch."""
+        for layer in self.layers:
+            layer.reset_states()
+
+    # --- Weights ---------------------------------------------------------------------------------------------
+
+    def get_weights(self) -> list[Array]:
+        """Copies of all weights in Keras' order: for a GRU kernel, recurrent_kernel, bias; for a Dense kernel, bias."""
+        self._require_built()
+        return [array.copy() for layer in self.layers for array in layer.weights.values()]
+
+    def set_weights(self, weights: Sequence[Array]) -> None:
+        """Copy in what `get_weights` returns; all shapes are checked before anything changes."""
+        self._require_built()
+        targets = [(f"{layer.name}/{name}", array) for layer in self.layers for name, array in layer.weights.items()]
+        if len(weights) != len(targets):
+            raise ValueError(f"weights: expected {len(targets)} arrays, got {len(weights)}")
+        arrays = [np.asarray(given) for given in weights]
+        for (name, target), array in zip(targets, arrays, strict=True):
+            if array.shape != target.shape:
+                raise ValueError(f"weights: expected shape {target.shape} for {name}, got {array.shape}")
+            if not np.can_cast(array.dtype, target.dtype, "same_kind"):
+                raise TypeError(f"weights: expected {target.dtype} for {name}, got {array.dtype}")
+        for (_, target), array in zip(targets, arrays, strict=True):
+            target[...] = array
+
+    def count_params(self) -> int:
+        """The number of trainable parameters."""
+        self._require_built()
+        return sum(layer.count_params() for layer in self.layers)
+
+    def summary(self) -> None:
+        """Print the layers, their output shapes and their numbers of parameters."""
+        self._require_built()
+        rows = [
+            (f"{layer.name} ({type(layer).__name__})", str(shape), f"{layer.count_params():,}")
+            for layer, shape in zip(self.layers, self._output_shapes, strict=True)
+        ]
+        header = ("Layer (type)", "Output shape", "Parameters")
+        widths = [max(len(row[column]) for row in (header, *rows)) for column in range(3)]
+        print(f'Model "{self.name}", {self.dtype}')
+        for row in (header, *rows):
+            print(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}")
+        total = self.count_params()
+        print(f"Total: {total:,} parameters, {total * self.dtype.itemsize:,} bytes")
+
+
+def _unused_name(kind: str, names: set[str]) -> str:
+    number = 0
+    while (name := kind if number == 0 else f"{kind}_{number}") in names:
+        number += 1
+    return name
+
+
+def _fits(shape: Shape, declared: Shape) -> bool:
+    return len(shape) == len(declared) and all(d in (None, s) for s, d in zip(shape, declared, strict=True))

@@ -1,0 +1,202 @@
+"""A GRU in both directions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastgru import checks
+from fastgru.layers.base import Array, Layer, Outputs, Shape, strip_prefix
+from fastgru.layers.gru import GRU
+
+MERGES = ("concat", "sum", "mul", "ave")
+
+
+class Bidirectional(Layer):
+    """A GRU that reads each sequence forwards and another that reads it backwards, as Keras' ``Bidirectional``.
+
+    Both outputs stand in the order of the input: output t has seen steps 0 to t forwards and, backwards, the last
+    one to t. Without `return_sequences` these are the two last states.
+
+    Parameters
+    ----------
+    layer : GRU
+        The forward direction. The backward one gets the same arguments, and weights of its own.
+    merge_mode : {"concat", "sum", "mul", "ave"} or None
+        How the two outputs, each (N, T, H) or (N, H), become one: side by side along the last axis, added, multiplied,
+        averaged; None returns both as a tuple, which in a model only the last layer may.
+    backward_layer : GRU, optional
+        Another one for the backward direction, with ``go_backwards`` the opposite of that of `layer`.
+    input_shape : tuple, optional
+        (T, F), which the first layer of a model may give.
+    name : str, optional
+
+    Notes
+    -----
+    Weights: those of the forward layer as ``forward/kernel`` and so on, then those of the backward layer as
+    ``backward/kernel``.
+    """
+
+    def __init__(
+        self,
+        layer: GRU,
+        merge_mode: str | None = "concat",
+        *,
+        backward_layer: GRU | None = None,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+    ) -> None:
+        if not isinstance(layer, GRU):
+            raise TypeError(f"layer: expected a GRU, got {layer!r}")
+        super().__init__(input_shape=input_shape or layer.input_shape, name=name)
+        if merge_mode is not None:
+            checks.choice("merge_mode", merge_mode, MERGES)
+        self.merge_mode = merge_mode
+        self.forward_layer = layer
+        self.backward_layer = _reversed(layer) if backward_layer is None else _checked(layer, backward_layer)
+        for direction in self._directions.values():
+            if direction.return_state:
+                raise ValueError("layer: expected return_state=False within a Bidirectional, got True")
+            if direction.weights:
+                raise ValueError(f"layer: {direction.name} belongs to a model already, and layers cannot be shared")
+        self._merged: tuple[Array, Array] | None = None
+
+    @property
+    def _directions(self) -> dict[str, GRU]:
+        return {"forward": self.forward_layer, "backward": self.backward_layer}
+
+    @property
+    def several_outputs(self) -> bool:  # noqa: D102
+        return self.merge_mode is None
+
+    def build(self, input_shape: Shape) -> Shape:  # noqa: D102
+        for direction, layer in self._directions.items():
+            layer.name = f"{self.name}/{direction}"
+            shape = layer.build(input_shape)
+        return (*shape[:-1], 2 * self.forward_layer.units) if self.merge_mode == "concat" else shape
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:  # noqa: D102
+        return {
+            f"{direction}/{name}": shape
+            for direction, layer in self._directions.items()
+            for name, shape in layer.weight_shapes().items()
+        }
+
+    def initial_weights(self, rng: np.random.Generator) -> dict[str, Array]:  # noqa: D102
+        return {
+            f"{direction}/{name}": array
+            for direction, layer in self._directions.items()
+            for name, array in layer.initial_weights(rng).items()
+        }
+
+    def bind(self, weights: dict[str, Array], gradients: dict[str, Array], generator: np.random.Generator) -> None:  # noqa: D102
+        super().bind(weights, gradients, generator)
+        for direction, layer in self._directions.items():
+            layer.bind(strip_prefix(weights, f"{direction}/"), strip_prefix(gradients, f"{direction}/"), generator)
+
+    def penalties(self) -> list[Any]:  # noqa: D102
+        return [entry for layer in self._directions.values() for entry in layer.penalties()]
+
+    def output_lengths(self, x: Array, lengths: Array | None) -> Array | None:  # noqa: D102
+        return self.forward_layer.output_lengths(x, lengths)
+
+    def tape_elements(self, steps: int) -> int:  # noqa: D102
+        return sum(layer.tape_elements(steps) for layer in self._directions.values())
+
+    def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Outputs:  # noqa: D102
+        sequences = self.forward_layer.return_sequences
+        units = self.forward_layer.units
+        merged: Array | None = None
+        halves = []
+        if sequences and self.merge_mode == "concat":  # the kernels write each half where it belongs
+            merged = np.empty((*x.shape[:2], 2 * units), x.dtype)
+        for number, layer in enumerate(self._directions.values()):
+            placement: dict[str, Any] = {"output_order": "input"} if sequences else {}
+            if merged is not None:
+                placement["out"] = merged[:, :, number * units : (number + 1) * units]
+            outputs, state = layer.run(x, lengths=lengths, training=training, **placement)
+            halves.append(state if outputs is None else outputs)
+        if merged is not None:
+            return merged
+        one, other = halves
+        self._merged = (one, other) if training and self.merge_mode == "mul" else None
+        match self.merge_mode:
+            case "concat":
+                return np.concatenate(halves, axis=-1)
+            case "sum":
+                return np.asarray(one + other)
+            case "mul":
+                return np.asarray(one * other)
+            case "ave":
+                return np.asarray((one + other) * x.dtype.type(0.5))
+            case _:
+                return one, other
+
+    def backward(self, d_y: Array | tuple[Array, Array], *, input_gradient: bool) -> Array | None:  # noqa: D102
+        total: Array | None = None
+        for layer, d_half in zip(self._directions.values(), self._split(d_y), strict=True):
+            d_x = layer.backward(d_half, input_gradient=input_gradient)
+            if total is None:
+                total = d_x
+            elif d_x is not None:
+                total += d_x
+        return total
+
+    def _split(self, d_y: Any) -> tuple[Array, Array]:
+        match self.merge_mode:
+            case "concat":
+                units = self.forward_layer.units
+                return d_y[..., :units], d_y[..., units:]
+            case "sum":
+                return d_y, d_y
+            case "mul":
+                if self._merged is None:
+                    raise RuntimeError(f"{self.name}: backward needs a forward with training=True before it")
+                one, other = self._merged
+                return d_y * other, d_y * one
+            case "ave":
+                half = d_y * d_y.dtype.type(0.5)
+                return half, half
+            case _:
+                one, other = d_y
+                return one, other
+
+    def reset_states(self) -> None:  # noqa: D102
+        for layer in self._directions.values():
+            layer.reset_states()
+
+    def get_config(self) -> dict[str, Any]:  # noqa: D102
+        return {
+            "layer": {"class_name": "GRU", "config": self.forward_layer.get_config()},
+            "backward_layer": {"class_name": "GRU", "config": self.backward_layer.get_config()},
+            "merge_mode": self.merge_mode,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], **more: Any) -> Bidirectional:
+        """The layer that `get_config` described."""
+        forward, backward = (GRU(**config[which]["config"]) for which in ("layer", "backward_layer"))
+        return cls(forward, config["merge_mode"], backward_layer=backward, **more)
+
+
+def _reversed(layer: GRU) -> GRU:
+    config = layer.get_config()
+    return GRU(**{**config, "go_backwards": not config["go_backwards"]})
+
+
+def _checked(forward: GRU, backward: GRU) -> GRU:
+    if not isinstance(backward, GRU):
+        raise TypeError(f"backward_layer: expected a GRU, got {backward!r}")
+    if backward is forward:
+        raise ValueError("backward_layer: expected another layer than layer, got the same")
+    if backward.go_backwards == forward.go_backwards:
+        raise ValueError(
+            f"backward_layer: expected go_backwards={not forward.go_backwards}, the opposite of layer's, got the same"
+        )
+    for name in ("units", "return_sequences", "return_state", "stateful", "zero_output_for_mask"):
+        if getattr(backward, name) != getattr(forward, name):
+            raise ValueError(
+                f"backward_layer: expected {name}={getattr(forward, name)} as layer has, got {getattr(backward, name)}"
+            )
+    return backward

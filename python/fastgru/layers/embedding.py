@@ -1,0 +1,108 @@
+"""From tokens to vectors."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastgru import checks, functional, sequences
+from fastgru.layers.base import Array, Layer, Shape
+from fastgru.regularizers import Regularizer
+
+
+class Embedding(Layer):
+    """A vector for each token: integers (N, T) become (N, T, output_dim), as in Keras.
+
+    Parameters
+    ----------
+    input_dim : int
+        V, how many tokens there are: 0 to V - 1.
+    output_dim : int
+        D, the size of a vector.
+    embeddings_initializer : str or initializer
+        See `fastgru.initializers`.
+    embeddings_regularizer : str or regularizer, optional
+        See `fastgru.regularizers`; it makes the gradient dense.
+    mask_zero : bool
+        Whether token 0 is padding, which may stand at the end of a sequence only.
+    input_shape : tuple, optional
+        (T,), which the first layer of a model may give; T may be None.
+    name : str, optional
+
+    Notes
+    -----
+    Weights: embeddings (V, D). Backward touches only the vectors of the tokens in the batch, and of the batch before.
+    Padding by `lengths` may hold any integer.
+    """
+
+    initializers: ClassVar[dict[str, str]] = {"embeddings": "embeddings_initializer"}
+    regularizers: ClassVar[dict[str, str]] = {"embeddings": "embeddings_regularizer"}
+    takes_tokens: ClassVar[bool] = True
+    embeddings_regularizer: Regularizer | None
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        *,
+        embeddings_initializer: Any = "uniform",
+        embeddings_regularizer: Any = None,
+        mask_zero: bool = False,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(input_shape=input_shape, name=name)
+        self.input_dim = checks.integer("input_dim", input_dim, least=1)
+        self.output_dim = checks.integer("output_dim", output_dim, least=1)
+        self.mask_zero = checks.flag("mask_zero", mask_zero)
+        self._set_initializers(embeddings_initializer=embeddings_initializer)
+        self._set_regularizers(embeddings_regularizer=embeddings_regularizer)
+        self._tokens: Array | None = None
+        self._touched: Array | None = None  # rows of the gradient that are not zero
+
+    def build(self, input_shape: Shape) -> Shape:  # noqa: D102
+        if len(input_shape) != 2:
+            raise ValueError(f"{self.name}: expected tokens of shape (N, T), got {checks.dims(input_shape)}")
+        return (*input_shape, self.output_dim)
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:  # noqa: D102
+        return {"embeddings": (self.input_dim, self.output_dim)}
+
+    def bind(self, weights: dict[str, Array], gradients: dict[str, Array], generator: np.random.Generator) -> None:  # noqa: D102
+        super().bind(weights, gradients, generator)
+        self._touched = None
+
+    def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
+        tokens = x
+        if lengths is not None:
+            tokens = np.where(sequences.valid_steps(lengths, x.shape[1]), x, 0)
+        if tokens.size and (tokens.min() < 0 or tokens.max() >= self.input_dim):
+            row, step = np.argwhere((tokens < 0) | (tokens >= self.input_dim))[0]
+            raise ValueError(
+                f"{self.name}: expected tokens from 0 to {self.input_dim - 1} because input_dim is {self.input_dim}, "
+                f"got {x[row, step]} at index ({row}, {step})"
+            )
+        self._tokens = tokens.astype(np.int64) if training else None
+        return np.take(self.weights["embeddings"], tokens, axis=0)
+
+    def output_lengths(self, x: Array, lengths: Array | None) -> Array | None:  # noqa: D102
+        return sequences.prefix_lengths(self.name, x != 0, lengths) if self.mask_zero else lengths
+
+    def backward(self, d_y: Array, *, input_gradient: bool) -> None:  # noqa: D102
+        del input_gradient  # tokens have none
+        if self._tokens is None:
+            raise RuntimeError(f"{self.name}: backward needs a forward with training=True before it")
+        gradient = self.gradients["embeddings"]
+        if self._touched is None or self.embeddings_regularizer is not None:
+            gradient[...] = 0
+        else:
+            gradient[self._touched] = 0
+        functional.embedding_backward(self._tokens.reshape(-1), d_y.reshape(-1, self.output_dim), gradient)
+        self._touched = np.unique(self._tokens)
+
+    def gradients_changed(self) -> None:  # noqa: D102
+        self._touched = None
+
+    def get_config(self) -> dict[str, Any]:  # noqa: D102
+        return self._config("input_dim output_dim embeddings_initializer embeddings_regularizer mask_zero")

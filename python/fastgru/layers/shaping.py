@@ -1,0 +1,208 @@
+"""Layers without weights: dropout, flattening, pooling over time, and masking."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastgru import checks, sequences
+from fastgru.layers.base import Array, Layer, Shape, keep_mask
+
+
+class Dropout(Layer):
+    """In training, set a fraction `rate` of the input to 0 and scale the rest by 1 / (1 - rate), as Keras does.
+
+    Parameters
+    ----------
+    rate : float
+        From 0 to below 1.
+    input_shape : tuple, optional
+    name : str, optional
+    """
+
+    def __init__(
+        self, rate: float, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None
+    ) -> None:
+        super().__init__(input_shape=input_shape, name=name)
+        self.rate = checks.number("rate", rate, least=0, below=1)
+        self._mask: Array | None = None
+
+    def build(self, input_shape: Shape) -> Shape:  # noqa: D102
+        return input_shape
+
+    def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
+        del lengths
+        self._mask = None
+        if not training or self.rate == 0:
+            return x
+        assert self.generator is not None
+        self._mask = keep_mask(self.generator, self.rate, x.shape, x.dtype)
+        return x * self._mask
+
+    def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
+        if not input_gradient:
+            return None
+        return d_y if self._mask is None else d_y * self._mask
+
+    def get_config(self) -> dict[str, Any]:  # noqa: D102
+        return {"rate": self.rate}
+
+
+class Flatten(Layer):
+    """All axes but the first in one: (N, T, F) becomes (N, T F). Padding is flattened with the rest."""
+
+    def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
+        super().__init__(input_shape=input_shape, name=name)
+        self._shape: tuple[int, ...] = ()
+
+    def build(self, input_shape: Shape) -> Shape:  # noqa: D102
+        batch, *sizes = input_shape
+        known = [size for size in sizes if size is not None]
+        return (batch, int(np.prod(known, dtype=object)) if len(known) == len(sizes) else None)
+
+    def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
+        del lengths, training
+        self._shape = x.shape
+        return x.reshape(len(x), -1) if len(x) else np.empty((0, int(np.prod(x.shape[1:]))), x.dtype)
+
+    def output_lengths(self, x: Array, lengths: Array | None) -> None:  # noqa: D102
+        del x, lengths
+
+    def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
+        return d_y.reshape(self._shape) if input_gradient else None
+
+    def get_config(self) -> dict[str, Any]:  # noqa: D102
+        return {}
+
+
+class _Pooling1D(Layer):
+    """Over the steps of each sequence: (N, T, F) becomes (N, F)."""
+
+    def build(self, input_shape: Shape) -> Shape:
+        if len(input_shape) != 3:
+            raise ValueError(f"{self.name}: expected input of shape (N, T, F), got {checks.dims(input_shape)}")
+        return (input_shape[0], input_shape[2])
+
+    def output_lengths(self, x: Array, lengths: Array | None) -> None:
+        del x, lengths
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
+class GlobalAveragePooling1D(_Pooling1D):
+    """The mean over the steps of each sequence: (N, T, F) becomes (N, F).
+
+    Where `lengths` say so, padding does not count. The mean of no steps is 0.
+    """
+
+    def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
+        super().__init__(input_shape=input_shape, name=name)
+        self._shape: tuple[int, ...] = ()
+        self._lengths: Array | None = None
+
+    def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
+        del training
+        self._shape, self._lengths = x.shape, lengths
+        rows, steps, _ = x.shape
+        if steps == 0:
+            return np.zeros((rows, x.shape[2]), x.dtype)
+        # Sums one after the other, each of which knows nothing of later steps: padding cannot change a bit.
+        sums = np.add.accumulate(x, axis=1)
+        if lengths is None:
+            return np.asarray(sums[:, -1] / x.dtype.type(steps))
+        means: Array = sums[np.arange(rows), np.maximum(lengths, 1) - 1] / np.maximum(lengths, 1)[:, None].astype(
+            x.dtype
+        )
+        means[lengths == 0] = 0
+        return means
+
+    def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
+        if not input_gradient:
+            return None
+        _, steps, _ = self._shape
+        if self._lengths is None:
+            share: Array = d_y[:, None, :] / d_y.dtype.type(max(steps, 1))
+            return np.ascontiguousarray(np.broadcast_to(share, self._shape))
+        share = d_y[:, None, :] / np.maximum(self._lengths, 1)[:, None, None].astype(d_y.dtype)
+        return np.where(sequences.valid_steps(self._lengths, steps)[:, :, None], share, d_y.dtype.type(0))
+
+
+class GlobalMaxPooling1D(_Pooling1D):
+    """The largest value over the steps of each sequence: (N, T, F) becomes (N, F).
+
+    Where `lengths` say so, padding does not count. The largest of no steps is 0. Where several steps have the largest
+    value, its gradient is divided among them.
+    """
+
+    def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
+        super().__init__(input_shape=input_shape, name=name)
+        self._chosen: Array | None = None
+        self._shape: tuple[int, ...] = ()
+
+    def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
+        rows, steps, features = x.shape
+        self._shape = x.shape
+        if steps == 0:
+            self._chosen = np.zeros(x.shape, bool)
+            return np.zeros((rows, features), x.dtype)
+        if lengths is None:
+            largest: Array = x.max(axis=1)
+            valid = None
+        else:
+            valid = sequences.valid_steps(lengths, steps)[:, :, None]
+            largest = np.where(valid, x, x.dtype.type(-np.inf)).max(axis=1)
+            largest[lengths == 0] = 0
+        if training:
+            self._chosen = x == largest[:, None, :]
+            if valid is not None:
+                self._chosen &= valid
+        return largest
+
+    def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
+        if not input_gradient:
+            return None
+        if self._chosen is None:
+            raise RuntimeError(f"{self.name}: backward needs a forward with training=True before it")
+        share = d_y / np.maximum(self._chosen.sum(axis=1), 1).astype(d_y.dtype)
+        return np.asarray(self._chosen * share[:, None, :])
+
+
+class Masking(Layer):
+    """Finds each sequence's length: steps whose features all equal `mask_value`, at the end, are padding.
+
+    The layers after it then neither compute nor count padding. A step like that *before* another one is refused: the
+    kernels know sequences that end, not sequences with holes.
+
+    Parameters
+    ----------
+    mask_value : float
+    input_shape : tuple, optional
+        (T, F), which the first layer of a model may give.
+    name : str, optional
+    """
+
+    def __init__(
+        self, mask_value: float = 0.0, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None
+    ) -> None:
+        super().__init__(input_shape=input_shape, name=name)
+        self.mask_value = checks.number("mask_value", mask_value)
+
+    def build(self, input_shape: Shape) -> Shape:  # noqa: D102
+        if len(input_shape) != 3:
+            raise ValueError(f"{self.name}: expected input of shape (N, T, F), got {checks.dims(input_shape)}")
+        return input_shape
+
+    def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
+        del lengths, training
+        return x
+
+    def output_lengths(self, x: Array, lengths: Array | None) -> Array:  # noqa: D102
+        return sequences.prefix_lengths(self.name, (x != x.dtype.type(self.mask_value)).any(axis=2), lengths)
+
+    def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
+        return d_y if input_gradient else None
+
+    def get_config(self) -> dict[str, Any]:  # noqa: D102
+        return {"mask_value": self.mask_value}

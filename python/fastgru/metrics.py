@@ -1,0 +1,270 @@
+"""Metrics: each counts elements as they pass and is exact over the whole set, however that was batched.
+
+An element is a sample, or with a sequence of outputs a step that counts. Metrics are not weighted.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru import checks
+from fastgru.losses import Loss, LossResult
+
+Array = NDArray[Any]
+
+
+class Metric(ABC):
+    """Something counted over the elements of a set.
+
+    Attributes
+    ----------
+    name : str
+        Under which it stands in a history; ``val_`` before it for validation.
+    mode : {"max", "min"}
+        Which way is better.
+    on_scores : bool
+        Whether it looks at the outputs before the last activation, where the loss does: an order is the same there.
+    """
+
+    name: str
+    mode: ClassVar[str] = "max"
+    on_scores: ClassVar[bool] = True
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Begin anew."""
+
+    @abstractmethod
+    def update(self, outputs: Array, targets: Array, result: LossResult) -> None:
+        """Count M elements.
+
+        Parameters
+        ----------
+        outputs : ndarray (M, C)
+        targets : ndarray (M,) of int64, or (M, C)
+        result : LossResult
+            What the loss found on the same elements.
+        """
+
+    @abstractmethod
+    def value(self) -> float:
+        """The metric of all elements counted; NaN if there were none."""
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make the same metric again."""
+        return {}
+
+    def get_state(self) -> dict[str, Any]:
+        """What it has counted so far, as JSON can hold it."""
+        return {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in vars(self).items()
+            if name.startswith("_")
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` returned."""
+        for name, value in state.items():
+            setattr(self, name, np.array(value) if isinstance(value, list) else value)
+
+
+class _Mean(Metric):
+    """A mean over elements."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._sum: float = 0.0
+        self._count = 0
+
+    def update(self, outputs: Array, targets: Array, result: LossResult) -> None:
+        self._sum += self.total(outputs, targets, result)
+        self._count += len(outputs)
+
+    @abstractmethod
+    def total(self, outputs: Array, targets: Array, result: LossResult) -> float:
+        """The sum over these elements."""
+
+    def value(self) -> float:
+        return self._sum / self._count if self._count else float("nan")
+
+
+def classes_of(targets: Array) -> Array:
+    """Classes (M,): integers as they are, else where the largest target stands."""
+    return targets if targets.ndim == 1 else targets.argmax(axis=1)
+
+
+class Accuracy(_Mean):
+    """How often the largest output stands at the label, the first of equal ones."""
+
+    name = "accuracy"
+
+    def total(self, outputs: Array, targets: Array, result: LossResult) -> float:  # noqa: D102
+        correct = result.correct
+        if correct is None:
+            correct = outputs.argmax(axis=1) == classes_of(targets)
+        return int(np.count_nonzero(correct))
+
+
+class TopKAccuracy(_Mean):
+    """How often the label is among the k largest outputs; of outputs equal to the label's, all count as smaller.
+
+    Parameters
+    ----------
+    k : int
+    """
+
+    name = "top_k_accuracy"
+
+    def __init__(self, k: int = 5) -> None:
+        super().__init__()
+        self.k = checks.integer("k", k, least=1)
+
+    def get_config(self) -> dict[str, Any]:  # noqa: D102
+        return {"k": self.k}
+
+    def total(self, outputs: Array, targets: Array, result: LossResult) -> float:  # noqa: D102
+        del result
+        at_label = np.take_along_axis(outputs, classes_of(targets)[:, None], axis=1)
+        return int(np.count_nonzero((outputs > at_label).sum(axis=1) < self.k))
+
+
+class BinaryAccuracy(_Mean):
+    """How many of the yes-or-no answers are right, the mean over an element's C.
+
+    Parameters
+    ----------
+    threshold : float
+        Outputs above it say yes.
+    """
+
+    name = "binary_accuracy"
+    on_scores = False
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        super().__init__()
+        self.threshold = checks.number("threshold", threshold, least=0, below=1)
+
+    def get_config(self) -> dict[str, Any]:  # noqa: D102
+        return {"threshold": self.threshold}
+
+    def total(self, outputs: Array, targets: Array, result: LossResult) -> float:  # noqa: D102
+        del result
+        right = (outputs > self.threshold) == (targets > 0.5)
+        return float(np.count_nonzero(right) / right.shape[1])
+
+
+class MeanAbsoluteError(_Mean):
+    """Mean of absolute differences."""
+
+    name = "mean_absolute_error"
+    mode = "min"
+    on_scores = False
+
+    def total(self, outputs: Array, targets: Array, result: LossResult) -> float:  # noqa: D102
+        del result
+        return float(np.abs(outputs - targets).mean(axis=1, dtype=np.float64).sum())
+
+
+class MeanSquaredError(_Mean):
+    """Mean of squared differences."""
+
+    name = "mean_squared_error"
+    mode = "min"
+    on_scores = False
+
+    def total(self, outputs: Array, targets: Array, result: LossResult) -> float:  # noqa: D102
+        del result
+        return float(np.square(outputs - targets).mean(axis=1, dtype=np.float64).sum())
+
+
+class F1Score(Metric):
+    """Macro F1: each class' harmonic mean of precision and recall, averaged over the classes that occur.
+
+    A class occurs if it is some element's label or some element's answer. One output counts as a yes-or-no question,
+    yes above 0.5, of which only the F1 of yes is taken.
+    """
+
+    name = "f1_score"
+    on_scores = False
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:  # noqa: D102
+        self._hits = self._answers = self._labels = np.zeros(0, np.int64)
+        self._binary = False
+
+    def update(self, outputs: Array, targets: Array, result: LossResult) -> None:  # noqa: D102
+        del result
+        classes = outputs.shape[1]
+        if classes == 1:
+            answers, labels, bins = (outputs[:, 0] > 0.5).astype(np.int64), targets.reshape(-1) > 0.5, 2
+            labels = labels.astype(np.int64)
+        else:
+            answers, labels, bins = outputs.argmax(axis=1), classes_of(targets), classes
+        counts = [np.bincount(values, minlength=bins) for values in (labels[answers == labels], answers, labels)]
+        if len(self._hits) != bins:
+            self._hits, self._answers, self._labels = counts
+        else:
+            self._hits, self._answers, self._labels = (
+                old + new for old, new in zip((self._hits, self._answers, self._labels), counts, strict=True)
+            )
+        self._binary = classes == 1
+
+    def value(self) -> float:  # noqa: D102
+        either = self._answers + self._labels
+        if not either.any():
+            return float("nan")
+        scores = 2 * self._hits / np.maximum(either, 1)
+        return float(scores[1]) if self._binary else float(scores[either > 0].mean())
+
+
+_ALL: tuple[type[Metric], ...] = (
+    Accuracy,
+    TopKAccuracy,
+    BinaryAccuracy,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    F1Score,
+)
+METRICS: dict[str, Callable[..., Metric]] = {cls.name: cls for cls in _ALL}
+#: Name in a saved configuration -> class.
+CLASSES: dict[str, Callable[..., Metric]] = {cls.__name__: cls for cls in _ALL}
+SHORT_NAMES = {
+    "acc": "accuracy",
+    "mae": "mean_absolute_error",
+    "mse": "mean_squared_error",
+    "macro_f1": "f1_score",
+    "sparse_categorical_accuracy": "accuracy",
+    "categorical_accuracy": "accuracy",
+}
+
+
+def get(metric: str | Metric, loss: Loss) -> Metric:
+    """A metric of its own for that name, or the one given; "accuracy" is what it means for `loss`.
+
+    Raises
+    ------
+    ValueError
+        No metric has that name, or it does not go with the loss.
+    """
+    if not isinstance(metric, Metric):
+        name = SHORT_NAMES.get(metric, metric) if isinstance(metric, str) else metric
+        checks.choice("metrics", name, (*METRICS, *SHORT_NAMES))
+        if metric in ("accuracy", "acc") and loss.name == "binary_crossentropy":
+            named = BinaryAccuracy()
+            named.name = "accuracy"
+            return named
+        metric = METRICS[name]()
+    if loss.classifies == isinstance(metric, (BinaryAccuracy, MeanAbsoluteError, MeanSquaredError)) and not (
+        isinstance(metric, F1Score) and loss.name == "binary_crossentropy"
+    ):
+        raise ValueError(f"metrics: {metric.name} does not go with the loss {loss.name}")
+    return metric

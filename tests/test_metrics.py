@@ -1,0 +1,97 @@
+"""Metrics against their definitions and Keras: exact over the whole set, however it is batched."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fastgru import losses, metrics
+from fastgru.losses import LossResult
+
+CROSS_ENTROPY = losses.CategoricalCrossentropy()
+NOTHING = LossResult(np.zeros(0), None, None)
+
+
+def classified(count=200, classes=6, seed=0):
+    rng = np.random.default_rng(seed)
+    outputs = rng.random((count, classes))
+    return outputs / outputs.sum(axis=1, keepdims=True), rng.integers(0, classes, count)
+
+
+def counted(metric, outputs, targets, cuts):
+    for part in np.split(np.arange(len(outputs)), cuts):
+        metric.update(outputs[part], targets[part], NOTHING)
+    return metric.value()
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [37, 37, 150]])
+def test_classes(cuts, keras):
+    outputs, labels = classified()
+    one_hot = np.eye(outputs.shape[1])[labels]
+    for name, theirs in [
+        ("accuracy", keras.metrics.CategoricalAccuracy()),
+        ("f1_score", keras.metrics.F1Score(average="macro")),
+    ]:
+        theirs.update_state(one_hot, outputs)
+        assert counted(metrics.get(name, CROSS_ENTROPY), outputs, labels, cuts) == pytest.approx(float(theirs.result()))
+        assert counted(metrics.get(name, CROSS_ENTROPY), outputs, one_hot, cuts) == pytest.approx(
+            float(theirs.result())
+        )
+    for k in (1, 2, 5, 6):
+        top = keras.metrics.TopKCategoricalAccuracy(k=k)
+        top.update_state(one_hot, outputs.astype(np.float32))
+        assert counted(metrics.TopKAccuracy(k), outputs, labels, cuts) == pytest.approx(float(top.result()))
+
+
+@pytest.mark.parametrize("cuts", [[], [3, 90]])
+@pytest.mark.parametrize("columns", [1, 3])
+def test_yes_or_no(cuts, columns, keras):
+    rng = np.random.default_rng(1)
+    outputs, targets = rng.random((120, columns)), rng.integers(0, 2, (120, columns)).astype(float)
+    for threshold in (0.5, 0.2):
+        theirs = keras.metrics.BinaryAccuracy(threshold=threshold)
+        theirs.update_state(targets, outputs)
+        ours = counted(metrics.BinaryAccuracy(threshold), outputs, targets, cuts)
+        assert ours == pytest.approx(float(theirs.result()))
+    if columns == 1:
+        theirs = keras.metrics.F1Score(threshold=0.5)
+        theirs.update_state(targets, outputs)
+        assert counted(metrics.F1Score(), outputs, targets, cuts) == pytest.approx(float(theirs.result()[0]))
+
+
+def test_numbers(keras):
+    rng = np.random.default_rng(2)
+    outputs, targets = rng.random((50, 3)), rng.random((50, 3))
+    for name, theirs in [("mae", keras.metrics.MeanAbsoluteError()), ("mse", keras.metrics.MeanSquaredError())]:
+        theirs.update_state(targets, outputs)
+        ours = metrics.get(name, losses.Huber())
+        assert counted(ours, outputs, targets, [7]) == pytest.approx(float(theirs.result()), rel=1e-6)
+
+
+def test_f1_takes_the_classes_that_occur():
+    outputs = np.eye(5)[[0, 0, 1, 2]]
+    # Class 0: one hit of two answers and one label, 2/3; class 1: 1; class 2: 0, as class 3, which only is a label.
+    assert counted(metrics.F1Score(), outputs, np.array([0, 2, 1, 3]), []) == pytest.approx((2 / 3 + 1 + 0 + 0) / 4)
+
+
+@pytest.mark.parametrize("metric", [metrics.Accuracy(), metrics.F1Score(), metrics.TopKAccuracy(2)])
+def test_a_state_goes_on(metric):
+    outputs, labels = classified()
+    whole = counted(metric, outputs, labels, [])
+    metric.reset()
+    counted(metric, outputs[:80], labels[:80], [])
+    state = metric.get_state()
+    other = type(metric)(**metric.get_config())
+    other.set_state(state)
+    assert counted(other, outputs[80:], labels[80:], []) == whole
+
+
+def test_nothing_counted_is_no_number():
+    for name in metrics.METRICS:
+        loss = CROSS_ENTROPY if name in ("accuracy", "top_k_accuracy", "f1_score") else losses.BinaryCrossentropy()
+        assert np.isnan(metrics.get(name, loss).value())
+
+
+def test_accuracy_is_what_it_means_for_the_loss():
+    assert isinstance(metrics.get("accuracy", losses.BinaryCrossentropy()), metrics.BinaryAccuracy)
+    assert metrics.get("accuracy", losses.BinaryCrossentropy()).name == "accuracy"
+    assert isinstance(metrics.get("accuracy", CROSS_ENTROPY), metrics.Accuracy)
