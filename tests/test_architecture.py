@@ -14,7 +14,7 @@ CPP = ROOT / "cpp"
 
 # From the ground up; the files of one floor do not use each other.
 PYTHON_FLOORS = [
-    ["checks", "files", "_native", "reference", "sequences", "progress", "datasets.idx"],
+    ["checks", "files", "_native", "reference", "sequences", "progress", "datasets.idx", "formats.description"],
     ["seeding", "functional", "initializers", "regularizers", "schedules", "samples", "formats.checkpoint"],
     ["losses", "optimizers", "batches", "datasets.mnist", "datasets.synthetic", "layers.base"],
     ["metrics", "callbacks", "layers.gru", "layers.dense", "layers.embedding", "layers.shaping", "datasets", "formats"],

@@ -17,7 +17,7 @@ from fastgru import (
     schedules,
 )
 from fastgru._native._cpu_features import __version__
-from fastgru.formats.checkpoint import ModelFileError
+from fastgru.formats.description import ModelFileError
 from fastgru.functional import get_num_threads, set_num_threads
 from fastgru.model import Sequential, load_model
 from fastgru.seeding import set_seed

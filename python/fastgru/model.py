@@ -14,7 +14,7 @@ from fastgru._native._cpu_features import __version__
 from fastgru.batches import ArraySet, Batch, StreamSet, Unchecked
 from fastgru.chain import Chain
 from fastgru.formats import checkpoint
-from fastgru.formats.checkpoint import ModelFileError
+from fastgru.formats.description import ModelFileError
 from fastgru.layers import Dense, from_config
 from fastgru.progress import Progress
 from fastgru.samples import Samples

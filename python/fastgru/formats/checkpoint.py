@@ -21,14 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru.files import write_atomically
+from fastgru.formats.description import ModelFileError
 
 Array = NDArray[Any]
 
 FORMAT_VERSION = "1"
-
-
-class ModelFileError(ValueError):
-    """A file is no model, or is damaged; the message says which file and what is wrong with it."""
 
 
 def _checksum(config: str, tensors: dict[str, Array]) -> str:

@@ -1,0 +1,90 @@
+"""A model in this package's words: where all file formats meet.
+
+A reader makes a `ModelDescription` from a file, a writer makes a file from one; `fastgru.Sequential` makes models from
+descriptions and descriptions from models. So no format knows of models, nor of another format.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class ModelFileError(ValueError):
+    """A file is no model, or is damaged; the message says which file and what is wrong with it."""
+
+
+@dataclass
+class LayerDescription:
+    """A layer of `fastgru.layers`.
+
+    Attributes
+    ----------
+    class_name : str
+        A class of `fastgru.layers`.
+    name : str
+        Unlike that of any other layer.
+    config : dict
+        What the layer's ``get_config`` returns; what is left out has its default.
+    weights : dict of str to ndarray
+        By the layer's own names, in Keras' order and layout: of a GRU ``kernel (F, 3H)``, ``recurrent_kernel (H, 3H)``
+        and ``bias``, gates in the order z, r, h; of a Bidirectional ``forward/kernel`` and so on.
+    """
+
+    class_name: str
+    name: str
+    config: dict[str, Any]
+    weights: dict[str, Array] = field(default_factory=dict)
+
+
+@dataclass
+class TrainingDescription:
+    """How a model is trained, and how far it has come.
+
+    Attributes
+    ----------
+    optimizer, loss : dict
+        ``class_name`` and ``config`` as in `fastgru.optimizers` and `fastgru.losses`.
+    metrics : list of str
+        Names as `fastgru.Sequential.compile` takes them.
+    step : int
+        The updates done.
+    moments : dict of str to dict of str to ndarray
+        The optimizer's states by its own names for them (``m``, ``v``), each by ``layer/weight``. Empty where the file
+        has none: training then begins with fresh ones.
+    """
+
+    optimizer: dict[str, Any]
+    loss: dict[str, Any]
+    metrics: list[str] = field(default_factory=list)
+    step: int = 0
+    moments: dict[str, dict[str, Array]] = field(default_factory=dict)
+
+
+@dataclass
+class ModelDescription:
+    """A chain of layers.
+
+    Attributes
+    ----------
+    layers : list of LayerDescription
+    input_shape : tuple of int or None
+        Without the batch axis; None where any size will do.
+    name : str
+    dtype : {"float32", "float64"}
+    training : TrainingDescription or None
+    """
+
+    layers: list[LayerDescription]
+    input_shape: tuple[int | None, ...]
+    name: str = "sequential"
+    dtype: str = "float32"
+    training: TrainingDescription | None = None
+
+    def weights(self) -> dict[str, Array]:
+        """All weights by ``layer/weight``."""
+        return {f"{layer.name}/{name}": array for layer in self.layers for name, array in layer.weights.items()}
