@@ -61,9 +61,14 @@ def make_case(
     initial_state=True,
     d_outputs=True,
     d_state=True,
+    lengths=None,
+    mask=False,
     **options,
 ):
-    """A case whose weights keep relu and linear candidates from growing: |h| shrinks from step to step."""
+    """A case whose weights keep relu and linear candidates from growing: |h| shrinks from step to step.
+
+    `lengths` are an array or a kind of `some_lengths`; with `mask`, a recurrent mask of half zeros.
+    """
     rows, steps, features, units = shape
     rng = np.random.default_rng(seed)
 
@@ -81,7 +86,21 @@ def make_case(
     case.initial_state = uniform(rows, units) if initial_state else None
     case.d_outputs = uniform(rows, steps, units) if d_outputs else None
     case.d_state = uniform(rows, units) if d_state else None
+    if lengths is not None:
+        options["lengths"] = some_lengths(lengths, rows, steps, rng) if isinstance(lengths, str) else lengths
+    if mask:
+        options["recurrent_mask"] = (0.9 * rng.integers(0, 2, (rows, units))).astype(dtype)  # shrinks too
     return case
+
+
+def some_lengths(kind, rows, steps, rng):
+    if kind == "full":
+        return np.full(rows, steps)
+    if kind == "zeros":
+        return np.zeros(rows, np.int64)
+    if kind == "one long":
+        return np.where(np.arange(rows) == rows // 2, steps, steps // 3)
+    return rng.integers(0, (steps if kind == "random" else max(steps // 2, 1)) + 1, rows)
 
 
 def option_grid():
@@ -97,6 +116,36 @@ def option_grid():
             "bias": bias,
             "go_backwards": go_backwards,
             "initial_state": number % 3 != 0,
+            "d_outputs": number % 4 != 1,
+            "d_state": number % 4 != 2,
+        }
+
+
+def lengths_grid():
+    """Every combination of what decides about padding with both forms and biases, each with its own awkward shape.
+
+    Not the one of a single number, whose relative error is unbounded where it cancels.
+    """
+    grid = itertools.product(
+        ("random", "short", "one long", "zeros"),
+        (False, True),
+        ("processing", "input"),
+        ("repeat", "zeros"),
+        (False, True),
+        (True, False),
+    )
+    for number, (lengths, go_backwards, order, padded, mask, reset_after) in enumerate(grid):
+        yield {
+            "shape": SHAPES[1 + number % 11],
+            "seed": number,
+            "lengths": lengths,
+            "go_backwards": go_backwards,
+            "output_order": order,
+            "padded_outputs": padded,
+            "mask": mask,
+            "reset_after": reset_after,
+            "bias": BIASES[number % 3],
+            "initial_state": number % 5 != 0,
             "d_outputs": number % 4 != 1,
             "d_state": number % 4 != 2,
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fastgru import reference
-from gru_cases import case_id, make_case, option_grid
+from gru_cases import case_id, lengths_grid, make_case, option_grid
 
 STEP = 1e-30
 #: Complex steps are exact to rounding; what is left are the roundings of two float64 computations.
@@ -26,7 +26,15 @@ def complex_step(function, arrays, index):
 
 @pytest.mark.parametrize("settings", SMALL, ids=case_id)
 def test_gru_backward_is_the_derivative_of_forward(settings):
-    case = make_case(**settings)
+    check_gru_backward(make_case(**settings))
+
+
+@pytest.mark.parametrize("settings", list(lengths_grid()), ids=lambda g: "-".join(str(v) for v in g.values()))
+def test_gru_backward_with_lengths_and_masks_is_the_derivative_of_forward(settings):
+    check_gru_backward(make_case(**settings | {"shape": (4, 3, 2, 3)}))
+
+
+def check_gru_backward(case):
 
     def loss(*arguments):
         outputs, state = reference.gru_forward(*arguments, **case.options)
@@ -39,7 +47,7 @@ def test_gru_backward_is_the_derivative_of_forward(settings):
 
     arguments = list(case.arguments)
     if arguments[4] is None:
-        arguments[4] = np.zeros((2, 3))
+        arguments[4] = np.zeros((case.shape[0], case.shape[3]))
     gradients = reference.gru_backward(*arguments, **case.options, d_outputs=case.d_outputs, d_state=case.d_state)
     order = (gradients.x, gradients.kernel, gradients.recurrent_kernel, gradients.bias, gradients.initial_state)
     for index, gradient in enumerate(order):
