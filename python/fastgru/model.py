@@ -16,6 +16,7 @@ from fastgru.chain import Chain
 from fastgru.formats import checkpoint
 from fastgru.formats.description import ModelFileError
 from fastgru.layers import Dense, from_config
+from fastgru.layers.base import strip_prefix
 from fastgru.progress import Progress
 from fastgru.samples import Samples
 
@@ -440,7 +441,10 @@ class Sequential(Chain):
         state = self._run.get_state()
         state["callbacks"], arrays = callbacks.split_arrays(state["callbacks"])
         config["training"] = state
-        checkpoint.save(path, config, tensors | {f"callbacks/{name}": array for name, array in arrays.items()})
+        tensors |= {f"callbacks/{name}": array for name, array in arrays.items()}
+        for layer in self.layers:
+            tensors |= {f"states/{layer.name}/{name}": array for name, array in layer.get_states().items()}
+        checkpoint.save(path, config, tensors)
 
     def _resume(self, path: str | os.PathLike[str], run: training.Run) -> None:
         """Take on the model and the state of the training that `save_training` wrote; all of it or nothing."""
@@ -462,9 +466,7 @@ class Sequential(Chain):
                 f"resume_from: expected {saved.dtype} data as the training to resume had, got {self.dtype}"
             )
         state = config["training"]
-        arrays = {
-            name.removeprefix("callbacks/"): array for name, array in tensors.items() if name.startswith("callbacks/")
-        }
+        arrays = strip_prefix(tensors, "callbacks/")
         try:
             run.set_state({**state, "callbacks": callbacks.join_arrays(state["callbacks"], arrays)})
         except (LookupError, TypeError, AttributeError) as error:
@@ -476,6 +478,8 @@ class Sequential(Chain):
         self.optimizer.learning_rate = learning_rate
         self.optimizer.set_state(*saved.optimizer.get_state())
         self._generator.bit_generator.state = saved._generator.bit_generator.state
+        for layer in self.layers:
+            layer.set_states(strip_prefix(tensors, f"states/{layer.name}/"))
 
     @classmethod
     def _from_checkpoint(cls, config: dict[str, Any], tensors: dict[str, Array]) -> Sequential:
@@ -525,9 +529,7 @@ class Sequential(Chain):
                 chosen.append(metrics.CLASSES[entry["class_name"]](**entry["config"]))
                 chosen[-1].name = entry["name"]
         self.compile(optimizer, loss, chosen)
-        moments = {
-            name.removeprefix("optimizer/"): array for name, array in tensors.items() if name.startswith("optimizer/")
-        }
+        moments = strip_prefix(tensors, "optimizer/")
         for array in moments.values():
             if array.shape != self.parameters.shape or array.dtype != self.dtype:
                 raise ValueError("its optimizer's moments do not fit its weights")

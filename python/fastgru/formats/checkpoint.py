@@ -58,7 +58,17 @@ def save(path: str | os.PathLike[str], config: dict[str, Any], tensors: dict[str
         "config": text,
         "sha256": _checksum(text, tensors),
     }
-    write_atomically(path, to_bytes(tensors, metadata=metadata))
+    write_atomically(path, _with_sorted_metadata(to_bytes(tensors, metadata=metadata)))
+
+
+def _with_sorted_metadata(data: bytes) -> bytes:
+    """The same file, whose bytes follow from the contents alone: safetensors writes the metadata in random order."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:

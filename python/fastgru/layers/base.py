@@ -113,6 +113,15 @@ class Layer(ABC):
     def reset_states(self) -> None:  # noqa: B027
         """Forget what is carried from batch to batch."""
 
+    def get_states(self) -> dict[str, Array]:
+        """What is carried from batch to batch, by name; empty where nothing is."""
+        return {}
+
+    def set_states(self, states: dict[str, Array]) -> None:
+        """Carry on with what `get_states` returned."""
+        if states:
+            raise ValueError(f"{self.name}: expected no states, got {', '.join(states)}")
+
     def __call__(self, x: Array, *, lengths: Any = None, training: bool = False, **more: Any) -> Outputs:
         """`forward` for a layer on its own, which is built by the first call; returns new arrays.
 

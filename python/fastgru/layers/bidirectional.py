@@ -166,6 +166,17 @@ class Bidirectional(Layer):
         for layer in self._directions.values():
             layer.reset_states()
 
+    def get_states(self) -> dict[str, Array]:  # noqa: D102
+        return {
+            f"{direction}/{name}": state
+            for direction, layer in self._directions.items()
+            for name, state in layer.get_states().items()
+        }
+
+    def set_states(self, states: dict[str, Array]) -> None:  # noqa: D102
+        for direction, layer in self._directions.items():
+            layer.set_states(strip_prefix(states, f"{direction}/"))
+
     def get_config(self) -> dict[str, Any]:  # noqa: D102
         return {
             "layer": {"class_name": "GRU", "config": self.forward_layer.get_config()},

@@ -242,6 +242,12 @@ class GRU(Layer):
     def reset_states(self) -> None:  # noqa: D102
         self._carried = None
 
+    def get_states(self) -> dict[str, Array]:  # noqa: D102
+        return {} if self._carried is None else {"state": self._carried}
+
+    def set_states(self, states: dict[str, Array]) -> None:  # noqa: D102
+        self._carried = states.get("state")
+
     def backward(self, d_y: Array | None, *, input_gradient: bool, d_state: Array | None = None) -> Array | None:
         """Overwrite `gradients`, and return the input's gradient where it is wanted.
 
