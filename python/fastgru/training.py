@@ -5,6 +5,7 @@ This module knows no model: `fastgru.Sequential` stands above it and hands itsel
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -120,8 +121,8 @@ class Tally:
             metric.update(scores if metric.on_scores else outputs, targets, result)
 
     def values(self) -> dict[str, float]:
-        """``loss``, and the metrics by name."""
-        values = {"loss": self._sum / self._count if self._count else 0.0}
+        """``loss``, and the metrics by name; NaN of nothing."""
+        values = {"loss": self._sum / self._count if self._count else math.nan}
         for metric in self._metrics:
             values[metric.name] = metric.value()
         return values

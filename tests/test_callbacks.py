@@ -1,0 +1,256 @@
+"""Callbacks do what Keras' do, at the moments Keras does it."""
+
+from __future__ import annotations
+
+import csv
+
+import fastgru
+import numpy as np
+import pytest
+from fastgru import Sequential, callbacks, layers, load_model, optimizers, schedules
+
+
+def data(seed=0, count=48):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(count, 5, 3)).astype(np.float32), rng.integers(0, 2, count)
+
+
+def make_model(rate=0.01):
+    fastgru.set_seed(3)
+    model = Sequential([layers.GRU(4, input_shape=(5, 3)), layers.Dense(2, activation="softmax")])
+    model.compile(optimizers.Adam(rate), metrics=["accuracy"])
+    return model
+
+
+class Script(callbacks.Callback):
+    """Writes a value of its own into the logs, so that other callbacks watch a known course."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["score"] = self.values[epoch]
+
+
+def epochs_with(values, *others, model=None):
+    model = model or make_model()
+    history = model.fit(*data(), epochs=len(values), verbose=0, callbacks=[Script(values), *others])
+    return model, history
+
+
+def test_occasions_come_in_order_with_their_logs():
+    seen = []
+
+    class Recorder(callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            seen.append(("train begins", self.params["epochs"]))
+
+        def on_train_end(self, logs=None):
+            seen.append(("train ends",))
+
+        def on_epoch_begin(self, epoch, logs=None):
+            seen.append(("epoch begins", epoch))
+
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(("epoch ends", epoch, sorted(logs)))
+
+        def on_train_batch_begin(self, batch, logs=None):
+            seen.append(("batch begins", batch))
+
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(("batch ends", batch, sorted(logs)))
+
+    make_model().fit(*data(), epochs=2, batch_size=24, validation_data=data(1), verbose=0, callbacks=Recorder())
+    epoch = [
+        ("batch begins", 0), ("batch ends", 0, ["accuracy", "loss"]),
+        ("batch begins", 1), ("batch ends", 1, ["accuracy", "loss"]),
+    ]  # fmt: skip
+    names = ["accuracy", "loss", "val_accuracy", "val_loss"]
+    assert seen == [
+        ("train begins", 2),
+        ("epoch begins", 0), *epoch, ("epoch ends", 0, names),
+        ("epoch begins", 1), *epoch, ("epoch ends", 1, names),
+        ("train ends",),
+    ]  # fmt: skip
+
+
+def test_callbacks_do_not_change_the_training():
+    plain, watched = make_model(), make_model()
+    first = plain.fit(*data(), epochs=3, verbose=0)
+    second = watched.fit(*data(), epochs=3, verbose=0, callbacks=[callbacks.LambdaCallback(on_train_batch_end=print)])
+    np.testing.assert_array_equal(plain.parameters, watched.parameters)
+    assert first.history == second.history
+
+
+def test_what_callbacks_add_to_the_logs_is_in_the_history():
+    _, history = epochs_with([3.0, 2.0, 4.0])
+    assert history.history["score"] == [3.0, 2.0, 4.0]
+
+
+# --- EarlyStopping --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "stopped"),
+    [
+        ([5, 4, 3, 2, 1], {}, 5),
+        ([5, 4, 4, 2, 1], {}, 3),
+        ([5, 4, 4, 4, 1], {"patience": 2}, 4),
+        ([5, 4, 4, 3, 3, 3], {"patience": 2}, 6),
+        ([5, 4.5, 4.4, 4.3], {"min_delta": 1.0}, 2),
+        ([1, 2, 3, 2, 9], {"mode": "max"}, 4),
+        ([5, 6, 7, 4, 5], {"start_from_epoch": 3}, 5),
+        ([5, 4, 3, 2, 1], {"baseline": 2.5, "patience": 2}, 5),
+        ([5, 4, 4.1, 2, 1], {"baseline": 2.5, "patience": 2}, 3),
+        ([2, 2.1, 2.2, 2.3], {"baseline": 2.5, "patience": 2}, 3),
+    ],
+)
+def test_early_stopping_ends_where_keras_does(values, options, stopped, keras):
+    stop = callbacks.EarlyStopping("score", **options)
+    _, history = epochs_with(values, stop)
+    assert len(history.epoch) == stopped
+
+    theirs = keras.callbacks.EarlyStopping("score", **{"mode": "min", **options})
+    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    theirs.set_model(model)
+    model.stop_training = False
+    theirs.on_train_begin()
+    for epoch, value in enumerate(values):
+        theirs.on_epoch_end(epoch, {"score": value})
+        if model.stop_training:
+            break
+    assert epoch + 1 == stopped
+    assert theirs.stopped_epoch == stop.stopped_epoch
+
+
+def test_early_stopping_gives_back_the_best_weights():
+    kept = []
+    remember = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: kept.append(model.parameters.copy()))
+    model = make_model()
+    stop = callbacks.EarlyStopping("score", patience=2, restore_best_weights=True)
+    epochs_with([5, 3, 4, 6, 1], remember, stop, model=model)
+    assert stop.best_epoch == 1
+    np.testing.assert_array_equal(model.parameters, kept[1])
+
+
+def test_the_best_weights_come_back_at_the_end_too():
+    kept = []
+    model = make_model()
+    remember = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: kept.append(model.parameters.copy()))
+    epochs_with(
+        [5, 3, 4], remember, callbacks.EarlyStopping("score", patience=9, restore_best_weights=True), model=model
+    )
+    np.testing.assert_array_equal(model.parameters, kept[1])
+
+
+# --- The others -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        ([5, 4, 3, 2, 1], {"patience": 1}),
+        ([5, 5, 5, 5, 5, 5], {"patience": 2}),
+        ([5, 5, 5, 5, 5, 5, 5, 5], {"patience": 1, "cooldown": 2}),
+        ([1, 1, 1, 1, 1, 1], {"patience": 1, "factor": 0.1, "min_lr": 2e-4}),
+        ([1, 1.01, 1.02, 1.03], {"patience": 1, "mode": "max", "min_delta": 0.05}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras' variables
+def test_the_rate_falls_where_keras_lets_it_fall(values, options, keras):
+    _, history = epochs_with(values, callbacks.ReduceLROnPlateau("score", **options))
+
+    theirs = keras.callbacks.ReduceLROnPlateau("score", **{"mode": "min", **options})
+    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    theirs.set_model(model)
+    theirs.on_train_begin()
+    rates = []
+    for epoch, value in enumerate(values):
+        logs = {"score": value}
+        theirs.on_epoch_end(epoch, logs)
+        rates.append(float(logs["learning_rate"]))
+    np.testing.assert_allclose(history.history["learning_rate"], rates, rtol=1e-6)
+
+
+def test_the_rate_of_a_schedule_is_not_lowered():
+    model = make_model(schedules.CosineDecay(0.01, 10))
+    with pytest.raises(TypeError, match="learning_rate: expected a number because ReduceLROnPlateau changes it"):
+        model.fit(*data(), verbose=0, callbacks=[callbacks.ReduceLROnPlateau("loss")])
+
+
+def test_checkpoints_of_every_epoch_and_of_the_best(tmp_path):
+    every = callbacks.ModelCheckpoint(tmp_path / "{epoch:02d}-{score:.1f}.safetensors")
+    best = callbacks.ModelCheckpoint(tmp_path / "best.safetensors", "score", save_best_only=True)
+    model, _ = epochs_with([3.0, 2.0, 4.0], every, best)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "01-3.0.safetensors", "02-2.0.safetensors", "03-4.0.safetensors", "best.safetensors",
+    ]  # fmt: skip
+    x, _ = data()
+    at_best = load_model(tmp_path / "02-2.0.safetensors").predict(x)
+    np.testing.assert_array_equal(load_model(tmp_path / "best.safetensors").predict(x), at_best)
+    assert not np.array_equal(model.predict(x), at_best)
+
+
+def test_a_checkpoint_whose_name_has_an_unknown_field(tmp_path):
+    save = callbacks.ModelCheckpoint(tmp_path / "{val_loss}.safetensors")
+    with pytest.raises(ValueError, match="filepath: expected fields of epoch, loss, accuracy, got"):
+        make_model().fit(*data(), verbose=0, callbacks=[save])
+
+
+def test_the_log_file_holds_a_line_an_epoch(tmp_path):
+    path = tmp_path / "log.csv"
+    model = make_model()
+    history = model.fit(*data(), epochs=3, verbose=0, callbacks=[callbacks.CSVLogger(path)])
+    model.fit(*data(), epochs=1, verbose=0, callbacks=[callbacks.CSVLogger(path, append=True)])
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "0"]
+    assert [float(row["loss"]) for row in rows[:3]] == history.history["loss"]
+
+
+def test_nan_ends_the_training_without_an_error_if_asked():
+    x, y = data()
+    x[40, 2, 1] = np.nan
+    model, until_then = make_model(), make_model()
+    history = model.fit(x, y, epochs=5, verbose=0, shuffle=False, callbacks=[callbacks.TerminateOnNaN()])
+    expected = until_then.fit(x[:32], y[:32], verbose=0, shuffle=False)
+    np.testing.assert_array_equal(model.parameters, until_then.parameters)
+    assert history.history == expected.history  # of the batches before
+
+
+def test_of_nothing_there_is_no_loss():
+    x, y = data()
+    x[0, 2, 1] = np.nan
+    history = make_model().fit(x, y, epochs=5, verbose=0, shuffle=False, callbacks=[callbacks.TerminateOnNaN()])
+    assert np.isnan(history.history["loss"]).tolist() == [True]
+    assert np.isnan(history.history["accuracy"]).tolist() == [True]
+
+
+def test_errors_of_a_callback_reach_the_caller():
+    def fail(epoch, logs):
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        make_model().fit(*data(), verbose=0, callbacks=[callbacks.LambdaCallback(on_epoch_end=fail)])
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: callbacks.EarlyStopping(patience=-1), ValueError, r"patience: expected .*got -1"),
+        (lambda: callbacks.EarlyStopping(mode="up"), ValueError, r"mode: expected one of .*got 'up'"),
+        (lambda: callbacks.ReduceLROnPlateau(factor=1.0), ValueError, r"factor: expected .*got 1"),
+        (lambda: callbacks.LambdaCallback(on_fire=print), ValueError, r"occasion: expected one of .*got 'on_fire'"),
+        (lambda: callbacks.LambdaCallback(on_epoch_end=3), TypeError, r"on_epoch_end: expected a function, got 3"),
+        (lambda: callbacks.ModelCheckpoint("a", save_freq=0), ValueError, r"save_freq: expected .*got 0"),
+        (lambda: make_model().fit(*data(), callbacks=[print]), TypeError, r"callbacks: expected objects of"),
+        (
+            lambda: make_model().fit(*data(), verbose=0, callbacks=[callbacks.EarlyStopping("val_loss")]),
+            ValueError, r"monitor: expected one of 'loss', 'accuracy', got 'val_loss'",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_arguments(make, error, message):
+    with pytest.raises(error, match=message):
+        make()

@@ -1,0 +1,290 @@
+"""What `fit`, `evaluate` and `predict` take: arrays, memory maps, iterables of batches, lengths, weights."""
+
+from __future__ import annotations
+
+import fastgru
+import numpy as np
+import pytest
+from fastgru import Sequential, layers, losses, pad_sequences
+
+
+def data(count=40, steps=6, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(count, steps, 3)).astype(np.float32)
+    return x, rng.integers(0, 3, count), rng.integers(0, steps + 1, count)
+
+
+def classifier(**options):
+    fastgru.set_seed(5)
+    model = Sequential([layers.GRU(5, input_shape=(None, 3), **options), layers.Dense(3, activation="softmax")])
+    model.compile(metrics=["accuracy"])
+    return model
+
+
+def tagger():
+    fastgru.set_seed(5)
+    model = Sequential(
+        [layers.GRU(5, return_sequences=True, input_shape=(None, 3)), layers.Dense(3, activation="softmax")]
+    )
+    model.compile(metrics=["accuracy", "f1_score"])
+    return model
+
+
+# --- Lengths ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [classifier, tagger])
+def test_padding_changes_no_bit_of_fit_evaluate_and_predict(make):
+    x, y, lengths = data()
+    if make is tagger:
+        y = np.random.default_rng(1).integers(0, 3, x.shape[:2])
+    behind = np.arange(x.shape[1]) >= lengths[:, None]
+    other_x, other_y = x.copy(), y.copy()
+    other_x[behind] = np.nan
+    if make is tagger:
+        other_y[behind] = -1
+    one, two = make(), make()
+    first = one.fit(x, y, lengths=lengths, epochs=2, batch_size=7, verbose=0)
+    second = two.fit(other_x, other_y, lengths=lengths, epochs=2, batch_size=7, verbose=0)
+    np.testing.assert_array_equal(one.parameters, two.parameters)
+    assert first.history == second.history
+    assert one.evaluate(x, y, lengths=lengths) == two.evaluate(other_x, other_y, lengths=lengths)
+    if make is classifier:
+        np.testing.assert_array_equal(one.predict(x, lengths=lengths), two.predict(other_x, lengths=lengths))
+
+
+def test_predictions_do_not_depend_on_padding_or_batch():
+    x, y, lengths = data()
+    model = classifier()
+    model.fit(x, y, lengths=lengths, verbose=0)
+    together = model.predict(x, lengths=lengths)
+    np.testing.assert_array_equal(model.predict(x, lengths=lengths, batch_size=7), together)
+    for row in range(len(x)):
+        alone = model.predict(np.ascontiguousarray(x[row : row + 1, : lengths[row]]))
+        np.testing.assert_array_equal(alone[0], together[row])
+
+
+def test_the_loss_counts_the_steps_that_count():
+    x, _, lengths = data()
+    y = np.random.default_rng(1).integers(0, 3, x.shape[:2])
+    model = tagger()
+    p = model.predict(x, lengths=lengths)
+    counts = np.arange(x.shape[1]) < lengths[:, None]
+    expected = -np.log(np.take_along_axis(p, y[:, :, None], 2)[:, :, 0][counts].astype(np.float64)).mean()
+    loss, accuracy, _ = model.evaluate(x, y, lengths=lengths)
+    assert loss == pytest.approx(expected, rel=1e-6)
+    assert accuracy == (p.argmax(axis=2) == y)[counts].mean()
+
+
+def test_a_mask_that_is_a_prefix_is_its_lengths():
+    x, y, lengths = data()
+    mask = np.arange(x.shape[1]) < lengths[:, None]
+    one, two = classifier(), classifier()
+    one.fit(x, y, lengths=lengths, verbose=0)
+    two.fit(x, y, lengths=mask, verbose=0)
+    np.testing.assert_array_equal(one.parameters, two.parameters)
+    assert one.evaluate(x, y, lengths=lengths) == one.evaluate(x, y, lengths=mask)
+    np.testing.assert_array_equal(one.predict(x, lengths=lengths), one.predict(x, lengths=mask))
+    mask[3] = [True, False, True, False, False, False]
+    for call in (
+        lambda: one.fit(x, y, lengths=mask, verbose=0),
+        lambda: one.evaluate(x, y, lengths=mask),
+        lambda: one.predict(x, lengths=mask),
+    ):
+        with pytest.raises(ValueError, match=r"lengths: expected masked steps at the end .* step 1 of sample 3"):
+            call()
+
+
+def test_masking_finds_the_lengths():
+    x, y, lengths = data()
+    x[np.arange(x.shape[1]) >= lengths[:, None]] = 0
+    plain = classifier()
+    fastgru.set_seed(5)
+    masked = Sequential([layers.Masking(input_shape=(None, 3)), layers.GRU(5), layers.Dense(3, activation="softmax")])
+    masked.compile(metrics=["accuracy"])
+    plain.fit(x, y, lengths=lengths, epochs=2, verbose=0)
+    masked.fit(x, y, epochs=2, verbose=0)
+    np.testing.assert_array_equal(plain.parameters, masked.parameters)
+
+
+def test_gradients_of_a_padded_batch_are_the_sum_over_its_sequences():
+    x, y, lengths = data(count=9)
+    model = classifier()
+    model.compile(loss=losses.SparseCategoricalCrossentropy())
+
+    def gradient(rows, steps):
+        part = np.ascontiguousarray(x[rows, :steps])
+        scores, _ = model.scores(part, lengths[rows], training=True)
+        result = model.loss(scores, y[rows])
+        model.backward(result.d_scores)
+        return model.gradient.astype(np.float64) * len(scores)
+
+    whole = gradient(slice(None), x.shape[1])
+    alone = sum(gradient(slice(row, row + 1), lengths[row]) for row in range(9))
+    np.testing.assert_allclose(whole, alone, rtol=0, atol=4e-7 * np.abs(whole).max())
+
+
+# --- Streams ------------------------------------------------------------------------------------------------------
+
+
+class Batches:
+    """An epoch's batches each time it is iterated over; counts what was asked for."""
+
+    def __init__(self, x, y, size, *, form=lambda x, y: (x, y)):
+        self.x, self.y, self.size, self.form = x, y, size, form
+        self.epochs = 0
+
+    def __iter__(self):
+        self.epochs += 1
+        for begin in range(0, len(self.x), self.size):
+            rows = slice(begin, begin + self.size)
+            yield self.form(self.x[rows], self.y[rows])
+
+
+@pytest.mark.parametrize("form", [lambda x, y: (x, y), lambda x, y: [x, y], lambda x, y: {"x": x, "y": y}])
+def test_a_stream_of_batches_is_the_array_it_comes_from(form):
+    x, y, _ = data()
+    arrays, stream = classifier(), classifier()
+    first = arrays.fit(x, y, epochs=3, batch_size=16, shuffle=False, verbose=0)
+    source = Batches(x, y, 16, form=form)
+    second = stream.fit(source, epochs=3, validation_data=Batches(x, y, 7), verbose=0)
+    np.testing.assert_array_equal(arrays.parameters, stream.parameters)
+    assert first.history["loss"] == second.history["loss"]
+    assert source.epochs == 3
+    assert arrays.evaluate(x, y) == pytest.approx(stream.evaluate(Batches(x, y, 11)), rel=1e-12)
+
+
+def test_a_generator_goes_on_from_epoch_to_epoch():
+    x, y, _ = data()
+    one, two = classifier(), classifier()
+    one.fit(x, y, epochs=2, batch_size=10, shuffle=False, verbose=0)
+
+    def endless():
+        while True:
+            yield from Batches(x, y, 10)
+
+    two.fit(endless(), epochs=4, steps_per_epoch=2, verbose=0)
+    np.testing.assert_array_equal(one.parameters, two.parameters)
+
+
+def test_a_stream_that_runs_dry_says_so():
+    x, y, _ = data()
+    with pytest.raises(ValueError, match="x: expected at least one batch an epoch, got none; an iterator is used up"):
+        classifier().fit(iter(Batches(x, y, 10)), epochs=2, verbose=0)
+    with pytest.raises(ValueError, match="x: expected 5 batches because steps_per_epoch says so, got 4"):
+        classifier().fit(iter(Batches(x, y, 10)), steps_per_epoch=5, verbose=0)
+
+
+def test_a_bad_batch_of_a_stream_is_named():
+    x, y, _ = data()
+    batches = [(x[:8], y[:8]), (x[:8], y[:7])]
+    with pytest.raises(ValueError, match=r"y: expected .*8.*got .*7"):
+        classifier().fit(batches, verbose=0)
+    with pytest.raises(TypeError, match=r"x, batch 2: expected \(x, y\)"):
+        classifier().fit([batches[0], x], verbose=0)
+    with pytest.raises(ValueError, match="x, batch 1: expected the keys x, y"):
+        classifier().fit([{"x": x, "z": y}], verbose=0)
+
+
+def test_streams_may_carry_lengths_and_weights():
+    x, y, lengths = data()
+    weights = np.random.default_rng(2).random(40)
+    one, two = classifier(), classifier()
+    one.fit(x, y, lengths=lengths, sample_weight=weights, shuffle=False, batch_size=40, verbose=0)
+    two.fit([{"x": x, "y": y, "lengths": lengths, "sample_weight": weights}], verbose=0)
+    np.testing.assert_array_equal(one.parameters, two.parameters)
+
+
+# --- Weights ------------------------------------------------------------------------------------------------------
+
+
+def test_a_weight_of_two_is_a_sample_twice():
+    x, y, lengths = data(count=12)
+    weights = np.where(np.arange(12) % 3 == 0, 2.0, 1.0)
+    twice = np.repeat(np.arange(12), weights.astype(int))
+    one, two = classifier(), classifier()
+    one.compile("sgd", metrics=[])
+    two.compile("sgd", metrics=[])
+    one.train_on_batch(x, y, lengths=lengths, sample_weight=weights * 12 / weights.sum())
+    two.train_on_batch(x[twice], y[twice], lengths=lengths[twice])
+    np.testing.assert_allclose(one.parameters, two.parameters, rtol=0, atol=1e-7)
+
+
+def test_a_weight_of_zero_is_a_sample_that_is_not_there():
+    x, y, _ = data(count=12)
+    x[5] = 1e3
+    weights = np.ones(12)
+    weights[5] = 0
+    one, two = classifier(), classifier()
+    rest = np.arange(12) != 5
+    one.train_on_batch(x, y, sample_weight=weights * 12 / 11)
+    two.train_on_batch(x[rest], y[rest])
+    np.testing.assert_allclose(one.parameters, two.parameters, rtol=0, atol=1e-6)
+
+
+def test_class_weights_are_sample_weights():
+    x, y, _ = data()
+    one, two = classifier(), classifier()
+    one.fit(x, y, class_weight={0: 2.0, 2: 0.5}, verbose=0)
+    two.fit(x, y, sample_weight=np.array([2.0, 1.0, 0.5])[y], verbose=0)
+    np.testing.assert_array_equal(one.parameters, two.parameters)
+    both, product = classifier(), classifier()
+    weights = np.random.default_rng(1).random(40)
+    both.fit(x, y, class_weight={1: 3.0}, sample_weight=weights, verbose=0)
+    product.fit(x, y, sample_weight=weights * np.where(y == 1, 3.0, 1.0), verbose=0)
+    np.testing.assert_array_equal(both.parameters, product.parameters)
+
+
+def test_weights_of_steps():
+    x, _, lengths = data()
+    y = np.random.default_rng(1).integers(0, 3, x.shape[:2])
+    of_samples = np.random.default_rng(2).random(40)
+    one, two = tagger(), tagger()
+    one.fit(x, y, lengths=lengths, sample_weight=of_samples, verbose=0)
+    two.fit(x, y, lengths=lengths, sample_weight=np.repeat(of_samples[:, None], 6, axis=1), verbose=0)
+    np.testing.assert_array_equal(one.parameters, two.parameters)
+
+
+# --- Large batches in pieces ---------------------------------------------------------------------------------------
+
+
+def test_pieces_of_a_batch_with_lengths_and_weights_have_its_gradient(monkeypatch):
+    from fastgru import training
+
+    x, y, lengths = data(count=60)
+    y = np.random.default_rng(1).integers(0, 3, x.shape[:2])
+    weights = np.random.default_rng(2).random(60)
+    whole, pieces = tagger(), tagger()
+    whole.compile("sgd", metrics=["accuracy"])
+    pieces.compile("sgd", metrics=["accuracy"])
+    first = whole.train_on_batch(x, y, lengths=lengths, sample_weight=weights)
+    monkeypatch.setattr(training, "LEAST_ROWS", 5)
+    monkeypatch.setattr(training, "CACHED_TAPE", 4000)
+    second = pieces.train_on_batch(x, y, lengths=lengths, sample_weight=weights)
+    assert first == pytest.approx(second, rel=1e-6)
+    np.testing.assert_allclose(whole.parameters, pieces.parameters, rtol=0, atol=1e-7)
+
+
+# --- Padding -------------------------------------------------------------------------------------------------------
+
+
+def test_pad_sequences():
+    x, lengths = pad_sequences([np.ones((2, 3), np.float32), np.zeros((0, 3), np.float32)], value=-1, steps=4)
+    assert x.shape == (2, 4, 3)
+    assert x.dtype == np.float32
+    np.testing.assert_array_equal(lengths, [2, 0])
+    assert (x[0, 2:] == -1).all()
+    assert (x[1] == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("sequences", "options", "message"),
+    [
+        ([], {}, "sequences: expected at least one, got none"),
+        ([np.ones((2, 3)), np.ones((2, 4))], {}, r"sequences: expected shape \(T, 3\) .* got \(2, 4\) at index 1"),
+        ([np.ones((5, 3))], {"steps": 4}, "sequences: expected at most 4 steps .* got 5 at index 0"),
+    ],
+)
+def test_sequences_that_cannot_be_padded(sequences, options, message):
+    with pytest.raises(ValueError, match=message):
+        pad_sequences(sequences, **options)
