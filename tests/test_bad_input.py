@@ -31,6 +31,30 @@ def compiled():
     return model
 
 
+def tokens():
+    return Sequential([layers.Embedding(5, 2, input_shape=(3,)), layers.GRU(3)])
+
+
+def masked():
+    return Sequential([layers.Masking(input_shape=(3, 1)), layers.GRU(3)])
+
+
+def stateful():
+    return Sequential([layers.GRU(3, stateful=True, input_shape=(3, 2))])
+
+
+def several():
+    model = Sequential([layers.GRU(3, return_state=True, input_shape=(3, 2))])
+    model.compile("adam", "mse")
+    return model
+
+
+def regression(metrics=None):
+    model = Sequential([layers.GRU(3, input_shape=(3, 2)), layers.Dense(1)])
+    model.compile("adam", "mse", metrics)
+    return model
+
+
 X, Y = zeros(6, 3, 2), np.arange(6) % 3
 
 
@@ -203,6 +227,82 @@ TABLE = [
     ("evaluate on nothing", lambda: compiled().evaluate(X[:0], Y[:0]), ValueError, r"x: expected at least one sample"),
     ("predict on another shape", lambda: compiled().predict(zeros(6, 2, 2)), ValueError,
      r"x: expected shape \(N, 3, 2\) because that is the model's input, got \(6, 2, 2\)"),
+    # layers of the whole toolbox
+    ("dropout of 2", lambda: layers.GRU(3, dropout=2), ValueError,
+     r"dropout: expected a finite number at least 0 and below 1, got 2"),
+    ("recurrent dropout of 1", lambda: layers.GRU(3, recurrent_dropout=1.0), ValueError,
+     r"recurrent_dropout: expected a finite number at least 0 and below 1, got 1.0"),
+    ("a Dropout of -1", lambda: layers.Dropout(-1), ValueError, r"rate: expected a finite number at least 0"),
+    ("a flag that is a number", lambda: layers.GRU(3, stateful=1), TypeError, r"stateful: expected True or False"),
+    ("unknown regularizer", lambda: layers.GRU(3, kernel_regularizer="l3"), ValueError,
+     r"kernel_regularizer: expected one of 'l1', 'l2', 'l1_l2', got 'l3'"),
+    ("negative l2", lambda: fastgru.regularizers.L2(-1), ValueError, r"l2: expected a finite number at least 0, got -1"),
+    ("a GRU after a GRU without sequences", lambda: Sequential([layers.GRU(3, input_shape=(4, 2)), layers.GRU(3)]),
+     ValueError, r"gru_1: expected input of shape \(N, T, F\).* a GRU before it needs return_sequences=True"),
+    ("a layer after one of several outputs",
+     lambda: Sequential([layers.GRU(3, return_state=True, input_shape=(4, 2)), layers.Dense(3)]), ValueError,
+     r"gru: expected to be the last layer because it returns several arrays"),
+    ("a Bidirectional of a Dense", lambda: layers.Bidirectional(layers.Dense(3)), TypeError,
+     r"layer: expected a GRU, got"),
+    ("unknown merge", lambda: layers.Bidirectional(layers.GRU(3), "max"), ValueError,
+     r"merge_mode: expected one of 'concat', 'sum', 'mul', 'ave', got 'max'"),
+    ("two forward layers", lambda: layers.Bidirectional(layers.GRU(3), backward_layer=layers.GRU(3)), ValueError,
+     r"backward_layer: expected go_backwards=True, the opposite of layer's"),
+    ("directions of different size",
+     lambda: layers.Bidirectional(layers.GRU(3), backward_layer=layers.GRU(4, go_backwards=True)), ValueError,
+     r"backward_layer: expected units=3 as layer has, got 4"),
+    ("an Embedding in the middle",
+     lambda: Sequential([layers.GRU(3, input_shape=(4, 2)), layers.Embedding(3, 2)]), ValueError,
+     r"embedding: expected to be the first layer because it takes tokens"),
+    ("float tokens", lambda: Sequential([layers.Embedding(3, 2)]).predict(zeros(2, 3)), ValueError,
+     r"the model has no weights yet"),
+    ("tokens as floats", lambda: tokens().predict(zeros(2, 3)), TypeError, r"x: expected integers.*, got float32"),
+    ("a token outside", lambda: tokens().predict(np.array([[0, 1, 5]])), ValueError,
+     r"embedding: expected tokens from 0 to 4 because input_dim is 5, got 5 at index \(0, 2\)"),
+    ("a masked step in the middle", lambda: masked().predict(np.array([[[1.0], [0], [1]]], F32)), ValueError,
+     r"masking: expected masked steps at the end of a sequence only, got one at step 1 of sample 0, before step 2"),
+    ("stateful batches of different sizes", lambda: stateful().predict(zeros(5, 3, 2), batch_size=3), ValueError,
+     r"gru: expected 3 rows because it is stateful and the batch before had as many, got 2; call reset_states"),
+    # lengths and weights
+    ("a length above T", lambda: fit(lengths=[3, 3, 4, 3, 3, 3]), ValueError,
+     r"lengths: expected lengths from 0 to 3 because x has 3 steps, got 4 at index 2"),
+    ("a negative length", lambda: fit(lengths=[3, -1, 3, 3, 3, 3]), ValueError, r"lengths: .* got -1 at index 1"),
+    ("float lengths", lambda: fit(lengths=[3.0] * 6), TypeError, r"lengths: expected integers, got float64"),
+    ("too few lengths", lambda: fit(lengths=[3] * 5), ValueError,
+     r"lengths: expected shape \(6,\), one for each sample, got \(5,\)"),
+    ("a length above T in predict", lambda: compiled().predict(X, lengths=[4] * 6), ValueError, r"lengths: .* got 4"),
+    ("a negative weight", lambda: fit(sample_weight=[1, 1, -1, 1, 1, 1]), ValueError,
+     r"sample_weight: expected finite numbers of at least 0, got -1 at index 2"),
+    ("a weight of nan", lambda: fit(sample_weight=[1, 1, 1, 1, 1, np.nan]), ValueError, r"got nan at index 5"),
+    ("too many weights", lambda: fit(sample_weight=np.ones(7)), ValueError,
+     r"sample_weight: expected shape \(6,\), got \(7,\)"),
+    ("weights of a class that is not", lambda: fit(class_weight={3: 1.0}), ValueError,
+     r"class_weight: expected classes from 0 to 2, got 3"),
+    ("class weights as a list", lambda: fit(class_weight=[1, 2, 3]), TypeError, r"class_weight: expected a dict"),
+    ("class weights in a regression", lambda: regression().fit(X, Y.astype(F32), class_weight={0: 1.0}, verbose=0),
+     ValueError, r"class_weight: expected none because mean_squared_error knows no classes"),
+    ("targets of another shape in a regression", lambda: regression().fit(X, zeros(6, 2), verbose=0), ValueError,
+     r"y: expected shape \(N, 1\) because that is the model's output, got \(6, 2\)"),
+    ("steps per epoch of an array", lambda: fit(steps_per_epoch=2), ValueError,
+     r"steps_per_epoch: expected none because x is an array"),
+    ("lengths beside a stream", lambda: compiled().fit([(X, Y)], lengths=[1]), ValueError,
+     r"lengths: expected none because x is an iterable of batches"),
+    ("a loss of several outputs", lambda: several().fit(X, Y, verbose=0), ValueError,
+     r"gru: expected a last layer with one output for a loss"),
+    # optimizers, schedules, losses and metrics
+    ("momentum of 1", lambda: optimizers.SGD(momentum=1), ValueError, r"momentum: expected .* below 1, got 1"),
+    ("clipping at 0", lambda: optimizers.Adam(clipvalue=0), ValueError,
+     r"clipvalue: expected a finite number above 0"),
+    ("clipping at nan", lambda: optimizers.Adam(global_clipnorm=np.nan), ValueError, r"global_clipnorm: expected"),
+    ("a schedule of no steps", lambda: fastgru.schedules.CosineDecay(0.1, 0), ValueError,
+     r"decay_steps: expected an integer of at least 1, got 0"),
+    ("a schedule that is a function", lambda: optimizers.Adam(lambda step: 0.1), TypeError, r"learning_rate: expected"),
+    ("label smoothing of 2", lambda: fastgru.losses.CategoricalCrossentropy(label_smoothing=2), ValueError,
+     r"label_smoothing: expected"),
+    ("Huber's delta of 0", lambda: fastgru.losses.Huber(0), ValueError, r"delta: expected"),
+    ("the best 0", lambda: fastgru.metrics.TopKAccuracy(k=0), ValueError, r"k: expected an integer of at least 1"),
+    ("accuracy of a regression", lambda: regression(metrics=["accuracy"]), ValueError,
+     r"metrics: accuracy does not go with the loss mean_squared_error"),
     # seeds and threads
     ("negative seed", lambda: fastgru.set_seed(-1), ValueError, r"seed: expected an integer of at least 0, got -1"),
     ("seed of text", lambda: fastgru.set_seed("0"), TypeError, r"seed: expected an integer, got '0'"),

@@ -227,6 +227,18 @@ def test_of_nothing_there_is_no_loss():
     assert np.isnan(history.history["accuracy"]).tolist() == [True]
 
 
+def test_nan_overwrites_no_checkpoint(tmp_path):
+    x, y = data()
+    model = make_model()
+    save = callbacks.ModelCheckpoint(tmp_path / "a.safetensors")
+    model.fit(x, y, verbose=0, callbacks=[save])
+    before = (tmp_path / "a.safetensors").read_bytes()
+    x[3, 1, 1] = np.nan
+    with pytest.raises(FloatingPointError, match="epoch 1, batch 1"):
+        model.fit(x, y, verbose=0, shuffle=False, callbacks=[save])
+    assert (tmp_path / "a.safetensors").read_bytes() == before
+
+
 def test_errors_of_a_callback_reach_the_caller():
     def fail(epoch, logs):
         raise ZeroDivisionError("mine")
