@@ -364,8 +364,6 @@ class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
             This one.
         """
         X, y, lengths = self._check_pair(X, y, lengths, multi_output=True, y_numeric=True)
-        if y.ndim > 2:
-            raise ValueError(f"y: expected shape (N,) or (N, C), got {y.shape}")
         self._flat = y.ndim == 1
         self._fit(X, y, lengths, sample_weight, outputs=1 if self._flat else y.shape[1])
         return self

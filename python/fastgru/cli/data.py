@@ -163,7 +163,7 @@ def hold_back(part: Sequences, fraction: float) -> tuple[Sequences, Sequences]:
     count = len(part.x)
     if count < 2:
         raise ValueError(f"--validation: expected at least two samples to hold one back, got {count}")
-    kept = min(max(round(count * (1 - fraction)), 1), count - 1)
+    kept = min(max(int(count * (1 - fraction) + 1e-9), 1), count - 1)  # rounded as fit's validation_split is
     first, last = (
         Sequences(*(None if array is None else array[rows] for array in part))  # type: ignore[arg-type]
         for rows in (slice(0, kept), slice(kept, None))
