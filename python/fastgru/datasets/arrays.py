@@ -25,7 +25,7 @@ Array = NDArray[Any]
 NAMES = ("x", "y", "lengths", "x_test", "y_test", "lengths_test")
 
 #: An archive may always expand to so many bytes, and beyond that to so many times its own size. Deflate reaches a
-#: thousandfold, which is what bombs are made of; measurements reach three- or fourfold, padding and zeros more.
+#: thousandfold, which bombs are made of; an array comes near that only where nearly all of it is the same.
 _ALWAYS_ALLOWED = 1 << 30
 _MOST_EXPANSION = 100
 _ENCRYPTED = 0x1
