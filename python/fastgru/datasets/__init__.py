@@ -1,6 +1,6 @@
-"""Data sets: MNIST, and synthetic digits in its format."""
+"""Data sets: MNIST, synthetic digits in its format, and a person's own arrays."""
 
-from fastgru.datasets import mnist, synthetic
+from fastgru.datasets import arrays, mnist, synthetic
 from fastgru.datasets.idx import DataFileError
 
-__all__ = ["DataFileError", "mnist", "synthetic"]
+__all__ = ["DataFileError", "arrays", "mnist", "synthetic"]

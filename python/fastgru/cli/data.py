@@ -1,0 +1,171 @@
+"""What is trained and evaluated on: digits, or a person's own arrays, as a task of classes or of numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru import datasets
+from fastgru.datasets.arrays import Sequences
+from fastgru.datasets.mnist import DataUnavailableError
+from fastgru.sequences import valid_steps
+
+Array = NDArray[Any]
+
+DIGITS = ("mnist", "synthetic")
+TASKS = ("classify", "regress")
+
+#: Labels above this are taken for a mistake before a network is made for them.
+MOST_CLASSES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, and what to say about it.
+
+    Attributes
+    ----------
+    name, reason : str
+        What it is, and how it came to be that.
+    task : {"classify", "regress"}
+    outputs : int
+        How many classes there are, or numbers to predict.
+    each_step : bool
+        Whether there is a target for each step of a sequence.
+    train : Sequences
+    test : Sequences or None
+    samples : str
+        What a sample is called.
+    """
+
+    name: str
+    reason: str
+    task: str
+    outputs: int
+    each_step: bool
+    train: Sequences
+    test: Sequences | None
+    samples: str
+
+
+def load(name: str | None, folder: str | None, seed: int, task: str | None = None) -> Data:
+    """The data set asked for; without a name MNIST where it can be had, else synthetic digits."""
+    if name is not None and name not in DIGITS:
+        if folder is not None:
+            raise ValueError(f"--data: expected none because the arrays are those of {name}, got a folder")
+        return _load_arrays(name, task)
+    if task is not None:
+        raise ValueError(f"--task: expected none because digits are classes, got {task}")
+    if name == "synthetic":
+        if folder is not None:
+            raise ValueError("--data: expected none because the synthetic digits are made on the spot, got a folder")
+        return _digits("synthetic", "as asked for, digits made on the spot", datasets.synthetic.load_data(seed=seed))
+    try:
+        splits, source = datasets.mnist.locate(folder)
+        return _digits("mnist", f"60,000 images of handwritten digits from {source}", splits)
+    except DataUnavailableError as error:
+        # What was named must be there; only what was merely hoped for has a substitute.
+        if name == "mnist":
+            raise
+        reason = f"digits made on the spot, because {error.reason}"
+        return _digits("synthetic", reason, datasets.synthetic.load_data(seed=seed))
+
+
+def _digits(name: str, reason: str, splits: tuple[tuple[Array, Array], tuple[Array, Array]]) -> Data:
+    train, test = splits
+    return Data(name, reason, "classify", 10, False, Sequences(*train), Sequences(*test), "images")
+
+
+# --- A person's own arrays ------------------------------------------------------------------------------------
+
+
+class _Targets(NamedTuple):
+    y: Array
+    outputs: int
+    each_step: bool
+
+
+def _load_arrays(path: str, task: str | None) -> Data:
+    train, test = datasets.arrays.load_data(path)
+    assert train.y is not None
+    if task is None:
+        task = "regress" if train.y.dtype.kind == "f" else "classify"
+    read = _labels if task == "classify" else _numbers
+    targets = read(f"{path}: y", train)
+    train, outputs = train._replace(y=targets.y), targets.outputs
+    if test is not None:
+        of_test = read(f"{path}: y_test", test)
+        if of_test.each_step != targets.each_step or (task == "regress" and of_test.outputs != outputs):
+            raise ValueError(f"{path}: y_test: expected targets as y has, {targets.y.shape}, got {of_test.y.shape}")
+        test, outputs = test._replace(y=of_test.y), max(outputs, of_test.outputs)
+    rows, steps, features = train.x.shape
+    unit = "a step" if targets.each_step else "a sequence"
+    numbers = "a number" if outputs == 1 else f"{outputs} numbers"
+    wanted = f"one of {outputs} classes {unit}" if task == "classify" else f"{numbers} {unit}"
+    reason = f"{rows:,} sequences of {steps} steps of {features} numbers, {train.x.dtype}; {wanted}"
+    if test is not None:
+        reason += f"; {len(test.x):,} to test"
+    return Data(path, reason, task, outputs, targets.each_step, train, test, "sequences")
+
+
+def _labels(name: str, part: Sequences) -> _Targets:
+    """Classes (N,) or (N, T) of int64, 0 in padding."""
+    y, (rows, steps) = part.y, part.x.shape[:2]
+    assert y is not None
+    if y.shape not in ((rows,), (rows, steps)):
+        raise ValueError(
+            f"{name}: expected shape ({rows},) or ({rows}, {steps}), a class for each sequence or for each step, got "
+            f"{y.shape}; for numbers to predict use --task regress"
+        )
+    counted = _counted(part, each_step=y.ndim == 2)
+    wrong = counted & ~((y >= 0) & (y < MOST_CLASSES) & (y == np.floor(y) if y.dtype.kind == "f" else True))
+    if wrong.any():
+        index = _first(wrong)
+        raise ValueError(
+            f"{name}: expected classes, whole numbers from 0 to {MOST_CLASSES - 1}, got {y[index]} at index "
+            f"{index[0] if len(index) == 1 else index}"
+        )
+    labels = np.where(counted, y, 0).astype(np.int64)
+    classes = int(labels.max()) + 1
+    if classes < 2:
+        raise ValueError(f"{name}: expected at least two classes, got only 0")
+    return _Targets(labels, classes, y.ndim == 2)
+
+
+def _numbers(name: str, part: Sequences) -> _Targets:
+    """Numbers (N,), (N, C) or (N, T, C)."""
+    y = part.y
+    assert y is not None
+    wrong = _counted(part, each_step=y.ndim == 3, axes=y.ndim) & ~np.isfinite(y)
+    if wrong.any():
+        index = _first(wrong)
+        raise ValueError(f"{name}: expected finite numbers, got {y[index]} at index {index}")
+    return _Targets(y, 1 if y.ndim == 1 else y.shape[-1], y.ndim == 3)
+
+
+def _counted(part: Sequences, *, each_step: bool, axes: int = 2) -> Array:
+    """Where targets count, to be broadcast to them: everywhere, but for the padding where each step has a target."""
+    if not each_step or part.lengths is None:
+        return np.array(True)
+    counted = valid_steps(part.lengths, part.x.shape[1])
+    return counted[:, :, None] if axes == 3 else counted
+
+
+def _first(wrong: Array) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.argwhere(wrong)[0])
+
+
+def hold_back(part: Sequences, fraction: float) -> tuple[Sequences, Sequences]:
+    """Two parts, of which the second has the last `fraction` of the sequences, at least one; so has the first."""
+    count = len(part.x)
+    if count < 2:
+        raise ValueError(f"--validation: expected at least two samples to hold one back, got {count}")
+    kept = min(max(int(count * (1 - fraction) + 1e-9), 1), count - 1)  # rounded as fit's validation_split is
+    first, last = (
+        Sequences(*(None if array is None else array[rows] for array in part))  # type: ignore[arg-type]
+        for rows in (slice(0, kept), slice(kept, None))
+    )
+    return first, last

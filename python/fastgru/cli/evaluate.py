@@ -1,0 +1,98 @@
+"""``fastgru evaluate``: loss and accuracy, or error, of a saved model on a data set."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NamedTuple
+
+import fastgru
+from fastgru.cli import data
+from fastgru.cli.options import add_dataset, print_json
+from fastgru.datasets.arrays import Sequences
+from fastgru.layers import Dense
+from fastgru.losses import (
+    BinaryCrossentropy,
+    CategoricalCrossentropy,
+    Loss,
+    MeanSquaredError,
+    SparseCategoricalCrossentropy,
+)
+from fastgru.model import Sequential, load_model
+
+
+class Score(NamedTuple):
+    """What a model reaches on some samples."""
+
+    loss: float
+    metric: str  # "accuracy" or "mean_absolute_error"
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.metric_text}, loss {self.loss:.4f}"
+
+    @property
+    def metric_text(self) -> str:
+        """``accuracy 98.64%`` or ``mean absolute error 0.1234``."""
+        return f"{self.metric.replace('_', ' ')} {form(self.metric, self.value)}"
+
+    def as_json(self) -> dict[str, float]:
+        """The metric under its name, and the loss."""
+        return {self.metric: self.value, "loss": self.loss}
+
+
+def form(metric: str, value: float) -> str:
+    """``98.64%`` for an accuracy, ``0.1234`` for others."""
+    return f"{value:.2%}" if metric == "accuracy" else f"{value:.4g}"
+
+
+def score(model: Sequential, part: Sequences) -> Score:
+    """Evaluate a model that was compiled with one metric."""
+    loss, value = model.evaluate(part.x, part.y, lengths=part.lengths)
+    return Score(loss, model.metrics[0].name, value)
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser's."""
+    command = commands.add_parser("evaluate", help="loss and accuracy of a saved model on test images or your arrays")
+    command.add_argument("model", metavar="MODEL")
+    add_dataset(command)
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluate on the test samples; on a file without any, on all there are."""
+    model = load_model(arguments.model)
+    task = arguments.task
+    own = arguments.dataset is not None and arguments.dataset not in data.DIGITS
+    if own and task is None and model.loss is not None:
+        task = "classify" if model.loss.classifies else "regress"
+    found = data.load(arguments.dataset, arguments.data, 0, task)
+    print(f"Data: {found.name} ({found.reason})", flush=True)
+    _compile(model, found.task)
+    kind, part = ("test ", found.test) if found.test is not None else ("", found.train)
+    try:
+        result = score(model, part)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{found.name}: {error}") from None
+    print(f"Result: {found.name}: {result} on {len(part.x):,} {kind}{found.samples}")
+    if arguments.json:
+        print_json(dataset=found.name, **result.as_json(), model=arguments.model, version=fastgru.__version__)
+
+
+def _compile(model: Sequential, task: str) -> None:
+    """Give the model the metric that goes with its loss, and a loss if it has none."""
+    loss = model.loss if model.loss is not None else _loss_for(model, task)
+    answers = loss.classifies or loss.name == "binary_crossentropy"
+    metric = "accuracy" if answers else "mean_absolute_error"
+    if [each.name for each in model.metrics] != [metric]:
+        model.compile(model.optimizer or "adam", loss, [metric])
+
+
+def _loss_for(model: Sequential, task: str) -> Loss:
+    head = model.layers[-1] if model.layers else None
+    activation = head.activation if isinstance(head, Dense) else None
+    if activation == "softmax":
+        return CategoricalCrossentropy()
+    if activation == "sigmoid":
+        return BinaryCrossentropy()
+    return SparseCategoricalCrossentropy(from_logits=True) if task == "classify" else MeanSquaredError()

@@ -1,0 +1,213 @@
+"""``fastgru predict``: what a saved model says about pictures and arrays, printed or written to a file."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru import checks, datasets, images
+from fastgru.cli.options import print_json, require_writable
+from fastgru.datasets.arrays import Sequences
+from fastgru.files import write_atomically
+from fastgru.layers import Dense
+from fastgru.model import Sequential, load_model
+from fastgru.sequences import valid_steps
+
+Array = NDArray[Any]
+
+#: What stands in an .npz file's labels where a sequence has ended.
+_NO_LABEL = -1
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser's."""
+    command = commands.add_parser("predict", help="apply a saved model to pictures or arrays")
+    command.add_argument("model", metavar="MODEL")
+    command.add_argument(
+        "inputs",
+        metavar="IMAGE|ARRAYS",
+        nargs="+",
+        help="PNG; .npy of shape (T, F) or (N, T, F); .npz, or a folder of .npy files, with x and maybe lengths",
+    )
+    command.add_argument("--invert", action="store_true", help="for black on white pictures; MNIST is white on black")
+    command.add_argument("--out", metavar="FILE", help="write labels and outputs of one input there, as .csv or .npz")
+    command.add_argument("--json", action="store_true", help="a line of JSON for each sample, with all outputs")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Predict on one input after the other."""
+    out = arguments.out
+    if out is not None:
+        if Path(out).suffix.lower() not in _WRITERS:
+            raise ValueError(f"--out: expected a file name that ends with {', '.join(_WRITERS)}, got {out!r}")
+        if len(arguments.inputs) > 1:
+            raise ValueError(
+                f"--out: expected one input because there is one file to write, got {len(arguments.inputs)}"
+            )
+        require_writable("--out", out)
+    model = load_model(arguments.model)
+    if len(model.input_shape) != 3 or len(model.output_shape) not in (2, 3) or model.layers[-1].several_outputs:
+        raise ValueError(
+            f"{arguments.model}: expected a model from (N, T, F) to (N, C) or (N, T, C), got one from "
+            f"{checks.dims(model.input_shape)} to {checks.dims(model.output_shape)}"
+        )
+    for path in arguments.inputs:
+        part = _read(path, model, invert=arguments.invert)
+        try:
+            outputs = model.predict(part.x, lengths=part.lengths)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: {error}") from None
+        answers = Answers(_kind(model), outputs, part.lengths if outputs.ndim == 3 else None)
+        if out is not None:
+            _require_finite(path, answers)
+            write_atomically(out, _WRITERS[Path(out).suffix.lower()](answers))
+            print(f"Saved: {out} ({len(outputs):,} samples)", flush=True)
+        else:
+            _print(path, answers, as_json=arguments.json)
+
+
+def _read(path: str, model: Sequential, *, invert: bool) -> Sequences:
+    target = Path(path)
+    if target.suffix.lower() == ".npz" or (target.is_dir() and target.suffix.lower() != ".png"):
+        if invert:
+            raise ValueError(f"--invert: expected pictures or .npy files, got {path}")
+        return datasets.arrays.load_inputs(target)
+    _, steps, features = model.input_shape
+    assert features is not None
+    return Sequences(images.read_samples(target, steps, features, invert=invert))
+
+
+# --- What the outputs say -------------------------------------------------------------------------------------
+
+
+def _kind(model: Sequential) -> str:
+    """What outputs are: "probabilities" or "logits" of classes, a yes' "probability", or "numbers"."""
+    head = model.layers[-1]
+    activation = head.activation if isinstance(head, Dense) else None
+    if activation == "softmax":
+        return "probabilities"
+    if activation == "sigmoid" and model.output_shape[-1] == 1:
+        return "probability"
+    return "logits" if model.loss is not None and model.loss.classifies else "numbers"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A model's outputs, and the labels they stand for.
+
+    Attributes
+    ----------
+    kind : str
+        See `_kind`.
+    outputs : ndarray (N, C) or (N, T, C)
+    lengths : ndarray (N,) or None
+        Of the outputs' sequences.
+    """
+
+    kind: str
+    outputs: Array
+    lengths: Array | None
+
+    @property
+    def labels(self) -> Array | None:
+        """Classes (N,) or (N, T); None if the outputs are numbers."""
+        match self.kind:
+            case "numbers":
+                return None
+            case "probability":
+                labels = (self.outputs[..., 0] > 0.5).astype(np.int64)
+            case _:
+                labels = self.outputs.argmax(axis=-1)
+        counted = self.counted
+        return labels if counted is None else np.where(counted, labels, _NO_LABEL)
+
+    @property
+    def counted(self) -> Array | None:
+        """Mask (N, T) of the steps that are no padding; None where everything counts."""
+        return None if self.lengths is None else valid_steps(self.lengths, self.outputs.shape[1])
+
+    def places(self) -> Iterator[tuple[int, ...]]:
+        """Each sample's index, or with outputs at each step (sample, step), without padding."""
+        for sample in range(len(self.outputs)):
+            if self.outputs.ndim == 2:
+                yield (sample,)
+            else:
+                steps = self.outputs.shape[1] if self.lengths is None else int(self.lengths[sample])
+                for step in range(steps):
+                    yield sample, step
+
+
+def _describe(kind: str, output: Array, label: int | None) -> str:
+    match kind:
+        case "probabilities":
+            return f"{label} ({output[label]:.1%})"
+        case "probability":
+            return f"{label} ({output[0] if label else 1 - output[0]:.1%})"
+        case "logits":
+            return f"{label} (logit {output[label]:.4g})"
+        case _:
+            return ", ".join(f"{value:.6g}" for value in output)
+
+
+def _print(path: str, answers: Answers, *, as_json: bool) -> None:
+    labels, outputs = answers.labels, answers.outputs
+    for place in answers.places():
+        name = path if len(outputs) == 1 else f"{path}[{place[0]}]"
+        output = outputs[place]
+        if not np.isfinite(output).all():
+            raise ValueError(_not_finite(name))
+        label = None if labels is None else int(labels[place])
+        step = {} if len(place) == 1 else {"step": place[1]}
+        if as_json:
+            answer = {} if label is None else {"label": label}
+            print_json(input=name, **step, **answer, outputs=[float(value) for value in output])
+        else:
+            at = f" step {place[1]}" if step else ""
+            print(f"{name}{at}: {_describe(answers.kind, output, label)}")
+
+
+def _not_finite(name: str) -> str:
+    return f"{name}: the model's outputs are not finite; look for NaN or infinity in it"
+
+
+def _require_finite(path: str, answers: Answers) -> None:
+    wrong = ~np.isfinite(answers.outputs).all(axis=-1)
+    if answers.counted is not None:
+        wrong &= answers.counted
+    if wrong.any():
+        raise ValueError(_not_finite(f"{path}[{np.argwhere(wrong)[0][0]}]"))
+
+
+# --- Files ----------------------------------------------------------------------------------------------------
+
+
+def _to_csv(answers: Answers) -> bytes:
+    """A line for each sample, or each step; numbers are as short as their dtype allows without losing a bit."""
+    labels, outputs = answers.labels, answers.outputs
+    header = ["sample"] if outputs.ndim == 2 else ["sample", "step"]
+    header += [] if labels is None else ["label"]
+    lines = [",".join([*header, *(f"output_{number}" for number in range(outputs.shape[-1]))])]
+    for place in answers.places():
+        row = [*place] if labels is None else [*place, labels[place]]
+        lines.append(",".join(map(str, [*row, *outputs[place]])))
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _to_npz(answers: Answers) -> bytes:
+    """Arrays ``outputs``, ``labels`` where they are classes, -1 in padding, and ``lengths`` where they matter."""
+    found = {"outputs": answers.outputs, "labels": answers.labels, "lengths": answers.lengths}
+    arrays: dict[str, Any] = {name: array for name, array in found.items() if array is not None}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+_WRITERS = {".csv": _to_csv, ".npz": _to_npz}

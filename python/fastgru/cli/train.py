@@ -1,0 +1,356 @@
+"""``fastgru train``: train a network of GRU layers on digits or on a person's own arrays."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastgru
+from fastgru import _native, callbacks, checks, optimizers, plotting
+from fastgru.cli import data
+from fastgru.cli.data import Data
+from fastgru.cli.evaluate import Score, form, score
+from fastgru.cli.options import add_dataset, integer, integers, number, print_json, require_writable
+from fastgru.datasets.arrays import Sequences
+from fastgru.formats import checkpoint
+from fastgru.functional import MOST_THREADS
+from fastgru.model import Sequential
+from fastgru.recipes import RECIPES, SCHEDULES, Recipe
+from fastgru.samples import natural_dtype
+from fastgru.sequences import valid_steps
+from fastgru.training import History
+
+Array = NDArray[Any]
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser's."""
+    command = commands.add_parser("train", help="train GRU layers and a Dense layer on digits or on your own arrays")
+    add_dataset(command)
+    network = command.add_argument_group("the network")
+    network.add_argument("--units", type=integers(1), metavar="N[,N...]", help="of each GRU layer (default: 64)")
+    network.add_argument("--bidirectional", action=argparse.BooleanOptionalAction, help="read in both directions")
+    network.add_argument(
+        "--dropout", type=number(least=0, below=1), metavar="RATE", help="of what enters each GRU layer (default: 0)"
+    )
+    network.add_argument(
+        "--recurrent-dropout", type=number(least=0, below=1), metavar="RATE", help="of the states (default: 0)"
+    )
+    training = command.add_argument_group("the training")
+    training.add_argument(
+        "--recipe", choices=RECIPES, help="settings for fast: MNIST in few seconds; options change them"
+    )
+    training.add_argument("--epochs", type=integer(1), metavar="N", help="(default: 10)")
+    training.add_argument("--batch-size", type=integer(1), metavar="N", help="(default: 32)")
+    training.add_argument("--optimizer", choices=optimizers.NAMES, help="(default: adam)")
+    training.add_argument(
+        "--learning-rate", type=number(above=0), metavar="RATE", help="the largest one (default: the optimizer's own)"
+    )
+    training.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate (default: constant)")
+    training.add_argument("--clip-norm", type=number(above=0), metavar="NORM", help="shorten longer gradients to this")
+    training.add_argument(
+        "--validation", type=number(above=0, below=1), metavar="FRACTION", help="hold back the last samples"
+    )
+    training.add_argument(
+        "--patience",
+        type=integer(0),
+        metavar="N",
+        help="stop when the validation loss has not fallen for N epochs, and go back to the best weights",
+    )
+    seeds = training.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=integer(0), metavar="N", help="the same seed, the same bits")
+    seeds.add_argument("--seeds", type=integers(0), metavar="N,N...", help="train once with each, and report the mean")
+    training.add_argument("--threads", type=integer(1, MOST_THREADS), metavar="N", help="at most this many")
+    results = command.add_argument_group("results")
+    results.add_argument("--save", metavar="FILE", help="write the model there, also after Ctrl-C")
+    results.add_argument("--checkpoint", metavar="FILE", help="write the whole training there after each epoch")
+    results.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint, if it is there, as if never interrupted: with its seed and learning rate",
+    )
+    results.add_argument(
+        "--plot",
+        metavar="FILE",
+        nargs="?",
+        const="fastgru-training.png",
+        help="draw loss, accuracy and confusion matrix (default file: %(const)s)",
+    )
+    command.set_defaults(run=run)
+
+
+class Outcome(NamedTuple):
+    """What came of a training."""
+
+    seed: int
+    score: Score
+    epochs: int
+    seconds: float
+    samples_per_second: float
+
+    def __str__(self) -> str:
+        rate = f"{self.samples_per_second:,.0f} samples/s"
+        return f"{self.score} after {self.epochs} epochs in {self.seconds:.1f} s ({rate})"
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, the score by its names."""
+        return {
+            "epochs": self.epochs,
+            **self.score.as_json(),
+            "seconds": round(self.seconds, 3),
+            "samples_per_second": round(self.samples_per_second, 1),
+            "seed": self.seed,
+        }
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train, once with each seed, and say what came of it."""
+    _require_consistent(arguments)
+    if arguments.threads is not None:
+        fastgru.set_num_threads(arguments.threads)
+    recipe = _recipe(arguments)
+    seeds = arguments.seeds or (_seed(arguments),)
+    found = data.load(arguments.dataset, arguments.data, seeds[0], arguments.task)
+    print(f"Data: {found.name} ({found.reason})", flush=True)
+    on = "test" if found.test is not None else "training" if arguments.validation is None else "validation"
+    outcomes: list[Outcome] = []
+    for seed in seeds:
+        if outcomes and found.name == "synthetic":  # other digits with another seed
+            found = data.load(arguments.dataset, arguments.data, seed, arguments.task)
+        outcomes.append(_train(arguments, recipe, found, seed, on))
+        if arguments.seeds:
+            print(f"Seed {seed}: {on} {outcomes[-1]}", flush=True)
+    if arguments.seeds:
+        print(f"Result: {found.name} ({found.reason}): mean of {len(seeds)} seeds: {on} {_describe_mean(outcomes)}")
+    else:
+        print(f"Result: {found.name} ({found.reason}): {on} {outcomes[0]}")
+    if arguments.json:
+        own = {} if found.name in data.DIGITS else {"task": found.task, "evaluated_on": on}
+        results = outcomes[0].as_json()
+        if arguments.seeds:
+            results = {"runs": [each.as_json() for each in outcomes], "mean": _mean(outcomes)}
+        print_json(
+            dataset=found.name,
+            batch_size=recipe.batch_size,
+            **own,
+            **results,
+            isa=_native.ISA,
+            threads=fastgru.get_num_threads(),
+            version=fastgru.__version__,
+        )
+
+
+# --- What was asked for ---------------------------------------------------------------------------------------
+
+
+def _require_consistent(arguments: argparse.Namespace) -> None:
+    """Raise what would otherwise go wrong after minutes of training."""
+    if arguments.plot is not None:
+        plotting.require_plottable(arguments.plot)
+    for name in ("plot", "save", "checkpoint"):
+        path = getattr(arguments, name)
+        require_writable(f"--{name}", path)
+        if path is not None and arguments.seeds:
+            raise ValueError(f"--{name}: expected none because --seeds trains several times, got {path}")
+    if arguments.resume and arguments.checkpoint is None:
+        raise ValueError("--resume: expected --checkpoint FILE as well, which says what to go on from, got none")
+    if arguments.patience is not None and arguments.validation is None:
+        raise ValueError("--patience: expected --validation FRACTION as well, which says what to watch, got none")
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    """The recipe named, or else the usual settings, changed by the options that were given."""
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    return dataclasses.replace(RECIPES[arguments.recipe] if arguments.recipe else Recipe(), **given)
+
+
+class Seed(callbacks.Callback):
+    """Keeps the seed in a checkpoint: the synthetic digits of a resumed training must be those it began with."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def get_state(self) -> dict[str, Any]:  # noqa: D102
+        return {"seed": self.seed}
+
+    @classmethod
+    def in_checkpoint(cls, path: str) -> int:
+        """The seed that a checkpoint keeps."""
+        config, _ = checkpoint.load(path)
+        try:
+            states = config["training"]["callbacks"]
+            (seed,) = (each["state"]["seed"] for each in states if each["class_name"] == cls.__name__)
+            return checks.integer("seed", seed, least=0)
+        except (LookupError, TypeError, ValueError):
+            raise ValueError(f"{path}: expected what --checkpoint wrote, got another model file") from None
+
+
+def _seed(arguments: argparse.Namespace) -> int:
+    given: int | None = arguments.seed
+    if _resumes(arguments):
+        saved = Seed.in_checkpoint(arguments.checkpoint)
+        if given not in (None, saved):
+            raise ValueError(f"--seed: expected {saved} because the training to resume had it, got {given}")
+        return saved
+    return given if given is not None else int.from_bytes(os.urandom(4), "big")
+
+
+def _resumes(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.resume) and Path(arguments.checkpoint).exists()
+
+
+def _mean(outcomes: list[Outcome]) -> dict[str, float]:
+    """The means of what differs from seed to seed."""
+    entries = [each.as_json() for each in outcomes]
+    return {name: float(np.mean([entry[name] for entry in entries])) for name in entries[0] if name != "seed"}
+
+
+def _describe_mean(outcomes: list[Outcome]) -> str:
+    metric, mean = outcomes[0].score.metric, _mean(outcomes)
+    values = [each.score.value for each in outcomes]
+    low, high = form(metric, min(values)), form(metric, max(values))
+    reached = f"{Score(mean['loss'], metric, mean[metric]).metric_text} ({low} to {high}), loss {mean['loss']:.4f}"
+    return f"{reached} after {mean['epochs']:g} epochs in {mean['seconds']:.1f} s"
+
+
+# --- Training -------------------------------------------------------------------------------------------------
+
+
+def _train(arguments: argparse.Namespace, recipe: Recipe, found: Data, seed: int, on: str) -> Outcome:
+    fastgru.set_seed(seed)
+    train, validation = found.train, None
+    if arguments.validation is not None:
+        train, validation = data.hold_back(train, arguments.validation)
+        _mention_unseen(found, train, validation)
+    model = _make_model(recipe, found, len(train.x))
+    print(
+        f"Model: {recipe.describe(found.outputs)}, {model.count_params():,} parameters; seed {seed}, "
+        f"{fastgru.get_num_threads()} threads, {_native.ISA}",
+        flush=True,
+    )
+    watched = validation
+    if watched is None and arguments.plot is not None:
+        watched = found.test
+    begin = time.perf_counter()
+    history = _fit(arguments, model, recipe, train, watched, seed)
+    seconds = time.perf_counter() - begin
+    if arguments.save is not None:
+        _save(model, arguments.save)
+        print(f"Saved: {arguments.save}")
+    judged = {"test": found.test, "validation": validation, "training": train}[on]
+    assert judged is not None
+    reached = score(model, judged)
+    if arguments.plot is not None:
+        title = f"fastgru on {found.name}: {recipe.describe(found.outputs)}, {on} {reached.metric_text}"
+        _plot(arguments.plot, model, found, history, judged, title, "test" if validation is None else "validation")
+        print(f"Plot: {arguments.plot}")
+    rate = len(train.x) * len(history.seconds) / seconds  # of the epochs done here
+    return Outcome(seed, reached, len(history.epoch), seconds, rate)
+
+
+def _make_model(recipe: Recipe, found: Data, samples: int) -> Sequential:
+    x = found.train.x
+    classify = found.task == "classify"
+    model = Sequential(
+        recipe.make_layers(found.outputs, activation="softmax" if classify else "linear", each_step=found.each_step),
+        dtype=natural_dtype(x).name,
+    )
+    # Pictures all have the same rows; a person's sequences may be longer where the model is used.
+    model.build((None, x.shape[1] if found.name in data.DIGITS else None, x.shape[2]))
+    model.compile(
+        optimizer=recipe.make_optimizer(samples),
+        loss="sparse_categorical_crossentropy" if classify else "mean_squared_error",
+        metrics=["accuracy" if classify else "mean_absolute_error"],
+    )
+    return model
+
+
+def _fit(
+    arguments: argparse.Namespace,
+    model: Sequential,
+    recipe: Recipe,
+    train: Sequences,
+    watched: Sequences | None,
+    seed: int,
+) -> History:
+    chosen: list[callbacks.Callback] = []
+    if arguments.patience is not None:
+        chosen.append(callbacks.EarlyStopping(patience=arguments.patience, restore_best_weights=True))
+    if arguments.checkpoint is not None:
+        literal = arguments.checkpoint.replace("{", "{{").replace("}", "}}")
+        chosen += [Seed(seed), callbacks.ModelCheckpoint(literal)]
+    if _resumes(arguments):
+        print(f"Resumed: {arguments.checkpoint}", flush=True)
+    try:
+        return model.fit(
+            train.x,
+            train.y,
+            lengths=train.lengths,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            validation_data=_as_validation(watched),
+            callbacks=chosen,
+            resume_from=arguments.checkpoint if _resumes(arguments) else None,
+        )
+    except KeyboardInterrupt:
+        saved = ""
+        if arguments.save is not None:
+            _save(model, arguments.save)
+            saved = f"; the weights so far are saved to {arguments.save}"
+        if arguments.checkpoint is not None and Path(arguments.checkpoint).exists():
+            saved += f"; --resume goes on from {arguments.checkpoint}"
+        raise KeyboardInterrupt(saved) from None
+    except FloatingPointError as error:
+        kept = f"; {arguments.save} was not written" if arguments.save is not None else ""
+        raise FloatingPointError(f"{error}{kept}") from None
+
+
+def _as_validation(part: Sequences | None) -> dict[str, Any] | None:
+    if part is None:
+        return None
+    return {name: array for name, array in part._asdict().items() if array is not None}
+
+
+def _mention_unseen(found: Data, train: Sequences, validation: Sequences) -> None:
+    """Say where a class stands among the last samples only: the file is then sorted, and the validation no use."""
+    if found.task != "classify":
+        return
+    unseen = np.setdiff1d(np.asarray(validation.y), np.asarray(train.y))
+    if unseen.size:
+        classes = ", ".join(map(str, unseen[:8])) + (", ..." if unseen.size > 8 else "")
+        print(
+            f"fastgru: classes {classes} stand only among the samples held back by --validation; shuffle the arrays if "
+            f"they are sorted",
+            file=sys.stderr,
+        )
+
+
+def _save(model: Sequential, path: str) -> None:
+    """Save, whatever the user presses meanwhile: it takes a moment, and the training took minutes."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        model.save(path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _plot(
+    path: str, model: Sequential, found: Data, history: History, judged: Sequences, title: str, watched: str
+) -> None:
+    assert judged.y is not None
+    outputs, targets = model.predict(judged.x, lengths=judged.lengths), np.asarray(judged.y)
+    if found.each_step and judged.lengths is not None:
+        counted = valid_steps(judged.lengths, judged.x.shape[1])
+        outputs, targets = outputs[counted], targets[counted]
+    metric = "accuracy" if found.task == "classify" else "mean_absolute_error"
+    plotting.plot_training(path, history, title, metric=metric, watched=watched, outputs=outputs, targets=targets)

@@ -1,0 +1,378 @@
+"""Estimators for scikit-learn: `GRUClassifier` and `GRURegressor`, for pipelines, cross-validation and grid search.
+
+They need scikit-learn (``pip install 'fastgru[sklearn]'``), so ``import fastgru`` leaves them out: write
+``from fastgru.sklearn import GRUClassifier``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_array, check_random_state, check_X_y, compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+
+from fastgru import callbacks, checks
+from fastgru.model import Sequential
+from fastgru.recipes import Recipe
+from fastgru.samples import natural_dtype
+from fastgru.sequences import check_lengths, pad_sequences
+
+Array = NDArray[Any]
+
+__all__ = ["GRUClassifier", "GRURegressor"]
+
+#: What X may be made of; other numbers are converted to the first.
+_DTYPES = [np.float64, np.float32, np.uint8]
+
+
+class _GRUEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    def __init__(
+        self,
+        units: int | tuple[int, ...] = 64,
+        *,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        epochs: int = 20,
+        batch_size: int = 32,
+        optimizer: str = "adam",
+        learning_rate: float | None = None,
+        schedule: str = "constant",
+        clip_norm: float | None = None,
+        validation_split: float = 0.0,
+        patience: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.units = units
+        self.bidirectional = bidirectional
+        self.dropout = dropout
+        self.recurrent_dropout = recurrent_dropout
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.clip_norm = clip_norm
+        self.validation_split = validation_split
+        self.patience = patience
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _more_tags(self) -> dict[str, Any]:
+        """The tags as scikit-learn took them before 1.6."""
+        return {"X_types": ["3darray"]}
+
+    # --- Checks ----------------------------------------------------------------------------------------------
+
+    def _pad(self, X: Any, lengths: Any) -> tuple[Any, Any]:
+        """X as one array, with the lengths of its sequences if they differ."""
+        ragged = isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1
+        if not ragged and not isinstance(X, (list, tuple)):
+            return X, lengths
+        if lengths is not None:
+            raise ValueError("lengths: expected None because X is a list of sequences, which have theirs, got some")
+        try:
+            padded, found = pad_sequences(X)
+        except ValueError as error:
+            raise ValueError(f"X: {error}") from None
+        return padded, None if (found == padded.shape[1]).all() else found
+
+    def _require_sequences(self, X: Array, *, fitting: bool) -> Array:
+        """X, which must be (N, T, F) with the F that `fit` has seen."""
+        if X.ndim != 3 or 0 in X.shape:
+            raise ValueError(
+                f"X: expected shape (N, T, F), sequences of T steps of F numbers, or a list of arrays (T, F), got "
+                f"{X.shape}"
+            )
+        features = X.shape[2]
+        if fitting:
+            self.n_features_in_ = features
+        elif features != self.n_features_in_:
+            raise ValueError(
+                f"X has {features} features, but {type(self).__name__} is expecting {self.n_features_in_} features as "
+                f"input"
+            )
+        return X
+
+    def _check_pair(self, X: Any, y: Any, lengths: Any, **options: Any) -> tuple[Array, Array, Array | None]:
+        """Sequences, targets and lengths for `fit`."""
+        if y is None:
+            raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None")
+        X, lengths = self._pad(X, lengths)
+        X, y = check_X_y(X, y, dtype=_DTYPES, ensure_2d=False, allow_nd=True, estimator=self, **options)
+        X = self._require_sequences(X, fitting=True)
+        return X, y, None if lengths is None else check_lengths("lengths", lengths, len(X), X.shape[1])
+
+    # --- Training and use ------------------------------------------------------------------------------------
+
+    def _fit(
+        self,
+        X: Array,
+        y: Array,
+        lengths: Array | None,
+        sample_weight: Any,
+        *,
+        outputs: int,
+        class_weight: dict[int, float] | None = None,
+    ) -> None:
+        """Make a model for checked data and train it; `y` are classes of int64 if the estimator classifies."""
+        classify = isinstance(self, ClassifierMixin)
+        recipe = Recipe(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Recipe)})
+        split = checks.number("validation_split", self.validation_split, least=0, below=1)
+        chosen = []
+        if self.patience is not None:
+            chosen.append(callbacks.EarlyStopping(patience=self.patience, restore_best_weights=True))
+            if not split:
+                raise ValueError("patience: expected None because validation_split is 0, got a number of epochs")
+        random = check_random_state(self.random_state)
+        weights = None if sample_weight is None else np.asarray(sample_weight)
+        if weights is not None and weights.size and not weights.any():
+            raise ValueError("sample_weight: expected at least one that is not zero, got only zeros")
+        given = {"x": X, "y": y, "lengths": lengths, "sample_weight": weights}
+        data: dict[str, Any] = {name: array for name, array in given.items() if array is not None}
+        validation = None
+        if split:  # at random, not the last ones as in Keras: data often comes sorted by class
+            rows = train_test_split(
+                np.arange(len(X)), test_size=split, random_state=random, stratify=y if classify else None
+            )
+            data, validation = ({name: array[part] for name, array in data.items()} for part in rows)
+
+        model = Sequential(
+            recipe.make_layers(outputs, activation="softmax" if classify else "linear"), dtype=natural_dtype(X).name
+        )
+        # random_state decides, not fastgru's own seed, which is everybody's.
+        model._generator = np.random.default_rng(random.randint(np.iinfo(np.int32).max))
+        model.build((None, None, X.shape[2]))
+        model.compile(
+            optimizer=recipe.make_optimizer(len(data["x"])),
+            loss="sparse_categorical_crossentropy" if classify else "mean_squared_error",
+            metrics=["accuracy" if classify else "mean_absolute_error"],
+        )
+        history = model.fit(
+            **data,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            class_weight=class_weight,
+            validation_data=validation,
+            callbacks=chosen,
+            verbose=self.verbose,
+        )
+        self.model_ = model
+        self.history_ = history.history
+
+    def _outputs(self, X: Any, lengths: Any) -> Array:
+        """What the model gives for the sequences, (N, C)."""
+        check_is_fitted(self)
+        X, lengths = self._pad(X, lengths)
+        X = check_array(X, dtype=_DTYPES, ensure_2d=False, allow_nd=True, estimator=self)
+        X = self._require_sequences(X, fitting=False)
+        if X.dtype != np.uint8:
+            X = X.astype(self.model_.dtype, copy=False)
+        return np.asarray(self.model_.predict(X, lengths=lengths))
+
+
+class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
+    """A classifier of sequences: GRU layers and a softmax.
+
+    X is an array (N, T, F), float32 or float64 as it is, uint8 as bytes that are divided by 255; other numbers are
+    converted to float64. Or it is a list of arrays (T, F) of different T, which are padded.
+
+    Parameters
+    ----------
+    units : int or tuple of int
+        The sizes of the GRU layers' states, one layer each.
+    bidirectional : bool
+        Whether each layer reads in both directions.
+    dropout, recurrent_dropout : float
+        Fractions, from 0 to below 1, of what enters each GRU layer, and of its state, that training drops.
+    epochs, batch_size : int
+    optimizer : {"adam", "adamw", "sgd", "rmsprop"}
+    learning_rate : float, optional
+        The largest one of the schedule; the optimizer's own default if not given.
+    schedule : {"constant", "cosine", "onecycle", "exponential"}
+        How the learning rate goes over the training; see `fastgru.recipes.Recipe`.
+    clip_norm : float, optional
+        Gradients longer than this are shortened to it.
+    validation_split : float
+        Hold back this fraction of the sequences, drawn at random with all classes in proportion, from 0 to below 1.
+        Their loss and accuracy stand in `history_` under ``val_``.
+    patience : int, optional
+        Stop when the loss on those has not fallen for so many epochs, and go back to the best weights.
+    class_weight : dict or "balanced", optional
+        Factors of the losses by class label; "balanced" makes them inversely proportional to the classes' frequencies.
+    random_state : int, RandomState or None
+        With an int, each `fit` gives the same bits.
+    verbose : {0, 1, 2}
+        As in `fastgru.Sequential.fit`.
+
+    Attributes
+    ----------
+    classes_ : ndarray (C,)
+        The labels, sorted.
+    n_features_in_ : int
+        F.
+    history_ : dict of str to list of float
+        ``loss`` and ``accuracy`` of each epoch.
+    model_ : fastgru.Sequential
+
+    Examples
+    --------
+    >>> classifier = GRUClassifier(32, epochs=10, random_state=0).fit(X, y)
+    >>> classifier.predict_proba(X_new)
+    """
+
+    def __init__(
+        self,
+        units: int | tuple[int, ...] = 64,
+        *,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        epochs: int = 20,
+        batch_size: int = 32,
+        optimizer: str = "adam",
+        learning_rate: float | None = None,
+        schedule: str = "constant",
+        clip_norm: float | None = None,
+        validation_split: float = 0.0,
+        patience: int | None = None,
+        class_weight: Any = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            units,
+            bidirectional=bidirectional,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            schedule=schedule,
+            clip_norm=clip_norm,
+            validation_split=validation_split,
+            patience=patience,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, lengths: Any = None) -> GRUClassifier:
+        """Train a new model.
+
+        Parameters
+        ----------
+        X : array_like (N, T, F), or list of array_like (T, F)
+        y : array_like (N,)
+            Labels of any kind, of at least two classes.
+        sample_weight : array_like (N,), optional
+            Factors of the losses, whose mean is still taken over all sequences.
+        lengths : array_like (N,) of integers, optional
+            How many steps of each sequence count; the rest is padding, which must be finite but is not looked at.
+
+        Returns
+        -------
+        GRUClassifier
+            This one.
+        """
+        X, y, lengths = self._check_pair(X, y, lengths)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y: expected at least two classes, got one class, {self.classes_[0]!r}")
+        factors = None
+        if self.class_weight is not None:
+            factors = dict(enumerate(compute_class_weight(self.class_weight, classes=self.classes_, y=y)))
+        self._fit(X, labels, lengths, sample_weight, outputs=len(self.classes_), class_weight=factors)
+        return self
+
+    def predict_proba(self, X: Any, lengths: Any = None) -> Array:
+        """Probabilities (N, C) in the order of `classes_`."""
+        return self._outputs(X, lengths)
+
+    def predict(self, X: Any, lengths: Any = None) -> Array:
+        """Labels (N,)."""
+        best = self._outputs(X, lengths).argmax(axis=1)
+        return np.asarray(self.classes_[best])
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, lengths: Any = None) -> float:
+        """How many of the labels are right, as a fraction."""
+        return float(accuracy_score(y, self.predict(X, lengths), sample_weight=sample_weight))
+
+
+class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
+    """A regressor on sequences: GRU layers and a linear layer, trained on the mean squared error.
+
+    Targets are taken as they are; where they are far from zero or one in size, wrap the estimator in
+    `sklearn.compose.TransformedTargetRegressor`.
+
+    Parameters
+    ----------
+    units, bidirectional, dropout, recurrent_dropout, epochs, batch_size, optimizer, learning_rate, schedule, clip_norm
+        As in `GRUClassifier`.
+    validation_split : float
+        Hold back this fraction of the sequences, drawn at random, from 0 to below 1. Their loss and mean absolute error
+        stand in `history_` under ``val_``.
+    patience, random_state, verbose
+        As in `GRUClassifier`.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        F.
+    history_ : dict of str to list of float
+        ``loss`` and ``mean_absolute_error`` of each epoch.
+    model_ : fastgru.Sequential
+    """
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _more_tags(self) -> dict[str, Any]:
+        return {**super()._more_tags(), "multioutput": True}
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, lengths: Any = None) -> GRURegressor:
+        """Train a new model.
+
+        Parameters
+        ----------
+        X : array_like (N, T, F), or list of array_like (T, F)
+        y : array_like (N,) or (N, C)
+        sample_weight, lengths
+            As in `GRUClassifier.fit`.
+
+        Returns
+        -------
+        GRURegressor
+            This one.
+        """
+        X, y, lengths = self._check_pair(X, y, lengths, multi_output=True, y_numeric=True)
+        self._flat = y.ndim == 1
+        self._fit(X, y, lengths, sample_weight, outputs=1 if self._flat else y.shape[1])
+        return self
+
+    def predict(self, X: Any, lengths: Any = None) -> Array:
+        """Numbers (N,) or (N, C), as `fit` was given."""
+        outputs = self._outputs(X, lengths)
+        return outputs[:, 0] if self._flat else outputs
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, lengths: Any = None) -> float:
+        """The coefficient of determination, R²."""
+        return float(r2_score(y, self.predict(X, lengths), sample_weight=sample_weight))

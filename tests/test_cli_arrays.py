@@ -1,0 +1,458 @@
+"""The command line on a person's own arrays, from the file to the predictions."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import fastgru
+import numpy as np
+import pytest
+from fastgru import Sequential, callbacks, layers, load_model, optimizers, recipes, schedules
+from fastgru.cli import main, train
+from fastgru.datasets import synthetic
+from fastgru.sequences import valid_steps
+
+N, T, F = 160, 9, 3
+
+
+def make(seed, count=N):
+    """Sequences of different lengths, with all kinds of targets: the sum of the first feature decides them."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((count, T, F)).astype(np.float32)
+    lengths = rng.integers(2, T + 1, count)
+    counted = valid_steps(lengths, T)
+    sums = np.cumsum(x[:, :, 0] * counted, axis=1)
+    return {
+        "x": x,
+        "lengths": lengths,
+        "label": (sums[:, -1] > 0).astype(np.int64),
+        "tags": np.where(counted, (sums > 0) + (x[:, :, 1] > 0), -1),
+        "sum": sums[:, -1],
+        "two": np.stack([sums[:, -1], x[:, 0, 1]], axis=1),
+        "curve": np.where(counted, sums, np.nan)[:, :, None],
+    }
+
+
+def write(path, y, *, test=True, lengths=True, save=np.savez):
+    arrays = {}
+    for part, suffix in [(make(0), ""), (make(1, 60), "_test")][: 1 + test]:
+        arrays |= {f"x{suffix}": part["x"], f"y{suffix}": part[y]}
+        if lengths:
+            arrays[f"lengths{suffix}"] = part["lengths"]
+    save(path, **arrays)
+    return str(path)
+
+
+def run(capsys, *arguments):
+    """The lines printed, and the last one as JSON."""
+    assert main([*arguments, "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    return lines, json.loads(lines[-1])
+
+
+@pytest.mark.parametrize(
+    ("y", "task", "metric", "better_than"),
+    [
+        ("label", "classify", "accuracy", 0.8),
+        ("tags", "classify", "accuracy", 0.6),
+        ("sum", "regress", "mean_absolute_error", 1.2),
+        ("two", "regress", "mean_absolute_error", 1.2),
+        ("curve", "regress", "mean_absolute_error", 0.8),
+    ],
+)
+def test_every_kind_of_target_is_learnt_evaluated_and_predicted(capsys, tmp_path, y, task, metric, better_than):
+    file, model_file, out = write(tmp_path / "d.npz", y), str(tmp_path / "m"), str(tmp_path / "out.npz")
+    settings = ["--epochs", "15", "--units", "16", "--learning-rate", "0.02", "--seed", "0", "--batch-size", "16"]
+    lines, result = run(capsys, "train", file, *settings, "--save", model_file)
+    assert lines[0].startswith(f"Data: {file} ({N} sequences of {T} steps of {F} numbers, float32; ")
+    assert lines[-2].startswith(f"Result: {file} (")
+    assert (result["task"], result["evaluated_on"], result["epochs"]) == (task, "test", 15)
+    assert result[metric] > better_than if metric == "accuracy" else result[metric] < better_than
+
+    _, again = run(capsys, "evaluate", model_file, file)
+    assert {name: again[name] for name in ("loss", metric)} == {name: result[name] for name in ("loss", metric)}
+
+    assert main(["predict", model_file, file, "--out", out]) == 0
+    part = make(0)
+    expected = load_model(model_file).predict(part["x"], lengths=part["lengths"])
+    with np.load(out) as written:
+        np.testing.assert_array_equal(written["outputs"], expected)
+        assert ("labels" in written) == (task == "classify")
+        if y == "tags":
+            np.testing.assert_array_equal(written["labels"] == -1, part["tags"] == -1)
+            np.testing.assert_array_equal(written["lengths"], part["lengths"])
+
+
+def test_the_options_mean_what_the_layers_call_so(tmp_path):
+    """A model trained by the command line has the bits of one that was made by hand."""
+    file = write(tmp_path / "d.npz", "label")
+    options = "--units 8,6 --bidirectional --dropout 0.2 --recurrent-dropout 0.1 --optimizer rmsprop --clip-norm 0.5 "
+    options += "--learning-rate 0.01 --schedule onecycle --epochs 3 --batch-size 20 --validation 0.25 --patience 1"
+    assert main(["train", file, *options.split(), "--seed", "5", "--save", str(tmp_path / "m")]) == 0
+
+    part = make(0)
+    fastgru.set_seed(5)
+    dropout = {"dropout": 0.2, "recurrent_dropout": 0.1}
+    model = Sequential(
+        [
+            layers.Bidirectional(layers.GRU(8, return_sequences=True, input_shape=(None, F), **dropout)),
+            layers.Bidirectional(layers.GRU(6, **dropout)),
+            layers.Dense(2, activation="softmax"),
+        ]
+    )
+    cycle = schedules.OneCycle(0.01, 3 * 6)
+    model.compile(optimizers.RMSprop(cycle, global_clipnorm=0.5), "sparse_categorical_crossentropy", ["accuracy"])
+    model.fit(
+        part["x"],
+        part["label"],
+        lengths=part["lengths"],
+        epochs=3,
+        batch_size=20,
+        validation_split=0.25,
+        callbacks=[callbacks.EarlyStopping(patience=1, restore_best_weights=True)],
+        verbose=0,
+    )
+    for one, other in zip(load_model(tmp_path / "m").get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_folder_gives_the_same_bits_as_an_archive(capsys, tmp_path):
+    file = write(tmp_path / "d.npz", "tags")
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    with np.load(file) as arrays:
+        for name in arrays:
+            np.save(folder / f"{name}.npy", arrays[name])
+    results = [run(capsys, "train", str(path), "--epochs", "1", "--seed", "1")[1] for path in (file, folder)]
+    assert results[0]["loss"] == results[1]["loss"]
+
+
+def test_without_test_arrays_the_result_says_what_it_is_of(capsys, tmp_path):
+    file = write(tmp_path / "d.npz", "sum", test=False)
+    lines, result = run(capsys, "train", file, "--epochs", "1")
+    assert result["evaluated_on"] == "training"
+    assert ": training mean absolute error " in lines[-2]
+    lines, result = run(capsys, "train", file, "--epochs", "1", "--validation", "0.5")
+    assert result["evaluated_on"] == "validation"
+    assert ": validation mean absolute error " in lines[-2]
+
+
+def test_task_decides_what_whole_numbers_are(capsys, tmp_path):
+    x = make(0)["x"]
+    np.savez(tmp_path / "i.npz", x=x, y=make(0)["label"])
+    np.savez(tmp_path / "f.npz", x=x, y=make(0)["label"].astype(np.float64))
+    tasks = [
+        run(capsys, "train", str(tmp_path / name), "--epochs", "1", *task)[1]["task"]
+        for name, task in [
+            ("i.npz", []),
+            ("f.npz", []),
+            ("i.npz", ["--task", "regress"]),
+            ("f.npz", ["--task", "classify"]),
+        ]
+    ]
+    assert tasks == ["classify", "regress", "regress", "classify"]
+
+
+def test_float64_arrays_make_a_float64_model_for_sequences_of_any_length(capsys, tmp_path):
+    x = make(0)["x"].astype(np.float64)
+    np.savez(tmp_path / "d.npz", x=x, y=make(0)["label"])
+    assert main(["train", str(tmp_path / "d.npz"), "--epochs", "1", "--save", str(tmp_path / "m")]) == 0
+    assert load_model(tmp_path / "m").dtype == np.float64
+    np.savez(tmp_path / "longer.npz", x=np.concatenate([x, x], axis=1)[:2])
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "m"), str(tmp_path / "longer.npz")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+# --- Predictions ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("y", ["label", "tags", "two"])
+def test_csv_has_a_line_for_each_sample_or_step_and_loses_no_bit(tmp_path, y):
+    file, model_file, out = write(tmp_path / "d.npz", y), str(tmp_path / "m"), tmp_path / "out.csv"
+    assert main(["train", file, "--epochs", "1", "--units", "4", "--save", model_file]) == 0
+    assert main(["predict", model_file, file, "--out", str(out)]) == 0
+    part = make(0)
+    expected = load_model(model_file).predict(part["x"], lengths=part["lengths"])
+    with out.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    if y == "tags":
+        places = [tuple(place) for place in np.argwhere(valid_steps(part["lengths"], T))]
+        assert [(int(row["sample"]), int(row["step"])) for row in rows] == places
+        expected = expected[valid_steps(part["lengths"], T)]
+    else:
+        assert [int(row["sample"]) for row in rows] == list(range(N))
+        assert "step" not in rows[0]
+    outputs = np.array([[row[f"output_{i}"] for i in range(expected.shape[-1])] for row in rows], np.float32)
+    np.testing.assert_array_equal(outputs, expected)
+    if y == "two":
+        assert "label" not in rows[0]
+    else:
+        np.testing.assert_array_equal([int(row["label"]) for row in rows], expected.argmax(axis=-1))
+
+
+def printed(capsys, tmp_path, model, x, *options):
+    model.save(tmp_path / "m")
+    np.save(tmp_path / "x.npy", x)
+    assert main(["predict", str(tmp_path / "m"), str(tmp_path / "x.npy"), *options]) == 0
+    return capsys.readouterr().out.replace(str(tmp_path / "x.npy"), "x").splitlines()
+
+
+def test_predictions_are_printed_for_what_they_are(capsys, tmp_path):
+    x = make(0)["x"][:2, :3]
+    yes = Sequential([layers.GRU(4, input_shape=(None, F)), layers.Dense(1, activation="sigmoid")])
+    probability = yes.predict(x)[0, 0]
+    label, sure = (1, probability) if probability > 0.5 else (0, 1 - probability)
+    assert printed(capsys, tmp_path, yes, x)[0] == f"x[0]: {label} ({sure:.1%})"
+
+    number = Sequential([layers.GRU(4, input_shape=(None, F)), layers.Dense(2)])
+    first = ", ".join(f"{value:.6g}" for value in number.predict(x)[0])
+    assert printed(capsys, tmp_path, number, x)[0] == f"x[0]: {first}"
+    assert set(json.loads(printed(capsys, tmp_path, number, x, "--json")[0])) == {"input", "outputs"}
+
+    logits = Sequential([layers.GRU(4, input_shape=(None, F)), layers.Dense(3)])
+    logits.compile(loss=fastgru.losses.CategoricalCrossentropy(from_logits=True))
+    assert printed(capsys, tmp_path, logits, x)[0].startswith(f"x[0]: {logits.predict(x)[0].argmax()} (logit ")
+
+    tags = Sequential([layers.GRU(4, input_shape=(None, F), return_sequences=True), layers.Dense(3, "softmax")])
+    lines = printed(capsys, tmp_path, tags, x)
+    assert [line.split(": ")[0] for line in lines] == [f"x[{i}] step {t}" for i in range(2) for t in range(3)]
+
+
+def test_models_that_were_never_compiled_are_evaluated_by_their_last_layer(capsys, tmp_path):
+    classes, numbers = write(tmp_path / "c.npz", "label"), write(tmp_path / "n.npz", "two")
+    for head, file, metric in [
+        (layers.Dense(2, "softmax"), classes, "accuracy"),
+        (layers.Dense(2), classes, "accuracy"),
+        (layers.Dense(1, "sigmoid"), classes, "accuracy"),
+        (layers.Dense(2), numbers, "mean_absolute_error"),
+    ]:
+        Sequential([layers.GRU(4, input_shape=(T, F)), head]).save(tmp_path / "m")
+        assert metric in run(capsys, "evaluate", str(tmp_path / "m"), file)[1]
+
+
+# --- Going on -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["arrays", "synthetic"])
+def test_an_interrupted_training_goes_on_bit_for_bit(capsys, monkeypatch, tmp_path, source):
+    generate = synthetic.load_data
+    monkeypatch.setattr(synthetic, "load_data", lambda seed=0: generate(train=200, test=50, seed=seed))
+    file = write(tmp_path / "d.npz", "tags") if source == "arrays" else source
+    begun = ["train", file, "--epochs", "5", "--units", "8", "--dropout", "0.2", "--schedule", "cosine"]
+    begun += ["--validation", "0.2", "--patience", "3", "--batch-size", "16"]
+    whole, resumed, kept = (str(tmp_path / name) for name in ("whole", "resumed", "{epoch}.checkpoint"))
+    assert main([*begun, "--seed", "2", "--save", whole]) == 0
+
+    def interrupt(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Seed, "on_epoch_begin", interrupt)
+        assert (
+            main([*begun, "--seed", "2", "--checkpoint", kept, "--resume"]) == 130
+        )  # there is none yet: from the start
+    assert capsys.readouterr().err == f"fastgru: interrupted; --resume goes on from {kept}\n"
+    assert main([*begun, "--checkpoint", kept, "--resume", "--save", resumed]) == 0
+    printed = capsys.readouterr().out
+    assert "Epoch 3/5" in printed
+    assert "Epoch 2/5" not in printed
+    assert "seed 2" in printed
+    for one, other in zip(load_model(whole).get_weights(), load_model(resumed).get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+    assert main([*begun, "--checkpoint", kept, "--resume"]) == 0  # nothing is left to do
+    assert "Epoch" not in capsys.readouterr().out
+    assert main([*begun, "--checkpoint", kept, "--resume", "--seed", "3"]) == 1
+    assert "--seed: expected 2 because the training to resume had it, got 3" in capsys.readouterr().err
+    assert main([*begun, "--checkpoint", whole, "--resume"]) == 1
+    assert "expected what --checkpoint wrote" in capsys.readouterr().err
+
+
+def test_patience_stops_and_keeps_the_best_weights(capsys, tmp_path):
+    file = write(tmp_path / "d.npz", "label", test=False)
+    settings = ["--epochs", "200", "--units", "8", "--learning-rate", "0.05", "--seed", "0"]
+    lines, result = run(capsys, "train", file, *settings, "--validation", "0.3", "--patience", "2")
+    assert result["epochs"] < 200
+    losses = [float(line.split("val_loss ")[1].split(",")[0]) for line in lines if line.startswith("Epoch ")]
+    assert result["loss"] == pytest.approx(min(losses), abs=1e-4)
+
+
+# --- Recipes and seeds ----------------------------------------------------------------------------------------
+
+
+def test_recipes_are_settings_that_options_change(capsys, monkeypatch):
+    generate = synthetic.load_data
+    monkeypatch.setattr(synthetic, "load_data", lambda seed=0: generate(train=300, test=100, seed=seed))
+    lines, result = run(capsys, "train", "synthetic", "--recipe", "fast", "--epochs", "2", "--seeds", "3,4")
+    assert result["batch_size"] == recipes.RECIPES["fast"].batch_size
+    assert [(each["seed"], each["epochs"]) for each in result["runs"]] == [(3, 2), (4, 2)]
+    assert result["mean"]["accuracy"] == pytest.approx(np.mean([each["accuracy"] for each in result["runs"]]))
+    assert [line.split(":")[0] for line in lines if line.startswith("Seed ")] == ["Seed 3", "Seed 4"]
+    assert "mean of 2 seeds: test accuracy " in lines[-2]
+    alone = run(capsys, "train", "synthetic", "--recipe", "fast", "--epochs", "2", "--seed", "4")[1]
+    assert alone["accuracy"] == result["runs"][1]["accuracy"]
+    assert alone["loss"] == result["runs"][1]["loss"]
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_recipes_learn(capsys, monkeypatch, name):
+    generate = synthetic.load_data
+    monkeypatch.setattr(synthetic, "load_data", lambda seed=0: generate(train=15_000, test=1000, seed=seed))
+    assert run(capsys, "train", "synthetic", "--recipe", name, "--seed", "0")[1]["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("schedule", "optimizer", "rates"),
+    [
+        ("constant", "adam", (0.001, 0.001)),
+        ("constant", "sgd", (0.01, 0.01)),
+        ("cosine", "adam", (0.001, 0.0)),
+        ("exponential", "adamw", (0.001, 0.00001)),
+    ],
+)
+def test_schedules_span_the_whole_training(schedule, optimizer, rates):
+    recipe = recipes.Recipe(schedule=schedule, optimizer=optimizer, epochs=4, batch_size=10)
+    made = recipe.make_optimizer(25)  # three batches an epoch
+    assert made.rate == pytest.approx(rates[0])
+    made.step = 12
+    assert made.rate == pytest.approx(rates[1])
+
+
+def test_one_cycle_rises_to_the_learning_rate_and_falls_below_its_first():
+    made = recipes.Recipe(schedule="onecycle", learning_rate=0.1, epochs=5, batch_size=10).make_optimizer(20)
+    found = []
+    for made.step in range(10):
+        found.append(made.rate)
+    assert max(found) == pytest.approx(0.1)
+    assert found[-1] < found[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"units": ()}, "units: expected at least one layer, got none"),
+        ({"units": (8, 0)}, "units: expected an integer of at least 1, got 0"),
+        ({"dropout": 1.0}, "dropout: expected a finite number"),
+        ({"epochs": 0}, "epochs: expected an integer of at least 1"),
+        ({"optimizer": "lion"}, "optimizer: expected one of 'adam'"),
+        ({"schedule": "step"}, "schedule: expected one of 'constant'"),
+        ({"clip_norm": 0.0}, "clip_norm: expected a finite number above 0"),
+    ],
+)
+def test_recipes_refuse_what_is_no_setting(settings, message):
+    with pytest.raises(ValueError, match=message):
+        recipes.Recipe(**settings)
+
+
+# --- Pictures and errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("y", ["tags", "two"])
+def test_plots_of_tags_and_of_numbers(tmp_path, y):
+    pytest.importorskip("matplotlib")
+    file, picture = write(tmp_path / "d.npz", y, test=False), tmp_path / "p.png"
+    settings = ["--epochs", "2", "--units", "4", "--validation", "0.2"]
+    assert main(["train", file, *settings, "--plot", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_sorted_file_is_mentioned(capsys, tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.zeros((10, 2, 1), np.float32), y=np.repeat([0, 1], 5))
+    assert main(["train", str(tmp_path / "d.npz"), "--epochs", "1", "--validation", "0.3"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["train", str(tmp_path / "d.npz"), "--epochs", "1", "--validation", "0.5"]) == 0
+    assert "classes 1 stand only among the samples held back" in capsys.readouterr().err
+
+
+WRONG = [
+    ({"y": np.zeros((6, 4, 2), int)}, [], "y: expected shape (6,) or (6, 4), a class for each sequence or for each"),
+    ({"y": np.full(6, -1)}, [], "y: expected classes, whole numbers from 0 to 65535, got -1 at index 0"),
+    ({"y": np.array([0, 1, 0, 1, 0, 10**12])}, [], "got 1000000000000 at index 5"),
+    ({"y": np.zeros(6, int)}, [], "y: expected at least two classes, got only 0"),
+    ({"y": np.full(6, 0.5)}, ["--task", "classify"], "y: expected classes, whole numbers from 0 to 65535, got 0.5"),
+    ({"y": np.array([1, 2, np.nan, 4, 5, 6])}, [], "y: expected finite numbers, got nan at index (2,)"),
+    ({"y": np.arange(6), "x_test": np.zeros((2, 4, 3), np.float32)}, [], "expected an array called y_test, got"),
+    (
+        {"y": np.zeros((6, 2)), "x_test": np.zeros((2, 4, 3), np.float32), "y_test": np.zeros((2, 3))},
+        [],
+        "y_test: expected targets as y has, (6, 2), got (2, 3)",
+    ),
+    ({"y": np.arange(6)}, ["--data", "."], "--data: expected none because the arrays are those of"),
+    ({"y": np.arange(6)}, ["--patience", "1"], "--patience: expected --validation FRACTION as well"),
+    ({"y": np.arange(6)}, ["--resume"], "--resume: expected --checkpoint FILE as well"),
+    ({"y": np.arange(6)}, ["--seeds", "0,1", "--save", "m"], "--save: expected none because --seeds trains several"),
+    ({"y": np.arange(6)}, ["--checkpoint", "/nowhere/c"], "--checkpoint: expected a file in an existing folder"),
+]
+
+
+@pytest.mark.parametrize(("arrays", "options", "message"), WRONG, ids=[row[2][:40] for row in WRONG])
+def test_arrays_that_make_no_task(capsys, tmp_path, arrays, options, message):
+    file = tmp_path / "d.npz"
+    np.savez(file, **{"x": np.zeros((6, 4, 3), np.float32), **arrays})
+    assert main(["train", str(file), *options]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--units", "8,x"], "argument --units: expected an integer, got 'x'"),
+        (["--units", "8,,8"], "argument --units: expected an integer, got ''"),
+        (["--dropout", "1"], "argument --dropout: expected a finite number at least 0 and below 1, got 1.0"),
+        (["--validation", "0"], "argument --validation: expected a finite number above 0 and below 1, got 0.0"),
+        (["--optimizer", "lion"], "argument --optimizer: invalid choice"),
+        (["--recipe", "slow"], "argument --recipe: invalid choice"),
+        (["--seed", "1", "--seeds", "1,2"], "not allowed with argument"),
+    ],
+)
+def test_options_that_are_none(capsys, options, message):
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", "synthetic", *options])
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "m"
+    Sequential([layers.GRU(4, input_shape=(T, F)), layers.Dense(2, "softmax")]).save(path)
+    return str(path)
+
+
+def test_what_predict_and_evaluate_refuse(capsys, tmp_path, small_model):
+    good, other = write(tmp_path / "d.npz", "label"), tmp_path / "other.npz"
+    np.savez(other, x=np.zeros((2, T, F + 1), np.float32), y=np.arange(2))
+    broken = tmp_path / "nan.npz"
+    np.savez(broken, x=np.full((1, T, F), np.nan, np.float32))
+    doubles = tmp_path / "doubles.npz"
+    np.savez(doubles, x=np.zeros((2, T, F)), y=np.arange(2))
+    for arguments, message in [
+        (["predict", small_model, good, "--out", "x.txt"], "--out: expected a file name that ends with .csv, .npz"),
+        (["predict", small_model, good, good, "--out", "x.csv"], "--out: expected one input because there is one file"),
+        (["predict", small_model, good, "--out", "/nowhere/x.csv"], "--out: expected a file in an existing folder"),
+        (["predict", small_model, good, "--invert"], "--invert: expected pictures or .npy files"),
+        (["predict", small_model, str(other)], f"{other}: x: expected shape (N, {T}, {F}) because that is the model's"),
+        (["predict", small_model, str(broken)], f"{broken}: the model's outputs are not finite"),
+        (["predict", small_model, str(broken), "--out", str(tmp_path / "o.csv")], f"{broken}[0]: the model's outputs"),
+        (["predict", small_model, str(tmp_path)], f"{tmp_path}: expected an array called x, got"),
+        (["predict", small_model, "/nowhere/d.npz"], "No such file"),
+        (["evaluate", small_model, str(other)], f"{other}: x: expected shape (N, {T}, {F})"),
+        (["evaluate", small_model, str(doubles)], f"{doubles}: x: expected float32 because the model's weights are"),
+        (["evaluate", small_model, "/nowhere/d.npz"], "No such file"),
+        (["evaluate", small_model, "synthetic", "--task", "regress"], "--task: expected none because digits are"),
+        (["train", __file__], "expected an .npz file, or a folder with x.npy"),
+        (["train", "/nowhere/d"], "No such file"),
+    ]:
+        assert main(arguments) == 1, arguments
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
+    assert not (tmp_path / "o.csv").exists()
