@@ -458,9 +458,8 @@ class Sequential(Chain):
         for name in ("layers", "compile"):
             one, other = (_comparable(model._to_checkpoint()[0].get(name)) for model in (saved, self))
             if one != other:
-                raise ValueError(
-                    f"resume_from: expected a model with the same {name}, got {other} where {one} was saved"
-                )
+                where, one, other = _first_difference(name, one, other)
+                raise ValueError(f"resume_from: expected a model with the same {where}, {one!r}, got {other!r}")
         if saved.dtype != self.dtype:
             raise ValueError(
                 f"resume_from: expected {saved.dtype} data as the training to resume had, got {self.dtype}"
@@ -591,6 +590,19 @@ def _comparable(entry: Any) -> Any:
             optimizer.pop("step")
             entry["optimizer"] = optimizer
     return entry
+
+
+def _first_difference(where: str, one: Any, other: Any) -> tuple[str, Any, Any]:
+    """Where two parts of a configuration differ first, and what stands there in each."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        for name in one:
+            if one[name] != other[name]:
+                return _first_difference(f"{where}/{name}", one[name], other[name])
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for number, (left, right) in enumerate(zip(one, other, strict=True)):
+            if left != right:
+                return _first_difference(f"{where}[{number}]", left, right)
+    return where, one, other
 
 
 # --- Weights of samples ---------------------------------------------------------------------------------------
