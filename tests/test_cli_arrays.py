@@ -331,6 +331,11 @@ def test_one_cycle_rises_to_the_learning_rate_and_falls_below_its_first():
     assert found[-1] < found[0]
 
 
+def test_a_recipe_sets_the_weight_decay():
+    optimizer = recipes.Recipe(optimizer="adamw", weight_decay=0.25).make_optimizer(100)
+    assert (type(optimizer).__name__, optimizer.weight_decay) == ("AdamW", 0.25)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -341,6 +346,8 @@ def test_one_cycle_rises_to_the_learning_rate_and_falls_below_its_first():
         ({"optimizer": "lion"}, "optimizer: expected one of 'adam'"),
         ({"schedule": "step"}, "schedule: expected one of 'constant'"),
         ({"clip_norm": 0.0}, "clip_norm: expected a finite number above 0"),
+        ({"optimizer": "adamw", "weight_decay": -1}, "weight_decay: expected a finite number at least 0"),
+        ({"weight_decay": 0.1}, "weight_decay: expected none because the optimizer is adam"),
     ],
 )
 def test_recipes_refuse_what_is_no_setting(settings, message):

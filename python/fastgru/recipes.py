@@ -37,6 +37,8 @@ class Recipe:
     schedule : {"constant", "cosine", "onecycle", "exponential"}
         How the learning rate goes over the whole training: not at all; down to nothing along half a cosine; up in the
         first 30 % and down (`schedules.OneCycle`); down to a hundredth by equal factors.
+    weight_decay : float, optional
+        Of AdamW, times the learning rate; its own default if not given.
     clip_norm : float, optional
         Gradients longer than this are shortened to it.
 
@@ -55,6 +57,7 @@ class Recipe:
     optimizer: str = "adam"
     learning_rate: float | None = None
     schedule: str = "constant"
+    weight_decay: float | None = None
     clip_norm: float | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +74,10 @@ class Recipe:
         if self.learning_rate is not None:
             checks.number("learning_rate", self.learning_rate, above=0)
         checks.choice("schedule", self.schedule, SCHEDULES)
+        if self.weight_decay is not None:
+            checks.number("weight_decay", self.weight_decay, least=0)
+            if self.optimizer != "adamw":
+                raise ValueError(f"weight_decay: expected none because the optimizer is {self.optimizer}, got a number")
         if self.clip_norm is not None:
             checks.number("clip_norm", self.clip_norm, above=0)
 
@@ -94,7 +101,8 @@ class Recipe:
 
     def make_optimizer(self, samples: int) -> Optimizer:
         """The optimizer for a training on that many samples, on which the length of the schedule depends."""
-        optimizer = optimizers.NAMES[self.optimizer](global_clipnorm=self.clip_norm)
+        decay = {} if self.weight_decay is None else {"weight_decay": self.weight_decay}
+        optimizer = optimizers.NAMES[self.optimizer](**decay, global_clipnorm=self.clip_norm)
         peak = self.learning_rate
         if peak is None:
             peak = optimizer.rate

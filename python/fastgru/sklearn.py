@@ -45,6 +45,7 @@ class _GRUEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
         optimizer: str = "adam",
         learning_rate: float | None = None,
         schedule: str = "constant",
+        weight_decay: float | None = None,
         clip_norm: float | None = None,
         validation_split: float = 0.0,
         patience: int | None = None,
@@ -60,6 +61,7 @@ class _GRUEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.schedule = schedule
+        self.weight_decay = weight_decay
         self.clip_norm = clip_norm
         self.validation_split = validation_split
         self.patience = patience
@@ -205,6 +207,8 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
         The largest one of the schedule; the optimizer's own default if not given.
     schedule : {"constant", "cosine", "onecycle", "exponential"}
         How the learning rate goes over the training; see `fastgru.recipes.Recipe`.
+    weight_decay : float, optional
+        Of AdamW, times the learning rate; its own default if not given.
     clip_norm : float, optional
         Gradients longer than this are shortened to it.
     validation_split : float
@@ -247,6 +251,7 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
         optimizer: str = "adam",
         learning_rate: float | None = None,
         schedule: str = "constant",
+        weight_decay: float | None = None,
         clip_norm: float | None = None,
         validation_split: float = 0.0,
         patience: int | None = None,
@@ -264,6 +269,7 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
             optimizer=optimizer,
             learning_rate=learning_rate,
             schedule=schedule,
+            weight_decay=weight_decay,
             clip_norm=clip_norm,
             validation_split=validation_split,
             patience=patience,
@@ -323,7 +329,9 @@ class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    units, bidirectional, dropout, recurrent_dropout, epochs, batch_size, optimizer, learning_rate, schedule, clip_norm
+    units, bidirectional, dropout, recurrent_dropout, epochs, batch_size, optimizer, learning_rate, schedule
+        As in `GRUClassifier`.
+    weight_decay, clip_norm : float, optional
         As in `GRUClassifier`.
     validation_split : float
         Hold back this fraction of the sequences, drawn at random, from 0 to below 1. Their loss and mean absolute error

@@ -56,6 +56,7 @@ def add_to(commands: Any) -> None:
         "--learning-rate", type=number(above=0), metavar="RATE", help="the largest one (default: the optimizer's own)"
     )
     training.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate (default: constant)")
+    training.add_argument("--weight-decay", type=number(least=0), metavar="RATE", help="of adamw (default: 0.004)")
     training.add_argument("--clip-norm", type=number(above=0), metavar="NORM", help="shorten longer gradients to this")
     training.add_argument(
         "--validation", type=number(above=0, below=1), metavar="FRACTION", help="hold back the last samples"
