@@ -11,7 +11,7 @@ from benchmarks import chart, machine
 from benchmarks.contenders import BY_NAME, SGEMMS
 from benchmarks.harness import Crew, log
 from benchmarks.options import Options
-from benchmarks.questions import footprint, inference, memory, mnist, scaling, training
+from benchmarks.questions import footprint, inference, memory, mnist, scaling, toolbox, training
 from benchmarks.report import Result
 
 QUESTIONS = {
@@ -19,6 +19,7 @@ QUESTIONS = {
     "inference": inference,
     "mnist": mnist,
     "scaling": scaling,
+    "toolbox": toolbox,
     "memory": memory,
     "footprint": footprint,
 }
