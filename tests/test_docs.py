@@ -5,16 +5,42 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from fastgru import datasets
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+def python_blocks(path):
+    return re.findall(r"^```python\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", ["guide.md"])
 def test_the_code_on_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
-    blocks = re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
+    blocks = python_blocks(DOCS / page)
     assert blocks
     monkeypatch.chdir(tmp_path)
     namespace = {}
     for block in blocks:
         exec(compile(block, page, "exec"), namespace)
+
+
+def test_the_code_in_the_readme_runs_on_small_data(tmp_path, monkeypatch):
+    pytest.importorskip("sklearn", reason="needs scikit-learn: pip install scikit-learn")
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (80, 28, 28), np.uint8), np.arange(80) % 10
+    monkeypatch.setattr(datasets.mnist, "load_data", lambda: ((images, labels), (images, labels)))
+    monkeypatch.chdir(tmp_path)
+    namespace = {
+        "signals": rng.normal(size=(30, 9, 12)).astype(np.float32),
+        "lengths": rng.integers(1, 10, 30),
+        "tags": rng.integers(0, 5, (30, 9)),
+        "labels": np.arange(30) % 3,
+    }
+    blocks = python_blocks(ROOT / "README.md")
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["digits.safetensors", "run.safetensors"]
