@@ -17,7 +17,8 @@ class Bidirectional(Layer):
     """A GRU that reads each sequence forwards and another that reads it backwards, as Keras' ``Bidirectional``.
 
     Both outputs stand in the order of the input: output t has seen steps 0 to t forwards and, backwards, the last
-    one to t. Without `return_sequences` these are the two last states.
+    one to t. Where `lengths` say that step t is padding both are zeros, whatever `zero_output_for_mask` the layers have.
+    Without `return_sequences` these are the two last states.
 
     Parameters
     ----------
@@ -112,7 +113,7 @@ class Bidirectional(Layer):
         if sequences and self.merge_mode == "concat":  # the kernels write each half where it belongs
             merged = np.empty((*x.shape[:2], 2 * units), x.dtype)
         for number, layer in enumerate(self._directions.values()):
-            placement: dict[str, Any] = {"output_order": "input"} if sequences else {}
+            placement: dict[str, Any] = {"output_order": "input", "padded_outputs": "zeros"} if sequences else {}
             if merged is not None:
                 placement["out"] = merged[:, :, number * units : (number + 1) * units]
             outputs, state = layer.run(x, lengths=lengths, training=training, **placement)
@@ -205,7 +206,7 @@ def _checked(forward: GRU, backward: GRU) -> GRU:
         raise ValueError(
             f"backward_layer: expected go_backwards={not forward.go_backwards}, the opposite of layer's, got the same"
         )
-    for name in ("units", "return_sequences", "return_state", "stateful", "zero_output_for_mask"):
+    for name in ("units", "return_sequences", "return_state", "stateful"):
         if getattr(backward, name) != getattr(forward, name):
             raise ValueError(
                 f"backward_layer: expected {name}={getattr(forward, name)} as layer has, got {getattr(backward, name)}"

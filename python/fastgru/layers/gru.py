@@ -43,7 +43,8 @@ class GRU(Layer):
     return_state : bool
         Return the last state as well, as a second array. In a model only the last layer may.
     go_backwards : bool
-        Read each sequence from its last step to its first; outputs stay in the order of processing.
+        Read each sequence from its last step to its first; outputs stay in the order of processing. Padding, where
+        `lengths` say so, stands behind them, so that `lengths` hold for the next layer too; Keras puts it before them.
     stateful : bool
         Begin each batch with the states that the batch before it ended with, row by row, until `reset_states`. All
         batches must then have the same number of rows. Gradients stop at the batch.
@@ -190,6 +191,7 @@ class GRU(Layer):
         **placement: Any,
     ) -> tuple[Array | None, Array]:
         """Outputs (if `return_sequences`) and last state; `placement` says where outputs go (`functional`)."""
+        placement = {"padded_outputs": "zeros" if self.zero_output_for_mask else "repeat", **placement}
         recurrent_mask = None
         if training:
             self._input_mask, recurrent_mask = self._draw_masks(len(x), x.dtype)
@@ -209,7 +211,6 @@ class GRU(Layer):
             reset_after=self.reset_after,
             go_backwards=self.go_backwards,
             lengths=lengths,
-            padded_outputs="zeros" if self.zero_output_for_mask else "repeat",
             recurrent_mask=recurrent_mask,
             return_sequences=self.return_sequences,
             tape=self._tape if training else None,

@@ -172,7 +172,8 @@ class GlobalMaxPooling1D(_Pooling1D):
 class Masking(Layer):
     """Finds each sequence's length: steps whose features all equal `mask_value`, at the end, are padding.
 
-    The layers after it then neither compute nor count padding. A step like that *before* another one is refused: the
+    The layers after it then neither compute nor count padding; the steps themselves pass unchanged, where Keras sets
+    padding to 0. A step like that *before* another one is refused: the
     kernels know sequences that end, not sequences with holes.
 
     Parameters
