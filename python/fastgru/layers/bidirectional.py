@@ -17,8 +17,8 @@ class Bidirectional(Layer):
     """A GRU that reads each sequence forwards and another that reads it backwards, as Keras' ``Bidirectional``.
 
     Both outputs stand in the order of the input: output t has seen steps 0 to t forwards and, backwards, the last
-    one to t. Where `lengths` say that step t is padding both are zeros, whatever `zero_output_for_mask` the layers have.
-    Without `return_sequences` these are the two last states.
+    one to t. Where `lengths` say that step t is padding both are zeros, whatever `zero_output_for_mask` the layers
+    have. Without `return_sequences` these are the two last states.
 
     Parameters
     ----------

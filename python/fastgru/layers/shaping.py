@@ -173,8 +173,8 @@ class Masking(Layer):
     """Finds each sequence's length: steps whose features all equal `mask_value`, at the end, are padding.
 
     The layers after it then neither compute nor count padding; the steps themselves pass unchanged, where Keras sets
-    padding to 0. A step like that *before* another one is refused: the
-    kernels know sequences that end, not sequences with holes.
+    padding to 0. A step like that *before* another one is refused: the kernels know sequences that end, not sequences
+    with holes.
 
     Parameters
     ----------
