@@ -258,10 +258,12 @@ def adam(
     beta_1: float = 0.9,
     beta_2: float = 0.999,
     epsilon: float = 1e-7,
+    weight_decay: float = 0.0,
     form: str = "keras",
 ) -> tuple[Array, Array, Array]:
     """New parameters and moments; ``form`` as in the kernels: ``"keras"``, ``"tfjs"`` or ``"pytorch"``."""
     parameters, g, m, v = _wide(parameters, gradient, m, v)
+    parameters = parameters - learning_rate * weight_decay * parameters
     m = beta_1 * m + (1 - beta_1) * g
     v = beta_2 * v + (1 - beta_2) * g * g
     correction_1, correction_2 = 1 - beta_1**step, 1 - beta_2**step
@@ -270,3 +272,50 @@ def adam(
         return parameters - alpha * m / (np.sqrt(v) + epsilon), m, v
     m_hat, v_hat = m / correction_1, v / correction_2
     return parameters - learning_rate * m_hat / (np.sqrt(v_hat) + epsilon), m, v
+
+
+def sgd(
+    parameters: Array,
+    gradient: Array,
+    m: Array,
+    *,
+    learning_rate: float = 0.01,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    form: str = "keras",
+) -> tuple[Array, Array]:
+    """New parameters and momentum, which points downhill with ``"keras"`` and uphill with ``"pytorch"``."""
+    parameters, g, m = _wide(parameters, gradient, m)
+    if form == "keras":
+        m = momentum * m - learning_rate * g
+        return parameters + (momentum * m - learning_rate * g if nesterov else m), m
+    m = momentum * m + g
+    return parameters - learning_rate * (g + momentum * m if nesterov else m), m
+
+
+def rmsprop(
+    parameters: Array,
+    gradient: Array,
+    v: Array,
+    m: Array,
+    a: Array,
+    *,
+    learning_rate: float = 1e-3,
+    rho: float = 0.9,
+    momentum: float = 0.0,
+    epsilon: float = 1e-7,
+    centered: bool = False,
+    form: str = "keras",
+) -> tuple[Array, Array, Array, Array]:
+    """New parameters, mean square, momentum, and mean (which stays as it is unless ``centered``)."""
+    parameters, g, v, m, a = _wide(parameters, gradient, v, m, a)
+    v = rho * v + (1 - rho) * g * g
+    variance = v
+    if centered:
+        a = rho * a + (1 - rho) * g
+        variance = v - a * a
+    if form == "keras":
+        m = momentum * m + learning_rate * g / np.sqrt(variance + epsilon)
+        return parameters - m, v, m, a
+    m = momentum * m + g / (np.sqrt(variance) + epsilon)
+    return parameters - learning_rate * m, v, m, a

@@ -1,0 +1,204 @@
+"""Updates of parameters: the kernels against the equations in `reference`, and what optimizers make of them.
+
+Keras' and PyTorch's own optimizers judge both in test_against_keras.py and test_layers_against_torch.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fastgru import functional, optimizers, reference, schedules
+
+#: Ten updates, each a handful of roundings, on moments of both signs.
+RELATIVE = {np.float32: 5e-6, np.float64: 1e-14}
+
+dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+#: Beside multiples of every register, and more than a thread takes at once.
+counts = pytest.mark.parametrize("count", [0, 1, 7, 64, 1001, 70_000])
+
+#: name -> update, its equations, states, options. Epsilons are large, so that one in another place would be caught.
+UPDATES = {
+    **{
+        f"adam, {form}, decay {decay}": (
+            functional.adam_update, reference.adam, 2,
+            {"learning_rate": 0.01, "beta_1": 0.8, "beta_2": 0.95, "epsilon": 0.01, "weight_decay": decay,
+             "form": form},
+        )
+        for form in ("keras", "tfjs", "pytorch")
+        for decay in (0.0, 0.3)
+    },
+    **{
+        f"sgd, {form}, momentum {momentum}, nesterov {nesterov}": (
+            functional.sgd_update, reference.sgd, 1,
+            {"learning_rate": 0.01, "momentum": momentum, "nesterov": nesterov, "form": form},
+        )
+        for form in ("keras", "pytorch")
+        for momentum in (0.0, 0.9)
+        for nesterov in (False, True)
+    },
+    **{
+        f"rmsprop, {form}, momentum {momentum}, centered {centered}": (
+            functional.rmsprop_update, reference.rmsprop, 3,
+            {"learning_rate": 0.01, "rho": 0.8, "epsilon": 0.01, "momentum": momentum, "centered": centered,
+             "form": form},
+        )
+        for form in ("keras", "pytorch")
+        for momentum in (0.0, 0.9)
+        for centered in (False, True)
+    },
+}  # fmt: skip
+
+
+def steps_of(update, number):
+    """Adam's updates are numbered."""
+    return {"step": number} if update is functional.adam_update else {}
+
+
+@dtypes
+@counts
+@pytest.mark.parametrize("name", UPDATES)
+def test_matches_the_reference(name, count, dtype):
+    update, equations, states, options = UPDATES[name]
+    rng = np.random.default_rng(count)
+    actual = [rng.normal(size=count).astype(dtype), *(np.zeros(count, dtype) for _ in range(states))]
+    wanted = [array.astype(np.float64) for array in actual]
+    for step in range(1, 11):
+        gradient = rng.normal(size=count).astype(dtype)
+        update(actual[0], gradient, *actual[1:], **options, **steps_of(update, step))
+        wanted = equations(wanted[0], gradient, *wanted[1:], **options, **steps_of(update, step))
+    kept = len(actual) if "momentum 0.0" not in name else 1  # a momentum of 0 keeps none
+    for one, other in list(zip(actual, wanted, strict=True))[:kept]:
+        np.testing.assert_allclose(one, other, rtol=RELATIVE[dtype], atol=RELATIVE[dtype])
+
+
+@dtypes
+@pytest.mark.parametrize("name", UPDATES)
+@pytest.mark.parametrize("clip", [None, 0.4])
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+def test_the_gradient_is_scaled_and_then_clipped(scale, clip, name, dtype):
+    update, _, states, options = UPDATES[name]
+    rng = np.random.default_rng(1)
+    start, gradient = rng.normal(size=37).astype(dtype), rng.normal(size=37).astype(dtype)
+    prepared = gradient * dtype(scale)
+    if clip is not None:
+        prepared = np.clip(prepared, -dtype(clip), dtype(clip))
+    results = []
+    for given, prepare in ((gradient, {"scale": scale, "clip": clip}), (prepared, {})):
+        arrays = [start.copy(), *(np.zeros(37, dtype) for _ in range(states))]
+        update(arrays[0], given.copy(), *arrays[1:], **options, **prepare, **steps_of(update, 1))
+        results.append(arrays)
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@dtypes
+@pytest.mark.parametrize("name", UPDATES)
+def test_elements_do_not_depend_on_their_position(name, dtype):
+    update, _, states, options = UPDATES[name]
+    rng = np.random.default_rng(0)
+    p, g = rng.normal(size=37).astype(dtype), rng.normal(size=37).astype(dtype)
+    whole, single = p.copy(), p[36:].copy()
+    update(whole, g, *(np.zeros(37, dtype) for _ in range(states)), **options, **steps_of(update, 3))
+    update(single, g[36:].copy(), *(np.zeros(1, dtype) for _ in range(states)), **options, **steps_of(update, 3))
+    assert whole[36] == single[0]
+
+
+def test_keras_epsilon_is_not_the_papers():
+    results = {}
+    for form in ("keras", "tfjs", "pytorch"):
+        p, m, v = np.ones(1), np.zeros(1), np.zeros(1)
+        functional.adam_update(p, np.full(1, 1e-3), m, v, step=1, epsilon=1e-3, form=form)
+        results[form] = p[0]
+    assert results["tfjs"] == pytest.approx(results["pytorch"], rel=1e-15)
+    assert abs(results["keras"] - results["tfjs"]) > 1e-4
+
+
+@dtypes
+@counts
+def test_the_norm(count, dtype):
+    x = np.random.default_rng(0).normal(size=count).astype(dtype)
+    assert functional.norm(x) == pytest.approx(np.linalg.norm(x.astype(np.float64)), rel=1e-13)
+
+
+def test_the_norm_of_large_numbers_does_not_overflow():
+    assert functional.norm(np.full(4, 1e30, np.float32)) == pytest.approx(2e30, rel=1e-6)
+
+
+# --- Optimizers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optimizers.Adam(0.1),
+        optimizers.AdamW(0.1, weight_decay=0.1),
+        optimizers.SGD(0.1, momentum=0.5),
+        optimizers.RMSprop(0.1, momentum=0.5, centered=True),
+    ],
+    ids=lambda optimizer: type(optimizer).__name__,
+)
+def test_a_configuration_and_a_state_make_the_same_optimizer(optimizer):
+    rng = np.random.default_rng(0)
+    p = rng.normal(size=9)
+    optimizer.update(p, rng.normal(size=9))
+    again = optimizers.from_config(type(optimizer).__name__, optimizer.get_config())
+    again.set_state(*optimizer.get_state())
+    q = p.copy()
+    gradient = rng.normal(size=9)
+    optimizer.update(p, gradient)
+    again.update(q, gradient)
+    np.testing.assert_array_equal(p, q)
+    assert again.get_config() == optimizer.get_config()
+
+
+def test_a_gradient_that_is_too_long_is_shortened_and_others_are_not():
+    long, short = np.array([3.0, 4.0]), np.array([0.3, 0.4])
+    for gradient, expected in ((long, long / 5), (short, short)):
+        p = np.zeros(2)
+        optimizers.SGD(1.0, global_clipnorm=1.0).update(p, gradient)
+        np.testing.assert_allclose(p, -expected, rtol=1e-15)
+
+
+def test_only_one_way_of_clipping():
+    with pytest.raises(ValueError, match="clipvalue: expected None because global_clipnorm is given"):
+        optimizers.Adam(global_clipnorm=1, clipvalue=1)
+
+
+def test_a_rate_is_that_of_its_schedule_at_each_step():
+    schedule = schedules.ExponentialDecay(0.5, 1, 0.5)
+    optimizer = optimizers.SGD(schedule)
+    p = np.zeros(1)
+    for expected in (0.5, 0.25, 0.125):
+        before = p.copy()
+        optimizer.update(p, np.ones(1))
+        assert (before - p)[0] == expected
+
+
+# --- Schedules ------------------------------------------------------------------------------------------------------
+
+
+def test_one_cycle_rises_to_its_peak_and_falls_to_nearly_nothing():
+    schedule = schedules.OneCycle(0.1, 100, pct_start=0.25)
+    rates = [schedule(step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1 / 25)
+    assert max(rates) == pytest.approx(0.1)
+    assert rates[99] == pytest.approx(0.1 / 25 / 1e4)
+    assert rates[100] == rates[99]
+    peak = int(np.argmax(rates))
+    assert (np.diff(rates[: peak + 1]) > 0).all()
+    assert (np.diff(rates[peak:100]) < 0).all()
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        schedules.Constant(0.1),
+        schedules.CosineDecay(0.0, 10, alpha=0.1, warmup_target=0.5, warmup_steps=3),
+        schedules.OneCycle(0.1, 20, 0.4, 10, 100),
+        schedules.ExponentialDecay(0.1, 5, 0.5, staircase=True),
+    ],
+    ids=lambda schedule: type(schedule).__name__,
+)
+def test_a_schedule_comes_back_from_its_configuration(schedule):
+    again = schedules.get("learning_rate", schedule.get_config())
+    assert [again(step) for step in range(25)] == [schedule(step) for step in range(25)]
