@@ -1,8 +1,8 @@
 """The adding problem: remember two numbers over 600 steps (Hochreiter and Schmidhuber 1997).
 
 Each step brings a random number from 0 to 1 and a mark; exactly one step of each half is marked, and the target is the
-sum of the two marked numbers. Who knows nothing says 1 and has a mean squared error of 1/6 = 0.167. A plain recurrent
-network hardly gets below it at this length, because the gradient has to come through hundreds of steps.
+sum of the two marked numbers. Who knows nothing says 1 and has a mean squared error of 1/6 = 0.167. To do better, the
+gradient has to come through hundreds of steps, in which a recurrent network without gates loses it.
 
 The data never ends: each batch is made when it is wanted, as a reader of files larger than memory would.
 

@@ -115,7 +115,9 @@ def plot(path, confusion):
     shares = confusion / confusion.sum(axis=1, keepdims=True)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), number in np.ndenumerate(confusion):
-        axes.text(column, row, number, ha="center", va="center", color="white" if shares[row, column] > 0.5 else "black")
+        axes.text(
+            column, row, number, ha="center", va="center", color="white" if shares[row, column] > 0.5 else "black"
+        )
     axes.set_xticks(range(len(CLASSES)), CLASSES)
     axes.set_yticks(range(len(CLASSES)), CLASSES)
     axes.set(xlabel="predicted", ylabel="true")

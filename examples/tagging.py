@@ -1,7 +1,7 @@
-"""Tag every step of sequences of different lengths: which brackets pair up, and what stands inside which?
+"""Tag every step of sequences of different lengths: which brackets pair up, and which pair a letter stands in.
 
-Strings like ``ab(a[b){b}`` have brackets that were never closed or never opened. A stray bracket is known only once
-the rest has been read, and so is what its letters are inside of: a tagger has to look both ways. It is compared with the
+Strings like ``ab(a[b){b}`` have brackets that were never closed or never opened. A stray bracket is known only once the
+rest has been read, and so is what its letters are inside of: a tagger has to look both ways. It is compared with the
 best one that sees a character at a time, and with a GRU that reads forwards only.
 
     python tagging.py
@@ -13,8 +13,9 @@ import sys
 import numpy as np
 from fastgru import Sequential, layers, optimizers, pad_sequences, schedules, set_seed
 
-OPENING, CLOSING = "([{", ")]}"
-CHARACTERS = "ab" + OPENING + CLOSING
+PAIRS = ["()", "[]", "{}"]
+OPENING = "([{"
+CHARACTERS = "ab" + "".join(PAIRS)
 TAGS = ["outside", "in ()", "in []", "in {}", "paired", "stray"]
 
 
@@ -25,8 +26,8 @@ def make_text(rng, depth=0):
         if depth == 3 or rng.random() < 0.5:
             text += "ab"[rng.integers(2)]
         else:
-            kind = rng.integers(3)
-            text += OPENING[kind] + make_text(rng, depth + 1) + CLOSING[kind]
+            opening, closing = PAIRS[rng.integers(3)]
+            text += opening + make_text(rng, depth + 1) + closing
     return text
 
 
@@ -36,9 +37,8 @@ def tags_of(text):
     for i, character in enumerate(text):
         if character in OPENING:
             open_brackets.append(i)
-        elif character in CLOSING and open_brackets:
-            if OPENING.index(text[open_brackets[-1]]) == CLOSING.index(character):
-                paired |= {open_brackets.pop(), i}
+        elif open_brackets and text[open_brackets[-1]] + character in PAIRS:
+            paired |= {open_brackets.pop(), i}
     tags, around = [], [0]
     for i, character in enumerate(text):
         if character in "ab":
@@ -83,12 +83,15 @@ def main():
     print(f"{count:,} texts of {lengths.min()} to {lengths.max()} characters to train on, {len(texts):,} to test")
 
     # Without context the best tag for a character is the one it has most often.
-    valid, valid_test = (np.arange(a.shape[1]) < n[:, None] for a, n in ((x, lengths), (x_test, test_lengths)))
+    valid = np.arange(x.shape[1]) < lengths[:, None]
     counts = np.zeros((len(CHARACTERS), len(TAGS)), int)
     np.add.at(counts, (x[valid], y[valid]), 1)
-    guess, truth = counts.argmax(axis=1)[x_test[valid_test]], y_test[valid_test]
-    f1 = [2 * np.sum((guess == tag) & (truth == tag)) / np.sum((guess == tag) + 0 + (truth == tag)) for tag in range(6)]
-    scores = {"a character at a time": (float(np.mean(guess == truth)), float(np.mean(f1)))}
+    valid = np.arange(x_test.shape[1]) < test_lengths[:, None]
+    guessed, true = counts.argmax(axis=1)[x_test[valid]], y_test[valid]
+    confusion = np.zeros((len(TAGS), len(TAGS)), int)
+    np.add.at(confusion, (true, guessed), 1)
+    f1 = 2 * np.diag(confusion) / (confusion.sum(axis=0) + confusion.sum(axis=1))
+    scores = {"a character at a time": (float(np.mean(guessed == true)), float(f1.mean()))}
     histories = {}
 
     for name, recurrent in {
