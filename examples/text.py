@@ -109,7 +109,7 @@ def main():
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    # The test text is a single sequence, read from its first character to its last.
+    # The test text is a single sequence, read from its first character to its last; no epoch is chosen by it.
     history = model.fit(
         x, y, epochs=epochs, batch_size=batch_size, validation_data=(test[None, :-1], test[None, 1:]), verbose=2
     )
