@@ -103,6 +103,15 @@ class Callbacks:
     def __iter__(self) -> Any:
         return iter(self._all)
 
+    def require_no_validation(self) -> None:
+        """Find out before the first epoch, not after it, that a callback watches what there will not be."""
+        for callback in self._all:
+            if isinstance(callback, _Watching) and callback.watches_validation():
+                raise ValueError(
+                    f"monitor: expected an entry of training because there is no validation_data, got "
+                    f"{callback.monitor!r} in {type(callback).__name__}"
+                )
+
     def stops_at_nan(self) -> bool:
         """Whether a loss that is not finite ends the training without an error."""
         return any(isinstance(callback, TerminateOnNaN) for callback in self._all)
@@ -132,6 +141,10 @@ class _Watching(Callback):
         self.mode = mode
         self.min_delta = checks.number("min_delta", min_delta, least=0)
         self.best = math.inf if mode == "min" else -math.inf
+
+    def watches_validation(self) -> bool:
+        """Whether it needs what only validation finds."""
+        return self.monitor.startswith("val_")
 
     def watched(self, logs: Logs | None) -> float:
         """The entry that is watched."""
@@ -278,6 +291,9 @@ class ModelCheckpoint(_Watching):
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
         self._epoch = epoch
+
+    def watches_validation(self) -> bool:  # noqa: D102
+        return self.save_best_only and super().watches_validation()
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:  # noqa: D102
         self._batches += 1

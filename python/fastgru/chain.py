@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastgru import checks
 from fastgru.layers import Dense, Layer
-from fastgru.layers.base import Outputs, Shape
+from fastgru.layers.base import Outputs, Shape, copy_weights, strip_prefix
 from fastgru.optimizers import Optimizer
 from fastgru.regularizers import Regularizer
 from fastgru.samples import Samples, natural_dtype, require_samples
@@ -93,7 +93,7 @@ class Chain:
         expected = self.output_shape if self.layers else None
         if expected and layer.input_shape is not None and (None, *layer.input_shape) != expected:
             raise ValueError(
-                f"{layer.name}: expected input_shape {checks.dims(expected[1:])} because the layer before gives that, "
+                f"{layer.name}: expected input_shape {checks.dims(expected[1:], 'T')} because the layer before gives that, "
                 f"got {layer.input_shape}"
             )
         if self.built:
@@ -136,7 +136,7 @@ class Chain:
         declared = self.layers[0].input_shape
         if declared is not None and not _fits(input_shape[1:], declared):
             raise ValueError(
-                f"input_shape: expected {declared} because the first layer says so, got {checks.dims(input_shape[1:])}"
+                f"input_shape: expected {declared} because the first layer says so, got {checks.dims(input_shape[1:], 'T')}"
             )
         shapes = [input_shape]
         for layer in self.layers:
@@ -277,6 +277,27 @@ class Chain:
         for regularizer, weight, gradient in self._penalties:
             regularizer.add_gradient(weight, gradient)
 
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """The layer of that name, or at that place."""
+        if (name is None) == (index is None):
+            raise ValueError("name, index: expected one of the two, got " + ("neither" if name is None else "both"))
+        if index is not None:
+            if not -len(self.layers) <= index < len(self.layers):
+                raise ValueError(f"index: expected one of {len(self.layers)} layers, got {index}")
+            return self.layers[index]
+        return {layer.name: layer for layer in self.layers}[
+            checks.choice("name", name, [layer.name for layer in self.layers])
+        ]
+
+    def get_states(self) -> dict[str, Array]:
+        """What stateful layers carry from batch to batch, by ``layer/name``."""
+        return {f"{layer.name}/{name}": state for layer in self.layers for name, state in layer.get_states().items()}
+
+    def set_states(self, states: dict[str, Array]) -> None:
+        """Carry on with what `get_states` returned."""
+        for layer in self.layers:
+            layer.set_states(strip_prefix(states, f"{layer.name}/"))
+
     def reset_states(self) -> None:
         """Forget what stateful layers carry from batch to batch."""
         for layer in self.layers:
@@ -293,16 +314,7 @@ class Chain:
         """Copy in what `get_weights` returns; all shapes are checked before anything changes."""
         self._require_built()
         targets = [(f"{layer.name}/{name}", array) for layer in self.layers for name, array in layer.weights.items()]
-        if len(weights) != len(targets):
-            raise ValueError(f"weights: expected {len(targets)} arrays, got {len(weights)}")
-        arrays = [np.asarray(given) for given in weights]
-        for (name, target), array in zip(targets, arrays, strict=True):
-            if array.shape != target.shape:
-                raise ValueError(f"weights: expected shape {target.shape} for {name}, got {array.shape}")
-            if not np.can_cast(array.dtype, target.dtype, "same_kind"):
-                raise TypeError(f"weights: expected {target.dtype} for {name}, got {array.dtype}")
-        for (_, target), array in zip(targets, arrays, strict=True):
-            target[...] = array
+        copy_weights(targets, weights)
 
     def count_params(self) -> int:
         """The number of trainable parameters."""

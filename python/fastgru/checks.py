@@ -69,7 +69,9 @@ def shape(name: str, value: Any) -> tuple[int | None, ...]:
     return tuple(None if size is None else integer(name, size, least=1) for size in value)
 
 
-def dims(shape: Collection[int | None]) -> str:
-    """A shape for a message, ``(N, 28, 28)`` for ``(None, 28, 28)``."""
-    text = ", ".join("N" if size is None else str(size) for size in shape)
+def dims(shape: Collection[int | None], axes: str = "NT") -> str:
+    """A shape for a message, ``(N, T, 28)`` for ``(None, None, 28)``; `axes` are the names of the first ones."""
+    text = ", ".join(
+        str(size) if size is not None else axes[axis] if axis < len(axes) else "any" for axis, size in enumerate(shape)
+    )
     return f"({text},)" if len(shape) == 1 else f"({text})"

@@ -258,11 +258,9 @@ def get(metric: str | Metric, loss: Loss) -> Metric:
     if not isinstance(metric, Metric):
         name = SHORT_NAMES.get(metric, metric) if isinstance(metric, str) else metric
         checks.choice("metrics", name, (*METRICS, *SHORT_NAMES))
-        if metric in ("accuracy", "acc") and loss.name == "binary_crossentropy":
-            named = BinaryAccuracy()
-            named.name = "accuracy"
-            return named
-        metric = METRICS[name]()
+        binary = name == "accuracy" and loss.name == "binary_crossentropy"
+        given, metric = metric, BinaryAccuracy() if binary else METRICS[name]()
+        metric.name = given  # as in Keras, what was asked for is what history calls it
     if loss.classifies == isinstance(metric, (BinaryAccuracy, MeanAbsoluteError, MeanSquaredError)) and not (
         isinstance(metric, F1Score) and loss.name == "binary_crossentropy"
     ):

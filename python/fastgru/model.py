@@ -192,6 +192,7 @@ class Sequential(Chain):
         class_weight: dict[int, float] | None = None,
         validation_data: Any = None,
         validation_split: float = 0.0,
+        validation_steps: int | None = None,
         validation_batch_size: int | None = None,
         shuffle: bool = True,
         steps_per_epoch: int | None = None,
@@ -218,8 +219,11 @@ class Sequential(Chain):
             Factors of the losses; their mean is still taken over all samples, as in Keras. Metrics are not weighted.
         class_weight : dict, optional
             Factors of the losses by class.
-        validation_data : tuple or dict, optional
-            Evaluated after each epoch; (x, y), (x, y, sample_weight) or a dict with x, y, lengths, sample_weight.
+        validation_data : tuple, dict or iterable, optional
+            Evaluated after each epoch; (x, y), (x, y, sample_weight), a dict with x, y, lengths, sample_weight, or an
+            iterable of such batches. Stateful layers begin it without states, and training goes on with its own.
+        validation_steps : int, optional
+            How many of an iterable's batches to evaluate; all if not given.
         validation_split : float
             Instead, keep back this fraction, the last samples before shuffling.
         validation_batch_size : int, optional
@@ -257,6 +261,8 @@ class Sequential(Chain):
         shuffle = checks.flag("shuffle", shuffle)
         if steps_per_epoch is not None:
             steps_per_epoch = checks.integer("steps_per_epoch", steps_per_epoch, least=1)
+        if validation_steps is not None:
+            validation_steps = checks.integer("validation_steps", validation_steps, least=1)
         at_once = batch_size
         if validation_batch_size is not None:
             at_once = checks.integer("validation_batch_size", validation_batch_size, least=1)
@@ -268,18 +274,22 @@ class Sequential(Chain):
         if validation_data is not None:
             if split:
                 raise ValueError("validation_split: expected 0 because validation_data is given, got both")
-            validation = self._validation(validation_data)
+            validation = self._validation(validation_data, validation_steps)
         elif split:
             if isinstance(data, StreamSet):
                 raise ValueError("validation_split: expected 0 because x is an iterable of batches, got a fraction")
             data, validation = data.split(split)
+        if validation_steps is not None and not isinstance(validation, StreamSet):
+            raise ValueError(
+                "validation_steps: expected none because validation_data is no iterable of batches, got a number"
+            )
         if data.count == 0 or (validation is not None and validation.count == 0):
             part = "" if split == 0 else f" after validation_split={split:g}"
             raise ValueError(f"x: expected at least one sample to train and to validate on, got {len(x)}{part}")
 
         history = training.History(epochs, batch_size, data.count)
         # As in Keras: on_train_begin starts a callback anew, a resumed state comes after it.
-        told = _callbacks(callbacks, self, history.params)
+        told = _callbacks(callbacks, self, history.params, validated=validation is not None)
         run = training.Run(training.Tally(self, loss, self.metrics), history, told, self._generator)
         self._run = run
         try:
@@ -306,7 +316,7 @@ class Sequential(Chain):
             self._run = None
         return history
 
-    def _validation(self, data: Any) -> ArraySet | StreamSet:
+    def _validation(self, data: Any, steps: int | None) -> ArraySet | StreamSet:
         if isinstance(data, (tuple, list, dict)):
             keys = ("'x'", "'y'", "'lengths'", "'sample_weight'") if isinstance(data, dict) else ("0", "1", "", "2")
             names = tuple(f"validation_data[{key}]" for key in keys)
@@ -316,7 +326,7 @@ class Sequential(Chain):
                 "validation_data: expected (x, y), (x, y, sample_weight), a dict or an iterable of batches, got "
                 f"{type(data).__name__}"
             )
-        return StreamSet(data, self._check_batch, None)
+        return StreamSet(data, self._check_batch, steps)
 
     def train_on_batch(self, x: Array, y: Any, *, lengths: Any = None, sample_weight: Any = None) -> list[float]:
         """One update on one batch; returns its loss before the update, and the metrics."""
@@ -327,8 +337,16 @@ class Sequential(Chain):
         return list(tally.values().values())
 
     def evaluate(
-        self, x: Any, y: Any = None, *, batch_size: int = 128, lengths: Any = None, sample_weight: Any = None
-    ) -> list[float]:
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        batch_size: int = 128,
+        lengths: Any = None,
+        sample_weight: Any = None,
+        return_dict: bool = False,
+        verbose: Any = 0,
+    ) -> Any:
         """Loss and metrics, in the order of `compile`.
 
         Parameters
@@ -337,15 +355,25 @@ class Sequential(Chain):
             As in `fit`.
         batch_size : int
             Affects memory and speed only.
+        return_dict : bool
+            Return them by name.
+        verbose
+            Taken for the sake of programs written for Keras; nothing is printed.
+
+        Returns
+        -------
+        list of float, or dict of str to float
         """
+        del verbose
         _, loss = self._compiled()
         batch_size = checks.integer("batch_size", batch_size, least=1)
         data = self._data(Unchecked(x, y, lengths, sample_weight), None, None, decide=False)
         if data.count == 0:
             raise ValueError("x: expected at least one sample, got 0")
-        return list(training.evaluate(self, loss, data, batch_size, self.metrics).values())
+        found = training.evaluate(self, loss, data, batch_size, self.metrics)
+        return found if checks.flag("return_dict", return_dict) else list(found.values())
 
-    def predict(self, x: Array, *, batch_size: int = 128, lengths: Any = None) -> Any:
+    def predict(self, x: Array, *, batch_size: int = 128, lengths: Any = None, verbose: Any = 0) -> Any:
         """Outputs (N, ...) for samples (N, ...), batch by batch, so that only the result grows with N.
 
         A sample's output has the same bits whatever the batch size and the padding.
@@ -357,12 +385,15 @@ class Sequential(Chain):
             Affects memory and speed only; a stateful layer needs batches of one size.
         lengths : ndarray (N,) of integers, or (N, T) of bool, optional
             As in `fit`.
+        verbose
+            Taken for the sake of programs written for Keras; nothing is printed.
 
         Returns
         -------
         ndarray, or tuple of ndarray if the last layer returns several
         """
         batch_size = checks.integer("batch_size", batch_size, least=1)
+        del verbose
         self._require_built()
         samples = self._prepare("x", x)
         if lengths is not None:
@@ -442,8 +473,7 @@ class Sequential(Chain):
         state["callbacks"], arrays = callbacks.split_arrays(state["callbacks"])
         config["training"] = state
         tensors |= {f"callbacks/{name}": array for name, array in arrays.items()}
-        for layer in self.layers:
-            tensors |= {f"states/{layer.name}/{name}": array for name, array in layer.get_states().items()}
+        tensors |= {f"states/{name}": array for name, array in self.get_states().items()}
         checkpoint.save(path, config, tensors)
 
     def _resume(self, path: str | os.PathLike[str], run: training.Run) -> None:
@@ -477,8 +507,7 @@ class Sequential(Chain):
         self.optimizer.learning_rate = learning_rate
         self.optimizer.set_state(*saved.optimizer.get_state())
         self._generator.bit_generator.state = saved._generator.bit_generator.state
-        for layer in self.layers:
-            layer.set_states(strip_prefix(tensors, f"states/{layer.name}/"))
+        self.set_states(strip_prefix(tensors, "states/"))
 
     @classmethod
     def _from_checkpoint(cls, config: dict[str, Any], tensors: dict[str, Array]) -> Sequential:
@@ -569,8 +598,10 @@ def _metric(metric: Any, loss: losses.Loss) -> metrics.Metric:
     return metrics.get(metric, loss)
 
 
-def _callbacks(given: Any, model: Sequential, params: dict[str, Any]) -> callbacks.Callbacks:
+def _callbacks(given: Any, model: Sequential, params: dict[str, Any], *, validated: bool) -> callbacks.Callbacks:
     told = callbacks.Callbacks(callbacks.check(given), model, params)
+    if not validated:
+        told.require_no_validation()
     for callback in told:
         callback.on_train_begin({})
     return told

@@ -8,8 +8,10 @@ from typing import Any, TextIO
 
 
 def describe(values: dict[str, float]) -> str:
-    """``loss 0.1234, accuracy 0.9876``."""
-    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+    """``loss 0.1234, accuracy 0.9876``, and ``1.2345e-05`` for what would be 0.0000."""
+    return ", ".join(
+        f"{name} {value:.4e}" if 0 < abs(value) < 1e-3 else f"{name} {value:.4f}" for name, value in values.items()
+    )
 
 
 class Progress:

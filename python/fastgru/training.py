@@ -53,6 +53,15 @@ class Network(Protocol):
     def backward(self, d_scores: Array, *, add: bool = False) -> None:
         """Overwrite `gradient` with that of the last `scores` in training, or with `add` add to what it holds."""
 
+    def get_states(self) -> dict[str, Array]:
+        """What is carried from batch to batch."""
+
+    def set_states(self, states: dict[str, Array]) -> None:
+        """Carry on with what `get_states` returned."""
+
+    def reset_states(self) -> None:
+        """Forget what is carried from batch to batch."""
+
     def penalty(self) -> float:
         """What the regularizers add to the loss."""
 
@@ -368,7 +377,10 @@ def fit(
             seconds = time.perf_counter() - begin
             logs = tally.values()
             if validation is not None:
+                states = network.get_states()
+                network.reset_states()
                 found = evaluate(network, loss, validation, validation_batch_size, metrics)
+                network.set_states(states)
                 logs |= {f"val_{name}": value for name, value in found.items()}
             history.seconds.append(seconds)
             history.append(epoch, logs)

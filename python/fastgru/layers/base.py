@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -52,6 +52,16 @@ class Layer(ABC):
         self.gradients: dict[str, Array] = {}
         self.generator: np.random.Generator | None = None  # of the model, for dropout
         self._built = False  # by a call, as a layer of its own
+
+    @property
+    def trainable(self) -> bool:
+        """True; layers cannot be frozen."""
+        return True
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        if not checks.flag("trainable", value):
+            raise NotImplementedError("trainable: expected True because layers cannot be frozen here, got False")
 
     @classmethod
     def kind(cls) -> str:
@@ -157,6 +167,14 @@ class Layer(ABC):
             for name, shape in self.weight_shapes().items()
         }
 
+    def get_weights(self) -> list[Array]:
+        """Copies of the weights, in Keras' order."""
+        return [weight.copy() for weight in self.weights.values()]
+
+    def set_weights(self, weights: Sequence[Array]) -> None:
+        """Copy in what `get_weights` returns; all shapes are checked before anything changes."""
+        copy_weights(list(self.weights.items()), weights)
+
     def count_params(self) -> int:
         """The number of trainable parameters."""
         return sum(int(np.prod(shape)) for shape in self.weight_shapes().values())
@@ -193,3 +211,17 @@ def keep_mask(rng: np.random.Generator, rate: float, shape: tuple[int, ...], dty
 def strip_prefix(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     """The entries whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def copy_weights(targets: Sequence[tuple[str, Array]], weights: Sequence[Array]) -> None:
+    """Copy `weights` into the arrays of `targets`, if all of them fit."""
+    if len(weights) != len(targets):
+        raise ValueError(f"weights: expected {len(targets)} arrays, got {len(weights)}")
+    arrays = [np.asarray(given) for given in weights]
+    for (name, target), array in zip(targets, arrays, strict=True):
+        if array.shape != target.shape:
+            raise ValueError(f"weights: expected shape {target.shape} for {name}, got {array.shape}")
+        if not np.can_cast(array.dtype, target.dtype, "same_kind"):
+            raise TypeError(f"weights: expected {target.dtype} for {name}, got {array.dtype}")
+    for (_, target), array in zip(targets, arrays, strict=True):
+        target[...] = array

@@ -78,10 +78,10 @@ class GRU(Layer):
     def __init__(
         self,
         units: int,
-        *,
         activation: str = "tanh",
         recurrent_activation: str = "sigmoid",
         use_bias: bool = True,
+        *,
         kernel_initializer: Any = "glorot_uniform",
         recurrent_initializer: Any = "orthogonal",
         bias_initializer: Any = "zeros",
