@@ -10,12 +10,13 @@ outputs are written to where the tensors lie. docs/torch.md says what is left to
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -30,9 +31,30 @@ __all__ = ["GRU", "accelerate"]
 
 Array = NDArray[Any]
 ModuleT = TypeVar("ModuleT", bound=torch.nn.Module)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: Other subclasses of Tensor (fake, distributed, traced, ...) have no memory that can be read, or mean more than it.
 _PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
+
+
+def _outside_compiler(function: Callable[P, T]) -> Callable[P, T]:
+    """`function`, out of sight of a compiler that looks into all that Python calls between the parts it compiles.
+
+    What ``torch.compiler.disable`` does, but this does not import the compiler, which takes as long as PyTorch itself.
+    """
+    hidden: Callable[P, T] | None = None
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        nonlocal hidden
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        if hidden is None:
+            hidden = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+        return hidden(*args, **kwargs)
+
+    return call
 
 
 class GRU(torch.nn.GRU):
@@ -43,8 +65,9 @@ class GRU(torch.nn.GRU):
     how many threads compute; their number never changes a bit of a result.
 
     PyTorch's own forward pass is taken on other devices and for other dtypes than float32 and float64; for empty
-    inputs; under autocast, ``torch.compile``, ``torch.export``, ``torch.jit`` and ``torch.func`` transforms; with
-    forward-mode derivatives; with tensor subclasses and dispatch modes.
+    inputs; under autocast, ``torch.export``, ``torch.jit`` and ``torch.func``'s transforms; with forward-mode
+    derivatives; with tensor subclasses and dispatch modes. ``torch.compile`` leaves this module out, as it does every
+    ``torch.nn.GRU``: between the parts that it compiles, the kernels run.
 
     Raises
     ------
@@ -69,13 +92,17 @@ class GRU(torch.nn.GRU):
         h_n : Tensor
             Every layer's and direction's last state, in the shape of `hx`.
         """
-        # The compiler reads this function too, and must meet nothing else of it.
+        # What torch.export reads. torch.compile stops at this module as at torch.nn.GRU, and calls it as it is.
         if torch.compiler.is_compiling():
             return super().forward(input, hx)
         if isinstance(input, torch.fx.Proxy):
             # torch.fx looks into modules unless they are PyTorch's own; this one is to stay whole like torch.nn.GRU.
             tracer: Any = input.tracer
             return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), {})  # type: ignore[no-any-return]
+        return self._forward(input, hx)
+
+    @_outside_compiler
+    def _forward(self, input: Any, hx: Tensor | None) -> tuple[Any, Tensor]:
         if not _is_plain_call() or not self._can_read(input, hx):
             return super().forward(input, hx)
         self._update_flat_weights()
@@ -224,10 +251,15 @@ class _Recording:
     """The tapes of one layer's forward pass, one for each direction."""
 
     def __init__(self, plan: _LayerPlan) -> None:
-        spares = plan.spare_tapes
         self.plan = plan
-        self.tapes = [spares.pop() if spares else functional.GRUTape() for _ in range(plan.directions)]
+        self.tapes: list[functional.GRUTape] = []
+        for _ in range(plan.directions):
+            try:
+                self.tapes.append(plan.spare_tapes.pop())
+            except IndexError:
+                self.tapes.append(functional.GRUTape())
 
+    @_outside_compiler
     def __del__(self) -> None:
         if sys.is_finalizing():
             return
@@ -335,8 +367,10 @@ class _Layer(torch.autograd.Function):
         return results
 
     @staticmethod
+    @_outside_compiler
     def backward(ctx: Any, *d_results: Tensor | None) -> tuple[Tensor | None, ...]:
-        if torch._C._are_functorch_transforms_active():
+        batched = any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in d_results)
+        if batched or torch._C._are_functorch_transforms_active():
             raise RuntimeError(
                 "fastgru.torch.GRU: expected one gradient at a time, got a batch of them (is_grads_batched, "
                 "vectorize=True); use torch.nn.GRU for it"
@@ -422,8 +456,9 @@ def _swap_gates(rows: Tensor) -> Tensor:
 def _to_keras(weights: Sequence[Tensor]) -> tuple[Array, Array, Array | None]:
     """One direction's weights as kernel (F, 3H), recurrent_kernel (H, 3H) and bias (2, 3H).
 
-    Made anew in each pass: a write to a parameter's ``.data`` leaves no trace by which a kept copy could be known to
-    be old. It costs two passes over the weights, about as much as one more time step for a few rows.
+    Made anew in each call, at the cost of two passes over the weights: a write to a parameter's ``.data`` leaves no
+    trace by which a kept copy could be known to be old. Both passes are PyTorch's: rows are copied whole, and its
+    transposition goes by blocks that fit the caches.
     """
     kernel, recurrent_kernel = (_view(_swap_gates(w.detach()).t().contiguous()) for w in weights[:2])
     bias = np.stack([_view(_swap_gates(b.detach())) for b in weights[2:]]) if len(weights) == 4 else None
