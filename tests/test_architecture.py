@@ -16,7 +16,16 @@ CPP = ROOT / "cpp"
 PYTHON_FLOORS = [
     ["checks", "files", "_native", "reference", "sequences", "progress", "datasets.idx", "formats.description"],
     ["seeding", "functional", "initializers", "regularizers", "schedules", "samples", "formats.checkpoint"],
-    ["losses", "optimizers", "batches", "datasets.mnist", "datasets.synthetic", "datasets.arrays", "layers.base"],
+    [
+        "losses",
+        "optimizers",
+        "batches",
+        "datasets.mnist",
+        "datasets.synthetic",
+        "datasets.arrays",
+        "layers.base",
+        "torch",
+    ],
     ["metrics", "callbacks", "layers.gru", "layers.dense", "layers.embedding", "layers.shaping", "datasets", "formats"],
     ["layers.bidirectional", "training"],
     ["layers"],

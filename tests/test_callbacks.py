@@ -259,7 +259,11 @@ def test_errors_of_a_callback_reach_the_caller():
         (lambda: make_model().fit(*data(), callbacks=[print]), TypeError, r"callbacks: expected objects of"),
         (
             lambda: make_model().fit(*data(), verbose=0, callbacks=[callbacks.EarlyStopping("val_loss")]),
-            ValueError, r"monitor: expected one of 'loss', 'accuracy', got 'val_loss'",
+            ValueError, r"monitor: expected an entry of training because there is no validation_data, got 'val_loss'",
+        ),
+        (
+            lambda: make_model().fit(*data(), verbose=0, callbacks=[callbacks.EarlyStopping("f1")]),
+            ValueError, r"monitor: expected one of 'loss', 'accuracy', got 'f1'",
         ),
     ],
 )  # fmt: skip

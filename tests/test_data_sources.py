@@ -167,6 +167,27 @@ def test_a_generator_goes_on_from_epoch_to_epoch():
     np.testing.assert_array_equal(one.parameters, two.parameters)
 
 
+def test_an_endless_validation_has_steps():
+    x, y, _ = data()
+
+    def endless():
+        while True:
+            yield from Batches(x, y, 10)
+
+    steps = classifier().fit(x, y, validation_data=endless(), validation_steps=4, verbose=0)
+    whole = classifier().fit(x, y, validation_data=(x, y), verbose=0)
+    assert steps.history["val_loss"] == pytest.approx(whole.history["val_loss"], rel=1e-12)
+
+
+def test_validation_leaves_the_states_of_training_alone():
+    x, y, _ = data()
+    one, two = classifier(stateful=True), classifier(stateful=True)
+    plain = one.fit(x, y, epochs=3, batch_size=10, shuffle=False, verbose=0)
+    watched = two.fit(x, y, epochs=3, batch_size=10, shuffle=False, validation_data=(x[:7], y[:7]), verbose=0)
+    np.testing.assert_array_equal(one.parameters, two.parameters)
+    assert watched.history["loss"] == plain.history["loss"]
+
+
 def test_a_stream_that_runs_dry_says_so():
     x, y, _ = data()
     with pytest.raises(ValueError, match="x: expected at least one batch an epoch, got none; an iterator is used up"):

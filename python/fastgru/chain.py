@@ -93,8 +93,8 @@ class Chain:
         expected = self.output_shape if self.layers else None
         if expected and layer.input_shape is not None and (None, *layer.input_shape) != expected:
             raise ValueError(
-                f"{layer.name}: expected input_shape {checks.dims(expected[1:], 'T')} because the layer before gives that, "
-                f"got {layer.input_shape}"
+                f"{layer.name}: expected input_shape {checks.dims(expected[1:], 'T')} because the layer before gives "
+                f"that, got {layer.input_shape}"
             )
         if self.built:
             self._require_one_output(self.layers[-1])
@@ -136,7 +136,8 @@ class Chain:
         declared = self.layers[0].input_shape
         if declared is not None and not _fits(input_shape[1:], declared):
             raise ValueError(
-                f"input_shape: expected {declared} because the first layer says so, got {checks.dims(input_shape[1:], 'T')}"
+                f"input_shape: expected {declared} because the first layer says so, got "
+                f"{checks.dims(input_shape[1:], 'T')}"
             )
         shapes = [input_shape]
         for layer in self.layers:

@@ -1,0 +1,465 @@
+"""PyTorch's GRU on this package's kernels: `GRU` in place of ``torch.nn.GRU``, and `accelerate` for finished models.
+
+>>> import torch, fastgru.torch
+>>> gru = fastgru.torch.GRU(28, 64, num_layers=2, bidirectional=True, batch_first=True)
+>>> outputs, h_n = gru(torch.randn(32, 28, 28))
+
+Arguments, parameters, ``state_dict`` and results are PyTorch's. A kernel's inputs are NumPy views of the tensors, its
+outputs are written to where the tensors lie. docs/torch.md says what is left to PyTorch.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from fastgru import functional
+
+__all__ = ["GRU", "accelerate"]
+
+Array = NDArray[Any]
+ModuleT = TypeVar("ModuleT", bound=torch.nn.Module)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Other subclasses of Tensor (fake, distributed, traced, ...) have no memory that can be read, or mean more than it.
+_PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
+
+
+def _outside_compiler(function: Callable[P, T]) -> Callable[P, T]:
+    """`function`, out of sight of a compiler that looks into all that Python calls between the parts it compiles.
+
+    What ``torch.compiler.disable`` does, but this does not import the compiler, which takes as long as PyTorch itself.
+    """
+    hidden: Callable[P, T] | None = None
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        nonlocal hidden
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        if hidden is None:
+            hidden = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+        return hidden(*args, **kwargs)
+
+    return call
+
+
+class GRU(torch.nn.GRU):
+    """A ``torch.nn.GRU`` that runs on fastgru's kernels where it can, and is PyTorch's own everywhere else.
+
+    All arguments, inputs, outputs, parameters and attributes are those of ``torch.nn.GRU``, and so are all errors.
+    Results agree within rounding, dropout for the same seed of PyTorch's generator. `fastgru.set_num_threads` says
+    how many threads compute; their number never changes a bit of a result.
+
+    PyTorch's own forward pass is taken on other devices and for other dtypes than float32 and float64; for empty
+    inputs; under autocast, ``torch.export``, ``torch.jit`` and ``torch.func``'s transforms; with forward-mode
+    derivatives; with tensor subclasses and dispatch modes. ``torch.compile`` leaves this module out, as it does every
+    ``torch.nn.GRU``: between the parts that it compiles, the kernels run.
+
+    Raises
+    ------
+    RuntimeError
+        A gradient is differentiated again, or several are asked for at once (``is_grads_batched``): the kernels have
+        first derivatives only.
+    """
+
+    def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
+        """Run the GRU, as ``torch.nn.GRU`` does.
+
+        Parameters
+        ----------
+        input : Tensor (T, N, F), (N, T, F) with ``batch_first``, or (T, F); or PackedSequence
+        hx : Tensor (layers * directions, N, H), or (layers * directions, H) for one sequence, optional
+            Zeros if not given.
+
+        Returns
+        -------
+        output : Tensor (T, N, directions * H), (N, T, directions * H) or (T, directions * H); or PackedSequence
+            The last layer's states at every step.
+        h_n : Tensor
+            Every layer's and direction's last state, in the shape of `hx`.
+        """
+        # What torch.export reads. torch.compile stops at this module as at torch.nn.GRU, and calls it as it is.
+        if torch.compiler.is_compiling():
+            return super().forward(input, hx)
+        if isinstance(input, torch.fx.Proxy):
+            # torch.fx looks into modules unless they are PyTorch's own; this one is to stay whole like torch.nn.GRU.
+            tracer: Any = input.tracer
+            return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), {})  # type: ignore[no-any-return]
+        return self._forward(input, hx)
+
+    @_outside_compiler
+    def _forward(self, input: Any, hx: Tensor | None) -> tuple[Any, Tensor]:
+        if not _is_plain_call() or not self._can_read(input, hx):
+            return super().forward(input, hx)
+        self._update_flat_weights()
+        weights: list[Any] = self._flat_weights
+        x = input.data if isinstance(input, PackedSequence) else input
+        if not all(_is_readable(weight) and weight.dtype == x.dtype for weight in weights):
+            return super().forward(input, hx)
+
+        if isinstance(input, PackedSequence):
+            initial = self.permute_hidden(hx, input.sorted_indices) if hx is not None else None
+            data, h_n = self._run_layers(input.data, initial, weights, input.batch_sizes)
+            output = PackedSequence(data, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
+            return output, self.permute_hidden(h_n, input.unsorted_indices)
+        if input.dim() == 2:
+            batch_axis = 0 if self.batch_first else 1
+            initial = hx.unsqueeze(1) if hx is not None else None
+            outputs, h_n = self._run_layers(input.unsqueeze(batch_axis), initial, weights)
+            return outputs.squeeze(batch_axis), h_n.squeeze(1)
+        return self._run_layers(input, hx, weights)
+
+    def _can_read(self, input: Any, hx: Any) -> bool:
+        """Whether kernels can work on these arguments; those that are wrong get PyTorch's error from its own pass."""
+        packed = isinstance(input, PackedSequence)
+        x = input.data if packed else input
+        if not _is_readable(x) or x.numel() == 0 or x.shape[-1] != self.input_size:
+            return False
+        if x.dim() not in ((2,) if packed else (2, 3)):
+            return False
+        if hx is None:
+            return True
+        rows: tuple[int, ...] = ()  # without a batch, states have no axis for it
+        if packed:
+            rows = (int(input.batch_sizes[0]),)
+        elif x.dim() == 3:
+            rows = (x.shape[0 if self.batch_first else 1],)
+        shape = (self.num_layers * (2 if self.bidirectional else 1), *rows, self.hidden_size)
+        return _is_readable(hx) and hx.dtype == x.dtype and hx.shape == shape
+
+    def _run_layers(
+        self, x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], batch_sizes: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The stack of layers on a batch, or on a packed sequence's data (sum of `batch_sizes`, F)."""
+        directions = 2 if self.bidirectional else 1
+        a_layer = len(weights) // self.num_layers
+        spare_tapes = _spare_tapes.setdefault(self, [])
+        initial = torch.split(hx, directions) if hx is not None else (None,) * self.num_layers
+        dropout = self.dropout if self.training else 0.0
+        batch_first = self.batch_first and batch_sizes is None
+        lengths = None
+        if batch_sizes is not None:
+            x, lengths = pad_packed_sequence(PackedSequence(x, batch_sizes))
+        states = []
+        for layer in range(self.num_layers):
+            last = layer == self.num_layers - 1
+            plan = _LayerPlan(
+                directions=directions,
+                has_bias=self.bias,
+                lengths=lengths.numpy() if lengths is not None else None,
+                # Between layers the steps come first: dropout's mask is drawn in the order of memory, and PyTorch's
+                # layers leave it so.
+                reads_batch_first=batch_first and layer == 0,
+                writes_batch_first=batch_first and last,
+                spare_tapes=spare_tapes,
+                most_spares=self.num_layers * directions,
+            )
+            x, state = plan.apply(x, initial[layer], weights[layer * a_layer : (layer + 1) * a_layer])
+            states.append(state)
+            if lengths is not None and batch_sizes is not None and (last or dropout):
+                x = pack_padded_sequence(x, lengths).data
+            if dropout and not last:
+                x = torch.nn.functional.dropout(x, dropout)
+                if batch_sizes is not None:
+                    x, _ = pad_packed_sequence(PackedSequence(x, batch_sizes))
+        return x, torch.cat(states) if len(states) > 1 else states[0]
+
+    def __prepare_scriptable__(self) -> torch.nn.GRU:
+        """What ``torch.jit.script`` compiles in place of this module: a ``torch.nn.GRU`` with the same parameters."""
+        plain = torch.nn.GRU.__new__(torch.nn.GRU)
+        plain.__setstate__(self.__getstate__())  # type: ignore[no-untyped-call]
+        return plain
+
+
+def accelerate(module: ModuleT) -> ModuleT:
+    """Make every ``torch.nn.GRU`` of a model a `GRU`, in place.
+
+    The modules stay the same objects: parameters, hooks, optimizers, shared modules, tied weights and other references
+    to them go on. Subclasses of ``torch.nn.GRU``, those that ``torch.nn.utils.parametrize`` makes among them, are
+    left as they are, because what they add is not known.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The model, which may be a ``torch.nn.GRU`` itself.
+
+    Returns
+    -------
+    torch.nn.Module
+        `module`.
+
+    Raises
+    ------
+    TypeError
+        `module` is no ``torch.nn.Module``.
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
+    for part in module.modules():
+        if type(part) is torch.nn.GRU:
+            part.__class__ = GRU  # it has no state of its own
+    return module
+
+
+# --- What the kernels can serve -----------------------------------------------------------------------------------
+
+
+def _is_plain_call() -> bool:
+    """Whether operators do what they say here and now, instead of being recorded, transformed or cast."""
+    return not (
+        torch.is_autocast_enabled("cpu")
+        or torch._C._is_tracing()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
+
+
+def _is_readable(tensor: Any) -> bool:
+    """Whether `tensor` has memory that NumPy can view, with numbers that kernels know."""
+    return (
+        type(tensor) in _PLAIN_TENSORS
+        and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        and tensor.dtype in (torch.float32, torch.float64)
+        and not tensor.is_neg()  # a minus sign that is not in the memory yet
+    )
+
+
+# --- Tapes --------------------------------------------------------------------------------------------------------
+
+#: Tapes that wait for their module's next pass, which finds their memory in place. They are no attributes of the
+#: module, so that neither copies nor pickles of it hold them.
+_spare_tapes: weakref.WeakKeyDictionary[GRU, list[functional.GRUTape]] = weakref.WeakKeyDictionary()
+
+
+class _Recording:
+    """The tapes of one layer's forward pass, one for each direction."""
+
+    def __init__(self, plan: _LayerPlan) -> None:
+        self.plan = plan
+        self.tapes: list[functional.GRUTape] = []
+        for _ in range(plan.directions):
+            try:
+                self.tapes.append(plan.spare_tapes.pop())
+            except IndexError:
+                self.tapes.append(functional.GRUTape())
+
+    @_outside_compiler
+    def __del__(self) -> None:
+        if sys.is_finalizing():
+            return
+        for tape in self.tapes:
+            if len(self.plan.spare_tapes) < self.plan.most_spares:
+                # Recording nothing makes it let go of the last x and weights, but not of its memory.
+                functional.gru_forward(_NO_SEQUENCES, _NO_KERNEL, _NO_KERNEL, tape=tape)
+                self.plan.spare_tapes.append(tape)
+
+
+_NO_SEQUENCES, _NO_KERNEL = np.zeros((0, 0, 1), np.float32), np.zeros((1, 3), np.float32)
+
+_recordings: weakref.WeakValueDictionary[int, _Recording] = weakref.WeakValueDictionary()
+_numbers = itertools.count()
+
+
+class _Handle(np.ndarray[Any, np.dtype[np.int64]]):
+    """A recording's number, as an array that keeps the recording.
+
+    As a tensor it can be saved for backward. A recording then lives exactly as long as PyTorch keeps its own saved
+    tensors: until backward without ``retain_graph`` has used them, or until a hook for saved tensors, such as
+    ``torch.utils.checkpoint``'s, takes something else in their place.
+    """
+
+    recording: _Recording
+
+    @staticmethod
+    def of(recording: _Recording) -> Tensor:
+        number = next(_numbers)
+        _recordings[number] = recording
+        handle = np.array(number, np.int64).view(_Handle)
+        handle.recording = recording
+        return torch.from_numpy(handle)
+
+
+# --- One layer ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _LayerPlan:
+    """What a layer does besides its tensors: x, h0 (directions, N, H) or None, and two or four weights a direction."""
+
+    directions: int
+    has_bias: bool
+    lengths: Array | None
+    reads_batch_first: bool
+    writes_batch_first: bool
+    spare_tapes: list[functional.GRUTape]
+    most_spares: int
+
+    def apply(self, x: Tensor, h0: Tensor | None, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The layer's outputs and last states (directions, N, H), recorded where a gradient can be asked for."""
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, h0, *weights)):
+            outputs, states = _Layer.apply(self, x, h0, *weights)  # type: ignore[no-untyped-call]
+            return outputs, states
+        with torch.no_grad():
+            return self.run(x, h0, weights, [None] * self.directions)
+
+    def run(
+        self, x: Tensor, h0: Tensor | None, weights: Sequence[Tensor], tapes: Sequence[functional.GRUTape | None]
+    ) -> tuple[Tensor, Tensor]:
+        x_array = _batch_major(_view(x), self.reads_batch_first)
+        initial = _view(h0) if h0 is not None else [None] * self.directions
+        rows, steps = x_array.shape[:2]
+        units = weights[1].shape[1]
+        leading = (rows, steps) if self.writes_batch_first else (steps, rows)
+        outputs = x.new_empty((*leading, self.directions * units))
+        halves = self.halves(outputs)
+        states = []
+        for direction, (tape, half, own) in enumerate(zip(tapes, halves, self.by_direction(weights), strict=True)):
+            _, state = functional.gru_forward(
+                x_array,
+                *_to_keras(own),
+                initial_state=initial[direction],
+                go_backwards=direction == 1,
+                lengths=self.lengths,
+                padded_outputs="zeros",
+                output_order="input",
+                out=half,
+                tape=tape,
+            )
+            states.append(state)
+        return outputs, torch.from_numpy(np.stack(states))
+
+    def halves(self, outputs: Tensor) -> list[Array]:
+        """Each direction's part of the outputs, (N, T, H)."""
+        return np.split(_batch_major(_view(outputs), self.writes_batch_first), self.directions, axis=2)
+
+    def by_direction(self, weights: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+        count = 4 if self.has_bias else 2
+        return (weights[count * direction : count * (direction + 1)] for direction in range(self.directions))
+
+
+class _Layer(torch.autograd.Function):
+    """A layer in PyTorch's graph."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: _LayerPlan, x: Tensor, h0: Tensor | None, *weights: Tensor) -> tuple[Tensor, Tensor]:
+        recording = _Recording(plan)
+        results = plan.run(x, h0, weights, recording.tapes)
+        ctx.plan = plan
+        ctx.set_materialize_grads(False)
+        # The tape reads x again, where it lies. Saving it makes PyTorch notice if it was written to meanwhile.
+        ctx.save_for_backward(_Handle.of(recording), x, h0, *weights)
+        return results
+
+    @staticmethod
+    @_outside_compiler
+    def backward(ctx: Any, *d_results: Tensor | None) -> tuple[Tensor | None, ...]:
+        batched = any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in d_results)
+        if batched or torch._C._are_functorch_transforms_active():
+            raise RuntimeError(
+                "fastgru.torch.GRU: expected one gradient at a time, got a batch of them (is_grads_batched, "
+                "vectorize=True); use torch.nn.GRU for it"
+            )
+        with torch.no_grad():
+            gradients = _gradients(ctx, *d_results)
+        if torch.is_grad_enabled():  # create_graph=True
+            given = (g if g is None else g.requires_grad_() for g in gradients)
+            gradients = _FirstDerivatives.apply(*given)  # type: ignore[no-untyped-call]
+        return None, *gradients
+
+
+class _FirstDerivatives(torch.autograd.Function):
+    """Gradients as they are, which cannot be differentiated.
+
+    ``once_differentiable`` would let those pass for constants whose own incoming gradients are constants, as after
+    ``output.sum()``: a penalty on them would then train nothing and say nothing.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        return tuple(g if g is None else g.detach() for g in gradients)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(
+            "fastgru.torch.GRU: expected to be differentiated once, got a derivative of its gradients "
+            "(create_graph=True), which its kernels do not have; use torch.nn.GRU for it"
+        )
+
+
+def _gradients(ctx: Any, d_outputs: Tensor | None, d_states: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The gradients for x, h0 and weights: None where none is wanted."""
+    plan: _LayerPlan = ctx.plan
+    handle, x, h0, *weights = ctx.saved_tensors
+    _, x_wanted, h0_wanted, *weights_wanted = ctx.needs_input_grad
+    if d_outputs is None and d_states is None:
+        return (None,) * (2 + len(weights))
+    recording = _recordings.get(handle.item())
+    if recording is None:  # a hook for saved tensors kept a copy of the number, so that the tapes are gone
+        recording = _Recording(plan)
+        plan.run(x, h0, weights, recording.tapes)
+    d_halves = plan.halves(d_outputs) if d_outputs is not None else [None] * plan.directions
+    d_x: Tensor | None = None
+    d_initial: list[Array] = []
+    d_weights: list[Tensor | None] = []
+    for direction, (tape, d_half) in enumerate(zip(recording.tapes, d_halves, strict=True)):
+        found = functional.gru_backward(
+            tape, d_half, _view(d_states[direction]) if d_states is not None else None, input_gradient=x_wanted
+        )
+        d_initial.append(found.initial_state)
+        in_keras_order = [found.kernel.T, found.recurrent_kernel.T, *(found.bias if found.bias is not None else ())]
+        for array in in_keras_order:
+            wanted = weights_wanted[len(d_weights)]
+            d_weights.append(_swap_gates(torch.from_numpy(array).contiguous()) if wanted else None)
+        if found.x is not None:
+            d_x = torch.from_numpy(found.x) if d_x is None else d_x.add_(torch.from_numpy(found.x))
+    if d_x is not None and not plan.reads_batch_first:
+        d_x = d_x.transpose(0, 1)
+    d_h0 = torch.from_numpy(np.stack(d_initial)) if h0_wanted else None
+    return d_x, d_h0, *d_weights
+
+
+# --- PyTorch's layouts and the kernels' ---------------------------------------------------------------------------
+
+
+def _view(tensor: Tensor) -> Array:
+    """The tensor's memory as an array."""
+    return tensor.detach().resolve_neg().numpy()
+
+
+def _batch_major(array: Array, batch_first: bool) -> Array:
+    """Sequences as the kernels count their axes, (N, T, ...)."""
+    return array if batch_first else array.swapaxes(0, 1)
+
+
+def _swap_gates(rows: Tensor) -> Tensor:
+    """PyTorch's gates r, z, n as z, r, n; and back, which is the same."""
+    first, second, candidate = rows.chunk(3)
+    return torch.cat((second, first, candidate))
+
+
+def _to_keras(weights: Sequence[Tensor]) -> tuple[Array, Array, Array | None]:
+    """One direction's weights as kernel (F, 3H), recurrent_kernel (H, 3H) and bias (2, 3H).
+
+    Made anew in each call, at the cost of two passes over the weights: a write to a parameter's ``.data`` leaves no
+    trace by which a kept copy could be known to be old. Both passes are PyTorch's: rows are copied whole, and its
+    transposition goes by blocks that fit the caches.
+    """
+    kernel, recurrent_kernel = (_view(_swap_gates(w.detach()).t().contiguous()) for w in weights[:2])
+    bias = np.stack([_view(_swap_gates(b.detach())) for b in weights[2:]]) if len(weights) == 4 else None
+    return kernel, recurrent_kernel, bias
