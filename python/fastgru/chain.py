@@ -47,6 +47,7 @@ class Chain:
         self.parameters: Array = np.empty(0, np.float32)
         self.gradient: Array = np.empty(0, np.float32)
         self._sum: Array = np.empty(0, np.float32)  # of a batch's earlier pieces, while it is trained on
+        self._places: dict[str, tuple[slice, tuple[int, ...]]] = {}  # of each weight in the flat buffers
         self._penalties: list[tuple[Regularizer, Array, Array]] = []
         self._first_with_weights = 0  # before it no layer needs its output's gradient
         self._raw_head = False  # whether the loss takes the last activation in itself
@@ -177,6 +178,7 @@ class Chain:
                 new[name][...] = value
             layer.bind(new, gradients[layer.name], self._generator)
         self.parameters, self.gradient = parameters, gradient
+        self._places = {f"{layer.name}/{name}": (place, shape) for layer, name, place, shape in places}
         self._penalties = [entry for layer in self.layers for entry in layer.penalties()]
         self._first_with_weights = next((i for i, layer in enumerate(self.layers) if layer.weights), len(self.layers))
         if self.optimizer is not None:
@@ -305,6 +307,10 @@ class Chain:
             layer.reset_states()
 
     # --- Weights ---------------------------------------------------------------------------------------------
+
+    def views(self, flat: Array) -> dict[str, Array]:
+        """Of a buffer as flat as `parameters`: what belongs to each weight, by ``layer/weight``."""
+        return {name: flat[place].reshape(shape) for name, (place, shape) in self._places.items()}
 
     def get_weights(self) -> list[Array]:
         """Copies of all weights in Keras' order: for a GRU kernel, recurrent_kernel, bias; for a Dense kernel, bias."""

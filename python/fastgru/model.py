@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import batches, callbacks, checks, losses, metrics, optimizers, sequences, training
+from fastgru import batches, callbacks, checks, formats, losses, metrics, optimizers, sequences, training
 from fastgru._native._cpu_features import __version__
 from fastgru.batches import ArraySet, Batch, StreamSet, Unchecked
 from fastgru.chain import Chain
 from fastgru.formats import checkpoint
-from fastgru.formats.description import ModelFileError
+from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError, TrainingDescription
 from fastgru.layers import Dense, from_config
 from fastgru.layers.base import strip_prefix
 from fastgru.progress import Progress
@@ -413,19 +413,105 @@ class Sequential(Chain):
 
     # --- Files -----------------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a safetensors file: topology, weights, and if compiled how it is trained and how far.
+    def save(self, path: str | os.PathLike[str], *, format: str | None = None) -> None:
+        """Write the model to a file: topology, weights, and if compiled how it is trained and how far.
 
         `load_model` gives a model that predicts, and trains on, with the same bits. The file carries a checksum and is
         replaced atomically: whatever happens, `path` holds the old model or the new one.
 
+        In other frameworks' files stands what those can say; what they cannot is an error that names it, and nothing
+        is written.
+
         Parameters
         ----------
         path : path
-            By convention ``*.safetensors``.
+            ``*.safetensors`` is this package's own kind. Other endings are other frameworks': see `fastgru.formats`.
+        format : str, optional
+            The kind of file, whatever its name: a key of `fastgru.formats.KINDS`.
+
+        Raises
+        ------
+        ValueError
+            The ending is not known, or the model has something that this kind of file cannot say.
+        ImportError
+            The kind of file needs an extra that is not installed.
         """
         self._require_built()
-        checkpoint.save(path, *self._to_checkpoint())
+        kind = formats.kind_of_name(path) if format is None else checks.choice("format", format, formats.KINDS)
+        if kind == "fastgru":
+            checkpoint.save(path, *self._to_checkpoint())
+        else:
+            formats.write(path, self.describe(), kind)
+
+    def describe(self) -> ModelDescription:
+        """The model in the words that file formats understand; its arrays are copies."""
+        self._require_built()
+        layers = [
+            LayerDescription(
+                type(layer).__name__,
+                layer.name,
+                layer.get_config(),
+                {name: array.copy() for name, array in layer.weights.items()},
+            )
+            for layer in self.layers
+        ]
+        training = None
+        if self.optimizer is not None and self.loss is not None:
+            step, states = self.optimizer.get_state()
+            training = TrainingDescription(
+                _described(self.optimizer),
+                {"name": self.loss.name, "config": self.loss.get_config()},
+                [metric.name for metric in self.metrics],
+                step,
+                {
+                    state: {name: array.copy() for name, array in self.views(flat).items()}
+                    for state, flat in states.items()
+                },
+            )
+        return ModelDescription(layers, self._input_shape[1:], self.name, str(self.dtype), training)
+
+    @classmethod
+    def from_description(cls, description: ModelDescription) -> Sequential:
+        """The model that a file described.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The description contradicts itself, or wants what this package does not have.
+        """
+        model = cls(dtype=description.dtype, name=description.name)
+        for entry in description.layers:
+            layer = from_config(entry.class_name, entry.config, name=entry.name)
+            layer.name = entry.name
+            if any(layer.name == other.name for other in model.layers):
+                raise ValueError(f"it has two layers called {layer.name!r}")
+            model.layers.append(layer)
+        if description.input_shape is None:
+            return model
+        model._infer_shapes((None, *checks.shape("input_shape", description.input_shape)))
+        # The file's arrays bound what is allocated: shapes are compared before any memory is taken.
+        for layer, entry in zip(model.layers, description.layers, strict=True):
+            found, expected = {name: array.shape for name, array in entry.weights.items()}, layer.weight_shapes()
+            if found != expected:
+                raise ValueError(f"{layer.name}: expected weights of shapes {expected}, got {found}")
+        model._allocate(initialize=False)
+        for layer, entry in zip(model.layers, description.layers, strict=True):
+            for name, array in entry.weights.items():
+                layer.weights[name][...] = array
+        if description.training is not None:
+            model._train_as(description.training)
+        return model
+
+    def _train_as(self, training: TrainingDescription) -> None:
+        optimizer = optimizers.from_config(training.optimizer["class_name"], training.optimizer["config"])
+        loss = losses.LOSSES[training.loss["name"]](**training.loss["config"])
+        self.compile(optimizer, loss, training.metrics)
+        states = {}
+        for state, moments in training.moments.items():
+            states[state] = np.zeros_like(self.parameters)
+            for name, view in self.views(states[state]).items():
+                view[...] = moments[name]
+        optimizer.set_state(training.step, states)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are made as files are: the layers' arrays must be views of the copy's own memory."""
@@ -511,35 +597,25 @@ class Sequential(Chain):
 
     @classmethod
     def _from_checkpoint(cls, config: dict[str, Any], tensors: dict[str, Array]) -> Sequential:
-        model = cls(dtype=config["dtype"], name=config["name"])
-        for entry in config["layers"]:
-            layer = from_config(entry["class_name"], entry["config"], name=entry["name"])
-            layer.name = entry["name"]
-            if any(layer.name == other.name for other in model.layers):
-                raise ValueError(f"it has two layers called {layer.name!r}")
-            model.layers.append(layer)
+        input_shape: tuple[int | None, ...] | None = None
         if config["input_shape"]:
             rows, *sizes = config["input_shape"]
             if rows is not None:
                 raise ValueError(f"its input_shape fixes the batch to {rows!r}")
-            model._infer_shapes((None, *checks.shape("input_shape", sizes)))
-        # The file's tensors bound what is allocated: shapes are compared before any memory is taken.
-        expected = {
-            f"layers/{layer.name}/{name}": shape
-            for layer in model.layers
-            if model.built
-            for name, shape in layer.weight_shapes().items()
-        }
-        found = {name: array for name, array in tensors.items() if name.startswith("layers/")}
-        if {name: array.shape for name, array in found.items()} != expected:
+            input_shape = tuple(sizes)
+        found = strip_prefix(tensors, "layers/")
+        layers = [
+            LayerDescription(
+                entry["class_name"], entry["name"], entry["config"], strip_prefix(found, f"{entry['name']}/")
+            )
+            for entry in config["layers"]
+        ]
+        description = ModelDescription(layers, input_shape, config["name"], config["dtype"])
+        if found.keys() != description.weights().keys():
             raise ValueError("its weights do not fit its configuration")
-        if any(array.dtype != model.dtype for array in found.values()):
-            raise ValueError(f"its weights are not {model.dtype} as its configuration says")
-        if model.built:
-            model._allocate(initialize=False)
-        for layer in model.layers:
-            for name, array in layer.weights.items():
-                array[...] = found[f"layers/{layer.name}/{name}"]
+        if any(array.dtype != config["dtype"] for array in found.values()):
+            raise ValueError(f"its weights are not {config['dtype']} as its configuration says")
+        model = cls.from_description(description)
         model._generator.bit_generator.state = config["generator"]
         if "compile" in config:
             model._compile_as(config["compile"], tensors)
@@ -564,26 +640,40 @@ class Sequential(Chain):
         optimizer.set_state(choices["optimizer"]["step"], moments)
 
 
-def load_model(path: str | os.PathLike[str]) -> Sequential:
-    """Read a model that `Sequential.save` wrote.
+def load_model(path: str | os.PathLike[str], *, format: str | None = None) -> Sequential:
+    """Read a model that `Sequential.save` wrote, or another framework.
 
     Parameters
     ----------
     path : path
+        What kind of file it is shows in its contents: see `fastgru.formats`.
+    format : str, optional
+        The kind of file, a key of `fastgru.formats.KINDS`, for those whose contents do not show it.
 
     Returns
     -------
     Sequential
-        Compiled as the saved one was; it goes on with the same bits.
+        Compiled as the saved one was, where the file says so. One that `Sequential.save` wrote goes on with the same
+        bits.
 
     Raises
     ------
     ModelFileError
-        The file is no fastgru model, or is damaged or inconsistent; the message says what is wrong.
+        The file is no model, is damaged or inconsistent, or has something that this package does not; the message says
+        what.
+    ImportError
+        The kind of file needs an extra that is not installed.
     OSError
         The file cannot be read.
     """
-    return _read(path, *checkpoint.load(path))
+    kind = formats.kind_of_file(path) if format is None else checks.choice("format", format, formats.KINDS)
+    if kind == "fastgru":
+        return _read(path, *checkpoint.load(path))
+    description = formats.read(path, kind)
+    try:
+        return Sequential.from_description(description)
+    except (LookupError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
+        raise ModelFileError(f"{os.fspath(path)}: not a model that this package can make: {error}") from None
 
 
 def _read(path: str | os.PathLike[str], config: dict[str, Any], tensors: dict[str, Array]) -> Sequential:

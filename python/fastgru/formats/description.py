@@ -47,8 +47,10 @@ class TrainingDescription:
 
     Attributes
     ----------
-    optimizer, loss : dict
-        ``class_name`` and ``config`` as in `fastgru.optimizers` and `fastgru.losses`.
+    optimizer : dict
+        ``class_name`` and ``config`` as in `fastgru.optimizers`.
+    loss : dict
+        ``name``, in Keras' words, and ``config`` as in `fastgru.losses`.
     metrics : list of str
         Names as `fastgru.Sequential.compile` takes them.
     step : int
@@ -72,15 +74,16 @@ class ModelDescription:
     Attributes
     ----------
     layers : list of LayerDescription
-    input_shape : tuple of int or None
-        Without the batch axis; None where any size will do.
+    input_shape : tuple of int or None, or None
+        Without the batch axis; None where any size will do. None instead of a tuple: the model has not been built, and
+        has no weights.
     name : str
     dtype : {"float32", "float64"}
     training : TrainingDescription or None
     """
 
     layers: list[LayerDescription]
-    input_shape: tuple[int | None, ...]
+    input_shape: tuple[int | None, ...] | None
     name: str = "sequential"
     dtype: str = "float32"
     training: TrainingDescription | None = None

@@ -1,0 +1,141 @@
+"""Which kind a file is, and who reads and writes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from fastgru.formats.description import ModelDescription, ModelFileError
+
+#: Kind -> how its files' names end. Longer endings come before those that they contain.
+KINDS: dict[str, tuple[str, ...]] = {
+    "torch": (".torch.safetensors", ".pt", ".pth"),
+    "fastgru": (".safetensors",),
+    "keras": (".keras",),
+    "keras_h5": (".h5", ".hdf5"),
+    "onnx": (".onnx",),
+    "rtneural": (".rtneural.json",),
+    "tfjs": (".json",),
+}
+#: Of Keras' weights without a model.
+WEIGHTS_ALONE = ".weights.h5"
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+#: A file of JSON is looked into no further: configurations are smaller.
+_MOST_JSON = 256 * 2**20
+
+
+def kind_of_name(path: str | os.PathLike[str]) -> str:
+    """The kind that a file's name asks for; a name without an ending asks for this package's own."""
+    name = os.fspath(path).lower()
+    if name.endswith(WEIGHTS_ALONE):
+        raise ValueError(f"path: {WEIGHTS_ALONE} holds weights without a model; use save_weights for {path}")
+    for kind, endings in KINDS.items():
+        if name.endswith(endings):
+            return kind
+    if not Path(path).suffix:
+        return "fastgru"
+    endings = tuple(ending for each in KINDS.values() for ending in each)
+    raise ValueError(f"path: expected a name that ends in {', '.join(endings)}, or format=, got {os.fspath(path)}")
+
+
+def kind_of_file(path: str | os.PathLike[str]) -> str:
+    """The kind of a file, from its contents; a folder with a ``model.json`` is TensorFlow.js'.
+
+    Raises
+    ------
+    ModelFileError
+        It is none that is known here.
+    OSError
+        The file cannot be read.
+    """
+    if os.path.isdir(path):
+        if (Path(path) / "model.json").is_file():
+            return "tfjs"
+        raise IsADirectoryError(
+            f"{os.fspath(path)}: expected a file, or a folder with a model.json, got another folder"
+        )
+    with open(path, "rb") as file:
+        start = file.read(512)
+    if os.fspath(path).lower().endswith(KINDS["fastgru"]):
+        return _safetensors_kind(path)
+    if start.startswith(_HDF5):
+        return "keras_h5"
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if "config.json" in names and "model.weights.h5" in names:
+            return "keras"
+        if any(name.endswith("data.pkl") for name in names):
+            return "torch"
+        raise ModelFileError(f"{os.fspath(path)}: a zip archive, but neither Keras' nor PyTorch's")
+    if start[:1] == b"\x80" or start.startswith(b"\x00\x00"):  # a pickle, from before PyTorch 1.6
+        return "torch"
+    if start[8:9] == b"{" and start.lstrip()[:1] != b"{":
+        return _safetensors_kind(path)
+    if start.lstrip()[:1] == b"{":
+        return _json_kind(path)
+    if start[:1] == b"\x08":  # ir_version, the first field of an ONNX model
+        return "onnx"
+    raise ModelFileError(f"{os.fspath(path)}: not a model file of a kind known here ({', '.join(KINDS)}), or damaged")
+
+
+def _safetensors_kind(path: str | os.PathLike[str]) -> str:
+    """Own or another's: the header says so."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = file.read(min(size, os.path.getsize(path)))
+    try:
+        metadata = json.loads(header).get("__metadata__") or {}
+        own = metadata.get("format") == "fastgru" or "sha256" in metadata
+    except (ValueError, AttributeError, RecursionError):
+        return "fastgru"  # whose reader says what is wrong
+    return "fastgru" if own else "torch"
+
+
+def _json_kind(path: str | os.PathLike[str]) -> str:
+    if os.path.getsize(path) > _MOST_JSON:
+        raise ModelFileError(f"{os.fspath(path)}: larger than any model in JSON that is read here")
+    try:
+        content: Any = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{os.fspath(path)}: begins like JSON, but is none: {error}") from None
+    if "modelTopology" in content:
+        return "tfjs"
+    if "layers" in content:
+        return "rtneural"
+    raise ModelFileError(
+        f"{os.fspath(path)}: JSON, but neither TensorFlow.js' (no modelTopology) nor RTNeural's (no layers)"
+    )
+
+
+def read(path: str | os.PathLike[str], kind: str) -> ModelDescription:
+    """The model in a file of that kind, any but ``fastgru``."""
+    return _module(kind).read(path)  # type: ignore[no-any-return]
+
+
+def write(path: str | os.PathLike[str], description: ModelDescription, kind: str) -> None:
+    """Write the model to a file of that kind, any but ``fastgru``."""
+    module = _module(kind)
+    (module.write_h5 if kind == "keras_h5" else module.write)(path, description)
+
+
+def _module(kind: str) -> Any:
+    """Who reads and writes the kind; imported only now, so that `fastgru` is imported fast."""
+    match kind:
+        case "tfjs":
+            from fastgru.formats import tfjs as module
+        case "keras" | "keras_h5":
+            from fastgru.formats import keras as module  # type: ignore[no-redef]
+        case "torch":
+            from fastgru.formats import torch as module  # type: ignore[no-redef]
+        case "onnx":
+            from fastgru.formats import onnx as module  # type: ignore[no-redef]
+        case "rtneural":
+            from fastgru.formats import rtneural as module  # type: ignore[no-redef]
+        case _:
+            raise ValueError(f"kind: expected one of {', '.join(KINDS)} but fastgru, got {kind!r}")
+    return module
