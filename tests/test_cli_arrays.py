@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import fastgru
 import numpy as np
 import pytest
 from fastgru import Sequential, callbacks, layers, load_model, optimizers, recipes, schedules
 from fastgru.cli import main, train
-from fastgru.datasets import synthetic
+from fastgru.datasets import mnist, synthetic
 from fastgru.sequences import valid_steps
 
 N, T, F = 160, 9, 3
@@ -296,6 +297,24 @@ def test_recipes_are_settings_that_options_change(capsys, monkeypatch):
     alone = run(capsys, "train", "synthetic", "--recipe", "fast", "--epochs", "2", "--seed", "4")[1]
     assert alone["accuracy"] == result["runs"][1]["accuracy"]
     assert alone["loss"] == result["runs"][1]["loss"]
+
+
+def test_a_recipe_says_when_its_goal_was_reached(capsys, monkeypatch):
+    digits = synthetic.load_data(train=600, test=200, seed=0)
+    monkeypatch.setattr(mnist, "locate", lambda folder: (digits, "a test"))
+    command = ["train", "mnist", "--recipe", "fast", "--epochs", "1", "--seeds", "0,1"]
+    _, result = run(capsys, *command)
+    first, second = (each["accuracy"] for each in result["runs"])
+    assert first != second
+    goals = []
+    for goal in (0.0001, (first + second) / 2, 0.9999):
+        monkeypatch.setitem(recipes.GOALS, "fast", goal)
+        goals.append(next(line for line in run(capsys, *command)[0] if line.startswith("Goal: ")))
+    better = int(second > first)
+    assert re.fullmatch(r"Goal: 0.0% on the test images reached in [\d.]+ s \(seed 0\), [\d.]+ s \(seed 1\)", goals[0])
+    assert re.fullmatch(rf".* reached in [\d.]+ s \(seed {better}\); not by 1 of 2 seeds", goals[1])
+    assert goals[2] == "Goal: 100.0% on the test images was not reached"
+    assert not [line for line in run(capsys, "train", "mnist", "--epochs", "1")[0] if line.startswith("Goal")]
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)

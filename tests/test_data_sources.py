@@ -114,10 +114,10 @@ def test_gradients_of_a_padded_batch_are_the_sum_over_its_sequences():
 
     def gradient(rows, steps):
         part = np.ascontiguousarray(x[rows, :steps])
-        scores, _ = model.scores(part, lengths[rows], training=True)
-        result = model.loss(scores, y[rows])
+        scores = model.scores(part, lengths[rows], training=True)
+        result = model.loss(scores.values, y[rows])
         model.backward(result.d_scores)
-        return model.gradient.astype(np.float64) * len(scores)
+        return model.gradient.astype(np.float64) * len(scores.values)
 
     whole = gradient(slice(None), x.shape[1])
     alone = sum(gradient(slice(row, row + 1), lengths[row]) for row in range(9))

@@ -45,3 +45,48 @@ def test_gradients_are_written_where_asked():
     assert gradients.bias is out[1]
     np.testing.assert_allclose(out[0], x.T @ d_y)
     np.testing.assert_allclose(out[1], d_y.sum(axis=0))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "rows",
+    [[], [0], [299], [0, 1, 2, 290, 299], [*range(3, 40), *range(41, 43), *range(100, 290)], list(range(300))],
+    ids=len,
+)
+def test_some_rows_give_what_they_give_alone(rows, dtype):
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(300, 7)).astype(dtype), rng.normal(size=(7, 50)).astype(dtype)
+    bias, d_y = rng.normal(size=50).astype(dtype), rng.normal(size=(len(rows), 50)).astype(dtype)
+    which = np.array(rows, np.int32)
+    left_out = np.setdiff1d(np.arange(300), which)
+    hidden = x.copy()
+    hidden[left_out] = np.nan  # must not be read
+    y = functional.dense_forward(hidden, kernel, bias, rows=which)
+    np.testing.assert_array_equal(y, functional.dense_forward(x[which], kernel, bias))
+    gradients = functional.dense_backward(hidden, kernel, d_y, rows=which)
+    alone = functional.dense_backward(x[which], kernel, d_y)
+    assert gradients.x.shape == x.shape
+    np.testing.assert_array_equal(gradients.x[which], alone.x)
+    np.testing.assert_array_equal(gradients.x[left_out], 0)
+    np.testing.assert_array_equal(gradients.kernel, alone.kernel)
+    np.testing.assert_array_equal(gradients.bias, alone.bias)
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        ([0, 2, 2], ValueError, "rows: expected ascending numbers, got 2 after 2 at index 2"),
+        ([1, 0], ValueError, "rows: expected ascending numbers, got 0 after 1 at index 1"),
+        ([0, 6], ValueError, "rows: expected rows from 0 to 5 because x has 6 rows, got 6 at index 1"),
+        ([-1], ValueError, "rows: expected rows from 0 to 5 because x has 6 rows, got -1 at index 0"),
+        ([[0]], ValueError, r"rows: expected shape \(M,\), got \(1, 1\)"),
+        ([0.0], TypeError, "rows: expected integers, got float64"),
+    ],
+    ids=str,
+)
+def test_rows_that_are_none_are_refused(rows, error, message):
+    x, kernel = np.zeros((6, 4)), np.zeros((4, 3))
+    with pytest.raises(error, match=message):
+        functional.dense_forward(x, kernel, rows=np.array(rows))
+    with pytest.raises(error, match=message):
+        functional.dense_backward(x, kernel, np.zeros((len(rows), 3)), rows=np.array(rows))

@@ -302,8 +302,8 @@ def test_a_large_batch_is_trained_on_in_pieces_with_the_same_gradient():
     model.train_on_batch(x, y)
     in_pieces = model.gradient.copy()
     model.set_weights(weights)
-    scores, _ = model.scores(x, None, training=True)
-    model.backward(functional.softmax_cross_entropy(scores, y).d_logits)
+    scores = model.scores(x, None, training=True)
+    model.backward(functional.softmax_cross_entropy(scores.values, y).d_logits)
     np.testing.assert_allclose(in_pieces, model.gradient, rtol=0, atol=1e-12 * np.abs(model.gradient).max())
 
 

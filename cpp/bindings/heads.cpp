@@ -21,15 +21,39 @@ DenseShape dense_shape(const Input<T>& kernel, const py::object& x) {
   }
   const py::array array = require_array(x, "x");
   require_shape(array, "x", {"N", features}, "kernel has " + text(features) + " input features");
-  return {array.shape(0), features, columns};
+  return {array.shape(0), features, columns, array.shape(0)};
+}
+
+// Notes in `shape` which rows of x are meant; the copy returned must live as long as the shape.
+py::object read_which(const py::object& object, DenseShape& shape) {
+  if (object.is_none()) return object;
+  const py::array given = require_array(object, "rows");
+  const char kind = given.dtype().kind();
+  if (kind != 'i' && kind != 'u') {
+    throw py::type_error("rows: expected integers, got " + std::string(py::str(given.dtype())));
+  }
+  require_shape(given, "rows", {"M"}, "");
+  const std::string why = "x has " + text(shape.all_rows) + " rows";
+  py::array rows = read_classes(given, "rows", "rows", given.shape(0), shape.all_rows, "", why);
+  const auto* const which = static_cast<const Index*>(rows.data());
+  for (py::ssize_t i = 1; i < rows.shape(0); ++i) {
+    if (which[i] <= which[i - 1]) {
+      throw py::value_error("rows: expected ascending numbers, got " + text(which[i]) + " after " + text(which[i - 1]) +
+                            " at index " + text(i));
+    }
+  }
+  shape.rows = rows.shape(0);
+  shape.which = which;
+  return std::move(rows);
 }
 
 template <class T>
 py::array dense_forward_typed(const py::object& x_object, const py::object& kernel_object,
-                              const py::object& bias_object) {
+                              const py::object& bias_object, const py::object& rows) {
   const Input<T> kernel = read<T>(kernel_object, "kernel", {"F", "C"}, "", "x");
-  const DenseShape shape = dense_shape(kernel, x_object);
+  DenseShape shape = dense_shape(kernel, x_object);
   const Input<T> x = read<T>(x_object, "x", {"N", shape.features}, "", "x");
+  const py::object which = read_which(rows, shape);
   const auto bias =
       read_optional<T>(bias_object, "bias", {shape.columns}, "kernel has " + text(shape.columns) + " columns", "x");
   py::array y = new_array<T>({shape.rows, shape.columns});
@@ -41,19 +65,22 @@ py::array dense_forward_typed(const py::object& x_object, const py::object& kern
   return y;
 }
 
-py::array dense_forward_checked(const py::object& x, const py::object& kernel, const py::object& bias) {
+py::array dense_forward_checked(const py::object& x, const py::object& kernel, const py::object& bias,
+                                const py::object& rows) {
   const bool single = require_floating(require_array(x, "x"), "x") == 'f';
-  return (single ? dense_forward_typed<float> : dense_forward_typed<double>)(x, kernel, bias);
+  return (single ? dense_forward_typed<float> : dense_forward_typed<double>)(x, kernel, bias, rows);
 }
 
 template <class T>
 py::tuple dense_backward_typed(const py::object& x_object, const py::object& kernel_object,
-                               const py::object& d_y_object, bool input_gradient, const py::object& d_kernel_object,
-                               const py::object& d_bias_object) {
+                               const py::object& d_y_object, const py::object& rows, bool input_gradient,
+                               const py::object& d_kernel_object, const py::object& d_bias_object) {
   const Input<T> kernel = read<T>(kernel_object, "kernel", {"F", "C"}, "", "x");
-  const DenseShape shape = dense_shape(kernel, x_object);
+  DenseShape shape = dense_shape(kernel, x_object);
   const Input<T> x = read<T>(x_object, "x", {"N", shape.features}, "", "x");
-  const std::string why = "x has " + text(shape.rows) + " rows and kernel " + text(shape.columns) + " columns";
+  const py::object which = read_which(rows, shape);
+  const std::string why = std::string(which.is_none() ? "x has " : "rows has ") + text(shape.rows) +
+                          " rows and kernel " + text(shape.columns) + " columns";
   const Input<T> d_y = read<T>(d_y_object, "d_y", {shape.rows, shape.columns}, why, "x");
   py::array d_kernel =
       write_to_or_new<T>(d_kernel_object, "d_kernel", {shape.features, shape.columns}, "kernel has that shape", "x");
@@ -61,7 +88,7 @@ py::tuple dense_backward_typed(const py::object& x_object, const py::object& ker
   require_apart({{"d_kernel", d_kernel}, {"d_bias", d_bias}},
                 {{"x", x.holder}, {"kernel", kernel.holder}, {"d_y", d_y.holder}});
   std::optional<py::array> d_x;
-  if (input_gradient) d_x = new_array<T>({shape.rows, shape.features});
+  if (input_gradient) d_x = new_array<T>({shape.all_rows, shape.features});
   DenseBackwardArguments<T> arguments{};
   arguments.shape = shape;
   arguments.x = x.data();
@@ -78,10 +105,11 @@ py::tuple dense_backward_typed(const py::object& x_object, const py::object& ker
 }
 
 py::tuple dense_backward_checked(const py::object& x, const py::object& kernel, const py::object& d_y,
-                                 bool input_gradient, const py::object& d_kernel, const py::object& d_bias) {
+                                 const py::object& rows, bool input_gradient, const py::object& d_kernel,
+                                 const py::object& d_bias) {
   const bool single = require_floating(require_array(x, "x"), "x") == 'f';
-  return (single ? dense_backward_typed<float> : dense_backward_typed<double>)(x, kernel, d_y, input_gradient, d_kernel,
-                                                                               d_bias);
+  return (single ? dense_backward_typed<float> : dense_backward_typed<double>)(x, kernel, d_y, rows, input_gradient,
+                                                                               d_kernel, d_bias);
 }
 
 // --- Softmax and cross-entropy ------------------------------------------------------------------------------
@@ -190,9 +218,9 @@ void embedding_backward_checked(const py::object& tokens_object, const py::objec
 }  // namespace
 
 void bind_heads(py::module_& m) {
-  m.def("dense_forward", &dense_forward_checked, "x"_a, "kernel"_a, "bias"_a);
-  m.def("dense_backward", &dense_backward_checked, "x"_a, "kernel"_a, "d_y"_a, py::kw_only(), "input_gradient"_a,
-        "d_kernel"_a, "d_bias"_a);
+  m.def("dense_forward", &dense_forward_checked, "x"_a, "kernel"_a, "bias"_a, py::kw_only(), "rows"_a);
+  m.def("dense_backward", &dense_backward_checked, "x"_a, "kernel"_a, "d_y"_a, py::kw_only(), "rows"_a,
+        "input_gradient"_a, "d_kernel"_a, "d_bias"_a);
   m.def("softmax", &softmax_checked, "logits"_a);
   m.def("softmax_cross_entropy", &softmax_cross_entropy_checked, "logits"_a, "labels"_a, py::kw_only(), "gradient"_a);
   m.def("embedding_backward", &embedding_backward_checked, "tokens"_a, "d_y"_a, "d_table"_a);

@@ -18,19 +18,38 @@ int useful_threads(const DenseShape& s) {
   return std::max(1, static_cast<int>(std::min<double>(num_threads(), work / kWorthAThread)));
 }
 
-// Rows `share` of c = a B + bias.
+// `rows` rows of c = a B + bias.
 template <class T>
-void multiply_rows(const T* a, const PackedMatrix<T>& b, const T* bias, T* c, Range share) {
+void multiply_rows(const T* a, const PackedMatrix<T>& b, const T* bias, T* c, Index rows) {
   using V = Vec<T>;
   const Index columns = b.columns();
-  const SegmentedRows<T> rows{a + share.begin * b.depth(), b.depth(), b.depth()};
   for (Index p = 0; p < b.panels(); ++p) {
     multiply_panel<T>(
-        rows, share.size(), b.panel(p),
+        SegmentedRows<T>{a, b.depth(), b.depth()}, rows, b.panel(p),
         [&](Index, Index column) { return bias == nullptr ? V(T(0)) : V::load_first(bias + column, columns - column); },
-        [&](Index row, Index column, V sum) {
-          sum.store_first(c + (share.begin + row) * columns + column, columns - column);
-        });
+        [&](Index row, Index column, V sum) { sum.store_first(c + row * columns + column, columns - column); });
+  }
+}
+
+// f(row among the M, row among the N, count) for each run of neighbours of `share`.
+template <class F>
+void for_each_run(const Index* which, Range share, F&& f) {
+  if (which == nullptr) return f(share.begin, share.begin, share.size());
+  for (Index begin = share.begin, end = begin; begin < share.end; begin = end) {
+    while (++end < share.end && which[end] == which[end - 1] + 1) {
+    }
+    f(begin, which[begin], end - begin);
+  }
+}
+
+// Zeros in the rows of d_x before and among those of `share`, and behind the last one of all.
+template <class T>
+void clear_other_rows(const DenseShape& s, Range share, T* d_x) {
+  if (s.which == nullptr) return;
+  const auto clear = [&](Index from, Index to) { std::fill(d_x + from * s.features, d_x + to * s.features, T(0)); };
+  for (Index row = share.begin; row < share.end; ++row) {
+    clear(row == 0 ? 0 : s.which[row - 1] + 1, s.which[row]);
+    if (row == s.rows - 1) clear(s.which[row] + 1, s.all_rows);
   }
 }
 
@@ -87,7 +106,11 @@ void dense_forward(const DenseShape& s, const T* x, const T* kernel, const T* bi
   if (s.rows == 0 || s.columns == 0) return;
   const PackedMatrix<T> packed = take_packed<T>(s.features, s.columns, workspace);
   for (Index p = 0; p < packed.panels(); ++p) packed.pack(p, kernel, s.columns, 1);
-  parallel(useful_threads(s), nullptr, [&](Team& team) { multiply_rows(x, packed, bias, y, team.share(s.rows)); });
+  parallel(useful_threads(s), nullptr, [&](Team& team) {
+    for_each_run(s.which, team.share(s.rows), [&](Index row, Index from, Index count) {
+      multiply_rows(x + from * s.features, packed, bias, y + row * s.columns, count);
+    });
+  });
 }
 
 template <class T>
@@ -104,11 +127,17 @@ void dense_backward(const DenseBackwardArguments<T>& a, Workspace& workspace) {
   if (s.rows == 0) {
     std::fill_n(a.d_kernel, s.features * s.columns, T(0));
     if (a.d_bias != nullptr) std::fill_n(a.d_bias, s.columns, T(0));
+    if (a.d_x != nullptr) std::fill_n(a.d_x, s.all_rows * s.features, T(0));
     return;
   }
   const Index tiles = (s.features + kTileRows - 1) / kTileRows;
   parallel(useful_threads(s), nullptr, [&](Team& team) {
-    if (a.d_x != nullptr) multiply_rows<T>(a.d_y, transposed, nullptr, a.d_x, team.share(s.rows));
+    if (a.d_x != nullptr) {
+      clear_other_rows(s, team.share(s.rows), a.d_x);
+      for_each_run(s.which, team.share(s.rows), [&](Index row, Index to, Index count) {
+        multiply_rows<T>(a.d_y + row * s.columns, transposed, nullptr, a.d_x + to * s.features, count);
+      });
+    }
     for (Index first = 0; first < s.rows; first += kChunkRows) {
       const Index depth = std::min(kChunkRows, s.rows - first);
       const PackedMatrix<T> d_y(d_y_memory.panel(0).data, depth, s.columns);
@@ -116,7 +145,8 @@ void dense_backward(const DenseBackwardArguments<T>& a, Workspace& workspace) {
       for (Index p = panels.begin; p < panels.end; ++p) d_y.pack(p, a.d_y + first * s.columns, s.columns, 1);
       const Range rows = team.share(depth);
       for (Index row = rows.begin; row < rows.end; ++row) {
-        pack_into_tiles(x_tiles, depth, row, a.x + (first + row) * s.features, s.features);
+        const Index from = s.which == nullptr ? first + row : s.which[first + row];
+        pack_into_tiles(x_tiles, depth, row, a.x + from * s.features, s.features);
       }
       team.barrier();
       const Range items = team.share(d_y.panels() * tiles);

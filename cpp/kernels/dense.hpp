@@ -1,11 +1,12 @@
 // A fully connected layer on rows: y = x W + b, and its gradients.
 //
-//     y (N, C) = x (N, F) kernel (F, C) + bias (C)
-//     d_x = d_y kernel^T,    d_kernel = x^T d_y,    d_bias = sum of d_y over N
+//     y (M, C) = x[which] (M, F) kernel (F, C) + bias (C)
+//     d_x[which] = d_y kernel^T, 0 elsewhere,    d_kernel = x[which]^T d_y,    d_bias = sum of d_y over M
 //
-// All matrices C-contiguous; outputs are overwritten and overlap nothing; null means not given, or not wanted. A row's
-// results depend on that row alone; sums over N run in an order that depends on the shape alone. Memory is taken
-// from the workspace only. 2 N F C flops a product.
+// x and d_x have N rows; `which` names M of them in ascending order, or is null for all: padding is then neither read
+// nor computed, and what is computed lies side by side. All matrices C-contiguous; outputs are overwritten and overlap
+// nothing; null means not given, or not wanted. A row's results depend on that row alone; sums over M run in an order
+// that depends on the shape alone. Memory is taken from the workspace only. 2 M F C flops a product.
 #pragma once
 
 #include "kernels/gemm.hpp"
@@ -14,7 +15,10 @@
 namespace fastgru {
 
 struct DenseShape {
-  Index rows, features, columns;
+  Index rows;  // M
+  Index features, columns;
+  Index all_rows;                // N
+  const Index* which = nullptr;  // (M,), or null: all N = M
 };
 
 template <class T>

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks
+from fastgru import checks, sequences
 from fastgru.layers import Dense, Layer
 from fastgru.layers.base import Outputs, Shape, copy_weights, strip_prefix
 from fastgru.optimizers import Optimizer
 from fastgru.regularizers import Regularizer
 from fastgru.samples import Samples, natural_dtype, require_samples
 from fastgru.seeding import new_generator
+from fastgru.training import Scores
 
 Array = NDArray[Any]
 
@@ -50,7 +51,8 @@ class Chain:
         self._places: dict[str, tuple[slice, tuple[int, ...]]] = {}  # of each weight in the flat buffers
         self._penalties: list[tuple[Regularizer, Array, Array]] = []
         self._first_with_weights = 0  # before it no layer needs its output's gradient
-        self._raw_head = False  # whether the loss takes the last activation in itself
+        self._raw_head = False  # whether the loss takes what comes before the last activation
+        self._scored = Scores(np.empty((0, 0), np.float32), None, (0,))  # what `scores` returned last
         self.optimizer: Optimizer | None = None
         if isinstance(layers, Layer):
             raise TypeError(f"layers: expected a list of layers, got a single {type(layers).__name__}")
@@ -217,14 +219,10 @@ class Chain:
             lengths = layer.output_lengths(before, lengths)
         return y
 
-    def scores(self, x: Array, lengths: Array | None, *, training: bool) -> tuple[Array, Array | None]:
+    def scores(self, x: Array, lengths: Array | None, *, training: bool) -> Scores:
         """What the loss takes: the outputs, or where it takes the last activation in itself, what comes before that.
 
-        Returns
-        -------
-        scores : ndarray (N, ..., C)
-        lengths : ndarray (N,) or None
-            Of the scores' sequences.
+        The head computes the elements that count alone, where it can leave out others.
         """
         head = self.layers[-1]
         for layer in self.layers[:-1] if self._raw_head else self.layers:
@@ -232,13 +230,19 @@ class Chain:
             assert not isinstance(y, tuple)
             lengths = layer.output_lengths(x, lengths)
             x = y
+        shape = x.shape[:-1]
+        kept = None if lengths is None else sequences.valid_elements(lengths, shape)
         if self._raw_head:
             assert isinstance(head, Dense)
-            x = head.logits(x, training=training)
-        return x, lengths
+            values = head.logits(x, training=training, rows=kept)
+        else:
+            values = x.reshape(int(np.prod(shape)), x.shape[-1])
+            values = values if kept is None else values[kept]
+        self._scored = Scores(values, kept, shape)
+        return self._scored
 
     def outputs(self, scores: Array) -> Array:
-        """What the model gives, from its scores."""
+        """What the model gives (M, C), from its scores (M, C)."""
         if not self._raw_head:
             return scores
         head = self.layers[-1]
@@ -251,7 +255,7 @@ class Chain:
         return len(x) * sum(layer.tape_elements(steps) for layer in self.layers) * self.dtype.itemsize
 
     def backward(self, d_scores: Array, *, add: bool = False) -> None:
-        """Overwrite `gradient` for the last call of `scores` in training, or with `add` add to what it holds."""
+        """Overwrite `gradient`, or with `add` add to it, given that (M, C) of the last `scores` in training."""
         if add:
             if self._sum.shape != self.gradient.shape or self._sum.dtype != self.dtype:
                 self._sum = np.empty_like(self.gradient)
@@ -261,7 +265,7 @@ class Chain:
             for layer in self.layers:
                 layer.gradients_changed()
             return
-        d_y: Array | None = d_scores
+        d_y: Array | None = d_scores if self._raw_head else self._spread(d_scores)
         for index in range(len(self.layers) - 1, self._first_with_weights - 1, -1):
             layer, inner = self.layers[index], index > self._first_with_weights
             assert d_y is not None
@@ -270,6 +274,15 @@ class Chain:
                 d_y = layer.backward_from_logits(d_y, input_gradient=inner)
             else:
                 d_y = layer.backward(d_y, input_gradient=inner)
+
+    def _spread(self, d_scores: Array) -> Array:
+        """The gradient for all of the last batch's outputs, given that of those that count."""
+        _, kept, shape = self._scored
+        everything = d_scores
+        if kept is not None:
+            everything = np.zeros((self._scored.everything, d_scores.shape[-1]), d_scores.dtype)
+            everything[kept] = d_scores
+        return everything.reshape(*shape, d_scores.shape[-1])
 
     def penalty(self) -> float:
         """What the regularizers add to the loss."""

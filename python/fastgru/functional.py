@@ -238,7 +238,7 @@ def gru_backward(
     )
 
 
-def dense_forward(x: Array, kernel: Array, bias: Array | None = None) -> Array:
+def dense_forward(x: Array, kernel: Array, bias: Array | None = None, *, rows: Array | None = None) -> Array:
     """A fully connected layer, ``x @ kernel + bias``.
 
     Unlike NumPy's product, a row's result has the same bits in any batch and with any number of threads.
@@ -248,17 +248,19 @@ def dense_forward(x: Array, kernel: Array, bias: Array | None = None) -> Array:
     x : ndarray (N, F)
     kernel : ndarray (F, C)
     bias : ndarray (C,), optional
+    rows : ndarray (M,) of integers, optional
+        Which rows of x to compute, in ascending order; the others are not read.
 
     Returns
     -------
-    ndarray (N, C)
+    ndarray (N, C), or (M, C) for the `rows` alone
 
     Raises
     ------
     ValueError, TypeError
         A shape or dtype does not fit.
     """
-    return kernels.dense_forward(x, kernel, bias)
+    return kernels.dense_forward(x, kernel, bias, rows=rows)
 
 
 def dense_backward(
@@ -266,6 +268,7 @@ def dense_backward(
     kernel: Array,
     d_y: Array,
     *,
+    rows: Array | None = None,
     input_gradient: bool = True,
     out: tuple[Array, Array | None] | None = None,
 ) -> DenseGradients:
@@ -275,8 +278,10 @@ def dense_backward(
     ----------
     x : ndarray (N, F)
     kernel : ndarray (F, C)
-    d_y : ndarray (N, C)
+    d_y : ndarray (N, C), or (M, C) with `rows`
         The loss' gradient for the layer's result.
+    rows : ndarray (M,) of integers, optional
+        As given to `dense_forward`. The gradient for the other rows of x is 0.
     input_gradient : bool
         Whether to compute the gradient for x.
     out : tuple of ndarray, optional
@@ -294,7 +299,9 @@ def dense_backward(
     """
     d_kernel, d_bias = out if out is not None else (None, None)
     return DenseGradients(
-        *kernels.dense_backward(x, kernel, d_y, input_gradient=input_gradient, d_kernel=d_kernel, d_bias=d_bias)
+        *kernels.dense_backward(
+            x, kernel, d_y, rows=rows, input_gradient=input_gradient, d_kernel=d_kernel, d_bias=d_bias
+        )
     )
 
 

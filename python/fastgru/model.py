@@ -112,7 +112,7 @@ class Sequential(Chain):
                 raise ValueError(
                     f"loss: {loss.name} with from_logits=True needs a last layer without activation, got {activation!r}"
                 )
-            return False
+            return activation == "linear"
         if activation != loss.head:
             found = repr(activation) if activation else f"a {type(head).__name__}, which is no Dense"
             raise ValueError(

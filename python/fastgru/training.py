@@ -9,12 +9,11 @@ import math
 import time
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import sequences
 from fastgru.batches import ArraySet, Batch, StreamSet
 from fastgru.callbacks import Callbacks
 from fastgru.losses import Loss, LossResult
@@ -30,28 +29,59 @@ CACHED_TAPE = 5_000_000
 LEAST_ROWS = 128
 
 
-class Network(Protocol):
-    """What is trained here.
+class Scores(NamedTuple):
+    """What a network says of the elements of a batch: its samples, or where outputs are sequences the steps that count.
 
     Scores are what the loss takes: the outputs, or what comes before the last activation where the loss takes that
     activation in itself.
+
+    Attributes
+    ----------
+    values : ndarray (M, C)
+    kept : ndarray (M,) of integers, or None
+        Which of all elements these are; None if they are all.
+    shape : tuple of int
+        (N,) or (N, T, ...): how all elements lie.
     """
+
+    values: Array
+    kept: NDArray[np.intp] | None
+    shape: tuple[int, ...]
+
+    @property
+    def everything(self) -> int:
+        """The number of all elements, padding included."""
+        return int(np.prod(self.shape))
+
+    def pick(self, array: Array) -> Array:
+        """What belongs to the elements of an array (N, ...) or (N, T, ...)."""
+        flat = array.reshape(self.everything, *array.shape[len(self.shape) :])
+        return flat if self.kept is None else flat[self.kept]
+
+    def place(self, element: int) -> tuple[int, ...]:
+        """Where the element lies: (sample,) or (sample, step, ...)."""
+        number = element if self.kept is None else int(self.kept[element])
+        return tuple(int(i) for i in np.unravel_index(number, self.shape))
+
+
+class Network(Protocol):
+    """What is trained here."""
 
     parameters: Array
     gradient: Array
     stop_training: bool
 
-    def scores(self, x: Array, lengths: Array | None, *, training: bool) -> tuple[Array, Array | None]:
-        """Scores (N, ..., C), and the lengths of their sequences."""
+    def scores(self, x: Array, lengths: Array | None, *, training: bool) -> Scores:
+        """What the loss takes; padding is left out."""
 
     def outputs(self, scores: Array) -> Array:
-        """What the model gives, from its scores."""
+        """What the model gives (M, C), from its scores (M, C)."""
 
     def tape_bytes(self, x: Array) -> int:
         """What `scores` leaves in memory for `backward` when it trains on the batch `x`."""
 
     def backward(self, d_scores: Array, *, add: bool = False) -> None:
-        """Overwrite `gradient` with that of the last `scores` in training, or with `add` add to what it holds."""
+        """Overwrite `gradient`, or with `add` add to it, given that (M, C) of the last `scores` in training."""
 
     def get_states(self) -> dict[str, Array]:
         """What is carried from batch to batch."""
@@ -147,32 +177,20 @@ class Tally:
             metric.set_state(saved)
 
 
-class Elements:
-    """The elements of a batch that count: its samples, or where outputs are sequences their steps, without padding."""
+def _judge(loss: Loss, batch: Batch, scores: Scores, *, gradient: bool) -> tuple[Array, LossResult, Array]:
+    """Targets of the elements, what the loss finds on them, and its values once they are weighted.
 
-    def __init__(self, scores: Array, batch: Batch, lengths: Array | None) -> None:
-        *outer, classes = scores.shape
-        self._shape = scores.shape
-        self._kept: NDArray[np.intp] | None = None
-        targets, weights = batch.y, batch.weights
-        if len(outer) > 1:
-            scores = scores.reshape(-1, classes)
-            targets = targets.reshape(len(scores), *targets.shape[len(outer) :])
-            if weights is not None:
-                weights = np.broadcast_to(weights if weights.ndim == 2 else weights[:, None], outer).reshape(-1)
-            if lengths is not None and (lengths < outer[1]).any():
-                self._kept = kept = np.flatnonzero(sequences.valid_steps(lengths, outer[1]))
-                scores, targets = scores[kept], targets[kept]
-                weights = None if weights is None else weights[kept]
-        self.scores, self.targets, self.weights = scores, targets, weights
-
-    def spread(self, d_scores: Array) -> Array:
-        """The gradient for all of the batch's scores, given that of the elements."""
-        if self._kept is not None:
-            packed = d_scores
-            d_scores = np.zeros((int(np.prod(self._shape[:-1])), self._shape[-1]), packed.dtype)
-            d_scores[self._kept] = packed
-        return d_scores.reshape(self._shape)
+    With `gradient`, the result's is that of the weighted values' mean.
+    """
+    targets = scores.pick(batch.y)
+    result = loss(scores.values, targets, gradient=gradient)
+    if batch.weights is None:
+        return targets, result, result.values
+    axes = len(scores.shape) - batch.weights.ndim
+    weights = scores.pick(np.broadcast_to(np.expand_dims(batch.weights, tuple(range(-axes, 0))), scores.shape))
+    if result.d_scores is not None:
+        result = result._replace(d_scores=result.d_scores * weights[:, None].astype(result.d_scores.dtype))
+    return targets, result, result.values * weights
 
 
 def train_step(network: Network, loss: Loss, optimizer: Optimizer, batch: Batch, tally: Tally) -> None:
@@ -187,24 +205,20 @@ def train_step(network: Network, loss: Loss, optimizer: Optimizer, batch: Batch,
     everything = counted = 0
     for rows in pieces(network, batch.x):
         piece = batch.rows(rows) if len(batch.x) > rows.stop - rows.start else batch
-        scores, lengths = network.scores(piece.x, piece.lengths, training=True)
-        elements = Elements(scores, piece, lengths)
-        result = loss(elements.scores, elements.targets)
-        values = result.values if elements.weights is None else result.values * elements.weights
+        scores = network.scores(piece.x, piece.lengths, training=True)
+        targets, result, values = _judge(loss, piece, scores, gradient=True)
         if not np.isfinite(values).all():
             bad = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise FloatingPointError(f"the loss of {_place(scores, lengths, rows, bad)} is {values[bad]}")
+            raise FloatingPointError(f"the loss of {_place(scores, rows, bad)} is {values[bad]}")
         d_scores = result.d_scores
         assert d_scores is not None
-        if elements.weights is not None:
-            d_scores = d_scores * elements.weights[:, None].astype(d_scores.dtype)
         if piece is not batch:
             # From the mean over the piece's elements to its share of the mean over the batch's, padding included:
             # how many of those count is known in the end.
-            everything = len(batch.x) * (scores.size // scores.shape[-1] // len(piece.x))
+            everything = len(batch.x) * (scores.everything // len(piece.x))
             d_scores = d_scores * d_scores.dtype.type(len(values) / everything)
-        network.backward(elements.spread(d_scores), add=rows.start > 0)
-        tally.add(elements.scores, elements.targets, result, values, penalty)
+        network.backward(d_scores, add=rows.start > 0)
+        tally.add(scores.values, targets, result, values, penalty)
         counted += len(values)
     if everything > counted:
         network.gradient *= network.gradient.dtype.type(everything / max(counted, 1))
@@ -212,13 +226,10 @@ def train_step(network: Network, loss: Loss, optimizer: Optimizer, batch: Batch,
     optimizer.update(network.parameters, network.gradient)
 
 
-def _place(scores: Array, lengths: Array | None, rows: slice, element: int) -> str:
-    if scores.ndim == 2:
-        return f"sample {rows.start + element} of the batch"
-    steps = scores.shape[1]
-    if lengths is not None:
-        element = int(np.flatnonzero(sequences.valid_steps(lengths, steps))[element])
-    return f"sample {rows.start + element // steps} of the batch, step {element % steps},"
+def _place(scores: Scores, rows: slice, element: int) -> str:
+    sample, *step = scores.place(element)
+    where = f"sample {rows.start + sample} of the batch"
+    return f"{where}, step {step[0]}," if step else where
 
 
 def pieces(network: Network, x: Array) -> list[slice]:
@@ -238,11 +249,9 @@ def evaluate(
     tally = Tally(network, loss, metrics)
     penalty = network.penalty()
     for batch in data.in_order(batch_size):
-        scores, lengths = network.scores(batch.x, batch.lengths, training=False)
-        elements = Elements(scores, batch, lengths)
-        result = loss(elements.scores, elements.targets, gradient=False)
-        values = result.values if elements.weights is None else result.values * elements.weights
-        tally.add(elements.scores, elements.targets, result, values, penalty)
+        scores = network.scores(batch.x, batch.lengths, training=False)
+        targets, result, values = _judge(loss, batch, scores, gradient=False)
+        tally.add(scores.values, targets, result, values, penalty)
     return tally.values()
 
 

@@ -44,12 +44,13 @@ def gru_backward(
     d_recurrent_kernel: _Array | None,
     d_bias: _Array | None,
 ) -> tuple[_Array | None, _Array, _Array, _Array, _Array | None]: ...
-def dense_forward(x: _Array, kernel: _Array, bias: _Array | None) -> _Array: ...
+def dense_forward(x: _Array, kernel: _Array, bias: _Array | None, *, rows: _Array | None) -> _Array: ...
 def dense_backward(
     x: _Array,
     kernel: _Array,
     d_y: _Array,
     *,
+    rows: _Array | None,
     input_gradient: bool,
     d_kernel: _Array | None,
     d_bias: _Array | None,

@@ -24,7 +24,7 @@ from fastgru.datasets.arrays import Sequences
 from fastgru.formats import checkpoint
 from fastgru.functional import MOST_THREADS
 from fastgru.model import Sequential
-from fastgru.recipes import RECIPES, SCHEDULES, Recipe
+from fastgru.recipes import GOALS, RECIPES, SCHEDULES, Recipe
 from fastgru.samples import natural_dtype
 from fastgru.sequences import valid_steps
 from fastgru.training import History
@@ -134,6 +134,9 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"Result: {found.name} ({found.reason}): mean of {len(seeds)} seeds: {on} {_describe_mean(outcomes)}")
     else:
         print(f"Result: {found.name} ({found.reason}): {on} {outcomes[0]}")
+    goal = GOALS.get(arguments.recipe) if found.name == "mnist" else None
+    if goal is not None:
+        print(f"Goal: {_describe_goal(goal, outcomes)}")
     if arguments.json:
         own = {} if found.name in data.DIGITS else {"task": found.task, "evaluated_on": on}
         results = outcomes[0].as_json()
@@ -222,6 +225,19 @@ def _describe_mean(outcomes: list[Outcome]) -> str:
     low, high = form(metric, min(values)), form(metric, max(values))
     reached = f"{Score(mean['loss'], metric, mean[metric]).metric_text} ({low} to {high}), loss {mean['loss']:.4f}"
     return f"{reached} after {mean['epochs']:g} epochs in {mean['seconds']:.1f} s"
+
+
+def _describe_goal(goal: float, outcomes: list[Outcome]) -> str:
+    """Which seeds reached the accuracy, and in how many seconds of training."""
+    seconds = {each.seed: each.seconds for each in outcomes if each.score.value >= goal}
+    wanted = f"{goal:.1%} on the test images"
+    if not seconds:
+        return f"{wanted} was not reached"
+    each = ", ".join(f"{time:.1f} s (seed {seed})" for seed, time in seconds.items())
+    missed = (
+        "" if len(seconds) == len(outcomes) else f"; not by {len(outcomes) - len(seconds)} of {len(outcomes)} seeds"
+    )
+    return f"{wanted} reached in {each}{missed}"
 
 
 # --- Training -------------------------------------------------------------------------------------------------

@@ -61,6 +61,8 @@ class Dense(Layer):
         self._set_regularizers(kernel_regularizer=kernel_regularizer, bias_regularizer=bias_regularizer)
         self.features = 0
         self._x: Array | None = None
+        self._rows: Array | None = None
+        self._shape: tuple[int, ...] = ()
         self._y: Array | None = None
 
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102
@@ -77,20 +79,27 @@ class Dense(Layer):
             shapes["bias"] = (self.units,)
         return shapes
 
-    def logits(self, x: Array, *, training: bool) -> Array:
-        """The output before the activation, which a loss from logits takes."""
-        rows = x if x.ndim == 2 else x.reshape(-1, self.features)
-        self._x = rows if training else None
-        y = functional.dense_forward(rows, self.weights["kernel"], self.weights.get("bias"))
-        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.units)
+    def logits(self, x: Array, *, training: bool, rows: Array | None = None) -> Array:
+        """The output before the activation, which a loss from logits takes, as rows (M, units).
+
+        Parameters
+        ----------
+        x : ndarray (N, ..., F)
+        training : bool
+        rows : ndarray (M,) of integers, optional
+            Which of x's rows, all axes but the last taken as one, in ascending order.
+        """
+        flat = x.reshape(-1, self.features) if x.size else x.reshape(int(np.prod(x.shape[:-1])), self.features)
+        self._x, self._rows, self._shape = (flat if training else None), rows, x.shape
+        return functional.dense_forward(flat, self.weights["kernel"], self.weights.get("bias"), rows=rows)
 
     def activate(self, logits: Array) -> Array:
-        """The output, given that of `logits`."""
+        """The output (M, units), given that of `logits`."""
         match self.activation:
             case "linear":
                 return logits
             case "softmax":
-                return functional.softmax(logits.reshape(-1, self.units)).reshape(logits.shape)
+                return functional.softmax(logits)
             case "relu":
                 return np.asarray(np.maximum(logits, logits.dtype.type(0)))
             case name:
@@ -98,26 +107,27 @@ class Dense(Layer):
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
         del lengths  # every step stands by itself
-        y = self.activate(self.logits(x, training=training))
+        y = self.activate(self.logits(x, training=training)).reshape(*x.shape[:-1], self.units)
         self._y = y if training else None
         return y
 
     def backward_from_logits(self, d_logits: Array, *, input_gradient: bool) -> Array | None:
-        """`backward` for the gradient of what `logits` returned."""
+        """`backward` for the gradient of what `logits` returned; 0 for rows of x that it left out."""
         if self._x is None:
             raise RuntimeError(f"{self.name}: backward needs a forward with training=True before it")
         d_x = functional.dense_backward(
             self._x,
             self.weights["kernel"],
-            d_logits if d_logits.ndim == 2 else d_logits.reshape(-1, self.units),
+            d_logits,
+            rows=self._rows,
             input_gradient=input_gradient,
             out=(self.gradients["kernel"], self.gradients.get("bias")),
         ).x
-        return d_x if d_x is None or d_logits.ndim == 2 else d_x.reshape(*d_logits.shape[:-1], self.features)
+        return None if d_x is None else d_x.reshape(self._shape)
 
     def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
         y = self._y
-        if y is None:
+        if y is None or self._x is None:
             raise RuntimeError(f"{self.name}: backward needs a forward with training=True before it")
         match self.activation:
             case "softmax":
@@ -128,7 +138,7 @@ class Dense(Layer):
                 d_y = d_y * (1 - y * y)
             case "relu":
                 d_y = d_y * (y > 0)
-        return self.backward_from_logits(d_y, input_gradient=input_gradient)
+        return self.backward_from_logits(d_y.reshape(len(self._x), self.units), input_gradient=input_gradient)
 
     def get_config(self) -> dict[str, Any]:  # noqa: D102
         return self._config(
