@@ -11,8 +11,8 @@ the order z, r, n (update, reset, candidate; Keras calls the candidate h).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -235,6 +235,140 @@ def softmax(logits: Array) -> Array:
     e = np.exp(logits - logits.real.max(axis=-1, keepdims=True))
     p: Array = e / e.sum(axis=-1, keepdims=True)
     return p
+
+
+# --- Models -----------------------------------------------------------------------------------------------------
+
+
+class LayerLike(Protocol):
+    """What `run` knows of a layer: the words of `fastgru.formats.description.LayerDescription`."""
+
+    class_name: str
+    config: dict[str, Any]
+    weights: dict[str, Array]
+
+
+def run(layers: Sequence[LayerLike], x: Array, lengths: Array | None = None) -> Array | tuple[Array, ...]:
+    """What a chain of layers gives for samples (N, ...), whose sequences have those lengths; all T if not given."""
+    y: Any = np.asarray(x)
+    for layer in layers:
+        y, lengths = LAYERS[layer.class_name](y, lengths, layer.weights, **layer.config)
+    return y  # type: ignore[no-any-return]
+
+
+def _valid(lengths: Array | None, x: Array) -> Array:
+    """Mask (N, T) of the steps that count."""
+    count, steps = x.shape[:2]
+    return np.arange(steps) < (np.full(count, steps) if lengths is None else lengths)[:, None]
+
+
+def _gru(
+    x: Array,
+    lengths: Array | None,
+    weights: dict[str, Array],
+    *,
+    return_sequences: bool = False,
+    return_state: bool = False,
+    zero_output_for_mask: bool = False,
+    output_order: str = "processing",
+    **config: Any,
+) -> tuple[Any, Array | None]:
+    options = {name: config[name] for name in _GRU_OPTIONS if name in config}
+    outputs, state = gru_forward(
+        x,
+        weights["kernel"],
+        weights["recurrent_kernel"],
+        weights.get("bias"),
+        lengths=lengths,
+        padded_outputs="zeros" if zero_output_for_mask else "repeat",
+        output_order=output_order,
+        **options,
+    )
+    y = outputs if return_sequences else state
+    return ((y, state) if return_state else y), (lengths if return_sequences else None)
+
+
+_GRU_OPTIONS = ("activation", "recurrent_activation", "reset_after", "go_backwards")
+_MERGES: dict[str | None, Callable[[Array, Array], Any]] = {
+    "concat": lambda a, b: np.concatenate([a, b], axis=-1),
+    "sum": np.add,
+    "mul": np.multiply,
+    "ave": lambda a, b: (a + b) / 2,
+    None: lambda a, b: (a, b),
+}
+
+
+def _bidirectional(
+    x: Array,
+    lengths: Array | None,
+    weights: dict[str, Array],
+    *,
+    layer: Any,
+    backward_layer: Any,
+    merge_mode: str | None,
+) -> tuple[Any, Array | None]:
+    halves = []
+    after = None
+    for direction, half in (("forward/", layer), ("backward/", backward_layer)):
+        own = {name.removeprefix(direction): array for name, array in weights.items() if name.startswith(direction)}
+        config = {**half["config"], "zero_output_for_mask": True, "output_order": "input"}
+        y, after = _gru(x, lengths, own, **config)
+        halves.append(y)
+    return _MERGES[merge_mode](*halves), after
+
+
+def _dense(
+    x: Array, lengths: Array | None, weights: dict[str, Array], *, activation: str = "linear", **config: Any
+) -> tuple[Array, Array | None]:
+    del config
+    y = dense_forward(x, weights["kernel"], weights.get("bias"))
+    return (softmax(y) if activation == "softmax" else ACTIVATIONS[activation][0](y)), lengths
+
+
+def _embedding(
+    x: Array, lengths: Array | None, weights: dict[str, Array], *, mask_zero: bool = False, **config: Any
+) -> tuple[Array, Array | None]:
+    del config
+    valid = _valid(lengths, x)
+    after = (valid & (x != 0)).sum(axis=1) if mask_zero else lengths
+    return weights["embeddings"].astype(np.float64)[np.where(valid, x, 0)], after
+
+
+def _masking(
+    x: Array, lengths: Array | None, weights: dict[str, Array], *, mask_value: float = 0.0
+) -> tuple[Array, Array | None]:
+    del weights
+    return x, (_valid(lengths, x) & (x != mask_value).any(axis=2)).sum(axis=1)
+
+
+def _average(x: Array, lengths: Array | None, weights: dict[str, Array]) -> tuple[Array, None]:
+    del weights
+    valid = _valid(lengths, x)[:, :, None]
+    return np.where(valid, x, 0.0).sum(axis=1) / np.maximum(valid.sum(axis=1), 1), None
+
+
+def _maximum(x: Array, lengths: Array | None, weights: dict[str, Array]) -> tuple[Array, None]:
+    del weights
+    valid = _valid(lengths, x)[:, :, None]
+    largest = np.where(valid, x, -np.inf).max(axis=1, initial=-np.inf)
+    return np.where(valid.any(axis=1), largest, 0.0), None
+
+
+#: Name -> (x, lengths, weights, **config) -> (y, lengths of y's sequences), as they are in use, not in training.
+LAYERS: dict[str, Callable[..., tuple[Any, Array | None]]] = {
+    "GRU": _gru,
+    "Bidirectional": _bidirectional,
+    "Dense": _dense,
+    "Embedding": _embedding,
+    "Masking": _masking,
+    "Dropout": lambda x, lengths, weights, **config: (x, lengths),
+    "Flatten": lambda x, lengths, weights: (x.reshape(len(x), int(np.prod(x.shape[1:]))), None),
+    "GlobalAveragePooling1D": _average,
+    "GlobalMaxPooling1D": _maximum,
+}
+
+
+# --- Losses and optimizers ----------------------------------------------------------------------------------------
 
 
 def softmax_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:

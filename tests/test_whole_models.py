@@ -1,0 +1,84 @@
+"""Whole models against the chain of the equations in the reference, in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fastgru import Sequential, layers, reference
+
+#: Both sides round in float64 only; depths and steps are small.
+TOLERANCE = 1e-12
+
+
+def random_gru(rng, **more):
+    return layers.GRU(
+        int(rng.integers(1, 12)),
+        activation=str(rng.choice(layers.gru.ACTIVATIONS, p=[0.6, 0.2, 0.2])),
+        recurrent_activation=str(rng.choice(layers.gru.RECURRENT_ACTIVATIONS)),
+        use_bias=bool(rng.random() < 0.8),
+        bias_initializer="random_normal",
+        reset_after=bool(rng.random() < 0.6),
+        go_backwards=bool(rng.random() < 0.3),
+        zero_output_for_mask=bool(rng.random() < 0.5),
+        **more,
+    )
+
+
+def random_recurrent(rng, **more):
+    gru = random_gru(rng, **more)
+    if rng.random() < 0.5:
+        return gru
+    return layers.Bidirectional(gru, str(rng.choice(layers.bidirectional.MERGES)))
+
+
+def random_model(seed):
+    """A chain of all kinds of layers, and samples with lengths for it."""
+    rng = np.random.default_rng(seed)
+    rows, steps, features = (int(n) for n in rng.integers(1, 7, 3))
+    chain = []
+    lengths = rng.integers(0, steps + 1, rows) if rng.random() < 0.6 else None
+    first = rng.random()
+    if first < 0.25:
+        x = rng.integers(1, 9, (rows, steps))
+        chain.append(layers.Embedding(9, features, mask_zero=bool(rng.random() < 0.5), input_shape=(None,)))
+        if chain[0].mask_zero:
+            x[np.arange(steps) >= rng.integers(0, steps + 1, rows)[:, None]] = 0
+    else:
+        x = rng.normal(size=(rows, steps, features))
+        if first < 0.5:
+            chain.append(layers.Masking(-1.0, input_shape=(None, features)))
+            x[np.arange(steps) >= rng.integers(0, steps + 1, rows)[:, None]] = -1.0
+        else:
+            chain.append(layers.Dropout(0.3, input_shape=(steps, features)))
+    chain += [random_recurrent(rng, return_sequences=True) for _ in range(int(rng.integers(0, 3)))]
+    match int(rng.integers(0, 5)):
+        case 0:
+            chain.append(layers.GlobalAveragePooling1D())
+        case 1:
+            chain.append(layers.GlobalMaxPooling1D())
+        case 2:
+            chain.append(random_recurrent(rng))
+        case 3 if chain[0].input_shape == (steps, features):
+            chain.append(layers.Flatten())
+    chain.append(layers.Dense(int(rng.integers(1, 5)), str(rng.choice(layers.dense.ACTIVATIONS))))
+    return Sequential(chain, dtype="float64"), x, lengths
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_a_model_gives_what_the_equations_give(seed):
+    model, x, lengths = random_model(seed)
+    expected = reference.run(model.describe().layers, x, lengths)
+    actual = model.predict(x, lengths=lengths)
+    np.testing.assert_allclose(actual, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("merge_mode", [None, "concat"])
+def test_several_outputs(merge_mode):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, 4, 2))
+    gru = layers.GRU(3, return_sequences=True, return_state=merge_mode is not None, input_shape=(4, 2))
+    model = Sequential([gru if merge_mode else layers.Bidirectional(gru, None)], dtype="float64")
+    actual, expected = model.predict(x), reference.run(model.describe().layers, x)
+    assert len(actual) == len(expected) == 2
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)
