@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, predict, info.
+"""The command line: train, evaluate, predict, convert, info.
 
 Every error is one line on standard error and an exit code, never a traceback: 1 for what went wrong, 2 for a wrong use,
 130 for Ctrl-C.
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import fastgru
-from fastgru.cli import evaluate, info, predict, train
+from fastgru.cli import convert, evaluate, info, predict, train
 from fastgru.cli.options import Parser
 
 #: What goes wrong in a way that one line explains.
@@ -21,12 +21,13 @@ INTERRUPTED = 130
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="fastgru", description="GRU networks on CPUs: train, evaluate, predict.")
+    parser = Parser(prog="fastgru", description="GRU networks on CPUs: train, evaluate, predict, convert.")
     parser.add_argument("--version", action="version", version=f"fastgru {fastgru.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     train.add_to(commands)
     evaluate.add_to(commands)
     predict.add_to(commands)
+    convert.add_to(commands)
     info.add_to(commands)
     return parser
 
