@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import zipfile
@@ -112,9 +113,19 @@ def _json_kind(path: str | os.PathLike[str]) -> str:
     )
 
 
-def read(path: str | os.PathLike[str], kind: str) -> ModelDescription:
-    """The model in a file of that kind, any but ``fastgru``."""
-    return _module(kind).read(path)  # type: ignore[no-any-return]
+def read(path: str | os.PathLike[str], kind: str, **options: Any) -> ModelDescription:
+    """The model in a file of that kind, any but ``fastgru``.
+
+    Raises
+    ------
+    TypeError
+        An option is not one of the kind's ``read``.
+    """
+    function = _module(kind).read
+    unknown = options.keys() - inspect.signature(function).parameters.keys()
+    if unknown:
+        raise TypeError(f"{min(unknown)}: expected no such option because the file is of the kind {kind}, got one")
+    return function(path, **options)  # type: ignore[no-any-return]
 
 
 def write(path: str | os.PathLike[str], description: ModelDescription, kind: str) -> None:
