@@ -73,10 +73,10 @@ def kind_of_file(path: str | os.PathLike[str]) -> str:
         if any(name.endswith("data.pkl") for name in names):
             return "torch"
         raise ModelFileError(f"{os.fspath(path)}: a zip archive, but neither Keras' nor PyTorch's")
-    if start[:1] == b"\x80" or start.startswith(b"\x00\x00"):  # a pickle, from before PyTorch 1.6
-        return "torch"
-    if start[8:9] == b"{" and start.lstrip()[:1] != b"{":
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < os.path.getsize(path):
         return _safetensors_kind(path)
+    if start.startswith(b"\x80"):  # a pickle, from before PyTorch 1.6
+        return "torch"
     if start.lstrip()[:1] == b"{":
         return _json_kind(path)
     if start[:1] == b"\x08":  # ir_version, the first field of an ONNX model

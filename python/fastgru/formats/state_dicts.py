@@ -86,15 +86,17 @@ def read(path: str | os.PathLike[str]) -> StateDict:
         It holds something else, or is damaged.
     """
     with open(path, "rb") as file:
-        start = file.read(2)
-    if start == b"PK":
+        start = file.read(9)
+    if start[8:] == b"{" and int.from_bytes(start[:8], "little") < os.path.getsize(path):
+        return _read_safetensors(path)
+    if start.startswith(b"PK"):
         return _read_archive(path)
-    if start[:1] == b"\x80":
+    if start.startswith(b"\x80"):
         raise ModelFileError(
             f"{os.fspath(path)}: in the format of PyTorch before 1.6, or another pickle: load it with a PyTorch that "
             f"you trust it in, and save model.state_dict() again"
         )
-    return _read_safetensors(path)
+    raise ModelFileError(f"{os.fspath(path)}: neither safetensors nor an archive of torch.save, or damaged")
 
 
 def write(path: str | os.PathLike[str], tensors: dict[str, Array], description: str) -> None:
@@ -140,9 +142,7 @@ def _read_safetensors(path: str | os.PathLike[str]) -> StateDict:
         entries = deserialize(data)  # type: ignore[no-untyped-call]
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except (SafetensorError, ValueError, RecursionError) as error:
-        raise ModelFileError(
-            f"{os.fspath(path)}: neither safetensors nor an archive of torch.save, or damaged: {error}"
-        ) from None
+        raise ModelFileError(f"{os.fspath(path)}: damaged: {error}") from None
     tensors = {}
     for name, entry in entries:
         if entry["dtype"] not in _SAFETENSORS:
