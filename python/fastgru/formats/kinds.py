@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from fastgru.formats.archives import Archive
 from fastgru.formats.description import ModelDescription, ModelFileError
 
 #: Kind -> how its files' names end. Longer endings come before those that they contain.
@@ -66,8 +67,8 @@ def kind_of_file(path: str | os.PathLike[str]) -> str:
     if start.startswith(_HDF5):
         return "keras_h5"
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+        with Archive(path) as archive:
+            names = archive.names
         if "config.json" in names and "model.weights.h5" in names:
             return "keras"
         if any(name.endswith("data.pkl") for name in names):
