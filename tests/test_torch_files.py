@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -555,10 +556,11 @@ HOSTILE = {
     "a negative offset": (tensor("0", (1,), offset=-1, size=1), "integers of at least 0"),
     "negative strides": (tensor("0", (1,), strides=(-1,), size=1), "integers of at least 0"),
     "shape and strides that differ": (tensor("0", (1, 1), strides=(1,), size=1), "integers of at least 0"),
+    "a shape of huge integers": (tensor("0", (2**63,), strides=(0,), size=1), "integers of at least 0"),
     "a shape of strings": (tensor("0", ("1",), strides=(1,), size=1), "integers of at least 0"),
     "a shape of booleans": (tensor("0", (True,), strides=(1,), size=1), "integers of at least 0"),
     "no numbers": (tensor("0", (0, 2**62), strides=(2**62, 2**62), size=1), "expected some numbers"),
-    "a storage larger than its file": (tensor("0", (2,), size=2), "expected 8 bytes because of its size, got 4"),
+    "a storage larger than its file": (tensor("0", (2,), size=2), "storage 0: expected 8 bytes, got 4"),
     "a storage smaller than its file": (tensor("0", (1,), size=0), "reaches beyond"),
     "a storage of a negative size": (tensor("0", (1,), size=-1), "a storage's kind, key and size"),
     "a storage that is not there": (tensor("7", (1,), size=1), "expected it to hold archive/data/7, which is missing"),
@@ -587,9 +589,9 @@ def test_hostile_tensors_are_refused(tmp_path, name):
         (b"\x80\x02]q\x00(h\x00h\x00h\x00e.", "expected a state_dict, got a list"),
         (b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.", "got one with none"),
         (b"\x80\x02" + b"]q\x00" + b"](h\x00h\x00h\x00eq\x00" * 1000 + b".", "expected one value at its end"),
-        (b"\x80\x02\x8a\xff" + b"\xff" * 254 + b"\x7f.", "an integer of more than 64 bits"),
+        (b"\x80\x02\x8a\xff" + b"\xff" * 254 + b"\x7f.", "expected a state_dict, got a int"),
         (b"\x80\x02\x8b" + struct.pack("<i", 10**6) + b"\x7f" * 10**6 + b".", "LONG4"),
-        (b"I" + b"9" * 10_000 + b"\n.", "damaged"),
+        (b"I" + b"9" * 10_000 + b"\n.", "the instruction INT, which is not followed"),
         (b"\x80\x02r\xff\xff\xff\xff.", "damaged"),
         (b"\x80\x02K\x01r\xff\xff\xff\xff.", "expected a state_dict, got a int"),
         (b"\x80\x02h\x05.", "damaged"),
@@ -603,7 +605,7 @@ def test_hostile_tensors_are_refused(tmp_path, name):
         (b"\x80\x02}", "damaged"),
         (b"", "damaged"),
         (b"\x80\x02}(X\x01\x00\x00\x00\xffK\x01u.", "damaged"),
-        (b"\x80\x02" + b"N" * 2**22 + b".", "more than any state_dict has"),
+        (b"\x80\x02" + b"N" * 2**20 + b".", "which no state_dict has"),
         (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.", "more than a view"),
         (b"\x80\x02ctorch._utils\n_rebuild_parameter\n)R.", "a parameter without a tensor"),
         (b"\x80\x02ctorch\nSize\n)R.", "torch.Size of a tuple"),
@@ -640,7 +642,7 @@ def test_other_archives_and_pickles_are_refused(tmp_path):
         load_model(archive(path, data, storages, entries={"byteorder": b"middle"}))
     assert load_model(archive(path, data, storages, folder="")).built
     path.write_bytes(pickle.dumps({"gru.weight_ih_l0": 1}))
-    with pytest.raises(ModelFileError, match=r"PyTorch before 1\.6"):
+    with pytest.raises(ModelFileError, match=r"a pickle, but not one of torch.save"):
         load_model(path)
     path.write_bytes(safetensors_bytes({"gru.weight_ih_l0": np.zeros((6, 3), np.int64)}))
     with pytest.raises(ModelFileError, match=r"'gru\.weight_ih_l0': expected one of F64, F32, F16, BF16, got I64"):
@@ -733,7 +735,9 @@ def test_edited_pickles_are_models_or_refused(tmp_path):
 @given(st.binary(max_size=60))
 def test_any_bytes_as_a_pickle_give_plain_data_or_an_error(program):
     with contextlib.suppress(pickles.PickleError):
-        pickles.load(program, calls={"collections.OrderedDict": lambda _: {}}, names=(), persistent=lambda _: 0)
+        pickles.load(
+            io.BytesIO(program), calls={"collections.OrderedDict": lambda _: {}}, names=(), persistent=lambda _: 0
+        )
 
 
 json_values = st.recursive(
@@ -968,7 +972,8 @@ def torch_save(torch, network, path, rng):
             "args": ["a", None],
         },
     ][rng.integers(4)]
-    return torch.save(content, path, pickle_protocol=int(rng.choice([2, 4, 5])))
+    protocol, legacy = int(rng.choice([2, 4, 5])), rng.integers(3) == 0
+    return torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy)
 
 
 @pytest.mark.parametrize("ending", ["pt", "safetensors"])
@@ -1033,9 +1038,6 @@ def test_what_is_no_state_dict_is_refused_by_name(tmp_path, torch):
         torch.save(content, path)
         with pytest.raises(ModelFileError, match=message):
             load_model(path)
-    torch.save(peer.state_dict(), path, _use_new_zipfile_serialization=False)
-    with pytest.raises(ModelFileError, match=r"in the format of PyTorch before 1\.6"):
-        load_model(path)
 
 
 def test_both_libraries_go_on_training_with_the_same_losses(tmp_path, torch):

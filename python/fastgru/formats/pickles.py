@@ -10,13 +10,15 @@ themselves, so whoever walks through them must not recurse either.
 
 from __future__ import annotations
 
+import io
 import pickletools
 import struct
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_LARGEST = 2**63
+#: Of one pickle. A state_dict of a thousand tensors takes 200 KB; what is made of a byte may take a hundred.
+_MOST_BYTES = 2**20
 
 
 class PickleError(ValueError):
@@ -57,17 +59,17 @@ class Persistent:
 
 
 def load(
-    data: bytes,
+    stream: io.BytesIO,
     *,
     calls: Mapping[str, Callable[[tuple[Any, ...]], Any]],
     names: Collection[str],
     persistent: Callable[[Any], Any],
 ) -> Any:
-    """The plain data of a pickle.
+    """The plain data of the pickle that begins where the stream stands; what follows it is left.
 
     Parameters
     ----------
-    data : bytes
+    stream : BytesIO
     calls : mapping
         What may be called, ``module.name``, and what gives the result from the tuple of arguments.
     names : collection of str
@@ -82,13 +84,49 @@ def load(
     """
     machine = _Machine(calls, {*calls, *names}, persistent)
     try:
-        for opcode, argument, _ in pickletools.genops(data):
-            machine.do(opcode.name, argument)
+        for instruction, argument in _instructions(stream):
+            machine.do(instruction, argument)
     except PickleError:
         raise
-    except (ValueError, LookupError, TypeError) as error:  # what pickletools and an empty stack raise
+    except (ValueError, LookupError) as error:  # no UTF-8, an empty stack
         raise PickleError(f"damaged: {error}") from None
     return machine.result()
+
+
+def _instructions(stream: io.BytesIO) -> Iterator[tuple[str, Any]]:
+    """The instructions with their arguments; not even the argument is read of one that is not followed."""
+    end = stream.tell() + _MOST_BYTES
+    instruction = ""
+    while instruction != "STOP":
+        instruction = _NAMES.get(_taken(stream, 1), "of an unknown code")
+        if instruction not in _FOLLOWED:
+            raise ForeignError(f"holds more than plain data: the instruction {instruction}, which is not followed here")
+        yield instruction, _argument(stream, instruction)
+        if stream.tell() > end:
+            raise PickleError(f"a pickle of more than {_MOST_BYTES:,} bytes, which no state_dict has")
+
+
+def _argument(stream: io.BytesIO, instruction: str) -> Any:
+    if instruction in _NUMBERS:
+        return _number(stream, _NUMBERS[instruction])
+    if instruction in _SIZES:
+        content = _taken(stream, int(_number(stream, _SIZES[instruction])))
+        return int.from_bytes(content, "little", signed=True) if instruction == "LONG1" else content.decode()
+    if instruction == "GLOBAL":
+        return tuple(stream.readline().decode().removesuffix("\n") for _ in range(2))
+    return None
+
+
+def _number(stream: io.BytesIO, layout: str) -> int | float:
+    (value,) = struct.unpack(layout, _taken(stream, struct.calcsize(layout)))
+    return value  # type: ignore[no-any-return]
+
+
+def _taken(stream: io.BytesIO, size: int) -> bytes:
+    content = stream.read(min(size, _MOST_BYTES))
+    if len(content) < size:
+        raise PickleError("damaged: it ends too early")
+    return content
 
 
 class _Machine:
@@ -107,25 +145,18 @@ class _Machine:
 
     def do(self, instruction: str, argument: Any) -> None:
         if instruction in _LITERALS:
-            self._push_literal(argument)
+            self._stack.append(argument)
         elif instruction in _CONSTANTS:
             self._stack.append(_CONSTANTS[instruction])
         elif instruction in _TUPLES:
             self._gather(len(self._stack) - _TUPLES[instruction])
         elif instruction in _ACTIONS:
             _ACTIONS[instruction](self, argument)
-        elif instruction not in _IGNORED:
-            raise ForeignError(f"holds more than plain data: the instruction {instruction}, which is not followed here")
 
     def result(self) -> Any:
         if len(self._stack) != 1:
             raise PickleError(f"damaged: expected one value at its end, got {len(self._stack)}")
         return self._stack[0]
-
-    def _push_literal(self, value: Any) -> None:
-        if isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
-            raise PickleError("damaged: an integer of more than 64 bits")
-        self._stack.append(value)
 
     def _mark(self, _: None) -> None:
         self._marks.append(len(self._stack))
@@ -181,8 +212,8 @@ class _Machine:
     def _get(self, index: int) -> None:
         self._stack.append(self._memo[index])
 
-    def _global(self, argument: str) -> None:
-        self._name(*argument.split(" ", 1))
+    def _global(self, argument: tuple[str, str]) -> None:
+        self._name(*argument)
 
     def _stack_global(self, _: None) -> None:
         name, module = self._stack.pop(), self._stack.pop()
@@ -190,7 +221,7 @@ class _Machine:
             raise PickleError("damaged: expected the name of a class or function as strings")
         self._name(module, name)
 
-    def _name(self, module: str, name: str = "") -> None:
+    def _name(self, module: str, name: str) -> None:
         found = Global(module, name)
         if str(found) not in self._names:
             raise ForeignError(f"holds a {found!s:.200}, which only its own code could read")
@@ -211,6 +242,22 @@ class _Machine:
         self._stack.append(self._persistent(self._stack.pop()))
 
 
+_NAMES = {opcode.code.encode("latin-1"): opcode.name for opcode in pickletools.opcodes}
+#: Instruction -> the layout of the number that is its argument.
+_NUMBERS = {
+    "BININT": "<i",
+    "BININT1": "<B",
+    "BININT2": "<H",
+    "BINFLOAT": ">d",
+    "BINPUT": "<B",
+    "LONG_BINPUT": "<I",
+    "BINGET": "<B",
+    "LONG_BINGET": "<I",
+    "PROTO": "<B",
+    "FRAME": "<Q",
+}
+#: Instruction -> the layout of the size of its argument, which follows it.
+_SIZES = {"LONG1": "<B", "SHORT_BINUNICODE": "<B", "BINUNICODE": "<I", "BINUNICODE8": "<Q"}
 #: Instructions whose argument is the value.
 _LITERALS = frozenset(
     ["BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"]
@@ -218,7 +265,6 @@ _LITERALS = frozenset(
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 #: Instruction -> how many values it makes a tuple of.
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_IGNORED = frozenset({"PROTO", "FRAME", "STOP"})
 _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "EMPTY_DICT": lambda machine, _: machine._stack.append({}),
     "EMPTY_LIST": lambda machine, _: machine._stack.append([]),
@@ -239,6 +285,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "BUILD": _Machine._build,
     "BINPERSID": _Machine._persistent_id,
 }
+_FOLLOWED = frozenset({"PROTO", "FRAME", "STOP"}).union(_LITERALS, _CONSTANTS, _TUPLES, _ACTIONS)
 
 
 # --- Writing ------------------------------------------------------------------------------------------------------
@@ -275,4 +322,5 @@ def _encoded(value: Any) -> bytes:
 def _encoded_integer(value: int) -> bytes:
     if -(2**31) <= value < 2**31:
         return b"J" + struct.pack("<i", value)
-    return b"\x8a\x08" + struct.pack("<q", value)
+    content = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8a" + bytes([len(content)]) + content

@@ -7,17 +7,21 @@ An archive is a zip file of one folder with
 - ``byteorder``, ``version``,
 - here also ``fastgru.json``, which PyTorch does not look at. In safetensors it is ``fastgru`` in the metadata.
 
+Before PyTorch 1.6 a file was five pickles (a magic number, a version, the system, the dict, the storages' keys) and
+then the storages in the order of the keys, each with its size before it. Such files are read, but not written.
+
 float16 and bfloat16 are widened to float32, which is exact.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +37,9 @@ from fastgru.formats.pickles import Call, ForeignError, Global, Persistent, Pick
 
 Array = NDArray[Any]
 
-#: Bytes of data.pkl: a thousand tensors take 200 KB; what is made of a byte may take a hundred.
-_MOST_PICKLE = 4 * 2**20
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _MOST_AXES = 8
+_LARGEST = 2**63
 _ENTRY = "fastgru"
 _ADVICE = "save model.state_dict() alone"
 
@@ -92,10 +96,7 @@ def read(path: str | os.PathLike[str]) -> StateDict:
     if start.startswith(b"PK"):
         return _read_archive(path)
     if start.startswith(b"\x80"):
-        raise ModelFileError(
-            f"{os.fspath(path)}: in the format of PyTorch before 1.6, or another pickle: load it with a PyTorch that "
-            f"you trust it in, and save model.state_dict() again"
-        )
+        return _read_legacy(path)
     raise ModelFileError(f"{os.fspath(path)}: neither safetensors nor an archive of torch.save, or damaged")
 
 
@@ -126,11 +127,6 @@ def _decoded(data: bytes, code: str, byte_order: str = "<") -> Array:
     return numbers.astype(np.float64 if code == "f8" else np.float32, copy=False)
 
 
-def _require_numbers(path: str | os.PathLike[str], name: str, shape: Sequence[int]) -> None:
-    if 0 in shape:
-        raise ModelFileError(f"{os.fspath(path)}: {name!r}: expected some numbers, got shape {tuple(shape)}")
-
-
 # --- safetensors --------------------------------------------------------------------------------------------------
 
 
@@ -149,7 +145,8 @@ def _read_safetensors(path: str | os.PathLike[str]) -> StateDict:
             raise ModelFileError(
                 f"{os.fspath(path)}: {name!r}: expected one of {', '.join(_SAFETENSORS)}, got {entry['dtype']}"
             )
-        _require_numbers(path, name, entry["shape"])
+        if 0 in entry["shape"]:
+            raise ModelFileError(f"{os.fspath(path)}: {name!r}: expected some numbers, got shape {entry['shape']}")
         tensors[name] = _decoded(entry["data"], _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
     return StateDict(tensors, ordered=False, description=(header.get("__metadata__") or {}).get(_ENTRY))
 
@@ -182,22 +179,57 @@ class _Tensor:
 
 
 def _read_archive(path: str | os.PathLike[str]) -> StateDict:
-    with Archive(path) as archive:
+    with Archive(path) as archive, _refusing(path):
         folder = _folder(archive)
-        pickle = archive.read(f"{folder}data.pkl")
-        if len(pickle) > _MOST_PICKLE:
-            raise ModelFileError(f"{archive.path}: data.pkl of {len(pickle):,} bytes, more than any state_dict has")
-        try:
-            found = pickles.load(pickle, calls=_CALLS, names=_STORAGES, persistent=_storage)
-            chosen = _chosen_tensors(found)
-            tensors = _arrays(archive, folder, chosen)
-        except PickleError as error:
-            advice = f": {_ADVICE}" if isinstance(error, ForeignError) else ""
-            raise ModelFileError(f"{archive.path}: {error}{advice}") from None
+        found = _load(io.BytesIO(archive.read(f"{folder}data.pkl")), _storage)
+        order = _byte_order(archive, folder)
+        tensors = _arrays(_chosen_tensors(found), lambda key: archive.read(f"{folder}data/{key}"), order)
         description = None
         if f"{folder}{_ENTRY}.json" in archive.names:
             description = archive.read(f"{folder}{_ENTRY}.json").decode(errors="replace")
     return StateDict(tensors, ordered=True, description=description)
+
+
+def _read_legacy(path: str | os.PathLike[str]) -> StateDict:
+    stream = io.BytesIO(Path(path).read_bytes())
+    storages: dict[str, _Storage] = {}
+
+    def remember(identity: Any) -> _Storage:
+        storage = _storage(identity)
+        return storages.setdefault(storage.key, storage)
+
+    with _refusing(path):
+        if _load(stream, remember) != _LEGACY_MAGIC:
+            raise ForeignError("a pickle, but not one of torch.save")
+        _, system, found, keys = (_load(stream, remember) for _ in range(4))
+        if not isinstance(system, dict) or system.get("little_endian") is not True:
+            raise PickleError("expected a file of before PyTorch 1.6 from a little-endian system, got another")
+        if not isinstance(keys, list) or not all(isinstance(key, str) and key in storages for key in keys):
+            raise PickleError("damaged: expected the keys of its storages")
+        contents = {key: _legacy_content(stream, storages[key]) for key in keys}
+        tensors = _arrays(_chosen_tensors(found), lambda key: contents.get(key, b""), "<")
+    return StateDict(tensors, ordered=True, description=None)
+
+
+def _legacy_content(stream: io.BytesIO, storage: _Storage) -> bytes:
+    size = int.from_bytes(stream.read(8), "little")
+    if size != storage.size:
+        raise PickleError(f"damaged: expected a storage of {storage.size} numbers, got {size}")
+    return stream.read(size * _width(storage))
+
+
+@contextlib.contextmanager
+def _refusing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What is wrong with a pickle is wrong with the file."""
+    try:
+        yield
+    except PickleError as error:
+        advice = f": {_ADVICE}" if isinstance(error, ForeignError) else ""
+        raise ModelFileError(f"{os.fspath(path)}: {error}{advice}") from None
+
+
+def _load(stream: io.BytesIO, persistent: Callable[[Any], _Storage]) -> Any:
+    return pickles.load(stream, calls=_CALLS, names=_STORAGES, persistent=persistent)
 
 
 def _folder(archive: Archive) -> str:
@@ -212,8 +244,9 @@ def _folder(archive: Archive) -> str:
 
 def _storage(identity: Any) -> _Storage:
     match identity:
-        case ("storage", Global() as kind, str(key), str(), int(size)) if str(kind) in _STORAGES and size >= 0:
-            return _Storage(str(kind), key, size)
+        case ("storage", Global() as kind, str(key), str(), int(size), *view):
+            if str(kind) in _STORAGES and 0 <= size < _LARGEST and view in ([], [None]):
+                return _Storage(str(kind), key, size)
     raise PickleError("damaged: expected a storage's kind, key and size")
 
 
@@ -221,7 +254,7 @@ def _tensor(arguments: tuple[Any, ...]) -> _Tensor:
     match arguments:
         case (_Storage() as storage, offset, tuple(shape), tuple(strides), bool(), dict(), *more) if not any(more):
             numbers = (offset, *shape, *strides)
-            if len(shape) != len(strides) or not all(type(number) is int and number >= 0 for number in numbers):
+            if len(shape) != len(strides) or not all(type(n) is int and 0 <= n < _LARGEST for n in numbers):
                 raise PickleError("damaged: a tensor whose offset, shape and strides are not integers of at least 0")
             if len(shape) > _MOST_AXES:
                 raise PickleError(f"damaged: a tensor of {len(shape)} axes")
@@ -280,22 +313,35 @@ def _is_state_dict(value: Any) -> bool:
     )
 
 
-def _arrays(archive: Archive, folder: str, tensors: dict[str, _Tensor]) -> dict[str, Array]:
-    order = _byte_order(archive, folder)
+def _arrays(tensors: dict[str, _Tensor], content: Callable[[str], bytes], byte_order: str) -> dict[str, Array]:
+    """Views of the storages, of which `content` gives the bytes."""
     storages: dict[_Storage, Array] = {}
     for name, tensor in tensors.items():
-        code = _STORAGES[tensor.storage.kind]
-        if code not in _SAFETENSORS.values():
-            raise PickleError(f"{name!r}: expected floating-point numbers, got a {tensor.storage.kind}")
-        _require_numbers(archive.path, name, tensor.shape)
-        if tensor.end > tensor.storage.size:
-            raise PickleError(f"{name!r}: reaches beyond its storage of {tensor.storage.size} numbers")
-        if tensor.storage not in storages:
-            storages[tensor.storage] = _numbers(archive, folder, tensor.storage, order)
+        storage = tensor.storage
+        if _STORAGES[storage.kind] not in _SAFETENSORS.values():
+            raise PickleError(f"{name!r}: expected floating-point numbers, got a {storage.kind}")
+        if 0 in tensor.shape:
+            raise PickleError(f"{name!r}: expected some numbers, got shape {tensor.shape}")
+        if tensor.end > storage.size:
+            raise PickleError(f"{name!r}: reaches beyond its storage of {storage.size} numbers")
+        if storage not in storages:
+            storages[storage] = _numbers(storage, content(storage.key), byte_order)
     size, most = sum(tensor.size for tensor in tensors.values()), 2 * sum(len(array) for array in storages.values())
     if size > most:
         raise PickleError(f"tensors of {size:,} numbers in all, more than twice what its storages hold")
     return {name: _view(storages[tensor.storage], tensor) for name, tensor in tensors.items()}
+
+
+def _numbers(storage: _Storage, content: bytes, byte_order: str) -> Array:
+    expected = storage.size * _width(storage)
+    if len(content) != expected:
+        raise PickleError(f"storage {storage.key:.50}: expected {expected} bytes, got {len(content)}")
+    return _decoded(content, _STORAGES[storage.kind], byte_order)
+
+
+def _width(storage: _Storage) -> int:
+    """Bytes of a number."""
+    return int(_STORAGES[storage.kind][-1])
 
 
 def _byte_order(archive: Archive, folder: str) -> str:
@@ -304,14 +350,6 @@ def _byte_order(archive: Archive, folder: str) -> str:
     if found not in _BYTE_ORDERS:
         raise PickleError(f"byteorder: expected little or big, got {found[:20]!r}")
     return _BYTE_ORDERS[found]
-
-
-def _numbers(archive: Archive, folder: str, storage: _Storage, byte_order: str) -> Array:
-    data, code = archive.read(f"{folder}data/{storage.key}"), _STORAGES[storage.kind]
-    expected = storage.size * int(code[-1])
-    if len(data) != expected:
-        raise PickleError(f"data/{storage.key!s:.50}: expected {expected} bytes because of its size, got {len(data)}")
-    return _decoded(data, code, byte_order)
 
 
 def _view(numbers: Array, tensor: _Tensor) -> Array:
@@ -327,7 +365,7 @@ def _archive_bytes(tensors: dict[str, Array], description: str) -> bytes:
         def add(name: str, data: bytes) -> None:
             archive.writestr(zipfile.ZipInfo(f"archive/{name}"), data)  # whose date is always the same
 
-        state_dict = {name: _described(array, str(key)) for key, (name, array) in enumerate(tensors.items())}
+        state_dict = {name: _pickled(array, str(key)) for key, (name, array) in enumerate(tensors.items())}
         add("data.pkl", pickles.dump(state_dict))
         add("byteorder", b"little")
         for key, array in enumerate(tensors.values()):
@@ -337,7 +375,7 @@ def _archive_bytes(tensors: dict[str, Array], description: str) -> bytes:
     return buffer.getvalue()
 
 
-def _described(array: Array, key: str) -> Call:
+def _pickled(array: Array, key: str) -> Call:
     """A tensor as ``torch.save`` would pickle it."""
     identity = ("storage", Global("torch", _STORAGE_OF[array.dtype]), key, "cpu", array.size)
     strides = tuple(stride // array.itemsize for stride in array.strides)
