@@ -68,6 +68,17 @@ def archive(path, data, storages=None, *, entries=None, folder="archive/"):
     return path
 
 
+def legacy(path, data, storages, *, magic=0x1950A86A20F9469CFC6C, little_endian=True, keys=None, sizes=None):
+    """A file as torch.save made it before PyTorch 1.6."""
+    system = {"protocol_version": 1001, "little_endian": little_endian}
+    listed = b"\x80\x02](" + b"".join(pickles.dump(key)[2:-1] for key in (storages if keys is None else keys)) + b"e."
+    pieces = [*map(pickles.dump, (magic, 1001, system, data)), listed]
+    for key, content in storages.items():
+        pieces += [struct.pack("<q", (sizes or {}).get(key, len(content) // 4)), content]
+    path.write_bytes(b"".join(pieces))
+    return path
+
+
 def parts(tensors):
     """The pickle's data and the storages of arrays."""
     kinds = {"f4": "FloatStorage", "f8": "DoubleStorage", "f2": "HalfStorage"}
@@ -447,6 +458,40 @@ def test_views_of_one_storage_in_any_strides(tmp_path):
     np.testing.assert_array_equal(model.parameters, expected.parameters)
 
 
+# --- Before PyTorch 1.6 ---------------------------------------------------------------------------------------------
+
+
+def test_the_format_before_pytorch_1_6_is_read(tmp_path):
+    tensors = state_dict(depth=2)
+    model = load_model(legacy(tmp_path / "m.pt", *parts(tensors)))
+    np.testing.assert_array_equal(model.parameters, load_model(save(tmp_path / "n.pt", tensors)).parameters)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"magic": 1}, "a pickle, but not one of torch.save"),
+        ({"magic": "x"}, "a pickle, but not one of torch.save"),
+        ({"little_endian": False}, "from a little-endian system"),
+        ({"keys": ["0"]}, "storage 1: expected 48 bytes, got 0"),
+        ({"keys": ["nothing"]}, "the keys of its storages"),
+        ({"keys": [0]}, "the keys of its storages"),
+        ({"sizes": {"0": 2**63 - 1}}, "expected a storage of 18 numbers, got 9223372036854775807"),
+        ({"sizes": {"1": -1}}, "expected a storage of 12 numbers, got 18446744073709551615"),
+    ],
+)
+def test_damaged_files_from_before_pytorch_1_6_are_refused(tmp_path, options, message):
+    data, storages = parts(state_dict())
+    with pytest.raises(ModelFileError, match=message):
+        load_model(legacy(tmp_path / "m.pt", data, storages, **options))
+
+
+def test_a_huge_storage_before_pytorch_1_6_is_refused(tmp_path):
+    data = {"x.weight": tensor("0", (1,), size=2**62)}
+    with pytest.raises(ModelFileError, match="storage 0: expected 18446744073709551616 bytes, got 4"):
+        load_model(legacy(tmp_path / "m.pt", data, {"0": ONE}, sizes={"0": 2**62}))
+
+
 # --- Checkpoints ----------------------------------------------------------------------------------------------------
 
 
@@ -583,9 +628,9 @@ def test_hostile_tensors_are_refused(tmp_path, name):
     ("program", "message"),
     [
         (b"\x80\x02}" + b"(" * 100_000 + b"t" * 100_000 + b".", "damaged|expected a state_dict"),
-        (b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".", "expected a state_dict, got a list"),
-        (b"\x80\x02)" + b"\x85" * 500_000 + b".", "expected a state_dict, got a tuple"),
-        (b"\x80\x02})" + b"\x85" * 500_000 + b"K\x01s.", "expected strings and integers as keys"),
+        (b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".", "expected a state_dict, got a list"),
+        (b"\x80\x02)" + b"\x85" * 200_000 + b".", "expected a state_dict, got a tuple"),
+        (b"\x80\x02})" + b"\x85" * 200_000 + b"K\x01s.", "expected strings and integers as keys"),
         (b"\x80\x02]q\x00(h\x00h\x00h\x00e.", "expected a state_dict, got a list"),
         (b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.", "got one with none"),
         (b"\x80\x02" + b"]q\x00" + b"](h\x00h\x00h\x00eq\x00" * 1000 + b".", "expected one value at its end"),
@@ -662,7 +707,7 @@ def test_a_compressed_bomb_is_refused(tmp_path):
 
 # --- Fuzzing --------------------------------------------------------------------------------------------------------
 
-quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 edits = st.lists(
     st.tuples(st.sampled_from(["flip", "cut", "insert", "copy"]), st.floats(0, 1), st.binary(min_size=1, max_size=8)),
     min_size=1,
@@ -704,10 +749,13 @@ def small_model():
     return model
 
 
-@pytest.mark.parametrize("ending", ["pt", "torch.safetensors"])
-def test_edited_files_are_models_or_refused(tmp_path, ending):
-    path = tmp_path / f"m.{ending}"
-    small_model().save(path)
+@pytest.mark.parametrize("kind", ["pt", "torch.safetensors", "legacy"])
+def test_edited_files_are_models_or_refused(tmp_path, kind):
+    path = tmp_path / f"m.{kind}"
+    if kind == "legacy":
+        legacy(path, *parts(state_dict()))
+    else:
+        small_model().save(path)
     content = path.read_bytes()
 
     @quick
@@ -723,7 +771,7 @@ def test_edited_pickles_are_models_or_refused(tmp_path):
     data, storages = parts(state_dict(suffixes=("", "_reverse")))
     program = pickles.dump({"state_dict": data, "epoch": 3})
 
-    @settings(quick, max_examples=400)
+    @settings(quick, max_examples=200)
     @given(edits)
     def check(changes):
         load_or_refuse(archive(tmp_path / "m.pt", edited(program, changes), storages))

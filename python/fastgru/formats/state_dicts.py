@@ -215,7 +215,7 @@ def _legacy_content(stream: io.BytesIO, storage: _Storage) -> bytes:
     size = int.from_bytes(stream.read(8), "little")
     if size != storage.size:
         raise PickleError(f"damaged: expected a storage of {storage.size} numbers, got {size}")
-    return stream.read(size * _width(storage))
+    return stream.read(min(size * _width(storage), stream.getbuffer().nbytes))
 
 
 @contextlib.contextmanager
