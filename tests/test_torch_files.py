@@ -298,10 +298,15 @@ def test_softmax_is_said_by_who_loads(path):
     np.testing.assert_allclose(model.predict(np.ones((2, 3, 3), np.float32)).sum(axis=1), 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.module."])
 def test_wrappers_around_the_model_are_dropped(path, prefix):
     model = load_model(save(path, {prefix + name: array for name, array in state_dict().items()}))
     assert [layer.name for layer in model.layers] == ["gru", "fc"]
+
+
+def test_a_module_called_module_is_no_wrapper(path):
+    tensors = {name.replace("fc", "module.fc"): array for name, array in state_dict().items()}
+    assert [layer.name for layer in load_model(save(path, tensors)).layers] == ["gru", "module.fc"]
 
 
 def test_a_bare_gru(path):
@@ -367,6 +372,7 @@ def test_many_modules_of_one_size_do_not_take_forever(path):
         ({"fc.weight": (4, 2, 1)}, "'fc': expected an nn.GRU, nn.Linear or nn.Embedding"),
         ({"fc.bias": (3,)}, r"'fc': expected bias of shape \(4,\), got \(3,\)"),
         ({"norm.weight": (2,), "norm.bias": (2,)}, r"'norm': expected .* (weight|bias) \(2,\), "),
+        ({"a\nb.weight": (2,)}, r"'a\\nb.weight': expected a name of printable letters"),
         ({"norm.running_mean": (2,)}, "'norm': expected an nn.GRU"),
         ({name: None for name in state_dict() if name.startswith("gru")}, "expected an nn.GRU among its modules"),
         ({"gru.weight_ih_l0": (0, 3), "gru.weight_hh_l0": (0, 0)}, "expected some numbers"),
@@ -473,7 +479,7 @@ def test_the_format_before_pytorch_1_6_is_read(tmp_path):
         ({"magic": 1}, "a pickle, but not one of torch.save"),
         ({"magic": "x"}, "a pickle, but not one of torch.save"),
         ({"little_endian": False}, "from a little-endian system"),
-        ({"keys": ["0"]}, "storage 1: expected 48 bytes, got 0"),
+        ({"keys": ["0"]}, "storage '1': expected 48 bytes, got 0"),
         ({"keys": ["nothing"]}, "the keys of its storages"),
         ({"keys": [0]}, "the keys of its storages"),
         ({"sizes": {"0": 2**63 - 1}}, "expected a storage of 18 numbers, got 9223372036854775807"),
@@ -488,7 +494,7 @@ def test_damaged_files_from_before_pytorch_1_6_are_refused(tmp_path, options, me
 
 def test_a_huge_storage_before_pytorch_1_6_is_refused(tmp_path):
     data = {"x.weight": tensor("0", (1,), size=2**62)}
-    with pytest.raises(ModelFileError, match="storage 0: expected 18446744073709551616 bytes, got 4"):
+    with pytest.raises(ModelFileError, match="storage '0': expected 18446744073709551616 bytes, got 4"):
         load_model(legacy(tmp_path / "m.pt", data, {"0": ONE}, sizes={"0": 2**62}))
 
 
@@ -605,7 +611,7 @@ HOSTILE = {
     "a shape of strings": (tensor("0", ("1",), strides=(1,), size=1), "integers of at least 0"),
     "a shape of booleans": (tensor("0", (True,), strides=(1,), size=1), "integers of at least 0"),
     "no numbers": (tensor("0", (0, 2**62), strides=(2**62, 2**62), size=1), "expected some numbers"),
-    "a storage larger than its file": (tensor("0", (2,), size=2), "storage 0: expected 8 bytes, got 4"),
+    "a storage larger than its file": (tensor("0", (2,), size=2), "storage '0': expected 8 bytes, got 4"),
     "a storage smaller than its file": (tensor("0", (1,), size=0), "reaches beyond"),
     "a storage of a negative size": (tensor("0", (1,), size=-1), "a storage's kind, key and size"),
     "a storage that is not there": (tensor("7", (1,), size=1), "expected it to hold archive/data/7, which is missing"),

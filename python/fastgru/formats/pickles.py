@@ -224,7 +224,8 @@ class _Machine:
     def _name(self, module: str, name: str) -> None:
         found = Global(module, name)
         if str(found) not in self._names:
-            raise ForeignError(f"holds a {found!s:.200}, which only its own code could read")
+            printable = str(found).encode("unicode_escape").decode()
+            raise ForeignError(f"holds a {printable:.200}, which only its own code could read")
         self._stack.append(found)
 
     def _reduce(self, _: None) -> None:

@@ -335,7 +335,7 @@ def _arrays(tensors: dict[str, _Tensor], content: Callable[[str], bytes], byte_o
 def _numbers(storage: _Storage, content: bytes, byte_order: str) -> Array:
     expected = storage.size * _width(storage)
     if len(content) != expected:
-        raise PickleError(f"storage {storage.key:.50}: expected {expected} bytes, got {len(content)}")
+        raise PickleError(f"storage {storage.key[:50]!r}: expected {expected} bytes, got {len(content)}")
     return _decoded(content, _STORAGES[storage.kind], byte_order)
 
 

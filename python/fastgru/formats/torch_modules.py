@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 #: Prefixes of modules that only wrap another: DataParallel, torch.compile.
-_WRAPPERS = ("module.", "_orig_mod.")
+_WRAPPERS = re.compile(r"(module\.|_orig_mod\.)*")
 _GRU_PARAMETER = re.compile(r"(weight|bias)_(ih|hh)_l(0|[1-9]\d{0,3})(_reverse)?")
 #: Rows of weight_hh for each row of the state -> which module has them.
 _OTHER_CELLS = {1: "nn.RNN", 4: "nn.LSTM"}
@@ -59,6 +60,8 @@ def modules_of(tensors: dict[str, Array]) -> list[list[Module]]:
     """All modules in the tensors' order, each as a list of what it may be."""
     grouped: dict[str, dict[str, Array]] = {}
     for name, array in tensors.items():
+        if not name.isprintable():
+            raise ValueError(f"{name[:100]!r}: expected a name of printable letters")
         path, _, parameter = name.rpartition(".")
         grouped.setdefault(path, {})[parameter] = array
     if len(grouped) > _MOST_MODULES:
@@ -68,10 +71,8 @@ def modules_of(tensors: dict[str, Array]) -> list[list[Module]]:
 
 def unwrapped(tensors: dict[str, Array]) -> dict[str, Array]:
     """Without the prefixes of what is around the whole model."""
-    for prefix in _WRAPPERS:
-        while all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
-    return tensors
+    prefix = os.path.commonprefix([_WRAPPERS.match(name).group() for name in tensors])  # type: ignore[union-attr]
+    return {name.removeprefix(prefix): array for name, array in tensors.items()}
 
 
 def _module(path: str, parameters: dict[str, Array]) -> list[Module]:
