@@ -71,7 +71,9 @@ def modules_of(tensors: dict[str, Array]) -> list[list[Module]]:
 
 def unwrapped(tensors: dict[str, Array]) -> dict[str, Array]:
     """Without the prefixes of what is around the whole model."""
-    prefix = os.path.commonprefix([_WRAPPERS.match(name).group() for name in tensors])  # type: ignore[union-attr]
+    # Letter by letter is wrapper by wrapper, because their first letters differ.
+    wrappers = [name[: match.end()] for name in tensors if (match := _WRAPPERS.match(name))]
+    prefix = os.path.commonprefix(wrappers)  # noqa: RUF071
     return {name.removeprefix(prefix): array for name, array in tensors.items()}
 
 
