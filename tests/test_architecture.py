@@ -14,7 +14,17 @@ CPP = ROOT / "cpp"
 
 # From the ground up; the files of one floor do not use each other.
 PYTHON_FLOORS = [
-    ["checks", "files", "_native", "reference", "sequences", "progress", "datasets.idx", "formats.description"],
+    [
+        "checks",
+        "files",
+        "_native",
+        "reference",
+        "sequences",
+        "progress",
+        "datasets.idx",
+        "formats.description",
+        "formats.pickles",
+    ],
     [
         "seeding",
         "functional",
@@ -35,6 +45,8 @@ PYTHON_FLOORS = [
         "layers.base",
         "torch",
         "formats.keras_layers",
+        "formats.state_dicts",
+        "formats.torch_modules",
     ],
     [
         "metrics",

@@ -640,7 +640,7 @@ class Sequential(Chain):
         optimizer.set_state(choices["optimizer"]["step"], moments)
 
 
-def load_model(path: str | os.PathLike[str], *, format: str | None = None) -> Sequential:
+def load_model(path: str | os.PathLike[str], *, format: str | None = None, **options: Any) -> Sequential:
     """Read a model that `Sequential.save` wrote, or another framework.
 
     Parameters
@@ -649,6 +649,8 @@ def load_model(path: str | os.PathLike[str], *, format: str | None = None) -> Se
         What kind of file it is shows in its contents: see `fastgru.formats`.
     format : str, optional
         The kind of file, a key of `fastgru.formats.KINDS`, for those whose contents do not show it.
+    **options
+        What the kind of file leaves open, as its reader takes it: see `fastgru.formats.torch.read`.
 
     Returns
     -------
@@ -668,11 +670,13 @@ def load_model(path: str | os.PathLike[str], *, format: str | None = None) -> Se
     """
     kind = formats.kind_of_file(path) if format is None else checks.choice("format", format, formats.KINDS)
     if kind == "fastgru":
+        if options:
+            raise TypeError(f"{min(options)}: expected no options because the file is fastgru's own, got some")
         return _read(path, *checkpoint.load(path))
-    description = formats.read(path, kind)
+    description = formats.read(path, kind, **options)
     try:
         return Sequential.from_description(description)
-    except (LookupError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, MemoryError, RecursionError) as error:
         raise ModelFileError(f"{os.fspath(path)}: not a model that this package can make: {error}") from None
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import zipfile
 from pathlib import Path
 from typing import Any
 
+from fastgru.formats.archives import Archive
 from fastgru.formats.description import ModelDescription, ModelFileError
 
 #: Kind -> how its files' names end. Longer endings come before those that they contain.
@@ -65,17 +67,17 @@ def kind_of_file(path: str | os.PathLike[str]) -> str:
     if start.startswith(_HDF5):
         return "keras_h5"
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+        with Archive(path) as archive:
+            names = archive.names
         if "config.json" in names and "model.weights.h5" in names:
             return "keras"
         if any(name.endswith("data.pkl") for name in names):
             return "torch"
         raise ModelFileError(f"{os.fspath(path)}: a zip archive, but neither Keras' nor PyTorch's")
-    if start[:1] == b"\x80" or start.startswith(b"\x00\x00"):  # a pickle, from before PyTorch 1.6
-        return "torch"
-    if start[8:9] == b"{" and start.lstrip()[:1] != b"{":
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < os.path.getsize(path):
         return _safetensors_kind(path)
+    if start.startswith(b"\x80"):  # a pickle, from before PyTorch 1.6
+        return "torch"
     if start.lstrip()[:1] == b"{":
         return _json_kind(path)
     if start[:1] == b"\x08":  # ir_version, the first field of an ONNX model
@@ -112,9 +114,19 @@ def _json_kind(path: str | os.PathLike[str]) -> str:
     )
 
 
-def read(path: str | os.PathLike[str], kind: str) -> ModelDescription:
-    """The model in a file of that kind, any but ``fastgru``."""
-    return _module(kind).read(path)  # type: ignore[no-any-return]
+def read(path: str | os.PathLike[str], kind: str, **options: Any) -> ModelDescription:
+    """The model in a file of that kind, any but ``fastgru``.
+
+    Raises
+    ------
+    TypeError
+        An option is not one of the kind's ``read``.
+    """
+    function = _module(kind).read
+    unknown = options.keys() - inspect.signature(function).parameters.keys()
+    if unknown:
+        raise TypeError(f"{min(unknown)}: expected no such option because the file is of the kind {kind}, got one")
+    return function(path, **options)  # type: ignore[no-any-return]
 
 
 def write(path: str | os.PathLike[str], description: ModelDescription, kind: str) -> None:
