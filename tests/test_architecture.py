@@ -64,7 +64,7 @@ PYTHON_FLOORS = [
     ],
     ["layers.bidirectional", "training", "formats.kinds"],
     ["layers", "formats"],
-    ["chain", "recipes"],
+    ["chain", "recipes", "judges"],
     ["model", "plotting", "images"],
     ["conversion"],
     ["__init__", "sklearn"],

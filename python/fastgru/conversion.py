@@ -1,22 +1,18 @@
 """From one kind of model file to another, and the proof that both say the same.
 
-A file is judged by the framework that it belongs to, where that is installed, and otherwise by the equations in
-`fastgru.reference`: never by the code that wrote it alone.
+Both files are run on the same samples by `fastgru.judges`, not by the code that read and wrote them.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import formats, reference
-from fastgru.formats.description import ModelDescription
+from fastgru import formats, judges
 from fastgru.layers import Embedding
 from fastgru.model import Sequential, load_model
 
@@ -100,49 +96,11 @@ def random_samples(model: Sequential) -> Array:
 
 def _run(path: str | os.PathLike[str], kind: str, model: Sequential, x: Array) -> tuple[str, list[Array]]:
     """Who ran the file on the samples, and what came."""
-    description = model.describe()
     if kind == "fastgru":
         return "fastgru", _several(model.predict(x))
-    judge = _JUDGES.get(kind)
-    if judge is not None and all(importlib.util.find_spec(name) for name in judge.needs):
-        return judge.name, _several(judge.run(path, description, x))
-    return "the equations in NumPy", _several(reference.run(description.layers, x))
+    judge = judges.judge_of(kind)
+    return judge.name, _several(judge.run(path, model.describe(), x))
 
 
 def _several(outputs: Any) -> list[Array]:
     return [np.asarray(y) for y in (outputs if isinstance(outputs, (tuple, list)) else (outputs,))]
-
-
-# --- Judges -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Judge:
-    """A framework that runs its own files."""
-
-    name: str
-    needs: tuple[str, ...]
-    run: Callable[[str | os.PathLike[str], ModelDescription, Array], Any]
-
-
-def _by_keras(path: str | os.PathLike[str], description: ModelDescription, x: Array) -> Any:
-    del description
-    import keras
-
-    return keras.saving.load_model(os.fspath(path), compile=False).predict(x, verbose=0)
-
-
-def _by_onnxruntime(path: str | os.PathLike[str], description: ModelDescription, x: Array) -> Any:
-    del description
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
-    feeds = {"x": x, "lengths": np.full(len(x), x.shape[1])}
-    return session.run(None, {each.name: feeds[each.name] for each in session.get_inputs()})
-
-
-_JUDGES = {
-    "keras": _Judge("Keras", ("keras", "tensorflow"), _by_keras),
-    "keras_h5": _Judge("Keras", ("keras", "tensorflow"), _by_keras),
-    "onnx": _Judge("ONNX Runtime", ("onnxruntime",), _by_onnxruntime),
-}

@@ -1,0 +1,155 @@
+"""Who runs a model file to say what it computes: the framework it belongs to, or else the equations in NumPy."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru import reference
+from fastgru.formats.description import ModelDescription
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Runs model files.
+
+    Attributes
+    ----------
+    name : str
+    needs : tuple of str
+        The packages that must be installed.
+    run : callable
+        From a file, the description that was read from it, and samples (N, ...) to the outputs. Frameworks look at the
+        file, and at the description only for what such files do not say.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    run: Callable[[str | os.PathLike[str], ModelDescription, Array], Any]
+
+
+def judge_of(kind: str) -> Judge:
+    """The judge for files of that kind, a key of `fastgru.formats.KINDS`, among those that are installed."""
+    judge = _FRAMEWORKS.get(kind, EQUATIONS)
+    return judge if all(importlib.util.find_spec(name) for name in judge.needs) else EQUATIONS
+
+
+def _by_equations(path: str | os.PathLike[str], description: ModelDescription, x: Array) -> Any:
+    del path
+    return reference.run(description.layers, x)
+
+
+def _by_keras(path: str | os.PathLike[str], description: ModelDescription, x: Array) -> Any:
+    del description
+    import keras
+
+    return keras.saving.load_model(os.fspath(path), compile=False).predict(x, verbose=0)
+
+
+def _by_onnxruntime(path: str | os.PathLike[str], description: ModelDescription, x: Array) -> Any:
+    del description
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+    feeds = {"x": x, "lengths": np.full(len(x), x.shape[1])}
+    return session.run(None, {each.name: feeds[each.name] for each in session.get_inputs()})
+
+
+# --- PyTorch: a state_dict has no modules, so they are made here ----------------------------------------------------
+
+
+def _by_torch(path: str | os.PathLike[str], description: ModelDescription, x: Array) -> Any:
+    import torch
+
+    modules = _torch_parameters(path)
+    y = torch.from_numpy(x)
+    last = y
+    with torch.no_grad():
+        for layer in description.layers:
+            own = modules.get(layer.name, modules.get("", {}))
+            match layer.class_name:
+                case "GRU" | "Bidirectional":
+                    if layer.name in modules or "" in modules:  # else it is within the stack of one before
+                        y, last = _run_torch_gru(own, y)
+                    config = layer.config["layer"]["config"] if layer.class_name == "Bidirectional" else layer.config
+                    y = y if config["return_sequences"] else last
+                case "Dense":
+                    y = _torch_activation(layer.config["activation"], torch.nn.functional.linear(y, **own))
+                case "Embedding":
+                    y = torch.nn.functional.embedding(y, **own)
+                case "GlobalAveragePooling1D":
+                    y = y.mean(1)
+                case "GlobalMaxPooling1D":
+                    y = y.amax(1)
+                case "Flatten":
+                    y = y.flatten(1)
+    return y.numpy()
+
+
+def _torch_parameters(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+    """Module's path -> parameter -> tensor."""
+    import torch
+
+    tensors: dict[str, Any]
+    if os.fspath(path).endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        tensors = load_file(path)
+    else:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    while not all(isinstance(each, torch.Tensor) for each in tensors.values()):  # a checkpoint has it within
+        tensors = next(each for each in tensors.values() if isinstance(each, dict) and "weight" in str(each.keys()))
+    modules: dict[str, dict[str, Any]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        module, _, parameter = name.removeprefix("module.").rpartition(".")
+        modules[module][parameter] = tensor
+    return dict(modules)
+
+
+def _run_torch_gru(parameters: dict[str, Any], x: Any) -> tuple[Any, Any]:
+    """Outputs (N, T, ...), and the last states of the last layer side by side."""
+    import torch
+
+    features, units = parameters["weight_ih_l0"].shape[1], parameters["weight_hh_l0"].shape[1]
+    directions = 1 + ("weight_ih_l0_reverse" in parameters)
+    gru = torch.nn.GRU(
+        features,
+        units,
+        num_layers=sum(name.startswith("weight_ih_l") for name in parameters) // directions,
+        bias="bias_ih_l0" in parameters,
+        bidirectional=directions == 2,
+        batch_first=True,
+        dtype=x.dtype,
+    )
+    gru.load_state_dict(parameters)
+    outputs, states = gru(x)
+    return outputs, torch.cat(tuple(states[-directions:]), dim=-1)
+
+
+def _torch_activation(name: str, y: Any) -> Any:
+    match name:
+        case "linear":
+            return y
+        case "softmax":
+            return y.softmax(-1)
+        case _:
+            return getattr(y, name)()
+
+
+#: Everything that is read here can be said in the equations.
+EQUATIONS = Judge("the equations in NumPy", (), _by_equations)
+_FRAMEWORKS = {
+    "keras": Judge("Keras", ("keras",), _by_keras),
+    "keras_h5": Judge("Keras", ("keras",), _by_keras),
+    "torch": Judge("PyTorch", ("torch",), _by_torch),
+    "onnx": Judge("ONNX Runtime", ("onnxruntime",), _by_onnxruntime),
+}

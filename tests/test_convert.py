@@ -1,0 +1,139 @@
+"""``fastgru convert`` and what it proves."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+from fastgru import Sequential, conversion, formats, judges, layers
+from fastgru.cli import main
+
+NAMES = {
+    "fastgru": "m.safetensors",
+    "tfjs": "model.json",
+    "keras": "m.keras",
+    "keras_h5": "m.h5",
+    "torch": "m.pt",
+    "onnx": "m.onnx",
+    "rtneural": "m.rtneural.json",
+}
+NEEDS = {"keras": "h5py", "keras_h5": "h5py", "onnx": "onnx"}
+
+
+def stack(**gru):
+    """What PyTorch, Keras and ONNX can say."""
+    return [
+        layers.Bidirectional(
+            layers.GRU(5, return_sequences=True, bias_initializer="random_normal", **gru), input_shape=(None, 3)
+        ),
+        layers.Bidirectional(layers.GRU(5, **gru)),
+        layers.Dense(4, activation="softmax"),
+    ]
+
+
+def before():
+    """What TensorFlow.js can say."""
+    return [
+        layers.GRU(6, recurrent_activation="hard_sigmoid_tfjs", reset_after=False, input_shape=(None, 3)),
+        layers.Dense(2, activation="softmax"),
+    ]
+
+
+def each_step():
+    """What RTNeural can say."""
+    return [layers.GRU(6, return_sequences=True, input_shape=(None, 3)), layers.Dense(1)]
+
+
+MODELS = {
+    "fastgru": [stack, before, each_step],
+    "tfjs": [before],
+    "keras": [stack, before, each_step],
+    "keras_h5": [stack, before, each_step],
+    "torch": [stack, each_step],
+    "onnx": [stack, before, each_step],
+    "rtneural": [each_step],
+}
+PAIRS = [(one, other, make) for one in NAMES for other in NAMES for make in MODELS[one] if make in MODELS[other]]
+
+
+def require(kind):
+    if kind in NEEDS and importlib.util.find_spec(NEEDS[kind]) is None:
+        pytest.skip(f"needs {NEEDS[kind]}: pip install {NEEDS[kind]}")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "make"), PAIRS, ids=[f"{one}-{other}-{make.__name__}" for one, other, make in PAIRS]
+)
+def test_every_kind_becomes_every_other(source, target, make, tmp_path, monkeypatch):
+    require(source)
+    require(target)
+    monkeypatch.setattr(judges, "_FRAMEWORKS", {})  # each framework judges its own files in its own tests
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    one, other = tmp_path / "in" / NAMES[source], tmp_path / "out" / NAMES[target]
+    Sequential(make()).save(one)
+    compared = conversion.convert(one, other)
+    assert formats.kind_of_file(other) == target
+    assert compared.largest > 0
+    assert compared.difference <= 1e-6 * max(compared.largest, 1)
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.torch.safetensors"])
+def test_pytorch_judges_its_own_files(torch, name, tmp_path, capsys):
+    del torch
+    for number, chain in enumerate(
+        (
+            stack(),
+            each_step(),
+            [
+                layers.Embedding(7, 3, input_shape=(None,)),
+                layers.GRU(4, return_sequences=True),
+                layers.GlobalMaxPooling1D(),
+                layers.Dense(3, activation="tanh"),
+            ],
+        )
+    ):
+        source, target = tmp_path / f"{number}.safetensors", tmp_path / f"{number}{name}"
+        Sequential(chain).save(source)
+        assert main(["convert", str(source), str(target)]) == 0
+        assert main(["convert", str(target), str(tmp_path / "back.safetensors")]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == f"{source} (fastgru, run by fastgru)"
+        assert lines[1] == f"{target} (torch, run by PyTorch)"
+        assert lines[3] == f"{target} (torch, run by PyTorch)"
+        assert float(lines[2].split(": ")[1].split(",")[0]) < 1e-6
+
+
+def test_a_file_that_computes_something_else_is_noticed(monkeypatch, tmp_path, capsys):
+    model = Sequential(each_step())
+    model.save(tmp_path / "m.safetensors")
+
+    def broken(path, description, kind):
+        description.layers[0].weights["kernel"] *= 1.01
+        return write(path, description, kind)
+
+    write = formats.write
+    monkeypatch.setattr(formats, "write", broken)
+    assert main(["convert", str(tmp_path / "m.safetensors"), str(tmp_path / "m.pt")]) == 1
+    assert "m.pt: does not compute what" in capsys.readouterr().err
+
+
+def test_what_cannot_be_converted_is_said_in_one_line(tmp_path, capsys):
+    Sequential(before()).save(tmp_path / "m.safetensors")
+    assert main(["convert", str(tmp_path / "m.safetensors"), str(tmp_path / "m.pt")]) == 1
+    assert "cannot be said in PyTorch" in capsys.readouterr().err
+    assert not (tmp_path / "m.pt").exists()
+    assert main(["convert", str(tmp_path / "m.safetensors"), str(tmp_path / "m.docx")]) == 1
+    assert "path: expected a name that ends in" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "nowhere.pt"), str(tmp_path / "m.onnx")]) == 1
+    assert "nowhere.pt" in capsys.readouterr().err
+
+
+def test_samples_are_of_the_models_kind():
+    tokens = conversion.random_samples(Sequential([layers.Embedding(1, 2, input_shape=(4,)), layers.GRU(3)]))
+    assert tokens.shape == (8, 4)
+    assert (tokens == 0).all()
+    doubles = conversion.random_samples(Sequential([layers.GRU(3, input_shape=(None, 2))], dtype="float64"))
+    assert doubles.dtype == np.float64
+    assert doubles.shape == (8, 20, 2)
