@@ -24,6 +24,7 @@ PYTHON_FLOORS = [
         "samples",
         "formats.checkpoint",
         "formats.archives",
+        "formats.tfjs_weights",
     ],
     [
         "losses",
@@ -35,6 +36,7 @@ PYTHON_FLOORS = [
         "layers.base",
         "torch",
         "formats.keras_layers",
+        "formats.tfjs_training",
     ],
     [
         "metrics",

@@ -413,9 +413,7 @@ class Sequential(Chain):
 
     # --- Files -----------------------------------------------------------------------------------------------
 
-    def save(
-        self, path: str | os.PathLike[str], *, format: str | None = None, include_optimizer: bool = True
-    ) -> None:
+    def save(self, path: str | os.PathLike[str], *, format: str | None = None, include_optimizer: bool = True) -> None:
         """Write the model to a file: topology, weights, and if compiled how it is trained and how far.
 
         `load_model` gives a model that predicts, and trains on, with the same bits. The file carries a checksum and is
