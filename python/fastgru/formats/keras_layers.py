@@ -59,6 +59,9 @@ class Dialect:
         Whether the reset gate may be applied after the recurrent product.
     zeros_for_mask : bool or None
         Whether padded outputs may be zeros; None: they may, but only those that are say so.
+    both_directions : bool
+        Whether a Bidirectional layer has a configuration for each direction; else the backward one is that of the other
+        layer, read from the end.
     variance_scaling : bool
         Whether the initializers named after Glorot, He and LeCun are written as ``VarianceScaling``.
     loss_options : bool
@@ -79,6 +82,7 @@ class Dialect:
     hard_sigmoid: str
     after: bool
     zeros_for_mask: bool | None
+    both_directions: bool
     variance_scaling: bool
     loss_options: bool
     schedules: bool
@@ -117,8 +121,8 @@ _TFJS_OPTIMIZERS = (
     OptimizerWords(
         "RMSprop",
         "RMSProp",
-        {"learning_rate": "learning_rate", "rho": "decay", **{k: k for k in ("momentum", "epsilon", "centered")}},
-        {"form": "keras", **_NO_CLIPS},
+        {"learning_rate": "learning_rate", "rho": "decay", "momentum": "momentum", "epsilon": "epsilon"},
+        {"form": "keras", "centered": False, **_NO_CLIPS},  # a centered one subtracts epsilon there
     ),
 )
 
@@ -130,6 +134,7 @@ KERAS_3 = Dialect(
     hard_sigmoid="hard_sigmoid",
     after=True,
     zeros_for_mask=True,
+    both_directions=True,
     variance_scaling=False,
     loss_options=True,
     schedules=True,
@@ -145,6 +150,7 @@ KERAS_2 = Dialect(
     hard_sigmoid="hard_sigmoid_tfjs",
     after=True,
     zeros_for_mask=None,
+    both_directions=True,
     variance_scaling=False,
     loss_options=True,
     schedules=True,
@@ -160,6 +166,7 @@ TFJS = Dialect(
     hard_sigmoid="hard_sigmoid_tfjs",
     after=False,
     zeros_for_mask=False,
+    both_directions=False,
     variance_scaling=True,
     loss_options=False,
     schedules=False,
@@ -413,7 +420,7 @@ def _rnn(dialect: Dialect, where: str, config: Config) -> Config:
 
 
 def _bidirectional(dialect: Dialect, where: str, config: Config) -> Config:
-    _refuse_others(where, config, ("layer", "backward_layer", "merge_mode"))
+    _refuse_others(where, config, ("layer", "merge_mode", *(("backward_layer",) if dialect.both_directions else ())))
     merge = config.get("merge_mode", "concat")
     if merge not in ("concat", "sum", "mul", "ave", None):
         raise ValueError(f"{where}: expected 'concat', 'sum', 'mul', 'ave' or None as merge_mode, got {merge!r}")
@@ -682,8 +689,22 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str) -> Co
             inner["zero_output_for_mask"] = False
         options = _written_options(dialect, "GRU", layer.name, inner)
         directions[key] = _written(dialect, "layers", "GRU", {**common, "name": f"{prefix}_{layer.name}", **options})
+    if not dialect.both_directions:
+        _drop_backward(dialect, layer, directions)
     merge = layer.config.get("merge_mode", "concat")
     return _written(dialect, "layers", "Bidirectional", {**common, "merge_mode": merge, **directions})
+
+
+def _drop_backward(dialect: Dialect, layer: LayerDescription, directions: Config) -> None:
+    """Leave the backward layer out, if it follows from the forward one."""
+    forward, backward = directions["layer"]["config"], directions.pop("backward_layer")["config"]
+    turned = {**forward, "name": backward["name"], "go_backwards": not forward.get("go_backwards", False)}
+    other = [option for option, value in turned.items() if backward.get(option) != value]
+    if other:
+        raise ValueError(
+            f"{layer.name}: a backward_layer with another {other[0]} than layer cannot be said in {dialect.name}"
+        )
+    forward["name"] = "gru"  # before which forward_ and backward_ are set there
 
 
 def _written_options(dialect: Dialect, class_name: str, where: str, config: Mapping[str, Any]) -> Config:
@@ -800,6 +821,12 @@ _METRIC_CLASSES = {
     "TopKCategoricalAccuracy": "top_k_categorical_accuracy",
     "SparseTopKCategoricalAccuracy": "sparse_top_k_categorical_accuracy",
 }
+#: Those that TensorFlow.js has under another name only.
+_TFJS_METRICS = {
+    "mean_squared_error": "mse",
+    "mean_absolute_error": "mae",
+    "sparse_categorical_accuracy": "accuracy",
+}
 _METRIC_DEFAULTS = {"k": 5, "threshold": 0.5}
 _OPTIMIZER_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "weight_decay": (0,),
@@ -808,6 +835,7 @@ _OPTIMIZER_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "amsgrad": (False,),
     "momentum": (0,),
     "nesterov": (False,),
+    "centered": (False,),
 }
 _OPTIMIZER_IGNORED = ("name", "ema_momentum", "ema_overwrite_frequency", "jit_compile", "is_legacy_optimizer")
 _OPTIMIZER_SHORT = {"lr": "learning_rate"}
@@ -965,7 +993,7 @@ def _written_metric(dialect: Dialect, metric: str, loss: str) -> str:
         return "sparse_top_k_categorical_accuracy" if loss.startswith("sparse") else "top_k_categorical_accuracy"
     if metric not in _METRICS:
         raise ValueError(f"metrics: {metric} cannot be said in {dialect.name}: compile without it")
-    return metric
+    return _TFJS_METRICS.get(metric, metric) if dialect is TFJS else metric
 
 
 def _written_optimizer(dialect: Dialect, optimizer: Config) -> Config:
