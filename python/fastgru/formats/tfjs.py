@@ -20,9 +20,6 @@ from fastgru.formats import keras_layers, tfjs_training, tfjs_weights
 from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError
 from fastgru.formats.tfjs_weights import StoredTensor, require
 
-#: In a layer, weights stand and are trained in this order.
-_ORDER = ("embeddings", "kernel", "recurrent_kernel", "bias")
-_DIRECTIONS = ("forward", "backward")
 #: What TensorFlow.js takes as a layer's name.
 _NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]*")
 
@@ -59,54 +56,52 @@ def _load_json(file: Path) -> dict[str, Any]:
 
 
 def _read(folder: Path, content: dict[str, Any]) -> ModelDescription:
-    if content.get("format", "layers-model") != "layers-model":
-        raise ValueError(f"expected a layers-model, got a {content['format']!r}, which has no layers")
-    topology = content.get("modelTopology")
-    if isinstance(topology, dict) and "model_config" in topology:  # as converters from Keras write it
-        topology = topology["model_config"]
-    description = keras_layers.read_model(topology)
-    _require_same_padding(description)
+    kind = content.get("format", "layers-model")
+    require(kind == "layers-model", "format: expected 'layers-model', which alone has layers", kind)
+    config = content.get("modelTopology")
+    if isinstance(config, dict) and "model_config" in config:  # as converters from Keras write it
+        config = config["model_config"]
+    topology = keras_layers.topology_from_config(keras_layers.TFJS, config)
+    require(topology.input_shape is not None, "expected the first layer to have a batch_input_shape", None)
+    require(
+        topology.dtype == "float32", "dtype: expected float32, which all of TensorFlow.js' weights are", topology.dtype
+    )
     tensors = tfjs_weights.read(folder, content.get("weightsManifest"))
-    _give_weights(description, [tensor for tensor in tensors if not tensor.optimizer])
+    _give_weights(topology.layers, [tensor for tensor in tensors if not tensor.optimizer])
+    description = topology.description()
     if content.get("trainingConfig") is not None:
         states = [tensor for tensor in tensors if tensor.optimizer]
         description.training = tfjs_training.read(content["trainingConfig"], states, description.weights())
+    _require_same_meaning(description)
     return description
 
 
-def _give_weights(description: ModelDescription, tensors: list[StoredTensor]) -> None:
-    """Hand the tensors to the layers that their names say, each layer's in Keras' order."""
-    layers = {layer.name: layer for layer in description.layers}
+def _give_weights(layers: list[LayerDescription], tensors: list[StoredTensor]) -> None:
+    """Hand the tensors to the layers, each layer's in Keras' order."""
+    by_name = {layer.name: layer for layer in layers}
+    found = {}
     for tensor in tensors:
-        name, weight = _own_name(tensor.name, layers)
-        if name not in layers or weight.rpartition("/")[2] not in _ORDER:
-            raise ValueError(f"{tensor.name}: expected the name of a layer's weight; layers are {', '.join(layers)}")
-        if tensor.array.dtype != np.float32:
-            raise ValueError(f"{tensor.name}: expected float32 because it is a layer's, got {tensor.array.dtype}")
-        if weight in layers[name].weights:
-            raise ValueError(f"{tensor.name}: expected each weight once, got another {name}/{weight}")
-        layers[name].weights[weight] = tensor.array
-    for layer in description.layers:
-        layer.weights = dict(sorted(layer.weights.items(), key=lambda item: _place(item[0])))
+        name, weight = _own_name(tensor.name, by_name)
+        fits = name in by_name and weight in keras_layers.weight_names(by_name[name])
+        require(fits, f"weightsManifest: expected weights of {', '.join(by_name)}", tensor.name)
+        require(tensor.array.dtype == np.float32, f"{tensor.name}: expected float32", str(tensor.array.dtype))
+        require((name, weight) not in found, f"weightsManifest: expected {weight} of {name} once", tensor.name)
+        found[name, weight] = tensor.array
+    for layer in layers:
+        for weight in keras_layers.weight_names(layer):
+            require((layer.name, weight) in found, f"{layer.name}: expected its {weight} among the weights", "none")
+            layer.weights[weight] = found[layer.name, weight]
 
 
 def _own_name(name: str, layers: dict[str, LayerDescription]) -> tuple[str, str]:
-    """Layer and weight in this package's words.
+    """Layer and weight in this package's words; ``bidirectional/forward_gru/kernel`` are those of a direction.
 
-    As TensorFlow.js does it, one part before the last is left out where it must be: Keras puts the cell's name there.
+    As in TensorFlow.js, the part before the last may be superfluous: Keras puts the cell's name there.
     """
     layer, *between, weight = name.split("/")
-    direction = []
     if between and layer in layers and layers[layer].class_name == "Bidirectional":
-        direction = [between.pop(0).partition("_")[0]]
-    if len(between) > 1 or any(part not in _DIRECTIONS for part in direction):
-        return "", ""
-    return layer, "/".join([*direction, weight])
-
-
-def _place(weight: str) -> tuple[int, int]:
-    direction, _, name = weight.rpartition("/")
-    return _DIRECTIONS.index(direction) if direction else 0, _ORDER.index(name)
+        weight = f"{between.pop(0).partition('_')[0]}/{weight}"
+    return layer if len(between) <= 1 else "", weight
 
 
 def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
@@ -131,10 +126,13 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
         "format": "layers-model",
         "generatedBy": f"fastgru {__version__}",
         "convertedBy": None,
-        "modelTopology": keras_layers.write_model(description, "tfjs"),
+        "modelTopology": keras_layers.topology_to_config(keras_layers.TFJS, description),
     }
     if description.training is not None:
-        content["trainingConfig"], states = tfjs_training.write(description.training, names, weights)
+        try:
+            content["trainingConfig"], states = tfjs_training.write(description.training, names, weights)
+        except ValueError as error:
+            raise ValueError(f"{error}; include_optimizer=False saves the model without") from None
         tensors += states
     content["weightsManifest"], shards = tfjs_weights.manifest_and_shards(file.stem, tensors)
     former = tfjs_weights.former_shards(file, _former_manifest(file))
@@ -151,7 +149,7 @@ def _former_manifest(file: Path) -> Any:
 
 def _their_name(layer: LayerDescription, weight: str) -> str:
     direction, _, name = weight.rpartition("/")
-    return f"{layer.name}/{direction}_{keras_layers.INNER_NAME}/{name}" if direction else f"{layer.name}/{name}"
+    return f"{layer.name}/{direction}_gru/{name}" if direction else f"{layer.name}/{name}"
 
 
 # --- What TensorFlow.js cannot say ------------------------------------------------------------------------------
@@ -166,35 +164,49 @@ def _require_sayable(description: ModelDescription) -> None:
                 f"name: {layer.name!r} cannot be said in TensorFlow.js: expected letters, digits and -._ with a letter "
                 f"or digit first"
             )
-    _require_same_padding(description)
+        if layer.config.get("return_state") or layer.config.get("merge_mode", "concat") is None:
+            raise ValueError(f"{layer.name}: several outputs cannot be said in TensorFlow.js' Sequential")
+    _require_same_meaning(description)
 
 
-def _require_same_padding(description: ModelDescription) -> None:
-    """Refuse what TensorFlow.js does otherwise with padding that a mask marks.
+# --- What means something else there ----------------------------------------------------------------------------
 
-    There pooling and flattening take padding for data, and a sequence of outputs that was read backwards begins with
-    padding, where the mask says that it ends with it. A loss counts the steps of padding too.
-    """
+
+def _require_same_meaning(description: ModelDescription) -> None:
+    """Refuse what TensorFlow.js computes in another way: much of it where a mask marks padding."""
+    assert description.input_shape is not None
+    axes = 1 + len(description.input_shape)
     masked = False
     for layer in description.layers:
-        config = _gru_config(layer)
+        config = layer.config["layer"]["config"] if layer.class_name == "Bidirectional" else layer.config
         masked = masked or layer.class_name == "Masking" or bool(config.get("mask_zero"))
-        if not masked:
-            continue
-        if layer.class_name in ("Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D"):
-            raise ValueError(f"{layer.name}: {layer.class_name} takes padding for data in TensorFlow.js, and not here")
-        if layer.class_name in ("GRU", "Bidirectional"):
-            masked = config.get("return_sequences", False)
-            if masked and layer.class_name == "GRU" and config.get("go_backwards"):
-                raise ValueError(
-                    f"{layer.name}: go_backwards=True with return_sequences=True puts padding first in TensorFlow.js, "
-                    f"and last here"
-                )
+        what = _other_meaning(layer.class_name, config, axes, masked=masked)
+        if what is not None:
+            raise ValueError(f"{layer.name}: {what}")
+        axes = _axes_after(layer.class_name, config, axes)
+        masked = masked and axes > 2
     if masked and description.training is not None:
         raise ValueError("loss: TensorFlow.js counts the steps of padding, which do not count here")
 
 
-def _gru_config(layer: LayerDescription) -> dict[str, Any]:
-    """The layer's configuration, of a Bidirectional that of its layer."""
-    config: dict[str, Any] = layer.config["layer"]["config"] if layer.class_name == "Bidirectional" else layer.config
-    return config
+def _other_meaning(class_name: str, config: dict[str, Any], axes: int, *, masked: bool) -> str | None:
+    """What TensorFlow.js does otherwise in this layer, if it does."""
+    backwards = config.get("go_backwards") and config.get("return_sequences")
+    if class_name == "Bidirectional" and backwards:
+        return "with go_backwards=True only one direction's outputs stand in the order of the input in TensorFlow.js"
+    if class_name == "Flatten" and axes < 3:
+        return "TensorFlow.js flattens nothing that has no more than two axes: leave the layer out"
+    if masked and class_name == "GRU" and backwards:
+        return "with go_backwards=True and return_sequences=True padding comes first in TensorFlow.js, and last here"
+    if masked and class_name in ("Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D"):
+        return f"{class_name} takes padding for data in TensorFlow.js, and not here"
+    return None
+
+
+def _axes_after(class_name: str, config: dict[str, Any], axes: int) -> int:
+    """How many axes a layer's output has, the batch's included."""
+    if class_name == "Embedding":
+        return axes + 1
+    if class_name in ("GRU", "Bidirectional"):
+        return 3 if config.get("return_sequences") else 2
+    return 2 if class_name in ("Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D") else axes
