@@ -1,4 +1,5 @@
-// TensorFlow.js for the tests: reads a request a line, a JSON object, and answers it with a line.
+// TensorFlow.js for the tests, on WebAssembly, which takes a third of the time of plain JavaScript. It reads a request a
+// line, a JSON object, and answers it with a line.
 //
 //   {model, randomize, compile, outputs, train, save}
 //
@@ -74,7 +75,7 @@ async function answer(tf, request) {
   return found;
 }
 
-const tf = await loadTensorFlow('cpu');
+const tf = await loadTensorFlow('wasm');
 for await (const line of readline.createInterface({input: process.stdin})) {
   try {
     reply(await answer(tf, JSON.parse(line)));
