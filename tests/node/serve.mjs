@@ -3,7 +3,8 @@
 //
 //   {model, randomize, compile, outputs, train, save}
 //
-// model:     {tutorial: true}, {layers: [[kind, options], ...]} in TensorFlow.js' words, or {load: "model.json"}
+// model:     {tutorial: true}, {layers: [[kind, options], ...]} in TensorFlow.js' words, {load: "model.json"}, or
+//            {code: "the body of a function of tf that returns it"}
 // randomize: adds noise of this size to all weights, so that no bias stays zero
 // compile:   what model.compile takes; optimizer may be [name of a tf.train function, ...arguments]
 // outputs:   inputs, of which the outputs come back as `outputs`; after training as well, as `trained`
@@ -30,9 +31,10 @@ function makeLayer(tf, [kind, options]) {
   return tf.layers[kind]({...options, ...nested});
 }
 
-async function makeModel(tf, {tutorial, layers, load}) {
+async function makeModel(tf, {tutorial, layers, load, code}) {
   if (tutorial) return tutorialModel(tf);
   if (load) return tf.loadLayersModel(fileLoader(tf, load));
+  if (code) return new Function('tf', code)(tf);
   if (layers) return tf.sequential({layers: layers.map((layer) => makeLayer(tf, layer))});
   return last;
 }
