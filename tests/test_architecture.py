@@ -24,6 +24,7 @@ PYTHON_FLOORS = [
         "samples",
         "formats.checkpoint",
         "formats.archives",
+        "formats.hdf5",
     ],
     [
         "losses",

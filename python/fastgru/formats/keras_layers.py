@@ -572,32 +572,48 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _chain(model: Config, entries: list[Config]) -> list[Config]:
-    """The layers of a Functional model from its one input to its one output, each after the one before it.
+#: Operations with which Keras 3 finds a mask; they stand beside the chain of layers.
+_MASKS = ("NotEqual", "Any")
 
-    Keras 3 also writes the operations that find a mask; they are beside the chain.
-    """
+
+def _chain(model: Config, entries: list[Config]) -> list[Config]:
+    """The layers of a Functional model from its one input to its one output, each after the one before it."""
     by_name: dict[str, Config] = {}
     for entry in entries:
         name = entry.get("name")
         if not isinstance(name, str) or name in by_name:
             raise ValueError(f"expected layers with different names, got {name!r}")
         by_name[name] = entry
-    (begin, end) = (_only_tensor(key, model.get(key)) for key in ("input_layers", "output_layers"))
+    begin, name = (_only_tensor(key, model.get(key)) for key in ("input_layers", "output_layers"))
     chain: list[Config] = []
-    name = end
-    while True:
-        entry = by_name.pop(name, {})
-        if not entry:
-            raise ValueError(f"{name}: expected each layer once in a chain from {begin} to {end}")
-        chain.append(entry)
+    rest = dict(by_name)
+    while name in rest:
+        chain.append(rest.pop(name))
         if name == begin:
             break
-        name = _source(name, entry.get("inbound_nodes"))
-    others = [name for name, entry in by_name.items() if entry.get("class_name") not in ("NotEqual", "Any")]
-    if others:
-        raise ValueError(f"{others[0]}: expected a chain of layers from {begin} to {end}, got a layer beside it")
+        name = _source(name, chain[-1].get("inbound_nodes"), by_name)
+    if not chain or name != begin:
+        raise ValueError(f"{name}: expected each layer once in a chain that begins with {begin}")
+    for name, entry in rest.items():
+        if entry.get("class_name") not in _MASKS:
+            raise ValueError(f"{name}: expected a chain of layers that begins with {begin}, got a layer beside it")
+        if entry["class_name"] == "NotEqual":
+            _require_mask_of_a_layer(name, entry, chain, by_name)
     return chain[::-1]
+
+
+def _require_mask_of_a_layer(where: str, entry: Config, chain: list[Config], by_name: dict[str, Config]) -> None:
+    """Refuse a mask that no Masking or Embedding layer of the chain makes."""
+    (node,) = _list(where, entry.get("inbound_nodes"))
+    tensor, *values = _list(where, _mapping(where, node).get("args"))
+    source = _history(where, tensor)
+    for layer in chain[:-1]:
+        class_name, config = _layer_object(where, layer)
+        masked = {"Masking": config.get("mask_value"), "Embedding": 0 if config.get("mask_zero") else None}
+        value = masked.get(class_name)
+        if value is not None and values == [value] and _source(where, layer["inbound_nodes"], by_name) == source:
+            return
+    raise ValueError(f"{where}: expected a mask that a Masking or Embedding layer makes, got another")
 
 
 def _only_tensor(where: str, tensors: Any) -> str:
@@ -605,37 +621,41 @@ def _only_tensor(where: str, tensors: Any) -> str:
     if isinstance(tensors, list) and len(tensors) == 1:
         tensors = tensors[0]
     if not isinstance(tensors, list) or len(tensors) != 3 or not isinstance(tensors[0], str):
-        raise ValueError(f"{where}: expected one of a chain of layers, got {tensors!r}")
+        raise ValueError(f"{where}: expected one of a chain of layers, got {tensors!r:.200}")
     return tensors[0]
 
 
-def _source(where: str, nodes: Any) -> str:
+def _source(where: str, nodes: Any, by_name: dict[str, Config]) -> str:
     """The layer whose output another one is called with."""
-    refusal = ValueError(f"{where}: expected a layer that is called once, on the output of another, got {nodes!r}")
     if not isinstance(nodes, list) or len(nodes) != 1:
-        raise refusal
+        raise ValueError(f"{where}: expected a layer that is called once, got {nodes!r:.200}")
     node = nodes[0]
     if isinstance(node, Mapping):  # Keras 3
-        arguments = node.get("args")
-        if not isinstance(arguments, list) or len(arguments) != 1 or not isinstance(arguments[0], Mapping):
-            raise refusal
-        _refuse_arguments(where, node.get("kwargs"))
-        _, tensor = _layer_object(where, arguments[0])
-        history = tensor.get("keras_history")
+        arguments, options = _list(where, node.get("args")), node.get("kwargs")
     else:
-        history = node[0] if isinstance(node, list) and len(node) == 1 else None
-        if isinstance(history, list) and len(history) == 4:
-            _refuse_arguments(where, history[3])
-            history = history[:3]
-    if not isinstance(history, list) or len(history) != 3 or not isinstance(history[0], str) or history[1:] != [0, 0]:
-        raise refusal
-    return history[0]
+        arguments, options = _list(where, node), None
+        if len(arguments) == 1 and isinstance(arguments[0], list) and len(arguments[0]) == 4:
+            *tensor, options = arguments[0]
+            arguments = [tensor]
+    if len(arguments) != 1:
+        raise ValueError(f"{where}: expected a layer that is called on the output of one other, got {arguments!r:.200}")
+    for option, value in _mapping(where, options or {}).items():
+        if option == "mask" and isinstance(value, Mapping):
+            if by_name.get(_history(where, value), {}).get("class_name") in _MASKS:
+                continue
+        elif value in (None, False):
+            continue
+        raise ValueError(f"{where}: expected a call without {option}, got {value!r:.200}")
+    return _history(where, arguments[0])
 
 
-def _refuse_arguments(where: str, arguments: Any) -> None:
-    for name, value in _mapping(where, arguments or {}).items():
-        if value not in (None, False):
-            raise ValueError(f"{where}: expected a call with nothing but the layer before it, got {name}={value!r}")
+def _history(where: str, tensor: Any) -> str:
+    """The layer that a tensor comes from."""
+    if isinstance(tensor, Mapping):  # Keras 3
+        tensor = _layer_object(where, tensor)[1].get("keras_history")
+    if not isinstance(tensor, list) or len(tensor) != 3 or not isinstance(tensor[0], str) or tensor[1:] != [0, 0]:
+        raise ValueError(f"{where}: expected the output of another layer, got {tensor!r:.200}")
+    return tensor[0]
 
 
 # --- Writing layers -------------------------------------------------------------------------------------------
@@ -833,11 +853,11 @@ def training_from_config(dialect: Dialect, config: Any) -> TrainingDescription |
     for key in ("loss_weights", "weighted_metrics", "sample_weight_mode"):
         if config.get(key) not in (None, [], {}, [[]], [None]):
             raise ValueError(f"{key}: expected none, got {config[key]!r}")
-    if config.get("loss") is None or config.get(dialect.optimizer_key) is None:
+    optimizer = config.get("optimizer", config.get("optimizer_config"))  # Keras 3 writes .h5 files as Keras 2 did
+    if config.get("loss") is None or optimizer is None:
         return None
-    loss = _loss(config["loss"])
     metrics = [_metric(entry) for entry in _flat(config.get("metrics"))]
-    return TrainingDescription(_optimizer(dialect, config[dialect.optimizer_key]), loss, metrics)
+    return TrainingDescription(_optimizer(dialect, optimizer), _loss(config["loss"]), metrics)
 
 
 def training_to_config(dialect: Dialect, training: TrainingDescription) -> Config:
