@@ -66,8 +66,14 @@ _STATE_WORDS = {
     "v": ("v", "velocity", "rms"),
     "a": ("average_gradient", "mg"),
 }
-#: Class -> what Keras 2.15 calls its states.
-_WRITTEN_WORDS = {
+#: Class -> what Keras 2 calls its states: before TensorFlow 2.11, and since.
+_LEGACY_WORDS = {
+    "Adam": {"m": "m", "v": "v"},
+    "SGD": {"m": "momentum"},
+    "RMSprop": {"v": "rms", "m": "momentum", "a": "mg"},
+}
+_NEW_WORDS = {
+    "AdamW": {"m": "m", "v": "v"},
     "RMSprop": {"v": "velocity", "m": "momentum", "a": "average_gradient"},
 }
 
@@ -134,8 +140,10 @@ def write_h5(path: PathLike, description: ModelDescription) -> None:
     }
     training = description.training
     if training is not None:
-        attributes[""]["training_config"] = json.dumps(training_to_config(KERAS_2, training))
-        states = _named_states(description, training)
+        trained = {**training_to_config(KERAS_2, training), "loss_weights": None, "weighted_metrics": None}
+        attributes[""]["training_config"] = json.dumps(trained)
+        legacy = trained["optimizer_config"]["config"].get("is_legacy_optimizer", True)
+        states = _named_states(description, training, legacy=legacy)
         arrays |= {f"optimizer_weights/{name}": array for name, array in states.items()}
         attributes["optimizer_weights"] = {"weight_names": list(states)}
     write_atomically(path, hdf5.to_bytes(arrays, attributes))
@@ -454,20 +462,25 @@ def _load_optimizer_variables(file: hdf5.Reader, description: ModelDescription, 
         training.moments.setdefault(state, {})[weight] = moment
 
 
-def _named_states(description: ModelDescription, training: TrainingDescription) -> dict[str, Array]:
-    """The variables of an optimizer as Keras 2.15 names them, in its order."""
-    class_name = training.optimizer["class_name"]
-    words = _WRITTEN_WORDS.get(class_name, {})
+def _named_states(description: ModelDescription, training: TrainingDescription, *, legacy: bool) -> dict[str, Array]:
+    """The variables of an optimizer as Keras 2 names them, in the order of the older or the newer ones."""
+    name = training.optimizer["class_name"]
+    words = (_LEGACY_WORDS if legacy else _NEW_WORDS)[name]
     paths = {
-        f"{layer.name}/{name}": _keras_2_path(layer, name)
+        f"{layer.name}/{weight}": _keras_2_path(layer, weight)
         for layer in description.layers
-        for name in weight_names(layer)
+        for weight in weight_names(layer)
     }
-    states = {"iteration:0": np.asarray(np.int64(training.step))}
-    for state, weight in _variables(description, training):
-        path = f"{class_name}/{words.get(state, state)}/{paths[weight]}"
-        states[path] = _moment(description, training, state, weight)
-    return states
+    places = list(_variables(description, training))
+    if legacy:  # all of one state, then all of the next
+        states = [state for group in _kept_states(training.optimizer) for state in group]
+        places.sort(key=lambda place: states.index(place[0]))
+    named = {f"{name}/iter:0" if legacy else "iteration:0": np.asarray(np.int64(training.step))}
+    for state, weight in places:
+        word, path = words[state], paths[weight]
+        path = f"{path.removesuffix(':0')}/{word}:0" if legacy else f"{word}/{path}"
+        named[f"{name}/{path}"] = _moment(description, training, state, weight)
+    return named
 
 
 def _load_named_states(
