@@ -25,6 +25,7 @@ PYTHON_FLOORS = [
         "formats.checkpoint",
         "formats.archives",
         "formats.tfjs_weights",
+        "formats.hdf5",
     ],
     [
         "losses",

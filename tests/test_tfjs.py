@@ -208,7 +208,7 @@ def test_random_models_run_alike_both_ways(tfjs, tmp_path, seed):
 # --- The tutorial -------------------------------------------------------------------------------------------------
 
 BATCH = 8
-#: Batches that the tutorial's model sees before it is saved, steps of the training that goes on, and of those from files.
+#: Batches that the tutorial's model sees before it is saved, steps of the training that goes on, and from files.
 BEFORE, AFTER, FROM_FILE = 3, 20, 10
 #: Images that training goes on with: five batches, again and again.
 IMAGES = 40

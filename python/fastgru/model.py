@@ -477,6 +477,41 @@ class Sequential(Chain):
             )
         return ModelDescription(layers, self._input_shape[1:], self.name, str(self.dtype), training)
 
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Write the weights alone, for a model made in the same way, here or in Keras.
+
+        Parameters
+        ----------
+        path : path
+            ``*.weights.h5`` as Keras 3 writes it; ``*.h5`` as Keras 2 did.
+        """
+        self._require_built()
+        if not os.fspath(path).lower().endswith((".h5", ".hdf5")):
+            raise ValueError(f"path: expected a name that ends in .weights.h5 or .h5, got {os.fspath(path)}")
+        formats.write_weights(path, self.describe())
+
+    def load_weights(self, path: str | os.PathLike[str]) -> None:
+        """Take the weights from a file of `save_weights`, or of Keras: of weights alone or of a model.
+
+        As in Keras, layers are found by their order, not by their names.
+
+        Parameters
+        ----------
+        path : path
+            ``*.weights.h5``, ``*.keras`` or ``*.h5``.
+
+        Raises
+        ------
+        ModelFileError
+            The file is damaged, or its weights are not those of a model like this one, which stays as it is then.
+        """
+        self._require_built()
+        found = formats.read_weights(path, self.describe().layers)
+        try:
+            self.set_weights(list(found.values()))
+        except (ValueError, TypeError) as error:
+            raise ModelFileError(f"{os.fspath(path)}: {error}") from None
+
     @classmethod
     def from_description(cls, description: ModelDescription) -> Sequential:
         """The model that a file described.

@@ -11,7 +11,7 @@ out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastgru.formats.description import LayerDescription, ModelDescription, TrainingDescription
@@ -30,13 +30,17 @@ class OptimizerWords:
     options : mapping
         Ours -> theirs.
     fixed : mapping
-        What those of our options are that the dialect cannot choose.
+        Our options that must have a certain value to be said so.
+    legacy : bool or None
+        Of Keras 2: whether it is the optimizer from before TensorFlow 2.11; None where both compute the same. A
+        configuration that does not say so means the older one.
     """
 
     ours: str
     theirs: str
     options: Mapping[str, str]
     fixed: Mapping[str, Any]
+    legacy: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ class Dialect:
     name : str
         For messages.
     modules : bool
-        Whether an object names its module and its registered name, and a dtype is an object.
+        Whether an object within a layer's configuration names its module and its registered name.
+    all_modules : bool
+        Whether layers, losses, optimizers and the model do so too, and a dtype is an object.
     input_layer : bool
         Whether a Sequential model begins with an InputLayer; else its first layer has the shape of the input.
     shape_key : str
@@ -59,9 +65,8 @@ class Dialect:
         Whether the reset gate may be applied after the recurrent product.
     zeros_for_mask : bool or None
         Whether padded outputs may be zeros; None: they may, but only those that are say so.
-    both_directions : bool
-        Whether a Bidirectional layer has a configuration for each direction; else the backward one is that of the other
-        layer, read from the end.
+    backward_layer : bool
+        Whether a bidirectional layer's backward direction may have options of its own.
     variance_scaling : bool
         Whether the initializers named after Glorot, He and LeCun are written as ``VarianceScaling``.
     loss_options : bool
@@ -77,12 +82,13 @@ class Dialect:
 
     name: str
     modules: bool
+    all_modules: bool
     input_layer: bool
     shape_key: str
     hard_sigmoid: str
     after: bool
     zeros_for_mask: bool | None
-    both_directions: bool
+    backward_layer: bool
     variance_scaling: bool
     loss_options: bool
     schedules: bool
@@ -102,6 +108,15 @@ _KERAS_OPTIMIZERS = (
     OptimizerWords("AdamW", "AdamW", _same("weight_decay", "beta_1", "beta_2", "epsilon", *_CLIPS), _KERAS_FORM),
     OptimizerWords("SGD", "SGD", _same("momentum", "nesterov", *_CLIPS), _KERAS_FORM),
     OptimizerWords("RMSprop", "RMSprop", _same("rho", "momentum", "epsilon", "centered", *_CLIPS), _KERAS_FORM),
+)
+_ADAM, _ADAMW, _SGD, _RMSPROP = _KERAS_OPTIMIZERS
+_KERAS_2_OPTIMIZERS = (
+    _ADAM,
+    replace(_ADAMW, legacy=False),
+    _SGD,
+    replace(_RMSPROP, fixed={"momentum": 0.0, "form": "pytorch"}, legacy=True),
+    replace(_RMSPROP, fixed={"momentum": 0.0, "form": "keras"}, legacy=False),
+    _RMSPROP,
 )
 _NO_CLIPS = dict.fromkeys(_CLIPS)
 _TFJS_OPTIMIZERS = (
@@ -129,12 +144,13 @@ _TFJS_OPTIMIZERS = (
 KERAS_3 = Dialect(
     name="Keras 3",
     modules=True,
+    all_modules=True,
     input_layer=True,
     shape_key="batch_shape",
     hard_sigmoid="hard_sigmoid",
     after=True,
     zeros_for_mask=True,
-    both_directions=True,
+    backward_layer=True,
     variance_scaling=False,
     loss_options=True,
     schedules=True,
@@ -144,29 +160,31 @@ KERAS_3 = Dialect(
 )
 KERAS_2 = Dialect(
     name="Keras 2",
-    modules=False,
+    modules=True,
+    all_modules=False,
     input_layer=True,
     shape_key="batch_input_shape",
     hard_sigmoid="hard_sigmoid_tfjs",
     after=True,
     zeros_for_mask=None,
-    both_directions=True,
+    backward_layer=True,
     variance_scaling=False,
     loss_options=True,
     schedules=True,
     omitted={},
-    optimizers=_KERAS_OPTIMIZERS,
+    optimizers=_KERAS_2_OPTIMIZERS,
     optimizer_key="optimizer_config",
 )
 TFJS = Dialect(
     name="TensorFlow.js",
     modules=False,
+    all_modules=False,
     input_layer=False,
     shape_key="batch_input_shape",
     hard_sigmoid="hard_sigmoid_tfjs",
     after=False,
     zeros_for_mask=False,
-    both_directions=False,
+    backward_layer=False,
     variance_scaling=True,
     loss_options=False,
     schedules=False,
@@ -302,10 +320,11 @@ def topology_from_config(dialect: Dialect, config: Any) -> Topology:
         inner = {"layers": inner}
     inner = _mapping("the model", inner)
     entries = [_mapping("a layer", entry) for entry in _list("layers", inner.get("layers"))]
-    if class_name in ("Functional", "Model"):
-        entries = _chain(inner, entries)
-    elif class_name != "Sequential":
+    functional = class_name in ("Functional", "Model")
+    if not functional and class_name != "Sequential":
         raise ValueError(f"expected a Sequential or Functional model, got {class_name!r}")
+    if functional:
+        entries = _chain(inner, entries)
     name = inner.get("name", "sequential")
     if not isinstance(name, str):
         raise ValueError(f"name: expected a string, got {name!r}")  # noqa: TRY004
@@ -316,10 +335,32 @@ def topology_from_config(dialect: Dialect, config: Any) -> Topology:
     layers = [each.layer for each in file_layers if each.layer is not None]
     if not layers:
         raise ValueError("the model has no layers")
+    if functional:
+        _require_outputs(layers[-1], inner["output_layers"])
+    _require_same_masks(layers)
     if len(set(dtypes.values())) > 1:
         text = ", ".join(f"{layer} {dtype}" for layer, dtype in dtypes.items())
         raise ValueError(f"dtype: expected the same for all layers, got {text}")
     return Topology(layers, _input_shape(inner, entries), name, next(iter(dtypes.values())), file_layers)
+
+
+def _require_same_masks(layers: list[LayerDescription]) -> None:
+    """Refuse chains in which Keras does something else with padding than this package."""
+    masked = False
+    for layer in layers:
+        returns_steps = layer.config.get("return_sequences", False)
+        if layer.class_name == "Bidirectional":
+            returns_steps = layer.config["layer"]["config"].get("return_sequences", False)
+        elif layer.class_name == "GRU" and masked and returns_steps and layer.config.get("go_backwards"):
+            raise ValueError(
+                f"{layer.name}: expected go_backwards=False after a mask, where Keras puts its padding first, got True"
+            )
+        elif layer.class_name == "GlobalMaxPooling1D" and masked:
+            raise ValueError(f"{layer.name}: expected no mask before it, because Keras' knows none, got one")
+        if layer.class_name == "Masking" or layer.config.get("mask_zero"):
+            masked = True
+        elif layer.class_name not in ("Dense", "Dropout"):
+            masked = masked and returns_steps
 
 
 def _append(dialect: Dialect, entry: Config, layers: list[FileLayer], dtypes: dict[str, str]) -> None:
@@ -412,15 +453,15 @@ def _rnn(dialect: Dialect, where: str, config: Config) -> Config:
     if cell_class != "GRUCell":
         raise ValueError(f"{where}: expected a GRUCell as its cell, got {cell_class}")
     around = {option: value for option, value in config.items() if option != "cell"}
-    shared = [option for option in _OPTIONS["GRU"] if option in around and option in cell]
-    if shared:
-        raise ValueError(f"{where}: expected {shared[0]} in the RNN or in its cell, got it in both")
+    for option in _OPTIONS["GRU"]:  # TensorFlow.js writes those of the cell twice
+        if option in around and option in cell and around[option] != cell[option]:
+            raise ValueError(f"{where}: expected the same {option} in the RNN and in its cell, got {cell[option]!r}")
     _refuse_others(where, cell, _OPTIONS["GRU"])
     return _options(dialect, "GRU", where, {**cell, **around})
 
 
 def _bidirectional(dialect: Dialect, where: str, config: Config) -> Config:
-    _refuse_others(where, config, ("layer", "merge_mode", *(("backward_layer",) if dialect.both_directions else ())))
+    _refuse_others(where, config, ("layer", "backward_layer", "merge_mode"))
     merge = config.get("merge_mode", "concat")
     if merge not in ("concat", "sum", "mul", "ave", None):
         raise ValueError(f"{where}: expected 'concat', 'sum', 'mul', 'ave' or None as merge_mode, got {merge!r}")
@@ -579,70 +620,102 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _chain(model: Config, entries: list[Config]) -> list[Config]:
-    """The layers of a Functional model from its one input to its one output, each after the one before it.
+#: Operations with which Keras 3 finds a mask; they stand beside the chain of layers.
+_MASKS = ("NotEqual", "Any")
 
-    Keras 3 also writes the operations that find a mask; they are beside the chain.
-    """
+
+def _chain(model: Config, entries: list[Config]) -> list[Config]:
+    """The layers of a Functional model from its one input to its one output, each after the one before it."""
     by_name: dict[str, Config] = {}
     for entry in entries:
         name = entry.get("name")
         if not isinstance(name, str) or name in by_name:
             raise ValueError(f"expected layers with different names, got {name!r}")
         by_name[name] = entry
-    (begin, end) = (_only_tensor(key, model.get(key)) for key in ("input_layers", "output_layers"))
+    begin, name = (_only_layer(key, model.get(key)) for key in ("input_layers", "output_layers"))
     chain: list[Config] = []
-    name = end
-    while True:
-        entry = by_name.pop(name, {})
-        if not entry:
-            raise ValueError(f"{name}: expected each layer once in a chain from {begin} to {end}")
-        chain.append(entry)
+    rest = dict(by_name)
+    while name in rest:
+        chain.append(rest.pop(name))
         if name == begin:
             break
-        name = _source(name, entry.get("inbound_nodes"))
-    others = [name for name, entry in by_name.items() if entry.get("class_name") not in ("NotEqual", "Any")]
-    if others:
-        raise ValueError(f"{others[0]}: expected a chain of layers from {begin} to {end}, got a layer beside it")
+        name = _source(name, chain[-1].get("inbound_nodes"), by_name)
+    if not chain or name != begin:
+        raise ValueError(f"{name}: expected each layer once in a chain that begins with {begin}")
+    for name, entry in rest.items():
+        if entry.get("class_name") not in _MASKS:
+            raise ValueError(f"{name}: expected a chain of layers that begins with {begin}, got a layer beside it")
+        if entry["class_name"] == "NotEqual":
+            _require_mask_of_a_layer(name, entry, chain, by_name)
     return chain[::-1]
 
 
-def _only_tensor(where: str, tensors: Any) -> str:
-    """The layer of a model's only input or output: ``["name", 0, 0]``, or a list of one such."""
-    if isinstance(tensors, list) and len(tensors) == 1:
-        tensors = tensors[0]
-    if not isinstance(tensors, list) or len(tensors) != 3 or not isinstance(tensors[0], str):
-        raise ValueError(f"{where}: expected one of a chain of layers, got {tensors!r}")
-    return tensors[0]
+def _require_mask_of_a_layer(where: str, entry: Config, chain: list[Config], by_name: dict[str, Config]) -> None:
+    """Refuse a mask that no Masking or Embedding layer of the chain makes."""
+    (node,) = _list(where, entry.get("inbound_nodes"))
+    tensor, *values = _list(where, _mapping(where, node).get("args"))
+    source = _history(where, tensor)
+    for layer in chain[:-1]:
+        class_name, config = _layer_object(where, layer)
+        masked = {"Masking": config.get("mask_value"), "Embedding": 0 if config.get("mask_zero") else None}
+        value = masked.get(class_name)
+        if value is not None and values == [value] and _source(where, layer["inbound_nodes"], by_name) == source:
+            return
+    raise ValueError(f"{where}: expected a mask that a Masking or Embedding layer makes, got another")
 
 
-def _source(where: str, nodes: Any) -> str:
+def _only_layer(where: str, tensors: Any) -> str:
+    """The layer that a model's inputs or outputs belong to: ``["name", 0, 0]``, or a list of such."""
+    names = {_history(where, tensor) for tensor in _tensors(where, tensors)}
+    if len(names) != 1:
+        raise ValueError(f"{where}: expected those of one layer, got {tensors!r:.200}")
+    return names.pop()
+
+
+def _tensors(where: str, tensors: Any) -> list[Any]:
+    tensors = _list(where, tensors)
+    return [tensors] if tensors and isinstance(tensors[0], str) else tensors
+
+
+def _require_outputs(last: LayerDescription, tensors: Any) -> None:
+    """Refuse a model that returns other outputs than all of its last layer's, in their order."""
+    several = last.config.get("return_state", False) or last.config.get("merge_mode", "") is None
+    found = [tensor[2] for tensor in _tensors("output_layers", tensors)]
+    if found != list(range(2 if several else 1)):
+        raise ValueError(f"{last.name}: expected all of its outputs to be those of the model, got {tensors!r:.200}")
+
+
+def _source(where: str, nodes: Any, by_name: dict[str, Config]) -> str:
     """The layer whose output another one is called with."""
-    refusal = ValueError(f"{where}: expected a layer that is called once, on the output of another, got {nodes!r}")
     if not isinstance(nodes, list) or len(nodes) != 1:
-        raise refusal
+        raise ValueError(f"{where}: expected a layer that is called once, got {nodes!r:.200}")
     node = nodes[0]
     if isinstance(node, Mapping):  # Keras 3
-        arguments = node.get("args")
-        if not isinstance(arguments, list) or len(arguments) != 1 or not isinstance(arguments[0], Mapping):
-            raise refusal
-        _refuse_arguments(where, node.get("kwargs"))
-        _, tensor = _layer_object(where, arguments[0])
-        history = tensor.get("keras_history")
+        arguments, options = _list(where, node.get("args")), node.get("kwargs")
     else:
-        history = node[0] if isinstance(node, list) and len(node) == 1 else None
-        if isinstance(history, list) and len(history) == 4:
-            _refuse_arguments(where, history[3])
-            history = history[:3]
-    if not isinstance(history, list) or len(history) != 3 or not isinstance(history[0], str) or history[1:] != [0, 0]:
-        raise refusal
-    return history[0]
+        arguments, options = _list(where, node), None
+        if len(arguments) == 1 and isinstance(arguments[0], list) and len(arguments[0]) == 4:
+            *tensor, options = arguments[0]
+            arguments = [tensor]
+    if len(arguments) != 1:
+        raise ValueError(f"{where}: expected a layer that is called on the output of one other, got {arguments!r:.200}")
+    for option, value in _mapping(where, options or {}).items():
+        if option == "mask" and isinstance(value, Mapping):
+            if by_name.get(_history(where, value), {}).get("class_name") in _MASKS:
+                continue
+        elif value in (None, False):
+            continue
+        raise ValueError(f"{where}: expected a call without {option}, got {value!r:.200}")
+    return _history(where, arguments[0])
 
 
-def _refuse_arguments(where: str, arguments: Any) -> None:
-    for name, value in _mapping(where, arguments or {}).items():
-        if value not in (None, False):
-            raise ValueError(f"{where}: expected a call with nothing but the layer before it, got {name}={value!r}")
+def _history(where: str, tensor: Any) -> str:
+    """The layer that a tensor comes from."""
+    if isinstance(tensor, Mapping):  # Keras 3
+        tensor = _layer_object(where, tensor)[1].get("keras_history")
+    if not isinstance(tensor, list) or len(tensor) != 3 or not isinstance(tensor[0], str) or tensor[1] != 0:
+        raise ValueError(f"{where}: expected the output of another layer, got {tensor!r:.200}")
+    return tensor[0]
 
 
 # --- Writing layers -------------------------------------------------------------------------------------------
@@ -657,6 +730,7 @@ def topology_to_config(dialect: Dialect, description: ModelDescription) -> Confi
         The dialect has no word for something; the message names the layer.
     """
     assert description.input_shape is not None
+    _require_same_masks(description.layers)
     layers = [layer_to_config(dialect, layer, description.dtype) for layer in description.layers]
     first = description.layers[0]
     tokens = first.class_name == "Embedding"
@@ -664,10 +738,12 @@ def topology_to_config(dialect: Dialect, description: ModelDescription) -> Confi
     dtype = "int32" if tokens and dialect.input_layer else description.dtype
     if dialect.input_layer:
         config = {dialect.shape_key: shape, "dtype": dtype, "sparse": False, "ragged": False}
-        layers.insert(0, _written(dialect, "layers", "InputLayer", {**config, "name": f"{first.name}_input"}))
+        layers.insert(
+            0, _written(dialect, "layers", "InputLayer", {**config, "name": f"{first.name}_input"}, outer=True)
+        )
     else:
         layers[0]["config"][dialect.shape_key] = shape
-    return _written(dialect, "", "Sequential", {"name": description.name, "layers": layers})
+    return _written(dialect, "", "Sequential", {"name": description.name, "layers": layers}, outer=True)
 
 
 def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str) -> Config:
@@ -681,30 +757,34 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str) -> Co
     common = {"name": layer.name, "trainable": True, "dtype": _dtype_object(dialect, dtype)}
     if layer.class_name != "Bidirectional":
         options = _written_options(dialect, layer.class_name, layer.name, layer.config)
-        return _written(dialect, "layers", layer.class_name, {**common, **options})
-    directions = {}
+        return _written(dialect, "layers", layer.class_name, {**common, **options}, outer=True)
+    written = {}
     for key, prefix in (("layer", "forward"), ("backward_layer", "backward")):
         inner = dict(layer.config[key]["config"])
         if not dialect.zeros_for_mask:  # a Bidirectional layer decides by itself
             inner["zero_output_for_mask"] = False
-        options = _written_options(dialect, "GRU", layer.name, inner)
-        directions[key] = _written(dialect, "layers", "GRU", {**common, "name": f"{prefix}_{layer.name}", **options})
-    if not dialect.both_directions:
-        _drop_backward(dialect, layer, directions)
+        written[prefix] = _written_options(dialect, "GRU", layer.name, inner)
+    directions = {
+        key: _written(dialect, "layers", "GRU", {**common, "name": f"{prefix}_{layer.name}", **written[prefix]})
+        for key, prefix in (("layer", "forward"), ("backward_layer", "backward"))
+    }
+    if not dialect.backward_layer:
+        _require_mirrored(dialect, layer.name, **written)
+        del directions["backward_layer"]
+        directions["layer"]["config"]["name"] = "gru"  # before which forward_ and backward_ are put there
     merge = layer.config.get("merge_mode", "concat")
-    return _written(dialect, "layers", "Bidirectional", {**common, "merge_mode": merge, **directions})
+    config = {**common, "merge_mode": merge, **directions}
+    return _written(dialect, "layers", "Bidirectional", config, outer=True)
 
 
-def _drop_backward(dialect: Dialect, layer: LayerDescription, directions: Config) -> None:
-    """Leave the backward layer out, if it follows from the forward one."""
-    forward, backward = directions["layer"]["config"], directions.pop("backward_layer")["config"]
-    turned = {**forward, "name": backward["name"], "go_backwards": not forward.get("go_backwards", False)}
-    other = [option for option, value in turned.items() if backward.get(option) != value]
-    if other:
-        raise ValueError(
-            f"{layer.name}: a backward_layer with another {other[0]} than layer cannot be said in {dialect.name}"
-        )
-    forward["name"] = "gru"  # before which forward_ and backward_ are set there
+def _require_mirrored(dialect: Dialect, where: str, forward: Config, backward: Config) -> None:
+    for option, value in forward.items():
+        expected = not value if option == "go_backwards" else value
+        if backward[option] != expected:
+            raise ValueError(
+                f"{where}: a backward_layer with options of its own cannot be said in {dialect.name}: {option}"
+                f"={backward[option]!r}, where the forward one has {value!r}"
+            )
 
 
 def _written_options(dialect: Dialect, class_name: str, where: str, config: Mapping[str, Any]) -> Config:
@@ -769,13 +849,15 @@ def _written_initializer(dialect: Dialect, value: Any) -> Config:
 
 
 def _dtype_object(dialect: Dialect, dtype: str) -> Any:
-    return _written(dialect, "", "DTypePolicy", {"name": dtype}) if dialect.modules else dtype
+    return _written(dialect, "", "DTypePolicy", {"name": dtype}) if dialect.all_modules else dtype
 
 
-def _written(dialect: Dialect, module: str, class_name: str, config: Mapping[str, Any]) -> Config:
-    """An object with its class and configuration, as the dialect writes them."""
+def _written(
+    dialect: Dialect, module: str, class_name: str, config: Mapping[str, Any], *, outer: bool = False
+) -> Config:
+    """An object with its class and configuration, as the dialect writes them; `outer` if it is in no other."""
     written: Config = {"class_name": class_name, "config": dict(config)}
-    if dialect.modules:
+    if dialect.all_modules or (dialect.modules and not outer):
         return {"module": f"keras.{module}".rstrip("."), **written, "registered_name": None}
     return written
 
@@ -861,11 +943,11 @@ def training_from_config(dialect: Dialect, config: Any) -> TrainingDescription |
     for key in ("loss_weights", "weighted_metrics", "sample_weight_mode"):
         if config.get(key) not in (None, [], {}, [[]], [None]):
             raise ValueError(f"{key}: expected none, got {config[key]!r}")
-    if config.get("loss") is None or config.get(dialect.optimizer_key) is None:
+    optimizer = config.get("optimizer", config.get("optimizer_config"))  # Keras 3 writes .h5 files as Keras 2 did
+    if config.get("loss") is None or optimizer is None:
         return None
-    loss = _loss(config["loss"])
     metrics = [_metric(entry) for entry in _flat(config.get("metrics"))]
-    return TrainingDescription(_optimizer(dialect, config[dialect.optimizer_key]), loss, metrics)
+    return TrainingDescription(_optimizer(dialect, optimizer), _loss(config["loss"]), metrics)
 
 
 def training_to_config(dialect: Dialect, training: TrainingDescription) -> Config:
@@ -943,12 +1025,7 @@ def _optimizer(dialect: Dialect, entry: Any) -> Config:
     config = {_OPTIMIZER_SHORT.get(name, name): value for name, value in config.items()}
     if class_name == "Adam" and config.get("weight_decay"):
         class_name = "AdamW"
-    for words in dialect.optimizers:
-        if words.theirs.lower() == class_name.lower():
-            break
-    else:
-        known = ", ".join(words.theirs for words in dialect.optimizers)
-        raise ValueError(f"optimizer: expected one of {known}, got {class_name!r}")
+    words = _optimizer_words(dialect, class_name, config)
     for option, value in config.items():
         if option in words.options.values() or option in _OPTIMIZER_IGNORED or value is None:
             continue
@@ -957,10 +1034,18 @@ def _optimizer(dialect: Dialect, entry: Any) -> Config:
     found = {ours: config[option] for ours, option in words.options.items() if config.get(option) is not None}
     if "learning_rate" in found:
         found["learning_rate"] = _learning_rate(dialect, found["learning_rate"])
-    found |= words.fixed
-    if words.ours == "RMSprop" and "decay" in config and dialect is KERAS_2 and not found.get("momentum"):
-        found["form"] = "pytorch"  # so computed the optimizers before TensorFlow 2.11, which all had a decay
-    return {"class_name": words.ours, "config": found}
+    return {"class_name": words.ours, "config": found | dict(words.fixed)}
+
+
+def _optimizer_words(dialect: Dialect, class_name: str, config: Config) -> OptimizerWords:
+    """The first entry of the dialect's table that an optimizer's configuration fits."""
+    legacy = config.get("is_legacy_optimizer", True)
+    for words in dialect.optimizers:
+        plain = "momentum" not in words.fixed or not config.get("momentum")
+        if words.theirs.lower() == class_name.lower() and words.legacy in (None, legacy) and plain:
+            return words
+    known = ", ".join(dict.fromkeys(words.theirs for words in dialect.optimizers))
+    raise ValueError(f"optimizer: expected one of {known}, got {class_name!r}")
 
 
 def _learning_rate(dialect: Dialect, value: Any) -> Any:
@@ -977,15 +1062,15 @@ def _written_loss(dialect: Dialect, loss: Config) -> Any:
     name = loss["name"]
     class_name, options = _LOSSES[name]
     config = loss["config"]
-    sayable = options if dialect.loss_options else ()
     for option, value in config.items():
-        if option not in sayable and value != _LOSS_DEFAULTS[option]:
+        if not (dialect.loss_options and option in options) and value != _LOSS_DEFAULTS[option]:
             raise ValueError(f"loss: {option}={value!r} of {name} cannot be said in {dialect.name}")
     if not dialect.loss_options:
         if name == "huber":
             raise ValueError(f"loss: {name} cannot be said in {dialect.name}")
         return name
-    return _written(dialect, "losses", class_name, {name: config[name] for name in options if name in config})
+    sayable = {option: config[option] for option in options if option in config}
+    return _written(dialect, "losses", class_name, sayable, outer=True)
 
 
 def _written_metric(dialect: Dialect, metric: str, loss: str) -> str:
@@ -1006,7 +1091,9 @@ def _written_optimizer(dialect: Dialect, optimizer: Config) -> Config:
         if not other:
             written = {theirs: config[ours] for ours, theirs in words.options.items() if ours in config}
             written["learning_rate"] = _written_rate(dialect, written["learning_rate"])
-            return _written(dialect, "optimizers", words.theirs, written)
+            if words.legacy is False:
+                written["is_legacy_optimizer"] = False
+            return _written(dialect, "optimizers", words.theirs, written, outer=True)
         reason = f"{class_name} with " + ", ".join(f"{key}={value!r}" for key, value in other.items())
     raise ValueError(f"optimizer: {reason} cannot be said in {dialect.name}")
 

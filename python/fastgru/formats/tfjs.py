@@ -196,9 +196,7 @@ def _other_meaning(class_name: str, config: dict[str, Any], axes: int, *, masked
         return "with go_backwards=True only one direction's outputs stand in the order of the input in TensorFlow.js"
     if class_name == "Flatten" and axes < 3:
         return "TensorFlow.js flattens nothing that has no more than two axes: leave the layer out"
-    if masked and class_name == "GRU" and backwards:
-        return "with go_backwards=True and return_sequences=True padding comes first in TensorFlow.js, and last here"
-    if masked and class_name in ("Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D"):
+    if masked and class_name in ("Flatten", "GlobalAveragePooling1D"):
         return f"{class_name} takes padding for data in TensorFlow.js, and not here"
     return None
 
