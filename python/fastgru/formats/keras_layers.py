@@ -559,7 +559,7 @@ def _initializer(where: str, value: Any) -> Any:
         return {"class_name": class_name, "config": options} if usable else None
     for name, (theirs, scale, mode, distribution) in _SCALED.items():
         scaling = (config.get("scale"), _snake(config.get("mode")), _snake(config.get("distribution")))
-        alike = {distribution, f"truncated_{distribution}"}
+        alike = (distribution, f"truncated_{distribution}")
         if class_name.lower() == theirs.lower() or (
             class_name == "VarianceScaling" and scaling[:2] == (scale, mode) and scaling[2] in alike
         ):

@@ -65,7 +65,8 @@ def read(folder: Path, manifest: Any) -> list[StoredTensor]:
         data = b"".join(_read_shards(folder, f"{where}.paths", group.get("paths"), shards))
         tensors += _read_group(f"{where}.weights", group.get("weights"), data)
     for name, count in Counter(tensor.name for tensor in tensors).items():
-        require(count == 1, "weightsManifest: expected different names, got twice", name)
+        if count > 1:
+            raise ValueError(f"weightsManifest: expected different names, got {name!r} twice")
     return tensors
 
 
