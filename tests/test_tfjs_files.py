@@ -242,6 +242,17 @@ def test_the_same_model_gives_the_same_files(tmp_path):
     assert one == two
 
 
+@pytest.mark.parametrize("name", ["a b", "x:y", "größe", "50%", "long" * 50])
+def test_a_model_may_have_any_name(tmp_path, name):
+    """Its shards have names that any server gives out and this package reads."""
+    path = tmp_path / f"{name}.json"
+    for trained in (False, True):
+        make_model(trained=trained).save(path)
+        (shard,) = shards_in(tmp_path)
+        assert re.fullmatch(r"[\w.-]+", shard, re.ASCII)
+    np.testing.assert_array_equal(load_model(path).parameters, make_model().parameters)
+
+
 def test_saving_again_removes_the_shards_before_and_nothing_else(tmp_path):
     path = tmp_path / "model.json"
     model = make_model()

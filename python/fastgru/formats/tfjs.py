@@ -134,7 +134,7 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
         except ValueError as error:
             raise ValueError(f"{error}; include_optimizer=False saves the model without") from None
         tensors += states
-    content["weightsManifest"], shards = tfjs_weights.manifest_and_shards(file.stem, tensors)
+    content["weightsManifest"], shards = tfjs_weights.manifest_and_shards(file, tensors)
     former = tfjs_weights.former_shards(file, _former_manifest(file))
     tfjs_weights.write(file, json.dumps(content, allow_nan=False), shards, former=former)
 

@@ -165,8 +165,8 @@ def _finite(name: str, key: str, value: Any) -> float:
 # --- Writing --------------------------------------------------------------------------------------------------
 
 
-def manifest_and_shards(stem: str, tensors: Iterable[StoredTensor]) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """The manifest of some tensors, and by name the shards that it names.
+def manifest_and_shards(path: Path, tensors: Iterable[StoredTensor]) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """The manifest of the tensors of a model to be written to `path`, and by name the shards that it names.
 
     A shard's name has a hash of its contents: a manifest never names a file that has other contents than it had when
     the manifest was made.
@@ -175,7 +175,7 @@ def manifest_and_shards(stem: str, tensors: Iterable[StoredTensor]) -> tuple[lis
     data = b"".join(_bytes(tensor.array) for tensor in tensors)
     parts = [data[begin : begin + SHARD_BYTES] for begin in range(0, len(data), SHARD_BYTES)] or [b""]
     shards = {
-        f"{stem}-shard{number}of{len(parts)}-{hashlib.sha256(part).hexdigest()[:16]}.bin": part
+        f"{_prefix(path)}-shard{number}of{len(parts)}-{hashlib.sha256(part).hexdigest()[:16]}.bin": part
         for number, part in enumerate(parts, 1)
     }
     entries = [
@@ -188,6 +188,12 @@ def manifest_and_shards(stem: str, tensors: Iterable[StoredTensor]) -> tuple[lis
         for tensor in tensors
     ]
     return [{"paths": list(shards), "weights": entries}], shards
+
+
+def _prefix(path: Path) -> str:
+    """How the names of the model's shards begin, unlike those of any other in the folder, and fit for an address."""
+    plain = re.sub("[^A-Za-z0-9._-]", "_", path.stem)[:64]
+    return plain if plain == path.stem else f"{plain}-{hashlib.sha256(os.fsencode(path.stem)).hexdigest()[:8]}"
 
 
 def _bytes(array: Array) -> bytes:
@@ -231,7 +237,7 @@ def _holds(path: Path, data: bytes) -> bool:
 
 def former_shards(path: Path, manifest: Any) -> list[str]:
     """The shards of the model that is at `path` now, those that `write` wrote for it and no others'."""
-    own = re.compile(re.escape(path.stem) + r"-shard\d+of\d+-[0-9a-f]{16}\.bin")
+    own = re.compile(re.escape(_prefix(path)) + r"-shard\d+of\d+-[0-9a-f]{16}\.bin")
     groups = manifest if isinstance(manifest, list) else []
     named = [group.get("paths") for group in groups if isinstance(group, dict)]
     names = [name for names in named if isinstance(names, list) for name in names if isinstance(name, str)]
