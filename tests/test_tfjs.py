@@ -13,8 +13,9 @@ from fastgru.datasets import mnist
 
 #: Two float32 computations of the same outputs, relative in the L2 norm.
 SAME_OUTPUTS = 1e-5
-#: Two float32 trainings of 20 steps, whose differences grow from step to step; relative.
-SAME_LOSSES = 1e-4
+#: Two float32 trainings of 20 steps, relative. The tutorial's losses differ by 3e-5 with Keras' form of Adam, by 3e-4 with
+#: another hard_sigmoid, by 3e-3 without the optimizer's state.
+SAME_LOSSES = 1e-5
 
 KINDS = {
     "GRU": "gru",

@@ -188,6 +188,9 @@ CHAINS = {
         const input = tf.input({shape: [4, 5]});
         const gru = tf.layers.gru({units: 3}).apply(input);
         return tf.model({inputs: input, outputs: tf.layers.dense({units: 2}).apply(gru)});""",
+    "input": """
+        return tf.sequential({layers: [
+          tf.layers.inputLayer({inputShape: [4, 5]}), tf.layers.dropout({rate: 0.5}), tf.layers.gru({units: 2})]});""",
     "time distributed": """
         const inner = tf.layers.dense({units: 3, activation: 'tanh'});
         return tf.sequential({layers: [

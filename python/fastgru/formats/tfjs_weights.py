@@ -203,8 +203,8 @@ def _bytes(array: Array) -> bytes:
 def write(path: Path, text: str, shards: dict[str, bytes], *, former: Iterable[str]) -> None:
     """Replace the model at `path` by another one, so that a crash leaves the old model or the new one.
 
-    The shards come first, under names that the old model does not use; then the JSON takes its name; then the shards
-    that no model needs any more go.
+    The shards come first, under names that the old model has for nothing else; then the JSON takes its name; then the
+    shards that only the old model had go.
 
     Parameters
     ----------
