@@ -13,8 +13,8 @@ from fastgru.datasets import mnist
 
 #: Two float32 computations of the same outputs, relative in the L2 norm.
 SAME_OUTPUTS = 1e-5
-#: Two float32 trainings of 20 steps, relative. The tutorial's losses differ by 3e-5 with Keras' form of Adam, by 3e-4 with
-#: another hard_sigmoid, by 3e-3 without the optimizer's state.
+#: Two float32 trainings of 20 steps, relative. The tutorial's losses differ by 3e-5 with Keras' form of Adam, by 3e-4
+#: with another hard_sigmoid, by 3e-3 without the optimizer's state.
 SAME_LOSSES = 1e-5
 
 KINDS = {

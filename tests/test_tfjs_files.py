@@ -603,6 +603,10 @@ HOSTILE = {
         lambda files: files.content["trainingConfig"]["optimizer_config"].update(class_name="Adagrad"),
         "optimizer: expected one of Adam",
     ),
+    "small letters": (
+        lambda files: files.content["trainingConfig"]["optimizer_config"].update(class_name="adam"),
+        "optimizer: expected one of Adam, SGD, Momentum, RMSProp",
+    ),
     "rate": (set_optimizer(learning_rate=-1), "learning_rate"),
     "option": (set_optimizer(amsgrad=True), "optimizer: amsgrad=True of Adam is not known here"),
     "training": (set_content(trainingConfig=[]), "trainingConfig: expected an object"),

@@ -45,14 +45,16 @@ def read(config: Any, tensors: Sequence[StoredTensor], weights: Mapping[str, Arr
     optimizer = config.get("optimizer_config")
     fits = isinstance(optimizer, dict) and isinstance(optimizer.get("config"), dict)
     require(fits, "optimizer_config: expected a class_name and a config", optimizer)
+    class_name = optimizer.get("class_name")
+    fits = isinstance(class_name, str) and class_name in _STATES
+    require(fits, f"optimizer: expected one of {', '.join(_STATES)}, the others are not known here", class_name)
     options = {_snake(option): value for option, value in optimizer["config"].items()}
-    optimizer = {"class_name": optimizer.get("class_name"), "config": options}
+    optimizer = {"class_name": class_name, "config": options}
     training = keras_layers.training_from_config(keras_layers.TFJS, {**config, "optimizer_config": optimizer})
     if training is not None and tensors:
         counter, *moments = tensors
         training.step = _count(counter)
-        states = _STATES[optimizer["class_name"]]
-        training.moments = _moments(states, moments, weights)
+        training.moments = _moments(_STATES[class_name], moments, weights)
         if not training.optimizer["config"].get("momentum", True):  # which is kept here only where it is used
             training.moments.pop("m", None)
     return training
