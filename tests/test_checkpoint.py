@@ -65,6 +65,14 @@ def test_a_loaded_model_goes_on_with_the_same_bits(tmp_path, digits, dtype):
     assert second.parameters.dtype == dtype
 
 
+def test_a_model_saved_without_its_optimizer_is_not_compiled(saved, digits):
+    model, path = saved
+    model.save(path, include_optimizer=False)
+    loaded = load_model(path)
+    assert loaded.optimizer is None
+    np.testing.assert_array_equal(loaded.predict(digits[0]), model.predict(digits[0]))
+
+
 def test_everything_that_was_said_comes_back(saved):
     model, path = saved
     loaded = load_model(path)

@@ -6,7 +6,8 @@ import fs from 'node:fs';
 import path from 'node:path';
 import zlib from 'node:zlib';
 
-import {loadTensorFlow} from './tfjs_load.mjs';
+import {loadTensorFlow} from '../../tests/node/tfjs_load.mjs';
+import {tutorialModel} from '../../tests/node/tutorial.mjs';
 
 const [backend, folder, count] = process.argv.slice(2);
 const images = Number(count);
@@ -21,10 +22,7 @@ const labels = Int32Array.from(read('train-labels-idx1-ubyte.gz', 8, images));
 const x = tf.tensor(pixels, [images, 28, 28]);
 const y = tf.oneHot(tf.tensor1d(labels, 'int32'), 10);
 
-const model = tf.sequential();
-model.add(tf.layers.gru({units: 64, inputShape: [28, 28]}));
-model.add(tf.layers.dense({units: 10, activation: 'softmax'}));
-model.compile({optimizer: 'adam', loss: 'categoricalCrossentropy', metrics: ['accuracy']});
+const model = tutorialModel(tf);
 await model.fit(x.slice(0, 32), y.slice(0, 32), {epochs: 1, verbose: 0});
 const begin = performance.now();
 await model.fit(x, y, {epochs: 1, verbose: 0});

@@ -6,7 +6,7 @@
 import fs from 'node:fs';
 import readline from 'node:readline';
 
-import {loadTensorFlow} from './tfjs_load.mjs';
+import {loadTensorFlow} from '../../tests/node/tfjs_load.mjs';
 
 const STEPS_COMPARED = 3;
 

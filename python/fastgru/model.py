@@ -413,7 +413,7 @@ class Sequential(Chain):
 
     # --- Files -----------------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str], *, format: str | None = None) -> None:
+    def save(self, path: str | os.PathLike[str], *, format: str | None = None, include_optimizer: bool = True) -> None:
         """Write the model to a file: topology, weights, and if compiled how it is trained and how far.
 
         `load_model` gives a model that predicts, and trains on, with the same bits. The file carries a checksum and is
@@ -428,6 +428,9 @@ class Sequential(Chain):
             ``*.safetensors`` is this package's own kind. Other endings are other frameworks': see `fastgru.formats`.
         format : str, optional
             The kind of file, whatever its name: a key of `fastgru.formats.KINDS`.
+        include_optimizer : bool
+            Whether to write how the model is trained and how far. Without, it must be compiled again to be trained on;
+            and other frameworks need not have its optimizer, loss and metrics.
 
         Raises
         ------
@@ -438,10 +441,14 @@ class Sequential(Chain):
         """
         self._require_built()
         kind = formats.kind_of_name(path) if format is None else checks.choice("format", format, formats.KINDS)
+        compiled = checks.flag("include_optimizer", include_optimizer)
         if kind == "fastgru":
-            checkpoint.save(path, *self._to_checkpoint())
-        else:
-            formats.write(path, self.describe(), kind)
+            checkpoint.save(path, *self._to_checkpoint(compiled=compiled))
+            return
+        description = self.describe()
+        if not compiled:
+            description.training = None
+        formats.write(path, description, kind)
 
     def describe(self) -> ModelDescription:
         """The model in the words that file formats understand; its arrays are copies."""
@@ -469,6 +476,41 @@ class Sequential(Chain):
                 },
             )
         return ModelDescription(layers, self._input_shape[1:], self.name, str(self.dtype), training)
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Write the weights alone, for a model made in the same way, here or in Keras.
+
+        Parameters
+        ----------
+        path : path
+            ``*.weights.h5`` as Keras 3 writes it; ``*.h5`` as Keras 2 did.
+        """
+        self._require_built()
+        if not os.fspath(path).lower().endswith((".h5", ".hdf5")):
+            raise ValueError(f"path: expected a name that ends in .weights.h5 or .h5, got {os.fspath(path)}")
+        formats.write_weights(path, self.describe())
+
+    def load_weights(self, path: str | os.PathLike[str]) -> None:
+        """Take the weights from a file of `save_weights`, or of Keras: of weights alone or of a model.
+
+        As in Keras, layers are found by their order, not by their names.
+
+        Parameters
+        ----------
+        path : path
+            ``*.weights.h5``, ``*.keras`` or ``*.h5``.
+
+        Raises
+        ------
+        ModelFileError
+            The file is damaged, or its weights are not those of a model like this one, which stays as it is then.
+        """
+        self._require_built()
+        found = formats.read_weights(path, self.describe().layers)
+        try:
+            self.set_weights(list(found.values()))
+        except (ValueError, TypeError) as error:
+            raise ModelFileError(f"{os.fspath(path)}: {error}") from None
 
     @classmethod
     def from_description(cls, description: ModelDescription) -> Sequential:
@@ -517,7 +559,7 @@ class Sequential(Chain):
         """Copies and pickles are made as files are: the layers' arrays must be views of the copy's own memory."""
         return Sequential._from_checkpoint, self._to_checkpoint()
 
-    def _to_checkpoint(self) -> tuple[dict[str, Any], dict[str, Array]]:
+    def _to_checkpoint(self, *, compiled: bool = True) -> tuple[dict[str, Any], dict[str, Array]]:
         tensors = {
             f"layers/{layer.name}/{name}": array for layer in self.layers for name, array in layer.weights.items()
         }
@@ -532,7 +574,7 @@ class Sequential(Chain):
             ],
             "generator": self._generator.bit_generator.state,
         }
-        if self.optimizer is not None and self.loss is not None:
+        if compiled and self.optimizer is not None and self.loss is not None:
             step, moments = self.optimizer.get_state()
             config["compile"] = {
                 "optimizer": {**_described(self.optimizer), "step": step},

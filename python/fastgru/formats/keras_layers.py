@@ -1,1 +1,1138 @@
-"""Keras' words for layers, losses and optimizers, in the dialects of Keras 3, Keras 2 and TensorFlow.js."""
+"""Keras' words for layers, losses and optimizers, in the dialects of Keras 3, Keras 2 and TensorFlow.js.
+
+All three write a model as nested JSON objects with ``class_name`` and ``config``. This module turns these into
+descriptions and back; where the weights lie in a file is the business of the format.
+
+What a configuration says and this package cannot do is a ValueError that names the layer, the option and the value.
+Initializers are the exception: they only matter to weights that do not exist yet, so one without a counterpart is left
+out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fastgru.formats.description import LayerDescription, ModelDescription, TrainingDescription
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class OptimizerWords:
+    """An optimizer in a dialect.
+
+    Attributes
+    ----------
+    ours, theirs : str
+        The classes.
+    options : mapping
+        Ours -> theirs.
+    fixed : mapping
+        Our options that must have a certain value to be said so.
+    legacy : bool or None
+        Of Keras 2: whether it is the optimizer from before TensorFlow 2.11; None where both compute the same. A
+        configuration that does not say so means the older one.
+    """
+
+    ours: str
+    theirs: str
+    options: Mapping[str, str]
+    fixed: Mapping[str, Any]
+    legacy: bool | None = None
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Who speaks: what differs between the three.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    modules : bool
+        Whether an object within a layer's configuration names its module and its registered name.
+    all_modules : bool
+        Whether layers, losses, optimizers and the model do so too, and a dtype is an object.
+    input_layer : bool
+        Whether a Sequential model begins with an InputLayer; else its first layer has the shape of the input.
+    shape_key : str
+        What an input's shape is called.
+    hard_sigmoid : str
+        Our name of what is called ``hard_sigmoid``.
+    after : bool
+        Whether the reset gate may be applied after the recurrent product.
+    zeros_for_mask : bool or None
+        Whether padded outputs may be zeros; None: they may, but only those that are say so.
+    backward_layer : bool
+        Whether a bidirectional layer's backward direction may have options of its own.
+    variance_scaling : bool
+        Whether the initializers named after Glorot, He and LeCun are written as ``VarianceScaling``.
+    loss_options : bool
+        Whether losses have options; else they are names.
+    schedules : bool
+        Whether a learning rate may be a schedule.
+    omitted : mapping
+        Class -> options -> the dialect's defaults where they are not this package's.
+    optimizers : tuple of OptimizerWords
+    optimizer_key : str
+        Where the optimizer stands in the configuration of a training.
+    """
+
+    name: str
+    modules: bool
+    all_modules: bool
+    input_layer: bool
+    shape_key: str
+    hard_sigmoid: str
+    after: bool
+    zeros_for_mask: bool | None
+    backward_layer: bool
+    variance_scaling: bool
+    loss_options: bool
+    schedules: bool
+    omitted: Mapping[str, Mapping[str, Any]]
+    optimizers: tuple[OptimizerWords, ...]
+    optimizer_key: str
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in ("learning_rate", *names)}
+
+
+_CLIPS = ("global_clipnorm", "clipvalue")
+_KERAS_FORM = {"form": "keras"}
+_KERAS_OPTIMIZERS = (
+    OptimizerWords("Adam", "Adam", _same("beta_1", "beta_2", "epsilon", *_CLIPS), _KERAS_FORM),
+    OptimizerWords("AdamW", "AdamW", _same("weight_decay", "beta_1", "beta_2", "epsilon", *_CLIPS), _KERAS_FORM),
+    OptimizerWords("SGD", "SGD", _same("momentum", "nesterov", *_CLIPS), _KERAS_FORM),
+    OptimizerWords("RMSprop", "RMSprop", _same("rho", "momentum", "epsilon", "centered", *_CLIPS), _KERAS_FORM),
+)
+_ADAM, _ADAMW, _SGD, _RMSPROP = _KERAS_OPTIMIZERS
+_KERAS_2_OPTIMIZERS = (
+    _ADAM,
+    replace(_ADAMW, legacy=False),
+    _SGD,
+    replace(_RMSPROP, fixed={"momentum": 0.0, "form": "pytorch"}, legacy=True),
+    replace(_RMSPROP, fixed={"momentum": 0.0, "form": "keras"}, legacy=False),
+    _RMSPROP,
+)
+_NO_CLIPS = dict.fromkeys(_CLIPS)
+_TFJS_OPTIMIZERS = (
+    OptimizerWords(
+        "Adam",
+        "Adam",
+        {"learning_rate": "learning_rate", "beta_1": "beta1", "beta_2": "beta2", "epsilon": "epsilon"},
+        {"form": "tfjs", **_NO_CLIPS},
+    ),
+    OptimizerWords("SGD", "SGD", _same(), {"momentum": 0.0, "nesterov": False, "form": "keras", **_NO_CLIPS}),
+    OptimizerWords(
+        "SGD",
+        "Momentum",
+        {"learning_rate": "learning_rate", "momentum": "momentum", "nesterov": "use_nesterov"},
+        {"form": "pytorch", **_NO_CLIPS},
+    ),
+    OptimizerWords(
+        "RMSprop",
+        "RMSProp",
+        {"learning_rate": "learning_rate", "rho": "decay", "momentum": "momentum", "epsilon": "epsilon"},
+        {"form": "keras", "centered": False, **_NO_CLIPS},  # a centered one subtracts epsilon there
+    ),
+)
+
+KERAS_3 = Dialect(
+    name="Keras 3",
+    modules=True,
+    all_modules=True,
+    input_layer=True,
+    shape_key="batch_shape",
+    hard_sigmoid="hard_sigmoid",
+    after=True,
+    zeros_for_mask=True,
+    backward_layer=True,
+    variance_scaling=False,
+    loss_options=True,
+    schedules=True,
+    omitted={},
+    optimizers=_KERAS_OPTIMIZERS,
+    optimizer_key="optimizer",
+)
+KERAS_2 = Dialect(
+    name="Keras 2",
+    modules=True,
+    all_modules=False,
+    input_layer=True,
+    shape_key="batch_input_shape",
+    hard_sigmoid="hard_sigmoid_tfjs",
+    after=True,
+    zeros_for_mask=None,
+    backward_layer=True,
+    variance_scaling=False,
+    loss_options=True,
+    schedules=True,
+    omitted={},
+    optimizers=_KERAS_2_OPTIMIZERS,
+    optimizer_key="optimizer_config",
+)
+TFJS = Dialect(
+    name="TensorFlow.js",
+    modules=False,
+    all_modules=False,
+    input_layer=False,
+    shape_key="batch_input_shape",
+    hard_sigmoid="hard_sigmoid_tfjs",
+    after=False,
+    zeros_for_mask=False,
+    backward_layer=False,
+    variance_scaling=True,
+    loss_options=False,
+    schedules=False,
+    omitted={
+        "GRU": {"recurrent_activation": "hard_sigmoid", "kernel_initializer": "glorot_normal", "reset_after": False},
+        "Dense": {"kernel_initializer": "glorot_normal"},
+    },
+    optimizers=_TFJS_OPTIMIZERS,
+    optimizer_key="optimizer_config",
+)
+
+# --- Layers ---------------------------------------------------------------------------------------------------
+
+#: Class -> the options that both sides have.
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "GRU": (
+        "units", "activation", "recurrent_activation", "use_bias", "kernel_initializer", "recurrent_initializer",
+        "bias_initializer", "kernel_regularizer", "recurrent_regularizer", "bias_regularizer", "dropout",
+        "recurrent_dropout", "return_sequences", "return_state", "go_backwards", "stateful", "reset_after",
+        "zero_output_for_mask",
+    ),
+    "Dense": (
+        "units", "activation", "use_bias", "kernel_initializer", "bias_initializer", "kernel_regularizer",
+        "bias_regularizer",
+    ),
+    "Embedding": ("input_dim", "output_dim", "embeddings_initializer", "embeddings_regularizer", "mask_zero"),
+    "Masking": ("mask_value",),
+    "Dropout": ("rate",),
+    "Flatten": (),
+    "GlobalAveragePooling1D": (),
+    "GlobalMaxPooling1D": (),
+}  # fmt: skip
+#: Class -> its weights in Keras' order.
+_WEIGHTS = {
+    "GRU": ("kernel", "recurrent_kernel", "bias"),
+    "Dense": ("kernel", "bias"),
+    "Embedding": ("embeddings",),
+}
+#: Options that say how something is computed or what it is called, not what it computes.
+_IGNORED = (
+    "name", "dtype", "implementation", "unroll", "seed", "use_cudnn", "input_dtype", "batch_input_shape",
+    "batch_shape", "input_shape", "input_length", "batch_size",
+)  # fmt: skip
+#: Options that this package does not have -> the values with which they do nothing.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "trainable": (True,),
+    "time_major": (False,),
+    "data_format": ("channels_last", None),
+    "keepdims": (False,),
+    "sparse": (False,),
+    "ragged": (False,),
+    "optional": (False,),
+}
+_GRU_ACTIVATIONS = ("tanh", "relu", "linear")
+_DENSE_ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
+_DTYPES = ("float32", "float64")
+
+
+@dataclass
+class FileLayer:
+    """A layer as it stands in a file.
+
+    Attributes
+    ----------
+    class_name, name : str
+    layer : LayerDescription or None
+        What it is here; None of an input, and of an activation that belongs to the layer before it.
+    """
+
+    class_name: str
+    name: str
+    layer: LayerDescription | None
+
+
+@dataclass
+class Topology:
+    """A model of a file without its weights.
+
+    Attributes
+    ----------
+    layers : list of LayerDescription
+        Their weights are empty.
+    input_shape : tuple of int or None, or None
+        Without the batch axis; None where the file does not say it.
+    name, dtype : str
+    file_layers : list of FileLayer
+        All layers of the file, in order.
+    """
+
+    layers: list[LayerDescription]
+    input_shape: tuple[int | None, ...] | None
+    name: str
+    dtype: str
+    file_layers: list[FileLayer] = field(default_factory=list)
+
+    def description(self, training: TrainingDescription | None = None) -> ModelDescription:
+        """The model, once the layers have their weights."""
+        return ModelDescription(self.layers, self.input_shape, self.name, self.dtype, training)
+
+
+def weight_names(layer: LayerDescription) -> list[str]:
+    """Our names of a layer's weights, in Keras' order: of a Bidirectional ``forward/kernel`` and so on."""
+    if layer.class_name == "Bidirectional":
+        return [
+            f"{direction}/{name}"
+            for direction, key in (("forward", "layer"), ("backward", "backward_layer"))
+            for name in _own_weight_names("GRU", layer.config[key]["config"])
+        ]
+    return _own_weight_names(layer.class_name, layer.config)
+
+
+def _own_weight_names(class_name: str, config: Mapping[str, Any]) -> list[str]:
+    names = _WEIGHTS.get(class_name, ())
+    return [name for name in names if name != "bias" or config.get("use_bias", True)]
+
+
+def topology_from_config(dialect: Dialect, config: Any) -> Topology:
+    """The model of a Sequential configuration, or of a Functional one that is a chain.
+
+    Parameters
+    ----------
+    dialect : Dialect
+    config : dict
+        With ``class_name`` and ``config``.
+
+    Raises
+    ------
+    ValueError
+        It is not a model that this package has; the message names the layer.
+    """
+    class_name, inner = _object("the model", config)
+    if isinstance(inner, list):  # Keras before 2.3 wrote the layers alone
+        inner = {"layers": inner}
+    inner = _mapping("the model", inner)
+    entries = [_mapping("a layer", entry) for entry in _list("layers", inner.get("layers"))]
+    functional = class_name in ("Functional", "Model")
+    if not functional and class_name != "Sequential":
+        raise ValueError(f"expected a Sequential or Functional model, got {class_name!r}")
+    if functional:
+        entries = _chain(inner, entries)
+    name = inner.get("name", "sequential")
+    if not isinstance(name, str):
+        raise ValueError(f"name: expected a string, got {name!r}")  # noqa: TRY004
+    file_layers: list[FileLayer] = []
+    dtypes: dict[str, str] = {}
+    for entry in entries:
+        _append(dialect, entry, file_layers, dtypes)
+    layers = [each.layer for each in file_layers if each.layer is not None]
+    if not layers:
+        raise ValueError("the model has no layers")
+    if functional:
+        _require_outputs(layers[-1], inner["output_layers"])
+    _require_same_masks(layers)
+    if len(set(dtypes.values())) > 1:
+        text = ", ".join(f"{layer} {dtype}" for layer, dtype in dtypes.items())
+        raise ValueError(f"dtype: expected the same for all layers, got {text}")
+    return Topology(layers, _input_shape(inner, entries), name, next(iter(dtypes.values())), file_layers)
+
+
+def _require_same_masks(layers: list[LayerDescription]) -> None:
+    """Refuse chains in which Keras does something else with padding than this package."""
+    masked = False
+    for layer in layers:
+        returns_steps = layer.config.get("return_sequences", False)
+        if layer.class_name == "Bidirectional":
+            returns_steps = layer.config["layer"]["config"].get("return_sequences", False)
+        elif layer.class_name == "GRU" and masked and returns_steps and layer.config.get("go_backwards"):
+            raise ValueError(
+                f"{layer.name}: expected go_backwards=False after a mask, where Keras puts its padding first, got True"
+            )
+        elif layer.class_name == "GlobalMaxPooling1D" and masked:
+            raise ValueError(f"{layer.name}: expected no mask before it, because Keras' knows none, got one")
+        if layer.class_name == "Masking" or layer.config.get("mask_zero"):
+            masked = True
+        elif layer.class_name not in ("Dense", "Dropout"):
+            masked = masked and returns_steps
+
+
+def _append(dialect: Dialect, entry: Config, layers: list[FileLayer], dtypes: dict[str, str]) -> None:
+    """Read a layer of a file, and note its dtype."""
+    class_name, config = _layer_object("a layer", entry)
+    name = config.get("name", entry.get("name"))
+    if not isinstance(name, str):
+        raise ValueError(f"a {class_name}: expected a name, got {name!r}")  # noqa: TRY004
+    if class_name == "InputLayer":
+        _refuse_others(name, config, ())
+        layers.append(FileLayer(class_name, name, None))
+        return
+    dtypes[name] = _dtype(name, config.get("dtype", "float32"))
+    if class_name == "Activation":
+        _refuse_others(name, config, ("activation",))
+        _fold(dialect, name, config.get("activation"), layers)
+        layers.append(FileLayer(class_name, name, None))
+    else:
+        layers.append(FileLayer(class_name, name, layer_from_config(dialect, class_name, {**config, "name": name})))
+
+
+def _fold(dialect: Dialect, name: str, activation: Any, layers: list[FileLayer]) -> None:
+    """Give an activation that is a layer of its own to the Dense layer before it."""
+    activation = _activation(dialect, name, "activation", activation, _DENSE_ACTIVATIONS)
+    if activation == "linear":
+        return
+    before = layers[-1].layer if layers else None
+    if before is None or before.class_name != "Dense" or before.config["activation"] != "linear":
+        raise ValueError(f"{name}: expected an activation after a Dense layer without one, got one elsewhere")
+    before.config["activation"] = activation
+
+
+def layer_from_config(dialect: Dialect, class_name: str, config: Config) -> LayerDescription:
+    """A layer from its class and configuration, which has its name; without weights.
+
+    Raises
+    ------
+    ValueError
+        It is none that this package has, or has options that this package does not.
+    """
+    name = config["name"]
+    if class_name == "Bidirectional":
+        return LayerDescription("Bidirectional", name, _bidirectional(dialect, name, config))
+    if class_name == "TimeDistributed":  # which is what a Dense layer does by itself
+        inner_class, inner = _layer_object(name, _mapping(name, config.get("layer")))
+        if inner_class != "Dense":
+            raise ValueError(f"{name}: expected a Dense layer within TimeDistributed, got {inner_class}")
+        _refuse_others(name, config, ("layer",))
+        return LayerDescription("Dense", name, _options(dialect, "Dense", name, inner))
+    if class_name == "RNN":
+        return LayerDescription("GRU", name, _rnn(dialect, name, config))
+    if class_name not in _OPTIONS:
+        known = ", ".join((*_OPTIONS, "Bidirectional", "Activation", "TimeDistributed", "RNN"))
+        raise ValueError(f"{name}: expected a layer of {known}, got {class_name}")
+    return LayerDescription(class_name, name, _options(dialect, class_name, name, config))
+
+
+def _options(dialect: Dialect, class_name: str, where: str, config: Config) -> Config:
+    """Our options of a layer from those of the file."""
+    wanted = _OPTIONS[class_name]
+    _refuse_others(where, config, wanted, weighted=class_name in _WEIGHTS)
+    given = {**dialect.omitted.get(class_name, {}), **config}
+    found: Config = {}
+    for option in wanted:
+        if option not in given:
+            continue
+        value = given[option]
+        if option.endswith("_initializer"):
+            value = _initializer(where, value)
+            if value is None:
+                continue
+        elif option.endswith("_regularizer"):
+            value = _regularizer(where, option, value)
+        elif option == "activation":
+            known = _GRU_ACTIVATIONS if class_name == "GRU" else _DENSE_ACTIVATIONS
+            value = _activation(dialect, where, option, value, known)
+        elif option == "recurrent_activation":
+            value = _activation(dialect, where, option, value, ("sigmoid", dialect.hard_sigmoid))
+        elif value is not None and not isinstance(value, (bool, int, float)):
+            raise ValueError(f"{where}: expected a number or a flag as {option}, got {value!r}")
+        found[option] = value
+    if found.get("reset_after") and not dialect.after:
+        raise ValueError(f"{where}: expected reset_after=False in {dialect.name}, got True")
+    return found
+
+
+def _rnn(dialect: Dialect, where: str, config: Config) -> Config:
+    """A GRU that is written as a GRUCell within an RNN."""
+    cell_class, cell = _layer_object(where, _mapping(where, config.get("cell")))
+    if cell_class != "GRUCell":
+        raise ValueError(f"{where}: expected a GRUCell as its cell, got {cell_class}")
+    around = {option: value for option, value in config.items() if option != "cell"}
+    for option in _OPTIONS["GRU"]:  # TensorFlow.js writes those of the cell twice
+        if option in around and option in cell and around[option] != cell[option]:
+            raise ValueError(f"{where}: expected the same {option} in the RNN and in its cell, got {cell[option]!r}")
+    _refuse_others(where, cell, _OPTIONS["GRU"])
+    return _options(dialect, "GRU", where, {**cell, **around})
+
+
+def _bidirectional(dialect: Dialect, where: str, config: Config) -> Config:
+    _refuse_others(where, config, ("layer", "backward_layer", "merge_mode"))
+    merge = config.get("merge_mode", "concat")
+    if merge not in ("concat", "sum", "mul", "ave", None):
+        raise ValueError(f"{where}: expected 'concat', 'sum', 'mul', 'ave' or None as merge_mode, got {merge!r}")
+    forward = _direction(dialect, where, config.get("layer"))
+    if config.get("backward_layer") is None:
+        backward = {**forward, "go_backwards": not forward.get("go_backwards", False)}
+    else:
+        backward = _direction(dialect, where, config["backward_layer"])
+    return {
+        "layer": {"class_name": "GRU", "config": forward},
+        "backward_layer": {"class_name": "GRU", "config": backward},
+        "merge_mode": merge,
+    }
+
+
+def _direction(dialect: Dialect, where: str, entry: Any) -> Config:
+    class_name, config = _layer_object(where, _mapping(where, entry))
+    layer = layer_from_config(dialect, class_name, {**config, "name": where})
+    if layer.class_name != "GRU":
+        raise ValueError(f"{where}: expected a GRU within Bidirectional, got {class_name}")
+    return layer.config
+
+
+def _refuse_others(where: str, config: Config, wanted: Sequence[str], *, weighted: bool = True) -> None:
+    """Refuse options that this package does not have, unless their value says that they are off."""
+    for option, value in config.items():
+        if option in wanted or option in _IGNORED or value is None:
+            continue
+        if option == "trainable" and not weighted:
+            continue
+        if option not in _NEUTRAL or not any(value is neutral or value == neutral for neutral in _NEUTRAL[option]):
+            raise ValueError(f"{where}: {option}={value!r} is not known here")
+
+
+# --- A layer's options ----------------------------------------------------------------------------------------
+
+#: Our name -> class, and what it is as a VarianceScaling: scale, mode and distribution.
+_SCALED = {
+    "glorot_uniform": ("GlorotUniform", 1.0, "fan_avg", "uniform"),
+    "glorot_normal": ("GlorotNormal", 1.0, "fan_avg", "normal"),
+    "he_uniform": ("HeUniform", 2.0, "fan_in", "uniform"),
+    "he_normal": ("HeNormal", 2.0, "fan_in", "normal"),
+    "lecun_uniform": ("LecunUniform", 1.0, "fan_in", "uniform"),
+    "lecun_normal": ("LecunNormal", 1.0, "fan_in", "normal"),
+}
+#: Our name -> class, and the options with which it is what is meant here.
+_PLAIN: dict[str, tuple[str, Config]] = {
+    "zeros": ("Zeros", {}),
+    "ones": ("Ones", {}),
+    "orthogonal": ("Orthogonal", {"gain": 1.0}),
+    "identity": ("Identity", {"gain": 1.0}),
+    "random_uniform": ("RandomUniform", {"minval": -0.05, "maxval": 0.05}),
+    "random_normal": ("RandomNormal", {"mean": 0.0, "stddev": 0.05}),
+    "truncated_normal": ("TruncatedNormal", {"mean": 0.0, "stddev": 0.05}),
+}
+_INITIALIZER_SHORT = {"uniform": "random_uniform", "normal": "random_normal"}
+#: Class -> the options of those that have some here too.
+_WITH_OPTIONS = {
+    "Constant": ("value",),
+    "RandomUniform": ("minval", "maxval"),
+    "RandomNormal": ("mean", "stddev"),
+    "TruncatedNormal": ("mean", "stddev"),
+}
+_REGULARIZERS = {
+    "l1": ("l1",), "l2": ("l2",), "l1_l2": ("l1", "l2"), "L1": ("l1",), "L2": ("l2",), "L1L2": ("l1", "l2"),
+}  # fmt: skip
+
+
+def _activation(dialect: Dialect, where: str, option: str, value: Any, known: Sequence[str]) -> str:
+    if isinstance(value, Mapping):  # a function, or an object around its name
+        value = value.get("config") if isinstance(value.get("config"), str) else value.get("class_name")
+    name = "linear" if value is None else _snake(value)
+    name = dialect.hard_sigmoid if name == "hard_sigmoid" else name
+    if name not in known:
+        raise ValueError(f"{where}: expected one of {', '.join(known)} as {option}, got {value!r}")
+    return str(name)
+
+
+def _snake(value: Any) -> Any:
+    """``hardSigmoid`` as ``hard_sigmoid``."""
+    if not isinstance(value, str):
+        return value
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in value).lstrip("_")
+
+
+def _initializer(where: str, value: Any) -> Any:
+    """Ours, or None where this package has none like it: the weights are there, it is not needed."""
+    if value is None or isinstance(value, str):
+        name = _INITIALIZER_SHORT.get(_snake(value), _snake(value))
+        return name if name in _SCALED or name in _PLAIN else None
+    class_name, config = _layer_object(where, _mapping(where, value))
+    if class_name in _WITH_OPTIONS:
+        options = {name: config[name] for name in _WITH_OPTIONS[class_name] if name in config}
+        usable = all(isinstance(number, (int, float)) for number in options.values())
+        return {"class_name": class_name, "config": options} if usable else None
+    for name, (theirs, scale, mode, distribution) in _SCALED.items():
+        scaling = (config.get("scale"), _snake(config.get("mode")), _snake(config.get("distribution")))
+        alike = (distribution, f"truncated_{distribution}")
+        if class_name.lower() == theirs.lower() or (
+            class_name == "VarianceScaling" and scaling[:2] == (scale, mode) and scaling[2] in alike
+        ):
+            return name
+    for name, (theirs, options) in _PLAIN.items():
+        if class_name == theirs and all(config.get(key, default) == default for key, default in options.items()):
+            return name
+    return None
+
+
+def _regularizer(where: str, option: str, value: Any) -> Config | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        class_name, config = value, Config()
+    else:
+        class_name, config = _layer_object(where, _mapping(where, value))
+    if class_name not in _REGULARIZERS:
+        raise ValueError(f"{where}: expected L1, L2 or L1L2 as {option}, got {class_name!r}")
+    names = _REGULARIZERS[class_name]
+    absent = 0.0 if class_name == "L1L2" else 0.01
+    factors = {name: config.get(name, absent) for name in names}
+    factors = {name: 0.0 if factor is None else factor for name, factor in factors.items()}
+    if set(config) - set(names) or not all(isinstance(factor, (int, float)) for factor in factors.values()):
+        raise ValueError(f"{where}: expected numbers {' and '.join(names)} as {option}, got {config!r}")
+    return {"class_name": "L1L2", "config": {"l1": 0.0, "l2": 0.0, **factors}}
+
+
+def _dtype(where: str, value: Any) -> str:
+    """A dtype, which Keras 3 and the later versions of Keras 2 may write as a policy."""
+    if isinstance(value, Mapping):
+        class_name, config = _layer_object(where, value)
+        value = config.get("name") if class_name in ("DTypePolicy", "Policy", "FloatDTypePolicy") else class_name
+    if value is None:
+        return "float32"
+    if value not in _DTYPES:
+        raise ValueError(f"{where}: expected float32 or float64 as dtype, got {value!r}")
+    return str(value)
+
+
+# --- The shape of the input, and the order of a Functional model's layers ---------------------------------------
+
+
+def _input_shape(model: Config, entries: list[Config]) -> tuple[int | None, ...] | None:
+    """The input's shape without the batch axis, from wherever the first layers or the model have it."""
+    _, first = _layer_object("a layer", entries[0])
+    candidates = [first.get("batch_shape"), first.get("batch_input_shape"), model.get("build_input_shape")]
+    for shape in candidates:
+        if shape is not None:
+            shape = _list("the input's shape", shape)
+            if not shape or not all(size is None or _is_integer(size) for size in shape):
+                raise ValueError(f"expected sizes as the input's shape, got {shape!r}")
+            return tuple(shape[1:])
+    return None
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+#: Operations with which Keras 3 finds a mask; they stand beside the chain of layers.
+_MASKS = ("NotEqual", "Any")
+
+
+def _chain(model: Config, entries: list[Config]) -> list[Config]:
+    """The layers of a Functional model from its one input to its one output, each after the one before it."""
+    by_name: dict[str, Config] = {}
+    for entry in entries:
+        name = entry.get("name")
+        if not isinstance(name, str) or name in by_name:
+            raise ValueError(f"expected layers with different names, got {name!r}")
+        by_name[name] = entry
+    begin, name = (_only_layer(key, model.get(key)) for key in ("input_layers", "output_layers"))
+    chain: list[Config] = []
+    rest = dict(by_name)
+    while name in rest:
+        chain.append(rest.pop(name))
+        if name == begin:
+            break
+        name = _source(name, chain[-1].get("inbound_nodes"), by_name)
+    if not chain or name != begin:
+        raise ValueError(f"{name}: expected each layer once in a chain that begins with {begin}")
+    for name, entry in rest.items():
+        if entry.get("class_name") not in _MASKS:
+            raise ValueError(f"{name}: expected a chain of layers that begins with {begin}, got a layer beside it")
+        if entry["class_name"] == "NotEqual":
+            _require_mask_of_a_layer(name, entry, chain, by_name)
+    return chain[::-1]
+
+
+def _require_mask_of_a_layer(where: str, entry: Config, chain: list[Config], by_name: dict[str, Config]) -> None:
+    """Refuse a mask that no Masking or Embedding layer of the chain makes."""
+    (node,) = _list(where, entry.get("inbound_nodes"))
+    tensor, *values = _list(where, _mapping(where, node).get("args"))
+    source = _history(where, tensor)
+    for layer in chain[:-1]:
+        class_name, config = _layer_object(where, layer)
+        masked = {"Masking": config.get("mask_value"), "Embedding": 0 if config.get("mask_zero") else None}
+        value = masked.get(class_name)
+        if value is not None and values == [value] and _source(where, layer["inbound_nodes"], by_name) == source:
+            return
+    raise ValueError(f"{where}: expected a mask that a Masking or Embedding layer makes, got another")
+
+
+def _only_layer(where: str, tensors: Any) -> str:
+    """The layer that a model's inputs or outputs belong to: ``["name", 0, 0]``, or a list of such."""
+    names = {_history(where, tensor) for tensor in _tensors(where, tensors)}
+    if len(names) != 1:
+        raise ValueError(f"{where}: expected those of one layer, got {tensors!r:.200}")
+    return names.pop()
+
+
+def _tensors(where: str, tensors: Any) -> list[Any]:
+    tensors = _list(where, tensors)
+    return [tensors] if tensors and isinstance(tensors[0], str) else tensors
+
+
+def _require_outputs(last: LayerDescription, tensors: Any) -> None:
+    """Refuse a model that returns other outputs than all of its last layer's, in their order."""
+    several = last.config.get("return_state", False) or last.config.get("merge_mode", "") is None
+    found = [tensor[2] for tensor in _tensors("output_layers", tensors)]
+    if found != list(range(2 if several else 1)):
+        raise ValueError(f"{last.name}: expected all of its outputs to be those of the model, got {tensors!r:.200}")
+
+
+def _source(where: str, nodes: Any, by_name: dict[str, Config]) -> str:
+    """The layer whose output another one is called with."""
+    if not isinstance(nodes, list) or len(nodes) != 1:
+        raise ValueError(f"{where}: expected a layer that is called once, got {nodes!r:.200}")
+    node = nodes[0]
+    if isinstance(node, Mapping):  # Keras 3
+        arguments, options = _list(where, node.get("args")), node.get("kwargs")
+    else:
+        arguments, options = _list(where, node), None
+        if len(arguments) == 1 and isinstance(arguments[0], list) and len(arguments[0]) == 4:
+            *tensor, options = arguments[0]
+            arguments = [tensor]
+    if len(arguments) != 1:
+        raise ValueError(f"{where}: expected a layer that is called on the output of one other, got {arguments!r:.200}")
+    for option, value in _mapping(where, options or {}).items():
+        if option == "mask" and isinstance(value, Mapping):
+            if by_name.get(_history(where, value), {}).get("class_name") in _MASKS:
+                continue
+        elif value in (None, False):
+            continue
+        raise ValueError(f"{where}: expected a call without {option}, got {value!r:.200}")
+    return _history(where, arguments[0])
+
+
+def _history(where: str, tensor: Any) -> str:
+    """The layer that a tensor comes from."""
+    if isinstance(tensor, Mapping):  # Keras 3
+        tensor = _layer_object(where, tensor)[1].get("keras_history")
+    if not isinstance(tensor, list) or len(tensor) != 3 or not isinstance(tensor[0], str) or tensor[1] != 0:
+        raise ValueError(f"{where}: expected the output of another layer, got {tensor!r:.200}")
+    return tensor[0]
+
+
+# --- Writing layers -------------------------------------------------------------------------------------------
+
+
+def topology_to_config(dialect: Dialect, description: ModelDescription) -> Config:
+    """The Sequential configuration of a model.
+
+    Raises
+    ------
+    ValueError
+        The dialect has no word for something; the message names the layer.
+    """
+    assert description.input_shape is not None
+    _require_same_masks(description.layers)
+    layers = [layer_to_config(dialect, layer, description.dtype) for layer in description.layers]
+    first = description.layers[0]
+    tokens = first.class_name == "Embedding"
+    shape = [None, *description.input_shape]
+    dtype = "int32" if tokens and dialect.input_layer else description.dtype
+    if dialect.input_layer:
+        config = {dialect.shape_key: shape, "dtype": dtype, "sparse": False, "ragged": False}
+        layers.insert(
+            0, _written(dialect, "layers", "InputLayer", {**config, "name": f"{first.name}_input"}, outer=True)
+        )
+    else:
+        layers[0]["config"][dialect.shape_key] = shape
+    return _written(dialect, "", "Sequential", {"name": description.name, "layers": layers}, outer=True)
+
+
+def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str) -> Config:
+    """A layer as the dialect writes it, with ``class_name`` and ``config``.
+
+    Raises
+    ------
+    ValueError
+        The dialect has no word for something; the message names the layer.
+    """
+    common = {"name": layer.name, "trainable": True, "dtype": _dtype_object(dialect, dtype)}
+    if layer.class_name != "Bidirectional":
+        options = _written_options(dialect, layer.class_name, layer.name, layer.config)
+        return _written(dialect, "layers", layer.class_name, {**common, **options}, outer=True)
+    written = {}
+    for key, prefix in (("layer", "forward"), ("backward_layer", "backward")):
+        inner = dict(layer.config[key]["config"])
+        if not dialect.zeros_for_mask:  # a Bidirectional layer decides by itself
+            inner["zero_output_for_mask"] = False
+        written[prefix] = _written_options(dialect, "GRU", layer.name, inner)
+    directions = {
+        key: _written(dialect, "layers", "GRU", {**common, "name": f"{prefix}_{layer.name}", **written[prefix]})
+        for key, prefix in (("layer", "forward"), ("backward_layer", "backward"))
+    }
+    if not dialect.backward_layer:
+        _require_mirrored(dialect, layer.name, **written)
+        del directions["backward_layer"]
+        directions["layer"]["config"]["name"] = "gru"  # before which forward_ and backward_ are put there
+    merge = layer.config.get("merge_mode", "concat")
+    config = {**common, "merge_mode": merge, **directions}
+    return _written(dialect, "layers", "Bidirectional", config, outer=True)
+
+
+def _require_mirrored(dialect: Dialect, where: str, forward: Config, backward: Config) -> None:
+    for option, value in forward.items():
+        expected = not value if option == "go_backwards" else value
+        if backward[option] != expected:
+            raise ValueError(
+                f"{where}: a backward_layer with options of its own cannot be said in {dialect.name}: {option}"
+                f"={backward[option]!r}, where the forward one has {value!r}"
+            )
+
+
+def _written_options(dialect: Dialect, class_name: str, where: str, config: Mapping[str, Any]) -> Config:
+    written: Config = {}
+    for option in _OPTIONS[class_name]:
+        if option not in config:
+            continue
+        value = config[option]
+        if option.endswith("_initializer"):
+            value = _written_initializer(dialect, value)
+        elif option.endswith("_regularizer") and value is not None:
+            value = _written(dialect, "regularizers", value["class_name"], value["config"])
+        elif option == "recurrent_activation":
+            value = _written_gate(dialect, where, value)
+        written[option] = value
+    if class_name == "GRU":
+        _refuse_unsayable(dialect, where, config)
+        if not dialect.zeros_for_mask and not written.get("zero_output_for_mask"):
+            written.pop("zero_output_for_mask", None)
+    return written
+
+
+def _refuse_unsayable(dialect: Dialect, where: str, config: Mapping[str, Any]) -> None:
+    if config.get("reset_after", True) and not dialect.after:
+        raise ValueError(
+            f"{where}: reset_after=True cannot be said in {dialect.name}, which knows the other form only: train with "
+            f"reset_after=False"
+        )
+    if config.get("stateful"):
+        raise ValueError(
+            f"{where}: stateful=True cannot be said in {dialect.name}, where it needs a fixed number of rows"
+        )
+    if config.get("zero_output_for_mask") and dialect.zeros_for_mask is False:
+        raise ValueError(f"{where}: zero_output_for_mask=True cannot be said in {dialect.name}")
+
+
+def _written_gate(dialect: Dialect, where: str, activation: str) -> str:
+    if activation == dialect.hard_sigmoid:
+        return "hard_sigmoid"
+    if activation.startswith("hard_sigmoid"):
+        raise ValueError(
+            f"{where}: recurrent_activation={activation!r} cannot be said in {dialect.name}, whose hard_sigmoid is "
+            f"another function, here called {dialect.hard_sigmoid!r}"
+        )
+    return activation
+
+
+def _written_initializer(dialect: Dialect, value: Any) -> Config:
+    if isinstance(value, Mapping):
+        return _written(dialect, "initializers", value["class_name"], value["config"])
+    name = _INITIALIZER_SHORT.get(value, value)
+    if name in _SCALED:
+        class_name, scale, mode, distribution = _SCALED[name]
+        config: Config = {"seed": None}
+        if dialect.variance_scaling:
+            class_name = "VarianceScaling"
+            config = {"scale": scale, "mode": mode, "distribution": distribution, "seed": None}
+    else:
+        class_name, options = _PLAIN[name]
+        config = {key: value for key, value in options.items() if class_name != "Identity"}
+    return _written(dialect, "initializers", class_name, config)
+
+
+def _dtype_object(dialect: Dialect, dtype: str) -> Any:
+    return _written(dialect, "", "DTypePolicy", {"name": dtype}) if dialect.all_modules else dtype
+
+
+def _written(
+    dialect: Dialect, module: str, class_name: str, config: Mapping[str, Any], *, outer: bool = False
+) -> Config:
+    """An object with its class and configuration, as the dialect writes them; `outer` if it is in no other."""
+    written: Config = {"class_name": class_name, "config": dict(config)}
+    if dialect.all_modules or (dialect.modules and not outer):
+        return {"module": f"keras.{module}".rstrip("."), **written, "registered_name": None}
+    return written
+
+
+# --- Training -------------------------------------------------------------------------------------------------
+
+#: Our name -> class and our options.
+_LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "categorical_crossentropy": ("CategoricalCrossentropy", ("from_logits", "label_smoothing")),
+    "sparse_categorical_crossentropy": ("SparseCategoricalCrossentropy", ("from_logits",)),
+    "binary_crossentropy": ("BinaryCrossentropy", ("from_logits", "label_smoothing")),
+    "mean_squared_error": ("MeanSquaredError", ()),
+    "mean_absolute_error": ("MeanAbsoluteError", ()),
+    "huber": ("Huber", ("delta",)),
+}
+_LOSS_CLASSES = {class_name: name for name, (class_name, _) in _LOSSES.items()}
+_SHORT = {"mse": "mean_squared_error", "mae": "mean_absolute_error", "huber_loss": "huber"}
+_LOSS_DEFAULTS = {"from_logits": False, "label_smoothing": 0.0, "delta": 1.0}
+_LOSS_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "reduction": ("sum_over_batch_size", "auto"),
+    "axis": (-1,),
+}
+#: Keras' metrics, by name or class -> ours.
+_METRICS = {
+    "accuracy": "accuracy",
+    "acc": "acc",
+    "categorical_accuracy": "categorical_accuracy",
+    "sparse_categorical_accuracy": "sparse_categorical_accuracy",
+    "binary_accuracy": "binary_accuracy",
+    "mean_squared_error": "mean_squared_error",
+    "mean_absolute_error": "mean_absolute_error",
+    "mse": "mse",
+    "mae": "mae",
+    "top_k_categorical_accuracy": "top_k_accuracy",
+    "sparse_top_k_categorical_accuracy": "top_k_accuracy",
+}
+_METRIC_CLASSES = {
+    "CategoricalAccuracy": "categorical_accuracy",
+    "SparseCategoricalAccuracy": "sparse_categorical_accuracy",
+    "BinaryAccuracy": "binary_accuracy",
+    "MeanSquaredError": "mean_squared_error",
+    "MeanAbsoluteError": "mean_absolute_error",
+    "TopKCategoricalAccuracy": "top_k_categorical_accuracy",
+    "SparseTopKCategoricalAccuracy": "sparse_top_k_categorical_accuracy",
+}
+#: Those that TensorFlow.js has under another name only.
+_TFJS_METRICS = {
+    "mean_squared_error": "mse",
+    "mean_absolute_error": "mae",
+    "sparse_categorical_accuracy": "accuracy",
+}
+_METRIC_DEFAULTS = {"k": 5, "threshold": 0.5}
+_OPTIMIZER_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "weight_decay": (0,),
+    "decay": (0,),
+    "use_ema": (False,),
+    "amsgrad": (False,),
+    "momentum": (0,),
+    "nesterov": (False,),
+    "centered": (False,),
+}
+_OPTIMIZER_IGNORED = ("name", "ema_momentum", "ema_overwrite_frequency", "jit_compile", "is_legacy_optimizer")
+_OPTIMIZER_SHORT = {"lr": "learning_rate"}
+#: Of both sides, with the same options.
+_SCHEDULES = {
+    "CosineDecay": ("initial_learning_rate", "decay_steps", "alpha", "warmup_target", "warmup_steps"),
+    "ExponentialDecay": ("initial_learning_rate", "decay_steps", "decay_rate", "staircase"),
+}
+
+
+def training_from_config(dialect: Dialect, config: Any) -> TrainingDescription | None:
+    """How a model is trained; None where the configuration is empty, of a model that was not compiled.
+
+    Parameters
+    ----------
+    dialect : Dialect
+    config : dict
+        With ``loss``, ``metrics`` and the optimizer.
+    """
+    if not config:
+        return None
+    config = _mapping("the training", config)
+    for key in ("loss_weights", "weighted_metrics", "sample_weight_mode"):
+        if config.get(key) not in (None, [], {}, [[]], [None]):
+            raise ValueError(f"{key}: expected none, got {config[key]!r}")
+    optimizer = config.get("optimizer", config.get("optimizer_config"))  # Keras 3 writes .h5 files as Keras 2 did
+    if config.get("loss") is None or optimizer is None:
+        return None
+    metrics = [_metric(entry) for entry in _flat(config.get("metrics"))]
+    return TrainingDescription(_optimizer(dialect, optimizer), _loss(config["loss"]), metrics)
+
+
+def training_to_config(dialect: Dialect, training: TrainingDescription) -> Config:
+    """How a model is trained, as the dialect writes it.
+
+    Raises
+    ------
+    ValueError
+        The dialect has no word for something; the message names it.
+    """
+    return {
+        dialect.optimizer_key: _written_optimizer(dialect, training.optimizer),
+        "loss": _written_loss(dialect, training.loss),
+        "metrics": [_written_metric(dialect, metric, training.loss["name"]) for metric in training.metrics],
+    }
+
+
+def _flat(entries: Any) -> list[Any]:
+    """What stands in nested lists, or in an object by the names of outputs."""
+    if entries is None:
+        return []
+    if isinstance(entries, Mapping) and "class_name" not in entries:
+        entries = list(entries.values())
+    if not isinstance(entries, list):
+        return [entries]
+    return [inner for entry in entries for inner in _flat(entry)]
+
+
+def _loss(entry: Any) -> Config:
+    entries = _flat(entry)
+    if len(entries) != 1:
+        raise ValueError(f"loss: expected one, got {entry!r}")
+    name, config = _named("loss", entries[0])
+    name = _LOSS_CLASSES.get(name) or _SHORT.get(_snake(name.lower() if name.isupper() else name)) or _snake(name)
+    if name not in _LOSSES:
+        raise ValueError(f"loss: expected one of {', '.join(_LOSSES)}, got {name!r}")
+    _, options = _LOSSES[name]
+    found = {}
+    for option, value in config.items():
+        if option in ("name", "fn", "dtype") or value is None:
+            continue
+        if option in options:
+            found[option] = value
+        elif value not in _LOSS_NEUTRAL.get(option, (_LOSS_DEFAULTS.get(option),)):
+            raise ValueError(f"loss: {option}={value!r} of {name} is not known here")
+    return {"name": name, "config": found}
+
+
+def _metric(entry: Any) -> str:
+    name, config = _named("metrics", entry)
+    if name == "MeanMetricWrapper":  # Keras 2, around a function
+        name = config.pop("fn", "")
+    name = _METRIC_CLASSES.get(name) or _snake(name.lower() if name.isupper() else name)
+    if name not in _METRICS:
+        raise ValueError(f"metrics: expected some of {', '.join(_METRICS)}, got {name!r}")
+    for option, value in config.items():
+        if option not in ("name", "dtype", "fn") and value is not None and value != _METRIC_DEFAULTS.get(option):
+            raise ValueError(f"metrics: {option}={value!r} of {name} is not known here")
+    return _METRICS[name]
+
+
+def _named(where: str, entry: Any) -> tuple[str, Config]:
+    """The name or class of a loss or metric, and its configuration."""
+    if isinstance(entry, str):
+        return entry, {}
+    class_name, config = _object(where, entry)
+    if class_name == "function" and isinstance(config, str):
+        return config, {}
+    return class_name, dict(_mapping(where, config))
+
+
+def _optimizer(dialect: Dialect, entry: Any) -> Config:
+    class_name, config = _named("optimizer", entry)
+    class_name = class_name.removeprefix("Custom>")  # as TensorFlow 2.11 registered its new ones
+    config = {_OPTIMIZER_SHORT.get(name, name): value for name, value in config.items()}
+    if class_name == "Adam" and config.get("weight_decay"):
+        class_name = "AdamW"
+    words = _optimizer_words(dialect, class_name, config)
+    for option, value in config.items():
+        if option in words.options.values() or option in _OPTIMIZER_IGNORED or value is None:
+            continue
+        if value not in _OPTIMIZER_NEUTRAL.get(option, ()):
+            raise ValueError(f"optimizer: {option}={value!r} of {class_name} is not known here")
+    found = {ours: config[option] for ours, option in words.options.items() if config.get(option) is not None}
+    if "learning_rate" in found:
+        found["learning_rate"] = _learning_rate(dialect, found["learning_rate"])
+    return {"class_name": words.ours, "config": found | dict(words.fixed)}
+
+
+def _optimizer_words(dialect: Dialect, class_name: str, config: Config) -> OptimizerWords:
+    """The first entry of the dialect's table that an optimizer's configuration fits."""
+    legacy = config.get("is_legacy_optimizer", True)
+    for words in dialect.optimizers:
+        plain = "momentum" not in words.fixed or not config.get("momentum")
+        if words.theirs.lower() == class_name.lower() and words.legacy in (None, legacy) and plain:
+            return words
+    known = ", ".join(dict.fromkeys(words.theirs for words in dialect.optimizers))
+    raise ValueError(f"optimizer: expected one of {known}, got {class_name!r}")
+
+
+def _learning_rate(dialect: Dialect, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    class_name, config = _layer_object("learning_rate", value)
+    if class_name not in _SCHEDULES or not dialect.schedules:
+        raise ValueError(f"learning_rate: expected a number, {' or '.join(_SCHEDULES)}, got {class_name}")
+    options = {name: config[name] for name in _SCHEDULES[class_name] if name in config}
+    return {"class_name": class_name, "config": options}
+
+
+def _written_loss(dialect: Dialect, loss: Config) -> Any:
+    name = loss["name"]
+    class_name, options = _LOSSES[name]
+    config = loss["config"]
+    for option, value in config.items():
+        if not (dialect.loss_options and option in options) and value != _LOSS_DEFAULTS[option]:
+            raise ValueError(f"loss: {option}={value!r} of {name} cannot be said in {dialect.name}")
+    if not dialect.loss_options:
+        if name == "huber":
+            raise ValueError(f"loss: {name} cannot be said in {dialect.name}")
+        return name
+    sayable = {option: config[option] for option in options if option in config}
+    return _written(dialect, "losses", class_name, sayable, outer=True)
+
+
+def _written_metric(dialect: Dialect, metric: str, loss: str) -> str:
+    if metric == "top_k_accuracy" and dialect is not TFJS:
+        return "sparse_top_k_categorical_accuracy" if loss.startswith("sparse") else "top_k_categorical_accuracy"
+    if metric not in _METRICS:
+        raise ValueError(f"metrics: {metric} cannot be said in {dialect.name}: compile without it")
+    return _TFJS_METRICS.get(metric, metric) if dialect is TFJS else metric
+
+
+def _written_optimizer(dialect: Dialect, optimizer: Config) -> Config:
+    class_name, config = optimizer["class_name"], optimizer["config"]
+    reason = class_name
+    for words in dialect.optimizers:
+        if words.ours != class_name:
+            continue
+        other = {key: config[key] for key, value in words.fixed.items() if config.get(key, value) != value}
+        if not other:
+            written = {theirs: config[ours] for ours, theirs in words.options.items() if ours in config}
+            written["learning_rate"] = _written_rate(dialect, written["learning_rate"])
+            if words.legacy is False:
+                written["is_legacy_optimizer"] = False
+            return _written(dialect, "optimizers", words.theirs, written, outer=True)
+        reason = f"{class_name} with " + ", ".join(f"{key}={value!r}" for key, value in other.items())
+    raise ValueError(f"optimizer: {reason} cannot be said in {dialect.name}")
+
+
+def _written_rate(dialect: Dialect, rate: Any) -> Any:
+    if not isinstance(rate, Mapping):
+        return rate
+    class_name, config = rate["class_name"], rate["config"]
+    if class_name == "Constant":
+        return config["learning_rate"]
+    if class_name not in _SCHEDULES or not dialect.schedules:
+        raise ValueError(f"learning_rate: {class_name} cannot be said in {dialect.name}: give a number")
+    return _written(dialect, "optimizers.schedules", class_name, config)
+
+
+# --- Parts of a configuration ---------------------------------------------------------------------------------
+
+
+def _object(where: str, entry: Any) -> tuple[str, Any]:
+    """``class_name`` and ``config`` of an object."""
+    entry = _mapping(where, entry)
+    class_name = entry.get("class_name")
+    if not isinstance(class_name, str):
+        raise ValueError(f"{where}: expected an object with a class_name, got {entry!r:.200}")  # noqa: TRY004
+    return class_name, entry.get("config", {})
+
+
+def _layer_object(where: str, entry: Any) -> tuple[str, Config]:
+    class_name, config = _object(where, entry)
+    return class_name, _mapping(f"{where} ({class_name})", config)
+
+
+def _mapping(where: str, value: Any) -> Config:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: expected an object, got {value!r:.200}")  # noqa: TRY004
+    return value
+
+
+def _list(where: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{where}: expected a list, got {value!r:.200}")  # noqa: TRY004
+    return value

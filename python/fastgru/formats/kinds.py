@@ -9,8 +9,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from fastgru.formats.archives import Archive
-from fastgru.formats.description import ModelDescription, ModelFileError
+from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError
 
 #: Kind -> how its files' names end. Longer endings come before those that they contain.
 KINDS: dict[str, tuple[str, ...]] = {
@@ -133,6 +135,16 @@ def write(path: str | os.PathLike[str], description: ModelDescription, kind: str
     """Write the model to a file of that kind, any but ``fastgru``."""
     module = _module(kind)
     (module.write_h5 if kind == "keras_h5" else module.write)(path, description)
+
+
+def read_weights(path: str | os.PathLike[str], layers: list[LayerDescription]) -> dict[str, NDArray[Any]]:
+    """The weights for these layers, by ``layer/weight``, in one of Keras' files of weights or of a model."""
+    return _module("keras").read_weights(path, layers)  # type: ignore[no-any-return]
+
+
+def write_weights(path: str | os.PathLike[str], description: ModelDescription) -> None:
+    """Write a model's weights alone, to one of Keras' files."""
+    _module("keras").write_weights(path, description)
 
 
 def _module(kind: str) -> Any:

@@ -1,0 +1,759 @@
+"""TensorFlow.js' files: shards, quantised and renamed weights, safe replacement, refusals, and hostile files."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import json
+import os
+import re
+import tracemalloc
+
+import fastgru
+import numpy as np
+import pytest
+from fastgru import ModelFileError, Sequential, layers, load_model, losses, optimizers, schedules
+from fastgru.formats import tfjs_weights
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+X = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
+Y = np.eye(2, dtype=np.float32)[[0, 1, 1]]
+#: Outputs of quantised weights, computed here and by TensorFlow.js; relative in the L2 norm.
+SAME_OUTPUTS = 1e-5
+
+
+def make_model(*, trained=True):
+    fastgru.set_seed(1)
+    model = Sequential(
+        [
+            layers.GRU(6, input_shape=(None, 5), return_sequences=True, reset_after=False),
+            layers.Bidirectional(layers.GRU(4, reset_after=False, recurrent_activation="hard_sigmoid_tfjs")),
+            layers.Dense(2, "softmax"),
+        ]
+    )
+    model.compile(optimizers.Adam(form="tfjs"), metrics=["accuracy"])
+    if trained:
+        model.train_on_batch(X, Y)
+    return model
+
+
+class Files:
+    """The files of a model, to be changed."""
+
+    def __init__(self, folder, name="model.json"):
+        self.folder = folder
+        self.json = folder / name
+        self.content = json.loads(self.json.read_text())
+        self.group = self.content["weightsManifest"][0]
+        self.data = b"".join((folder / shard).read_bytes() for shard in self.group["paths"])
+
+    @property
+    def weights(self):
+        return self.group["weights"]
+
+    @property
+    def layers(self):
+        return self.content["modelTopology"]["config"]["layers"]
+
+    def shard(self, *sizes):
+        """Cut the data into shards of these sizes, and one of what is left."""
+        self.group["paths"] = []
+        ends = np.cumsum([0, *sizes, len(self.data) - sum(sizes)]).tolist()
+        for number, (begin, end) in enumerate(itertools.pairwise(ends)):
+            self.group["paths"].append(f"part {number}")
+            (self.folder / f"part {number}").write_bytes(self.data[begin:end])
+
+    def save(self):
+        self.json.write_text(json.dumps(self.content))
+        return self.json
+
+
+@pytest.fixture
+def files(tmp_path):
+    make_model().save(tmp_path / "model.json")
+    return Files(tmp_path)
+
+
+def outputs_there(tfjs, path):
+    return np.array(tfjs.ask(model={"load": str(path)}, outputs=X)["outputs"])
+
+
+def assert_same_outputs(actual, expected):
+    assert np.linalg.norm(actual - expected) <= SAME_OUTPUTS * np.linalg.norm(expected)
+
+
+# --- What others write --------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_is_what_the_format_says(files):
+    """From the outside: bytes in the manifest's order, little-endian, Keras' words, TensorFlow.js' names."""
+    model = make_model()
+    names = [entry["name"] for entry in files.weights]
+    assert names[:4] == ["gru/kernel", "gru/recurrent_kernel", "gru/bias", "bidirectional/forward_gru/kernel"]
+    assert names[11:14] == ["iter", "gru/kernel/m", "gru/recurrent_kernel/m"]
+    assert names[23:25] == ["gru/kernel/v", "gru/recurrent_kernel/v"]
+    assert [entry.get("group") for entry in files.weights] == 11 * [None] + 23 * ["optimizer"]
+    kernel = np.frombuffer(files.data, "<f4", 5 * 18).reshape(5, 18)
+    np.testing.assert_array_equal(kernel, model.layers[0].weights["kernel"])
+    gru = files.layers[0]
+    assert gru["class_name"] == "GRU"
+    assert gru["config"]["batch_input_shape"] == [None, None, 5]
+    assert gru["config"]["reset_after"] is False
+    assert files.content["trainingConfig"]["loss"] == "categorical_crossentropy"
+
+
+def test_a_model_comes_back_bit_for_bit(files):
+    model, loaded = make_model(), load_model(files.json)
+    assert [layer.get_config() for layer in loaded.layers] == [layer.get_config() for layer in model.layers]
+    assert loaded.input_shape == model.input_shape
+    np.testing.assert_array_equal(loaded.parameters, model.parameters)
+    for state, moments in model.optimizer.states.items():
+        np.testing.assert_array_equal(loaded.optimizer.states[state], moments)
+    assert loaded.optimizer.get_config() == model.optimizer.get_config()
+    assert loaded.train_on_batch(X, Y) == model.train_on_batch(X, Y)
+
+
+def test_a_folder_is_read_and_written_like_its_model_json(files):
+    model = load_model(files.folder)
+    model.layers[0].weights["bias"][...] = 1
+    model.save(files.folder, format="tfjs")
+    np.testing.assert_array_equal(load_model(files.json).parameters, model.parameters)
+
+
+@pytest.mark.parametrize("sizes", [(), (0,), (1, 2, 3), (4 * 5 * 18 + 2, 100)], ids=str)
+def test_tensors_may_cross_shards(tfjs, files, sizes):
+    files.shard(*sizes)
+    path = files.save()
+    model = make_model()
+    np.testing.assert_array_equal(load_model(path).parameters, model.parameters)
+    assert_same_outputs(outputs_there(tfjs, path), model.predict(X))
+
+
+def test_groups_have_their_own_shards(files):
+    """As older converters write them: a group and a file for each layer."""
+    groups, offset = [], 0
+    for number, entry in enumerate(files.weights):
+        size = 4 * int(np.prod(entry["shape"]))
+        (files.folder / f"group{number}.bin").write_bytes(files.data[offset : offset + size])
+        groups.append({"paths": [f"group{number}.bin"], "weights": [entry]})
+        offset += size
+    files.content["weightsManifest"] = groups
+    assert load_model(files.save()).train_on_batch(X, Y) == make_model().train_on_batch(X, Y)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16"])
+def test_quantised_weights_are_those_of_tensorflow_js(tfjs, files, dtype):
+    parts, offset = [], 0
+    for entry in files.weights:
+        size = 4 * int(np.prod(entry["shape"]))
+        stored = files.data[offset : offset + size]
+        offset += size
+        if "group" not in entry:
+            values = np.frombuffer(stored, "<f4")
+            least, most = float(values.min()), float(values.max())
+            entry["quantization"] = {"dtype": dtype}
+            if dtype != "float16":
+                scale = (most - least) / np.iinfo(dtype).max or 1.0
+                entry["quantization"] |= {"min": least, "scale": scale}
+                values = np.round((values - least) / scale)
+            stored = values.astype(np.dtype(dtype).newbyteorder("<")).tobytes()
+        parts.append(stored)
+    files.data = b"".join(parts)
+    files.shard()
+    path = files.save()
+    outputs = load_model(path).predict(X)
+    # Quantising is coarse; both read the same numbers out of it all the same.
+    assert 1e-6 < np.abs(outputs - make_model().predict(X)).max() < 0.01
+    assert_same_outputs(outputs_there(tfjs, path), outputs)
+
+
+def test_a_converter_s_file_has_cells_in_its_names_and_a_wrapper(tfjs, files):
+    for entry in files.weights[:9]:
+        *before, weight = entry["name"].split("/")
+        entry["name"] = "/".join([*before, "gru_cell_1", weight])
+    del files.weights[11:], files.content["trainingConfig"]
+    files.data = files.data[: sum(4 * int(np.prod(entry["shape"])) for entry in files.weights)]
+    files.shard()
+    topology = files.content["modelTopology"]
+    files.content["modelTopology"] = {"keras_version": "2.9.0", "backend": "tensorflow", "model_config": topology}
+    path = files.save()
+    np.testing.assert_array_equal(load_model(path).parameters, make_model().parameters)
+    assert_same_outputs(outputs_there(tfjs, path), make_model().predict(X))
+
+
+CHAINS = {
+    "functional": """
+        const input = tf.input({shape: [4, 5]});
+        const gru = tf.layers.gru({units: 3}).apply(input);
+        return tf.model({inputs: input, outputs: tf.layers.dense({units: 2}).apply(gru)});""",
+    "input": """
+        return tf.sequential({layers: [
+          tf.layers.inputLayer({inputShape: [4, 5]}), tf.layers.dropout({rate: 0.5}), tf.layers.gru({units: 2})]});""",
+    "time distributed": """
+        const inner = tf.layers.dense({units: 3, activation: 'tanh'});
+        return tf.sequential({layers: [
+          tf.layers.timeDistributed({layer: inner, inputShape: [4, 5]}), tf.layers.gru({units: 2})]});""",
+    "cell": """
+        const cell = tf.layers.gruCell({units: 3, recurrentActivation: 'sigmoid'});
+        return tf.sequential({layers: [tf.layers.rnn({cell, inputShape: [4, 5]})]});""",
+    "activation": """
+        return tf.sequential({layers: [
+          tf.layers.gru({units: 3, inputShape: [4, 5]}), tf.layers.dense({units: 2}),
+          tf.layers.activation({activation: 'softmax'})]});""",
+    "stateful": """
+        return tf.sequential({layers: [tf.layers.gru({units: 3, batchInputShape: [3, 4, 5], stateful: true})]});""",
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_other_ways_to_write_a_chain(tfjs, tmp_path, chain):
+    saved = {"folder": str(tmp_path)}
+    there = tfjs.ask(model={"code": CHAINS[chain]}, randomize=0.5, outputs=X, save=saved)["outputs"]
+    model = load_model(tmp_path)
+    assert_same_outputs(model.predict(X), np.array(there))
+    assert model.layers[0].name in (tmp_path / "model.json").read_text()
+
+
+# --- Writing ------------------------------------------------------------------------------------------------------
+
+
+def shards_in(folder):
+    return sorted(path.name for path in folder.iterdir() if path.suffix == ".bin")
+
+
+def test_shards_are_of_one_size_and_named_by_their_contents(tfjs, tmp_path, monkeypatch):
+    monkeypatch.setattr(tfjs_weights, "SHARD_BYTES", 1000)
+    model = make_model()
+    model.save(tmp_path / "m.json")
+    files = Files(tmp_path, "m.json")
+    assert len(files.group["paths"]) == -(-len(files.data) // 1000) > 5
+    for number, name in enumerate(files.group["paths"], 1):
+        data = (tmp_path / name).read_bytes()
+        digest = hashlib.sha256(data).hexdigest()[:16]
+        assert name == f"m-shard{number}of{len(files.group['paths'])}-{digest}.bin"
+    np.testing.assert_array_equal(load_model(files.json).parameters, model.parameters)
+    assert_same_outputs(outputs_there(tfjs, files.json), model.predict(X))
+
+
+def test_the_same_model_gives_the_same_files(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        make_model().save(tmp_path / name / "model.json")
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one == two
+
+
+@pytest.mark.parametrize("name", ["a b", "x:y", "größe", "50%", "long" * 50])
+def test_a_model_may_have_any_name(tmp_path, name):
+    """Its shards have names that any server gives out and this package reads."""
+    path = tmp_path / f"{name}.json"
+    for trained in (False, True):
+        make_model(trained=trained).save(path)
+        (shard,) = shards_in(tmp_path)
+        assert re.fullmatch(r"[\w.-]+", shard, re.ASCII)
+    np.testing.assert_array_equal(load_model(path).parameters, make_model().parameters)
+
+
+def test_saving_again_removes_the_shards_before_and_nothing_else(tmp_path):
+    path = tmp_path / "model.json"
+    model = make_model()
+    model.save(tmp_path / "other.json")
+    model.save(path)
+    files = Files(tmp_path)
+    files.content["weightsManifest"].append({"paths": ["precious.bin", "../model.json"], "weights": []})
+    files.save()
+    (tmp_path / "precious.bin").write_bytes(b"of another")
+    (other,) = (name for name in shards_in(tmp_path) if name.startswith("other-"))
+    model.train_on_batch(X, Y)
+    model.save(path)
+    (now,) = Files(tmp_path).group["paths"]
+    assert shards_in(tmp_path) == sorted([now, other, "precious.bin"])
+    model.save(path)
+    assert shards_in(tmp_path) == sorted([now, other, "precious.bin"])
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["disk full", "killed"])
+@pytest.mark.parametrize("files_written", [0, 1, 2, 3])
+def test_a_crash_leaves_the_old_model_or_the_new_one(tmp_path, monkeypatch, files_written, killed):
+    """Killed: nothing is cleaned up either."""
+    monkeypatch.setattr(tfjs_weights, "SHARD_BYTES", 2500)
+    path = tmp_path / "model.json"
+    old, new = make_model(trained=False), make_model()
+    old.save(path)
+    before = shards_in(tmp_path)
+    replace, done = os.replace, []
+
+    def fail(source, target):
+        if len(done) == files_written:
+            raise OSError(28, "No space left on device")
+        done.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    if killed:
+        monkeypatch.setattr(tfjs_weights, "_remove", lambda *_: None)
+    with pytest.raises(OSError, match="No space left"):
+        new.save(path)
+    np.testing.assert_array_equal(load_model(path).parameters, old.parameters)
+    if not killed:
+        assert shards_in(tmp_path) == before
+    monkeypatch.undo()
+    new.save(path)
+    np.testing.assert_array_equal(load_model(path).parameters, new.parameters)
+
+
+def test_shards_stay_when_the_model_that_names_them_is_there(tmp_path, monkeypatch):
+    """The JSON took its name, and what came after failed."""
+    path = tmp_path / "model.json"
+    make_model(trained=False).save(path)
+    write = tfjs_weights.write_atomically
+
+    def interrupted(target, data):
+        write(target, data)
+        if target == path:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tfjs_weights, "write_atomically", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_model().save(path)
+    np.testing.assert_array_equal(load_model(path).parameters, make_model().parameters)
+
+
+# --- What cannot be said --------------------------------------------------------------------------------------------
+
+
+def gru(**options):
+    return layers.GRU(**{"units": 3, "input_shape": (4, 5), "reset_after": False, **options})
+
+
+def tokens(**options):
+    return layers.Embedding(7, 5, mask_zero=True, input_shape=(4,), **options)
+
+
+UNSAYABLE = {
+    "reset after": ([gru(reset_after=True)], "gru: reset_after=True cannot be said in TensorFlow.js"),
+    "reset after in both": (
+        [layers.Bidirectional(gru(reset_after=True))],
+        "bidirectional: reset_after=True cannot be said in TensorFlow.js",
+    ),
+    "hard sigmoid": (
+        [gru(recurrent_activation="hard_sigmoid")],
+        "gru: recurrent_activation='hard_sigmoid' cannot be said in TensorFlow.js",
+    ),
+    "stateful": ([gru(stateful=True)], "gru: stateful=True cannot be said in TensorFlow.js"),
+    "zeros": ([gru(zero_output_for_mask=True)], "gru: zero_output_for_mask=True cannot be said in TensorFlow.js"),
+    "states": ([gru(return_state=True)], "gru: several outputs cannot be said in TensorFlow.js"),
+    "unmerged": ([layers.Bidirectional(gru(), None)], "bidirectional: several outputs cannot be said in TensorFlow.js"),
+    "directions": (
+        [layers.Bidirectional(gru(), backward_layer=gru(activation="relu", go_backwards=True))],
+        "bidirectional: a backward_layer with options of its own cannot be said in TensorFlow.js: activation",
+    ),
+    "backwards in both": (
+        [layers.Bidirectional(gru(go_backwards=True, return_sequences=True))],
+        "bidirectional: with go_backwards=True only one direction's outputs stand in the order of the input",
+    ),
+    "name": ([gru(name="größte")], "name: 'größte' cannot be said in TensorFlow.js"),
+    "flat": ([layers.Flatten(input_shape=(4,))], "flatten: TensorFlow.js flattens nothing that has no more than two"),
+    "mean": ([tokens(), layers.GlobalAveragePooling1D()], "takes padding for data in TensorFlow.js"),
+    "maximum": ([tokens(), layers.GlobalMaxPooling1D()], "global_max_pooling1d: expected no mask before it"),
+    "flattened": ([tokens(), layers.Flatten()], "flatten: Flatten takes padding for data in TensorFlow.js"),
+    "padding first": ([tokens(), gru(go_backwards=True, return_sequences=True)], "gru: expected go_backwards=False"),
+}
+
+
+@pytest.mark.parametrize("case", UNSAYABLE)
+def test_what_cannot_be_said_is_refused_by_name(tmp_path, case):
+    chain, message = UNSAYABLE[case]
+    model = Sequential(chain)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model.save(tmp_path / "model.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_float64_is_refused(tmp_path):
+    model = Sequential([gru()], dtype="float64")
+    with pytest.raises(ValueError, match="dtype: float64 cannot be said"):
+        model.save(tmp_path / "model.json")
+
+
+UNTRAINABLE = {
+    "Adam's form": ({"optimizer": "adam"}, "optimizer: Adam with form='keras' cannot be said"),
+    "AdamW": ({"optimizer": optimizers.AdamW(form="tfjs")}, "optimizer: AdamW cannot be said"),
+    "momentum's form": ({"optimizer": optimizers.SGD(momentum=0.5)}, "optimizer: SGD with form='keras' cannot be said"),
+    "centered": ({"optimizer": optimizers.RMSprop(centered=True)}, "optimizer: RMSprop with centered=True cannot be"),
+    "clipped": ({"optimizer": optimizers.SGD(clipvalue=1.0)}, "optimizer: SGD with .*clipvalue=1.0 cannot be said"),
+    "schedule": ({"optimizer": optimizers.SGD(schedules.CosineDecay(0.1, 5))}, "learning_rate: CosineDecay cannot be"),
+    "huber": ({"loss": "huber"}, "loss: huber cannot be said"),
+    "logits": (
+        {"loss": losses.CategoricalCrossentropy(from_logits=True)},
+        "loss: from_logits=True of categorical_crossentropy cannot be said",
+    ),
+    "metric": ({"loss": "categorical_crossentropy", "metrics": ["f1_score"]}, "metrics: f1_score cannot be said"),
+}
+
+
+@pytest.mark.parametrize("case", UNTRAINABLE)
+def test_a_training_that_cannot_be_said_is_refused_by_name_and_the_model_goes_alone(tmp_path, case):
+    options, message = UNTRAINABLE[case]
+    model = Sequential([gru(), layers.Dense(2, "softmax" if case == "metric" else None)])
+    model.compile(**{"optimizer": "sgd", "loss": "mse", **options})
+    with pytest.raises(ValueError, match=message + ".*include_optimizer=False"):
+        model.save(tmp_path / "model.json")
+    assert list(tmp_path.iterdir()) == []
+    model.save(tmp_path / "model.json", include_optimizer=False)
+    assert load_model(tmp_path / "model.json").optimizer is None
+
+
+def test_a_loss_of_padded_steps_is_refused(tmp_path):
+    model = Sequential([tokens(), gru(return_sequences=True)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="counts the steps of padding"):
+        model.save(tmp_path / "model.json")
+
+
+@pytest.mark.parametrize(
+    ("metric", "written"),
+    [("mean_squared_error", "mse"), ("mean_absolute_error", "mae")],
+)
+def test_metrics_have_the_names_that_tensorflow_js_knows(tfjs, tmp_path, metric, written):
+    model = Sequential([gru()])
+    model.compile("sgd", "mse", [metric])
+    model.save(tmp_path / "model.json")
+    assert Files(tmp_path).content["trainingConfig"]["metrics"] == [written]
+    tfjs.ask(model={"load": str(tmp_path / "model.json")})  # which compiles it
+
+
+# --- Hostile files --------------------------------------------------------------------------------------------------
+
+
+def set_paths(*names):
+    def change(files):
+        files.group["paths"] = list(names)
+
+    return change
+
+
+def set_entry(**values):
+    """Change the first weight's entry in the manifest."""
+
+    def change(files):
+        files.weights[0].update(values)
+
+    return change
+
+
+def set_content(**values):
+    return lambda files: files.content.update(values)
+
+
+def set_gru(**values):
+    return lambda files: files.layers[0]["config"].update(values)
+
+
+def set_optimizer(**values):
+    return lambda files: files.content["trainingConfig"]["optimizer_config"]["config"].update(values)
+
+
+def link_out(files):
+    secret = files.folder.parent / f"{files.folder.name} secret"
+    secret.write_bytes(files.data)
+    (files.folder / "link").symlink_to(secret)
+    files.group["paths"] = ["link"]
+
+
+def name_a_fifo(files):
+    os.mkfifo(files.folder / "pipe")
+    files.group["paths"] = ["pipe"]
+
+
+def shorten(files):
+    files.data = files.data[:-1]
+    files.shard()
+
+
+def lengthen(files):
+    files.data += b"\0"
+    files.shard()
+
+
+def duplicate(files):
+    files.weights[1]["name"] = files.weights[0]["name"]
+
+
+def duplicate_by_cell(files):
+    files.weights[1] |= {"name": "gru/gru_cell/kernel"}
+
+
+def duplicate_layer(files):
+    files.layers[2]["config"]["name"] = "gru"
+
+
+def forget_a_weight(files):
+    files.group["weights"] = files.weights[1:]
+    files.data = files.data[4 * 5 * 18 :]
+    files.shard()
+
+
+def forget_moments(files):
+    del files.weights[-1]
+    files.data = files.data[:-8]
+    files.shard()
+
+
+def count_in_float(files):
+    files.weights[11]["dtype"] = "float32"
+
+
+def count_backwards(files):
+    begin = sum(4 * int(np.prod(entry["shape"])) for entry in files.weights[:11])
+    files.data = files.data[:begin] + b"\xff" * 4 + files.data[begin + 4 :]
+    files.shard()
+
+
+def swap_moments(files):
+    files.weights[12]["shape"] = [18, 5]
+
+
+def transpose_alone(files):
+    files.weights[0]["shape"] = [18, 5]
+    del files.content["trainingConfig"]
+
+
+PLAIN = "expected plain names of files beside the model, got"
+HOSTILE = {
+    "up": (set_paths("../x.bin"), PLAIN),
+    "absolute": (set_paths("/etc/passwd"), PLAIN),
+    "folder": (set_paths("a/b"), PLAIN),
+    "backslash": (set_paths("..\\x.bin"), PLAIN),
+    "drive": (set_paths("C:x.bin"), PLAIN),
+    "dots": (set_paths(".."), PLAIN),
+    "dot": (set_paths("."), PLAIN),
+    "nothing": (set_paths(""), PLAIN),
+    "NUL": (set_paths("x\0"), PLAIN),
+    "surrogate": (set_paths("\ud800"), PLAIN),
+    "number": (set_paths(7), PLAIN),
+    "address": (set_paths("http://x"), PLAIN),
+    "link": (link_out, "link: expected a file beside the model, got a link that leads out"),
+    "pipe": (name_a_fifo, "pipe: expected a file, got something else"),
+    "missing": (set_paths("nowhere.bin"), "nowhere.bin: expected this file of weights beside the model"),
+    "twice": (lambda files: files.group["paths"].append(files.group["paths"][0]), "expected each file once"),
+    "no paths": (set_paths(), "gru/kernel: expected 360 bytes, got 0"),
+    "paths": (lambda files: files.group.update(paths="model.bin"), "paths: expected a list of file names"),
+    "short": (shorten, "dense/bias/v: expected 8 bytes, got 7"),
+    "long": (lengthen, "bytes for all tensors, got"),
+    "huge": (set_entry(shape=[2**31 - 1, 2**31 - 1]), "gru/kernel: expected 18,446,744,056,529,682,436 bytes, got"),
+    "larger": (set_entry(shape=[2**31, 1]), "gru/kernel: expected at most 2 sizes as its shape"),
+    "negative": (set_entry(shape=[-5, -18]), "gru/kernel: expected at most 2 sizes"),
+    "float": (set_entry(shape=[5.0, 18]), "gru/kernel: expected at most 2 sizes"),
+    "axes": (set_entry(shape=[1] * 100), "gru/kernel: expected at most 2 sizes"),
+    "transposed": (set_entry(shape=[18, 5]), "gru/kernel/m: expected float32 (18, 5), got 'float32 (5, 18)'"),
+    "transposed alone": (transpose_alone, "gru: expected weights of shapes"),
+    "empty": (set_entry(shape=[0, 2**31 - 1]), "expected"),
+    "int32": (set_entry(dtype="int32"), "gru/kernel: expected float32, got 'int32'"),
+    "string": (set_entry(dtype="string"), "gru/kernel: expected one of float32, int32 as dtype, got 'string'"),
+    "no dtype": (set_entry(dtype=None), "gru/kernel: expected one of float32, int32 as dtype, got None"),
+    "uint4": (set_entry(quantization={"dtype": "uint4"}), "gru/kernel: expected one of uint8, uint16, float16"),
+    "infinite": (
+        set_entry(quantization={"dtype": "uint8", "scale": float("inf"), "min": 0}),
+        "gru/kernel: expected a finite number as its quantization's scale",
+    ),
+    "enormous": (
+        set_entry(quantization={"dtype": "uint8", "scale": 10**400, "min": 0}),
+        "gru/kernel: expected a finite number as its quantization's scale",
+    ),
+    "too large": (
+        set_entry(quantization={"dtype": "uint8", "scale": 1e38, "min": 0}),
+        "gru/kernel: expected quantised values that float32 can hold",
+    ),
+    "no minimum": (set_entry(quantization={"dtype": "uint8", "scale": 1}), "quantization's min, got None"),
+    "foreign weight": (
+        set_entry(name="lstm/kernel"),
+        "expected weights of gru, bidirectional, dense, got 'lstm/kernel'",
+    ),
+    "deep name": (set_entry(name="gru/a/b/kernel"), "expected weights of"),
+    "sideways": (set_entry(name="bidirectional/sideways_gru/kernel"), "expected weights of"),
+    "same name": (duplicate, "expected different names, got 'gru/kernel' twice"),
+    "same weight": (duplicate_by_cell, "expected kernel of gru once"),
+    "same layer": (
+        duplicate_layer,
+        "weightsManifest: expected weights of gru, bidirectional, got 'gru/recurrent_kernel'",
+    ),
+    "forgotten": (forget_a_weight, "gru: expected its kernel among the weights"),
+    "no manifest": (set_content(weightsManifest=None), "weightsManifest: expected a list of groups, got None"),
+    "graph": (set_content(format="graph-model"), "format: expected 'layers-model'"),
+    "topology": (set_content(modelTopology=[]), "expected an object"),
+    "foreign layer": (lambda files: files.layers[0].update(class_name="LSTM"), "gru: expected a layer of GRU"),
+    "no layers": (lambda files: files.layers.clear(), "the model has no layers"),
+    "no shape": (lambda files: files.layers[0]["config"].pop("batch_input_shape"), "to have a batch_input_shape"),
+    "negative shape": (set_gru(batch_input_shape=[None, -1, 5]), "input_shape: expected an integer of at least 1"),
+    "huge units": (set_gru(units=10**12), "gru: expected weights of shapes"),
+    "no units": (set_gru(units=0), "units: expected an integer of at least 1"),
+    "dropout": (set_gru(dropout=float("nan")), "dropout"),
+    "reset after": (set_gru(reset_after=True), "gru: expected reset_after=False in TensorFlow.js"),
+    "activation": (set_gru(activation="selu"), "gru: expected one of tanh, relu, linear as activation, got 'selu'"),
+    "constraint": (
+        set_gru(kernel_constraint={"class_name": "MaxNorm"}),
+        "gru: kernel_constraint={'class_name': 'MaxNorm'} is not known",
+    ),
+    "frozen": (set_gru(trainable=False), "gru: trainable=False is not known here"),
+    "float64": (set_gru(dtype="float64"), "dtype"),
+    "optimizer": (
+        lambda files: files.content["trainingConfig"]["optimizer_config"].update(class_name="Adagrad"),
+        "optimizer: expected one of Adam",
+    ),
+    "small letters": (
+        lambda files: files.content["trainingConfig"]["optimizer_config"].update(class_name="adam"),
+        "optimizer: expected one of Adam, SGD, Momentum, RMSProp",
+    ),
+    "rate": (set_optimizer(learning_rate=-1), "learning_rate"),
+    "option": (set_optimizer(amsgrad=True), "optimizer: amsgrad=True of Adam is not known here"),
+    "training": (set_content(trainingConfig=[]), "trainingConfig: expected an object"),
+    "loss": (lambda files: files.content["trainingConfig"].update(loss="hinge"), "loss: expected one of"),
+    "two losses": (lambda files: files.content["trainingConfig"].update(loss=["mse", "mse"]), "loss: expected one"),
+    "metric": (
+        lambda files: files.content["trainingConfig"].update(metrics=["precision"]),
+        "metrics: expected some of",
+    ),
+    "few moments": (forget_moments, "optimizer: expected 22 tensors besides the first, got 21"),
+    "count": (count_in_float, "optimizer: expected the number of updates, an int32, first, got 'iter'"),
+    "negative count": (count_backwards, "optimizer: expected the number of updates, an int32, first, got 'iter'"),
+    "moment": (swap_moments, "gru/kernel/m: expected float32 (5, 18), got 'float32 (18, 5)'"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_files_are_one_error_that_names_the_file(files, case):
+    change, message = HOSTILE[case]
+    change(files)
+    files.save()
+    with pytest.raises(ModelFileError) as caught:
+        load_model(files.folder)
+    assert str(caught.value).startswith(str(files.folder))
+    assert message in str(caught.value)
+
+
+def test_a_link_within_the_folder_is_followed(files):
+    (files.folder / "link").symlink_to(files.group["paths"][0])
+    files.group["paths"] = ["link"]
+    np.testing.assert_array_equal(load_model(files.save()).parameters, make_model().parameters)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"modelTopology": ' + b"[" * 100_000,
+        b'{"modelTopology": ' + b'{"model_config": ' * 900 + b"1" + b"}" * 901,
+        b'{"modelTopology": {}, "x": ' + b"9" * 10_000 + b"}",
+        b'{"modelTopology": {}}\xff',
+        b'{"modelTopology"',
+        b"[1]",
+        b"",
+    ],
+    ids=["deep", "nested", "digits", "bytes", "cut", "list", "empty"],
+)
+def test_hostile_json_is_one_error(tmp_path, text):
+    path = tmp_path / "model.json"
+    path.write_bytes(text)
+    for options in ({}, {"format": "tfjs"}):
+        with pytest.raises(ModelFileError, match=re.escape(str(path))):
+            load_model(path, **options)
+
+
+def test_memory_is_bounded_by_the_file_s_size(files):
+    """Whatever sizes it speaks of."""
+    for layer in files.layers:
+        layer["config"]["units"] = 10**7
+    for entry in files.weights:
+        entry["shape"] = [10**7] * len(entry["shape"])
+    path = files.save()
+    tracemalloc.start()
+    with pytest.raises(ModelFileError):
+        load_model(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 2**20
+
+
+def load_or_refuse(path):
+    """What every file must end in: a model, or one error that names it."""
+    try:
+        assert isinstance(load_model(path, format="tfjs"), Sequential)
+    except ModelFileError as error:
+        assert str(error).startswith(str(path))  # noqa: PT017
+    except OSError:
+        pass
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("untouched")
+    make_model().save(folder / "model.json")
+    files = Files(folder)
+    files.places = [place for place in places(files.content) if place]
+    return files
+
+
+def places(value, path=()):
+    """Paths to all parts of a JSON value."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in items:
+        yield from places(part, (*path, key))
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["GRU", "float32", "mse", "..", "gru/kernel", [None, 4, 5], 2**31 - 1]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_json_in_place_of_any_other_is_a_model_or_one_error(untouched, data):
+    content = copy.deepcopy(untouched.content)
+    *path, last = data.draw(st.sampled_from(untouched.places))
+    parent = content
+    for key in path:
+        parent = parent[key]
+    if data.draw(st.booleans()):
+        parent[last] = data.draw(JSON)
+    else:
+        del parent[last]
+    file = untouched.folder / "changed.json"
+    file.write_text(json.dumps(content))
+    load_or_refuse(file)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_bytes_in_place_of_others_are_a_model_or_one_error(untouched, data):
+    text = untouched.json.read_bytes()
+    begin = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(begin, min(begin + 20, len(text))) | st.just(len(text)))
+    file = untouched.folder / "changed.json"
+    file.write_bytes(text[:begin] + data.draw(st.binary(max_size=20)) + text[end:])
+    load_or_refuse(file)
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_any_weights_of_the_right_size_are_a_model(untouched, data):
+    """Floats have no wrong bytes; another size is an error."""
+    begin = data.draw(st.integers(0, len(untouched.data)))
+    noise = data.draw(st.binary(max_size=64))
+    size = data.draw(st.sampled_from([len(untouched.data), len(untouched.data) - 1, len(untouched.data) + 1]))
+    content = copy.deepcopy(untouched.content)
+    content["weightsManifest"][0]["paths"] = ["changed.bin"]
+    changed = (untouched.data[:begin] + noise + untouched.data[begin + len(noise) :])[:size].ljust(size, b"\0")
+    (untouched.folder / "changed.bin").write_bytes(changed)
+    file = untouched.folder / "changed.json"
+    file.write_text(json.dumps(content))
+    load_or_refuse(file)
