@@ -6,7 +6,7 @@ import importlib.util
 
 import numpy as np
 import pytest
-from fastgru import Sequential, conversion, formats, judges, layers
+from fastgru import Sequential, conversion, formats, judges, layers, load_model, optimizers
 from fastgru.cli import main
 
 NAMES = {
@@ -117,6 +117,20 @@ def test_a_file_that_computes_something_else_is_noticed(monkeypatch, tmp_path, c
     monkeypatch.setattr(formats, "write", broken)
     assert main(["convert", str(tmp_path / "m.safetensors"), str(tmp_path / "m.pt")]) == 1
     assert "m.pt: does not compute what" in capsys.readouterr().err
+
+
+def test_a_training_that_cannot_be_said_stays_behind(tmp_path, capsys):
+    model = Sequential(before())
+    model.compile("adam", "categorical_crossentropy")  # of Keras' form
+    model.save(tmp_path / "m.safetensors")
+    assert main(["convert", str(tmp_path / "m.safetensors"), str(tmp_path / "model.json")]) == 0
+    assert "Without its training: " in capsys.readouterr().out
+    assert load_model(tmp_path / "model.json").optimizer is None
+    model.compile(optimizers.Adam(form="tfjs"), "categorical_crossentropy")
+    model.save(tmp_path / "m.safetensors")
+    assert main(["convert", str(tmp_path / "m.safetensors"), str(tmp_path / "model.json")]) == 0
+    assert "Without its training: " not in capsys.readouterr().out
+    assert load_model(tmp_path / "model.json").optimizer.form == "tfjs"
 
 
 def test_what_cannot_be_converted_is_said_in_one_line(tmp_path, capsys):

@@ -36,12 +36,15 @@ class Comparison:
         The largest difference between their outputs.
     largest : float
         The largest of the outputs.
+    left_behind : str or None
+        Why the target does not say how the model is trained, where it could but for this model.
     """
 
     source: str
     target: str
     difference: float
     largest: float
+    left_behind: str | None = None
 
     @property
     def agrees(self) -> bool:
@@ -73,7 +76,7 @@ def convert(
         `source` cannot be read, or `target` cannot say what the model is; nothing is written then.
     """
     model = load_model(source, format=source_format, **options)
-    model.save(target)
+    left_behind = _save(model, target)
     x = random_samples(model)
     kind = formats.kind_of_file(source) if source_format is None else source_format
     by_source, expected = _run(source, kind, model, x)
@@ -81,7 +84,19 @@ def convert(
     by_target, actual = _run(target, written, load_model(target, format=written), x)
     difference = max(float(np.abs(a - b).max(initial=0)) for a, b in zip(actual, expected, strict=True))
     largest = max(float(np.abs(b).max(initial=0)) for b in expected)
-    return Comparison(by_source, by_target, difference, largest)
+    return Comparison(by_source, by_target, difference, largest, left_behind)
+
+
+def _save(model: Sequential, target: str | os.PathLike[str]) -> str | None:
+    """Save with the training if the file can say it, else without it; why not, if so."""
+    try:
+        model.save(target)
+    except ValueError as error:
+        if model.optimizer is None:
+            raise
+        model.save(target, include_optimizer=False)  # raises once more if the training was not the reason
+        return str(error)
+    return None
 
 
 def random_samples(model: Sequential) -> Array:

@@ -28,6 +28,8 @@ def run(arguments: argparse.Namespace) -> None:
     compared = conversion.convert(arguments.source, arguments.target)
     print(f"{arguments.source} ({formats.kind_of_file(arguments.source)}, run by {compared.source})")
     print(f"{arguments.target} ({formats.kind_of_name(arguments.target)}, run by {compared.target})")
+    if compared.left_behind is not None:
+        print(f"Without its training: {compared.left_behind}")
     print(f"Largest difference on random samples: {compared.difference:.1e}, outputs up to {compared.largest:.3g}")
     if not compared.agrees:
         raise ValueError(f"{arguments.target}: does not compute what {arguments.source} does")
