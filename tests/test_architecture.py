@@ -14,7 +14,17 @@ CPP = ROOT / "cpp"
 
 # From the ground up; the files of one floor do not use each other.
 PYTHON_FLOORS = [
-    ["checks", "files", "_native", "reference", "sequences", "progress", "datasets.idx", "formats.description"],
+    [
+        "checks",
+        "files",
+        "_native",
+        "reference",
+        "sequences",
+        "progress",
+        "datasets.idx",
+        "formats.description",
+        "formats.onnx.tensors",
+    ],
     [
         "seeding",
         "functional",
@@ -24,6 +34,8 @@ PYTHON_FLOORS = [
         "samples",
         "formats.checkpoint",
         "formats.archives",
+        "formats.onnx.export",
+        "formats.onnx.values",
     ],
     [
         "losses",
@@ -35,7 +47,10 @@ PYTHON_FLOORS = [
         "layers.base",
         "torch",
         "formats.keras_layers",
+        "formats.onnx.layers",
     ],
+    ["formats.onnx.moves"],
+    ["formats.onnx.reader"],
     [
         "metrics",
         "callbacks",

@@ -1,8 +1,8 @@
 """From a description to an ONNX graph.
 
-All arrays between layers are batch-major, (N, T, F). What lengths mean is said in the graph: they go to the GRU nodes as
-``sequence_lens`` and to masks where a layer needs one. ``lengths`` is an input with a default, so that a caller without
-padding need not know of it; the default, one number for all rows, is cut to the number of steps.
+All arrays between layers are batch-major, (N, T, F). What lengths mean is said in the graph: they go to the GRU nodes
+as ``sequence_lens`` and to masks where a layer needs one. ``lengths`` is an input with a default, so that a caller
+without padding need not know of it; the default, one number for all rows, is cut to the number of steps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru.formats.description import LayerDescription, ModelDescription
-from fastgru.formats.onnx_tensors import DOUBLE, FLOAT, INT32, INT64, from_node, to_node
+from fastgru.formats.onnx.tensors import DOUBLE, FLOAT, INT32, INT64, from_node, to_node
 
 Array = NDArray[Any]
 
@@ -278,14 +278,12 @@ def _gru(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
         x = made.node("ReverseSequence", [x, lengths], f"{layer.name}/reversed", batch_axis=0, time_axis=1)
     outputs, state = _run_gru(made, layer.name, config, layer.weights, x, lengths, "forward")
     if not config["return_sequences"]:
-        values, shape, after = (state,), ("N", config["units"]), None
+        after = _Flow((state,), ("N", config["units"]), None)
     else:
         if not config["zero_output_for_mask"]:
             outputs = _repeat_last(made, layer, outputs, state, lengths)
-        values, shape, after = (outputs,), ("N", flow.shape[1], config["units"]), flow.lengths
-    if config["return_state"]:
-        values = (*values, state)
-    return _Flow(values, shape, after)
+        after = _Flow((outputs,), ("N", flow.shape[1], config["units"]), flow.lengths)
+    return replace(after, values=(after.x, state)) if config["return_state"] else after
 
 
 def _repeat_last(made: _Graph, layer: LayerDescription, outputs: str, state: str, lengths: str) -> str:

@@ -1,8 +1,8 @@
 """ONNX files: any model of this package out, graphs made of GRU nodes and the few operators around them in.
 
 A file written here is an ordinary graph for any runtime. Beside it, in the metadata, stands the model's configuration;
-a reader believes it only if the graph made from it is the very graph in the file. Everything else is understood from the
-graph itself (`fastgru.formats.onnx_import`).
+`read` believes it only if the graph made from it is the very graph in the file. Everything else is understood from the
+graph itself (`fastgru.formats.onnx.reader`).
 
 Training is not exported: losses, optimizers and their moments stay behind.
 """
@@ -14,18 +14,17 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._native._cpu_features import __version__
 from fastgru.files import write_atomically
-from fastgru.formats import onnx_export, onnx_import
 from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError
-from fastgru.formats.onnx_tensors import Budget, to_array
+from fastgru.formats.onnx import export, reader
+from fastgru.formats.onnx.tensors import Budget, to_array
 
 Array = NDArray[Any]
 
-#: The version of ONNX' file format that came with the operators of `onnx_export.OPSET`; newer programs read it.
+#: The version of ONNX' file format that came with the operators of `export.OPSET`; newer programs read it.
 _IR_VERSION = 7
 _METADATA = "fastgru"
 #: No protobuf is larger.
@@ -59,12 +58,12 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     """
     onnx = _onnx()
     model = onnx.helper.make_model(
-        onnx_export.graph(description),
-        opset_imports=[onnx.helper.make_opsetid("", onnx_export.OPSET)],
+        export.graph(description),
+        opset_imports=[onnx.helper.make_opsetid("", export.OPSET)],
         ir_version=_IR_VERSION,
         producer_name="fastgru",
         producer_version=__version__,
-        doc_string="x (N, T, ...) in, time second. lengths (N,) says how many steps of each row count; all, if not given.",
+        doc_string="x is (N, T, ...); lengths (N,) says how many steps of each row count, all of them if not given.",
     )
     onnx.helper.set_model_props(model, {_METADATA: json.dumps(_topology(description), sort_keys=True)})
     onnx.checker.check_model(model, full_check=True)
@@ -101,7 +100,7 @@ def read(path: str | os.PathLike[str]) -> ModelDescription:
     budget = Budget(_EXPANSION * len(data) + _ALLOWANCE)
     try:
         arrays = _initializers(model.graph)
-        return _own(model, arrays) or onnx_import.description(model, arrays, budget)
+        return _own(model, arrays) or reader.read_graph(model, arrays, budget)
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise ModelFileError(f"{os.fspath(path)}: {error}") from None
 
@@ -152,9 +151,9 @@ def _own(model: Any, arrays: dict[str, Array]) -> ModelDescription | None:
         said = json.loads(text)
         layers = [LayerDescription(each["class_name"], each["name"], each["config"]) for each in said["layers"]]
         for layer in layers:
-            layer.weights = onnx_export.weights_of(layer, arrays)
+            layer.weights = export.weights_of(layer, arrays)
         described = ModelDescription(layers, tuple(said["input_shape"]), said["name"], said["dtype"])
-        same = onnx_export.graph(described) == model.graph
+        same = export.graph(described) == model.graph
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
         return None  # somebody has changed the file; the graph counts
     return described if same else None
