@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,7 +148,7 @@ def _in_shape(shape: Any) -> tuple[tuple[int | None, ...], int]:
     return tuple(steps), features
 
 
-def _is_size(value: Any) -> bool:
+def _is_size(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
@@ -174,7 +174,7 @@ def _append(layers: list[LayerDescription], where: str, entry: Any, features: in
     )
     count = sum(layer.class_name == layers[-1].class_name for layer in layers[:-1])
     layers[-1].name = f"{layers[-1].name}_{count}" if count else layers[-1].name
-    return int(units)
+    return units
 
 
 def _gru(where: str, activation: Any, weights: list[Any], features: int, units: int) -> LayerDescription:

@@ -254,7 +254,10 @@ def _run_gru(
     )
     steps = made.node("Squeeze", [y, made.ints(1)], f"{prefix}/Y_steps")
     outputs = made.node("Transpose", [steps], f"{prefix}/outputs", perm=[1, 0, 2])
-    state = made.node("Squeeze", [y_h, made.ints(0)], f"{prefix}/{'next_' if config['stateful'] else ''}state")
+    state = made.node("Squeeze", [y_h, made.ints(0)], f"{prefix}/last_state")
+    if config["stateful"]:  # the state after no steps is the one before, but ONNX Runtime's is zero
+        before = f"{prefix}/state_of_rows"
+        state = made.node("Where", [made.any_valid(lengths), state, before], f"{prefix}/next_state")
     return outputs, state
 
 
