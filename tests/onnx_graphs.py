@@ -40,8 +40,8 @@ class Graph:
         b = self.weights(directions, 6 * units) if bias else ""
         attributes.setdefault("linear_before_reset", 1)
         direction = attributes.pop("direction", ("forward", "bidirectional")[directions - 1])
-        inputs = [x, w, r, b, lengths, initial]
-        return self.node("GRU", inputs, 2, hidden_size=units, direction=direction, **attributes)
+        attributes.setdefault("hidden_size", units)
+        return self.node("GRU", [x, w, r, b, lengths, initial], 2, direction=direction, **attributes)
 
     def time_first(self, x="x"):
         return self.node("Transpose", [x], perm=[1, 0, 2])
@@ -54,7 +54,7 @@ class Graph:
         product = self.node("MatMul", [x, self.weights(features, units)])
         return self.node("Add", [product, self.weights(units)])
 
-    def model(self, *outputs, opset=14, ranks=None):
+    def model(self, *outputs, opset=14):
         infos = [helper.make_tensor_value_info(name, FLOAT, None) for name in outputs]
         graph = helper.make_graph(self.nodes, "graph", self.inputs, infos, self.tensors)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
@@ -198,6 +198,24 @@ def weights_in_nodes():
     return g.model(g.node("Relu", [g.node("MatMul", [g.node("Squeeze", [state, g.ints(0)]), kernel])]))
 
 
+def torch_program():
+    """As PyTorch's exporter of programs (dynamo=True) writes two layers in both directions."""
+    g = Graph()
+    size = g.node("Shape", ["x"], start=0, end=1)
+    zeros = g.node("Expand", [g.tensor(0.0), g.node("Concat", [g.ints(4), size, g.ints(H)], axis=0)])
+    x, features = g.time_first(), F
+    for begin in (0, 2):
+        initial = g.node("Slice", [zeros, g.ints(begin), g.ints(begin + 2), g.ints(0)])
+        y, _ = g.gru(x, features=features, directions=2, initial=initial, layout=0)
+        y = g.node("Transpose", [y], perm=[0, 2, 1, 3])
+        shape = g.node("Shape", [y], start=0)
+        sizes = [g.node("Slice", [shape, g.ints(axis), g.ints(axis + 1)]) for axis in range(4)]
+        both = g.node("Reshape", [g.node("Mul", sizes[2:]), g.ints(-1)], allowzero=0)
+        x = g.node("Reshape", [y, g.node("Concat", [*sizes[:2], both], axis=0)], allowzero=0)
+        features = 2 * H
+    return g.model(g.dense(g.time_first(x), features=features), opset=20)
+
+
 #: Each is run by ONNX Runtime and by the model that is read from it.
 FOREIGN = {
     "keras_classifier": keras_classifier,
@@ -216,5 +234,6 @@ FOREIGN = {
     "average": lambda: pooled("GlobalAveragePool"),
     "max": lambda: pooled("GlobalMaxPool"),
     "flattened": flattened,
+    "torch_program": torch_program,
     "weights_in_nodes": weights_in_nodes,
 }

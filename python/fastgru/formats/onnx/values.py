@@ -127,8 +127,8 @@ class Chains:
     def shape_of(self, data: Data) -> list[Any]:
         """The sizes of the axes: a number, or a name where the graph leaves it open."""
         rows, steps = (self.sizes[axis] or axis for axis in (N, T))
-        both = times(rows, steps)
-        named = {N: rows, T: steps, NT: both, TN: both, ONE: 1, D: len(data.streams), F: data.streams[0].features}
+        named = {N: rows, T: steps, ONE: 1, D: len(data.streams), F: data.streams[0].features}
+        named[NT] = named[TN] = times(rows, steps)
         return [named[axis] for axis in data.axes]
 
     def agree_on_dtype(self, dtype: str, name: str) -> None:
@@ -250,14 +250,10 @@ def kind_of(value: Any) -> str:
 
 
 def times(one: Any, other: Any) -> Any:
-    """The product of two sizes, of which one or both may be names."""
-    if isinstance(one, str) or isinstance(other, str):
-        if one == 1 or other == 1:
-            return other if one == 1 else one
-        if {one, other} != {N, T}:
-            raise ValueError(f"a size {one} times {other} is not understood")
-        return f"{N}*{T}"
-    return one * other
+    """The product of two sizes: a number, or a name where one of the two is a name."""
+    if not isinstance(one, str) and not isinstance(other, str):
+        return one * other
+    return "*".join(sorted(str(size) for size in (one, other) if size != 1))
 
 
 def require(value: Any, *kinds: type) -> None:
