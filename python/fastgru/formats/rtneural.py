@@ -207,7 +207,8 @@ def _own(where: str, activation: Any) -> str:
     for own, theirs in _ACTIVATIONS.items():
         if activation == theirs:
             return own
-    raise ValueError(f"{where}: expected an activation of {', '.join(filter(None, _ACTIVATIONS))}, got {activation!r}")
+    known = ", ".join(filter(None, _ACTIVATIONS.values()))
+    raise ValueError(f"{where}: expected an activation of {known}, got {activation!r}")
 
 
 def _arrays(where: str, shapes: _Shapes, weights: list[Any]) -> dict[str, Array]:

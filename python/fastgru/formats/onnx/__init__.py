@@ -149,6 +149,8 @@ def _own(model: Any, arrays: dict[str, Array]) -> ModelDescription | None:
         return None
     try:
         said = json.loads(text)
+        if said["dtype"] not in ("float32", "float64"):
+            return None
         layers = [LayerDescription(each["class_name"], each["name"], each["config"]) for each in said["layers"]]
         for layer in layers:
             layer.weights = export.weights_of(layer, arrays)

@@ -173,7 +173,7 @@ def graph(description: ModelDescription) -> Any:
         made.outputs.append(helper.make_tensor_value_info(name, made.float_type, shape))
     return helper.make_graph(
         list(made.nodes.values()),
-        description.name,
+        description.name or "sequential",
         made.inputs,
         made.outputs,
         list(made.initializers.values()),
@@ -240,7 +240,7 @@ def _run_gru(
     counts = made.node("Cast", [lengths], f"{prefix}/sequence_lens", to=INT32)
     inputs = [time_major, arrays["W"], arrays["R"], arrays.get("B", ""), counts]
     if config["stateful"]:
-        inputs.append(_initial_state(made, prefix, config["units"]))
+        inputs.append(_initial_state(made, prefix, len(weights["recurrent_kernel"])))
     y, y_h = f"{prefix}/Y", f"{prefix}/Y_h"
     made.node(
         "GRU",

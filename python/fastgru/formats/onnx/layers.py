@@ -47,7 +47,7 @@ def _gru(chains: Chains, node: Node, inputs: list[Any]) -> tuple[Data, Data]:
     x, w, r, b, lengths, initial = padded(inputs, 6)
     require(x, Data)
     _require_zeros(initial)
-    batch_first = node.attribute("layout", 0)
+    batch_first = node.attribute("layout", "i", 0)
     expected = (N, T, F) if batch_first else (T, N, F)
     if x.plain_axes() != expected:
         raise ValueError(f"expected its input to be ({', '.join(expected)}), got ({', '.join(x.plain_axes())})")
@@ -78,7 +78,7 @@ def _directions(chains: Chains, node: Node, w: Any, r: Any, b: Any) -> list[Recu
     if any(len(array) != len(configs) for array in (w, r, b) if array is not None):
         raise ValueError(f"expected weights for {len(configs)} directions, got W of shape {w.shape}")
     units = r.shape[2]
-    size = node.attribute("hidden_size", units)
+    size = node.attribute("hidden_size", "i", units)
     if size != units:
         raise ValueError(f"expected hidden_size {units} because R says so, got {size}")
     parts = []
@@ -96,20 +96,18 @@ def _last_state(stream: Stream) -> Stream:
 
 def _gru_configs(node: Node) -> list[tuple[dict[str, Any], bool]]:
     """Of each direction what its configuration says of the equations, and whether it reads backwards."""
-    direction = node.attribute("direction", "forward")
+    direction = node.attribute("direction", "s", "forward")
     readings = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}.get(direction)
     if readings is None:
         raise ValueError(f"expected direction forward, reverse or bidirectional, got {direction!r}")
-    names = [
-        name.decode(errors="replace") for name in node.attribute("activations", [b"Sigmoid", b"Tanh"] * len(readings))
-    ]
+    names = node.attribute("activations", "strings", ["Sigmoid", "Tanh"] * len(readings))
     if len(names) != 2 * len(readings):
         raise ValueError(f"expected {2 * len(readings)} activations, got {len(names)}")
-    alphas, betas = (iter(node.attribute(f"activation_{which}", ())) for which in ("alpha", "beta"))
+    alphas, betas = (iter(node.attribute(f"activation_{which}", "floats", ())) for which in ("alpha", "beta"))
     chosen = [_activation(name, (GATES, CANDIDATES)[place % 2], alphas, betas) for place, name in enumerate(names)]
     if next(alphas, None) is not None or next(betas, None) is not None:
         raise ValueError("expected an activation_alpha and activation_beta for each activation that has one, got more")
-    reset_after = bool(node.attribute("linear_before_reset", 0))
+    reset_after = bool(node.attribute("linear_before_reset", "i", 0))
     return [
         ({"recurrent_activation": gates, "activation": candidate, "reset_after": reset_after}, backward)
         for gates, candidate, backward in zip(chosen[::2], chosen[1::2], readings, strict=True)
@@ -178,11 +176,11 @@ def _matmul(chains: Chains, node: Node, inputs: list[Any]) -> Data:
 @OPERATORS.reads("Gemm")
 def _gemm(chains: Chains, node: Node, inputs: list[Any]) -> Data:
     data, kernel, bias = padded(inputs, 3)
-    scales = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
-    if node.attribute("transA", 0) or scales != (1.0, 1.0):
+    scales = node.attribute("alpha", "f", 1.0), node.attribute("beta", "f", 1.0)
+    if node.attribute("transA", "i", 0) or scales != (1.0, 1.0):
         raise ValueError(f"expected transA=0, alpha=1 and beta=1, got alpha and beta {scales}")
     kernel = chains.weight("B", kernel, 2)
-    if node.attribute("transB", 0):
+    if node.attribute("transB", "i", 0):
         kernel = np.ascontiguousarray(kernel.T)
     if bias is not None:
         bias = chains.weight("C", bias, 1 if np.ndim(bias) != 2 or len(bias) != 1 else 2).reshape(-1)
@@ -253,7 +251,7 @@ def _activate(chains: Chains, node: Node, inputs: list[Any]) -> Data:
     data: Data = inputs[0]
     stream = chains.settled(data)
     if node.operator == "Softmax":
-        axis = node.attribute("axis", -1 if node.opset >= 13 else 1)
+        axis = node.attribute("axis", "i", -1 if node.opset >= 13 else 1)
         if axis % len(data.axes) != len(data.axes) - 1 or data.axes[-1] != F:
             raise ValueError(f"expected the softmax over the last axis, got axis={axis} of ({', '.join(data.axes)})")
     last = stream.layers[-1] if stream.layers else None
@@ -273,8 +271,8 @@ def side_by_side(chains: Chains, halves: list[Data]) -> Data:
 @OPERATORS.reads("ReduceMean", "ReduceMax")
 def _reduce(chains: Chains, node: Node, inputs: list[Any]) -> Data:
     data, axes = inputs[0], whole_numbers(node, inputs, 1, "axes")
-    keep = node.attribute("keepdims", 1)
-    node.attribute("noop_with_empty_axes")
+    keep = node.attribute("keepdims", "i", 1)
+    node.attribute("noop_with_empty_axes", "i")
     require(data, Data)
     if axes is None or len(axes) != 1 or data.axis(axes[0]) != T:
         raise ValueError(f"expected one over time, got axes {axes} of ({', '.join(data.axes)})")
@@ -300,8 +298,8 @@ def _pooled(chains: Chains, data: Data, class_name: str, axes: tuple[str, ...]) 
 
 @OPERATORS.reads("Dropout")
 def _dropout(chains: Chains, node: Node, inputs: list[Any]) -> Any:
-    rate = node.attribute("ratio", 0.5)
-    node.attribute("seed")
+    rate = node.attribute("ratio", "f", 0.5)
+    node.attribute("seed", "i")
     data, *more = inputs
     if more and more[0] is not None:
         rate = float(number(more[0]))

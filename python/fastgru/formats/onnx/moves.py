@@ -40,14 +40,23 @@ Array = NDArray[Any]
 OPERATORS = Operators()
 
 
+#: Ways to say a constant without a tensor: attribute, its field, dtype.
+_CONSTANTS = (
+    ("value_int", "i", np.int64),
+    ("value_ints", "ints", np.int64),
+    ("value_float", "f", np.float32),
+    ("value_floats", "floats", np.float32),
+)
+
+
 @OPERATORS.reads("Constant")
 def _constant(chains: Chains, node: Node, inputs: list[Any]) -> Array:
     del chains, inputs
-    for name in ("value_int", "value_ints", "value_float", "value_floats"):
-        value = node.attribute(name)
+    for name, field, dtype in _CONSTANTS:
+        value = node.attribute(name, field)
         if value is not None:
-            return np.array(value, np.int64 if "int" in name else np.float32)
-    tensor = node.attribute("value")
+            return np.array(value, dtype)
+    tensor = node.attribute("value", "t")
     if tensor is None:
         raise ValueError("it has no value that is read here")
     return to_array(tensor)
@@ -63,7 +72,7 @@ def _identity(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 @OPERATORS.reads("Cast")
 def _cast(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     """To whole numbers and between them; a floating-point array stays what it is."""
-    (value,), to = inputs, node.attribute("to")
+    (value,), to = inputs, node.attribute("to", "i")
     if isinstance(value, np.ndarray) and value.dtype != object:
         return value.astype({FLOAT: np.float32, DOUBLE: np.float64, INT32: np.int32, INT64: np.int64}[to])
     tokens = isinstance(value, Data) and value.streams[0].features is None
@@ -80,7 +89,7 @@ def _shape(chains: Chains, node: Node, inputs: list[Any]) -> Array:
     (value,) = inputs
     require(value, Data, np.ndarray)
     sizes = chains.shape_of(value) if isinstance(value, Data) else list(value.shape)
-    part = sizes[node.attribute("start", 0) : node.attribute("end")]
+    part = sizes[node.attribute("start", "i", 0) : node.attribute("end", "i")]
     return array_of_sizes(part)
 
 
@@ -88,7 +97,7 @@ def _shape(chains: Chains, node: Node, inputs: list[Any]) -> Array:
 def _constant_of_shape(chains: Chains, node: Node, inputs: list[Any]) -> Fill:
     del chains
     require(inputs[0], np.ndarray)
-    tensor = node.attribute("value")
+    tensor = node.attribute("value", "t")
     return Fill(0.0 if tensor is None else number(to_array(tensor)).item())
 
 
@@ -120,7 +129,7 @@ def _min(chains: Chains, node: Node, inputs: list[Any]) -> Lengths:
 @OPERATORS.reads("Transpose")
 def _transpose(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     del chains
-    (value,), order = inputs, node.attribute("perm")
+    (value,), order = inputs, node.attribute("perm", "ints")
     if isinstance(value, Fill):
         return value
     require(value, np.ndarray, Data)
@@ -171,7 +180,7 @@ def _unsqueeze(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 
 @OPERATORS.reads("Flatten")
 def _flatten(chains: Chains, node: Node, inputs: list[Any]) -> Data:
-    (value,), axis = inputs, node.attribute("axis", 1)
+    (value,), axis = inputs, node.attribute("axis", "i", 1)
     require(value, Data)
     if axis % len(value.axes) != 1 or value.axes[0] != N:
         raise ValueError(f"expected all axes but the batch to become one, got axis={axis} of ({', '.join(value.axes)})")
@@ -181,7 +190,7 @@ def _flatten(chains: Chains, node: Node, inputs: list[Any]) -> Data:
 @OPERATORS.reads("Reshape")
 def _reshape(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     value, target = inputs[0], whole_numbers(node, inputs, 1, "shape")
-    zero_is_size = node.attribute("allowzero", 0)
+    zero_is_size = node.attribute("allowzero", "i", 0)
     if isinstance(value, Fill):
         return value
     require(value, np.ndarray, Data)
@@ -229,7 +238,7 @@ def _fits(chains: Chains, data: Data, axes: tuple[str, ...], target: list[Any]) 
 @OPERATORS.reads("Gather")
 def _gather(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     value, index = inputs
-    axis = node.attribute("axis", 0)
+    axis = node.attribute("axis", "i", 0)
     if isinstance(index, Data):
         return embedding(chains, value, index, axis)
     require(index, np.ndarray)
@@ -324,7 +333,7 @@ def _reverse_sequence(chains: Chains, node: Node, inputs: list[Any]) -> Data:
     data: Data
     data, lengths = inputs
     require(data, Data)
-    batch, time = node.attribute("batch_axis", 1), node.attribute("time_axis", 0)
+    batch, time = node.attribute("batch_axis", "i", 1), node.attribute("time_axis", "i", 0)
     if (data.axis(batch), data.axis(time)) != (N, T):
         raise ValueError(f"expected batch and time, got the axes {data.axis(batch)} and {data.axis(time)}")
     given = takes_lengths(chains, lengths)
@@ -333,9 +342,11 @@ def _reverse_sequence(chains: Chains, node: Node, inputs: list[Any]) -> Data:
 
 @OPERATORS.reads("Split")
 def _split_node(chains: Chains, node: Node, inputs: list[Any]) -> Any:
-    value, axis = inputs[0], node.attribute("axis", 0)
-    count = node.attribute("num_outputs", len(node.outputs))
+    value, axis = inputs[0], node.attribute("axis", "i", 0)
+    count = node.attribute("num_outputs", "i", len(node.outputs))
     parts = whole_numbers(node, inputs, 1, "split")
+    if count != len(node.outputs):
+        raise ValueError(f"expected {count} outputs because num_outputs says so, got {len(node.outputs)}")
     if isinstance(value, np.ndarray):
         places = np.cumsum(parts)[:-1] if parts is not None else count
         return tuple(np.split(value, places, axis=axis))
@@ -353,7 +364,7 @@ def _split(data: Data) -> list[Data]:
 
 @OPERATORS.reads("Concat")
 def _concat(chains: Chains, node: Node, inputs: list[Any]) -> Any:
-    axis = node.attribute("axis")
+    axis = node.attribute("axis", "i", 0)
     if all(isinstance(value, np.ndarray) for value in inputs):
         chains.budget.spend("its result", sum(value.nbytes for value in inputs))
         return np.concatenate(inputs, axis)

@@ -16,6 +16,8 @@ from fastgru.formats.onnx.tensors import DOUBLE, FLOAT, Budget
 Array = NDArray[Any]
 
 MOST_LAYERS = 1000
+#: Of the name of a product of sizes: twice that of two.
+_LONGEST_SIZE = 64
 #: TensorProto.DataType -> dtype of a model.
 DTYPES = {FLOAT: "float32", DOUBLE: "float64"}
 
@@ -251,9 +253,15 @@ def kind_of(value: Any) -> str:
 
 def times(one: Any, other: Any) -> Any:
     """The product of two sizes: a number, or a name where one of the two is a name."""
-    if not isinstance(one, str) and not isinstance(other, str):
-        return one * other
-    return "*".join(sorted(str(size) for size in (one, other) if size != 1))
+    if isinstance(one, str) or isinstance(other, str):
+        name = "*".join(sorted(str(size) for size in (one, other) if size != 1))
+        if len(name) > _LONGEST_SIZE:
+            raise ValueError("a product of so many sizes is not understood")
+        return name
+    product = int(one) * int(other)
+    if abs(product) >= 2**63:
+        raise ValueError(f"a size of {product} is not understood")
+    return product
 
 
 def require(value: Any, *kinds: type) -> None:
@@ -275,6 +283,10 @@ def number(value: Any) -> Any:
     return value.reshape(-1)[0]
 
 
+#: Field of an AttributeProto -> AttributeProto.AttributeType.
+_ATTRIBUTE_TYPES = {"f": 1, "i": 2, "s": 3, "t": 4, "floats": 6, "ints": 7, "strings": 8}
+
+
 class Node:
     """A NodeProto, whose attributes must all be asked for: an unknown one may change everything."""
 
@@ -290,15 +302,19 @@ class Node:
     def __str__(self) -> str:
         return f"node {self.name!r} ({self.operator})"
 
-    def attribute(self, name: str, default: Any = None) -> Any:
-        """Its value, text as str."""
-        from onnx import helper
-
+    def attribute(self, name: str, field: str, default: Any = None) -> Any:
+        """Its value, which must be of the kind that stands in that field of an AttributeProto; text as str."""
         proto = self._attributes.pop(name, None)
         if proto is None:
             return default
-        value = helper.get_attribute_value(proto)
-        return value.decode(errors="replace") if isinstance(value, bytes) else value
+        if proto.type != _ATTRIBUTE_TYPES[field]:
+            raise TypeError(f"its attribute {name} is of another type than it should be")
+        value = getattr(proto, field)
+        if field == "s":
+            return value.decode()
+        if field == "strings":
+            return [text.decode() for text in value]
+        return list(value) if field in ("ints", "floats") else value
 
     def require_no_more_attributes(self) -> None:
         """That all its attributes have been asked for."""
@@ -313,7 +329,7 @@ def padded(inputs: list[Any], count: int) -> list[Any]:
 
 def whole_numbers(node: Node, inputs: Sequence[Any], place: int, name: str, default: Any = None) -> Any:
     """A list of whole numbers, an attribute in old sets of operators and an input in new ones."""
-    given = node.attribute(name, default)
+    given = node.attribute(name, "ints", default)
     if len(inputs) <= place or inputs[place] is None:
         return given
     value = inputs[place]
