@@ -719,6 +719,8 @@ REFUSED = {
     ),
     "perm": (lambda: ending_in("Transpose", perm=[0, 0, 1]), "expected perm to order 3 axes"),
     "axis": (lambda: ending_in("Gather", np.array(0), axis=7), r"\(Gather\)"),
+    "axis of a new one": (lambda: ending_in("Unsqueeze", np.array([9])), "expected an axis from -4 to 3, got 9"),
+    "bool": (lambda: ending_in("Cast", to=9), r"\(Cast\): expected no other type than float32, got data type 9"),
     "first step": (lambda: ending_in("Gather", np.array(0), axis=1), "step 0 is not the last one"),
     "middle step": (lambda: ending_in("Gather", np.array(3), axis=1), "got index 3 of the axis T"),
     "slice step 0": (lambda: ending_in("Slice", np.array([0]), np.array([9]), np.array([1]), np.array([0])), "Slice"),
@@ -764,6 +766,10 @@ REFUSED = {
     "opset 6": (
         lambda: changed(gru_model(), lambda m: setattr(m.opset_import[0], "version", 6)),
         r"version 7 or later, got \[6\]",
+    ),
+    "own operators": (
+        lambda: changed(gru_model(), lambda m: m.functions.add(name="GRU", domain="")),
+        "it gives operators of ONNX a meaning of its own",
     ),
     "no opset": (lambda: changed(gru_model(), lambda m: m.ClearField("opset_import")), r"or later, got \[\]"),
     "external data": (

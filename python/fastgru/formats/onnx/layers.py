@@ -252,7 +252,7 @@ def _activate(chains: Chains, node: Node, inputs: list[Any]) -> Data:
     stream = chains.settled(data)
     if node.operator == "Softmax":
         axis = node.attribute("axis", "i", -1 if node.opset >= 13 else 1)
-        if axis % len(data.axes) != len(data.axes) - 1 or data.axes[-1] != F:
+        if data.axis(axis) != F or data.axes[-1] != F:
             raise ValueError(f"expected the softmax over the last axis, got axis={axis} of ({', '.join(data.axes)})")
     last = stream.layers[-1] if stream.layers else None
     if last is None or last.class_name != "Dense" or "activation" in last.config:

@@ -30,6 +30,7 @@ from fastgru.formats.onnx.values import (
     T,
     array_of_sizes,
     number,
+    place_of,
     require,
     require_all_steps,
     whole_numbers,
@@ -38,8 +39,9 @@ from fastgru.formats.onnx.values import (
 Array = NDArray[Any]
 
 OPERATORS = Operators()
-
-
+_CASTS: dict[int, type] = {FLOAT: np.float32, DOUBLE: np.float64, INT32: np.int32, INT64: np.int64}
+#: Two axes that a Reshape makes one.
+_JOINED = {(N, T): NT, (T, N): TN}
 #: Ways to say a constant without a tensor: attribute, its field, dtype.
 _CONSTANTS = (
     ("value_int", "i", np.int64),
@@ -74,7 +76,9 @@ def _cast(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     """To whole numbers and between them; a floating-point array stays what it is."""
     (value,), to = inputs, node.attribute("to", "i")
     if isinstance(value, np.ndarray) and value.dtype != object:
-        return value.astype({FLOAT: np.float32, DOUBLE: np.float64, INT32: np.int32, INT64: np.int64}[to])
+        if to not in _CASTS:
+            raise ValueError(f"expected float, double, int32 or int64, got data type {to}")
+        return value.astype(_CASTS[to])
     tokens = isinstance(value, Data) and value.streams[0].features is None
     if isinstance(value, Data) and not tokens:
         if DTYPES.get(to) != chains.dtype:
@@ -111,7 +115,7 @@ def _expand(chains: Chains, node: Node, inputs: list[Any]) -> Any:
         flat = value.reshape(-1)
         if flat.size == 0 or not (flat == flat[0]).all():
             raise ValueError("expected one value to be repeated, got several")
-        return Fill(flat[0] if isinstance(flat[0], str) else flat[0].item() if hasattr(flat[0], "item") else flat[0])
+        return Fill(flat[:1].tolist()[0])
     return value
 
 
@@ -150,7 +154,7 @@ def _squeeze(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     require(value, np.ndarray, Data)
     if isinstance(value, np.ndarray):
         return value.squeeze(None if axes is None else tuple(axes))
-    removed = {axis % len(value.axes) for axis in axes} if axes is not None else set(range(len(value.axes)))
+    removed = {place_of(axis, len(value.axes)) for axis in axes} if axes is not None else set(range(len(value.axes)))
     kept = []
     for place, (axis, size) in enumerate(zip(value.axes, chains.shape_of(value), strict=True)):
         single = axis == ONE or (axis == D and size == 1)
@@ -171,7 +175,7 @@ def _unsqueeze(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     if isinstance(value, np.ndarray):
         return np.expand_dims(value, tuple(axes))
     count = len(value.axes) + len(axes)
-    new = {axis % count for axis in axes}
+    new = {place_of(axis, count) for axis in axes}
     if len(new) < len(axes) or count > MOST_AXES:
         raise ValueError(f"expected different axes, and at most {MOST_AXES} in all, got {axes}")
     old = iter(value.axes)
@@ -182,7 +186,7 @@ def _unsqueeze(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 def _flatten(chains: Chains, node: Node, inputs: list[Any]) -> Data:
     (value,), axis = inputs, node.attribute("axis", "i", 1)
     require(value, Data)
-    if axis % len(value.axes) != 1 or value.axes[0] != N:
+    if place_of(axis, len(value.axes)) != 1 or value.axes[0] != N:
         raise ValueError(f"expected all axes but the batch to become one, got axis={axis} of ({', '.join(value.axes)})")
     return flattened(chains, value)
 
@@ -209,13 +213,12 @@ def _reshaped(chains: Chains, data: Data, target: list[Any]) -> Data:
         return data
     if _fits(chains, data, plain, target):
         return replace(data, axes=plain)
-    single = {("N", "T"): NT, ("T", "N"): TN}
     if len(data.streams) == 2 and plain[-2:] == (D, F) and len(plain) == len(target) + 1:
         return _checked(chains, side_by_side(chains, _split(data)), target)
-    if plain[:2] in single and len(plain) == 3 and _fits(chains, data, (single[plain[:2]], F), target):
-        return replace(data, axes=(single[plain[:2]], F))
-    if plain[:1] in ((NT,), (TN,)) and _fits(chains, data, (*plain[0], *plain[1:]), target):
-        return replace(data, axes=(*plain[0], *plain[1:]))
+    for two, one in _JOINED.items():
+        for before, after in ((two, (one,)), ((one,), two)):
+            if plain == (*before, F) and _fits(chains, data, (*after, F), target):
+                return replace(data, axes=(*after, F))
     if plain == (N, T, F) and len(target) == 2:
         return _checked(chains, flattened(chains, data), target)
     raise ValueError(f"shape {target} from axes ({', '.join(data.axes)}) is not understood")
@@ -294,7 +297,7 @@ def _slice(chains: Chains, node: Node, inputs: list[Any]) -> Any:
         part = slice(*(operator.index(number) for number in (begin, end, step)))
         if isinstance(value, np.ndarray):
             # A start before the first element is out of Python's slices, but not out of ONNX'.
-            value = value[(slice(None),) * (axis % value.ndim) + (_cut(part, value.shape[axis]),)]
+            value = value[(slice(None),) * place_of(axis, value.ndim) + (_cut(part, value.shape[axis]),)]
         else:
             value = _slice_data(value, axis, part)
     return value

@@ -99,6 +99,8 @@ class _Walk:
         versions: list[int] = [entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx")]
         if len(versions) != 1 or versions[0] < _LEAST_OPSET:
             raise ValueError(f"expected one set of ONNX operators, version {_LEAST_OPSET} or later, got {versions}")
+        if any(function.domain in ("", "ai.onnx") for function in self.model.functions):
+            raise ValueError("it gives operators of ONNX a meaning of its own")
         return versions[0]
 
     def _needed_nodes(self, opset: int) -> tuple[list[Node], set[str]]:

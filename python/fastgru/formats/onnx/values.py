@@ -96,8 +96,8 @@ class Data:
 
     def without(self, number: int, *, keep: bool = False) -> tuple[str, ...]:
         """The other axes, or with `keep` all of them, that one of size 1."""
-        number %= len(self.axes)
-        return self.axes[:number] + ((ONE,) if keep else ()) + self.axes[number + 1 :]
+        place = place_of(number, len(self.axes))
+        return self.axes[:place] + ((ONE,) if keep else ()) + self.axes[place + 1 :]
 
     def plain_axes(self) -> tuple[str, ...]:
         """The axes but for those of size 1."""
@@ -236,6 +236,13 @@ def _settled_config(part: Recurrent, stream: Stream) -> dict[str, Any]:
         "go_backwards": part.backward,
         "zero_output_for_mask": bool(stream.lengths and part.steps),
     }
+
+
+def place_of(axis: int, count: int) -> int:
+    """The place of one of `count` axes, which may be counted from the end."""
+    if not -count <= axis < count:
+        raise ValueError(f"expected an axis from {-count} to {count - 1}, got {axis}")
+    return axis % count
 
 
 def array_of_sizes(sizes: Sequence[Any]) -> Array:
