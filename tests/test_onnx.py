@@ -604,6 +604,15 @@ def ending_in(operator, *more, **attributes):
     return graph.model(graph.node(operator, [graph.steps(y), *inputs], **attributes))
 
 
+def bias_on_another_axis():
+    """A bias as long as there are steps, added along time."""
+    graph = onnx_graphs.Graph(("n", 4, F))
+    y, _ = graph.gru(graph.time_first())
+    product = graph.node("MatMul", [graph.steps(y), graph.weights(5, 4)])
+    turned = graph.node("Transpose", [product], perm=[0, 2, 1])
+    return graph.model(graph.node("Transpose", [graph.node("Add", [turned, graph.weights(4)])], perm=[0, 2, 1]))
+
+
 def with_state_input():
     graph = onnx_graphs.Graph()
     graph.inputs.append(helper.make_tensor_value_info("h0", TensorProto.FLOAT, [1, "n", 5]))
@@ -794,6 +803,7 @@ REFUSED = {
     "split": (lambda: ending_in("Split", num_outputs=2**62), "expected 4611686018427387904 outputs"),
     "attribute type": (lambda: ending_in("Softmax", axis="last"), "its attribute axis is of another type"),
     "shared": (lambda: shared_weights(40), "asks for much more memory"),
+    "bias of steps": (bias_on_another_axis, "something else than a product with a matrix"),
     "constant": (lambda: ending_in("Add", np.ones(5, "f4")), "something else than a product with a matrix"),
 }
 

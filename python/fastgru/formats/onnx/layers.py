@@ -49,8 +49,8 @@ def _gru(chains: Chains, node: Node, inputs: list[Any]) -> tuple[Data, Data]:
     _require_zeros(initial)
     batch_first = node.attribute("layout", "i", 0)
     expected = (N, T, F) if batch_first else (T, N, F)
-    if x.plain_axes() != expected:
-        raise ValueError(f"expected its input to be ({', '.join(expected)}), got ({', '.join(x.plain_axes())})")
+    if x.axes != expected:
+        raise ValueError(f"expected its input to be ({', '.join(expected)}), got ({', '.join(x.axes)})")
     # That time runs backwards is told to the GRU: it reads the other way round.
     flipped = x.streams[0].flipped and not x.streams[0].recurrent
     before = chains.settled(x.on_streams(lambda stream: replace(stream, flipped=False)) if flipped else x)
@@ -225,25 +225,35 @@ def _arithmetic(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     return array_of_sizes([times(a, b) for a, b in np.broadcast(one.reshape(-1), other.reshape(-1))])
 
 
+def _last(stream: Stream, class_name: str) -> dict[str, Any]:
+    """The configuration of the last layer if it is of that class, else nothing."""
+    last = stream.layers[-1] if stream.layers else None
+    return last.config if last is not None and last.class_name == class_name else {}
+
+
+def _with_last(data: Data, stream: Stream, config: dict[str, Any], weights: dict[str, Array]) -> Data:
+    """The array of a stream whose last layer has this too."""
+    *before, last = stream.layers
+    changed = replace(last, config={**last.config, **config}, weights={**last.weights, **weights})
+    return replace(data, streams=(replace(stream, layers=(*before, changed)),))
+
+
 def _add_bias(chains: Chains, data: Data, bias: Any) -> Data:
     stream = chains.settled(data)
-    last = stream.layers[-1] if stream.layers else None
-    if last is None or last.class_name != "Dense" or last.config["use_bias"] or "activation" in last.config:
+    dense = _last(stream, "Dense")
+    if not dense or dense["use_bias"] or "activation" in dense or data.axes[-1] != F:
         raise ValueError("numbers are added to something else than a product with a matrix")
     bias = chains.weight("the bias", bias, 1)
-    _require_bias(bias, last.config["units"])
-    changed = replace(last, config={**last.config, "use_bias": True}, weights={**last.weights, "bias": bias})
-    return replace(data, streams=(replace(stream, layers=(*stream.layers[:-1], changed)),))
+    _require_bias(bias, dense["units"])
+    return _with_last(data, stream, {"use_bias": True}, {"bias": bias})
 
 
 def _halve(chains: Chains, data: Data, factor: Any) -> Data:
     """Half a sum of two directions is their mean."""
     stream = chains.settled(data)
-    last = stream.layers[-1] if stream.layers else None
-    if factor != 0.5 or last is None or last.config.get("merge_mode") != "sum":
+    if factor != 0.5 or _last(stream, "Bidirectional").get("merge_mode") != "sum":
         raise ValueError("a factor is understood for a sum of two directions only, and is then a half")
-    changed = replace(last, config={**last.config, "merge_mode": "ave"})
-    return replace(data, streams=(replace(stream, layers=(*stream.layers[:-1], changed)),))
+    return _with_last(data, stream, {"merge_mode": "ave"}, {})
 
 
 @OPERATORS.reads("Softmax", "Sigmoid", "Tanh", "Relu")
@@ -254,11 +264,10 @@ def _activate(chains: Chains, node: Node, inputs: list[Any]) -> Data:
         axis = node.attribute("axis", "i", -1 if node.opset >= 13 else 1)
         if data.axis(axis) != F or data.axes[-1] != F:
             raise ValueError(f"expected the softmax over the last axis, got axis={axis} of ({', '.join(data.axes)})")
-    last = stream.layers[-1] if stream.layers else None
-    if last is None or last.class_name != "Dense" or "activation" in last.config:
+    dense = _last(stream, "Dense")
+    if not dense or "activation" in dense:
         raise ValueError("an activation is understood right after a product with a matrix only")
-    changed = replace(last, config={**last.config, "activation": _ACTIVATIONS[node.operator]})
-    return replace(data, streams=(replace(stream, layers=(*stream.layers[:-1], changed)),))
+    return _with_last(data, stream, {"activation": _ACTIVATIONS[node.operator]}, {})
 
 
 def side_by_side(chains: Chains, halves: list[Data]) -> Data:
