@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -266,6 +267,17 @@ def test_what_cannot_be_said_is_refused_before_anything_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_without_the_package_onnx_the_extra_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "model.onnx"
+    model = filled([layers.GRU(5, input_shape=(None, F))])
+    model.save(path)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for call in (lambda: model.save(tmp_path / "other.onnx"), lambda: load_model(path)):
+        with pytest.raises(ImportError, match=r"pip install 'fastgru\[onnx\]'"):
+            call()
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_the_file_is_an_ordinary_one(tmp_path):
     path = tmp_path / "model.onnx"
     filled([layers.GRU(5, input_shape=(None, F))]).save(path)
@@ -292,33 +304,68 @@ def without_metadata(path):
     rewritten(path, lambda model: model.ClearField("metadata_props"))
 
 
-def test_own_graphs_are_understood_without_metadata(tmp_path):
-    """As a tool that rewrites graphs leaves them; only what masks say needs the configuration."""
-    path = tmp_path / "model.onnx"
-    recurrent = layers.Bidirectional(layers.GRU(5, return_sequences=True, recurrent_activation="hard_sigmoid"), "ave")
-    stack = [
+OWN = {
+    "features": lambda: [
         layers.Dense(4, "tanh", input_shape=(None, F)),
-        recurrent,
+        layers.Bidirectional(layers.GRU(5, return_sequences=True, recurrent_activation="hard_sigmoid"), "ave"),
         layers.Dropout(0.25),
         layers.GRU(6, return_sequences=True, go_backwards=True, zero_output_for_mask=True, reset_after=False),
+        layers.GRU(6, return_sequences=True),
         layers.Bidirectional(layers.GRU(3, use_bias=False, go_backwards=True)),
         layers.Dense(2, "softmax"),
-    ]
-    model = filled(stack)
+    ],
+    "tokens": lambda: [layers.Embedding(9, 4, input_shape=(None,)), layers.GRU(5, return_sequences=True)],
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_graphs_are_understood_without_metadata(name, tmp_path):
+    """As a tool that rewrites graphs leaves them."""
+    path = tmp_path / "model.onnx"
+    model = filled(OWN[name]())
     model.save(path)
     without_metadata(path)
     loaded = load_model(path)
-    x = np.random.default_rng(0).normal(size=(4, T, F)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 9, (4, T)) if name == "tokens" else rng.normal(size=(4, T, F)).astype(np.float32)
     for lengths in (None, np.array([6, 0, 3, 1])):
         assert_same_bits(loaded.predict(x, lengths=lengths), model.predict(x, lengths=lengths))
 
 
-def test_masks_without_metadata_are_refused_by_node(tmp_path):
+@pytest.mark.parametrize(
+    ("layer", "operator"),
+    [(layers.Masking(), "Equal"), (layers.GlobalAveragePooling1D(), "Where"), (layers.GlobalMaxPooling1D(), "Where")],
+    ids=["masking", "average", "max"],
+)
+def test_other_uses_of_masks_without_metadata_are_refused_by_node(layer, operator, tmp_path):
     path = tmp_path / "model.onnx"
-    filled([layers.GRU(5, return_sequences=True, input_shape=(None, F))]).save(path)
+    stack = (
+        [layer, layers.GRU(5)] if isinstance(layer, layers.Masking) else [layers.GRU(5, return_sequences=True), layer]
+    )
+    model = Sequential(stack)
+    model.build((None, None, F))
+    model.save(path)
     without_metadata(path)
-    with pytest.raises(ModelFileError, match=r"model\.onnx: node '.*' \(Range\): no operator that is read here"):
+    with pytest.raises(ModelFileError, match=rf"model\.onnx: node '.*' \({operator}\): "):
         load_model(path)
+
+
+def test_repeated_outputs_in_both_directions_are_refused(tmp_path):
+    """A Bidirectional's are zeros behind the end."""
+    graph = onnx_graphs.Graph()
+    graph.inputs.append(helper.make_tensor_value_info("lengths", TensorProto.INT64, ["n"]))
+    lengths = graph.node("Cast", ["lengths"], to=TensorProto.INT32)
+    steps = graph.node("Squeeze", [graph.node("Slice", [graph.node("Shape", ["x"]), graph.ints(1), graph.ints(2)])])
+    numbers = graph.node("Range", [graph.tensor(0, np.int64), steps, graph.tensor(1, np.int64)])
+    valid = graph.node("Less", [numbers, graph.node("Unsqueeze", ["lengths", graph.ints(1)])])
+    halves = []
+    for direction in ("forward", "reverse"):
+        y, y_h = graph.gru(graph.time_first(), direction=direction, lengths=lengths)
+        last = graph.node("Transpose", [y_h], perm=[1, 0, 2])
+        mask = graph.node("Unsqueeze", [valid, graph.ints(2)])
+        halves.append(graph.node("Where", [mask, graph.steps(y), last]))
+    with pytest.raises(ModelFileError, match="zeros behind a sequence's end"):
+        load(graph.model(graph.node("Concat", halves, axis=2)), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -871,6 +918,7 @@ def _seeds():
         stack = [layers.Masking(input_shape=(None, F)), layers.Bidirectional(layers.GRU(2)), layers.Dense(2, "softmax")]
         filled(stack).save(path)
         own = path.read_bytes()
+        filled(OWN["features"]()).save(path)
         without_metadata(path)
         made = [onnx_graphs.FOREIGN[name]() for name in ("keras_classifier", "weights_in_nodes", "sequence_lens")]
         return [own, path.read_bytes(), *(model.SerializeToString() for model in made)]

@@ -18,14 +18,15 @@ from fastgru.formats.onnx.values import (
     Data,
     F,
     Fill,
-    Lengths,
     N,
     Node,
     Operators,
     Recurrent,
     Stream,
     T,
+    Valid,
     array_of_sizes,
+    is_lengths,
     kind_of,
     number,
     padded,
@@ -149,7 +150,7 @@ def _require_zeros(initial: Any) -> None:
 
 def takes_lengths(chains: Chains, value: Any) -> bool:
     """Whether the caller says how many steps count; False if all do."""
-    if isinstance(value, Lengths):
+    if is_lengths(value):
         return True
     steps = value.value if isinstance(value, Fill) else value
     if isinstance(steps, np.ndarray) and steps.size and (steps == steps.flat[0]).all():
@@ -164,6 +165,32 @@ def with_lengths(stream: Stream, given: bool) -> Stream:
     if stream.lengths is not None and stream.lengths != given:
         raise ValueError("some layers are given lengths and others are not: here all of a chain are")
     return replace(stream, lengths=given)
+
+
+@OPERATORS.reads("Where")
+def _where(chains: Chains, node: Node, inputs: list[Any]) -> Data:
+    """Padding set to a GRU's last output, or in tokens to 0; both change nothing else."""
+    del chains, node
+    valid, data, other = inputs
+    require(valid, Valid)
+    require(data, Data)
+    stream = data.streams[0]
+    if stream.features is None and data.axes == valid.axes and not isinstance(other, Data) and number(other) == 0:
+        return Data(data.axes, (with_lengths(stream, True),))
+    if (data.axes, valid.axes) != ((N, T, F), (N, T, ONE)) or not _is_last_output(other, stream):
+        raise ValueError("padding is understood only where it becomes a GRU's last output, or the token 0")
+    assert stream.recurrent is not None
+    return Data(data.axes, (replace(stream, recurrent=replace(stream.recurrent, repeats=True)),))
+
+
+def _is_last_output(other: Any, stream: Stream) -> bool:
+    """Whether `other` is the last state (N, 1, H) of the GRU with lengths whose outputs `stream` is."""
+    if not isinstance(other, Data) or len(other.streams) != 1 or other.axes not in ((N, ONE, F), (N, D, F)):
+        return False
+    part, last = stream.recurrent, other.streams[0].recurrent
+    if part is None or last is None or not stream.lengths:
+        return False
+    return part.weights is last.weights and part.steps and not last.steps
 
 
 @OPERATORS.reads("MatMul")

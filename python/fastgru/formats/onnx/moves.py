@@ -26,9 +26,13 @@ from fastgru.formats.onnx.values import (
     N,
     Node,
     Operators,
+    StepNumbers,
     Stream,
     T,
+    Valid,
     array_of_sizes,
+    is_lengths,
+    kind_of,
     number,
     place_of,
     require,
@@ -110,6 +114,8 @@ def _expand(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     del chains, node
     value, shape = inputs
     require(value, np.ndarray, Fill, Lengths)
+    if isinstance(value, Lengths) and not is_lengths(value):
+        raise ValueError("expected the lengths themselves to be repeated for all rows")
     require(shape, np.ndarray)
     if isinstance(value, np.ndarray):
         flat = value.reshape(-1)
@@ -124,10 +130,29 @@ def _min(chains: Chains, node: Node, inputs: list[Any]) -> Lengths:
     """Lengths are never more than the steps: to say so changes nothing."""
     del node
     lengths, steps = inputs
-    require(lengths, Lengths)
+    if not is_lengths(lengths):
+        raise ValueError(f"not understood for {kind_of(lengths)}")
     if number(steps) not in (T, chains.sizes[T]):
         raise ValueError("expected lengths to be cut to the number of steps alone")
     return Lengths()
+
+
+@OPERATORS.reads("Range")
+def _range(chains: Chains, node: Node, inputs: list[Any]) -> StepNumbers:
+    del node
+    start, limit, step = (number(value) for value in inputs)
+    if (start, step) != (0, 1) or limit not in (T, chains.sizes[T]):
+        raise ValueError("expected the numbers of all steps")
+    return StepNumbers()
+
+
+@OPERATORS.reads("Less")
+def _less(chains: Chains, node: Node, inputs: list[Any]) -> Valid:
+    del chains, node
+    steps, lengths = inputs
+    if not isinstance(steps, StepNumbers) or not isinstance(lengths, Lengths) or lengths.axes != (N, ONE):
+        raise ValueError("expected the numbers of steps below the lengths")
+    return Valid()
 
 
 @OPERATORS.reads("Transpose")
@@ -171,7 +196,7 @@ def _unsqueeze(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     value, axes = inputs[0], whole_numbers(node, inputs, 1, "axes")
     if isinstance(value, Fill):
         return value
-    require(value, np.ndarray, Data)
+    require(value, np.ndarray, Data, Lengths, Valid)
     if isinstance(value, np.ndarray):
         return np.expand_dims(value, tuple(axes))
     count = len(value.axes) + len(axes)

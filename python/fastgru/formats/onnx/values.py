@@ -37,7 +37,21 @@ class Fill:
 
 @dataclass(frozen=True)
 class Lengths:
-    """How many steps of each row count, as the caller says."""
+    """How many steps of each row count, as the caller says; with axes of size 1 behind them, perhaps."""
+
+    axes: tuple[str, ...] = (N,)
+
+
+@dataclass(frozen=True)
+class StepNumbers:
+    """The steps' numbers, from 0 to T - 1."""
+
+
+@dataclass(frozen=True)
+class Valid:
+    """The mask of the steps that count by `Lengths`."""
+
+    axes: tuple[str, ...] = (N, T)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +65,15 @@ class Recurrent:
         Whether it reads the chain's sequences from their ends.
     steps : bool
         Whether this is all its outputs, or the last state.
+    repeats : bool
+        Whether behind a sequence's end stands its last output, and not zeros.
     """
 
     config: dict[str, Any]
     weights: dict[str, Array]
     backward: bool
     steps: bool
+    repeats: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,6 +237,8 @@ def _require_directions(first: Stream, second: Stream) -> None:
         raise ValueError("two arrays can be merged only if they are the two directions of a GRU")
     if len(first.layers) != len(second.layers) or any(map(operator.is_not, first.layers, second.layers)):
         raise ValueError("two GRUs can be merged only if they read the same")
+    if one.repeats or other.repeats:
+        raise ValueError("two GRUs can be merged only if their outputs are zeros behind a sequence's end")
     if one.backward == other.backward or one.steps != other.steps or first.flipped or second.flipped:
         raise ValueError(
             "two GRUs can be merged only if one reads forwards and one backwards, and their outputs stand in the order "
@@ -234,7 +253,7 @@ def _settled_config(part: Recurrent, stream: Stream) -> dict[str, Any]:
         **part.config,
         "return_sequences": part.steps,
         "go_backwards": part.backward,
-        "zero_output_for_mask": bool(stream.lengths and part.steps),
+        "zero_output_for_mask": bool(stream.lengths and part.steps and not part.repeats),
     }
 
 
@@ -250,12 +269,25 @@ def array_of_sizes(sizes: Sequence[Any]) -> Array:
     return np.array(sizes, np.int64 if all(isinstance(size, int) for size in sizes) else object)
 
 
+def is_lengths(value: Any) -> bool:
+    """Whether it is the lengths, as a GRU node takes them."""
+    return isinstance(value, Lengths) and value.axes == (N,)
+
+
+_KINDS: dict[type, str] = {
+    Fill: "one value everywhere",
+    Lengths: "the lengths",
+    StepNumbers: "the numbers of steps",
+    Valid: "the mask of steps that count",
+    Data: "what comes out of a layer",
+}
+
+
 def kind_of(value: Any) -> str:
     """What a value is, for a message."""
     if isinstance(value, np.ndarray):
         return f"numbers of {value.dtype}" if value.dtype != object else "a shape"
-    names = {Fill: "one value everywhere", Lengths: "the lengths", Data: "what comes out of a layer"}
-    return names.get(type(value), "nothing")
+    return _KINDS.get(type(value), "nothing")
 
 
 def times(one: Any, other: Any) -> Any:
