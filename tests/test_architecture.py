@@ -24,6 +24,7 @@ PYTHON_FLOORS = [
         "datasets.idx",
         "formats.description",
         "formats.pickles",
+        "formats.onnx.tensors",
     ],
     [
         "seeding",
@@ -36,6 +37,8 @@ PYTHON_FLOORS = [
         "formats.archives",
         "formats.tfjs_weights",
         "formats.hdf5",
+        "formats.onnx.export",
+        "formats.onnx.values",
     ],
     [
         "losses",
@@ -49,7 +52,10 @@ PYTHON_FLOORS = [
         "formats.keras_layers",
         "formats.state_dicts",
         "formats.torch_modules",
+        "formats.onnx.layers",
     ],
+    ["formats.onnx.moves"],
+    ["formats.onnx.reader"],
     [
         "metrics",
         "callbacks",

@@ -1,17 +1,228 @@
-"""RTNeural's JSON."""
+"""RTNeural's JSON: GRU and Dense layers that run sample by sample, in real time.
+
+``{"in_shape": [null, null, F], "layers": [{"type", "activation", "shape", "weights"}, ...]}``, with Keras' weights as
+nested lists. Each layer takes one step and gives one, so every GRU returns its outputs at each step; its state lasts
+until RTNeural's ``reset``. A GRU is tanh, sigmoid and ``reset_after``, and always has its two biases.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+from typing import Any, TypeGuard
 
-from fastgru.formats.description import ModelDescription
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru.files import write_atomically
+from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError
+
+Array = NDArray[Any]
+_Shapes = dict[str, tuple[int, ...]]
+
+#: Activations of a Dense that RTNeural knows too, and what it calls them.
+_ACTIVATIONS = {"linear": "", "tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "softmax": "softmax"}
+_DENSE_TYPES = ("dense", "time-distributed-dense")
+#: What RTNeural's GRU is, whatever the file says.
+_GRU = {
+    "activation": "tanh",
+    "recurrent_activation": "sigmoid",
+    "reset_after": True,
+    "return_sequences": True,
+    "return_state": False,
+    "go_backwards": False,
+}
+#: Larger files are no models for real time.
+_MOST_BYTES = 256 * 2**20
 
 
-def read(path: str | os.PathLike[str]) -> ModelDescription:
-    """The model in a file."""
-    raise NotImplementedError
+# --- Out --------------------------------------------------------------------------------------------------------
 
 
 def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
-    """Write the model to a file."""
-    raise NotImplementedError
+    """Write the model for RTNeural. A Dropout, which does nothing in inference, and training stay behind.
+
+    Parameters
+    ----------
+    path : path
+    description : ModelDescription
+
+    Raises
+    ------
+    ValueError
+        The model has a layer or an option that RTNeural does not have, or weights that JSON does not.
+    """
+    if description.input_shape is None:
+        raise ValueError("the model has no weights yet, and RTNeural needs them")
+    if description.dtype != "float32":
+        raise ValueError(
+            f"{description.name}: {description.dtype} cannot be said in RTNeural's JSON, which has no dtypes and is "
+            f"read as float32: train with dtype='float32'"
+        )
+    steps = [None] * len(description.input_shape)  # batch and, where there is one, time
+    layers = []
+    for layer in description.layers:
+        if layer.class_name == "Dropout":
+            continue
+        for name, array in layer.weights.items():
+            if not np.isfinite(array).all():
+                raise ValueError(f"{layer.name}: {name} has numbers that are not finite, which JSON cannot say")
+        kind, activation, units, weights = _said(layer)
+        layers.append(
+            {
+                "type": kind,
+                "activation": activation,
+                "shape": [*steps, units],
+                "weights": [array.tolist() for array in weights],
+            }
+        )
+    if not layers:
+        raise ValueError(f"{description.name}: expected a GRU or a Dense, got neither")
+    content = {"in_shape": [*steps, description.input_shape[-1]], "layers": layers}
+    write_atomically(path, json.dumps(content, allow_nan=False).encode())
+
+
+def _said(layer: LayerDescription) -> tuple[str, str, int, list[Array]]:
+    """Type, activation, units and weights of a layer in RTNeural's words."""
+    config, units = layer.config, layer.config.get("units", 0)
+    if layer.class_name == "GRU":
+        for option, value in _GRU.items():
+            if config[option] != value:
+                raise ValueError(
+                    f"{layer.name}: {option}={config[option]!r} cannot be said in RTNeural's JSON, whose GRU has "
+                    f"{value!r}"
+                )
+        bias = layer.weights.get("bias", np.zeros((2, 3 * units)))
+        return "gru", "tanh", units, [layer.weights["kernel"], layer.weights["recurrent_kernel"], bias]
+    if layer.class_name == "Dense":
+        return "dense", _ACTIVATIONS[config["activation"]], units, list(layer.weights.values())
+    raise ValueError(f"{layer.name}: a {layer.class_name} cannot be said in RTNeural's JSON, only GRU and Dense")
+
+
+# --- In ---------------------------------------------------------------------------------------------------------
+
+
+def read(path: str | os.PathLike[str]) -> ModelDescription:
+    """The model in a file: GRUs that return their outputs at each step, and Dense layers, in float32.
+
+    Raises
+    ------
+    ModelFileError
+        The file is none of RTNeural's, is damaged, or has a layer that this package does not have.
+    OSError
+        The file cannot be read.
+    """
+    try:
+        content = _json(path)
+        steps, features = _in_shape(content["in_shape"])
+        layers: list[LayerDescription] = []
+        for number, entry in enumerate(content["layers"]):
+            features = _append(layers, f"layer {number}", entry, features)
+        if not layers:
+            raise ValueError("expected layers, got none")
+    except KeyError as error:
+        raise ModelFileError(f"{os.fspath(path)}: expected an entry {error}, which is missing") from None
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise ModelFileError(f"{os.fspath(path)}: {error}") from None
+    first = layers[0].weights["kernel"].shape[0]
+    return ModelDescription(layers, (*steps, first))
+
+
+def _json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    if os.path.getsize(path) > _MOST_BYTES:
+        raise ValueError(f"larger than the {_MOST_BYTES:,} bytes that are read here")
+    with open(path, "rb") as file:
+        content = json.loads(file.read())
+    if not isinstance(content, dict) or not isinstance(content.get("layers"), list):
+        raise TypeError("expected an object with a list of layers")
+    return content
+
+
+def _in_shape(shape: Any) -> tuple[tuple[int | None, ...], int]:
+    """Sizes of the axes between batch and features, and the number of features."""
+    if not isinstance(shape, list) or len(shape) not in (2, 3):
+        raise ValueError(f"in_shape: expected batch, time and features, or batch and features, got {shape!r}")
+    _, *steps, features = shape
+    if any(size is not None and not _is_size(size) for size in steps) or not _is_size(features):
+        raise ValueError(f"in_shape: expected sizes of at least 1, got {shape!r}")
+    return tuple(steps), features
+
+
+def _is_size(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _append(layers: list[LayerDescription], where: str, entry: Any, features: int) -> int:
+    """Understand one more layer that takes so many features; returns how many it gives."""
+    if not isinstance(entry, dict):
+        raise TypeError(f"{where}: expected an object, got {type(entry).__name__}")
+    kind, activation = entry["type"], entry.get("activation", "")
+    where = f"{where} ({kind!r})"
+    if kind == "activation":
+        _activate(layers, where, activation)
+        return features
+    if kind not in ("gru", *_DENSE_TYPES):
+        raise ValueError(f"{where}: expected gru, dense, time-distributed-dense or activation")
+    units = entry["shape"][-1] if isinstance(entry["shape"], list) and entry["shape"] else None
+    weights = entry["weights"]
+    if not _is_size(units) or not isinstance(weights, list):
+        raise ValueError(f"{where}: expected a shape that ends in the number of units, and a list of weights")
+    layers.append(
+        _gru(where, activation, weights, features, units)
+        if kind == "gru"
+        else _dense(where, activation, weights, features, units)
+    )
+    count = sum(layer.class_name == layers[-1].class_name for layer in layers[:-1])
+    layers[-1].name = f"{layers[-1].name}_{count}" if count else layers[-1].name
+    return units
+
+
+def _gru(where: str, activation: Any, weights: list[Any], features: int, units: int) -> LayerDescription:
+    if activation not in ("", "tanh"):
+        raise ValueError(f"{where}: expected activation tanh, which is what RTNeural computes, got {activation!r}")
+    if len(weights) != 3:
+        raise ValueError(f"{where}: expected kernel, recurrent kernel and two biases, got {len(weights)} arrays")
+    shapes: _Shapes = {"kernel": (features, 3 * units), "recurrent_kernel": (units, 3 * units), "bias": (2, 3 * units)}
+    return LayerDescription("GRU", "gru", {"units": units, **_GRU}, _arrays(where, shapes, weights))
+
+
+def _dense(where: str, activation: Any, weights: list[Any], features: int, units: int) -> LayerDescription:
+    if len(weights) not in (1, 2):
+        raise ValueError(f"{where}: expected a kernel and perhaps a bias, got {len(weights)} arrays")
+    shapes: _Shapes = {"kernel": (features, units)}
+    if len(weights) == 2:
+        shapes["bias"] = (units,)
+    config = {"units": units, "activation": _own(where, activation), "use_bias": len(weights) == 2}
+    return LayerDescription("Dense", "dense", config, _arrays(where, shapes, weights))
+
+
+def _activate(layers: list[LayerDescription], where: str, activation: Any) -> None:
+    """An activation of its own belongs to the Dense before it."""
+    if not layers or layers[-1].config["activation"] != "linear":
+        raise ValueError(f"{where}: an activation is understood only after a dense layer that has none")
+    layers[-1].config["activation"] = _own(where, activation)
+
+
+def _own(where: str, activation: Any) -> str:
+    for own, theirs in _ACTIVATIONS.items():
+        if activation == theirs:
+            return own
+    known = ", ".join(filter(None, _ACTIVATIONS.values()))
+    raise ValueError(f"{where}: expected an activation of {known}, got {activation!r}")
+
+
+def _arrays(where: str, shapes: _Shapes, weights: list[Any]) -> dict[str, Array]:
+    arrays = {}
+    for (name, shape), weight in zip(shapes.items(), weights, strict=True):
+        rows = weight if len(shape) == 2 else [weight]
+        expected = shape if len(shape) == 2 else (1, *shape)
+        lists = isinstance(rows, list) and all(isinstance(row, list) for row in rows)
+        if not lists or len(rows) != expected[0] or any(len(row) != expected[1] for row in rows):
+            raise ValueError(f"{where}: expected {name} to be nested lists of shape {shape}")
+        if not all(type(value) in (int, float) for row in rows for value in row):
+            raise TypeError(f"{where}: expected {name} to be numbers alone")
+        wide = np.array(rows, np.float64)
+        if not (np.abs(wide) <= np.finfo(np.float32).max).all():
+            raise ValueError(f"{where}: expected {name} to be numbers that float32 holds")
+        arrays[name] = wide.astype(np.float32).reshape(shape)
+    return arrays

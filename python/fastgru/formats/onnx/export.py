@@ -1,0 +1,450 @@
+"""From a description to an ONNX graph.
+
+All arrays between layers are batch-major, (N, T, F). What lengths mean is said in the graph: they go to the GRU nodes
+as ``sequence_lens`` and to masks where a layer needs one. ``lengths`` is an input with a default, so that a caller
+without padding need not know of it; the default, one number for all rows, is cut to the number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru.formats.description import LayerDescription, ModelDescription
+from fastgru.formats.onnx.tensors import DOUBLE, FLOAT, INT32, INT64, from_node, to_node
+
+Array = NDArray[Any]
+
+#: The lowest that has all operators as they are used here; later ones run it too.
+OPSET = 14
+INPUT, LENGTHS, OUTPUT = "x", "lengths", "output"
+#: The default of `LENGTHS`: every step counts.
+_ALL_STEPS = 2**31 - 1
+#: A protobuf holds no more than 2 GiB.
+_MOST_BYTES = 2**31 - 2**24
+
+#: Activation of a GRU -> ONNX' name, alpha and beta (None where the function has none).
+CANDIDATES: dict[str, tuple[str, float | None, float | None]] = {
+    "tanh": ("Tanh", None, None),
+    "relu": ("Relu", None, None),
+    "linear": ("Affine", 1.0, 0.0),
+}
+GATES: dict[str, tuple[str, float | None, float | None]] = {
+    "sigmoid": ("Sigmoid", None, None),
+    "hard_sigmoid": ("HardSigmoid", 1 / 6, 0.5),
+    "hard_sigmoid_tfjs": ("HardSigmoid", 0.2, 0.5),
+}
+#: Activation of a Dense -> operator.
+DENSE_ACTIVATIONS = {"softmax": "Softmax", "sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu"}
+_MERGES = {"sum": "Add", "mul": "Mul", "ave": "Add"}
+
+Shape = tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class _Flow:
+    """What has come out of the layers so far.
+
+    Attributes
+    ----------
+    values : tuple of str
+        Names of the arrays; more than one only after the last layer.
+    shape : tuple
+        Of the first one; a str names a size that any number may stand for.
+    lengths : str or None
+        Name of the int64 array (N,) of lengths; None where they mean nothing any more.
+    """
+
+    values: tuple[str, ...]
+    shape: Shape
+    lengths: str | None
+
+    @property
+    def x(self) -> str:
+        return self.values[0]
+
+
+class _Graph:
+    """Nodes, initializers, inputs and outputs as they come."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype
+        self.float_type = FLOAT if dtype == np.float32 else DOUBLE
+        self.nodes: dict[str, Any] = {}  # by their first output
+        self.initializers: dict[str, Any] = {}
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+
+    def node(self, operator: str, inputs: list[str], output: str, *more: str, **attributes: Any) -> str:
+        """Append a node that is called like its (first) output, and return that."""
+        from onnx import helper
+
+        self.nodes[output] = helper.make_node(operator, inputs, [output, *more], name=output, **attributes)
+        return output
+
+    def constant(self, name: str, value: Any, dtype: Any = np.int64) -> str:
+        from onnx import numpy_helper
+
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(np.asarray(value, dtype), name)
+        return name
+
+    def ints(self, *values: int) -> str:
+        return self.constant("ints/" + "_".join(map(str, values)), values)
+
+    def optional_input(self, name: str, value: Array, shape: Shape) -> str:
+        """An input that need not be given."""
+        from onnx import helper, numpy_helper
+
+        tensor = numpy_helper.from_array(value, name)
+        self.initializers[name] = tensor
+        self.inputs.append(helper.make_tensor_value_info(name, tensor.data_type, shape))
+        return name
+
+    # --- Sizes, lengths, masks: each made once, where it is first needed -------------------------------------------
+
+    def _once(self, name: str, operator: str, inputs: list[str], **attributes: Any) -> str:
+        if name not in self.nodes:
+            self.node(operator, inputs, name, **attributes)
+        return name
+
+    def size(self, axis: int) -> str:
+        """The input's size along an axis, as an array (1,)."""
+        shape = self._once(f"{INPUT}/shape", "Shape", [INPUT])
+        return self._once(f"{INPUT}/size_{axis}", "Slice", [shape, self.ints(axis), self.ints(axis + 1)])
+
+    def lengths(self) -> str:
+        """The input's lengths (N,), at most T each."""
+        if LENGTHS not in self.initializers:
+            self.optional_input(LENGTHS, np.array([_ALL_STEPS], np.int64), ("lengths",))
+        rows = self._once(f"{LENGTHS}/of_rows", "Expand", [LENGTHS, self.size(0)])
+        return self._once(f"{LENGTHS}/cut", "Min", [rows, self.size(1)])
+
+    def valid(self, lengths: str) -> str:
+        """The mask (N, T) of the steps that count."""
+        steps = self._once(f"{INPUT}/steps", "Squeeze", [self.size(1), self.ints(0)])
+        zero, one = self.constant("int/0", 0), self.constant("int/1", 1)
+        numbers = self._once(f"{INPUT}/step_numbers", "Range", [zero, steps, one])
+        column = self._once(f"{lengths}/column", "Unsqueeze", [lengths, self.ints(1)])
+        return self._once(f"{lengths}/valid", "Less", [numbers, column])
+
+    def any_valid(self, lengths: str) -> str:
+        """The mask (N, 1) of the rows in which a step counts."""
+        column = self._once(f"{lengths}/column", "Unsqueeze", [lengths, self.ints(1)])
+        return self._once(f"{lengths}/any_valid", "Greater", [column, self.constant("int/0", 0)])
+
+    def number(self, value: float) -> str:
+        return self.constant(f"number/{value}", value, self.dtype)
+
+
+def graph(description: ModelDescription) -> Any:
+    """The graph (a GraphProto) that computes what the model does in inference.
+
+    Raises
+    ------
+    ValueError
+        The model has something that a graph, or ONNX Runtime, cannot do; the message names it.
+    """
+    from onnx import helper
+
+    _require_sayable(description)
+    assert description.input_shape is not None
+    made = _Graph(np.dtype(description.dtype))
+    shape: Shape = ("N", *(_axis(number, size) for number, size in enumerate(description.input_shape)))
+    tokens = description.layers[0].class_name == "Embedding"
+    made.inputs.append(helper.make_tensor_value_info(INPUT, INT64 if tokens else made.float_type, shape))
+    flow = _Flow((INPUT,), shape, LENGTHS)
+    states: list[tuple[str, int]] = []
+    for layer in description.layers:
+        flow = _LAYERS[layer.class_name](made, layer, flow)
+        states += _states_of(layer)
+    names = (OUTPUT,) if len(flow.values) == 1 else tuple(f"{OUTPUT}_{number}" for number in range(len(flow.values)))
+    for name, value in zip(names, flow.values, strict=True):
+        made.node("Identity", [value], name)
+    # A second output is a last state, or the other direction's of the same shape.
+    state_shape: Shape = ("N", flow.shape[-1])
+    second = flow.shape if description.layers[-1].class_name == "Bidirectional" else state_shape
+    shapes = [*zip(names, (flow.shape, second), strict=False), *((name, ("N", units)) for name, units in states)]
+    for name, shape in shapes:
+        made.outputs.append(helper.make_tensor_value_info(name, made.float_type, shape))
+    return helper.make_graph(
+        list(made.nodes.values()),
+        description.name or "sequential",
+        made.inputs,
+        made.outputs,
+        list(made.initializers.values()),
+    )
+
+
+def _axis(number: int, size: int | None) -> int | str:
+    """A dimension of the input after the batch; one of unknown size gets a name."""
+    if size is not None:
+        return size
+    return "T" if number == 0 else f"size_{number + 1}"
+
+
+def _require_sayable(description: ModelDescription) -> None:
+    if description.input_shape is None:
+        raise ValueError("the model has no weights yet, and a graph needs them")
+    if description.dtype != "float32":
+        for layer in description.layers:
+            if layer.class_name in ("GRU", "Bidirectional"):
+                raise ValueError(
+                    f"{layer.name}: {description.dtype} cannot be said in ONNX, because ONNX Runtime's GRU computes in "
+                    f"float32 alone: train with dtype='float32'"
+                )
+    size = sum(array.nbytes for array in description.weights().values())
+    if size > _MOST_BYTES:
+        raise ValueError(f"{description.name}: {size:,} bytes of weights are more than one ONNX file can hold")
+
+
+# --- Layers -----------------------------------------------------------------------------------------------------
+
+
+def _states_of(layer: LayerDescription) -> list[tuple[str, int]]:
+    """Names and sizes of the outputs that a stateful layer adds to the graph's."""
+    if layer.class_name == "GRU":
+        parts = {layer.name: layer.config}
+    elif layer.class_name == "Bidirectional":
+        parts = {f"{layer.name}/{direction}": config for direction, config in _directions(layer).items()}
+    else:
+        return []
+    return [(f"{prefix}/next_state", config["units"]) for prefix, config in parts.items() if config["stateful"]]
+
+
+def _directions(layer: LayerDescription) -> dict[str, dict[str, Any]]:
+    return {"forward": layer.config["layer"]["config"], "backward": layer.config["backward_layer"]["config"]}
+
+
+def activations_of(config: dict[str, Any]) -> dict[str, Any]:
+    """A node's attributes for the two activations; alphas and betas stand there for the functions that have them."""
+    chosen = (GATES[config["recurrent_activation"]], CANDIDATES[config["activation"]])
+    names, alphas, betas = zip(*chosen, strict=True)
+    attributes: dict[str, Any] = {"activations": list(names)}
+    if alpha := [value for value in alphas if value is not None]:
+        attributes["activation_alpha"] = alpha
+        attributes["activation_beta"] = [value for value in betas if value is not None]
+    return attributes
+
+
+def _run_gru(
+    made: _Graph, prefix: str, config: dict[str, Any], weights: dict[str, Array], x: str, lengths: str, direction: str
+) -> tuple[str, str]:
+    """The outputs (N, T, H), zeros behind the end, and the last state (N, H) of one direction."""
+    arrays = {name: made.constant(f"{prefix}/{name}", a, made.dtype) for name, a in to_node(weights).items()}
+    time_major = made.node("Transpose", [x], f"{prefix}/time_major", perm=[1, 0, 2])
+    counts = made.node("Cast", [lengths], f"{prefix}/sequence_lens", to=INT32)
+    inputs = [time_major, arrays["W"], arrays["R"], arrays.get("B", ""), counts]
+    if config["stateful"]:
+        inputs.append(_initial_state(made, prefix, len(weights["recurrent_kernel"])))
+    y, y_h = f"{prefix}/Y", f"{prefix}/Y_h"
+    made.node(
+        "GRU",
+        inputs,
+        y,
+        y_h,
+        hidden_size=config["units"],
+        direction=direction,
+        linear_before_reset=int(config["reset_after"]),
+        **activations_of(config),
+    )
+    steps = made.node("Squeeze", [y, made.ints(1)], f"{prefix}/Y_steps")
+    outputs = made.node("Transpose", [steps], f"{prefix}/outputs", perm=[1, 0, 2])
+    state = made.node("Squeeze", [y_h, made.ints(0)], f"{prefix}/last_state")
+    if config["stateful"]:  # the state after no steps is the one before, but ONNX Runtime's is zero
+        before = f"{prefix}/state_of_rows"
+        state = made.node("Where", [made.any_valid(lengths), state, before], f"{prefix}/next_state")
+    return outputs, state
+
+
+def _initial_state(made: _Graph, prefix: str, units: int) -> str:
+    """Zeros, or what the caller gives."""
+    given = made.optional_input(f"{prefix}/state", np.zeros((1, units), made.dtype), ("states", units))
+    shape = made.node("Concat", [made.size(0), made.ints(units)], f"{prefix}/state_shape", axis=0)
+    rows = made.node("Expand", [given, shape], f"{prefix}/state_of_rows")
+    return made.node("Unsqueeze", [rows, made.ints(0)], f"{prefix}/initial_h")
+
+
+def _lengths_of(made: _Graph, flow: _Flow) -> str:
+    """Lengths for a layer that needs some; those of the graph's input are made here, at their first use."""
+    assert flow.lengths is not None
+    return made.lengths() if flow.lengths == LENGTHS else flow.lengths
+
+
+def _gru(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
+    config, x, lengths = layer.config, flow.x, _lengths_of(made, flow)
+    if config["go_backwards"]:  # outputs in the order of processing, padding behind them
+        x = made.node("ReverseSequence", [x, lengths], f"{layer.name}/reversed", batch_axis=0, time_axis=1)
+    outputs, state = _run_gru(made, layer.name, config, layer.weights, x, lengths, "forward")
+    if not config["return_sequences"]:
+        after = _Flow((state,), ("N", config["units"]), None)
+    else:
+        if not config["zero_output_for_mask"]:
+            outputs = _repeat_last(made, layer, outputs, state, lengths)
+        after = _Flow((outputs,), ("N", flow.shape[1], config["units"]), flow.lengths)
+    return replace(after, values=(after.x, state)) if config["return_state"] else after
+
+
+def _repeat_last(made: _Graph, layer: LayerDescription, outputs: str, state: str, lengths: str) -> str:
+    """Keras' convention: behind the end stands the last output, which is the last state, or zeros if there is none."""
+    last = state
+    if layer.config["stateful"]:  # the state of no steps is then the one given, which is no output
+        last = made.node("Where", [made.any_valid(lengths), state, made.number(0.0)], f"{layer.name}/last")
+    column = made.node("Unsqueeze", [last, made.ints(1)], f"{layer.name}/last_output")
+    mask = made.node("Unsqueeze", [made.valid(lengths), made.ints(2)], f"{layer.name}/valid")
+    return made.node("Where", [mask, outputs, column], f"{layer.name}/repeated")
+
+
+def _bidirectional(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
+    lengths = _lengths_of(made, flow)
+    halves = []
+    for direction, config in _directions(layer).items():
+        prefix = f"{layer.name}/{direction}"
+        weights = {
+            name.removeprefix(f"{direction}/"): array
+            for name, array in layer.weights.items()
+            if name.startswith(f"{direction}/")
+        }
+        reading = "reverse" if config["go_backwards"] else "forward"
+        outputs, state = _run_gru(made, prefix, config, weights, flow.x, lengths, reading)
+        halves.append(outputs if config["return_sequences"] else state)
+    units, sequences = config["units"], config["return_sequences"]
+    shape: Shape = ("N", flow.shape[1]) if sequences else ("N",)
+    merge = layer.config["merge_mode"]
+    values = tuple(halves) if merge is None else (_merge(made, layer.name, merge, halves),)
+    return _Flow(values, (*shape, 2 * units if merge == "concat" else units), flow.lengths if sequences else None)
+
+
+def _merge(made: _Graph, name: str, merge: str, halves: list[str]) -> str:
+    if merge == "concat":
+        return made.node("Concat", halves, f"{name}/merged", axis=-1)
+    merged = made.node(_MERGES[merge], halves, f"{name}/merged")
+    return made.node("Mul", [merged, made.number(0.5)], f"{name}/mean") if merge == "ave" else merged
+
+
+def _dense(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
+    kernel = made.constant(f"{layer.name}/kernel", layer.weights["kernel"], made.dtype)
+    x = made.node("MatMul", [flow.x, kernel], f"{layer.name}/product")
+    if "bias" in layer.weights:
+        bias = made.constant(f"{layer.name}/bias", layer.weights["bias"], made.dtype)
+        x = made.node("Add", [x, bias], f"{layer.name}/sum")
+    activation = layer.config["activation"]
+    if activation != "linear":
+        axis = {"axis": -1} if activation == "softmax" else {}
+        x = made.node(DENSE_ACTIVATIONS[activation], [x], f"{layer.name}/{activation}", **axis)
+    return replace(flow, values=(x,), shape=(*flow.shape[:-1], layer.weights["kernel"].shape[1]))
+
+
+def _embedding(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
+    lengths = _lengths_of(made, flow)
+    table = made.constant(f"{layer.name}/embeddings", layer.weights["embeddings"], made.dtype)
+    zero = made.constant("int/0", 0)
+    # Padding may hold any integer.
+    tokens = made.node("Where", [made.valid(lengths), flow.x, zero], f"{layer.name}/tokens")
+    vectors = made.node("Gather", [table, tokens], f"{layer.name}/vectors", axis=0)
+    shape = (*flow.shape, layer.weights["embeddings"].shape[1])
+    after = flow.lengths
+    if layer.config["mask_zero"]:
+        padding = made.node("Equal", [tokens, zero], f"{layer.name}/padding")
+        after = _count(made, layer.name, made.node("Not", [padding], f"{layer.name}/counts"))
+    return _Flow((vectors,), shape, after)
+
+
+def _masking(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
+    valid = made.valid(_lengths_of(made, flow))
+    equal = made.node("Equal", [flow.x, made.number(layer.config["mask_value"])], f"{layer.name}/equal")
+    numbers = made.node("Cast", [equal], f"{layer.name}/equal_numbers", to=INT64)
+    all_equal = made.node("ReduceMin", [numbers], f"{layer.name}/all_equal", axes=[2], keepdims=0)
+    differs = made.node("Equal", [all_equal, made.constant("int/0", 0)], f"{layer.name}/differs")
+    counts = made.node("And", [differs, valid], f"{layer.name}/counts")
+    return replace(flow, lengths=_count(made, layer.name, counts))
+
+
+def _count(made: _Graph, name: str, mask: str) -> str:
+    """The lengths (N,) for a mask (N, T) of the steps that count."""
+    numbers = made.node("Cast", [mask], f"{name}/count_numbers", to=INT64)
+    return made.node("ReduceSum", [numbers, made.ints(1)], f"{name}/lengths", keepdims=0)
+
+
+def _average(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
+    name, lengths = layer.name, _lengths_of(made, flow)
+    kept = _keep_valid(made, name, flow.x, lengths, 0.0)
+    total = made.node("ReduceSum", [kept, made.ints(1)], f"{name}/total", keepdims=0)
+    least = made.node("Max", [lengths, made.ints(1)], f"{name}/at_least_one")
+    column = made.node("Unsqueeze", [least, made.ints(1)], f"{name}/column")
+    count = made.node("Cast", [column], f"{name}/count", to=made.float_type)
+    mean = made.node("Div", [total, count], f"{name}/mean")
+    return _Flow((mean,), (flow.shape[0], flow.shape[2]), None)
+
+
+def _maximum(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
+    name, lengths = layer.name, _lengths_of(made, flow)
+    kept = _keep_valid(made, name, flow.x, lengths, -np.inf)
+    largest = made.node("ReduceMax", [kept], f"{name}/largest", axes=[1], keepdims=0)
+    found = made.node("Where", [made.any_valid(lengths), largest, made.number(0.0)], f"{name}/found")
+    return _Flow((found,), (flow.shape[0], flow.shape[2]), None)
+
+
+def _keep_valid(made: _Graph, name: str, x: str, lengths: str, other: float) -> str:
+    """`x` with `other` instead of padding."""
+    mask = made.node("Unsqueeze", [made.valid(lengths), made.ints(2)], f"{name}/valid")
+    return made.node("Where", [mask, x, made.number(other)], f"{name}/kept")
+
+
+def _dropout(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
+    """In inference nothing happens; the node says that training would drop."""
+    rate = made.constant(f"{layer.name}/rate", layer.config["rate"], np.float64)
+    return replace(flow, values=(made.node("Dropout", [flow.x, rate], f"{layer.name}/kept"),))
+
+
+def _flatten(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
+    sizes = flow.shape[1:]
+    known = [size for size in sizes if isinstance(size, int)]
+    size = int(np.prod(known, dtype=object)) if len(known) == len(sizes) else f"{layer.name}/size"
+    return _Flow((made.node("Flatten", [flow.x], f"{layer.name}/flat", axis=1),), (flow.shape[0], size), None)
+
+
+_LAYERS: dict[str, Callable[[_Graph, LayerDescription, _Flow], _Flow]] = {
+    "GRU": _gru,
+    "Bidirectional": _bidirectional,
+    "Dense": _dense,
+    "Embedding": _embedding,
+    "Masking": _masking,
+    "Dropout": _dropout,
+    "Flatten": _flatten,
+    "GlobalAveragePooling1D": _average,
+    "GlobalMaxPooling1D": _maximum,
+}
+
+
+# --- And back: the weights of a graph made here -------------------------------------------------------------------
+
+
+def weights_of(layer: LayerDescription, arrays: dict[str, Array]) -> dict[str, Array]:
+    """The weights of a layer from the initializers of a graph that `graph` made.
+
+    Raises
+    ------
+    LookupError, ValueError
+        They are not there, or do not fit.
+    """
+    if layer.class_name == "GRU":
+        return _gru_weights(layer.name, layer.config, arrays)
+    if layer.class_name == "Bidirectional":
+        return {
+            f"{direction}/{name}": array
+            for direction, config in _directions(layer).items()
+            for name, array in _gru_weights(f"{layer.name}/{direction}", config, arrays).items()
+        }
+    names = {"Dense": ("kernel", "bias"), "Embedding": ("embeddings",)}.get(layer.class_name, ())
+    return {name: arrays[f"{layer.name}/{name}"] for name in names if f"{layer.name}/{name}" in arrays}
+
+
+def _gru_weights(prefix: str, config: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Array]:
+    w, r = arrays[f"{prefix}/W"][0], arrays[f"{prefix}/R"][0]
+    b = arrays[f"{prefix}/B"][0] if config["use_bias"] else None
+    return from_node(w, r, b, reset_after=config["reset_after"])

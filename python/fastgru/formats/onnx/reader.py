@@ -1,0 +1,242 @@
+"""From an ONNX graph to a description, by saying of each array what it is.
+
+A graph is walked in its own order. Each operator is a function (in `fastgru.formats.onnx.layers` and
+`fastgru.formats.onnx.moves`) from what its inputs are to what its outputs are:
+
+- an ndarray: known already, a weight or a number; a shape is an array of ints and of names for sizes not known yet;
+- a `Fill`: one value everywhere, whatever the shape;
+- a `Lengths`: how many steps of each row count;
+- a `Data`: what comes out of the chain of layers so far, with a name for each of its axes. Transpose, Squeeze and the
+  like move the names; GRU, MatMul and the like add layers.
+
+So it does not matter which exporter wrote the graph, or in how many steps it says what it means. What has no such
+function, or is none of this package's layers, is refused with the node's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru.formats.description import LayerDescription, ModelDescription
+from fastgru.formats.onnx import layers, moves
+from fastgru.formats.onnx.tensors import INT32, INT64, MOST_AXES, Budget
+from fastgru.formats.onnx.values import DTYPES, MOST_LAYERS, Chains, Data, F, Lengths, N, Node, Stream, T, kind_of
+
+Array = NDArray[Any]
+
+#: Before it GRU and the operators on shapes were others.
+_LEAST_OPSET = 7
+_OPERATORS = layers.OPERATORS | moves.OPERATORS
+#: Of inputs by whether they are floating-point numbers, and their number of axes.
+_INPUT_AXES = {(True, 2): (N, F), (True, 3): (N, T, F), (False, 2): (N, T)}
+
+
+def read_graph(model: Any, arrays: dict[str, Array], budget: Budget) -> ModelDescription:
+    """The model that a ModelProto computes.
+
+    Its input is (N, T, F) here, even if the graph takes (T, N, F), as PyTorch's GRU does by default.
+
+    Parameters
+    ----------
+    model : ModelProto
+    arrays : dict of str to ndarray
+        Its initializers.
+    budget : Budget
+
+    Raises
+    ------
+    ValueError
+        It computes something else than a chain of this package's layers; the message names the node.
+    """
+    failures: list[tuple[int, ValueError]] = []
+    for time_first in (False, True):
+        walk = _Walk(model, arrays, budget, time_first=time_first)
+        try:
+            return walk.description()
+        except ValueError as error:
+            failures.append((walk.done, error))
+    raise max(failures, key=lambda failure: failure[0])[1]  # of the two the one that came further
+
+
+class _Walk:
+    """Goes once through a graph.
+
+    Attributes
+    ----------
+    values : dict of str to object
+        What each array is.
+    input_shape : tuple
+        Of the model, without the batch.
+    done : int
+        How many nodes have been understood.
+    """
+
+    def __init__(self, model: Any, arrays: dict[str, Array], budget: Budget, *, time_first: bool) -> None:
+        self.model, self.graph = model, model.graph
+        self.time_first = time_first
+        self.chains = Chains(budget)
+        self.values: dict[str, Any] = dict(arrays)
+        self.input_shape: tuple[int | None, ...] = ()
+        self.done = 0
+
+    def description(self) -> ModelDescription:
+        if not self.graph.output:
+            raise ValueError("it has no outputs")
+        nodes, needed = self._needed_nodes(self._opset())
+        self._name_inputs(needed)
+        for node in nodes:
+            self._run(node)
+            self.done += 1
+        return ModelDescription(
+            list(self._layers()), self.input_shape, self.graph.name or "sequential", self.chains.dtype or "float32"
+        )
+
+    def _opset(self) -> int:
+        versions: list[int] = [entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx")]
+        if len(versions) != 1 or versions[0] < _LEAST_OPSET:
+            raise ValueError(f"expected one set of ONNX operators, version {_LEAST_OPSET} or later, got {versions}")
+        if any(function.domain in ("", "ai.onnx") for function in self.model.functions):
+            raise ValueError("it gives operators of ONNX a meaning of its own")
+        return versions[0]
+
+    def _needed_nodes(self, opset: int) -> tuple[list[Node], set[str]]:
+        """The nodes that the outputs depend on, in order, and the names of all arrays that they use."""
+        needed = {output.name for output in self.graph.output}
+        nodes = []
+        for proto in reversed(self.graph.node):
+            if any(name in needed for name in proto.output if name):
+                nodes.append(Node(proto, opset))
+                needed.update(name for name in proto.input if name)
+        return nodes[::-1], needed
+
+    # --- Inputs ----------------------------------------------------------------------------------------------------
+
+    def _name_inputs(self, needed: set[str]) -> None:
+        """Say what the graph's inputs are: one is the data, another may be the lengths."""
+        data: str | None = None
+        for given in self.graph.input:
+            if given.name not in needed:
+                continue
+            kind, shape = _type_of(given)
+            if kind in (INT32, INT64) and shape == (None,):
+                self.values[given.name] = Lengths()
+            elif given.name in self.values:
+                continue  # an input with a default: a constant
+            elif data is None:
+                data = given.name
+                self.values[data] = self._data(data, kind, shape)
+            else:
+                raise ValueError(
+                    f"input {given.name!r}: a model here has one input besides the lengths, and begins with states of "
+                    f"zeros, but this graph takes {data!r} too"
+                )
+        if data is None:
+            raise ValueError("it has no input that its outputs depend on")
+
+    def _data(self, name: str, kind: int, shape: tuple[int | None, ...]) -> Data:
+        axes = _INPUT_AXES.get((kind in DTYPES, len(shape)))
+        if axes is None or (kind not in DTYPES and kind not in (INT32, INT64)):
+            raise ValueError(
+                f"input {name!r}: expected (N, T, F) or (N, F) of float or double, or tokens (N, T), got data type "
+                f"{kind} and {len(shape)} axes"
+            )
+        if self.time_first and T in axes:
+            axes = (T, N, *axes[2:])
+        sizes = dict(zip(axes, shape, strict=True))
+        self.chains.sizes |= {axis: sizes.get(axis) for axis in (N, T)}
+        if F in axes and sizes[F] is None:
+            raise ValueError(f"input {name!r}: expected a known number of features, got shape {shape}")
+        self.input_shape = tuple(sizes[axis] for axis in (T, F) if axis in axes)
+        if kind in DTYPES:
+            self.chains.agree_on_dtype(DTYPES[kind], name)
+        return Data(axes, (Stream((), sizes.get(F)),))
+
+    # --- Nodes -----------------------------------------------------------------------------------------------------
+
+    def _run(self, node: Node) -> None:
+        try:
+            run = _OPERATORS.get(node.operator) if node.domain in ("", "ai.onnx") else None
+            if run is None:
+                raise ValueError(f"no operator that is read here; those are {', '.join(sorted(_OPERATORS))}")
+            outputs = run(self.chains, node, [self._value(name) for name in node.inputs])
+            node.require_no_more_attributes()
+            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+            if len(node.outputs) > len(outputs):
+                raise ValueError(f"expected at most {len(outputs)} outputs, got {len(node.outputs)}")
+            for name, value in zip(node.outputs, outputs, strict=False):
+                if name:
+                    self._define(name, value)
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            raise ValueError(f"{node}: {error}") from None
+
+    def _value(self, name: str) -> Any:
+        if name and name not in self.values:
+            raise ValueError(f"its input {name!r} is not defined before it")
+        return self.values[name] if name else None
+
+    def _define(self, name: str, value: Any) -> None:
+        if name in self.values:
+            raise ValueError(f"its output {name!r} is defined before")
+        axes = len(value.axes) if isinstance(value, Data) else np.ndim(value) if isinstance(value, np.ndarray) else 0
+        if axes > MOST_AXES:
+            raise ValueError(f"expected at most {MOST_AXES} axes, got {axes}")
+        if isinstance(value, np.ndarray):
+            self.chains.budget.spend(f"output {name!r}", value.nbytes)
+        if isinstance(value, Data) and any(len(stream.layers) > MOST_LAYERS for stream in value.streams):
+            raise ValueError(f"more than {MOST_LAYERS:,} layers")
+        self.values[name] = value
+
+    # --- Outputs ---------------------------------------------------------------------------------------------------
+
+    def _layers(self) -> tuple[LayerDescription, ...]:
+        """The layers that make the graph's outputs."""
+        names = [output.name for output in self.graph.output]
+        try:
+            found = self._last([self._output(name) for name in names])
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"output {', '.join(map(repr, names))}: {error}") from None
+        if not found:
+            raise ValueError(f"output {names[0]!r}: there is no layer before it")
+        return found
+
+    def _output(self, name: str) -> Data:
+        value = self.values.get(name)
+        if not isinstance(value, Data):
+            raise TypeError(f"expected what comes out of a layer, got {kind_of(value)}")
+        steps = (T, N, F) if self.time_first else (N, T, F)
+        axes = value.plain_axes()
+        if axes not in ((N, F), steps):
+            raise ValueError(f"expected axes ({', '.join(steps)}) or (N, F), got ({', '.join(axes)})")
+        return value
+
+    def _last(self, outputs: list[Data]) -> tuple[LayerDescription, ...]:
+        """The chain that ends in one output, in a GRU's outputs and state, or in its two directions."""
+        if len(outputs) == 1:
+            return self.chains.settled(outputs[0]).layers
+        if len(outputs) == 2:
+            one, other = (data.streams[0].recurrent for data in outputs)
+            if one and other and one.weights is other.weights and not other.steps:
+                *before, last = self.chains.settled(outputs[0]).layers
+                return (*before, replace(last, config={**last.config, "return_state": True}))
+            if one and other:
+                return self.chains.merge(outputs[0], outputs[1], None).streams[0].layers
+        raise ValueError(
+            "several outputs are read only of a last GRU: its outputs and its last state, or its two directions"
+        )
+
+
+def _type_of(given: Any) -> tuple[int, tuple[int | None, ...]]:
+    """Element type and shape of a graph's input; None for sizes that it leaves open."""
+    if not given.type.HasField("tensor_type") or not given.type.tensor_type.HasField("shape"):
+        raise ValueError(f"input {given.name!r}: expected an array with a known number of axes")
+    tensor = given.type.tensor_type
+    if len(tensor.shape.dim) > MOST_AXES:
+        raise ValueError(f"input {given.name!r}: expected at most {MOST_AXES} axes, got {len(tensor.shape.dim)}")
+    shape = tuple(size.dim_value if size.HasField("dim_value") else None for size in tensor.shape.dim)
+    if any(size is not None and size < 1 for size in shape):
+        raise ValueError(f"input {given.name!r}: expected sizes of at least 1, got {shape}")
+    return tensor.elem_type, shape

@@ -1,0 +1,106 @@
+"""Arrays in ONNX' words: tensors out of protobufs, and the weights of a GRU node."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+#: TensorProto.DataType -> dtype and the field that holds the numbers where raw_data does not.
+_TYPES: dict[int, tuple[str, str]] = {
+    1: ("<f4", "float_data"),
+    6: ("<i4", "int32_data"),
+    7: ("<i8", "int64_data"),
+    9: ("|b1", "int32_data"),
+    11: ("<f8", "double_data"),
+}
+FLOAT, INT32, INT64, DOUBLE = 1, 6, 7, 11
+#: In a file nothing has more axes than a GRU's outputs and a few that come and go.
+MOST_AXES = 8
+
+
+class Budget:
+    """How many bytes reading a file may still make; what a file says cannot take more than a multiple of its size.
+
+    Parameters
+    ----------
+    most : int
+    """
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    def spend(self, what: str, size: int) -> None:
+        """Take `size` bytes off, or raise ValueError."""
+        self._left -= size
+        if self._left < 0:
+            raise ValueError(f"{what}: the file asks for much more memory than it takes itself")
+
+
+def to_array(tensor: Any) -> Array:
+    """The numbers of a TensorProto, in native byte order; its shape is compared with what is there before it is used.
+
+    Raises
+    ------
+    ValueError
+        The type is none that is read here, the numbers are in another file, or are not as many as the shape says.
+    """
+    where = f"tensor {tensor.name!r}"
+    if tensor.data_location or tensor.external_data:
+        raise ValueError(f"{where}: its numbers are in another file, which is not read here")
+    if tensor.data_type not in _TYPES:
+        raise ValueError(f"{where}: expected float, double, int32, int64 or bool, got data type {tensor.data_type}")
+    code, field = _TYPES[tensor.data_type]
+    shape = tuple(tensor.dims)
+    if len(shape) > MOST_AXES or any(size < 0 for size in shape):
+        raise ValueError(f"{where}: expected at most {MOST_AXES} axes of sizes from 0, got shape {shape}")
+    count, dtype = math.prod(shape), np.dtype(code)
+    raw: bytes = tensor.raw_data
+    found = len(raw) / dtype.itemsize if raw else len(getattr(tensor, field))
+    if found != count:
+        raise ValueError(f"{where}: expected {count} numbers because its shape is {shape}, got {found:g}")
+    flat = np.frombuffer(raw, dtype) if raw else np.array(getattr(tensor, field), dtype)
+    return flat.astype(dtype.newbyteorder("=")).reshape(shape)
+
+
+def to_node(weights: dict[str, Array]) -> dict[str, Array]:
+    """W, R and B of a GRU node with one direction, from Keras' weights.
+
+    Both have the gates in the order z, r, h. ONNX always has two biases; the second one of a GRU with
+    ``reset_after=False`` is zero.
+    """
+    kernel, recurrent, bias = weights["kernel"], weights["recurrent_kernel"], weights.get("bias")
+    arrays = {"W": kernel.T, "R": recurrent.T}
+    if bias is not None:
+        arrays["B"] = bias.reshape(-1) if bias.ndim == 2 else np.concatenate([bias, np.zeros_like(bias)])
+    return {name: np.ascontiguousarray(array)[np.newaxis] for name, array in arrays.items()}
+
+
+def from_node(w: Array, r: Array, b: Array | None, *, reset_after: bool) -> dict[str, Array]:
+    """Keras' weights, from those of one direction: W (3H, F), R (3H, H) and B (6H,).
+
+    Raises
+    ------
+    ValueError
+        The shapes do not go together.
+    """
+    if w.ndim != 2 or r.ndim != 2:
+        raise ValueError(
+            f"expected W (directions, 3H, F) and R (directions, 3H, H), got {w.ndim + 1} and {r.ndim + 1} axes"
+        )
+    units = r.shape[1]
+    if units == 0 or r.shape[0] != 3 * units or w.shape[0] != 3 * units:
+        raise ValueError(
+            f"expected W (directions, 3H, F) and R (directions, 3H, H), got {w.shape} and {r.shape} for one"
+        )
+    weights = {"kernel": np.ascontiguousarray(w.T), "recurrent_kernel": np.ascontiguousarray(r.T)}
+    if b is not None:
+        if b.shape != (6 * units,):
+            raise ValueError(f"expected B (directions, {6 * units}) because R has {units} units, got {b.shape} for one")
+        both = b.reshape(2, 3 * units)
+        weights["bias"] = both.copy() if reset_after else both[0] + both[1]
+    return weights

@@ -1,0 +1,304 @@
+"""RTNeural's JSON, both ways, against a plain computation of what RTNeural does with it; and hostile files."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastgru import ModelFileError, Sequential, layers, load_model
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+F, T = 3, 6
+NAME = "model.rtneural.json"
+
+
+def filled(stack, seed=0, **options):
+    """A model with weights that are not the initial ones; biases are zero in those."""
+    model = Sequential(stack, **options)
+    model.parameters[...] = np.random.default_rng(seed).normal(size=model.parameters.shape) * 0.5
+    return model
+
+
+def gru(units=5, **options):
+    return layers.GRU(units, return_sequences=True, **options)
+
+
+# --- What RTNeural does, sample by sample ---------------------------------------------------------------------------
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def softmax(x):
+    terms = np.exp(x - x.max())
+    return terms / terms.sum()
+
+
+ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0), "sigmoid": sigmoid, "softmax": softmax}
+
+
+def gru_step(x, h, kernel, recurrent, bias):
+    units = len(h)
+    xz, xr, xc = np.split(x @ kernel + bias[0], 3)
+    hz, hr, hc = np.split(h @ recurrent + bias[1], 3)
+    z, r = sigmoid(xz + hz), sigmoid(xr + hr)
+    assert z.shape == (units,)
+    return z * h + (1 - z) * np.tanh(xc + r * hc)
+
+
+def rtneural(content, sequence):
+    """Its outputs (T, C) in float64 for a sequence (T, F)."""
+    states = {}
+    outputs = []
+    for x in sequence.astype(np.float64):
+        for number, layer in enumerate(content["layers"]):
+            weights = [np.array(weight) for weight in layer["weights"]]
+            if layer["type"] == "gru":
+                h = states.get(number, np.zeros(layer["shape"][-1]))
+                x = states[number] = gru_step(x, h, *weights)
+                continue
+            if layer["type"] in ("dense", "time-distributed-dense"):
+                x = x @ weights[0] + (weights[1] if len(weights) == 2 else 0)
+            x = ACTIVATIONS.get(layer["activation"], lambda value: value)(x)
+        outputs.append(x)
+    return np.array(outputs)
+
+
+# --- Out, and back ---------------------------------------------------------------------------------------------------
+
+
+def random_model(seed):
+    rng = np.random.default_rng(seed)
+
+    def dense():
+        activation = rng.choice(["linear", "softmax", "sigmoid", "tanh", "relu"])
+        return layers.Dense(int(rng.integers(1, 7)), str(activation), use_bias=bool(rng.integers(2)))
+
+    stack = [layers.Dropout(0.5, input_shape=(None, F))]
+    stack += [dense() for _ in range(rng.integers(2))]
+    stack += [gru(int(rng.choice([1, 5, 8])), use_bias=bool(rng.integers(2))) for _ in range(rng.integers(1, 3))]
+    return filled([*stack, *(dense() for _ in range(rng.integers(3)))], seed)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_rtneural_computes_what_the_model_does(seed, tmp_path):
+    model = random_model(seed)
+    path = tmp_path / NAME
+    model.save(path)
+    x = np.random.default_rng(seed).normal(size=(2, T, F)).astype(np.float32)
+    want = model.predict(x)
+    content = json.loads(path.read_text())
+    np.testing.assert_allclose(np.stack([rtneural(content, row) for row in x]), want, rtol=1e-5, atol=1e-6)
+    loaded = load_model(path)
+    np.testing.assert_array_equal(loaded.predict(x), want)
+    loaded.save(tmp_path / f"again.{NAME}")
+    assert json.loads((tmp_path / f"again.{NAME}").read_text()) == content
+
+
+def test_the_file_is_what_its_reader_expects(tmp_path):
+    path = tmp_path / NAME
+    filled([gru(2, use_bias=False, input_shape=(None, 1)), layers.Dense(1, "tanh")]).save(path)
+    content = json.loads(path.read_text())
+    assert content["in_shape"] == [None, None, 1]
+    shapes = [[np.shape(weight) for weight in layer.pop("weights")] for layer in content["layers"]]
+    assert shapes == [[(1, 6), (2, 6), (2, 6)], [(2, 1), (1,)]]
+    assert content["layers"] == [
+        {"type": "gru", "activation": "tanh", "shape": [None, None, 2]},
+        {"type": "dense", "activation": "tanh", "shape": [None, None, 1]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stack", "message"),
+    [
+        ([layers.GRU(5)], "gru: return_sequences=False cannot be said"),
+        ([gru(reset_after=False)], "gru: reset_after=False cannot be said in RTNeural's JSON, whose GRU has True"),
+        ([gru(activation="relu")], "gru: activation='relu'"),
+        ([gru(recurrent_activation="hard_sigmoid")], "gru: recurrent_activation='hard_sigmoid'"),
+        ([gru(go_backwards=True)], "gru: go_backwards=True"),
+        ([gru(return_state=True)], "gru: return_state=True"),
+        ([layers.Bidirectional(gru())], "bidirectional: a Bidirectional cannot be said"),
+        ([gru(), layers.GlobalMaxPooling1D()], "global_max_pooling1d: a GlobalMaxPooling1D cannot be said"),
+        ([layers.Masking()], "masking: a Masking cannot be said"),
+        ([layers.Dropout(0.5)], "expected a GRU or a Dense, got neither"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_said_is_refused_before_anything_is_written(stack, message, tmp_path):
+    model = Sequential(stack)
+    model.build((None, None, F))
+    with pytest.raises(ValueError, match=message):
+        model.save(tmp_path / NAME)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_float64_and_numbers_that_json_has_not_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="float64 cannot be said in RTNeural's JSON"):
+        filled([gru(input_shape=(None, F))], dtype="float64").save(tmp_path / NAME)
+    model = filled([gru(input_shape=(None, F))])
+    model.layers[0].weights["bias"][0, 0] = np.inf
+    with pytest.raises(ValueError, match="gru: bias has numbers that are not finite"):
+        model.save(tmp_path / NAME)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- In --------------------------------------------------------------------------------------------------------------
+
+
+def content():
+    """As RTNeural's exporter writes a Keras model: activations of their own, TimeDistributed, a Dense without bias."""
+    rng = np.random.default_rng(0)
+
+    def numbers(*shape):
+        return rng.normal(size=shape).astype(np.float32).tolist()
+
+    def layer(kind, activation, units, *weights):
+        return {"type": kind, "activation": activation, "shape": [None, None, units], "weights": list(weights)}
+
+    return {
+        "in_shape": [None, None, F],
+        "layers": [
+            layer("time-distributed-dense", "tanh", 4, numbers(F, 4), numbers(4)),
+            layer("gru", "tanh", 2, numbers(4, 6), numbers(2, 6), numbers(2, 6)),
+            layer("dense", "", 3, numbers(2, 3)),
+            layer("activation", "softmax", 3),
+            layer("dense", "", 1, numbers(3, 1), numbers(1)),
+        ],
+    }
+
+
+def load(what, folder):
+    path = Path(folder) / NAME
+    path.write_text(what if isinstance(what, str) else json.dumps(what))
+    return load_model(path, format="rtneural")
+
+
+def test_what_keras_users_export_is_read(tmp_path):
+    model = load(content(), tmp_path)
+    assert [layer.name for layer in model.layers] == ["dense", "gru", "dense_1", "dense_2"]
+    assert model.input_shape == (None, None, F)
+    x = np.random.default_rng(1).normal(size=(1, T, F)).astype(np.float32)
+    np.testing.assert_allclose(model.predict(x)[0], rtneural(content(), x[0]), rtol=1e-5, atol=1e-6)
+
+
+def test_dense_layers_alone_take_single_samples(tmp_path):
+    what = content()
+    what["in_shape"] = [None, F]
+    del what["layers"][1:]
+    assert load(what, tmp_path).input_shape == (None, F)
+
+
+def entry(number, **changes):
+    def change(what):
+        what["layers"][number].update(changes)
+
+    return change
+
+
+def weight(number, place, value):
+    def change(what):
+        what["layers"][number]["weights"][place] = value
+
+    return change
+
+
+HOSTILE = {
+    "lstm": (entry(1, type="lstm"), r"layer 1 \('lstm'\): expected gru, dense"),
+    "conv1d": (entry(0, type="conv1d"), r"layer 0 \('conv1d'\): expected gru, dense"),
+    "type": (entry(0, type=["dense"]), "expected gru, dense"),
+    "elu": (entry(3, activation="elu"), r"layer 3 \('activation'\): expected an activation of tanh, .*got 'elu'"),
+    "activation after gru": (lambda what: what["layers"].pop(2), "only after a dense layer that has none"),
+    "relu gru": (entry(1, activation="relu"), "expected activation tanh, which is what RTNeural computes"),
+    "activation": (entry(0, activation={}), "expected an activation"),
+    "units": (entry(1, shape=[None, None, 10**30]), "expected kernel to be nested lists of shape"),
+    "units 0": (entry(1, shape=[0]), "ends in the number of units"),
+    "units bool": (entry(1, shape=[True]), "ends in the number of units"),
+    "units text": (entry(1, shape="22"), "ends in the number of units"),
+    "one bias": (weight(1, 2, [0.0] * 6), r"expected bias to be nested lists of shape \(2, 6\)"),
+    "ragged": (weight(1, 0, [[1.0] * 6] * 3 + [[1.0] * 5]), "expected kernel to be nested lists"),
+    "deep": (weight(0, 1, [[1.0]] * 4), "expected bias to be numbers alone"),
+    "text": (weight(0, 1, ["1"] * 4), "expected bias to be numbers alone"),
+    "bool": (weight(0, 1, [True] * 4), "expected bias to be numbers alone"),
+    "null": (weight(0, 1, None), "expected bias to be nested lists"),
+    "NaN": (weight(0, 1, [float("nan")] * 4), "numbers that float32 holds"),
+    "infinite": (weight(0, 1, [float("inf")] * 4), "numbers that float32 holds"),
+    "too large": (weight(0, 1, [1e39] * 4), "numbers that float32 holds"),
+    "far too large": (weight(0, 1, [10**400] * 4), "too large"),
+    "no weights": (entry(1, weights=[]), "expected kernel, recurrent kernel and two biases, got 0"),
+    "weights": (entry(1, weights={"a": 1}), "a list of weights"),
+    "a layer missing": (lambda what: what["layers"].pop(0), "expected kernel to be nested lists of shape"),
+    "no layers": (lambda what: what.update(layers=[]), "expected layers, got none"),
+    "layers": (lambda what: what.update(layers={}), "an object with a list of layers"),
+    "layer": (lambda what: what["layers"].insert(0, 7), "layer 0: expected an object, got int"),
+    "no type": (lambda what: what["layers"][0].pop("type"), "expected an entry 'type', which is missing"),
+    "no in_shape": (lambda what: what.pop("in_shape"), "expected an entry 'in_shape', which is missing"),
+    "in_shape": (lambda what: what.update(in_shape=[None, None, "3"]), "in_shape: expected sizes"),
+    "flat in_shape": (lambda what: what.update(in_shape=3), "in_shape: expected batch"),
+    "picture": (lambda what: what.update(in_shape=[None, None, 2, 3]), "in_shape: expected batch"),
+    "gru of samples": (lambda what: what.update(in_shape=[None, F]), r"expected input of shape \(N, T, F\)"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_no_model_here_is_refused_by_name(name, tmp_path):
+    change, message = HOSTILE[name]
+    what = content()
+    change(what)
+    with pytest.raises(ModelFileError, match=message) as caught:
+        load(what, tmp_path)
+    assert str(caught.value).startswith(str(tmp_path / NAME))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, '{"layers": ' + "[" * 100_000, "\x00\xff"])
+def test_no_json_of_a_model(text, tmp_path):
+    with pytest.raises(ModelFileError, match=r"rtneural\.json"):
+        load(text, tmp_path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(what, path=()):
+    """The ways to all values in nested lists and objects."""
+    yield path
+    for key, value in what.items() if isinstance(what, dict) else enumerate(what) if isinstance(what, list) else ():
+        del value
+        yield from places(what[key], (*path, key))
+
+
+PLACES = [path for path in places(content()) if path]
+
+
+@given(st.sampled_from(PLACES), JSON)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_value_anywhere_is_an_error_or_a_model(path, value):
+    what = copy.deepcopy(content())
+    inner = what
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(ModelFileError):
+        assert isinstance(load(what, folder), Sequential)
+
+
+@given(st.integers(0, 2**16), st.binary(max_size=6), st.booleans())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_damaged_file_is_an_error_or_a_model(place, more, cut):
+    data = json.dumps(content()).encode()
+    place %= len(data)
+    data = data[:place] + more + (b"" if cut else data[place + len(more) :])
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(ModelFileError):
+        path = Path(folder) / NAME
+        path.write_bytes(data)
+        assert isinstance(load_model(path, format="rtneural"), Sequential)
