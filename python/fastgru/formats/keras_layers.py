@@ -553,6 +553,9 @@ def _initializer(where: str, value: Any) -> Any:
         name = _INITIALIZER_SHORT.get(_snake(value), _snake(value))
         return name if name in _SCALED or name in _PLAIN else None
     class_name, config = _layer_object(where, _mapping(where, value))
+    for name, (theirs, plain) in _PLAIN.items():
+        if class_name == theirs and all(config.get(key, default) == default for key, default in plain.items()):
+            return name
     if class_name in _WITH_OPTIONS:
         options = {name: config[name] for name in _WITH_OPTIONS[class_name] if name in config}
         usable = all(isinstance(number, (int, float)) for number in options.values())
@@ -563,9 +566,6 @@ def _initializer(where: str, value: Any) -> Any:
         if class_name.lower() == theirs.lower() or (
             class_name == "VarianceScaling" and scaling[:2] == (scale, mode) and scaling[2] in alike
         ):
-            return name
-    for name, (theirs, options) in _PLAIN.items():
-        if class_name == theirs and all(config.get(key, default) == default for key, default in options.items()):
             return name
     return None
 
@@ -761,7 +761,7 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str) -> Co
     written = {}
     for key, prefix in (("layer", "forward"), ("backward_layer", "backward")):
         inner = dict(layer.config[key]["config"])
-        if not dialect.zeros_for_mask:  # a Bidirectional layer decides by itself
+        if dialect.zeros_for_mask is False:  # a Bidirectional layer decides by itself
             inner["zero_output_for_mask"] = False
         written[prefix] = _written_options(dialect, "GRU", layer.name, inner)
     directions = {
