@@ -1,4 +1,4 @@
-"""Keras' files: what is written is read back with the same bits, and by Keras 3 and Keras 2 themselves; and theirs here.
+"""Keras' files: what is written comes back with the same bits, Keras 3 and Keras 2 read it, and theirs are read here.
 
 The first part needs h5py alone. Keras 2 is ``tf-keras``, which stands beside Keras 3.
 """
@@ -15,7 +15,6 @@ import fastgru
 import numpy as np
 import pytest
 from fastgru import Sequential, initializers, layers, load_model, losses, optimizers, regularizers, schedules
-from fastgru.formats import hdf5
 from fastgru.formats.description import ModelFileError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,9 +27,10 @@ ENDINGS = (".keras", ".h5")
 DTYPES = ("float32", "float64")
 ROWS = 3
 
-#: Keras 3 says so whenever it writes an .h5 file, and TensorFlow so of NumPy.
+#: What the two versions of Keras say of their own formats, and of NumPy 2.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*np.object.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning"),
     pytest.mark.filterwarnings("ignore:Layer '.*' .* was passed an input with a mask attached:UserWarning"),
 ]
 
@@ -62,8 +62,8 @@ class Chain:
             self.add("Embedding", input_dim=7, output_dim=self.features, mask_zero=self.masked)
         elif self.masked:
             self.add("Masking", mask_value=0.0)
-        for number in range(int(rng.integers(1, 4))):
-            self.add_recurrent(number)
+        for _ in range(int(rng.integers(1, 4))):
+            self.add_recurrent()
             if rng.random() < 0.2:
                 self.add("Dropout", rate=0.25)
         self.add_head()
@@ -77,7 +77,7 @@ class Chain:
     def pick(self, *values):
         return values[int(self.rng.integers(len(values)))]
 
-    def add_recurrent(self, number):
+    def add_recurrent(self):
         options = {
             "units": self.pick(1, 4, 5, 9),
             "activation": self.pick("tanh", "relu", "linear"),
@@ -85,14 +85,15 @@ class Chain:
             "use_bias": self.flip(),
             "reset_after": self.flip(),
             "return_sequences": True,
-            "go_backwards": self.flip() and not self.masked,
             "zero_output_for_mask": self.flip(),
             "kernel_regularizer": self.pick(None, "l2", ("L1L2", {"l1": 0.25, "l2": 0.5})),
             "recurrent_initializer": self.pick("orthogonal", "glorot_normal", ("RandomUniform", {"minval": -0.5})),
         }
         merge = self.pick("concat", "sum", "mul", "ave", "none")
-        self.add("GRU" if merge == "none" else f"Bidirectional {merge}", **options)
-        del number
+        if merge == "none":
+            self.add("GRU", go_backwards=self.flip() and not self.masked, **options)
+        else:
+            self.add(f"Bidirectional {merge}", **options)
 
     def add_head(self):
         end = self.pick("last", "Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "steps")
@@ -164,16 +165,19 @@ OPTIMIZERS = {
     "RMSprop, momentum, centered": lambda o, s: o.RMSprop(0.001, momentum=0.5, centered=True, epsilon=1e-4),
 }
 LOSSES = {
-    "softmax": lambda l: l.CategoricalCrossentropy(label_smoothing=0.125),
-    "logits": lambda l: l.SparseCategoricalCrossentropy(from_logits=True),
-    "sigmoid": lambda l: l.BinaryCrossentropy(label_smoothing=0.25),
-    "numbers": lambda l: l.MeanAbsoluteError(),
-    "squares": lambda l: l.MeanSquaredError(),
+    "softmax": lambda kind: kind.CategoricalCrossentropy(label_smoothing=0.125),
+    "logits": lambda kind: kind.SparseCategoricalCrossentropy(from_logits=True),
+    "sigmoid": lambda kind: kind.BinaryCrossentropy(label_smoothing=0.25),
+    "numbers": lambda kind: kind.MeanAbsoluteError(),
+    "squares": lambda kind: kind.MeanSquaredError(),
 }
 HEADS = {"softmax": "softmax", "sigmoid": "sigmoid"}
 
 
 def small(kind, head, **first):
+    """Layers that Keras trains in a second or so; in two directions once."""
+    if head != "softmax":
+        return [kind.GRU(3, **first), kind.Dense(3, HEADS.get(head))]
     return [
         kind.Bidirectional(kind.GRU(4, return_sequences=True, kernel_regularizer="l2"), **first),
         kind.GRU(3),
@@ -183,7 +187,7 @@ def small(kind, head, **first):
 
 def training_data(head):
     rng = np.random.default_rng(0)
-    x = rng.uniform(-1, 1, (6, 5, 2)).astype(np.float32)
+    x = rng.uniform(-1, 1, (6, 2, 2)).astype(np.float32)
     classes = rng.integers(0, 3, 6)
     return x, classes if head == "logits" else np.eye(3, dtype=np.float32)[classes]
 
@@ -216,7 +220,7 @@ def test_a_model_comes_back_with_the_same_bits(seed, ending, tmp_path):
     model = chain.fastgru()
     model.save(tmp_path / f"model{ending}")
     found = load_model(tmp_path / f"model{ending}")
-    assert [(type(l), l.name) for l in found.layers] == [(type(l), l.name) for l in model.layers]
+    assert [(type(each), each.name) for each in found.layers] == [(type(each), each.name) for each in model.layers]
     for one, other in zip(found.layers, model.layers, strict=True):
         one, other = (json.dumps(layer.get_config(), sort_keys=True) for layer in (one, other))
         assert one == other.replace('"uniform"', '"random_uniform"'), chain
@@ -373,15 +377,261 @@ def test_what_cannot_be_said_is_refused_by_name(name, ending, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+# --- Hostile files --------------------------------------------------------------------------------------------
+
+
+def parts_of(path):
+    """The model, the metadata and the arrays in a .keras file."""
+    with zipfile.ZipFile(path) as archive:
+        config, metadata = (json.loads(archive.read(name)) for name in ("config.json", "metadata.json"))
+        return config, metadata, archive.read("model.weights.h5")
+
+
+def write_parts(path, config, metadata, data):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("metadata.json", json.dumps(metadata))
+        archive.writestr("config.json", config if isinstance(config, str) else json.dumps(config))
+        archive.writestr("model.weights.h5", data)
+
+
+KERNEL = "layers/gru/cell/vars/0"
+KERNEL_H5 = "model_weights/gru/gru/gru_cell/kernel:0"
+
+
+def replace_by(make):
+    """A change of an HDF5 file: what stands at a path is made anew."""
+
+    def change(file, path):
+        old = file[path][()]
+        del file[path]
+        make(file, path, old)
+
+    return change
+
+
+def virtual(file, path, old):
+    layout = h5py.VirtualLayout(old.shape, old.dtype)
+    layout[...] = h5py.VirtualSource("/etc/hostname", "x", old.shape)
+    file.create_virtual_dataset(path, layout)
+
+
+def huge(file, path, old):
+    space = h5py.h5s.create_simple((2**40, old.shape[1]))
+    h5py.h5d.create(file.id, path.encode(), h5py.h5t.NATIVE_FLOAT, space)
+
+
+def external(file, path, old):
+    file.create_dataset(path, old.shape, old.dtype, external=[("/etc/hostname", 0, old.nbytes)])
+
+
+def ring(file, path, old):
+    del old
+    file[path] = file["/"]
+
+
+HDF5_CHANGES = {
+    "missing": (replace_by(lambda file, path, old: None), "gru"),
+    "compressed": (
+        replace_by(lambda file, path, old: file.create_dataset(path, data=old, compression="gzip")), "stored plainly",
+    ),
+    "chunked": (
+        replace_by(lambda file, path, old: file.create_dataset(path, data=old, chunks=(1, 2))), "stored plainly",
+    ),
+    "virtual": (replace_by(virtual), "stored plainly"),
+    "external": (replace_by(external), "stored plainly"),
+    "huge": (replace_by(huge), "refused because"),
+    "soft link": (
+        replace_by(lambda file, path, old: file.__setitem__(path, h5py.SoftLink("/elsewhere"))), "link to elsewhere",
+    ),
+    "external link": (
+        replace_by(lambda file, path, old: file.__setitem__(path, h5py.ExternalLink("/etc/hostname", "/x"))),
+        "link to elsewhere",
+    ),
+    "ring": (replace_by(ring), "expected an array"),
+    "text": (replace_by(lambda file, path, old: file.create_dataset(path, data=b"weights")), "expected numbers"),
+    "texts": (replace_by(lambda file, path, old: file.create_dataset(path, data=["a", "b"])), "expected numbers"),
+    "integers": (replace_by(lambda file, path, old: file.create_dataset(path, data=old.astype(int))), "float32"),
+    "float64": (replace_by(lambda file, path, old: file.create_dataset(path, data=old.astype(float))), "float32"),
+    "no rows": (replace_by(lambda file, path, old: file.create_dataset(path, data=old[:0])), "shapes"),
+    "transposed": (replace_by(lambda file, path, old: file.create_dataset(path, data=old.T)), "shapes"),
+    "no space": (replace_by(lambda file, path, old: file.create_dataset(path, data=h5py.Empty("f4"))), "expected numb"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("name", HDF5_CHANGES)
+def test_hostile_hdf5(name, ending, tmp_path):
+    change, message = HDF5_CHANGES[name]
+    path = tmp_path / f"model{ending}"
+    untrained(*gru_and_dense()).save(path)
+    config, metadata, data = parts_of(path) if ending == ".keras" else (None, None, path.read_bytes())
+    buffer = io.BytesIO(data)
+    with h5py.File(buffer, "r+") as file:
+        change(file, KERNEL if ending == ".keras" else KERNEL_H5)
+    if ending == ".keras":
+        write_parts(path, config, metadata, buffer.getvalue())
+    else:
+        path.write_bytes(buffer.getvalue())
+    with pytest.raises(ModelFileError, match=f"model{ending}: .*{message}"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("model_weights/gru", {"weight_names": np.array(["x" * 8] * 7000, dtype="S8")}, "at most 6 texts"),
+        ("model_weights/gru", {"weight_names": ["../x", "../y", "../z"]}, "expected kernel"),
+        ("model_weights/gru", {"weight_names": np.arange(3)}, "expected text"),
+        ("/", {"model_config": "[" * 10**5}, "no JSON"),
+        ("/", {"model_config": b"\xff\xfe"}, "no JSON"),
+        ("/", {"model_config": 3.0}, "expected text"),
+        ("/", {"model_config": "{}"}, "class_name"),
+        ("/", {"keras_version": "4.0"}, "keras_version: expected 2 or 3"),
+        ("/", {"training_config": "[1]"}, "the training: expected an object"),
+    ],
+)
+def test_hostile_attributes(name, change, message, tmp_path):
+    path = tmp_path / "model.h5"
+    trained().save(path)
+    with h5py.File(path, "r+") as file:
+        for attribute, value in change.items():
+            del file[name].attrs[attribute]
+            file[name].attrs[attribute] = value
+    with pytest.raises(ModelFileError, match=f"model.h5: .*{message}"):
+        load_model(path)
+
+
+def test_many_names_for_one_array_are_refused(tmp_path):
+    chain = [layers.GRU(16, return_sequences=True, use_bias=False, name=f"g{number}") for number in range(30)]
+    model = Sequential(chain)
+    model.build((None, 3, 16))
+    model.save(tmp_path / "model.keras")
+    config, metadata, data = parts_of(tmp_path / "model.keras")
+    buffer = io.BytesIO()
+    with h5py.File(io.BytesIO(data)) as old, h5py.File(buffer, "w") as file:
+        for number in range(30):
+            inner = f"layers/gru_{number}/cell/vars" if number else "layers/gru/cell/vars"
+            for name in ("0", "1"):
+                if number:
+                    file[f"{inner}/{name}"] = file[f"layers/gru/cell/vars/{name}"]
+                else:
+                    file[f"{inner}/{name}"] = old[f"{inner}/{name}"][()]
+    write_parts(tmp_path / "model.keras", config, metadata, buffer.getvalue())
+    with pytest.raises(ModelFileError, match="refused because the file's arrays would take more"):
+        load_model(tmp_path / "model.keras")
+
+
+def test_bombs_and_strangers(tmp_path):
+    path = tmp_path / "model.keras"
+    trained().save(path)
+    config, metadata, data = parts_of(path)
+    for parts, message in (
+        ((config, metadata, b"\0" * 10**8), "refused because it would unpack"),
+        (("[" * 10**5, metadata, data), "no JSON"),
+        (("{", metadata, data), "no JSON"),
+        (([], metadata, data), "the model: expected an object"),
+        ((config, {"keras_version": 3}, data), "keras_version"),
+        ((config, metadata, b"PK"), "no HDF5 file"),
+        ((config, metadata, data[: len(data) // 2]), "damaged"),
+    ):
+        write_parts(path, *parts)
+        with pytest.raises(ModelFileError, match=f"model.keras: .*{message}"):
+            load_model(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("../../config.json", "{}")
+    with pytest.raises(ModelFileError, match="neither Keras' nor PyTorch's"):
+        load_model(path)
+
+
+# --- Any other damage -----------------------------------------------------------------------------------------
+
+FUZZ = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["GRU", "", "linear", "../x", "float64"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["class_name", "config", "x"]), inner),
+    max_leaves=5,
+)
+
+
+@pytest.fixture(scope="module")
+def valid(tmp_path_factory):
+    """The bytes of valid files by ending, of models in the middle of their training."""
+    folder = tmp_path_factory.mktemp("valid")
+    found = {}
+    for ending in ENDINGS:
+        compiled().save(folder / f"model{ending}")
+        found[ending] = (folder / f"model{ending}").read_bytes()
+    return found
+
+
+def load_or_refuse(path):
+    """A model, or one of the two errors; anything else fails the test."""
+    try:
+        model = load_model(path)
+    except (ModelFileError, OSError):
+        return
+    assert isinstance(model, Sequential)
+
+
+def places_in(value, path=()):
+    """Where something stands in nested JSON."""
+    yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places_in(inner, (*path, key))
+
+
+def replaced(value, path, new):
+    if not path:
+        return new
+    key, *rest = path
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[key] = replaced(value[key], rest, new)
+    return copy
+
+
+@FUZZ
+@given(data=st.data(), ending=st.sampled_from(ENDINGS))
+def test_any_bytes_anywhere(data, ending, valid, tmp_path):
+    content = bytearray(valid[ending])
+    begin = data.draw(st.integers(0, len(content) - 1))
+    match data.draw(st.sampled_from(["flip", "cut", "splice"])):
+        case "flip":
+            content[begin] ^= 1 << data.draw(st.integers(0, 7))
+        case "cut":
+            del content[begin:]
+        case "splice":
+            content[begin : begin + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))
+    path = tmp_path / f"model{ending}"
+    path.write_bytes(content)
+    load_or_refuse(path)
+
+
+@FUZZ
+@given(data=st.data(), ending=st.sampled_from(ENDINGS))
+def test_any_json_anywhere(data, ending, valid, tmp_path):
+    path = tmp_path / f"model{ending}"
+    path.write_bytes(valid[ending])
+
+    def change(config):
+        place = data.draw(st.sampled_from(list(places_in(config))))
+        return replaced(config, place, data.draw(JSON))
+
+    if ending == ".keras":
+        config, metadata, arrays = parts_of(path)
+        write_parts(path, change(config), metadata, arrays)
+    else:
+        with h5py.File(path, "r+") as file:
+            name = data.draw(st.sampled_from(["model_config", "training_config"]))
+            file.attrs[name] = json.dumps(change(json.loads(file.attrs[name])))
+    load_or_refuse(path)
+
+
 # --- Keras 3 --------------------------------------------------------------------------------------------------
 
 
-def keras_saves(model, path):
-    """Keras 3 warns of its own older format on a log, which is none of ours."""
-    model.save(path)
-
-
-@pytest.mark.parametrize("seed", range(20, 32))
+@pytest.mark.parametrize("seed", range(20, 28))
 def test_models_of_keras_3_predict_the_same_here(seed, keras, tmp_path):
     chain = Chain(seed, hard_sigmoid="hard_sigmoid", dtype=DTYPES[seed % 4 == 3])
     theirs = chain.keras(keras)
@@ -396,7 +646,7 @@ def test_models_of_keras_3_predict_the_same_here(seed, keras, tmp_path):
     assert_same_outputs(ours.predict(x), expected, chain.dtype, repr(chain))
 
 
-@pytest.mark.parametrize("seed", range(40, 52))
+@pytest.mark.parametrize("seed", range(40, 48))
 def test_models_from_here_predict_the_same_in_keras_3(seed, keras, tmp_path):
     chain = Chain(seed, hard_sigmoid="hard_sigmoid", dtype=DTYPES[seed % 4 == 3])
     ours = chain.fastgru()
@@ -478,7 +728,7 @@ def foreign_models(keras):
         "constraint": (chain(kind.GRU(2, kernel_constraint=norm, name="g")), "g: kernel_constraint="),
         "frozen": (chain(frozen), "g: trainable=False"),
         "activity": (chain(kind.Dense(2, activity_regularizer="l2", name="d")), "d: activity_regularizer="),
-        "activation": (chain(kind.GRU(2, activation="elu", name="g")), "g: expected one of .* as activation, got 'elu'"),
+        "activation": (chain(kind.GRU(2, activation="elu", name="g")), "g: expected one of .*, got 'elu'"),
         "gate": (chain(kind.GRU(2, recurrent_activation="tanh", name="g")), "g: expected .* got 'tanh'"),
         "dtype": (chain(kind.GRU(2, dtype="mixed_float16", name="g")), "g: expected float32 or float64 as dtype"),
         "two dtypes": (chain(kind.GRU(2, dtype="float64", name="g"), kind.Dense(2)), "dtype: expected the same"),
@@ -495,14 +745,14 @@ def foreign_models(keras):
             graph(lambda x: kind.GRU(2, return_state=True, name="g")(x)[0]), "g: expected all of its outputs",
         ),
         "state as input": (
-            graph(lambda x: kind.GRU(2, name="g")(x, initial_state=kind.Flatten()(x)[:, :2])), "g: expected a call without",
+            graph(lambda x: kind.GRU(2, name="g")(x, initial_state=kind.GRU(2)(x))), "g: expected a call without",
         ),
         "another mask": (
             graph(lambda x: kind.GRU(2, name="g")(kind.Masking()(x), mask=keras.ops.any(x != 3, axis=-1))), "not_equal",
         ),
         "nested": (chain(keras.Sequential([kind.GRU(2)], name="s")), "s: expected a layer of .*, got Sequential"),
         "optimizer": (
-            chain(kind.GRU(2)), "optimizer: expected one of Adam, AdamW, SGD, RMSprop, got 'Nadam'", {"optimizer": "nadam"},
+            chain(kind.GRU(2)), "optimizer: expected one of .*, got 'Nadam'", {"optimizer": "nadam"},
         ),
         "clipnorm": (
             chain(kind.GRU(2)), "optimizer: clipnorm=1.0", {"optimizer": keras.optimizers.Adam(clipnorm=1.0)},
@@ -519,17 +769,17 @@ def foreign_models(keras):
 
 
 def test_what_is_in_a_file_and_not_here_is_refused_by_name(keras, tmp_path):
-    for name, (model, message, *training) in foreign_models(keras).items():
+    for model, message, *training in foreign_models(keras).values():
         if training:
             model.compile(**{"optimizer": "sgd", "loss": "mse", **training[0]})
         model.save(tmp_path / "model.keras")
         with pytest.raises(ModelFileError, match=f"model.keras: .*{message}"):
             load_model(tmp_path / "model.keras")
-            pytest.fail(name)
 
 
 def keras_curve(model, head, steps=4):
     x, y = training_data(head)
+    model.run_eagerly = True  # seconds faster than making a graph
     found = []
     for _ in range(steps):
         model.reset_metrics()
@@ -575,7 +825,7 @@ def keras_2(keras):
     return pytest.importorskip("tf_keras", reason="needs Keras 2: pip install tf-keras --no-deps")
 
 
-@pytest.mark.parametrize("seed", range(60, 72))
+@pytest.mark.parametrize("seed", range(60, 66))
 def test_models_of_keras_2_predict_the_same_here_and_there(seed, keras_2, tmp_path):
     chain = Chain(seed, hard_sigmoid="hard_sigmoid", dtype=DTYPES[seed % 4 == 3])
     theirs = chain.keras(keras_2)
@@ -603,11 +853,14 @@ def keras_2_optimizer(keras_2, name, *, legacy):
     return OPTIMIZERS[name](kind.legacy if legacy else kind, kind.schedules)
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize(("optimizer", "head"), TRAININGS)
+#: AdamW came with TensorFlow 2.11, as did other optimizers for the old names.
+KERAS_2_TRAININGS = [
+    (*training, legacy) for training in TRAININGS for legacy in (False, True) if not (legacy and training[0] == "AdamW")
+]
+
+
+@pytest.mark.parametrize(("optimizer", "head", "legacy"), KERAS_2_TRAININGS)
 def test_training_goes_on_as_in_keras_2(optimizer, head, legacy, keras_2, tmp_path):
-    if legacy and optimizer == "AdamW":
-        pytest.skip("came with TensorFlow 2.11")
     keras_2.utils.set_random_seed(3)
     theirs = keras_2.Sequential([keras_2.Input((None, 2)), *small(keras_2.layers, head)])
     theirs.compile(keras_2_optimizer(keras_2, optimizer, legacy=legacy), LOSSES[head](keras_2.losses))
