@@ -14,7 +14,17 @@ CPP = ROOT / "cpp"
 
 # From the ground up; the files of one floor do not use each other.
 PYTHON_FLOORS = [
-    ["checks", "files", "_native", "reference", "sequences", "progress", "datasets.idx", "formats.description"],
+    [
+        "checks",
+        "files",
+        "_native",
+        "reference",
+        "sequences",
+        "progress",
+        "datasets.idx",
+        "formats.description",
+        "formats.keras_dialects",
+    ],
     [
         "seeding",
         "functional",
@@ -25,6 +35,7 @@ PYTHON_FLOORS = [
         "formats.checkpoint",
         "formats.archives",
         "formats.hdf5",
+        "formats.keras_training",
     ],
     [
         "losses",
