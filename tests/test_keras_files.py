@@ -203,7 +203,7 @@ def compiled(optimizer="Adam", head="softmax", *, steps=3, dtype="float32"):
     return model
 
 
-def curve(model, head, steps=4, dtype="float32"):
+def curve(model, head, steps=3, dtype="float32"):
     x, y = training_data(head)
     return [float(np.ravel(model.train_on_batch(x.astype(dtype), y))[0]) for _ in range(steps)]
 
@@ -230,8 +230,8 @@ def test_a_model_comes_back_with_the_same_bits(seed, ending, tmp_path):
     assert (tmp_path / f"again{ending}").read_bytes() == (tmp_path / f"model{ending}").read_bytes()
 
 
-#: Every optimizer, and every loss with one of them.
-TRAININGS = [(optimizer, list(LOSSES)[number % len(LOSSES)]) for number, optimizer in enumerate(OPTIMIZERS)]
+#: Every optimizer, and every loss with one of them; the softmax's model has two directions, which Keras is slow at.
+TRAININGS = list(zip(OPTIMIZERS, [*LOSSES, "logits", "sigmoid"], strict=True))
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -631,7 +631,7 @@ def test_any_json_anywhere(data, ending, valid, tmp_path):
 # --- Keras 3 --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(20, 28))
+@pytest.mark.parametrize("seed", range(20, 26))
 def test_models_of_keras_3_predict_the_same_here(seed, keras, tmp_path):
     chain = Chain(seed, hard_sigmoid="hard_sigmoid", dtype=DTYPES[seed % 4 == 3])
     theirs = chain.keras(keras)
@@ -646,7 +646,7 @@ def test_models_of_keras_3_predict_the_same_here(seed, keras, tmp_path):
     assert_same_outputs(ours.predict(x), expected, chain.dtype, repr(chain))
 
 
-@pytest.mark.parametrize("seed", range(40, 48))
+@pytest.mark.parametrize("seed", range(40, 46))
 def test_models_from_here_predict_the_same_in_keras_3(seed, keras, tmp_path):
     chain = Chain(seed, hard_sigmoid="hard_sigmoid", dtype=DTYPES[seed % 4 == 3])
     ours = chain.fastgru()
@@ -777,7 +777,7 @@ def test_what_is_in_a_file_and_not_here_is_refused_by_name(keras, tmp_path):
             load_model(tmp_path / "model.keras")
 
 
-def keras_curve(model, head, steps=4):
+def keras_curve(model, head, steps=3):
     x, y = training_data(head)
     model.run_eagerly = True  # seconds faster than making a graph
     found = []
@@ -792,7 +792,7 @@ def keras_compiled(keras, optimizer, head):
     model = keras.Sequential([keras.Input((None, 2)), *small(keras.layers, head)])
     optimizer = OPTIMIZERS[optimizer](keras.optimizers, keras.optimizers.schedules)
     model.compile(optimizer, LOSSES[head](keras.losses))
-    keras_curve(model, head, 3)
+    keras_curve(model, head)
     return model
 
 
@@ -811,7 +811,7 @@ def test_training_goes_on_as_in_keras_3(optimizer, head, keras, tmp_path):
     )
     ours.save(tmp_path / "ours.keras")
     back = keras.models.load_model(tmp_path / "ours.keras")
-    assert int(back.optimizer.iterations) == 7
+    assert int(back.optimizer.iterations) == 6
     np.testing.assert_allclose(keras_curve(back, head), curve(ours, head), rtol=2e-5)
 
 
@@ -825,7 +825,7 @@ def keras_2(keras):
     return pytest.importorskip("tf_keras", reason="needs Keras 2: pip install tf-keras --no-deps")
 
 
-@pytest.mark.parametrize("seed", range(60, 66))
+@pytest.mark.parametrize("seed", range(60, 64))
 def test_models_of_keras_2_predict_the_same_here_and_there(seed, keras_2, tmp_path):
     chain = Chain(seed, hard_sigmoid="hard_sigmoid", dtype=DTYPES[seed % 4 == 3])
     theirs = chain.keras(keras_2)
@@ -864,12 +864,12 @@ def test_training_goes_on_as_in_keras_2(optimizer, head, legacy, keras_2, tmp_pa
     keras_2.utils.set_random_seed(3)
     theirs = keras_2.Sequential([keras_2.Input((None, 2)), *small(keras_2.layers, head)])
     theirs.compile(keras_2_optimizer(keras_2, optimizer, legacy=legacy), LOSSES[head](keras_2.losses))
-    keras_curve(theirs, head, 3)
+    keras_curve(theirs, head)
     theirs.save(tmp_path / "theirs.h5")
     ours = load_model(tmp_path / "theirs.h5")
     assert ours.optimizer.step == 3
     np.testing.assert_allclose(curve(ours, head), keras_curve(theirs, head), rtol=2e-5)
     ours.save(tmp_path / "ours.h5")
     back = keras_2.models.load_model(tmp_path / "ours.h5")
-    assert int(back.optimizer.iterations) == 7
+    assert int(back.optimizer.iterations) == 6
     np.testing.assert_allclose(keras_curve(back, head), curve(ours, head), rtol=2e-5)

@@ -164,7 +164,7 @@ KERAS_2 = Dialect(
     variance_scaling=False,
     loss_options=True,
     schedules=True,
-    omitted={},
+    omitted={"GRU": {"reset_after": False}},  # which had no other form, and no such option, before Keras 2.1.3
     optimizers=_KERAS_2_OPTIMIZERS,
     optimizer_key="optimizer_config",
 )
