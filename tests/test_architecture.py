@@ -25,6 +25,7 @@ PYTHON_FLOORS = [
         "formats.description",
         "formats.pickles",
         "formats.onnx.tensors",
+        "formats.keras_dialects",
     ],
     [
         "seeding",
@@ -39,6 +40,7 @@ PYTHON_FLOORS = [
         "formats.hdf5",
         "formats.onnx.export",
         "formats.onnx.values",
+        "formats.keras_training",
     ],
     [
         "losses",

@@ -48,7 +48,7 @@ def each_step():
 MODELS = {
     "fastgru": [stack, before, each_step],
     "tfjs": [before],
-    "keras": [stack, before, each_step],
+    "keras": [stack, each_step],
     "keras_h5": [stack, before, each_step],
     "torch": [stack, each_step],
     "onnx": [stack, before, each_step],
@@ -151,3 +151,29 @@ def test_samples_are_of_the_models_kind():
     doubles = conversion.random_samples(Sequential([layers.GRU(3, input_shape=(None, 2))], dtype="float64"))
     assert doubles.dtype == np.float64
     assert doubles.shape == (8, 20, 2)
+
+
+@pytest.mark.parametrize("kind", ["fastgru", "tfjs", "keras", "keras_h5", "torch"])
+def test_a_model_can_be_loaded_without_its_training(kind, tmp_path):
+    require(kind)
+    model = Sequential(before() if kind == "tfjs" else each_step())
+    optimizer, loss = optimizers.SGD(), "categorical_crossentropy" if kind == "tfjs" else "mse"
+    model.compile(optimizer, loss, ["accuracy"] if kind == "tfjs" else ["mae"])
+    model.save(tmp_path / NAMES[kind])
+    assert load_model(tmp_path / NAMES[kind]).loss.name == model.loss.name
+    loaded = load_model(tmp_path / NAMES[kind], compile=False)
+    assert loaded.optimizer is None
+    assert loaded.loss is None
+    x = conversion.random_samples(model)
+    np.testing.assert_array_equal(loaded.predict(x), model.predict(x))
+
+
+def test_a_training_unknown_here_need_not_keep_a_model_from_being_used(tmp_path):
+    model = Sequential(before())
+    model.compile(optimizers.SGD(), "categorical_crossentropy")
+    path = tmp_path / "model.json"
+    model.save(path)
+    path.write_text(path.read_text().replace('"SGD"', '"Adadelta"'))
+    with pytest.raises(formats.description.ModelFileError, match="compile=False loads the model without its training"):
+        load_model(path)
+    assert load_model(path, compile=False).count_params() == model.count_params()

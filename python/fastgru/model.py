@@ -659,7 +659,7 @@ class Sequential(Chain):
             raise ValueError(f"its weights are not {config['dtype']} as its configuration says")
         model = cls.from_description(description)
         model._generator.bit_generator.state = config["generator"]
-        if "compile" in config:
+        if config.get("compile") is not None:
             model._compile_as(config["compile"], tensors)
         return model
 
@@ -682,13 +682,18 @@ class Sequential(Chain):
         optimizer.set_state(choices["optimizer"]["step"], moments)
 
 
-def load_model(path: str | os.PathLike[str], *, format: str | None = None, **options: Any) -> Sequential:
+def load_model(
+    path: str | os.PathLike[str], *, compile: bool = True, format: str | None = None, **options: Any
+) -> Sequential:
     """Read a model that `Sequential.save` wrote, or another framework.
 
     Parameters
     ----------
     path : path
         What kind of file it is shows in its contents: see `fastgru.formats`.
+    compile : bool
+        Whether the model shall be compiled as the saved one was. A file whose optimizer, loss or metrics are not known
+        here can still be loaded without.
     format : str, optional
         The kind of file, a key of `fastgru.formats.KINDS`, for those whose contents do not show it.
     **options
@@ -714,8 +719,9 @@ def load_model(path: str | os.PathLike[str], *, format: str | None = None, **opt
     if kind == "fastgru":
         if options:
             raise TypeError(f"{min(options)}: expected no options because the file is fastgru's own, got some")
-        return _read(path, *checkpoint.load(path))
-    description = formats.read(path, kind, **options)
+        config, tensors = checkpoint.load(path)
+        return _read(path, config if compile else {**config, "compile": None}, tensors)
+    description = formats.read(path, kind, compile=compile, **options)
     try:
         return Sequential.from_description(description)
     except (LookupError, TypeError, ValueError, ArithmeticError, MemoryError, RecursionError) as error:

@@ -35,6 +35,7 @@ from fastgru.formats.keras_layers import (
     training_to_config,
     weight_names,
 )
+from fastgru.formats.keras_training import separable
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
@@ -78,8 +79,14 @@ _NEW_WORDS = {
 }
 
 
-def read(path: PathLike) -> ModelDescription:
+def read(path: PathLike, *, compile: bool = True) -> ModelDescription:
     """The model in a ``.keras`` or ``.h5`` file.
+
+    Parameters
+    ----------
+    path : path
+    compile : bool
+        Whether to read how it is trained as well.
 
     Raises
     ------
@@ -91,7 +98,7 @@ def read(path: PathLike) -> ModelDescription:
         The file cannot be read.
     """
     with _told(path):
-        return _read_archive(path) if _is_archive(path) else _read_h5(Path(path).read_bytes())
+        return _read_archive(path, compile) if _is_archive(path) else _read_h5(Path(path).read_bytes(), compile)
 
 
 def write(path: PathLike, description: ModelDescription) -> None:
@@ -208,7 +215,7 @@ def _is_archive(path: PathLike) -> bool:
         return file.read(2) == b"PK"
 
 
-def _read_archive(path: PathLike) -> ModelDescription:
+def _read_archive(path: PathLike, compile: bool) -> ModelDescription:
     with Archive(path) as archive:
         version = "3"
         if _METADATA in archive.names:
@@ -218,17 +225,19 @@ def _read_archive(path: PathLike) -> ModelDescription:
         data = archive.read(_WEIGHTS)
     dialect = _dialect(version)
     topology = topology_from_config(dialect, config)
-    training = training_from_config(dialect, config.get("compile_config"))
+    with separable():
+        training = training_from_config(dialect, config.get("compile_config")) if compile else None
     with hdf5.Reader(data) as file:
         weighty = [each for each in topology.file_layers if each.layer is not None]
         _load_stored(file, [each.layer for each in weighty if each.layer], [each.class_name for each in weighty])
         description = _checked(topology, training)
         if training is not None:
-            _load_optimizer_variables(file, description, training)
+            with separable():
+                _load_optimizer_variables(file, description, training)
     return description
 
 
-def _read_h5(data: bytes) -> ModelDescription:
+def _read_h5(data: bytes, compile: bool) -> ModelDescription:
     with hdf5.Reader(data) as file:
         text = file.text("", "model_config")
         if text is None:
@@ -237,11 +246,13 @@ def _read_h5(data: bytes) -> ModelDescription:
         config = _json("model_config", text)
         topology = topology_from_config(dialect, config)
         trained = _json("training_config", file.text("", "training_config") or "null")
-        training = training_from_config(dialect, trained)
+        with separable():
+            training = training_from_config(dialect, trained) if compile else None
         paths = _load_named(file, topology.layers)
         description = _checked(topology, training)
         if training is not None:
-            _load_named_states(file, description, training, paths, trained["optimizer_config"])
+            with separable():
+                _load_named_states(file, description, training, paths, trained["optimizer_config"])
     return description
 
 

@@ -1,7 +1,8 @@
-"""Keras' words for layers, losses and optimizers, in the dialects of Keras 3, Keras 2 and TensorFlow.js.
+"""Keras' words for layers, in the dialects of Keras 3, Keras 2 and TensorFlow.js, and their descriptions here.
 
-All three write a model as nested JSON objects with ``class_name`` and ``config``. This module turns these into
-descriptions and back; where the weights lie in a file is the business of the format.
+This module turns configurations into descriptions and back; where the weights lie in a file is the business of the
+format. With it come the dialects, and what `fastgru.formats.keras_training` says of losses and optimizers, so that a
+format needs no other module.
 
 What a configuration says and this package cannot do is a ValueError that names the layer, the option and the value.
 Initializers are the exception: they only matter to weights that do not exist yet, so one without a counterpart is left
@@ -11,190 +12,40 @@ out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastgru.formats.description import LayerDescription, ModelDescription, TrainingDescription
-
-Config = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class OptimizerWords:
-    """An optimizer in a dialect.
-
-    Attributes
-    ----------
-    ours, theirs : str
-        The classes.
-    options : mapping
-        Ours -> theirs.
-    fixed : mapping
-        Our options that must have a certain value to be said so.
-    legacy : bool or None
-        Of Keras 2: whether it is the optimizer from before TensorFlow 2.11; None where both compute the same. A
-        configuration that does not say so means the older one.
-    """
-
-    ours: str
-    theirs: str
-    options: Mapping[str, str]
-    fixed: Mapping[str, Any]
-    legacy: bool | None = None
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """Who speaks: what differs between the three.
-
-    Attributes
-    ----------
-    name : str
-        For messages.
-    modules : bool
-        Whether an object within a layer's configuration names its module and its registered name.
-    all_modules : bool
-        Whether layers, losses, optimizers and the model do so too, and a dtype is an object.
-    input_layer : bool
-        Whether a Sequential model begins with an InputLayer; else its first layer has the shape of the input.
-    shape_key : str
-        What an input's shape is called.
-    hard_sigmoid : str
-        Our name of what is called ``hard_sigmoid``.
-    after : bool
-        Whether the reset gate may be applied after the recurrent product.
-    zeros_for_mask : bool or None
-        Whether padded outputs may be zeros; None: they may, but only those that are say so.
-    backward_layer : bool
-        Whether a bidirectional layer's backward direction may have options of its own.
-    variance_scaling : bool
-        Whether the initializers named after Glorot, He and LeCun are written as ``VarianceScaling``.
-    loss_options : bool
-        Whether losses have options; else they are names.
-    schedules : bool
-        Whether a learning rate may be a schedule.
-    omitted : mapping
-        Class -> options -> the dialect's defaults where they are not this package's.
-    optimizers : tuple of OptimizerWords
-    optimizer_key : str
-        Where the optimizer stands in the configuration of a training.
-    """
-
-    name: str
-    modules: bool
-    all_modules: bool
-    input_layer: bool
-    shape_key: str
-    hard_sigmoid: str
-    after: bool
-    zeros_for_mask: bool | None
-    backward_layer: bool
-    variance_scaling: bool
-    loss_options: bool
-    schedules: bool
-    omitted: Mapping[str, Mapping[str, Any]]
-    optimizers: tuple[OptimizerWords, ...]
-    optimizer_key: str
-
-
-def _same(*names: str) -> dict[str, str]:
-    return {name: name for name in ("learning_rate", *names)}
-
-
-_CLIPS = ("global_clipnorm", "clipvalue")
-_KERAS_FORM = {"form": "keras"}
-_KERAS_OPTIMIZERS = (
-    OptimizerWords("Adam", "Adam", _same("beta_1", "beta_2", "epsilon", *_CLIPS), _KERAS_FORM),
-    OptimizerWords("AdamW", "AdamW", _same("weight_decay", "beta_1", "beta_2", "epsilon", *_CLIPS), _KERAS_FORM),
-    OptimizerWords("SGD", "SGD", _same("momentum", "nesterov", *_CLIPS), _KERAS_FORM),
-    OptimizerWords("RMSprop", "RMSprop", _same("rho", "momentum", "epsilon", "centered", *_CLIPS), _KERAS_FORM),
+from fastgru.formats.keras_dialects import (
+    KERAS_2,
+    KERAS_3,
+    TFJS,
+    Config,
+    Dialect,
+    class_and_config,
+    class_and_options,
+    require_list,
+    require_object,
+    snake_case,
+    written_object,
 )
-_ADAM, _ADAMW, _SGD, _RMSPROP = _KERAS_OPTIMIZERS
-_KERAS_2_OPTIMIZERS = (
-    _ADAM,
-    replace(_ADAMW, legacy=False),
-    _SGD,
-    replace(_RMSPROP, fixed={"momentum": 0.0, "form": "pytorch"}, legacy=True),
-    replace(_RMSPROP, fixed={"momentum": 0.0, "form": "keras"}, legacy=False),
-    _RMSPROP,
-)
-_NO_CLIPS = dict.fromkeys(_CLIPS)
-_TFJS_OPTIMIZERS = (
-    OptimizerWords(
-        "Adam",
-        "Adam",
-        {"learning_rate": "learning_rate", "beta_1": "beta1", "beta_2": "beta2", "epsilon": "epsilon"},
-        {"form": "tfjs", **_NO_CLIPS},
-    ),
-    OptimizerWords("SGD", "SGD", _same(), {"momentum": 0.0, "nesterov": False, "form": "keras", **_NO_CLIPS}),
-    OptimizerWords(
-        "SGD",
-        "Momentum",
-        {"learning_rate": "learning_rate", "momentum": "momentum", "nesterov": "use_nesterov"},
-        {"form": "pytorch", **_NO_CLIPS},
-    ),
-    OptimizerWords(
-        "RMSprop",
-        "RMSProp",
-        {"learning_rate": "learning_rate", "rho": "decay", "momentum": "momentum", "epsilon": "epsilon"},
-        {"form": "keras", "centered": False, **_NO_CLIPS},  # a centered one subtracts epsilon there
-    ),
-)
+from fastgru.formats.keras_training import training_from_config, training_to_config
 
-KERAS_3 = Dialect(
-    name="Keras 3",
-    modules=True,
-    all_modules=True,
-    input_layer=True,
-    shape_key="batch_shape",
-    hard_sigmoid="hard_sigmoid",
-    after=True,
-    zeros_for_mask=True,
-    backward_layer=True,
-    variance_scaling=False,
-    loss_options=True,
-    schedules=True,
-    omitted={},
-    optimizers=_KERAS_OPTIMIZERS,
-    optimizer_key="optimizer",
-)
-KERAS_2 = Dialect(
-    name="Keras 2",
-    modules=True,
-    all_modules=False,
-    input_layer=True,
-    shape_key="batch_input_shape",
-    hard_sigmoid="hard_sigmoid_tfjs",
-    after=True,
-    zeros_for_mask=None,
-    backward_layer=True,
-    variance_scaling=False,
-    loss_options=True,
-    schedules=True,
-    omitted={},
-    optimizers=_KERAS_2_OPTIMIZERS,
-    optimizer_key="optimizer_config",
-)
-TFJS = Dialect(
-    name="TensorFlow.js",
-    modules=False,
-    all_modules=False,
-    input_layer=False,
-    shape_key="batch_input_shape",
-    hard_sigmoid="hard_sigmoid_tfjs",
-    after=False,
-    zeros_for_mask=False,
-    backward_layer=False,
-    variance_scaling=True,
-    loss_options=False,
-    schedules=False,
-    omitted={
-        "GRU": {"recurrent_activation": "hard_sigmoid", "kernel_initializer": "glorot_normal", "reset_after": False},
-        "Dense": {"kernel_initializer": "glorot_normal"},
-    },
-    optimizers=_TFJS_OPTIMIZERS,
-    optimizer_key="optimizer_config",
-)
+__all__ = [
+    "KERAS_2",
+    "KERAS_3",
+    "TFJS",
+    "Dialect",
+    "FileLayer",
+    "Topology",
+    "layer_from_config",
+    "layer_to_config",
+    "topology_from_config",
+    "topology_to_config",
+    "training_from_config",
+    "training_to_config",
+    "weight_names",
+]
 
 # --- Layers ---------------------------------------------------------------------------------------------------
 
@@ -315,11 +166,11 @@ def topology_from_config(dialect: Dialect, config: Any) -> Topology:
     ValueError
         It is not a model that this package has; the message names the layer.
     """
-    class_name, inner = _object("the model", config)
+    class_name, inner = class_and_config("the model", config)
     if isinstance(inner, list):  # Keras before 2.3 wrote the layers alone
         inner = {"layers": inner}
-    inner = _mapping("the model", inner)
-    entries = [_mapping("a layer", entry) for entry in _list("layers", inner.get("layers"))]
+    inner = require_object("the model", inner)
+    entries = [require_object("a layer", entry) for entry in require_list("layers", inner.get("layers"))]
     functional = class_name in ("Functional", "Model")
     if not functional and class_name != "Sequential":
         raise ValueError(f"expected a Sequential or Functional model, got {class_name!r}")
@@ -365,7 +216,7 @@ def _require_same_masks(layers: list[LayerDescription]) -> None:
 
 def _append(dialect: Dialect, entry: Config, layers: list[FileLayer], dtypes: dict[str, str]) -> None:
     """Read a layer of a file, and note its dtype."""
-    class_name, config = _layer_object("a layer", entry)
+    class_name, config = class_and_options("a layer", entry)
     name = config.get("name", entry.get("name"))
     if not isinstance(name, str):
         raise ValueError(f"a {class_name}: expected a name, got {name!r}")  # noqa: TRY004
@@ -405,7 +256,7 @@ def layer_from_config(dialect: Dialect, class_name: str, config: Config) -> Laye
     if class_name == "Bidirectional":
         return LayerDescription("Bidirectional", name, _bidirectional(dialect, name, config))
     if class_name == "TimeDistributed":  # which is what a Dense layer does by itself
-        inner_class, inner = _layer_object(name, _mapping(name, config.get("layer")))
+        inner_class, inner = class_and_options(name, require_object(name, config.get("layer")))
         if inner_class != "Dense":
             raise ValueError(f"{name}: expected a Dense layer within TimeDistributed, got {inner_class}")
         _refuse_others(name, config, ("layer",))
@@ -449,7 +300,7 @@ def _options(dialect: Dialect, class_name: str, where: str, config: Config) -> C
 
 def _rnn(dialect: Dialect, where: str, config: Config) -> Config:
     """A GRU that is written as a GRUCell within an RNN."""
-    cell_class, cell = _layer_object(where, _mapping(where, config.get("cell")))
+    cell_class, cell = class_and_options(where, require_object(where, config.get("cell")))
     if cell_class != "GRUCell":
         raise ValueError(f"{where}: expected a GRUCell as its cell, got {cell_class}")
     around = {option: value for option, value in config.items() if option != "cell"}
@@ -478,7 +329,7 @@ def _bidirectional(dialect: Dialect, where: str, config: Config) -> Config:
 
 
 def _direction(dialect: Dialect, where: str, entry: Any) -> Config:
-    class_name, config = _layer_object(where, _mapping(where, entry))
+    class_name, config = class_and_options(where, require_object(where, entry))
     layer = layer_from_config(dialect, class_name, {**config, "name": where})
     if layer.class_name != "GRU":
         raise ValueError(f"{where}: expected a GRU within Bidirectional, got {class_name}")
@@ -533,39 +384,32 @@ _REGULARIZERS = {
 def _activation(dialect: Dialect, where: str, option: str, value: Any, known: Sequence[str]) -> str:
     if isinstance(value, Mapping):  # a function, or an object around its name
         value = value.get("config") if isinstance(value.get("config"), str) else value.get("class_name")
-    name = "linear" if value is None else _snake(value)
+    name = "linear" if value is None else snake_case(value)
     name = dialect.hard_sigmoid if name == "hard_sigmoid" else name
     if name not in known:
         raise ValueError(f"{where}: expected one of {', '.join(known)} as {option}, got {value!r}")
     return str(name)
 
 
-def _snake(value: Any) -> Any:
-    """``hardSigmoid`` as ``hard_sigmoid``."""
-    if not isinstance(value, str):
-        return value
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in value).lstrip("_")
-
-
 def _initializer(where: str, value: Any) -> Any:
     """Ours, or None where this package has none like it: the weights are there, it is not needed."""
     if value is None or isinstance(value, str):
-        name = _INITIALIZER_SHORT.get(_snake(value), _snake(value))
+        name = _INITIALIZER_SHORT.get(snake_case(value), snake_case(value))
         return name if name in _SCALED or name in _PLAIN else None
-    class_name, config = _layer_object(where, _mapping(where, value))
+    class_name, config = class_and_options(where, require_object(where, value))
+    for name, (theirs, plain) in _PLAIN.items():
+        if class_name == theirs and all(config.get(key, default) == default for key, default in plain.items()):
+            return name
     if class_name in _WITH_OPTIONS:
         options = {name: config[name] for name in _WITH_OPTIONS[class_name] if name in config}
         usable = all(isinstance(number, (int, float)) for number in options.values())
         return {"class_name": class_name, "config": options} if usable else None
     for name, (theirs, scale, mode, distribution) in _SCALED.items():
-        scaling = (config.get("scale"), _snake(config.get("mode")), _snake(config.get("distribution")))
+        scaling = (config.get("scale"), snake_case(config.get("mode")), snake_case(config.get("distribution")))
         alike = (distribution, f"truncated_{distribution}")
         if class_name.lower() == theirs.lower() or (
             class_name == "VarianceScaling" and scaling[:2] == (scale, mode) and scaling[2] in alike
         ):
-            return name
-    for name, (theirs, options) in _PLAIN.items():
-        if class_name == theirs and all(config.get(key, default) == default for key, default in options.items()):
             return name
     return None
 
@@ -576,7 +420,7 @@ def _regularizer(where: str, option: str, value: Any) -> Config | None:
     if isinstance(value, str):
         class_name, config = value, Config()
     else:
-        class_name, config = _layer_object(where, _mapping(where, value))
+        class_name, config = class_and_options(where, require_object(where, value))
     if class_name not in _REGULARIZERS:
         raise ValueError(f"{where}: expected L1, L2 or L1L2 as {option}, got {class_name!r}")
     names = _REGULARIZERS[class_name]
@@ -591,7 +435,7 @@ def _regularizer(where: str, option: str, value: Any) -> Config | None:
 def _dtype(where: str, value: Any) -> str:
     """A dtype, which Keras 3 and the later versions of Keras 2 may write as a policy."""
     if isinstance(value, Mapping):
-        class_name, config = _layer_object(where, value)
+        class_name, config = class_and_options(where, value)
         value = config.get("name") if class_name in ("DTypePolicy", "Policy", "FloatDTypePolicy") else class_name
     if value is None:
         return "float32"
@@ -605,11 +449,11 @@ def _dtype(where: str, value: Any) -> str:
 
 def _input_shape(model: Config, entries: list[Config]) -> tuple[int | None, ...] | None:
     """The input's shape without the batch axis, from wherever the first layers or the model have it."""
-    _, first = _layer_object("a layer", entries[0])
+    _, first = class_and_options("a layer", entries[0])
     candidates = [first.get("batch_shape"), first.get("batch_input_shape"), model.get("build_input_shape")]
     for shape in candidates:
         if shape is not None:
-            shape = _list("the input's shape", shape)
+            shape = require_list("the input's shape", shape)
             if not shape or not all(size is None or _is_integer(size) for size in shape):
                 raise ValueError(f"expected sizes as the input's shape, got {shape!r}")
             return tuple(shape[1:])
@@ -652,11 +496,11 @@ def _chain(model: Config, entries: list[Config]) -> list[Config]:
 
 def _require_mask_of_a_layer(where: str, entry: Config, chain: list[Config], by_name: dict[str, Config]) -> None:
     """Refuse a mask that no Masking or Embedding layer of the chain makes."""
-    (node,) = _list(where, entry.get("inbound_nodes"))
-    tensor, *values = _list(where, _mapping(where, node).get("args"))
+    (node,) = require_list(where, entry.get("inbound_nodes"))
+    tensor, *values = require_list(where, require_object(where, node).get("args"))
     source = _history(where, tensor)
     for layer in chain[:-1]:
-        class_name, config = _layer_object(where, layer)
+        class_name, config = class_and_options(where, layer)
         masked = {"Masking": config.get("mask_value"), "Embedding": 0 if config.get("mask_zero") else None}
         value = masked.get(class_name)
         if value is not None and values == [value] and _source(where, layer["inbound_nodes"], by_name) == source:
@@ -673,7 +517,7 @@ def _only_layer(where: str, tensors: Any) -> str:
 
 
 def _tensors(where: str, tensors: Any) -> list[Any]:
-    tensors = _list(where, tensors)
+    tensors = require_list(where, tensors)
     return [tensors] if tensors and isinstance(tensors[0], str) else tensors
 
 
@@ -691,15 +535,15 @@ def _source(where: str, nodes: Any, by_name: dict[str, Config]) -> str:
         raise ValueError(f"{where}: expected a layer that is called once, got {nodes!r:.200}")
     node = nodes[0]
     if isinstance(node, Mapping):  # Keras 3
-        arguments, options = _list(where, node.get("args")), node.get("kwargs")
+        arguments, options = require_list(where, node.get("args")), node.get("kwargs")
     else:
-        arguments, options = _list(where, node), None
+        arguments, options = require_list(where, node), None
         if len(arguments) == 1 and isinstance(arguments[0], list) and len(arguments[0]) == 4:
             *tensor, options = arguments[0]
             arguments = [tensor]
     if len(arguments) != 1:
         raise ValueError(f"{where}: expected a layer that is called on the output of one other, got {arguments!r:.200}")
-    for option, value in _mapping(where, options or {}).items():
+    for option, value in require_object(where, options or {}).items():
         if option == "mask" and isinstance(value, Mapping):
             if by_name.get(_history(where, value), {}).get("class_name") in _MASKS:
                 continue
@@ -712,7 +556,7 @@ def _source(where: str, nodes: Any, by_name: dict[str, Config]) -> str:
 def _history(where: str, tensor: Any) -> str:
     """The layer that a tensor comes from."""
     if isinstance(tensor, Mapping):  # Keras 3
-        tensor = _layer_object(where, tensor)[1].get("keras_history")
+        tensor = class_and_options(where, tensor)[1].get("keras_history")
     if not isinstance(tensor, list) or len(tensor) != 3 or not isinstance(tensor[0], str) or tensor[1] != 0:
         raise ValueError(f"{where}: expected the output of another layer, got {tensor!r:.200}")
     return tensor[0]
@@ -739,11 +583,11 @@ def topology_to_config(dialect: Dialect, description: ModelDescription) -> Confi
     if dialect.input_layer:
         config = {dialect.shape_key: shape, "dtype": dtype, "sparse": False, "ragged": False}
         layers.insert(
-            0, _written(dialect, "layers", "InputLayer", {**config, "name": f"{first.name}_input"}, outer=True)
+            0, written_object(dialect, "layers", "InputLayer", {**config, "name": f"{first.name}_input"}, outer=True)
         )
     else:
         layers[0]["config"][dialect.shape_key] = shape
-    return _written(dialect, "", "Sequential", {"name": description.name, "layers": layers}, outer=True)
+    return written_object(dialect, "", "Sequential", {"name": description.name, "layers": layers}, outer=True)
 
 
 def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str) -> Config:
@@ -757,15 +601,15 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str) -> Co
     common = {"name": layer.name, "trainable": True, "dtype": _dtype_object(dialect, dtype)}
     if layer.class_name != "Bidirectional":
         options = _written_options(dialect, layer.class_name, layer.name, layer.config)
-        return _written(dialect, "layers", layer.class_name, {**common, **options}, outer=True)
+        return written_object(dialect, "layers", layer.class_name, {**common, **options}, outer=True)
     written = {}
     for key, prefix in (("layer", "forward"), ("backward_layer", "backward")):
         inner = dict(layer.config[key]["config"])
-        if not dialect.zeros_for_mask:  # a Bidirectional layer decides by itself
+        if dialect.zeros_for_mask is False:  # a Bidirectional layer decides by itself
             inner["zero_output_for_mask"] = False
         written[prefix] = _written_options(dialect, "GRU", layer.name, inner)
     directions = {
-        key: _written(dialect, "layers", "GRU", {**common, "name": f"{prefix}_{layer.name}", **written[prefix]})
+        key: written_object(dialect, "layers", "GRU", {**common, "name": f"{prefix}_{layer.name}", **written[prefix]})
         for key, prefix in (("layer", "forward"), ("backward_layer", "backward"))
     }
     if not dialect.backward_layer:
@@ -774,7 +618,7 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str) -> Co
         directions["layer"]["config"]["name"] = "gru"  # before which forward_ and backward_ are put there
     merge = layer.config.get("merge_mode", "concat")
     config = {**common, "merge_mode": merge, **directions}
-    return _written(dialect, "layers", "Bidirectional", config, outer=True)
+    return written_object(dialect, "layers", "Bidirectional", config, outer=True)
 
 
 def _require_mirrored(dialect: Dialect, where: str, forward: Config, backward: Config) -> None:
@@ -796,7 +640,7 @@ def _written_options(dialect: Dialect, class_name: str, where: str, config: Mapp
         if option.endswith("_initializer"):
             value = _written_initializer(dialect, value)
         elif option.endswith("_regularizer") and value is not None:
-            value = _written(dialect, "regularizers", value["class_name"], value["config"])
+            value = written_object(dialect, "regularizers", value["class_name"], value["config"])
         elif option == "recurrent_activation":
             value = _written_gate(dialect, where, value)
         written[option] = value
@@ -834,7 +678,7 @@ def _written_gate(dialect: Dialect, where: str, activation: str) -> str:
 
 def _written_initializer(dialect: Dialect, value: Any) -> Config:
     if isinstance(value, Mapping):
-        return _written(dialect, "initializers", value["class_name"], value["config"])
+        return written_object(dialect, "initializers", value["class_name"], value["config"])
     name = _INITIALIZER_SHORT.get(value, value)
     if name in _SCALED:
         class_name, scale, mode, distribution = _SCALED[name]
@@ -845,294 +689,8 @@ def _written_initializer(dialect: Dialect, value: Any) -> Config:
     else:
         class_name, options = _PLAIN[name]
         config = {key: value for key, value in options.items() if class_name != "Identity"}
-    return _written(dialect, "initializers", class_name, config)
+    return written_object(dialect, "initializers", class_name, config)
 
 
 def _dtype_object(dialect: Dialect, dtype: str) -> Any:
-    return _written(dialect, "", "DTypePolicy", {"name": dtype}) if dialect.all_modules else dtype
-
-
-def _written(
-    dialect: Dialect, module: str, class_name: str, config: Mapping[str, Any], *, outer: bool = False
-) -> Config:
-    """An object with its class and configuration, as the dialect writes them; `outer` if it is in no other."""
-    written: Config = {"class_name": class_name, "config": dict(config)}
-    if dialect.all_modules or (dialect.modules and not outer):
-        return {"module": f"keras.{module}".rstrip("."), **written, "registered_name": None}
-    return written
-
-
-# --- Training -------------------------------------------------------------------------------------------------
-
-#: Our name -> class and our options.
-_LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "categorical_crossentropy": ("CategoricalCrossentropy", ("from_logits", "label_smoothing")),
-    "sparse_categorical_crossentropy": ("SparseCategoricalCrossentropy", ("from_logits",)),
-    "binary_crossentropy": ("BinaryCrossentropy", ("from_logits", "label_smoothing")),
-    "mean_squared_error": ("MeanSquaredError", ()),
-    "mean_absolute_error": ("MeanAbsoluteError", ()),
-    "huber": ("Huber", ("delta",)),
-}
-_LOSS_CLASSES = {class_name: name for name, (class_name, _) in _LOSSES.items()}
-_SHORT = {"mse": "mean_squared_error", "mae": "mean_absolute_error", "huber_loss": "huber"}
-_LOSS_DEFAULTS = {"from_logits": False, "label_smoothing": 0.0, "delta": 1.0}
-_LOSS_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "reduction": ("sum_over_batch_size", "auto"),
-    "axis": (-1,),
-}
-#: Keras' metrics, by name or class -> ours.
-_METRICS = {
-    "accuracy": "accuracy",
-    "acc": "acc",
-    "categorical_accuracy": "categorical_accuracy",
-    "sparse_categorical_accuracy": "sparse_categorical_accuracy",
-    "binary_accuracy": "binary_accuracy",
-    "mean_squared_error": "mean_squared_error",
-    "mean_absolute_error": "mean_absolute_error",
-    "mse": "mse",
-    "mae": "mae",
-    "top_k_categorical_accuracy": "top_k_accuracy",
-    "sparse_top_k_categorical_accuracy": "top_k_accuracy",
-}
-_METRIC_CLASSES = {
-    "CategoricalAccuracy": "categorical_accuracy",
-    "SparseCategoricalAccuracy": "sparse_categorical_accuracy",
-    "BinaryAccuracy": "binary_accuracy",
-    "MeanSquaredError": "mean_squared_error",
-    "MeanAbsoluteError": "mean_absolute_error",
-    "TopKCategoricalAccuracy": "top_k_categorical_accuracy",
-    "SparseTopKCategoricalAccuracy": "sparse_top_k_categorical_accuracy",
-}
-#: Those that TensorFlow.js has under another name only.
-_TFJS_METRICS = {
-    "mean_squared_error": "mse",
-    "mean_absolute_error": "mae",
-    "sparse_categorical_accuracy": "accuracy",
-}
-_METRIC_DEFAULTS = {"k": 5, "threshold": 0.5}
-_OPTIMIZER_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "weight_decay": (0,),
-    "decay": (0,),
-    "use_ema": (False,),
-    "amsgrad": (False,),
-    "momentum": (0,),
-    "nesterov": (False,),
-    "centered": (False,),
-}
-_OPTIMIZER_IGNORED = ("name", "ema_momentum", "ema_overwrite_frequency", "jit_compile", "is_legacy_optimizer")
-_OPTIMIZER_SHORT = {"lr": "learning_rate"}
-#: Of both sides, with the same options.
-_SCHEDULES = {
-    "CosineDecay": ("initial_learning_rate", "decay_steps", "alpha", "warmup_target", "warmup_steps"),
-    "ExponentialDecay": ("initial_learning_rate", "decay_steps", "decay_rate", "staircase"),
-}
-
-
-def training_from_config(dialect: Dialect, config: Any) -> TrainingDescription | None:
-    """How a model is trained; None where the configuration is empty, of a model that was not compiled.
-
-    Parameters
-    ----------
-    dialect : Dialect
-    config : dict
-        With ``loss``, ``metrics`` and the optimizer.
-    """
-    if not config:
-        return None
-    config = _mapping("the training", config)
-    for key in ("loss_weights", "weighted_metrics", "sample_weight_mode"):
-        if config.get(key) not in (None, [], {}, [[]], [None]):
-            raise ValueError(f"{key}: expected none, got {config[key]!r}")
-    optimizer = config.get("optimizer", config.get("optimizer_config"))  # Keras 3 writes .h5 files as Keras 2 did
-    if config.get("loss") is None or optimizer is None:
-        return None
-    metrics = [_metric(entry) for entry in _flat(config.get("metrics"))]
-    return TrainingDescription(_optimizer(dialect, optimizer), _loss(config["loss"]), metrics)
-
-
-def training_to_config(dialect: Dialect, training: TrainingDescription) -> Config:
-    """How a model is trained, as the dialect writes it.
-
-    Raises
-    ------
-    ValueError
-        The dialect has no word for something; the message names it.
-    """
-    return {
-        dialect.optimizer_key: _written_optimizer(dialect, training.optimizer),
-        "loss": _written_loss(dialect, training.loss),
-        "metrics": [_written_metric(dialect, metric, training.loss["name"]) for metric in training.metrics],
-    }
-
-
-def _flat(entries: Any) -> list[Any]:
-    """What stands in nested lists, or in an object by the names of outputs."""
-    if entries is None:
-        return []
-    if isinstance(entries, Mapping) and "class_name" not in entries:
-        entries = list(entries.values())
-    if not isinstance(entries, list):
-        return [entries]
-    return [inner for entry in entries for inner in _flat(entry)]
-
-
-def _loss(entry: Any) -> Config:
-    entries = _flat(entry)
-    if len(entries) != 1:
-        raise ValueError(f"loss: expected one, got {entry!r}")
-    name, config = _named("loss", entries[0])
-    name = _LOSS_CLASSES.get(name) or _SHORT.get(_snake(name.lower() if name.isupper() else name)) or _snake(name)
-    if name not in _LOSSES:
-        raise ValueError(f"loss: expected one of {', '.join(_LOSSES)}, got {name!r}")
-    _, options = _LOSSES[name]
-    found = {}
-    for option, value in config.items():
-        if option in ("name", "fn", "dtype") or value is None:
-            continue
-        if option in options:
-            found[option] = value
-        elif value not in _LOSS_NEUTRAL.get(option, (_LOSS_DEFAULTS.get(option),)):
-            raise ValueError(f"loss: {option}={value!r} of {name} is not known here")
-    return {"name": name, "config": found}
-
-
-def _metric(entry: Any) -> str:
-    name, config = _named("metrics", entry)
-    if name == "MeanMetricWrapper":  # Keras 2, around a function
-        name = config.pop("fn", "")
-    name = _METRIC_CLASSES.get(name) or _snake(name.lower() if name.isupper() else name)
-    if name not in _METRICS:
-        raise ValueError(f"metrics: expected some of {', '.join(_METRICS)}, got {name!r}")
-    for option, value in config.items():
-        if option not in ("name", "dtype", "fn") and value is not None and value != _METRIC_DEFAULTS.get(option):
-            raise ValueError(f"metrics: {option}={value!r} of {name} is not known here")
-    return _METRICS[name]
-
-
-def _named(where: str, entry: Any) -> tuple[str, Config]:
-    """The name or class of a loss or metric, and its configuration."""
-    if isinstance(entry, str):
-        return entry, {}
-    class_name, config = _object(where, entry)
-    if class_name == "function" and isinstance(config, str):
-        return config, {}
-    return class_name, dict(_mapping(where, config))
-
-
-def _optimizer(dialect: Dialect, entry: Any) -> Config:
-    class_name, config = _named("optimizer", entry)
-    class_name = class_name.removeprefix("Custom>")  # as TensorFlow 2.11 registered its new ones
-    config = {_OPTIMIZER_SHORT.get(name, name): value for name, value in config.items()}
-    if class_name == "Adam" and config.get("weight_decay"):
-        class_name = "AdamW"
-    words = _optimizer_words(dialect, class_name, config)
-    for option, value in config.items():
-        if option in words.options.values() or option in _OPTIMIZER_IGNORED or value is None:
-            continue
-        if value not in _OPTIMIZER_NEUTRAL.get(option, ()):
-            raise ValueError(f"optimizer: {option}={value!r} of {class_name} is not known here")
-    found = {ours: config[option] for ours, option in words.options.items() if config.get(option) is not None}
-    if "learning_rate" in found:
-        found["learning_rate"] = _learning_rate(dialect, found["learning_rate"])
-    return {"class_name": words.ours, "config": found | dict(words.fixed)}
-
-
-def _optimizer_words(dialect: Dialect, class_name: str, config: Config) -> OptimizerWords:
-    """The first entry of the dialect's table that an optimizer's configuration fits."""
-    legacy = config.get("is_legacy_optimizer", True)
-    for words in dialect.optimizers:
-        plain = "momentum" not in words.fixed or not config.get("momentum")
-        if words.theirs.lower() == class_name.lower() and words.legacy in (None, legacy) and plain:
-            return words
-    known = ", ".join(dict.fromkeys(words.theirs for words in dialect.optimizers))
-    raise ValueError(f"optimizer: expected one of {known}, got {class_name!r}")
-
-
-def _learning_rate(dialect: Dialect, value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    class_name, config = _layer_object("learning_rate", value)
-    if class_name not in _SCHEDULES or not dialect.schedules:
-        raise ValueError(f"learning_rate: expected a number, {' or '.join(_SCHEDULES)}, got {class_name}")
-    options = {name: config[name] for name in _SCHEDULES[class_name] if name in config}
-    return {"class_name": class_name, "config": options}
-
-
-def _written_loss(dialect: Dialect, loss: Config) -> Any:
-    name = loss["name"]
-    class_name, options = _LOSSES[name]
-    config = loss["config"]
-    for option, value in config.items():
-        if not (dialect.loss_options and option in options) and value != _LOSS_DEFAULTS[option]:
-            raise ValueError(f"loss: {option}={value!r} of {name} cannot be said in {dialect.name}")
-    if not dialect.loss_options:
-        if name == "huber":
-            raise ValueError(f"loss: {name} cannot be said in {dialect.name}")
-        return name
-    sayable = {option: config[option] for option in options if option in config}
-    return _written(dialect, "losses", class_name, sayable, outer=True)
-
-
-def _written_metric(dialect: Dialect, metric: str, loss: str) -> str:
-    if metric == "top_k_accuracy" and dialect is not TFJS:
-        return "sparse_top_k_categorical_accuracy" if loss.startswith("sparse") else "top_k_categorical_accuracy"
-    if metric not in _METRICS:
-        raise ValueError(f"metrics: {metric} cannot be said in {dialect.name}: compile without it")
-    return _TFJS_METRICS.get(metric, metric) if dialect is TFJS else metric
-
-
-def _written_optimizer(dialect: Dialect, optimizer: Config) -> Config:
-    class_name, config = optimizer["class_name"], optimizer["config"]
-    reason = class_name
-    for words in dialect.optimizers:
-        if words.ours != class_name:
-            continue
-        other = {key: config[key] for key, value in words.fixed.items() if config.get(key, value) != value}
-        if not other:
-            written = {theirs: config[ours] for ours, theirs in words.options.items() if ours in config}
-            written["learning_rate"] = _written_rate(dialect, written["learning_rate"])
-            if words.legacy is False:
-                written["is_legacy_optimizer"] = False
-            return _written(dialect, "optimizers", words.theirs, written, outer=True)
-        reason = f"{class_name} with " + ", ".join(f"{key}={value!r}" for key, value in other.items())
-    raise ValueError(f"optimizer: {reason} cannot be said in {dialect.name}")
-
-
-def _written_rate(dialect: Dialect, rate: Any) -> Any:
-    if not isinstance(rate, Mapping):
-        return rate
-    class_name, config = rate["class_name"], rate["config"]
-    if class_name == "Constant":
-        return config["learning_rate"]
-    if class_name not in _SCHEDULES or not dialect.schedules:
-        raise ValueError(f"learning_rate: {class_name} cannot be said in {dialect.name}: give a number")
-    return _written(dialect, "optimizers.schedules", class_name, config)
-
-
-# --- Parts of a configuration ---------------------------------------------------------------------------------
-
-
-def _object(where: str, entry: Any) -> tuple[str, Any]:
-    """``class_name`` and ``config`` of an object."""
-    entry = _mapping(where, entry)
-    class_name = entry.get("class_name")
-    if not isinstance(class_name, str):
-        raise ValueError(f"{where}: expected an object with a class_name, got {entry!r:.200}")  # noqa: TRY004
-    return class_name, entry.get("config", {})
-
-
-def _layer_object(where: str, entry: Any) -> tuple[str, Config]:
-    class_name, config = _object(where, entry)
-    return class_name, _mapping(f"{where} ({class_name})", config)
-
-
-def _mapping(where: str, value: Any) -> Config:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: expected an object, got {value!r:.200}")  # noqa: TRY004
-    return value
-
-
-def _list(where: str, value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"{where}: expected a list, got {value!r:.200}")  # noqa: TRY004
-    return value
+    return written_object(dialect, "", "DTypePolicy", {"name": dtype}) if dialect.all_modules else dtype

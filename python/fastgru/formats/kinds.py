@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import os
@@ -116,8 +117,8 @@ def _json_kind(path: str | os.PathLike[str]) -> str:
     )
 
 
-def read(path: str | os.PathLike[str], kind: str, **options: Any) -> ModelDescription:
-    """The model in a file of that kind, any but ``fastgru``.
+def read(path: str | os.PathLike[str], kind: str, *, compile: bool = True, **options: Any) -> ModelDescription:
+    """The model in a file of that kind, any but ``fastgru``; without `compile`, not how it is trained.
 
     Raises
     ------
@@ -125,10 +126,14 @@ def read(path: str | os.PathLike[str], kind: str, **options: Any) -> ModelDescri
         An option is not one of the kind's ``read``.
     """
     function = _module(kind).read
-    unknown = options.keys() - inspect.signature(function).parameters.keys()
+    parameters = inspect.signature(function).parameters
+    unknown = options.keys() - parameters.keys()
     if unknown:
         raise TypeError(f"{min(unknown)}: expected no such option because the file is of the kind {kind}, got one")
-    return function(path, **options)  # type: ignore[no-any-return]
+    if "compile" in parameters:
+        options["compile"] = compile
+    description: ModelDescription = function(path, **options)
+    return description if compile else dataclasses.replace(description, training=None)
 
 
 def write(path: str | os.PathLike[str], description: ModelDescription, kind: str) -> None:

@@ -18,14 +18,21 @@ import numpy as np
 from fastgru._native._cpu_features import __version__
 from fastgru.formats import keras_layers, tfjs_training, tfjs_weights
 from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError
+from fastgru.formats.keras_training import separable
 from fastgru.formats.tfjs_weights import StoredTensor, require
 
 #: What TensorFlow.js takes as a layer's name.
 _NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]*")
 
 
-def read(path: str | os.PathLike[str]) -> ModelDescription:
+def read(path: str | os.PathLike[str], *, compile: bool = True) -> ModelDescription:
     """The model in a ``model.json``, or in a folder that has one.
+
+    Parameters
+    ----------
+    path : path
+    compile : bool
+        Whether to read how it is trained as well.
 
     Raises
     ------
@@ -36,7 +43,7 @@ def read(path: str | os.PathLike[str]) -> ModelDescription:
     """
     file = _model_file(path)
     try:
-        return _read(file.parent, _load_json(file))
+        return _read(file.parent, _load_json(file), compile)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{file}: {error}") from None
 
@@ -55,7 +62,7 @@ def _load_json(file: Path) -> dict[str, Any]:
     return content  # type: ignore[no-any-return]
 
 
-def _read(folder: Path, content: dict[str, Any]) -> ModelDescription:
+def _read(folder: Path, content: dict[str, Any], compile: bool) -> ModelDescription:
     kind = content.get("format", "layers-model")
     require(kind == "layers-model", "format: expected 'layers-model', which alone has layers", kind)
     config = content.get("modelTopology")
@@ -69,9 +76,10 @@ def _read(folder: Path, content: dict[str, Any]) -> ModelDescription:
     tensors = tfjs_weights.read(folder, content.get("weightsManifest"))
     _give_weights(topology.layers, [tensor for tensor in tensors if not tensor.optimizer])
     description = topology.description()
-    if content.get("trainingConfig") is not None:
+    if compile and content.get("trainingConfig") is not None:
         states = [tensor for tensor in tensors if tensor.optimizer]
-        description.training = tfjs_training.read(content["trainingConfig"], states, description.weights())
+        with separable():
+            description.training = tfjs_training.read(content["trainingConfig"], states, description.weights())
     _require_same_meaning(description)
     return description
 

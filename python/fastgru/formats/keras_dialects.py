@@ -1,0 +1,238 @@
+"""Three dialects of Keras' words, Keras 3's, Keras 2's and TensorFlow.js', and how an object stands in each.
+
+All three write nested JSON objects with ``class_name`` and ``config``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class OptimizerWords:
+    """An optimizer in a dialect.
+
+    Attributes
+    ----------
+    ours, theirs : str
+        The classes.
+    options : mapping
+        Ours -> theirs.
+    fixed : mapping
+        Our options that must have a certain value to be said so.
+    legacy : bool or None
+        Of Keras 2: whether it is the optimizer from before TensorFlow 2.11; None where both compute the same. A
+        configuration that does not say so means the older one.
+    """
+
+    ours: str
+    theirs: str
+    options: Mapping[str, str]
+    fixed: Mapping[str, Any]
+    legacy: bool | None = None
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Who speaks: what differs between the three.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    modules : bool
+        Whether an object within a layer's configuration names its module and its registered name.
+    all_modules : bool
+        Whether layers, losses, optimizers and the model do so too, and a dtype is an object.
+    input_layer : bool
+        Whether a Sequential model begins with an InputLayer; else its first layer has the shape of the input.
+    shape_key : str
+        What an input's shape is called.
+    hard_sigmoid : str
+        Our name of what is called ``hard_sigmoid``.
+    after : bool
+        Whether the reset gate may be applied after the recurrent product.
+    zeros_for_mask : bool or None
+        Whether padded outputs may be zeros; None: they may, but only those that are say so.
+    backward_layer : bool
+        Whether a bidirectional layer's backward direction may have options of its own.
+    variance_scaling : bool
+        Whether the initializers named after Glorot, He and LeCun are written as ``VarianceScaling``.
+    loss_options : bool
+        Whether losses have options; else they are names.
+    schedules : bool
+        Whether a learning rate may be a schedule.
+    omitted : mapping
+        Class -> options -> the dialect's defaults where they are not this package's.
+    optimizers : tuple of OptimizerWords
+    optimizer_key : str
+        Where the optimizer stands in the configuration of a training.
+    """
+
+    name: str
+    modules: bool
+    all_modules: bool
+    input_layer: bool
+    shape_key: str
+    hard_sigmoid: str
+    after: bool
+    zeros_for_mask: bool | None
+    backward_layer: bool
+    variance_scaling: bool
+    loss_options: bool
+    schedules: bool
+    omitted: Mapping[str, Mapping[str, Any]]
+    optimizers: tuple[OptimizerWords, ...]
+    optimizer_key: str
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in ("learning_rate", *names)}
+
+
+_CLIPS = ("global_clipnorm", "clipvalue")
+_KERAS_FORM = {"form": "keras"}
+_KERAS_OPTIMIZERS = (
+    OptimizerWords("Adam", "Adam", _same("beta_1", "beta_2", "epsilon", *_CLIPS), _KERAS_FORM),
+    OptimizerWords("AdamW", "AdamW", _same("weight_decay", "beta_1", "beta_2", "epsilon", *_CLIPS), _KERAS_FORM),
+    OptimizerWords("SGD", "SGD", _same("momentum", "nesterov", *_CLIPS), _KERAS_FORM),
+    OptimizerWords("RMSprop", "RMSprop", _same("rho", "momentum", "epsilon", "centered", *_CLIPS), _KERAS_FORM),
+)
+_ADAM, _ADAMW, _SGD, _RMSPROP = _KERAS_OPTIMIZERS
+_KERAS_2_OPTIMIZERS = (
+    _ADAM,
+    replace(_ADAMW, legacy=False),
+    _SGD,
+    replace(_RMSPROP, fixed={"momentum": 0.0, "form": "pytorch"}, legacy=True),
+    replace(_RMSPROP, fixed={"momentum": 0.0, "form": "keras"}, legacy=False),
+    _RMSPROP,
+)
+_NO_CLIPS = dict.fromkeys(_CLIPS)
+_TFJS_OPTIMIZERS = (
+    OptimizerWords(
+        "Adam",
+        "Adam",
+        {"learning_rate": "learning_rate", "beta_1": "beta1", "beta_2": "beta2", "epsilon": "epsilon"},
+        {"form": "tfjs", **_NO_CLIPS},
+    ),
+    OptimizerWords("SGD", "SGD", _same(), {"momentum": 0.0, "nesterov": False, "form": "keras", **_NO_CLIPS}),
+    OptimizerWords(
+        "SGD",
+        "Momentum",
+        {"learning_rate": "learning_rate", "momentum": "momentum", "nesterov": "use_nesterov"},
+        {"form": "pytorch", **_NO_CLIPS},
+    ),
+    OptimizerWords(
+        "RMSprop",
+        "RMSProp",
+        {"learning_rate": "learning_rate", "rho": "decay", "momentum": "momentum", "epsilon": "epsilon"},
+        {"form": "keras", "centered": False, **_NO_CLIPS},  # a centered one subtracts epsilon there
+    ),
+)
+
+KERAS_3 = Dialect(
+    name="Keras 3",
+    modules=True,
+    all_modules=True,
+    input_layer=True,
+    shape_key="batch_shape",
+    hard_sigmoid="hard_sigmoid",
+    after=True,
+    zeros_for_mask=True,
+    backward_layer=True,
+    variance_scaling=False,
+    loss_options=True,
+    schedules=True,
+    omitted={},
+    optimizers=_KERAS_OPTIMIZERS,
+    optimizer_key="optimizer",
+)
+KERAS_2 = Dialect(
+    name="Keras 2",
+    modules=True,
+    all_modules=False,
+    input_layer=True,
+    shape_key="batch_input_shape",
+    hard_sigmoid="hard_sigmoid_tfjs",
+    after=True,
+    zeros_for_mask=None,
+    backward_layer=True,
+    variance_scaling=False,
+    loss_options=True,
+    schedules=True,
+    omitted={"GRU": {"reset_after": False}},  # which had no other form, and no such option, before Keras 2.1.3
+    optimizers=_KERAS_2_OPTIMIZERS,
+    optimizer_key="optimizer_config",
+)
+TFJS = Dialect(
+    name="TensorFlow.js",
+    modules=False,
+    all_modules=False,
+    input_layer=False,
+    shape_key="batch_input_shape",
+    hard_sigmoid="hard_sigmoid_tfjs",
+    after=False,
+    zeros_for_mask=False,
+    backward_layer=False,
+    variance_scaling=True,
+    loss_options=False,
+    schedules=False,
+    omitted={
+        "GRU": {"recurrent_activation": "hard_sigmoid", "kernel_initializer": "glorot_normal", "reset_after": False},
+        "Dense": {"kernel_initializer": "glorot_normal"},
+    },
+    optimizers=_TFJS_OPTIMIZERS,
+    optimizer_key="optimizer_config",
+)
+
+# --- Objects --------------------------------------------------------------------------------------------------
+
+
+def class_and_config(where: str, entry: Any) -> tuple[str, Any]:
+    """``class_name`` and ``config`` of an object."""
+    entry = require_object(where, entry)
+    class_name = entry.get("class_name")
+    if not isinstance(class_name, str):
+        raise ValueError(f"{where}: expected an object with a class_name, got {entry!r:.200}")  # noqa: TRY004
+    return class_name, entry.get("config", {})
+
+
+def class_and_options(where: str, entry: Any) -> tuple[str, Config]:
+    """``class_name`` and ``config`` of an object whose configuration is an object, too."""
+    class_name, config = class_and_config(where, entry)
+    return class_name, require_object(f"{where} ({class_name})", config)
+
+
+def require_object(where: str, value: Any) -> Config:
+    """`value`, which must be an object of JSON."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: expected an object, got {value!r:.200}")  # noqa: TRY004
+    return value
+
+
+def require_list(where: str, value: Any) -> list[Any]:
+    """`value`, which must be a list."""
+    if not isinstance(value, list):
+        raise ValueError(f"{where}: expected a list, got {value!r:.200}")  # noqa: TRY004
+    return value
+
+
+def snake_case(value: Any) -> Any:
+    """``hardSigmoid`` as ``hard_sigmoid``."""
+    if not isinstance(value, str):
+        return value
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in value).lstrip("_")
+
+
+def written_object(
+    dialect: Dialect, module: str, class_name: str, config: Mapping[str, Any], *, outer: bool = False
+) -> Config:
+    """An object with its class and configuration, as the dialect writes them; `outer` if it is in no other."""
+    written: Config = {"class_name": class_name, "config": dict(config)}
+    if dialect.all_modules or (dialect.modules and not outer):
+        return {"module": f"keras.{module}".rstrip("."), **written, "registered_name": None}
+    return written
