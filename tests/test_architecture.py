@@ -13,35 +13,29 @@ PACKAGE = ROOT / "python" / "fastgru"
 CPP = ROOT / "cpp"
 
 # From the ground up; the files of one floor do not use each other.
-PYTHON_FLOORS = [
+GROUND = ["checks", "files", "_native", "reference", "sequences", "progress", "datasets.idx"]
+# Files of models know descriptions of models and nothing of the house that makes models from them.
+FORMATS_FLOORS = [
+    ["formats.description", "formats.hdf5", "formats.keras_dialects", "formats.onnx.tensors", "formats.pickles"],
     [
-        "checks",
-        "files",
-        "_native",
-        "reference",
-        "sequences",
-        "progress",
-        "datasets.idx",
-        "formats.description",
-        "formats.pickles",
-        "formats.onnx.tensors",
-        "formats.keras_dialects",
-    ],
-    [
-        "seeding",
-        "functional",
-        "initializers",
-        "regularizers",
-        "schedules",
-        "samples",
-        "formats.checkpoint",
         "formats.archives",
-        "formats.tfjs_weights",
-        "formats.hdf5",
+        "formats.checkpoint",
+        "formats.keras_training",
         "formats.onnx.export",
         "formats.onnx.values",
-        "formats.keras_training",
+        "formats.rtneural",
+        "formats.tfjs_weights",
+        "formats.torch_modules",
     ],
+    ["formats.keras_layers", "formats.onnx.layers", "formats.state_dicts"],
+    ["formats.keras", "formats.onnx.moves", "formats.tfjs_training", "formats.torch"],
+    ["formats.onnx.reader", "formats.tfjs"],
+    ["formats.onnx"],
+    ["formats.kinds"],
+    ["formats"],
+]
+HOUSE_FLOORS = [
+    ["seeding", "functional", "initializers", "regularizers", "schedules", "samples"],
     [
         "losses",
         "optimizers",
@@ -51,30 +45,10 @@ PYTHON_FLOORS = [
         "datasets.arrays",
         "layers.base",
         "torch",
-        "formats.keras_layers",
-        "formats.state_dicts",
-        "formats.torch_modules",
-        "formats.onnx.layers",
     ],
-    ["formats.onnx.moves"],
-    ["formats.onnx.reader"],
-    [
-        "metrics",
-        "callbacks",
-        "layers.gru",
-        "layers.dense",
-        "layers.embedding",
-        "layers.shaping",
-        "datasets",
-        "formats.tfjs_training",
-        "formats.keras",
-        "formats.torch",
-        "formats.onnx",
-        "formats.rtneural",
-    ],
-    ["layers.bidirectional", "training", "formats.tfjs"],
-    ["layers", "formats.kinds"],
-    ["formats"],
+    ["metrics", "callbacks", "layers.gru", "layers.dense", "layers.embedding", "layers.shaping", "datasets"],
+    ["layers.bidirectional", "training"],
+    ["layers"],
     ["chain", "recipes", "judges"],
     ["model", "plotting", "images"],
     ["conversion"],
@@ -86,6 +60,7 @@ PYTHON_FLOORS = [
     ["cli"],
     ["__main__"],
 ]
+PYTHON_FLOORS = [GROUND, *FORMATS_FLOORS, *HOUSE_FLOORS]
 CPP_FLOORS = [
     ["simd/packet.hpp", "runtime/workspace.hpp", "runtime/parallel.hpp", "bindings/cpu_features.cpp"],
     [

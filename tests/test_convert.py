@@ -6,7 +6,7 @@ import importlib.util
 
 import numpy as np
 import pytest
-from fastgru import Sequential, conversion, formats, judges, layers, load_model, optimizers
+from fastgru import Sequential, conversion, formats, judges, layers, load_model, metrics, optimizers
 from fastgru.cli import main
 
 NAMES = {
@@ -177,3 +177,14 @@ def test_a_training_unknown_here_need_not_keep_a_model_from_being_used(tmp_path)
     with pytest.raises(formats.description.ModelFileError, match="compile=False loads the model without its training"):
         load_model(path)
     assert load_model(path, compile=False).count_params() == model.count_params()
+
+
+def test_metrics_with_options_of_their_own_are_not_taken_for_others(tmp_path):
+    model = Sequential(each_step())
+    model.compile("sgd", "mse", [metrics.BinaryAccuracy(threshold=0.3)])
+    with pytest.raises(ValueError, match="metrics: the options of binary_accuracy cannot be said"):
+        model.save(tmp_path / "m.pt")
+    assert not (tmp_path / "m.pt").exists()
+    model.save(tmp_path / "m.pt", include_optimizer=False)
+    model.compile("sgd", "mse", [metrics.BinaryAccuracy()])
+    model.save(tmp_path / "m.pt")

@@ -446,9 +446,20 @@ class Sequential(Chain):
             checkpoint.save(path, *self._to_checkpoint(compiled=compiled))
             return
         description = self.describe()
-        if not compiled:
+        if compiled:
+            self._require_metrics_known_by_name()
+        else:
             description.training = None
         formats.write(path, description, kind)
+
+    def _require_metrics_known_by_name(self) -> None:
+        for metric in self.metrics:
+            assert self.loss is not None
+            if _described(metric) != _described(metrics.get(metric.name, self.loss)):
+                raise ValueError(
+                    f"metrics: the options of {metric.name} cannot be said in other frameworks' files; "
+                    f"include_optimizer=False leaves the training out"
+                )
 
     def describe(self) -> ModelDescription:
         """The model in the words that file formats understand; its arrays are copies."""
