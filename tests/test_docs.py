@@ -17,7 +17,7 @@ def python_blocks(path):
     return re.findall(r"^```python\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["guide.md"])
+@pytest.mark.parametrize("page", ["guide.md", "formats.md"])
 def test_the_code_on_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     blocks = python_blocks(DOCS / page)
     assert blocks
