@@ -11,7 +11,7 @@ from benchmarks import chart, machine
 from benchmarks.contenders import BY_NAME, SGEMMS
 from benchmarks.harness import Crew, log
 from benchmarks.options import Options
-from benchmarks.questions import footprint, inference, memory, mnist, scaling, toolbox, training
+from benchmarks.questions import dropin, footprint, inference, memory, mnist, scaling, toolbox, training
 from benchmarks.report import Result
 
 QUESTIONS = {
@@ -20,6 +20,7 @@ QUESTIONS = {
     "mnist": mnist,
     "scaling": scaling,
     "toolbox": toolbox,
+    "dropin": dropin,
     "memory": memory,
     "footprint": footprint,
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,12 +46,22 @@ HOUSE_FLOORS = [
         "datasets.synthetic",
         "datasets.arrays",
         "layers.base",
-        "torch",
+        "tapes",
     ],
-    ["metrics", "callbacks", "layers.gru", "layers.dense", "layers.embedding", "layers.shaping", "datasets"],
-    ["layers.bidirectional", "training"],
-    ["layers"],
-    ["chain", "recipes", "judges"],
+    [
+        "metrics",
+        "callbacks",
+        "layers.gru",
+        "layers.dense",
+        "layers.embedding",
+        "layers.shaping",
+        "datasets",
+        "autograd",
+        "keras.passes",
+    ],
+    ["layers.bidirectional", "training", "torch", "keras.on_torch", "keras.on_tensorflow"],
+    ["layers", "keras.layer"],
+    ["chain", "recipes", "judges", "keras"],
     ["model", "plotting", "images"],
     ["conversion"],
     ["__init__", "sklearn"],
@@ -147,6 +159,13 @@ def test_every_floor_is_lived_on():
 
 def test_the_reference_imports_nothing_of_the_package():
     assert list(imported_modules(PACKAGE / "reference.py", {})) == []
+
+
+def test_importing_fastgru_imports_no_framework():
+    frameworks = {"torch", "tensorflow", "keras", "jax", "onnx", "onnxruntime", "h5py", "sklearn", "matplotlib"}
+    program = f"import sys, fastgru, fastgru.cli; print(sorted({frameworks} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert result.stdout.strip() == "[]"
 
 
 def test_only_the_simd_layer_names_eigen():

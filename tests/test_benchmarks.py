@@ -15,6 +15,7 @@ if not (ROOT / "benchmarks").is_dir():
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import answers, contenders, harness, problem, shapes, worker  # noqa: E402
+from benchmarks.questions import dropin  # noqa: E402
 
 PROBLEM = problem.Problem("inference", 2, 3, 4, 5)
 STATE = np.arange(1, 11, dtype=np.float32).reshape(2, 5)
@@ -159,3 +160,20 @@ def test_fastgru_and_sgemm_run_a_tiny_round(question):
     for row in rows:
         assert not row.skipped
         assert row.flops_per_second > 0
+
+
+@pytest.mark.parametrize("variant", ["one layer", "two layers", "bidirectional", "packed, T/2 in the mean"])
+def test_the_drop_in_and_pytorch_run_a_tiny_round(variant):
+    pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
+    [chosen] = [v for v in dropin.VARIANTS if v.name == variant]
+    for training in dropin.contenders(chosen, 3, 4):
+        assert training.measure() > 0
+
+
+def test_a_drop_in_with_other_losses_is_not_timed(monkeypatch):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
+    monkeypatch.setattr(
+        "fastgru.torch.accelerate", lambda gru: torch.nn.GRU(gru.input_size, gru.hidden_size, batch_first=True)
+    )
+    with pytest.raises(answers.AnswersDifferError, match="losses"):
+        dropin.contenders(dropin.VARIANTS[0], 3, 4)

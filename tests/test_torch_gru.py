@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
 
 import fastgru.torch  # noqa: E402
+from fastgru import autograd  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
 
 #: Two float32 computations, each within its own bound of the exact result.
@@ -266,6 +267,25 @@ def test_python_threads_can_share_a_module(x):
     assert not wrong
 
 
+def test_python_threads_can_differentiate_one_graph():
+    # Its tapes serve one call at a time: a second thread used to get an error.
+    gru = fastgru.torch.GRU(8, 64, batch_first=True)
+    loss = gru(torch.randn(64, 50, 8))[0].sum()
+    found = []
+
+    def work():
+        for _ in range(10):
+            found.extend(torch.autograd.grad(loss, gru.weight_hh_l0, retain_graph=True))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 40
+    assert all(torch.equal(found[0], gradient) for gradient in found)
+
+
 def test_wrong_arguments_get_pytorchs_errors(pair, x, served):
     theirs, ours = pair
     cases = [
@@ -285,6 +305,18 @@ def test_wrong_arguments_get_pytorchs_errors(pair, x, served):
             ours(*case)
     with pytest.raises(ValueError, match="proj_size"):
         fastgru.torch.GRU(5, 7, proj_size=3)
+    assert not served
+
+
+@pytest.mark.parametrize("shape", [(20, 7), (7, 21), (21, 6)])
+def test_weights_of_wrong_shapes_get_pytorchs_errors(x, shape, served):
+    theirs, ours = make_pair(5, 7, batch_first=True)
+    for gru in (theirs, ours):
+        gru.weight_hh_l0.data = torch.ones(shape)
+    with pytest.raises(RuntimeError) as expected:
+        theirs(x)
+    with pytest.raises(RuntimeError, match=re.escape(str(expected.value))):
+        ours(x)
     assert not served
 
 
@@ -319,6 +351,18 @@ def test_only_what_is_asked_for_is_recorded(x, monkeypatch):
     tapes.clear()
     gru(x)
     assert [tape is None for tape in tapes] == [True, False]
+
+
+def test_inference_tensors_are_read(pair, x, served):
+    # With batch_first PyTorch works on a copy and can record it; what is left to it then used to be an error here.
+    with torch.inference_mode():
+        inference_x = x.clone()
+    theirs, ours = pair
+    assert_close(ours(inference_x), theirs(inference_x))
+    assert not served
+    with torch.no_grad():
+        assert_close(ours(inference_x), theirs(inference_x))
+    assert len(served) == 4
 
 
 def test_a_graph_is_kept_for_as_long_as_pytorch_keeps_it(pair, x):
@@ -386,9 +430,9 @@ def test_checkpointing_and_hooks_for_saved_tensors(pair, x, way):
             return gru(x)[0]
 
     def through_checkpoint(gru, x):
-        before = len(fastgru.torch._recordings)
+        before = len(autograd._recordings)
         y = torch.utils.checkpoint.checkpoint(lambda x: gru(x)[0], x, use_reentrant=way == "reentrant")
-        assert len(fastgru.torch._recordings) == before  # this is what it is for: no tapes before backward
+        assert len(autograd._recordings) == before  # this is what it is for: no tapes before backward
         return y
 
     run = through_hooks if "saved" in way else through_checkpoint
@@ -400,11 +444,11 @@ def test_checkpointing_and_hooks_for_saved_tensors(pair, x, way):
 def test_a_training_loop_allocates_no_tapes_after_its_first_steps():
     gru = fastgru.torch.GRU(28, 64, num_layers=2, batch_first=True)
     x = torch.randn(32, 28, 28)
-    recordings = len(fastgru.torch._recordings)
+    recordings = len(autograd._recordings)
     for step in range(6):
         loss = gru(x)[0].square().mean()
         loss.backward()
-        assert len(fastgru.torch._recordings) == recordings  # although `loss` still holds the graph
+        assert len(autograd._recordings) == recordings  # although `loss` still holds the graph
         if step == 2:
             before = kernels.bytes_allocated()
     assert kernels.bytes_allocated() == before

@@ -10,51 +10,25 @@ outputs are written to where the tensors lie. docs/torch.md says what is left to
 
 from __future__ import annotations
 
-import functools
-import itertools
-import sys
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from fastgru import functional
+from fastgru.autograd import is_plain_call, is_readable, outside_compiler, record, view
+from fastgru.tapes import Spares
 
 __all__ = ["GRU", "accelerate"]
 
 Array = NDArray[Any]
 ModuleT = TypeVar("ModuleT", bound=torch.nn.Module)
-P = ParamSpec("P")
-T = TypeVar("T")
-
-#: Other subclasses of Tensor (fake, distributed, traced, ...) have no memory that can be read, or mean more than it.
-_PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
-
-
-def _outside_compiler(function: Callable[P, T]) -> Callable[P, T]:
-    """`function`, out of sight of a compiler that looks into all that Python calls between the parts it compiles.
-
-    What ``torch.compiler.disable`` does, but this does not import the compiler, which takes as long as PyTorch itself.
-    """
-    hidden: Callable[P, T] | None = None
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        nonlocal hidden
-        if "torch._dynamo" not in sys.modules:
-            return function(*args, **kwargs)
-        if hidden is None:
-            hidden = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
-        return hidden(*args, **kwargs)
-
-    return call
 
 
 class GRU(torch.nn.GRU):
@@ -101,14 +75,14 @@ class GRU(torch.nn.GRU):
             return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), {})  # type: ignore[no-any-return]
         return self._forward(input, hx)
 
-    @_outside_compiler
+    @outside_compiler
     def _forward(self, input: Any, hx: Tensor | None) -> tuple[Any, Tensor]:
-        if not _is_plain_call() or not self._can_read(input, hx):
+        if not is_plain_call() or not self._can_read(input, hx):
             return super().forward(input, hx)
         self._update_flat_weights()
         weights: list[Any] = self._flat_weights
         x = input.data if isinstance(input, PackedSequence) else input
-        if not all(_is_readable(weight) and weight.dtype == x.dtype for weight in weights):
+        if not all(is_readable(weight) and weight.dtype == x.dtype for weight in weights) or not self._has_its_shapes():
             return super().forward(input, hx)
 
         if isinstance(input, PackedSequence):
@@ -127,7 +101,7 @@ class GRU(torch.nn.GRU):
         """Whether kernels can work on these arguments; those that are wrong get PyTorch's error from its own pass."""
         packed = isinstance(input, PackedSequence)
         x = input.data if packed else input
-        if not _is_readable(x) or x.numel() == 0 or x.shape[-1] != self.input_size:
+        if not is_readable(x) or x.numel() == 0 or x.shape[-1] != self.input_size:
             return False
         if x.dim() not in ((2,) if packed else (2, 3)):
             return False
@@ -139,7 +113,21 @@ class GRU(torch.nn.GRU):
         elif x.dim() == 3:
             rows = (x.shape[0 if self.batch_first else 1],)
         shape = (self.num_layers * (2 if self.bidirectional else 1), *rows, self.hidden_size)
-        return _is_readable(hx) and hx.dtype == x.dtype and hx.shape == shape
+        return is_readable(hx) and hx.dtype == x.dtype and hx.shape == shape
+
+    def _has_its_shapes(self) -> bool:
+        """Whether the weights have the shapes they were made with; of others PyTorch says what is wrong with them."""
+        rows, inputs = 3 * self.hidden_size, self.input_size
+        a_layer = len(self._flat_weights) // self.num_layers
+        biases = [(rows,), (rows,)] if self.bias else []
+        for layer in range(self.num_layers):
+            expected = [(rows, inputs), (rows, self.hidden_size), *biases]
+            for index in range(a_layer):
+                weight: Any = self._flat_weights[layer * a_layer + index]
+                if weight.shape != expected[index % len(expected)]:
+                    return False
+            inputs = self.hidden_size * (2 if self.bidirectional else 1)
+        return True
 
     def _run_layers(
         self, x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], batch_sizes: Tensor | None = None
@@ -147,7 +135,7 @@ class GRU(torch.nn.GRU):
         """The stack of layers on a batch, or on a packed sequence's data (sum of `batch_sizes`, F)."""
         directions = 2 if self.bidirectional else 1
         a_layer = len(weights) // self.num_layers
-        spare_tapes = _spare_tapes.setdefault(self, [])
+        spares = _spares.setdefault(self, Spares(self.num_layers * directions))
         initial = torch.split(hx, directions) if hx is not None else (None,) * self.num_layers
         dropout = self.dropout if self.training else 0.0
         batch_first = self.batch_first and batch_sizes is None
@@ -157,7 +145,7 @@ class GRU(torch.nn.GRU):
         states = []
         for layer in range(self.num_layers):
             last = layer == self.num_layers - 1
-            plan = _LayerPlan(
+            layer_pass = _LayerPass(
                 directions=directions,
                 has_bias=self.bias,
                 lengths=lengths.numpy() if lengths is not None else None,
@@ -165,10 +153,9 @@ class GRU(torch.nn.GRU):
                 # layers leave it so.
                 reads_batch_first=batch_first and layer == 0,
                 writes_batch_first=batch_first and last,
-                spare_tapes=spare_tapes,
-                most_spares=self.num_layers * directions,
+                spares=spares,
             )
-            x, state = plan.apply(x, initial[layer], weights[layer * a_layer : (layer + 1) * a_layer])
+            x, state = record(layer_pass, [x, initial[layer], *weights[layer * a_layer : (layer + 1) * a_layer]])
             states.append(state)
             if lengths is not None and batch_sizes is not None and (last or dropout):
                 x = pack_padded_sequence(x, lengths).data
@@ -215,121 +202,43 @@ def accelerate(module: ModuleT) -> ModuleT:
     return module
 
 
-# --- What the kernels can serve -----------------------------------------------------------------------------------
-
-
-def _is_plain_call() -> bool:
-    """Whether operators do what they say here and now, instead of being recorded, transformed or cast."""
-    return not (
-        torch.is_autocast_enabled("cpu")
-        or torch._C._is_tracing()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-    )
-
-
-def _is_readable(tensor: Any) -> bool:
-    """Whether `tensor` has memory that NumPy can view, with numbers that kernels know."""
-    return (
-        type(tensor) in _PLAIN_TENSORS
-        and tensor.device.type == "cpu"
-        and tensor.layout == torch.strided
-        and tensor.dtype in (torch.float32, torch.float64)
-        and not tensor.is_neg()  # a minus sign that is not in the memory yet
-    )
-
-
-# --- Tapes --------------------------------------------------------------------------------------------------------
-
-#: Tapes that wait for their module's next pass, which finds their memory in place. They are no attributes of the
-#: module, so that neither copies nor pickles of it hold them.
-_spare_tapes: weakref.WeakKeyDictionary[GRU, list[functional.GRUTape]] = weakref.WeakKeyDictionary()
-
-
-class _Recording:
-    """The tapes of one layer's forward pass, one for each direction."""
-
-    def __init__(self, plan: _LayerPlan) -> None:
-        self.plan = plan
-        self.tapes: list[functional.GRUTape] = []
-        for _ in range(plan.directions):
-            try:
-                self.tapes.append(plan.spare_tapes.pop())
-            except IndexError:
-                self.tapes.append(functional.GRUTape())
-
-    @_outside_compiler
-    def __del__(self) -> None:
-        if sys.is_finalizing():
-            return
-        for tape in self.tapes:
-            if len(self.plan.spare_tapes) < self.plan.most_spares:
-                # Recording nothing makes it let go of the last x and weights, but not of its memory.
-                functional.gru_forward(_NO_SEQUENCES, _NO_KERNEL, _NO_KERNEL, tape=tape)
-                self.plan.spare_tapes.append(tape)
-
-
-_NO_SEQUENCES, _NO_KERNEL = np.zeros((0, 0, 1), np.float32), np.zeros((1, 3), np.float32)
-
-_recordings: weakref.WeakValueDictionary[int, _Recording] = weakref.WeakValueDictionary()
-_numbers = itertools.count()
-
-
-class _Handle(np.ndarray[Any, np.dtype[np.int64]]):
-    """A recording's number, as an array that keeps the recording.
-
-    As a tensor it can be saved for backward. A recording then lives exactly as long as PyTorch keeps its own saved
-    tensors: until backward without ``retain_graph`` has used them, or until a hook for saved tensors, such as
-    ``torch.utils.checkpoint``'s, takes something else in their place.
-    """
-
-    recording: _Recording
-
-    @staticmethod
-    def of(recording: _Recording) -> Tensor:
-        number = next(_numbers)
-        _recordings[number] = recording
-        handle = np.array(number, np.int64).view(_Handle)
-        handle.recording = recording
-        return torch.from_numpy(handle)
-
-
 # --- One layer ----------------------------------------------------------------------------------------------------
 
 
+#: Each module's spare tapes. They are no attributes of it, so that neither copies nor pickles of it hold them.
+_spares: weakref.WeakKeyDictionary[GRU, Spares] = weakref.WeakKeyDictionary()
+
+
 @dataclass(frozen=True)
-class _LayerPlan:
-    """What a layer does besides its tensors: x, h0 (directions, N, H) or None, and two or four weights a direction."""
+class _LayerPass:
+    """A pass through one layer, besides its tensors: x, h0 (directions, N, H) or None, and each direction's weights."""
 
     directions: int
     has_bias: bool
     lengths: Array | None
     reads_batch_first: bool
     writes_batch_first: bool
-    spare_tapes: list[functional.GRUTape]
-    most_spares: int
+    spares: Spares
 
-    def apply(self, x: Tensor, h0: Tensor | None, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The layer's outputs and last states (directions, N, H), recorded where a gradient can be asked for."""
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, h0, *weights)):
-            outputs, states = _Layer.apply(self, x, h0, *weights)  # type: ignore[no-untyped-call]
-            return outputs, states
-        with torch.no_grad():
-            return self.run(x, h0, weights, [None] * self.directions)
+    module = "fastgru.torch.GRU"
+    instead = "torch.nn.GRU"
 
-    def run(
-        self, x: Tensor, h0: Tensor | None, weights: Sequence[Tensor], tapes: Sequence[functional.GRUTape | None]
-    ) -> tuple[Tensor, Tensor]:
-        x_array = _batch_major(_view(x), self.reads_batch_first)
-        initial = _view(h0) if h0 is not None else [None] * self.directions
+    @property
+    def tape_count(self) -> int:
+        return self.directions
+
+    def run(self, tensors: Sequence[Any], tapes: Sequence[functional.GRUTape | None]) -> tuple[Tensor, Tensor]:
+        """The outputs, and the last states (directions, N, H)."""
+        x, h0, *weights = tensors
+        x_array = _batch_major(view(x), self.reads_batch_first)
+        initial = view(h0) if h0 is not None else [None] * self.directions
         rows, steps = x_array.shape[:2]
         units = weights[1].shape[1]
         leading = (rows, steps) if self.writes_batch_first else (steps, rows)
         outputs = x.new_empty((*leading, self.directions * units))
-        halves = self.halves(outputs)
+        halves = self._halves(outputs)
         states = []
-        for direction, (tape, half, own) in enumerate(zip(tapes, halves, self.by_direction(weights), strict=True)):
+        for direction, (tape, half, own) in enumerate(zip(tapes, halves, self._by_direction(weights), strict=True)):
             _, state = functional.gru_forward(
                 x_array,
                 *_to_keras(own),
@@ -344,102 +253,42 @@ class _LayerPlan:
             states.append(state)
         return outputs, torch.from_numpy(np.stack(states))
 
-    def halves(self, outputs: Tensor) -> list[Array]:
-        """Each direction's part of the outputs, (N, T, H)."""
-        return np.split(_batch_major(_view(outputs), self.writes_batch_first), self.directions, axis=2)
+    def gradients(
+        self, tapes: Sequence[functional.GRUTape], wanted: Sequence[bool], d_results: Sequence[Tensor | None]
+    ) -> tuple[Tensor | None, ...]:
+        """The gradients for x, h0 and weights."""
+        d_outputs, d_states = d_results
+        x_wanted, h0_wanted, *weights_wanted = wanted
+        d_halves = self._halves(d_outputs) if d_outputs is not None else [None] * self.directions
+        d_x: Tensor | None = None
+        d_initial: list[Array] = []
+        d_weights: list[Tensor | None] = []
+        for direction, (tape, d_half) in enumerate(zip(tapes, d_halves, strict=True)):
+            found = functional.gru_backward(
+                tape, d_half, view(d_states[direction]) if d_states is not None else None, input_gradient=x_wanted
+            )
+            d_initial.append(found.initial_state)
+            in_keras_order = [found.kernel.T, found.recurrent_kernel.T, *(found.bias if found.bias is not None else ())]
+            for array in in_keras_order:
+                asked = weights_wanted[len(d_weights)]
+                d_weights.append(_swap_gates(torch.from_numpy(array).contiguous()) if asked else None)
+            if found.x is not None:
+                d_x = torch.from_numpy(found.x) if d_x is None else d_x.add_(torch.from_numpy(found.x))
+        if d_x is not None and not self.reads_batch_first:
+            d_x = d_x.transpose(0, 1)
+        d_h0 = torch.from_numpy(np.stack(d_initial)) if h0_wanted else None
+        return d_x, d_h0, *d_weights
 
-    def by_direction(self, weights: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    def _halves(self, outputs: Tensor) -> list[Array]:
+        """Each direction's part of the outputs, (N, T, H)."""
+        return np.split(_batch_major(view(outputs), self.writes_batch_first), self.directions, axis=2)
+
+    def _by_direction(self, weights: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
         count = 4 if self.has_bias else 2
         return (weights[count * direction : count * (direction + 1)] for direction in range(self.directions))
 
 
-class _Layer(torch.autograd.Function):
-    """A layer in PyTorch's graph."""
-
-    @staticmethod
-    def forward(ctx: Any, plan: _LayerPlan, x: Tensor, h0: Tensor | None, *weights: Tensor) -> tuple[Tensor, Tensor]:
-        recording = _Recording(plan)
-        results = plan.run(x, h0, weights, recording.tapes)
-        ctx.plan = plan
-        ctx.set_materialize_grads(False)
-        # The tape reads x again, where it lies. Saving it makes PyTorch notice if it was written to meanwhile.
-        ctx.save_for_backward(_Handle.of(recording), x, h0, *weights)
-        return results
-
-    @staticmethod
-    @_outside_compiler
-    def backward(ctx: Any, *d_results: Tensor | None) -> tuple[Tensor | None, ...]:
-        batched = any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in d_results)
-        if batched or torch._C._are_functorch_transforms_active():
-            raise RuntimeError(
-                "fastgru.torch.GRU: expected one gradient at a time, got a batch of them (is_grads_batched, "
-                "vectorize=True); use torch.nn.GRU for it"
-            )
-        with torch.no_grad():
-            gradients = _gradients(ctx, *d_results)
-        if torch.is_grad_enabled():  # create_graph=True
-            given = (g if g is None else g.requires_grad_() for g in gradients)
-            gradients = _FirstDerivatives.apply(*given)  # type: ignore[no-untyped-call]
-        return None, *gradients
-
-
-class _FirstDerivatives(torch.autograd.Function):
-    """Gradients as they are, which cannot be differentiated.
-
-    ``once_differentiable`` would let those pass for constants whose own incoming gradients are constants, as after
-    ``output.sum()``: a penalty on them would then train nothing and say nothing.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        return tuple(g if g is None else g.detach() for g in gradients)
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise RuntimeError(
-            "fastgru.torch.GRU: expected to be differentiated once, got a derivative of its gradients "
-            "(create_graph=True), which its kernels do not have; use torch.nn.GRU for it"
-        )
-
-
-def _gradients(ctx: Any, d_outputs: Tensor | None, d_states: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The gradients for x, h0 and weights: None where none is wanted."""
-    plan: _LayerPlan = ctx.plan
-    handle, x, h0, *weights = ctx.saved_tensors
-    _, x_wanted, h0_wanted, *weights_wanted = ctx.needs_input_grad
-    if d_outputs is None and d_states is None:
-        return (None,) * (2 + len(weights))
-    recording = _recordings.get(handle.item())
-    if recording is None:  # a hook for saved tensors kept a copy of the number, so that the tapes are gone
-        recording = _Recording(plan)
-        plan.run(x, h0, weights, recording.tapes)
-    d_halves = plan.halves(d_outputs) if d_outputs is not None else [None] * plan.directions
-    d_x: Tensor | None = None
-    d_initial: list[Array] = []
-    d_weights: list[Tensor | None] = []
-    for direction, (tape, d_half) in enumerate(zip(recording.tapes, d_halves, strict=True)):
-        found = functional.gru_backward(
-            tape, d_half, _view(d_states[direction]) if d_states is not None else None, input_gradient=x_wanted
-        )
-        d_initial.append(found.initial_state)
-        in_keras_order = [found.kernel.T, found.recurrent_kernel.T, *(found.bias if found.bias is not None else ())]
-        for array in in_keras_order:
-            wanted = weights_wanted[len(d_weights)]
-            d_weights.append(_swap_gates(torch.from_numpy(array).contiguous()) if wanted else None)
-        if found.x is not None:
-            d_x = torch.from_numpy(found.x) if d_x is None else d_x.add_(torch.from_numpy(found.x))
-    if d_x is not None and not plan.reads_batch_first:
-        d_x = d_x.transpose(0, 1)
-    d_h0 = torch.from_numpy(np.stack(d_initial)) if h0_wanted else None
-    return d_x, d_h0, *d_weights
-
-
 # --- PyTorch's layouts and the kernels' ---------------------------------------------------------------------------
-
-
-def _view(tensor: Tensor) -> Array:
-    """The tensor's memory as an array."""
-    return tensor.detach().resolve_neg().numpy()
 
 
 def _batch_major(array: Array, batch_first: bool) -> Array:
@@ -460,6 +309,6 @@ def _to_keras(weights: Sequence[Tensor]) -> tuple[Array, Array, Array | None]:
     trace by which a kept copy could be known to be old. Both passes are PyTorch's: rows are copied whole, and its
     transposition goes by blocks that fit the caches.
     """
-    kernel, recurrent_kernel = (_view(_swap_gates(w.detach()).t().contiguous()) for w in weights[:2])
-    bias = np.stack([_view(_swap_gates(b.detach())) for b in weights[2:]]) if len(weights) == 4 else None
+    kernel, recurrent_kernel = (view(_swap_gates(w.detach()).t().contiguous()) for w in weights[:2])
+    bias = np.stack([view(_swap_gates(b.detach())) for b in weights[2:]]) if len(weights) == 4 else None
     return kernel, recurrent_kernel, bias

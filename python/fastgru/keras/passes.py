@@ -1,0 +1,83 @@
+"""A pass of Keras' GRU through the kernels, on NumPy arrays; a backend puts it into its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru import functional
+from fastgru.sequences import valid_steps
+from fastgru.tapes import Spares
+
+Array = NDArray[Any]
+
+MODULE, INSTEAD = "fastgru.keras.GRU", "keras.layers.GRU"
+
+
+@dataclass(frozen=True)
+class GRUPass:
+    """What a pass does besides its arrays: x, initial state, kernel, recurrent kernel and bias (or None)."""
+
+    activation: str
+    recurrent_activation: str
+    reset_after: bool
+    go_backwards: bool
+    return_sequences: bool
+    zero_output_for_mask: bool
+    spares: Spares
+
+    def forward(
+        self, arrays: Sequence[Array | None], mask: Array | None, tape: functional.GRUTape | None
+    ) -> tuple[Array | None, Array]:
+        """Outputs as Keras orders them (None without `return_sequences`), and the last state."""
+        x, initial_state, kernel, recurrent_kernel, bias = arrays
+        assert x is not None
+        assert kernel is not None
+        assert recurrent_kernel is not None
+        outputs, state = functional.gru_forward(
+            x,
+            kernel,
+            recurrent_kernel,
+            bias,
+            initial_state,
+            activation=self.activation,
+            recurrent_activation=self.recurrent_activation,
+            reset_after=self.reset_after,
+            go_backwards=self.go_backwards,
+            lengths=mask.sum(axis=1, dtype=np.int64) if mask is not None else None,
+            padded_outputs="zeros" if self.zero_output_for_mask else "repeat",
+            output_order="input" if self._flipped(mask) else "processing",
+            return_sequences=self.return_sequences,
+            tape=tape,
+        )
+        if outputs is not None and self._flipped(mask):
+            outputs = np.ascontiguousarray(outputs[:, ::-1])
+        return outputs, state
+
+    def backward(
+        self,
+        tape: functional.GRUTape,
+        d_outputs: Array | None,
+        d_state: Array | None,
+        mask: Array | None,
+        *,
+        input_gradient: bool,
+    ) -> tuple[Array | None, ...]:
+        """Gradients for the arrays."""
+        if d_outputs is not None and self._flipped(mask):
+            d_outputs = d_outputs[:, ::-1]
+        found = functional.gru_backward(tape, d_outputs, d_state, input_gradient=input_gradient)
+        return found.x, found.initial_state, found.kernel, found.recurrent_kernel, found.bias
+
+    def _flipped(self, mask: Array | None) -> bool:
+        """Whether Keras' outputs are the input's order reversed: it begins with the padding, and so do they."""
+        return self.go_backwards and mask is not None
+
+
+def has_holes(mask: Array) -> bool:
+    """Whether a masked step (False) stands before one that counts."""
+    return not np.array_equal(mask, valid_steps(mask.sum(axis=1), mask.shape[1]))

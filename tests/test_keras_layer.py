@@ -1,0 +1,32 @@
+"""`fastgru.keras.GRU` beside ``keras.layers.GRU``: a process for each backend, which Keras chooses once.
+
+The tests themselves are in `keras_layer_on_backend.py`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_the_layer_is_keras_own_on_every_backend(backend):
+    for module in ("keras", backend):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"needs Keras and {backend}: pip install keras tensorflow-cpu torch")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / "keras_layer_on_backend.py")]
+    environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=900, env=environment, cwd=TESTS.parent, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert int(re.findall(r"(\d+) passed", result.stdout)[0]) > 60
+    assert "skipped" not in result.stdout
