@@ -185,6 +185,7 @@ class Chain:
         self._first_with_weights = next((i for i, layer in enumerate(self.layers) if layer.weights), len(self.layers))
         if self.optimizer is not None:
             self.optimizer.set_state(0, {})
+        self.set_states({name: state.astype(self.dtype) for name, state in self.get_states().items()})
 
     @property
     def takes_tokens(self) -> bool:
@@ -309,8 +310,16 @@ class Chain:
         """What stateful layers carry from batch to batch, by ``layer/name``."""
         return {f"{layer.name}/{name}": state for layer in self.layers for name, state in layer.get_states().items()}
 
+    @property
+    def stateful(self) -> bool:
+        """Whether each row of a batch goes on from the states of the same row of the batch before it."""
+        return any(layer.stateful for layer in self.layers)
+
     def set_states(self, states: dict[str, Array]) -> None:
         """Carry on with what `get_states` returned."""
+        unknown = {name.partition("/")[0] for name in states} - {layer.name for layer in self.layers}
+        if unknown:
+            raise ValueError(f"states: expected those of layers of this model, got {', '.join(sorted(unknown))}")
         for layer in self.layers:
             layer.set_states(strip_prefix(states, f"{layer.name}/"))
 

@@ -532,6 +532,7 @@ class Sequential(Chain):
             ],
             "generator": self._generator.bit_generator.state,
         }
+        tensors |= {f"states/{name}": array for name, array in self.get_states().items()}
         if self.optimizer is not None and self.loss is not None:
             step, moments = self.optimizer.get_state()
             config["compile"] = {
@@ -559,7 +560,6 @@ class Sequential(Chain):
         state["callbacks"], arrays = callbacks.split_arrays(state["callbacks"])
         config["training"] = state
         tensors |= {f"callbacks/{name}": array for name, array in arrays.items()}
-        tensors |= {f"states/{name}": array for name, array in self.get_states().items()}
         checkpoint.save(path, config, tensors)
 
     def _resume(self, path: str | os.PathLike[str], run: training.Run) -> None:
@@ -593,7 +593,7 @@ class Sequential(Chain):
         self.optimizer.learning_rate = learning_rate
         self.optimizer.set_state(*saved.optimizer.get_state())
         self._generator.bit_generator.state = saved._generator.bit_generator.state
-        self.set_states(strip_prefix(tensors, "states/"))
+        self.set_states(saved.get_states())
 
     @classmethod
     def _from_checkpoint(cls, config: dict[str, Any], tensors: dict[str, Array]) -> Sequential:
@@ -617,6 +617,7 @@ class Sequential(Chain):
             raise ValueError(f"its weights are not {config['dtype']} as its configuration says")
         model = cls.from_description(description)
         model._generator.bit_generator.state = config["generator"]
+        model.set_states(strip_prefix(tensors, "states/"))
         if "compile" in config:
             model._compile_as(config["compile"], tensors)
         return model

@@ -71,6 +71,10 @@ class Network(Protocol):
     gradient: Array
     stop_training: bool
 
+    @property
+    def stateful(self) -> bool:
+        """Whether each row of a batch goes on from the states of the same row of the batch before it."""
+
     def scores(self, x: Array, lengths: Array | None, *, training: bool) -> Scores:
         """What the loss takes; padding is left out."""
 
@@ -199,8 +203,18 @@ def train_step(network: Network, loss: Loss, optimizer: Optimizer, batch: Batch,
     Raises
     ------
     FloatingPointError
-        The loss is not finite; the parameters are then as they were before the batch.
+        The loss is not finite; parameters and states are then as they were before the batch.
     """
+    states = network.get_states()
+    try:
+        _find_gradient(network, loss, batch, tally)
+    except BaseException:
+        network.set_states(states)
+        raise
+    optimizer.update(network.parameters, network.gradient)
+
+
+def _find_gradient(network: Network, loss: Loss, batch: Batch, tally: Tally) -> None:
     penalty = network.penalty()
     everything = counted = 0
     for rows in pieces(network, batch.x):
@@ -223,7 +237,6 @@ def train_step(network: Network, loss: Loss, optimizer: Optimizer, batch: Batch,
     if everything > counted:
         network.gradient *= network.gradient.dtype.type(everything / max(counted, 1))
     network.add_penalty_gradient()
-    optimizer.update(network.parameters, network.gradient)
 
 
 def _place(scores: Scores, rows: slice, element: int) -> str:
@@ -233,7 +246,12 @@ def _place(scores: Scores, rows: slice, element: int) -> str:
 
 
 def pieces(network: Network, x: Array) -> list[slice]:
-    """How a batch is trained on: whole, or cut by its shape alone into equal pieces whose tapes stay in the caches."""
+    """How a batch is trained on: whole, or cut by its shape alone into equal pieces whose tapes stay in the caches.
+
+    A stateful network's rows belong to the rows of the batch before: its batches stay whole.
+    """
+    if network.stateful:
+        return [slice(0, len(x))]
     tape = network.tape_bytes(x)
     count = -(-tape // CACHED_TAPE)
     if count <= 1 or len(x) < count * LEAST_ROWS:
