@@ -85,6 +85,19 @@ class Layer(ABC):
         """The shapes of the weights, in Keras' order; after `build`."""
         return {}
 
+    def check_input(self, name: str, x: Array, lengths: Array | None, first: int) -> None:  # noqa: B027
+        """Raise what `forward` would for the values of `x`, before anything is trained; some layers look at them.
+
+        Parameters
+        ----------
+        name : str
+            The argument's name, for the message.
+        x : ndarray
+        lengths : ndarray, optional
+        first : int
+            The number of the first row's sample.
+        """
+
     def output_lengths(self, x: Array, lengths: Array | None) -> Array | None:
         """The lengths of the output's sequences, given the input and those of its sequences."""
         del x
