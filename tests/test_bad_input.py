@@ -261,7 +261,7 @@ TABLE = [
     ("a token outside", lambda: tokens().predict(np.array([[0, 1, 5]])), ValueError,
      r"x: expected tokens from 0 to 4 because input_dim is 5, got 5 at index \(0, 2\)"),
     ("a masked step in the middle", lambda: masked().predict(np.array([[[1.0], [0], [1]]], F32)), ValueError,
-     r"x, masked by masking: expected masked steps at the end of a sequence only, got one at step 1 of sample 0, before step 2"),
+     r"x, masked by masking: expected masked steps at the end of a sequence only, got one at step 1 of sample 0"),
     ("stateful batches of different sizes", lambda: stateful().predict(zeros(5, 3, 2), batch_size=3), ValueError,
      r"gru: expected 3 rows because it is stateful and the batch before had as many, got 2; call reset_states"),
     ("a layer to freeze", lambda: setattr(layers.Dense(3), "trainable", False), NotImplementedError,
