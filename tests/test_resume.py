@@ -207,11 +207,79 @@ def test_another_training_is_refused_by_name(tmp_path):
     trained_for(2, tmp_path / "a.safetensors")
     assert_refused(tmp_path, "resume_from: expected batch_size=32 .* got 16", batch_size=16)
     assert_refused(tmp_path, "resume_from: expected samples=64 .* got 65", data=data(count=65))
+    assert_refused(tmp_path, "resume_from: expected shuffle=True .* got False", shuffle=False)
+    assert_refused(tmp_path, "resume_from: expected class_weight=None .* got .*2.0", class_weight={1: 2.0})
     assert_refused(tmp_path, r"callbacks: expected \['ModelCheckpoint'\]", callbacks=[])
     assert_refused(tmp_path, r"same layers\[0\]/config/units, 4, got 5", model=make_model(units=5))
     assert_refused(
         tmp_path, "same compile/optimizer/class_name, 'Adam', got 'SGD'", model=make_model(optimizers.SGD(0.1))
     )
+
+
+def test_another_schedule_is_refused_and_another_number_gives_way(tmp_path):
+    """ReduceLROnPlateau changes numbers, so the file's is the true one; a schedule is what it was."""
+    path = tmp_path / "a.safetensors"
+    decaying = schedules.CosineDecay(0.01, 12)
+    trained_for(1, path, model={"optimizer": optimizers.Adam(decaying)})
+    for other in (schedules.CosineDecay(0.01, 13), schedules.Constant(0.01), 0.01):
+        assert_refused(
+            tmp_path, "same compile/optimizer/config/learning_rate", model=make_model(optimizers.Adam(other))
+        )
+    trained_for(1, path)
+    assert_refused(
+        tmp_path, "same compile/optimizer/config/learning_rate, 'a number'", model=make_model(optimizers.Adam(decaying))
+    )
+    resumed, _ = trained_for(2, path, path, model={"optimizer": optimizers.Adam(0.5)})
+    assert resumed.optimizer.learning_rate == 0.01
+
+
+def test_another_number_of_steps_of_a_stream_is_refused(tmp_path):
+    def train(steps, resume=None):
+        told = [callbacks.ModelCheckpoint(tmp_path / "a.safetensors")]
+        make_model().fit(batches(), steps_per_epoch=steps, epochs=2, verbose=0, callbacks=told, resume_from=resume)
+
+    train(3)
+    with pytest.raises(ValueError, match=r"resume_from: expected steps_per_epoch=3 .* got 4"):
+        train(4, tmp_path / "a.safetensors")
+
+
+def test_the_first_difference_of_two_models_is_short(tmp_path):
+    trained_for(1, tmp_path / "a.safetensors")
+    deeper = Sequential([layers.GRU(4, return_sequences=True, input_shape=(6, 3)), layers.GRU(4), layers.Dense(2)])
+    deeper.compile(loss="mse")
+    assert_refused(
+        tmp_path, "with the same number of layers, 2, got 3$", model=deeper, data=(data()[0], np.zeros((64, 2)))
+    )
+
+
+def test_a_history_keeps_its_order(tmp_path):
+    path = tmp_path / "a.safetensors"
+    _, whole = trained_for(2, path, validation_data=data(1))
+    _, resumed = trained_for(3, path, path, validation_data=data(1))
+    assert list(resumed.history) == list(whole.history) == [
+        "loss", "accuracy", "f1_score", "top_k_accuracy",
+        "val_loss", "val_accuracy", "val_f1_score", "val_top_k_accuracy",
+    ]  # fmt: skip
+
+
+def test_a_training_stopped_within_an_epoch_still_ends_it(tmp_path):
+    path = tmp_path / "a.safetensors"
+
+    class Stop(callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.step == 6:  # the second of the second epoch's four
+                self.model.stop_training = True
+
+    def train(resume=None):
+        told = [Stop(), callbacks.ModelCheckpoint(path, save_freq=6)]
+        model = make_model()
+        history = model.fit(*data(), epochs=5, batch_size=16, verbose=0, callbacks=told, resume_from=resume)
+        return model, history
+
+    whole, history = train()
+    resumed, more = train(path)
+    np.testing.assert_array_equal(whole.parameters, resumed.parameters)
+    assert history.history == more.history
 
 
 def test_files_that_hold_no_training_are_refused(tmp_path):
@@ -303,14 +371,18 @@ def test_a_training_resumed_within_an_epoch_knows_its_number(tmp_path):
 
 def test_a_log_of_another_training_does_not_count(tmp_path):
     """`append=False` replaces it, and a resumed training keeps the lines that the training wrote, not that one's."""
-    log = tmp_path / "log.csv"
+    log, path = tmp_path / "log.csv", tmp_path / "a.safetensors"
     log.write_text("an,old,log\n" * 50)
-    trained_for(2, tmp_path / "a.safetensors", callbacks=[callbacks.CSVLogger(log)])
-    assert len(log.read_text().splitlines()) == 3
-    path = tmp_path / "a.safetensors"
-    _, history = trained_for(4, path, path, callbacks=[callbacks.CSVLogger(log)])
+
+    def train(epochs, resume=None):
+        told = [callbacks.CSVLogger(log), callbacks.ModelCheckpoint(path, save_freq=2)]  # before the epoch's line
+        return make_model().fit(*data(), epochs=epochs, verbose=0, callbacks=told, resume_from=resume)
+
+    train(1)
+    assert len(log.read_text().splitlines()) == 2
+    history = train(3, path)
     lines = log.read_text().splitlines()
-    assert [line.split(",")[0] for line in lines] == ["epoch", "0", "1", "2", "3"]
+    assert [line.split(",")[0] for line in lines] == ["epoch", "0", "1", "2"]
     assert [float(line.split(",")[1]) for line in lines[1:]] == history.history["loss"]
 
 
