@@ -411,6 +411,11 @@ WRONG = [
     ({"y": np.arange(6)}, ["--patience", "1"], "--patience: expected --validation FRACTION as well"),
     ({"y": np.arange(6)}, ["--resume"], "--resume: expected --checkpoint FILE as well"),
     ({"y": np.arange(6)}, ["--seeds", "0,1", "--save", "m"], "--save: expected none because --seeds trains several"),
+    (
+        {"y": np.arange(6)},
+        ["--save", "same.m", "--checkpoint", "./same.m"],
+        "--checkpoint: expected another file than --save, which would replace it, got ./same.m",
+    ),
     ({"y": np.arange(6)}, ["--checkpoint", "/nowhere/c"], "--checkpoint: expected a file in an existing folder"),
 ]
 

@@ -71,6 +71,29 @@ def test_the_first_batch_of_all_leaves_no_states_where_its_loss_is_not_finite():
 # --- Files and copies ------------------------------------------------------------------------------------------
 
 
+class Named(Sequential):
+    """A user's own class, with a constructor of its own."""
+
+    def __init__(self, units):
+        self.first = layers.GRU(units, input_shape=(None, 3))
+        self.words = ["a", "b"]
+        super().__init__([self.first, layers.Dense(2, activation="softmax")])
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_is_of_the_same_class(again):
+    x, y = data()
+    model = Named(4)
+    model.compile()
+    model.train_on_batch(x, y)
+    other = again(model)
+    assert type(other) is Named
+    assert other.first is other.layers[0]
+    assert other.words == model.words
+    assert other.words is not model.words
+    np.testing.assert_array_equal(other.predict(x), model.predict(x))
+
+
 def saved_and_loaded(model, folder):
     model.save(folder / "m.safetensors")
     return load_model(folder / "m.safetensors")

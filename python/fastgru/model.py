@@ -594,8 +594,17 @@ class Sequential(Chain):
         optimizer.set_state(training.step, states)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles are made as files are: the layers' arrays must be views of the copy's own memory."""
-        return Sequential._from_checkpoint, self._to_checkpoint()
+        """Copies and pickles are made as files are: the layers' arrays must be views of the copy's own memory.
+
+        What a class of the user's own has besides goes with it; attributes that are layers are the copy's layers.
+        """
+        known = vars(Sequential())
+        own = {name: value for name, value in vars(self).items() if name not in known}
+        places = {
+            name: place for name, value in own.items() for place, layer in enumerate(self.layers) if value is layer
+        }
+        others = {name: value for name, value in own.items() if name not in places}
+        return _remake, (type(self), *self._to_checkpoint(), places, others)
 
     def _to_checkpoint(self) -> tuple[dict[str, Any], dict[str, Array]]:
         self._require_own_classes()
@@ -803,6 +812,20 @@ def _read(path: str | os.PathLike[str], config: dict[str, Any], tensors: dict[st
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
         # Whatever a hostile configuration trips over, the file is what is wrong.
         raise ModelFileError(f"{os.fspath(path)}: not a model that this version can make: {error!r}") from None
+
+
+def _remake(
+    cls: type[Sequential],
+    config: dict[str, Any],
+    tensors: dict[str, Array],
+    places: dict[str, int],
+    others: dict[str, Any],
+) -> Sequential:
+    """What `Sequential.__reduce__` took apart, without calling the constructor of a class of the user's own."""
+    found = Sequential._from_checkpoint(config, tensors)
+    model = cls.__new__(cls)
+    vars(model).update(vars(found) | others | {name: found.layers[place] for name, place in places.items()})
+    return model
 
 
 def _metric(metric: Any, loss: losses.Loss) -> metrics.Metric:

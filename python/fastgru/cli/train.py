@@ -77,7 +77,8 @@ def add_to(commands: Any) -> None:
     results.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the checkpoint, if it is there, as if never interrupted: with its seed and learning rate",
+        help="go on from the checkpoint, if it is there, as if never interrupted: with its seed and learning rate; "
+        "the time reported is that of the epochs done now",
     )
     results.add_argument(
         "--plot",
@@ -160,9 +161,14 @@ def _require_consistent(arguments: argparse.Namespace) -> None:
     """Raise what would otherwise go wrong after minutes of training."""
     if arguments.plot is not None:
         plotting.require_plottable(arguments.plot)
+    paths: dict[Path, str] = {}
     for name in ("plot", "save", "checkpoint"):
         path = getattr(arguments, name)
         require_writable(f"--{name}", path)
+        if path is not None:
+            other = paths.setdefault(Path(path).resolve(), name)
+            if other != name:
+                raise ValueError(f"--{name}: expected another file than --{other}, which would replace it, got {path}")
         if path is not None and arguments.seeds:
             raise ValueError(f"--{name}: expected none because --seeds trains several times, got {path}")
     if arguments.resume and arguments.checkpoint is None:
