@@ -260,6 +260,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit(capsys, monkeypatch, tmp_pa
     assert main([*begun, "--checkpoint", kept, "--resume", "--save", resumed]) == 0
     printed = capsys.readouterr().out
     assert "Epoch 3/5" in printed
+    assert " after 5 epochs, 3 of them now, in " in printed
     assert "Epoch 2/5" not in printed
     assert "seed 2" in printed
     for one, other in zip(load_model(whole).get_weights(), load_model(resumed).get_weights(), strict=True):

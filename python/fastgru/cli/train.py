@@ -98,10 +98,12 @@ class Outcome(NamedTuple):
     epochs: int
     seconds: float
     samples_per_second: float
+    epochs_now: int  # of all epochs; the others were done before the training was resumed
 
     def __str__(self) -> str:
         rate = f"{self.samples_per_second:,.0f} samples/s"
-        return f"{self.score} after {self.epochs} epochs in {self.seconds:.1f} s ({rate})"
+        now = "" if self.epochs_now == self.epochs else f", {self.epochs_now} of them now,"
+        return f"{self.score} after {self.epochs} epochs{now} in {self.seconds:.1f} s ({rate})"
 
     def as_json(self) -> dict[str, Any]:
         """All of it, the score by its names."""
@@ -136,7 +138,7 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         print(f"Result: {found.name} ({found.reason}): {on} {outcomes[0]}")
     goal = GOALS.get(arguments.recipe) if found.name == "mnist" else None
-    if goal is not None:
+    if goal is not None and all(each.epochs_now == each.epochs for each in outcomes):
         print(f"Goal: {_describe_goal(goal, outcomes)}")
     if arguments.json:
         own = {} if found.name in data.DIGITS else {"task": found.task, "evaluated_on": on}
@@ -278,7 +280,7 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, found: Data, seed: int
         _plot(arguments.plot, model, found, history, judged, title, "test" if validation is None else "validation")
         print(f"Plot: {arguments.plot}")
     rate = len(train.x) * len(history.seconds) / seconds  # of the epochs done here
-    return Outcome(seed, reached, len(history.epoch), seconds, rate)
+    return Outcome(seed, reached, len(history.epoch), seconds, rate, len(history.seconds))
 
 
 def _make_model(recipe: Recipe, found: Data, samples: int) -> Sequential:
