@@ -7,7 +7,7 @@ import csv
 import fastgru
 import numpy as np
 import pytest
-from fastgru import Sequential, callbacks, layers, load_model, losses, metrics, optimizers, schedules
+from fastgru import Sequential, callbacks, layers, load_model, losses, metrics, optimizers, schedules, training
 
 
 def data(seed=0, count=48):
@@ -217,6 +217,15 @@ def test_nan_ends_the_training_without_an_error_if_asked():
     expected = until_then.fit(x[:32], y[:32], verbose=0, shuffle=False)
     np.testing.assert_array_equal(model.parameters, until_then.parameters)
     assert history.history == expected.history  # of the batches before
+
+
+def test_no_piece_of_a_bad_batch_counts(monkeypatch):
+    monkeypatch.setattr(training, "LEAST_ROWS", 5)
+    monkeypatch.setattr(training, "CACHED_TAPE", 4000)
+    x, y = data()
+    x[47, 2, 1] = np.nan
+    history = make_model().fit(x, y, batch_size=48, verbose=0, shuffle=False, callbacks=[callbacks.TerminateOnNaN()])
+    assert np.isnan(history.history["loss"]).tolist() == [True]
 
 
 def test_of_nothing_there_is_no_loss():

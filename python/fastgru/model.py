@@ -90,6 +90,8 @@ class Sequential(Chain):
             softmax or sigmoid, unless they say ``from_logits=True``.
         metrics : list, optional
             "accuracy", "top_k_accuracy", "binary_accuracy", "mae", "mse", "f1_score", or some of `fastgru.metrics`.
+
+        A model with a loss, metric or schedule of a class of your own cannot be saved: a file holds names, no code.
         """
         checked = optimizers.get(optimizer)
         if checked.step and checked is not self.optimizer:
@@ -268,7 +270,8 @@ class Sequential(Chain):
         resume_from : path, optional
             A file that `callbacks.ModelCheckpoint` wrote during a call of `fit` with the same data and callbacks. The
             model takes on what was saved, and training goes on until `epochs` are done: bit for bit as if it had not
-            been interrupted.
+            been interrupted. An iterable is begun anew, and with `steps_per_epoch` the batches of earlier epochs are
+            drawn and dropped. A learning rate that is a number is the file's; a schedule must be the same.
         verbose : {0, 1, 2}
             Nothing; a progress bar on a terminal and a line an epoch elsewhere; a line an epoch.
 
@@ -283,7 +286,8 @@ class Sequential(Chain):
         KeyboardInterrupt
             Ctrl-C. The weights are those after the last whole batch, and usable.
         ValueError, TypeError
-            An argument does not fit; no weight has changed its value then.
+            An argument does not fit; no weight has changed its value then, but by an iterable's batches before the one
+            that does not fit. The model's dtype and shapes are then as they were, too.
         """
         _, loss = self._compiled()
         epochs = checks.integer("epochs", epochs, least=0)

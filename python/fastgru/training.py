@@ -215,6 +215,7 @@ def train_step(network: Network, loss: Loss, optimizer: Optimizer, batch: Batch,
 def _find_gradient(network: Network, loss: Loss, batch: Batch, tally: Tally) -> None:
     penalty = network.penalty()
     everything = counted = 0
+    found: list[tuple[Array, Array, LossResult, Array]] = []
     for rows in pieces(network, batch.x):
         piece = batch.rows(rows) if len(batch.x) > rows.stop - rows.start else batch
         scores = network.scores(piece.x, piece.lengths, training=True)
@@ -230,8 +231,10 @@ def _find_gradient(network: Network, loss: Loss, batch: Batch, tally: Tally) -> 
             everything = len(batch.x) * (scores.everything // len(piece.x))
             d_scores = d_scores * d_scores.dtype.type(len(values) / everything)
         network.backward(d_scores, add=rows.start > 0)
-        tally.add(scores.values, targets, result, values, penalty)
+        found.append((scores.values, targets, result._replace(d_scores=None), values))
         counted += len(values)
+    for each in found:  # of a batch whose loss is not finite nothing counts
+        tally.add(*each, penalty)
     if everything > counted:
         network.gradient *= network.gradient.dtype.type(everything / max(counted, 1))
     network.add_penalty_gradient()
