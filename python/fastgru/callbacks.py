@@ -105,10 +105,11 @@ class Callbacks:
             callback.set_model(model)
             callback.set_params(params)
 
-    def tell(self, occasion: str, *arguments: Any) -> None:
-        """Tell those that want to know, in order."""
+    def tell(self, occasion: str, *arguments: Any, write: bool = True) -> None:
+        """Tell those that want to know, in order; without `write`, none of those that write the training to files."""
         for callback in self.of_batches if "batch" in occasion else self._all:
-            getattr(callback, occasion)(*arguments)
+            if write or not isinstance(callback, ModelCheckpoint):
+                getattr(callback, occasion)(*arguments)
 
     def require_possible(self, logs: list[str]) -> None:
         """Raise before the first epoch, not after it, what cannot go well, given the entries that logs will have."""

@@ -437,13 +437,13 @@ def fit(
                 logs |= _validate(network, loss, validation, validation_batch_size, metrics)
             history.seconds.append(seconds)
             progress.epoch_ends(epoch, logs, seconds, samples)
-            run.callbacks.tell("on_epoch_end", epoch, logs)
+            run.callbacks.tell("on_epoch_end", epoch, logs, write=whole)
             history.append(epoch, logs)
             run.stopped = network.stop_training
             if whole:
                 run.epoch, run.batch = epoch + 1, 0
                 run.write_due()
-            else:  # what was saved of whole epochs stays
+            else:  # what was saved of whole epochs stays, also where a callback of another class saves
                 run.forget_due()
     finally:
         progress.close()
