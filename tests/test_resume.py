@@ -10,6 +10,7 @@ import fastgru
 import numpy as np
 import pytest
 from fastgru import ModelFileError, Sequential, callbacks, layers, load_model, optimizers, schedules
+from fastgru.formats import checkpoint
 
 TRAIN = """
 import os, signal, sys
@@ -293,6 +294,25 @@ def test_files_that_hold_no_training_are_refused(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(broken)
     assert_refused(tmp_path, "damaged", error=ModelFileError)
     assert_refused(tmp_path, "nothing", error=FileNotFoundError, path=tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epoch": "x"}, {"epoch": -1}, {"batch": None}, {"batch": 1.5}, {"stopped": 0}, {"tally": None}, {"tally": {}},
+        {"history": 3}, {"epochs_done": None}, {"callbacks": None}, {"callbacks": [{}]}, {"asked": []},
+        {"generator_before_epoch": {"bit_generator": "MT19937"}},
+        {"generator_before_epoch": {"bit_generator": "PCG64"}},
+        {"callbacks": {"array in tensors": "7"}}, {"callbacks": {"array in tensors": []}},
+    ],
+)  # fmt: skip
+def test_states_that_no_training_wrote_are_refused(tmp_path, change):
+    path = tmp_path / "a.safetensors"
+    trained_for(1, path)
+    config, tensors = checkpoint.load(path)
+    config["training"] |= change
+    checkpoint.save(path, config, tensors)
+    assert_refused(tmp_path, "a.safetensors: its state of training is not one", error=ModelFileError)
 
 
 def test_save_training_needs_a_training(tmp_path):

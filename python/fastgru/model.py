@@ -702,19 +702,17 @@ class Sequential(Chain):
         dtype = form.dtype if form is not None else self._dtype
         if dtype is not None and dtype != saved.dtype:
             raise ValueError(f"resume_from: expected {saved.dtype} data as the training to resume had, got {dtype}")
-        try:
+        with _state_of_training(path, ValueError, ArithmeticError):
             state = checkpoint.join_arrays(config["training"], strip_prefix(tensors, "training/"))
+            run.require_sound(state)
+        with _state_of_training(path):
             run.require_same(state)
-        except _MALFORMED as error:
-            raise ModelFileError(f"{os.fspath(path)}: its state of training is not one: {error!r}") from None
         return _Saved(path, saved, state)
 
     def _go_on_from(self, saved: _Saved, run: training.Run) -> None:
         """Take on what `_read_training` found."""
-        try:
+        with _state_of_training(saved.path):
             run.set_state(saved.state)
-        except _MALFORMED as error:
-            raise ModelFileError(f"{os.fspath(saved.path)}: its state of training is not one: {error!r}") from None
         other = saved.model
         assert self.optimizer is not None
         assert other.optimizer is not None
@@ -844,8 +842,14 @@ class _Saved(NamedTuple):
     state: dict[str, Any]  # of the training
 
 
-#: What a state of training raises that is damaged or hostile.
-_MALFORMED = (LookupError, TypeError, AttributeError, RecursionError)
+@contextlib.contextmanager
+def _state_of_training(path: str | os.PathLike[str], *more: type[Exception]) -> Iterator[None]:
+    """Whatever a state trips over that no training wrote, and `more`, the file is what is wrong."""
+    malformed: tuple[type[Exception], ...] = (LookupError, TypeError, AttributeError, RecursionError, *more)
+    try:
+        yield
+    except malformed as error:
+        raise ModelFileError(f"{os.fspath(path)}: its state of training is not one: {error!r}") from None
 
 
 def _callbacks(given: Any, model: Sequential, params: dict[str, Any], *, validated: bool) -> callbacks.Callbacks:

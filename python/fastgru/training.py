@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru import checks
 from fastgru.batches import ArraySet, Batch, StreamSet
 from fastgru.callbacks import Callbacks
 from fastgru.losses import Loss, LossResult
@@ -362,6 +363,15 @@ class Run:
             "asked": self._asked,
             "callbacks": self.callbacks.get_state(),
         }
+
+    @staticmethod
+    def require_sound(state: dict[str, Any]) -> None:
+        """Raise what a state that no training wrote would otherwise raise in the midst of one."""
+        checks.integer("epoch", state["epoch"], least=0)
+        checks.integer("batch", state["batch"], least=0)
+        checks.flag("stopped", state["stopped"])
+        if state["generator_before_epoch"] is not None:
+            np.random.PCG64().state = state["generator_before_epoch"]
 
     def require_same(self, state: dict[str, Any]) -> None:
         """Raise unless the training that `state` came from was one of the same data, batches and callbacks.
