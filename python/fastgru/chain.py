@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,19 @@ from fastgru.training import Scores
 
 Array = NDArray[Any]
 
+
+class Form(NamedTuple):
+    """What a model is, or will be once data has decided it."""
+
+    input_shape: Shape  # with the batch axis
+    output_shape: Shape
+    dtype: np.dtype[Any]
+
+
 #: Weights and gradients of a layer begin on a cache line of the flat buffers.
 _LINE = 64
+#: How many samples are looked at together where all are.
+_ROWS_AT_ONCE = 1024
 
 
 class Chain:
@@ -117,8 +128,6 @@ class Chain:
 
     def build(self, input_shape: Shape) -> None:
         """Make the weights for inputs of that shape, batch axis included; data given to `fit` does it as well."""
-        if not self.layers:
-            raise ValueError("the model has no layers: add one")
         if self.built:
             raise ValueError(f"the model is built already, for input {checks.dims(self._input_shape)}")
         self._infer_shapes(input_shape)
@@ -135,7 +144,10 @@ class Chain:
         if layer.several_outputs:
             raise ValueError(f"{layer.name}: expected to be the last layer because it returns several arrays")
 
-    def _infer_shapes(self, input_shape: Shape) -> None:
+    def _shapes_for(self, input_shape: Shape) -> list[Shape]:
+        """Of the input and of each layer's output; the model stays without weights."""
+        if not self.layers:
+            raise ValueError("the model has no layers: add one")
         declared = self.layers[0].input_shape
         if declared is not None and not _fits(input_shape[1:], declared):
             raise ValueError(
@@ -147,7 +159,10 @@ class Chain:
             shapes.append(self._build_layer(layer, shapes[-1], first=layer is self.layers[0]))
         for layer in self.layers[:-1]:
             self._require_one_output(layer)
-        self._input_shape, self._output_shapes = shapes[0], shapes[1:]
+        return shapes
+
+    def _infer_shapes(self, input_shape: Shape) -> None:
+        self._input_shape, *self._output_shapes = self._shapes_for(input_shape)
 
     def _allocate(self, *, keep: bool = False, initialize: bool = True) -> None:
         """Lay the weights of all layers into one flat buffer; `keep` the values of those that have some."""
@@ -185,22 +200,39 @@ class Chain:
         self._first_with_weights = next((i for i, layer in enumerate(self.layers) if layer.weights), len(self.layers))
         if self.optimizer is not None:
             self.optimizer.set_state(0, {})
+        self.set_states({name: state.astype(self.dtype) for name, state in self.get_states().items()})
 
     @property
     def takes_tokens(self) -> bool:
         """Whether the input is integers."""
         return bool(self.layers) and self.layers[0].takes_tokens
 
-    def _prepare(self, name: str, x: Any, *, decide_dtype: bool = False) -> Samples:
-        """Check samples, and build the model for them if it is not built yet."""
+    def _form_for(self, name: str, x: Any, *, decide_dtype: bool) -> Form:
+        """What the model will be for samples `x`; nothing changes before `_settle`."""
         require_samples(name, x, tokens=self.takes_tokens)
-        if decide_dtype and self._dtype is None:
-            self._dtype = natural_dtype(x)
-            if self.built and self.parameters.dtype != self._dtype:
-                self._allocate(keep=True)
+        dtype = natural_dtype(x) if decide_dtype and self._dtype is None else self.dtype
+        if self.built:
+            return Form(self._input_shape, self.output_shape, dtype)
+        shapes = self._shapes_for((None, *x.shape[1:]))
+        return Form(shapes[0], shapes[-1], dtype)
+
+    def _settle(self, form: Form, *, decide_dtype: bool) -> None:
+        """Be of that form: make the weights if there are none, widen them if the dtype says so."""
+        if decide_dtype:
+            self._dtype = form.dtype
         if not self.built:
-            self.build((None, *x.shape[1:]))
-        return Samples(name, x, self._input_shape, self.dtype, tokens=self.takes_tokens)
+            self.build(form.input_shape)
+        elif self.parameters.dtype != self.dtype:
+            self._allocate(keep=True)
+
+    def _check_values(self, name: str, samples: Samples, lengths: Array | None) -> None:
+        """Raise what the first layer would for the values of some batch, with the number of the sample."""
+        layer = self.layers[0]
+        if type(layer).check_input is Layer.check_input:
+            return
+        for begin in range(0, len(samples), _ROWS_AT_ONCE):
+            rows = slice(begin, begin + _ROWS_AT_ONCE)
+            layer.check_input(name, samples.batch(rows), None if lengths is None else lengths[rows], begin)
 
     def _require_built(self) -> None:
         if not self.built:
@@ -309,8 +341,16 @@ class Chain:
         """What stateful layers carry from batch to batch, by ``layer/name``."""
         return {f"{layer.name}/{name}": state for layer in self.layers for name, state in layer.get_states().items()}
 
+    @property
+    def stateful(self) -> bool:
+        """Whether each row of a batch goes on from the states of the same row of the batch before it."""
+        return any(layer.stateful for layer in self.layers)
+
     def set_states(self, states: dict[str, Array]) -> None:
         """Carry on with what `get_states` returned."""
+        unknown = {name.partition("/")[0] for name in states} - {layer.name for layer in self.layers}
+        if unknown:
+            raise ValueError(f"states: expected those of layers of this model, got {', '.join(sorted(unknown))}")
         for layer in self.layers:
             layer.set_states(strip_prefix(states, f"{layer.name}/"))
 

@@ -41,6 +41,8 @@ class Layer(ABC):
     regularizers: ClassVar[dict[str, str]] = {}
     #: Whether the input is integers, as an `Embedding` takes.
     takes_tokens: ClassVar[bool] = False
+    #: Whether each row of a batch goes on from the states that the same row of the batch before it ended with.
+    stateful: bool = False
 
     def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
         if name is not None and (not isinstance(name, str) or not name or "/" in name):
@@ -82,6 +84,19 @@ class Layer(ABC):
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the weights, in Keras' order; after `build`."""
         return {}
+
+    def check_input(self, name: str, x: Array, lengths: Array | None, first: int) -> None:  # noqa: B027
+        """Raise what `forward` would for the values of `x`, before anything is trained; some layers look at them.
+
+        Parameters
+        ----------
+        name : str
+            The argument's name, for the message.
+        x : ndarray
+        lengths : ndarray, optional
+        first : int
+            The number of the first row's sample.
+        """
 
     def output_lengths(self, x: Array, lengths: Array | None) -> Array | None:
         """The lengths of the output's sequences, given the input and those of its sequences."""

@@ -61,6 +61,7 @@ class Bidirectional(Layer):
                 raise ValueError("layer: expected return_state=False within a Bidirectional, got True")
             if direction.weights:
                 raise ValueError(f"layer: {direction.name} belongs to a model already, and layers cannot be shared")
+        self.stateful = layer.stateful
         self._merged: tuple[Array, Array] | None = None
 
     @property
