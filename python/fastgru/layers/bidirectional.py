@@ -110,8 +110,9 @@ class Bidirectional(Layer):
         units = self.forward_layer.units
         merged: Array | None = None
         halves = []
-        if sequences and self.merge_mode == "concat":  # the kernels write each half where it belongs
-            merged = np.empty((*x.shape[:2], 2 * units), x.dtype)
+        if sequences and self.merge_mode == "concat" and x.shape[0] * x.shape[1]:
+            # The kernels write each half where it belongs; a half of nothing is no place to write to.
+            merged = np.empty((*x.shape[:2], 2 * units), self.weights["forward/kernel"].dtype)
         for number, layer in enumerate(self._directions.values()):
             placement: dict[str, Any] = {"output_order": "input", "padded_outputs": "zeros"} if sequences else {}
             if merged is not None:

@@ -15,9 +15,9 @@ ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
 class Dense(Layer):
     """A fully connected layer, ``activation(x @ kernel + bias)``, with Keras 3's arguments and defaults.
 
-    Input (N, ..., F), output (N, ..., units): it works on the last axis, on each step of a sequence by itself. In padding,
-    where `lengths` say so, its output is that of what stands there; the weights hear of it only if a later layer looks
-    at it, as `Flatten` does.
+    Input (N, ..., F), output (N, ..., units): it works on the last axis, on each step of a sequence by itself. In
+    padding, where `lengths` say so, its output is that of what stands there; the weights hear of it only if a later
+    layer looks at it, as `Flatten` does.
 
     Parameters
     ----------
