@@ -36,13 +36,19 @@ class Loss(ABC):
         In Keras' words.
     head : str or None
         The activation of the last layer that this loss takes in itself: it is given what comes before that activation.
+    from_logits : bool
+        Whether outputs are what a softmax or sigmoid would make probabilities of.
     classifies : bool
         Whether targets may be integers, each a class.
+    asks : bool
+        Whether each output answers a yes-or-no question of its own.
     """
 
     name: ClassVar[str]
     head: str | None = None
+    from_logits: bool = False
     classifies: ClassVar[bool] = False
+    asks: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, scores: Array, targets: Array, *, gradient: bool = True) -> LossResult:
@@ -232,6 +238,7 @@ class BinaryCrossentropy(_Pointwise):
     """
 
     name = "binary_crossentropy"
+    asks = True
 
     def __init__(self, *, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
         self.from_logits = checks.flag("from_logits", from_logits)

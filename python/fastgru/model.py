@@ -108,7 +108,7 @@ class Sequential(Chain):
         head = self.layers[-1]
         activation = head.activation if isinstance(head, Dense) else None
         if loss.head is None:
-            if getattr(loss, "from_logits", False) and activation in ("softmax", "sigmoid"):
+            if loss.from_logits and activation in ("softmax", "sigmoid"):
                 raise ValueError(
                     f"loss: {loss.name} with from_logits=True needs a last layer without activation, got {activation!r}"
                 )
@@ -756,7 +756,7 @@ def _check_class_weight(class_weight: Any, loss: losses.Loss) -> dict[int, float
         return None
     if not isinstance(class_weight, dict):
         raise TypeError(f"class_weight: expected a dict from classes to numbers, got {type(class_weight).__name__}")
-    if not loss.classifies and loss.name != "binary_crossentropy":
+    if not (loss.classifies or loss.asks):
         raise ValueError(f"class_weight: expected none because {loss.name} knows no classes, got some")
     return {
         checks.integer("class_weight", label, least=0): checks.number(f"class_weight[{label}]", weight, least=0)

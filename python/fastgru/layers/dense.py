@@ -154,7 +154,7 @@ class Dense(Layer):
         kept = None if self._lengths is None else sequences.valid_elements(self._lengths, self._shape[:-1])
         if kept is None:
             return None
-        chosen = d_y.any(axis=1)
+        chosen: Array = np.asarray(d_y.any(axis=1))
         chosen[kept] = True
         return np.flatnonzero(chosen)
 
