@@ -363,6 +363,7 @@ class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
         ----------
         X : array_like (N, T, F), or list of array_like (T, F)
         y : array_like (N,) or (N, C)
+            One number for each sequence, or C of them, whatever T is.
         sample_weight, lengths
             As in `GRUClassifier.fit`.
 
