@@ -35,6 +35,18 @@ def tokens():
     return Sequential([layers.Embedding(5, 2, input_shape=(3,)), layers.GRU(3)])
 
 
+def plain():
+    model = Sequential([layers.Dense(3, "softmax", input_shape=(3,))])
+    model.compile()
+    return model
+
+
+def steps():
+    model = Sequential([layers.Dense(3, "softmax", input_shape=(None, 4, 2))])
+    model.compile()
+    return model
+
+
 def masked():
     return Sequential([layers.Masking(input_shape=(3, 1)), layers.GRU(3)])
 
@@ -280,6 +292,23 @@ TABLE = [
     ("too few lengths", lambda: fit(lengths=[3] * 5), ValueError,
      r"lengths: expected shape \(6,\), one for each sample, got \(5,\)"),
     ("a length above T in predict", lambda: compiled().predict(X, lengths=[4] * 6), ValueError, r"lengths: .* got 4"),
+    ("lengths without steps", lambda: plain().fit(zeros(4, 3), Y[:4], lengths=[1, 2, 3, 3], verbose=0), ValueError,
+     r"lengths: expected none because x of shape \(4, 3\) has no steps, got some"),
+    ("lengths without steps in predict", lambda: plain().predict(zeros(4, 3), lengths=[1, 2, 3, 3]), ValueError,
+     r"lengths: expected none because x of shape \(4, 3\) has no steps, got some"),
+    ("lengths without steps in a layer", lambda: layers.Dense(3)(zeros(4, 3), lengths=[1, 2, 3, 3]), ValueError,
+     r"lengths: expected none because x of shape \(4, 3\) has no steps, got some"),
+    ("labels of other steps", lambda: steps().train_on_batch(zeros(2, 5, 4, 2), np.zeros((2, 3, 4), int)), ValueError,
+     r"y: expected shape \(2, 5, 4\) because .*, got \(2, 3, 4\)"),
+    ("labels of another third axis", lambda: steps().train_on_batch(zeros(2, 5, 4, 2), np.zeros((2, 5, 3), int)),
+     ValueError, r"y: expected shape \(2, 5, 4\) because .*, got \(2, 5, 3\)"),
+    ("masked labels", lambda: fit(y=np.ma.masked_array(Y, Y > 1)), TypeError, r"y: expected an array without a mask"),
+    ("masked targets", lambda: regression().fit(X, np.ma.masked_array(zeros(6), Y > 1)), TypeError,
+     r"y: expected an array without a mask"),
+    ("masked weights", lambda: fit(sample_weight=np.ma.masked_array(zeros(6), Y > 1)), TypeError,
+     r"sample_weight: expected an array without a mask"),
+    ("masked lengths", lambda: fit(lengths=np.ma.masked_array(Y, Y > 1)), TypeError,
+     r"lengths: expected an array without a mask"),
     ("a negative weight", lambda: fit(sample_weight=[1, 1, -1, 1, 1, 1]), ValueError,
      r"sample_weight: expected finite numbers of at least 0, got -1 at index 2"),
     ("a weight of nan", lambda: fit(sample_weight=[1, 1, 1, 1, 1, np.nan]), ValueError, r"got nan at index 5"),

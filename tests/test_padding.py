@@ -20,9 +20,8 @@ CHAINS = {
 
 
 def samples(padding=0.0, steps=5):
-    x = np.random.default_rng(0).normal(size=(4, steps, 2)).astype(np.float32)
-    x[:, :5][PADDING] = padding
-    x[:, 5:] = padding
+    x = np.full((4, steps, 2), padding, np.float32)
+    x[:, :5] = np.where(PADDING[..., None], padding, np.random.default_rng(0).normal(size=(4, 5, 2)))
     return x
 
 
@@ -66,3 +65,63 @@ def test_flattened_padding_counts():
     expected = model.gradient.copy()
     model.train_on_batch(x, y, lengths=LENGTHS)
     np.testing.assert_array_equal(model.gradient, expected)
+
+
+def test_the_width_of_padding_changes_no_training():
+    y = np.zeros((4, 2), np.float32)
+    chains = [[layers.Dropout(0.4), layers.Dense(3), layers.Dropout(0.2), layers.GRU(2), layers.Dense(2)] for _ in "ab"]
+    weights = [trained(chain, samples(steps=steps), y, "mse") for chain, steps in zip(chains, (5, 9), strict=True)]
+    np.testing.assert_array_equal(*weights)
+
+
+FINDERS = {
+    "Masking": (lambda: layers.Masking(-1.0), np.where(PADDING[..., None], -1.0, samples()).astype(np.float32)),
+    "mask_zero": (
+        lambda: layers.Embedding(5, 3, mask_zero=True),
+        np.where(PADDING, 0, 1 + np.random.default_rng(0).integers(0, 4, (4, 5))),
+    ),
+    "bytes": (lambda: layers.Masking(1.0), np.where(PADDING[..., None], 255, np.full((4, 5, 2), 9)).astype(np.uint8)),
+}
+
+
+@pytest.mark.parametrize(("first", "x"), FINDERS.values(), ids=FINDERS)
+def test_labels_and_weights_in_padding_that_a_layer_finds_may_be_anything(first, x):
+    labels = np.where(PADDING, -1, np.random.default_rng(1).integers(0, 3, (4, 5)))
+    sample_weight = np.where(PADDING, np.nan, np.random.default_rng(2).random((4, 5)))
+    class_weight = {0: 0.5, 2: 2.0}
+
+    def fitted(y, weights, **lengths):
+        model = Sequential([first(), layers.GRU(3, return_sequences=True), layers.Dense(3, "softmax")])
+        model._generator = np.random.default_rng(0)
+        model.compile(metrics=["accuracy"])
+        given = {"sample_weight": weights, "class_weight": class_weight, "verbose": 0, **lengths}
+        return model.fit(x, y, **given).history, model.parameters
+
+    clean = fitted(np.where(PADDING, 0, labels), np.nan_to_num(sample_weight))
+    for lengths in ({}, {"lengths": LENGTHS}):
+        history, parameters = fitted(labels, sample_weight, **lengths)
+        assert history == clean[0]
+        np.testing.assert_array_equal(parameters, clean[1])
+
+
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "binary_crossentropy"])
+def test_outputs_of_many_axes(loss):
+    """(N, T, U, C): the steps that count, class weights and one weight a sample go with them."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(4, 5, 6, 2)).astype(np.float32)
+    labels = rng.integers(0, 2, (4, 5, 6))
+    y = labels if loss == "categorical_crossentropy" else labels[..., None]
+    head = layers.Dense(2, "softmax") if loss == "categorical_crossentropy" else layers.Dense(1, "sigmoid")
+
+    weights = rng.random(4)
+    padded = np.where(PADDING.reshape(4, 5, *(1,) * (y.ndim - 2)), -7, y)
+    model = Sequential([head], dtype="float32")
+    model.build((None, None, 6, 2))
+    model.compile("adam", loss)
+    expected = model.evaluate(x, y, lengths=LENGTHS, sample_weight=weights)
+    assert model.evaluate(x, padded, lengths=LENGTHS, sample_weight=weights) == expected
+    counted = np.broadcast_to(weights[:, None, None], labels.shape)
+    assert model.evaluate(x, padded, lengths=LENGTHS, sample_weight=counted) == expected
+    given = {"lengths": LENGTHS, "sample_weight": weights, "class_weight": {1: 3.0}, "verbose": 0, "epochs": 1}
+    before = model.evaluate(x, y, lengths=LENGTHS, sample_weight=counted * np.where(labels == 1, 3.0, 1.0))[0]
+    assert model.fit(x, padded, batch_size=4, **given).history["loss"] == [pytest.approx(before)]

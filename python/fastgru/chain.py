@@ -22,6 +22,8 @@ Array = NDArray[Any]
 
 #: Weights and gradients of a layer begin on a cache line of the flat buffers.
 _LINE = 64
+#: So many samples at a time are searched for the ends of their sequences.
+_SEARCHED_ROWS = 1024
 
 
 class Chain:
@@ -201,6 +203,17 @@ class Chain:
         if not self.built:
             self.build((None, *x.shape[1:]))
         return Samples(name, x, self._input_shape, self.dtype, tokens=self.takes_tokens)
+
+    def output_lengths(self, samples: Samples, lengths: Array | None) -> Array | None:
+        """The lengths of sequences of outputs, as far as the first layer finds them in the samples, given `lengths`."""
+        first = self.layers[0]
+        found = []
+        for begin in range(0, max(len(samples), 1), _SEARCHED_ROWS):
+            mask = first.find_steps(samples.batch(slice(begin, begin + _SEARCHED_ROWS)))
+            if mask is None:
+                return lengths
+            found.append(mask)
+        return sequences.prefix_lengths(first.name, np.concatenate(found), lengths)
 
     def _require_built(self) -> None:
         if not self.built:

@@ -18,7 +18,7 @@ from fastgru.formats.description import LayerDescription, ModelDescription, Mode
 from fastgru.layers import Dense, from_config
 from fastgru.layers.base import strip_prefix
 from fastgru.progress import Progress
-from fastgru.samples import Samples
+from fastgru.samples import Samples, lengths_of
 
 Array = NDArray[Any]
 
@@ -152,13 +152,13 @@ class Sequential(Chain):
         assert self.loss is not None
         samples = self._prepare(names[0], given.x, decide_dtype=decide)
         shape = self._output_for(given.x)
-        lengths = None
-        if given.lengths is not None:
-            lengths = sequences.check_lengths(names[2], given.lengths, len(samples), given.x.shape[1])
-        y = self.loss.check_targets(names[1], given.y, shape, lengths)
-        weights = _check_weights(names[3], given.weights, shape[:-1])
+        lengths = lengths_of(names[2], given.lengths, given.x, tokens=self.takes_tokens)
+        # What targets and weights hold in padding does not matter, whoever says what that is.
+        counted = self.output_lengths(samples, lengths) if len(shape) > 2 else None
+        y = self.loss.check_targets(names[1], given.y, shape, counted)
+        weights = _check_weights(names[3], given.weights, shape[:-1], counted)
         if class_weight is not None:
-            weights = _weigh_classes(class_weight, y, shape, weights, lengths)
+            weights = _weigh_classes(class_weight, y, shape, weights, counted)
         return samples, y, lengths, weights
 
     def _check_batch(self, given: Unchecked, class_weight: dict[int, float] | None = None) -> Batch:
@@ -396,8 +396,7 @@ class Sequential(Chain):
         del verbose
         self._require_built()
         samples = self._prepare("x", x)
-        if lengths is not None:
-            lengths = sequences.check_lengths("lengths", lengths, len(samples), x.shape[1])
+        lengths = lengths_of("lengths", lengths, x, tokens=self.takes_tokens)
         results: list[Array] = []
         several = False
         for begin in range(0, max(len(samples), 1), batch_size):
@@ -733,17 +732,19 @@ def _first_difference(where: str, one: Any, other: Any) -> tuple[str, Any, Any]:
 # --- Weights of samples ---------------------------------------------------------------------------------------
 
 
-def _check_weights(name: str, weights: Any, elements: tuple[int, ...]) -> Array | None:
-    """Weights (N,), or (N, T) for outputs at each step, finite and at least 0."""
+def _check_weights(name: str, weights: Any, elements: tuple[int, ...], lengths: Array | None) -> Array | None:
+    """Weights (N,), or (N, T) for outputs at each step, finite and at least 0 but for padding."""
     if weights is None:
         return None
-    array = np.asarray(weights)
+    array = np.asarray(checks.unmasked(name, weights))
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name}: expected numbers, got {array.dtype}")
     if array.shape not in (elements[:1], elements):
         shapes = " or ".join(str(shape) for shape in dict.fromkeys((elements[:1], elements)))
         raise ValueError(f"{name}: expected shape {shapes}, got {array.shape}")
     wrong = ~(np.isfinite(array) & (array >= 0))
+    if lengths is not None and array.ndim > 1:
+        wrong &= sequences.valid_in(lengths, array.shape)
     if wrong.any():
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
         at = index[0] if len(index) == 1 else index
@@ -768,12 +769,12 @@ def _weigh_classes(
     class_weight: dict[int, float], y: Array, shape: tuple[int, ...], weights: Array | None, lengths: Array | None
 ) -> Array:
     """The weights of all elements: those of their classes, times `weights`."""
-    *elements, classes = shape
+    classes = shape[-1]
     labels = y
     if y.ndim == len(shape):
         labels = (y[..., 0] > 0.5).astype(np.int64) if classes == 1 else y.argmax(axis=-1)
-    if lengths is not None and labels.ndim == 2:
-        labels = np.where(sequences.valid_steps(lengths, elements[1]), labels, 0)
+    if lengths is not None:
+        labels = np.where(sequences.valid_in(lengths, labels.shape), labels, 0)
     bins = max(classes, 2)
     outside = [label for label in class_weight if label >= bins]
     if outside:
@@ -781,4 +782,4 @@ def _weigh_classes(
     factors: Array = np.array([class_weight.get(label, 1.0) for label in range(bins)])[labels]
     if weights is None:
         return factors
-    return np.asarray(factors * (weights if weights.ndim == factors.ndim else weights[:, None]))
+    return np.asarray(factors * weights.reshape(*weights.shape, *(1 for _ in factors.shape[weights.ndim :])))

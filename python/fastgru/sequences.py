@@ -95,12 +95,17 @@ def valid_steps(lengths: Array, steps: int) -> NDArray[np.bool_]:
     return np.asarray(np.arange(steps) < lengths[:, None])
 
 
+def valid_in(lengths: Array, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """`valid_steps` to be broadcast to an array of that shape, (N, T, ...)."""
+    valid = valid_steps(lengths, shape[1])
+    return valid.reshape(*valid.shape, *(1 for _ in shape[2:]))
+
+
 def valid_elements(lengths: Array, shape: tuple[int, ...]) -> NDArray[np.intp] | None:
     """Which elements of an array of that shape, (N, T, ...), count, all axes taken as one; None if all do."""
     if (lengths >= shape[1]).all():
         return None
-    valid = valid_steps(lengths, shape[1])
-    return np.flatnonzero(np.broadcast_to(valid.reshape(*valid.shape, *(1 for _ in shape[2:])), shape))
+    return np.flatnonzero(np.broadcast_to(valid_in(lengths, shape), shape))
 
 
 def prefix_lengths(name: str, mask: Array, lengths: Array | None = None) -> Array:

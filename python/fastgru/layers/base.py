@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastgru import checks, initializers, regularizers, sequences
 from fastgru.regularizers import Regularizer
-from fastgru.samples import natural_dtype, require_samples
+from fastgru.samples import lengths_of, natural_dtype, require_samples
 from fastgru.seeding import new_generator
 
 Array = NDArray[Any]
@@ -85,8 +85,13 @@ class Layer(ABC):
 
     def output_lengths(self, x: Array, lengths: Array | None) -> Array | None:
         """The lengths of the output's sequences, given the input and those of its sequences."""
+        found = self.find_steps(x)
+        return lengths if found is None else sequences.prefix_lengths(self.name, found, lengths)
+
+    def find_steps(self, x: Array) -> NDArray[np.bool_] | None:
+        """Mask (N, T) of the steps that count, where the layer finds that out from its input."""
         del x
-        return lengths
+        return None
 
     def tape_elements(self, steps: int) -> int:
         """How many numbers a row of `steps` steps leaves for `backward`, where that is worth counting."""
@@ -140,8 +145,7 @@ class Layer(ABC):
         require_samples("x", x, tokens=self.takes_tokens)
         if not self.weights and not self._built:
             self._build_alone((None, *x.shape[1:]), natural_dtype(x))
-        if lengths is not None:
-            lengths = sequences.check_lengths("lengths", lengths, len(x), x.shape[1])
+        lengths = lengths_of("lengths", lengths, x, tokens=self.takes_tokens)
         return self.forward(x, lengths=lengths, training=training, **more)
 
     def _build_alone(self, input_shape: Shape, dtype: np.dtype[Any]) -> None:

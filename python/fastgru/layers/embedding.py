@@ -86,8 +86,8 @@ class Embedding(Layer):
         self._tokens = tokens.astype(np.int64) if training else None
         return np.take(self.weights["embeddings"], tokens, axis=0)
 
-    def output_lengths(self, x: Array, lengths: Array | None) -> Array | None:  # noqa: D102
-        return sequences.prefix_lengths(self.name, x != 0, lengths) if self.mask_zero else lengths
+    def find_steps(self, x: Array) -> Array | None:  # noqa: D102
+        return np.asarray(x != 0) if self.mask_zero else None
 
     def backward(self, d_y: Array, *, input_gradient: bool) -> None:  # noqa: D102
         del input_gradient  # tokens have none

@@ -13,6 +13,8 @@ from fastgru.layers.base import Array, Layer, Shape, keep_mask
 class Dropout(Layer):
     """In training, set a fraction `rate` of the input to 0 and scale the rest by 1 / (1 - rate), as Keras does.
 
+    Padding, where `lengths` say so, passes as it is.
+
     Parameters
     ----------
     rate : float
@@ -32,12 +34,16 @@ class Dropout(Layer):
         return input_shape
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
-        del lengths
         self._mask = None
         if not training or self.rate == 0:
             return x
         assert self.generator is not None
-        self._mask = keep_mask(self.generator, self.rate, x.shape, x.dtype)
+        kept = None if lengths is None else sequences.valid_elements(lengths, x.shape)
+        if kept is None:
+            self._mask = keep_mask(self.generator, self.rate, x.shape, x.dtype)
+        else:  # nothing is drawn for padding, whose width must not decide what comes after
+            self._mask = np.ones(x.shape, x.dtype)
+            self._mask.reshape(-1)[kept] = keep_mask(self.generator, self.rate, kept.shape, x.dtype)
         return x * self._mask
 
     def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
@@ -199,8 +205,8 @@ class Masking(Layer):
         del lengths, training
         return x
 
-    def output_lengths(self, x: Array, lengths: Array | None) -> Array:  # noqa: D102
-        return sequences.prefix_lengths(self.name, (x != x.dtype.type(self.mask_value)).any(axis=2), lengths)
+    def find_steps(self, x: Array) -> Array:  # noqa: D102
+        return np.asarray((x != x.dtype.type(self.mask_value)).any(axis=2))
 
     def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
         return d_y if input_gradient else None
