@@ -204,7 +204,7 @@ TABLE = [
     ("fit on a list", lambda: fit([[1.0]]), TypeError, r"x: expected a NumPy array, got list"),
     ("a mask", lambda: fit(np.ma.masked_array(X, X > 0)), TypeError, r"x: expected an array without a mask"),
     ("an optimizer of another model", lambda: [compiled().compile(o) for o in [optimizers.Adam()] if not o.update(
-        zeros(3), zeros(3))], ValueError, r"optimizer: expected one that has not trained another model"),
+        zeros(3), zeros(3))], ValueError, r"optimizer: expected one of the model's own"),
     ("a layer added behind softmax", lambda: [m.fit(X, Y) for m in [compiled()] if not m.add(layers.Dense(3))],
      ValueError, r"loss: categorical_crossentropy needs a last layer with activation='softmax', got 'linear'"),
     ("fit on int64", lambda: fit(zeros(6, 3, 2, dtype=np.int64)), TypeError,

@@ -87,10 +87,6 @@ class Sequential(Chain):
             "accuracy", "top_k_accuracy", "binary_accuracy", "mae", "mse", "f1_score", or some of `fastgru.metrics`.
         """
         checked = optimizers.get(optimizer)
-        if checked.step and checked is not self.optimizer:
-            raise ValueError(
-                "optimizer: expected one that has not trained another model, because its moments are that model's"
-            )
         loss = losses.get(loss)
         if isinstance(metrics, str):
             raise TypeError(f"metrics: expected a list, got {metrics!r}; write metrics=[{metrics!r}]")
@@ -99,6 +95,9 @@ class Sequential(Chain):
         if len(set(names)) < len(names):
             raise ValueError(f"metrics: expected different ones, got {', '.join(names)}")
         raw = self._takes_raw_head(loss)
+        checked.belong_to(self)
+        if self.optimizer is not None and self.optimizer is not checked:
+            self.optimizer.leave()
         self.optimizer, self.loss, self.metrics, self._raw_head = checked, loss, chosen, raw
 
     def _takes_raw_head(self, loss: losses.Loss) -> bool:
