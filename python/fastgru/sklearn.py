@@ -308,7 +308,7 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
             found = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
             factors = {
                 index: checks.number(f"class_weight[{label!r}]", factor, least=0)
-                for index, (label, factor) in enumerate(zip(self.classes_.tolist(), found, strict=True))
+                for index, (label, factor) in enumerate(zip(self.classes_.tolist(), found.tolist(), strict=True))
             }
         self._fit(X, labels, lengths, sample_weight, outputs=len(self.classes_), class_weight=factors)
         return self
