@@ -118,7 +118,11 @@ class Chain:
                     raise
 
     def build(self, input_shape: Shape) -> None:
-        """Make the weights for inputs of that shape, batch axis included; data given to `fit` does it as well."""
+        """Make the weights for inputs of that shape, batch axis included.
+
+        Data given to `fit` does it as well, for sequences of any length; of the data's length, where a `Flatten` has
+        to know it.
+        """
         if not self.layers:
             raise ValueError("the model has no layers: add one")
         if self.built:
@@ -137,6 +141,13 @@ class Chain:
         if layer.several_outputs:
             raise ValueError(f"{layer.name}: expected to be the last layer because it returns several arrays")
 
+    def _shapes(self, input_shape: Shape) -> list[Shape]:
+        """That shape, and those of all outputs for it."""
+        shapes = [input_shape]
+        for layer in self.layers:
+            shapes.append(self._build_layer(layer, shapes[-1], first=layer is self.layers[0]))
+        return shapes
+
     def _infer_shapes(self, input_shape: Shape) -> None:
         declared = self.layers[0].input_shape
         if declared is not None and not _fits(input_shape[1:], declared):
@@ -144,9 +155,7 @@ class Chain:
                 f"input_shape: expected {declared} because the first layer says so, got "
                 f"{checks.dims(input_shape[1:], 'T')}"
             )
-        shapes = [input_shape]
-        for layer in self.layers:
-            shapes.append(self._build_layer(layer, shapes[-1], first=layer is self.layers[0]))
+        shapes = self._shapes(input_shape)
         for layer in self.layers[:-1]:
             self._require_one_output(layer)
         self._input_shape, self._output_shapes = shapes[0], shapes[1:]
@@ -201,8 +210,17 @@ class Chain:
             if self.built and self.parameters.dtype != self._dtype:
                 self._allocate(keep=True)
         if not self.built:
-            self.build((None, *x.shape[1:]))
+            self.build(self._input_shape_for(x))
         return Samples(name, x, self._input_shape, self.dtype, tokens=self.takes_tokens)
+
+    def _input_shape_for(self, x: Array) -> Shape:
+        """What to build the model for, given samples: sequences of any length, unless a layer joins their steps."""
+        shape: Shape = (None, *x.shape[1:])
+        if x.ndim < (2 if self.takes_tokens else 3):
+            return shape
+        inputs = self._shapes(shape)
+        joined = any(layer.joins_steps and len(given) > 2 for layer, given in zip(self.layers, inputs, strict=False))
+        return shape if joined else (None, None, *shape[2:])
 
     def output_lengths(self, samples: Samples, lengths: Array | None) -> Array | None:
         """The lengths of sequences of outputs, as far as the first layer finds them in the samples, given `lengths`."""

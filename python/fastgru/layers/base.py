@@ -41,6 +41,8 @@ class Layer(ABC):
     regularizers: ClassVar[dict[str, str]] = {}
     #: Whether the input is integers, as an `Embedding` takes.
     takes_tokens: ClassVar[bool] = False
+    #: Whether its output is as wide as the input has steps, whose number must be known then.
+    joins_steps: ClassVar[bool] = False
 
     def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
         if name is not None and (not isinstance(name, str) or not name or "/" in name):

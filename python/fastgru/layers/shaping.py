@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -57,6 +57,8 @@ class Dropout(Layer):
 
 class Flatten(Layer):
     """All axes but the first in one: (N, T, F) becomes (N, T F). Padding is flattened with the rest."""
+
+    joins_steps: ClassVar[bool] = True
 
     def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
         super().__init__(input_shape=input_shape, name=name)
