@@ -415,7 +415,7 @@ CHAINS = {
 
 
 def chain_finds(model, x, d_y):
-    y = model.forward(x, training=True)
+    y = model.scores(x, None, training=True).values
     model.backward(d_y)
     return Found([y], None, [gradient.copy() for layer in model.layers for gradient in layer.gradients.values()])
 
