@@ -235,7 +235,7 @@ TABLE = [
      r"validation_data\[0\]: expected shape \(N, 3, 2\)"),
     ("validation that is no pair", lambda: fit(validation_data=X), TypeError,
      r"validation_data: expected \(x, y\), .*, got ndarray"),
-    ("unknown verbosity", lambda: fit(verbose=7), ValueError, r"verbose: expected 0, 1 or 2, got 7"),
+    ("unknown verbosity", lambda: fit(verbose=7), ValueError, r"verbose: expected 0, 1, 2 or 'auto', got 7"),
     ("evaluate on nothing", lambda: compiled().evaluate(X[:0], Y[:0]), ValueError, r"x: expected at least one sample"),
     ("predict on another shape", lambda: compiled().predict(zeros(6, 2, 2)), ValueError,
      r"x: expected shape \(N, 3, 2\) because that is the model's input, got \(6, 2, 2\)"),

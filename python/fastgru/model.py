@@ -183,9 +183,10 @@ class Sequential(Chain):
         self,
         x: Any,
         y: Any = None,
-        *,
+        batch_size: int | None = 32,
         epochs: int = 1,
-        batch_size: int = 32,
+        verbose: int | str = 1,
+        *,
         lengths: Any = None,
         sample_weight: Any = None,
         class_weight: dict[int, float] | None = None,
@@ -197,7 +198,6 @@ class Sequential(Chain):
         steps_per_epoch: int | None = None,
         callbacks: Any = None,
         resume_from: str | os.PathLike[str] | None = None,
-        verbose: int = 1,
     ) -> training.History:
         """Train.
 
@@ -210,7 +210,11 @@ class Sequential(Chain):
         y : ndarray
             Targets as the loss takes them: integer labels (N,), or one for each step (N, T); one-hot or other targets
             (N, C); numbers of the output's shape.
-        epochs, batch_size : int
+        batch_size : int
+            None means 32.
+        epochs : int
+        verbose : {0, 1, 2, "auto"}
+            Nothing; a progress bar on a terminal and a line an epoch elsewhere; a line an epoch. "auto" is 1.
         lengths : ndarray (N,) of integers, or (N, T) of bool, optional
             How many steps of each sequence count, or a mask that says so. What stands after them is padding, neither
             looked at nor computed.
@@ -237,8 +241,6 @@ class Sequential(Chain):
             A file that `callbacks.ModelCheckpoint` wrote during a call of `fit` with the same data and callbacks. The
             model takes on what was saved, and training goes on until `epochs` are done: bit for bit as if it had not
             been interrupted.
-        verbose : {0, 1, 2}
-            Nothing; a progress bar on a terminal and a line an epoch elsewhere; a line an epoch.
 
         Returns
         -------
@@ -255,7 +257,7 @@ class Sequential(Chain):
         """
         _, loss = self._compiled()
         epochs = checks.integer("epochs", epochs, least=0)
-        batch_size = checks.integer("batch_size", batch_size, least=1)
+        batch_size = _batch_size(batch_size, 32)
         split = checks.number("validation_split", validation_split, least=0, below=1)
         shuffle = checks.flag("shuffle", shuffle)
         if steps_per_epoch is not None:
@@ -265,8 +267,10 @@ class Sequential(Chain):
         at_once = batch_size
         if validation_batch_size is not None:
             at_once = checks.integer("validation_batch_size", validation_batch_size, least=1)
-        if verbose not in (0, 1, 2):
-            raise ValueError(f"verbose: expected 0, 1 or 2, got {verbose!r}")
+        if verbose not in (0, 1, 2, "auto"):
+            raise ValueError(f"verbose: expected 0, 1, 2 or 'auto', got {verbose!r}")
+        if resume_from is not None and not isinstance(resume_from, (str, os.PathLike)):
+            raise TypeError(f"resume_from: expected a path, got {resume_from!r}")
         class_weight = _check_class_weight(class_weight, loss)
         data = self._data(Unchecked(x, y, lengths, sample_weight), class_weight, steps_per_epoch, decide=True)
         validation: ArraySet | StreamSet | None = None
@@ -307,7 +311,7 @@ class Sequential(Chain):
                 metrics=self.metrics,
                 validation=validation,
                 validation_batch_size=at_once,
-                progress=Progress(verbose, epochs, data.count),
+                progress=Progress(1 if verbose == "auto" else int(verbose), epochs, data.count),
             )
             for callback in told:
                 callback.on_train_end({})
@@ -339,12 +343,12 @@ class Sequential(Chain):
         self,
         x: Any,
         y: Any = None,
+        batch_size: int | None = 128,
+        verbose: Any = 0,
         *,
-        batch_size: int = 128,
         lengths: Any = None,
         sample_weight: Any = None,
         return_dict: bool = False,
-        verbose: Any = 0,
     ) -> Any:
         """Loss and metrics, in the order of `compile`.
 
@@ -353,11 +357,11 @@ class Sequential(Chain):
         x, y, lengths, sample_weight
             As in `fit`.
         batch_size : int
-            Affects memory and speed only.
-        return_dict : bool
-            Return them by name.
+            Affects memory and speed only; None means 128.
         verbose
             Taken for the sake of programs written for Keras; nothing is printed.
+        return_dict : bool
+            Return them by name.
 
         Returns
         -------
@@ -365,14 +369,14 @@ class Sequential(Chain):
         """
         del verbose
         _, loss = self._compiled()
-        batch_size = checks.integer("batch_size", batch_size, least=1)
+        batch_size = _batch_size(batch_size, 128)
         data = self._data(Unchecked(x, y, lengths, sample_weight), None, None, decide=False)
         if data.count == 0:
             raise ValueError("x: expected at least one sample, got 0")
         found = training.evaluate(self, loss, data, batch_size, self.metrics)
         return found if checks.flag("return_dict", return_dict) else list(found.values())
 
-    def predict(self, x: Array, *, batch_size: int = 128, lengths: Any = None, verbose: Any = 0) -> Any:
+    def predict(self, x: Array, batch_size: int | None = 128, verbose: Any = 0, *, lengths: Any = None) -> Any:
         """Outputs (N, ...) for samples (N, ...), batch by batch, so that only the result grows with N.
 
         A sample's output has the same bits whatever the batch size and the padding.
@@ -381,17 +385,17 @@ class Sequential(Chain):
         ----------
         x : ndarray (N, ...)
         batch_size : int
-            Affects memory and speed only; a stateful layer needs batches of one size.
-        lengths : ndarray (N,) of integers, or (N, T) of bool, optional
-            As in `fit`.
+            Affects memory and speed only; a stateful layer needs batches of one size. None means 128.
         verbose
             Taken for the sake of programs written for Keras; nothing is printed.
+        lengths : ndarray (N,) of integers, or (N, T) of bool, optional
+            As in `fit`.
 
         Returns
         -------
         ndarray, or tuple of ndarray if the last layer returns several
         """
-        batch_size = checks.integer("batch_size", batch_size, least=1)
+        batch_size = _batch_size(batch_size, 128)
         del verbose
         self._require_built()
         samples = self._prepare("x", x)
@@ -684,6 +688,10 @@ def _read(path: str | os.PathLike[str], config: dict[str, Any], tensors: dict[st
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
         # Whatever a hostile configuration trips over, the file is what is wrong.
         raise ModelFileError(f"{os.fspath(path)}: not a model that this version can make: {error!r}") from None
+
+
+def _batch_size(value: int | None, default: int) -> int:
+    return default if value is None else checks.integer("batch_size", value, least=1)
 
 
 def _metric(metric: Any, loss: losses.Loss) -> metrics.Metric:

@@ -139,11 +139,17 @@ class Layer(ABC):
         if states:
             raise ValueError(f"{self.name}: expected no states, got {', '.join(states)}")
 
-    def __call__(self, x: Array, *, lengths: Any = None, training: bool = False, **more: Any) -> Outputs:
+    def __call__(
+        self, x: Array, *, lengths: Any = None, mask: Any = None, training: bool = False, **more: Any
+    ) -> Outputs:
         """`forward` for a layer on its own, which is built by the first call; returns new arrays.
 
-        `backward` may follow a call with `training`.
+        `mask` is Keras' word for `lengths`. `backward` may follow a call with `training`.
         """
+        if mask is not None:
+            if lengths is not None:
+                raise ValueError("mask: expected None because lengths are given, got both")
+            lengths = mask
         require_samples("x", x, tokens=self.takes_tokens)
         if not self.weights and not self._built:
             self._build_alone((None, *x.shape[1:]), natural_dtype(x))
