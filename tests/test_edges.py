@@ -84,6 +84,18 @@ def test_the_memory_of_a_layers_input_decides_nothing(make, form, dtype):
         np.testing.assert_array_equal(other, plain)
 
 
+@all_layers
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_stays_in_its_sample(make, value):
+    layer = make()
+    x = np.random.default_rng(0).normal(size=(9, 5, 2)).astype(np.float32)
+    expected = outputs(layer, x)
+    x[4, 2, 1] = value
+    for clean, other in zip(expected, outputs(layer, x), strict=True):
+        np.testing.assert_array_equal(np.delete(other, 4, axis=0), np.delete(clean, 4, axis=0))
+        assert np.isnan(value) <= np.isnan(other[4]).any()  # and does not get lost
+
+
 @forms
 def test_the_memory_of_what_fit_is_given_decides_nothing(form):
     rng = np.random.default_rng(0)

@@ -78,6 +78,14 @@ def unmasked(name: str, value: Any) -> Any:
     return value
 
 
+def array(name: str, value: Any) -> np.ndarray[Any, np.dtype[Any]]:
+    """`value` as an array without a mask."""
+    try:
+        return np.asarray(unmasked(name, value))
+    except ValueError:
+        raise ValueError(f"{name}: expected an array, got lists of different lengths") from None
+
+
 def dims(shape: Collection[int | None], axes: str = "NT") -> str:
     """A shape for a message, ``(N, T, 28)`` for ``(None, None, 28)``; `axes` are the names of the first ones."""
     text = ", ".join(

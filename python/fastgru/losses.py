@@ -139,7 +139,7 @@ def check_labels(name: str, labels: Any, output_shape: tuple[int, ...], lengths:
     ValueError
         The shape does not fit, or a label is no class (its index is given), or a target is negative or not finite.
     """
-    array = np.asarray(checks.unmasked(name, labels))
+    array = checks.array(name, labels)
     *elements, classes = output_shape
     rank = len(output_shape)
     integers = array.dtype.kind in "iu"
@@ -199,7 +199,7 @@ class _Pointwise(Loss):
 
     def check_targets(self, name: str, y: Any, output_shape: tuple[int, ...], lengths: Array | None) -> Array:
         del lengths  # targets are not scanned: what is not finite in them stops the training, with the sample
-        array = np.asarray(checks.unmasked(name, y))
+        array = checks.array(name, y)
         if array.dtype.kind not in "iufb":
             raise TypeError(f"{name}: expected numbers, got {array.dtype}")
         if array.ndim == len(output_shape) - 1 and output_shape[-1] == 1:

@@ -743,7 +743,7 @@ def _check_weights(name: str, weights: Any, elements: tuple[int, ...], lengths: 
     """Weights (N,), or (N, T) for outputs at each step, finite and at least 0 but for padding."""
     if weights is None:
         return None
-    array = np.asarray(checks.unmasked(name, weights))
+    array = checks.array(name, weights)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name}: expected numbers, got {array.dtype}")
     if array.shape not in (elements[:1], elements):

@@ -92,6 +92,8 @@ class Dense(Layer):
         rows : ndarray (M,) of integers, optional
             Which of x's rows, all axes but the last taken as one, in ascending order.
         """
+        if x.shape[-1] != self.features:
+            raise ValueError(f"{self.name}: expected input of shape (N, ..., {self.features}), got {x.shape}")
         flat = x.reshape(-1, self.features) if x.size else x.reshape(int(np.prod(x.shape[:-1])), self.features)
         self._x, self._rows, self._shape = (flat if training else None), rows, x.shape
         return functional.dense_forward(flat, self.weights["kernel"], self.weights.get("bias"), rows=rows)
