@@ -73,6 +73,12 @@ class Chain:
         """Whether the weights exist."""
         return bool(self._output_shapes) and len(self._output_shapes) == len(self.layers)
 
+    def draw_from(self, generator: np.random.Generator) -> None:
+        """Take all random numbers from that generator: weights, orders of samples, dropout. Before weights are made."""
+        if self.built:
+            raise ValueError("generator: expected it before the weights are made, got it after that")
+        self._generator = generator
+
     @property
     def input_shape(self) -> Shape:
         """With the batch axis, None where any size will do; empty until the model is built."""
