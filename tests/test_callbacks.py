@@ -7,7 +7,7 @@ import csv
 import fastgru
 import numpy as np
 import pytest
-from fastgru import Sequential, callbacks, layers, load_model, optimizers, schedules
+from fastgru import Sequential, callbacks, layers, load_model, losses, metrics, optimizers, schedules, training
 
 
 def data(seed=0, count=48):
@@ -219,6 +219,15 @@ def test_nan_ends_the_training_without_an_error_if_asked():
     assert history.history == expected.history  # of the batches before
 
 
+def test_no_piece_of_a_bad_batch_counts(monkeypatch):
+    monkeypatch.setattr(training, "LEAST_ROWS", 5)
+    monkeypatch.setattr(training, "CACHED_TAPE", 4000)
+    x, y = data()
+    x[47, 2, 1] = np.nan
+    history = make_model().fit(x, y, batch_size=48, verbose=0, shuffle=False, callbacks=[callbacks.TerminateOnNaN()])
+    assert np.isnan(history.history["loss"]).tolist() == [True]
+
+
 def test_of_nothing_there_is_no_loss():
     x, y = data()
     x[0, 2, 1] = np.nan
@@ -270,3 +279,250 @@ def test_errors_of_a_callback_reach_the_caller():
 def test_bad_arguments(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+# --- Which way is better --------------------------------------------------------------------------------------------
+
+
+class Own(metrics.Metric):
+    """A user's own metric, of which more is better though its name does not say so."""
+
+    name = "quality"
+
+    def reset(self):
+        pass
+
+    def update(self, outputs, targets, result):
+        pass
+
+    def value(self):
+        return 1.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode"),
+    [
+        ("acc", "max"),
+        ("macro_f1", "max"),
+        ("top_k_accuracy", "max"),
+        (metrics.TopKAccuracy(k=1), "max"),
+        (Own(), "max"),
+    ],
+)
+def test_a_metric_says_itself_which_way_is_better(metric, mode):
+    name = metric if isinstance(metric, str) else metric.name
+    model = make_model()
+    model.compile(metrics=[metric])
+    watching = [callbacks.EarlyStopping(f"val_{name}", patience=9), callbacks.ReduceLROnPlateau(name)]
+    model.fit(*data(), validation_data=data(1), verbose=0, callbacks=watching)
+    assert [callback.mode for callback in watching] == [mode, mode]
+    assert watching[0].best > -1  # begins on the right side
+    explicit = callbacks.EarlyStopping(name, mode="min")
+    model.fit(*data(), verbose=0, callbacks=[explicit])
+    assert explicit.mode == "min"
+
+
+def test_an_error_is_better_when_it_is_smaller():
+    model = Sequential([layers.GRU(4, input_shape=(5, 3)), layers.Dense(1)])
+    model.compile(loss="mse", metrics=["mae"])
+    x, y = data()
+    stop = callbacks.EarlyStopping("mae")
+    model.fit(x, y.astype(np.float32), verbose=0, callbacks=[stop])
+    assert stop.mode == "min"
+
+
+# --- The history ----------------------------------------------------------------------------------------------------
+
+
+def test_an_epoch_has_one_number_of_what_a_callback_adds_later():
+    class Late(callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch:
+                logs["q"] = epoch + 1
+
+    idle = [callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: None) for _ in range(2)]
+    history = make_model().fit(*data(), epochs=4, verbose=0, callbacks=[Late(), *idle])
+    assert history.history["q"] == [2, 3, 4]
+    assert len(history.history["loss"]) == 4
+
+
+# --- What a bad loss leaves -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"save_freq": 2}, {"monitor": "loss", "save_best_only": True}])
+def test_an_epoch_that_nan_ends_replaces_no_file(tmp_path, options):
+    x, y = data()
+    save = callbacks.ModelCheckpoint(tmp_path / "a.safetensors", **options)
+    make_model().fit(x, y, verbose=0, shuffle=False, callbacks=[save])
+    before, best = (tmp_path / "a.safetensors").read_bytes(), save.best
+    x[40, 1, 1] = np.nan  # of the second batch: the first one alone may well be better than all
+    model = make_model()
+    model.fit(x[:32], y[:32], epochs=30, verbose=0)  # so that what is seen of the epoch is better than before
+
+    class Own(callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.save_training(tmp_path / "a.safetensors")
+
+    told = [callbacks.TerminateOnNaN(), save, Own(), callbacks.CSVLogger(tmp_path / "log.csv")]
+    history = model.fit(x, y, epochs=3, verbose=0, shuffle=False, validation_data=data(1), callbacks=told)
+    assert (tmp_path / "a.safetensors").read_bytes() == before
+    assert save.best == best
+    assert len(history.epoch) == 1
+    assert np.isfinite(history.history["val_loss"]).all()  # as in Keras, the epoch ends with all that belongs to it
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
+
+
+def test_a_training_goes_on_from_before_the_epoch_that_nan_ended(tmp_path):
+    """With the fault mended, that epoch is trained on."""
+    x, y = data()
+    path = tmp_path / "a.safetensors"
+
+    def fit(x, epochs, resume=None):
+        told = [callbacks.TerminateOnNaN(), callbacks.ModelCheckpoint(path)]
+        return make_model().fit(x, y, epochs=epochs, verbose=0, callbacks=told, resume_from=resume)
+
+    fit(x, 2)
+    fit(np.where(x > 2, np.float32(np.nan), x), 4, path)
+    assert fit(x, 4, path).epoch == [0, 1, 2, 3]
+
+
+# --- Found before the first epoch -------------------------------------------------------------------------------------
+
+
+class Remembers(callbacks.Callback):
+    """Has a state of whatever kind."""
+
+    def __init__(self, state):
+        self.state = state
+        self.found = None
+
+    def get_state(self):
+        return self.state
+
+    def set_state(self, state):
+        self.found = state
+
+
+def refused(error, message, *told, **options):
+    x, y = data()
+    model = make_model()
+    before = model.parameters.copy()
+    with pytest.raises(error, match=message):
+        model.fit(x, y, verbose=0, callbacks=list(told), **options)
+    np.testing.assert_array_equal(model.parameters, before)
+
+
+def test_what_cannot_go_well_is_found_before_the_first_epoch(tmp_path):
+    save = callbacks.ModelCheckpoint(tmp_path / "a.safetensors")
+    refused(ValueError, "monitor: expected one of 'loss', 'accuracy', got 'f1'", callbacks.EarlyStopping("f1"))
+    refused(
+        ValueError, "monitor: expected one of 'loss', 'accuracy', 'learning_rate', got 'lr'",
+        callbacks.ReduceLROnPlateau("loss"), callbacks.EarlyStopping("lr"),
+    )  # fmt: skip
+    refused(
+        ValueError, "monitor: expected one of 'loss', 'accuracy', 'val_loss', 'val_accuracy', got 'val_f1'",
+        callbacks.ModelCheckpoint(tmp_path / "a", "val_f1", save_best_only=True), validation_data=data(1),
+    )  # fmt: skip
+    nowhere = tmp_path / "nowhere"
+    refused(FileNotFoundError, "filepath: expected a file in an existing", callbacks.ModelCheckpoint(nowhere / "a"))
+    refused(FileNotFoundError, "filename: expected a file in an existing folder", callbacks.CSVLogger(nowhere / "a"))
+    refused(
+        ValueError, r"filepath: expected fields of epoch, loss, accuracy, got .*val_loss",
+        callbacks.ModelCheckpoint(tmp_path / "{val_loss}", save_freq=2), validation_data=data(1),
+    )  # fmt: skip
+    for state in ({"a": object()}, {"a": {1: 2}}, {"a": [np.array(["b"])]}, {"a": 1j}):
+        refused(TypeError, r"Remembers.get_state\(\)\['a'\].*: expected numbers, strings", save, Remembers(state))
+    assert not list(tmp_path.iterdir())
+    make_model().fit(*data(), verbose=0, callbacks=[Remembers({"a": object()})])  # nothing is written
+
+
+def test_a_monitor_that_another_callback_may_add_is_waited_for():
+    epochs_with([3.0, 2.0], callbacks.EarlyStopping("score"))
+    _, history = epochs_with([3.0], callbacks.ReduceLROnPlateau("loss"), callbacks.EarlyStopping("learning_rate"))
+    assert len(history.epoch) == 1
+
+
+def test_states_of_callbacks_may_hold_numbers_of_numpy_and_nested_arrays(tmp_path):
+    state = {"n": np.int64(3), "f": np.float32(1.5), "list": [np.arange(3), [np.ones((2, 2), np.float32)]],
+             "tuple": (1, "a"), "a/b": np.zeros(2), "a": {"b": np.ones(2)}, "none": None}  # fmt: skip
+    save = callbacks.ModelCheckpoint(tmp_path / "a.safetensors")
+
+    class Score32(callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["q"] = np.float32(epoch + 0.1)
+
+    def fit(epochs, resume=None):
+        told = [Score32(), Remembers(state), callbacks.EarlyStopping("q", patience=9), save]
+        return make_model().fit(*data(), epochs=epochs, verbose=0, callbacks=told, resume_from=resume), told[1].found
+
+    whole, _ = fit(3)
+    fit(1)
+    resumed, found = fit(3, tmp_path / "a.safetensors")
+    assert resumed.history == whole.history
+    assert list(resumed.history) == list(whole.history)
+    assert (found["n"], found["f"], found["tuple"], found["none"]) == (3, 1.5, [1, "a"], None)
+    for one, other in [(found["list"][0], np.arange(3)), (found["list"][1][0], np.ones((2, 2), np.float32)),
+                       (found["a/b"], np.zeros(2)), (found["a"]["b"], np.ones(2))]:  # fmt: skip
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype
+
+
+class OwnLoss(losses.MeanSquaredError):
+    name = "mine"
+
+
+class OwnSchedule(schedules.Schedule):
+    def __call__(self, step):
+        return 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "compiled"),
+    [
+        ("loss", {"loss": OwnLoss()}),
+        ("metrics", {"metrics": [Own()]}),
+        ("learning_rate", {"optimizer": optimizers.Adam(OwnSchedule())}),
+    ],
+)
+def test_what_no_file_could_name_is_refused_before_it_is_trained(tmp_path, name, compiled):
+    fastgru.set_seed(3)
+    model = Sequential([layers.GRU(4, input_shape=(5, 3)), layers.Dense(2, activation="softmax")])
+    model.compile(**compiled)
+    x, y = data()
+    if name == "loss":
+        y = np.eye(2, dtype=np.float32)[y]
+    before = model.parameters.copy()
+    save = callbacks.ModelCheckpoint(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=f"{name}: expected one of fastgru's because a file holds names, no code"):
+        model.fit(x, y, verbose=0, callbacks=[save])
+    np.testing.assert_array_equal(model.parameters, before)
+    with pytest.raises(ValueError, match=f"{name}: expected one of fastgru's"):
+        model.save(tmp_path / "a.safetensors")
+    model.fit(x, y, verbose=0)
+    model.compile()
+    model.save(tmp_path / "a.safetensors")
+
+
+# --- Callbacks that use the model -------------------------------------------------------------------------------------
+
+
+def test_a_callback_may_evaluate_within_an_epoch():
+    x, y = data()
+    plain = make_model().fit(x, y, epochs=2, batch_size=8, verbose=0)
+    model = make_model()
+    evaluate = callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: model.evaluate(*data(1, 7)))
+    watched = model.fit(x, y, epochs=2, batch_size=8, verbose=0, callbacks=[evaluate])
+    assert watched.history == plain.history
+
+
+def test_a_callback_may_train_the_model(tmp_path):
+    model = make_model()
+
+    def train(epoch, logs):
+        model.fit(*data(1), epochs=2, verbose=0, callbacks=[callbacks.EarlyStopping("loss", min_delta=100)])
+
+    save = callbacks.ModelCheckpoint(tmp_path / "{epoch}.safetensors")
+    told = [callbacks.LambdaCallback(on_epoch_end=train), save]
+    history = model.fit(*data(), epochs=2, verbose=0, callbacks=told)
+    assert len(history.epoch) == 2  # what stopped the training within did not stop the one around it
+    assert len(list(tmp_path.iterdir())) == 2

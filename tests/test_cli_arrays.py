@@ -275,6 +275,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit(capsys, monkeypatch, tmp_pa
     assert main([*begun, "--checkpoint", kept, "--resume", "--save", resumed]) == 0
     printed = capsys.readouterr().out
     assert "Epoch 3/5" in printed
+    assert " after 5 epochs, 3 of them now, in " in printed
     assert "Epoch 2/5" not in printed
     assert "seed 2" in printed
     for one, other in zip(load_model(whole).get_weights(), load_model(resumed).get_weights(), strict=True):
@@ -426,6 +427,11 @@ WRONG = [
     ({"y": np.arange(6)}, ["--patience", "1"], "--patience: expected --validation FRACTION as well"),
     ({"y": np.arange(6)}, ["--resume"], "--resume: expected --checkpoint FILE as well"),
     ({"y": np.arange(6)}, ["--seeds", "0,1", "--save", "m"], "--save: expected none because --seeds trains several"),
+    (
+        {"y": np.arange(6)},
+        ["--save", "same.m", "--checkpoint", "./same.m"],
+        "--checkpoint: expected another file than --save, which would replace it, got ./same.m",
+    ),
     ({"y": np.arange(6)}, ["--checkpoint", "/nowhere/c"], "--checkpoint: expected a file in an existing folder"),
 ]
 

@@ -216,6 +216,119 @@ def test_streams_may_carry_lengths_and_weights():
     np.testing.assert_array_equal(one.parameters, two.parameters)
 
 
+def test_a_bad_batch_of_a_stream_is_named_by_its_number_and_its_stream():
+    x, y, _ = data()
+    good, bad = (x[:8], y[:8]), (x[:8], np.full(8, 3))
+    message = r"batch 2, y: expected classes from 0 to 2 .* got 3 at index 0"
+    with pytest.raises(ValueError, match=f"^x, {message}"):
+        classifier().fit([good, bad], verbose=0)
+    with pytest.raises(ValueError, match=f"^validation_data, {message}"):
+        classifier().fit(x, y, validation_data=[good, bad], verbose=0)
+    with pytest.raises(TypeError, match=r"^validation_data, batch 1: expected \(x, y\)"):
+        classifier().fit(x, y, validation_data=iter([x]), verbose=0)
+
+
+def test_validation_that_runs_dry_says_so():
+    x, y, _ = data()
+    with pytest.raises(ValueError, match=r"^validation_data: expected at least one batch .*, or validation_steps$"):
+        classifier().fit(x, y, validation_data=iter(Batches(x, y, 10)), epochs=2, verbose=0)
+    with pytest.raises(
+        ValueError, match=r"^validation_data: expected 5 batches because validation_steps says so, got 4"
+    ):
+        classifier().fit(x, y, validation_data=iter(Batches(x, y, 10)), validation_steps=5, verbose=0)
+
+
+@pytest.mark.parametrize("outside", [list, tuple])
+@pytest.mark.parametrize("inside", [tuple, list, lambda pair: dict(zip("xy", pair, strict=True))])
+def test_a_list_of_batches_validates(outside, inside):
+    x, y, _ = data()
+    parts = outside([inside((x[:20], y[:20])), inside((x[20:], y[20:]))])
+    one = classifier().fit(x, y, validation_data=parts, verbose=0)
+    two = classifier().fit(x, y, validation_data=(x, y), verbose=0)
+    assert one.history["val_loss"] == pytest.approx(two.history["val_loss"], rel=1e-12)
+
+
+def test_arrays_without_targets_are_refused():
+    x, _, _ = data()
+    with pytest.raises(TypeError, match="y: expected targets because x is an array, got None"):
+        classifier().fit(x, verbose=0)
+    with pytest.raises(TypeError, match="y: expected targets because x is an array, got None"):
+        classifier().evaluate(x)
+
+
+# --- What a refused call leaves ------------------------------------------------------------------------------------
+
+
+def test_a_refused_call_decides_neither_dtype_nor_shape():
+    x, y, _ = data()
+    wide = x.astype(np.float64)
+    unbuilt = Sequential([layers.GRU(5), layers.Dense(3, activation="softmax")])
+    unbuilt.compile()
+    for model in (classifier(), unbuilt):
+        built = model.built
+        for bad in (
+            {"y": y[:-1]},
+            {"y": np.full(40, 7)},
+            {"y": y, "sample_weight": np.ones(3)},
+            {"y": y, "validation_data": (wide, y[:3])},
+            {"y": y, "validation_steps": 3},
+            {"y": y, "callbacks": [fastgru.callbacks.EarlyStopping("nothing")]},
+        ):
+            with pytest.raises(ValueError, match="expected"):
+                model.fit(wide, verbose=0, **bad)
+            assert model.dtype == np.float32
+            assert model.built == built
+        model.fit(x, y, verbose=0)
+        assert model.dtype == np.float32
+
+
+def untouched(model, error, message, *arguments, **options):
+    before = model.parameters.copy()
+    with pytest.raises(error, match=message):
+        model.fit(*arguments, verbose=0, **options)
+    np.testing.assert_array_equal(model.parameters, before)
+
+
+def test_tokens_and_masks_are_checked_before_any_batch():
+    """By the number of the sample, whatever order the batches come in."""
+    rng = np.random.default_rng(0)
+    tokens, y = rng.integers(1, 9, (3000, 6)), rng.integers(0, 3, 3000)
+    tokens[:, 4:] = 0
+
+    def make(first):
+        model = Sequential([first, layers.GRU(4), layers.Dense(3, activation="softmax")])
+        model.compile()
+        return model
+
+    embedding = make(layers.Embedding(9, 3, mask_zero=True, input_shape=(6,)))
+    bad = tokens.copy()
+    bad[2500, 3] = 9
+    untouched(embedding, ValueError, r"x: expected tokens from 0 to 8 .* got 9 at index \(2500, 3\)", bad, y)
+    lengths = np.full(3000, 3)
+    embedding.fit(bad, y, lengths=lengths, verbose=0)  # it is padding then
+    hole = tokens.copy()
+    hole[2500, 2] = 0
+    message = "masked by {}: expected masked steps at the end .* at step 2 of sample 2500, before step 3"
+    untouched(embedding, ValueError, f"x, {message.format('embedding')}", hole, y)
+    untouched(
+        embedding, ValueError, r"validation_data\[0\]: expected tokens .* got 9 at index \(2500, 3\)", tokens, y,
+        validation_data=(bad, y),
+    )  # fmt: skip
+    masking = make(layers.Masking(input_shape=(6, 1)))
+    untouched(masking, ValueError, f"x, {message.format('masking')}", hole[..., None].astype(np.float32), y)
+
+
+def test_stateful_layers_need_whole_batches_to_begin_with():
+    x, y, _ = data()
+    model = classifier(stateful=True)
+    untouched(model, ValueError, "batch_size: expected a divisor of 40, .* because gru is stateful .* got 32", x, y)
+    untouched(
+        model, ValueError, r"^validation_batch_size: expected a divisor of 7, .* got 5", x, y, batch_size=10,
+        validation_data=(x[:7], y[:7]), validation_batch_size=5,
+    )  # fmt: skip
+    model.fit(x, y, batch_size=64, verbose=0)
+
+
 # --- Weights ------------------------------------------------------------------------------------------------------
 
 

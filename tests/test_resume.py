@@ -10,6 +10,7 @@ import fastgru
 import numpy as np
 import pytest
 from fastgru import ModelFileError, Sequential, callbacks, layers, load_model, optimizers, schedules
+from fastgru.formats import checkpoint
 
 TRAIN = """
 import os, signal, sys
@@ -207,11 +208,79 @@ def test_another_training_is_refused_by_name(tmp_path):
     trained_for(2, tmp_path / "a.safetensors")
     assert_refused(tmp_path, "resume_from: expected batch_size=32 .* got 16", batch_size=16)
     assert_refused(tmp_path, "resume_from: expected samples=64 .* got 65", data=data(count=65))
+    assert_refused(tmp_path, "resume_from: expected shuffle=True .* got False", shuffle=False)
+    assert_refused(tmp_path, "resume_from: expected class_weight=None .* got .*2.0", class_weight={1: 2.0})
     assert_refused(tmp_path, r"callbacks: expected \['ModelCheckpoint'\]", callbacks=[])
     assert_refused(tmp_path, r"same layers\[0\]/config/units, 4, got 5", model=make_model(units=5))
     assert_refused(
         tmp_path, "same compile/optimizer/class_name, 'Adam', got 'SGD'", model=make_model(optimizers.SGD(0.1))
     )
+
+
+def test_another_schedule_is_refused_and_another_number_gives_way(tmp_path):
+    """ReduceLROnPlateau changes numbers, so the file's is the true one; a schedule is what it was."""
+    path = tmp_path / "a.safetensors"
+    decaying = schedules.CosineDecay(0.01, 12)
+    trained_for(1, path, model={"optimizer": optimizers.Adam(decaying)})
+    for other in (schedules.CosineDecay(0.01, 13), schedules.Constant(0.01), 0.01):
+        assert_refused(
+            tmp_path, "same compile/optimizer/config/learning_rate", model=make_model(optimizers.Adam(other))
+        )
+    trained_for(1, path)
+    assert_refused(
+        tmp_path, "same compile/optimizer/config/learning_rate, 'a number'", model=make_model(optimizers.Adam(decaying))
+    )
+    resumed, _ = trained_for(2, path, path, model={"optimizer": optimizers.Adam(0.5)})
+    assert resumed.optimizer.learning_rate == 0.01
+
+
+def test_another_number_of_steps_of_a_stream_is_refused(tmp_path):
+    def train(steps, resume=None):
+        told = [callbacks.ModelCheckpoint(tmp_path / "a.safetensors")]
+        make_model().fit(batches(), steps_per_epoch=steps, epochs=2, verbose=0, callbacks=told, resume_from=resume)
+
+    train(3)
+    with pytest.raises(ValueError, match=r"resume_from: expected steps_per_epoch=3 .* got 4"):
+        train(4, tmp_path / "a.safetensors")
+
+
+def test_the_first_difference_of_two_models_is_short(tmp_path):
+    trained_for(1, tmp_path / "a.safetensors")
+    deeper = Sequential([layers.GRU(4, return_sequences=True, input_shape=(6, 3)), layers.GRU(4), layers.Dense(2)])
+    deeper.compile(loss="mse")
+    assert_refused(
+        tmp_path, "with the same number of layers, 2, got 3$", model=deeper, data=(data()[0], np.zeros((64, 2)))
+    )
+
+
+def test_a_history_keeps_its_order(tmp_path):
+    path = tmp_path / "a.safetensors"
+    _, whole = trained_for(2, path, validation_data=data(1))
+    _, resumed = trained_for(3, path, path, validation_data=data(1))
+    assert list(resumed.history) == list(whole.history) == [
+        "loss", "accuracy", "f1_score", "top_k_accuracy",
+        "val_loss", "val_accuracy", "val_f1_score", "val_top_k_accuracy",
+    ]  # fmt: skip
+
+
+def test_a_training_stopped_within_an_epoch_still_ends_it(tmp_path):
+    path = tmp_path / "a.safetensors"
+
+    class Stop(callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.step == 6:  # the second of the second epoch's four
+                self.model.stop_training = True
+
+    def train(resume=None):
+        told = [Stop(), callbacks.ModelCheckpoint(path, save_freq=6)]
+        model = make_model()
+        history = model.fit(*data(), epochs=5, batch_size=16, verbose=0, callbacks=told, resume_from=resume)
+        return model, history
+
+    whole, history = train()
+    resumed, more = train(path)
+    np.testing.assert_array_equal(whole.parameters, resumed.parameters)
+    assert history.history == more.history
 
 
 def test_files_that_hold_no_training_are_refused(tmp_path):
@@ -227,6 +296,167 @@ def test_files_that_hold_no_training_are_refused(tmp_path):
     assert_refused(tmp_path, "nothing", error=FileNotFoundError, path=tmp_path / "nothing")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epoch": "x"}, {"epoch": -1}, {"batch": None}, {"batch": 1.5}, {"stopped": 0}, {"tally": None}, {"tally": {}},
+        {"history": 3}, {"epochs_done": None}, {"callbacks": None}, {"callbacks": [{}]}, {"asked": []},
+        {"generator_before_epoch": {"bit_generator": "MT19937"}},
+        {"generator_before_epoch": {"bit_generator": "PCG64"}},
+        {"callbacks": {"array in tensors": "7"}}, {"callbacks": {"array in tensors": []}},
+    ],
+)  # fmt: skip
+def test_states_that_no_training_wrote_are_refused(tmp_path, change):
+    path = tmp_path / "a.safetensors"
+    trained_for(1, path)
+    config, tensors = checkpoint.load(path)
+    config["training"] |= change
+    checkpoint.save(path, config, tensors)
+    assert_refused(tmp_path, "a.safetensors: its state of training is not one", error=ModelFileError)
+
+
 def test_save_training_needs_a_training(tmp_path):
     with pytest.raises(RuntimeError, match="save_training is for callbacks of fit"):
         make_model().save_training(tmp_path / "a.safetensors")
+
+
+# --- Callbacks that write files ---------------------------------------------------------------------------------------
+
+
+def checkpoints_of_last_and_best(folder, **last):
+    return [
+        callbacks.ModelCheckpoint(folder / "last.safetensors", **last),
+        callbacks.ModelCheckpoint(folder / "best.safetensors", "score", save_best_only=True),
+    ]
+
+
+class Score(callbacks.Callback):
+    """Gives the epochs a known course, of which the second is the best."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["score"] = abs(epoch - 1) + 1.0
+
+
+def test_a_checkpoint_knows_what_the_checkpoints_after_it_have_done(tmp_path):
+    """The last one is written before the best one in the list, and must know that this epoch is the best."""
+
+    def train(folder, epochs, resume=None):
+        folder.mkdir(exist_ok=True)
+        told = [*checkpoints_of_last_and_best(folder), Score()]
+        make_model().fit(*data(), epochs=epochs, verbose=0, callbacks=told, resume_from=resume)
+
+    train(tmp_path / "whole", 4)
+    train(tmp_path / "parts", 2)
+    train(tmp_path / "parts", 4, tmp_path / "parts" / "last.safetensors")
+    for name in ("last.safetensors", "best.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
+    assert fastgru.load_model(tmp_path / "parts" / "best.safetensors").optimizer.step == 4  # two epochs
+
+
+def test_checkpoints_within_epochs_know_how_many_batches_each_has_seen(tmp_path):
+    def train(folder, epochs, resume=None):
+        folder.mkdir(exist_ok=True)
+        told = [callbacks.ModelCheckpoint(folder / f"every-{n}.safetensors", save_freq=n) for n in (2, 3)]
+        make_model().fit(*data(), epochs=epochs, batch_size=16, verbose=0, callbacks=told, resume_from=resume)
+
+    train(tmp_path / "whole", 6)
+    train(tmp_path / "parts", 3)
+    train(tmp_path / "parts", 6, tmp_path / "parts" / "every-2.safetensors")
+    for n in (2, 3):
+        name = f"every-{n}.safetensors"
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
+
+
+def test_a_training_resumed_within_an_epoch_knows_its_number(tmp_path):
+    class Stop(callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.stop and self.model.optimizer.step == 10:  # of 4 an epoch
+                raise KeyboardInterrupt
+
+    def train(stop, resume=None):
+        callback = Stop()
+        callback.stop = stop
+        saver = callbacks.ModelCheckpoint(tmp_path / "{epoch}.safetensors", save_freq=1)
+        make_model().fit(
+            *data(), epochs=3, batch_size=16, verbose=0, callbacks=[callback, saver], resume_from=resume
+        )  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt):
+        train(True)
+    first = (tmp_path / "1.safetensors").read_bytes()
+    train(False, tmp_path / "3.safetensors")
+    assert (tmp_path / "1.safetensors").read_bytes() == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.safetensors", "2.safetensors", "3.safetensors"]
+
+
+def test_a_log_of_another_training_does_not_count(tmp_path):
+    """`append=False` replaces it, and a resumed training keeps the lines that the training wrote, not that one's."""
+    log, path = tmp_path / "log.csv", tmp_path / "a.safetensors"
+    log.write_text("an,old,log\n" * 50)
+
+    def train(epochs, resume=None):
+        told = [callbacks.CSVLogger(log), callbacks.ModelCheckpoint(path, save_freq=2)]  # before the epoch's line
+        return make_model().fit(*data(), epochs=epochs, verbose=0, callbacks=told, resume_from=resume)
+
+    train(1)
+    assert len(log.read_text().splitlines()) == 2
+    history = train(3, path)
+    lines = log.read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["epoch", "0", "1", "2"]
+    assert [float(line.split(",")[1]) for line in lines[1:]] == history.history["loss"]
+
+
+def test_a_log_that_has_lost_lines_is_refused(tmp_path):
+    log, path = tmp_path / "log.csv", tmp_path / "a.safetensors"
+    trained_for(2, path, callbacks=[callbacks.CSVLogger(log)])
+    log.write_text("epoch")
+    with pytest.raises(ValueError, match=r"filename: expected .*log.csv with at least \d+ bytes .* got 5"):
+        trained_for(4, path, path, callbacks=[callbacks.CSVLogger(log)])
+
+
+# --- Streams ----------------------------------------------------------------------------------------------------------
+
+
+def batches(dtype=np.float32):
+    rng = np.random.default_rng(5)
+    while True:
+        yield rng.normal(size=(8, 6, 3)).astype(dtype), rng.integers(0, 2, 8)
+
+
+def unbuilt():
+    fastgru.set_seed(3)
+    model = Sequential([layers.GRU(4), layers.Dense(2, activation="softmax")])
+    model.compile(optimizers.Adam(0.01))
+    return model
+
+
+@pytest.mark.parametrize("save_freq", ["epoch", 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("make", [make_model, unbuilt])
+def test_a_stream_goes_on_where_it_was(tmp_path, save_freq, dtype, make):
+    """The first batch says what the model is, and a resumed training has none of it yet."""
+
+    def train(name, epochs, resume=None):
+        model = make()
+        history = model.fit(
+            batches(dtype), steps_per_epoch=5, epochs=epochs, verbose=0, resume_from=resume,
+            callbacks=[callbacks.ModelCheckpoint(tmp_path / name, save_freq=save_freq)],
+        )  # fmt: skip
+        return model, history
+
+    whole, history = train("a.safetensors", 4)
+    train("b.safetensors", 2)
+    resumed, more = train("b.safetensors", 4, tmp_path / "b.safetensors")
+    assert resumed.dtype == dtype
+    np.testing.assert_array_equal(whole.parameters, resumed.parameters)
+    assert history.history == more.history
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_a_refused_file_leaves_no_trace_in_a_model_without_weights(tmp_path):
+    make_model().fit(*data(), verbose=0, callbacks=[callbacks.ModelCheckpoint(tmp_path / "a.safetensors")])
+    model = unbuilt()
+    with pytest.raises(ValueError, match="resume_from: expected a model with the same"):
+        model.fit(batches(), steps_per_epoch=5, verbose=0, resume_from=tmp_path / "a.safetensors",
+                  callbacks=[callbacks.ModelCheckpoint(tmp_path / "b.safetensors")])  # fmt: skip
+    assert not model.built

@@ -98,6 +98,9 @@ class ArraySet:
         count = len(self)
         self._order = np.arange(count) if generator is None else generator.permutation(count)
 
+    def pass_over(self, epochs: int) -> None:
+        """Nothing: epochs done elsewhere have used nothing up."""
+
     def batches(self, batch_size: int, first: int = 0) -> Iterator[Batch]:
         """An epoch in the order drawn, from the batch numbered `first` on; memory is used again by the next batch."""
         order = self._order
@@ -125,19 +128,32 @@ class StreamSet:
 
     Parameters
     ----------
+    name, steps_name : str
+        The arguments' names, for messages.
     source : iterable
         Gives an epoch's batches each time it is iterated over; what `unpack` takes.
     check : callable
-        Makes a `Batch` from an `Unchecked`, or raises.
+        Makes a `Batch` from a batch's name and an `Unchecked`, or raises.
     steps : int or None
         How many batches make an epoch: an iterator is then used on and on. None takes all there are.
     """
 
-    def __init__(self, source: Iterable[Any], check: Callable[[Unchecked], Batch], steps: int | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: Iterable[Any],
+        check: Callable[[str, Unchecked], Batch],
+        steps: int | None,
+        *,
+        steps_name: str,
+    ) -> None:
+        self._name = name
         self._source = source
         self._check = check
         self._steps = steps
+        self._steps_name = steps_name
         self._running: Iterator[Any] | None = None
+        self._epochs_before = 0
 
     @property
     def count(self) -> int | None:
@@ -147,17 +163,22 @@ class StreamSet:
     def shuffle(self, generator: np.random.Generator | None) -> None:
         """Nothing: the order is the iterable's."""
 
+    def pass_over(self, epochs: int) -> None:
+        """With `steps`, leave out the batches of so many epochs, which another training has used."""
+        self._epochs_before = epochs
+
     def batches(self, batch_size: int = 0, first: int = 0) -> Iterator[Batch]:
         """An epoch, from the batch numbered `first` on; the size is the iterable's."""
         del batch_size
         number = -1
         for number, given in enumerate(self._source if self._steps is None else self._next_steps()):
             if number >= first:
-                yield self._check(unpack(f"x, batch {number + 1}", given))
+                name = f"{self._name}, batch {number + 1}"
+                yield self._check(name, unpack(name, given))
         if number < 0:
             raise ValueError(
-                "x: expected at least one batch an epoch, got none; an iterator is used up after one epoch, so give "
-                "something that can be iterated over again, or steps_per_epoch"
+                f"{self._name}: expected at least one batch an epoch, got none; an iterator is used up after one "
+                f"epoch, so give something that can be iterated over again, or {self._steps_name}"
             )
 
     def in_order(self, batch_size: int = 0) -> Iterator[Batch]:
@@ -166,17 +187,24 @@ class StreamSet:
 
     def _next_steps(self) -> Iterator[Any]:
         assert self._steps is not None
+        for _ in range(self._epochs_before):
+            for number in range(self._steps):
+                self._next(number)
+        self._epochs_before = 0
         for number in range(self._steps):
-            if self._running is None:
-                self._running = iter(self._source)
+            yield self._next(number)
+
+    def _next(self, number: int) -> Any:
+        """The next batch, which is the one of that number in its epoch."""
+        if self._running is not None:
             try:
-                yield next(self._running)
-                continue
+                return next(self._running)
             except StopIteration:
-                self._running = iter(self._source)  # where it can be iterated over again
-            try:
-                yield next(self._running)
-            except StopIteration:
-                raise ValueError(
-                    f"x: expected {self._steps} batches because steps_per_epoch says so, got {number}"
-                ) from None
+                pass  # it may be something that can be iterated over again
+        self._running = iter(self._source)
+        try:
+            return next(self._running)
+        except StopIteration:
+            raise ValueError(
+                f"{self._name}: expected {self._steps} batches because {self._steps_name} says so, got {number}"
+            ) from None

@@ -11,28 +11,15 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, NoReturn
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import checks
-from fastgru.optimizers import Optimizer
+from fastgru.formats import checkpoint
 
 Array = NDArray[Any]
 Logs = dict[str, float]
-
-
-class Model(Protocol):
-    """What callbacks see of a model."""
-
-    optimizer: Optimizer | None
-    stop_training: bool
-
-    def get_weights(self) -> list[Array]: ...  # noqa: D102
-    def set_weights(self, weights: list[Array]) -> None: ...  # noqa: D102
-    def save(self, path: str | os.PathLike[str]) -> None: ...  # noqa: D102
-    def save_training(self, path: str | os.PathLike[str]) -> None: ...  # noqa: D102
 
 
 class Callback:
@@ -64,7 +51,7 @@ class Callback:
         """Training has ended, but for errors."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """An epoch begins, counted from 0."""
+        """An epoch begins, counted from 0; not where a training is resumed within it, so remember it in `get_state`."""
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """An epoch has ended, with its loss and metrics in `logs`, which may be added to."""
@@ -84,11 +71,29 @@ class Callback:
         )
 
     def get_state(self) -> dict[str, Any]:
-        """What has to survive if the training is killed: numbers, strings, lists, arrays."""
+        """What has to survive if the training is killed: numbers, strings, lists, arrays, dicts of them by strings.
+
+        Tuples come back as lists, NumPy's numbers as Python's.
+        """
         return {}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what `get_state` returned."""
+
+    def may_add_logs(self) -> bool:
+        """Whether it may add entries of its own to an epoch's logs: if it overrides `on_epoch_end`."""
+        return type(self).on_epoch_end.__module__ != __name__
+
+    def require_possible(self, logs: list[str], *, complete: bool) -> None:
+        """Raise before the first epoch, not after it, what cannot go well.
+
+        Parameters
+        ----------
+        logs : list of str
+            The entries that an epoch's logs will have.
+        complete : bool
+            Whether these are all; if not, other callbacks may add some.
+        """
 
 
 class Callbacks:
@@ -101,17 +106,29 @@ class Callbacks:
             callback.set_model(model)
             callback.set_params(params)
 
-    def __iter__(self) -> Any:
-        return iter(self._all)
+    def tell(self, occasion: str, *arguments: Any, write: bool = True) -> None:
+        """Tell those that want to know, in order; without `write`, none of those that write the training to files."""
+        for callback in self.of_batches if "batch" in occasion else self._all:
+            if write or not isinstance(callback, ModelCheckpoint):
+                getattr(callback, occasion)(*arguments)
 
-    def require_no_validation(self) -> None:
-        """Find out before the first epoch, not after it, that a callback watches what there will not be."""
+    def require_possible(self, logs: list[str]) -> None:
+        """Raise before the first epoch, not after it, what cannot go well, given the entries that logs will have."""
+        if any(isinstance(callback, (LearningRateScheduler, ReduceLROnPlateau)) for callback in self._all):
+            logs = [*logs, "learning_rate"]
         for callback in self._all:
-            if isinstance(callback, _Watching) and callback.watches_validation():
-                raise ValueError(
-                    f"monitor: expected an entry of training because there is no validation_data, got "
-                    f"{callback.monitor!r} in {type(callback).__name__}"
-                )
+            others = (other for other in self._all if other is not callback)
+            callback.require_possible(logs, complete=not any(other.may_add_logs() for other in others))
+
+    def write_files(self) -> bool:
+        """Whether the training is to be written to files."""
+        return any(isinstance(callback, ModelCheckpoint) for callback in self._all)
+
+    def require_saveable(self) -> None:
+        """Raise before the first epoch, not after it, if there will be files and one's state cannot be in them."""
+        if self.write_files():
+            for callback in self._all:
+                checkpoint.split_arrays(f"{type(callback).__name__}.get_state()", callback.get_state())
 
     def stops_at_nan(self) -> bool:
         """Whether a loss that is not finite ends the training without an error."""
@@ -121,11 +138,14 @@ class Callbacks:
         """The states of all, in order."""
         return [{"class_name": type(c).__name__, "state": c.get_state()} for c in self._all]
 
-    def set_state(self, states: list[dict[str, Any]]) -> None:
-        """Give each its state back."""
+    def require_same(self, states: list[dict[str, Any]]) -> None:
+        """Raise unless these are states of such callbacks."""
         names = [type(callback).__name__ for callback in self._all]
         if (saved := [state["class_name"] for state in states]) != names:
             raise ValueError(f"callbacks: expected {saved} because the training to resume had these, got {names}")
+
+    def set_state(self, states: list[dict[str, Any]]) -> None:
+        """Give each its state back."""
         for callback, state in zip(self._all, states, strict=True):
             callback.set_state(state["state"])
 
@@ -135,24 +155,42 @@ class _Watching(Callback):
 
     def __init__(self, monitor: str, mode: str, min_delta: float) -> None:
         self.monitor = monitor
-        checks.choice("mode", mode, ("auto", "min", "max"))
-        if mode == "auto":
-            rising = ("accuracy", "f1_score", "auc")
-            mode = "max" if monitor.endswith(rising) else "min"
+        self._automatic = checks.choice("mode", mode, ("auto", "min", "max")) == "auto"
+        if self._automatic:  # as the name has it, until there is a model whose metric says so itself
+            mode = "max" if monitor.endswith(("accuracy", "acc", "f1_score", "f1", "auc")) else "min"
         self.mode = mode
         self.min_delta = checks.number("min_delta", min_delta, least=0)
-        self.best = math.inf if mode == "min" else -math.inf
+        self._forget_best()
 
-    def watches_validation(self) -> bool:
-        """Whether it needs what only validation finds."""
-        return self.monitor.startswith("val_")
+    def _forget_best(self) -> None:
+        self.best = math.inf if self.mode == "min" else -math.inf
+
+    def set_model(self, model: Any) -> None:
+        super().set_model(model)
+        modes = {metric.name: metric.mode for metric in model.metrics}
+        mode = modes.get(self.monitor.removeprefix("val_"), self.mode)
+        if self._automatic and mode != self.mode:
+            self.mode = mode
+            self._forget_best()
+
+    def require_possible(self, logs: list[str], *, complete: bool) -> None:
+        if self.monitor in logs or not complete:
+            return
+        if self.monitor.startswith("val_") and not any(name.startswith("val_") for name in logs):
+            raise ValueError(
+                f"monitor: expected an entry of training because there is no validation_data, got {self.monitor!r} in "
+                f"{type(self).__name__}"
+            )
+        self._refuse(logs)
+
+    def _refuse(self, logs: Iterable[str]) -> NoReturn:
+        raise ValueError(f"monitor: expected one of {', '.join(map(repr, logs))}, got {self.monitor!r}")
 
     def watched(self, logs: Logs | None) -> float:
         """The entry that is watched."""
         if not logs or self.monitor not in logs:
-            found = ", ".join(repr(name) for name in logs or ())
-            raise ValueError(f"monitor: expected one of {found}, got {self.monitor!r}")
-        return logs[self.monitor]
+            self._refuse(logs or ())
+        return float(logs[self.monitor])
 
     def improved(self, value: float) -> bool:
         """Whether `value` is better than the best so far, by more than min_delta."""
@@ -182,7 +220,7 @@ class EarlyStopping(_Watching):
     verbose : {0, 1}
         Whether to print when it stops the training.
     mode : {"auto", "min", "max"}
-        Which way is better; "auto" takes "max" for accuracies and F1.
+        Which way is better; "auto" takes what the metric says, and by other names "max" for accuracies and F1.
     baseline : float, optional
         What has to be improved on to begin with.
     restore_best_weights : bool
@@ -220,7 +258,7 @@ class EarlyStopping(_Watching):
         self.wait = 0
         self.stopped_epoch = 0
         self.best_epoch = 0
-        self.best = math.inf if self.mode == "min" else -math.inf
+        self._forget_best()
         self.best_weights: list[Array] | None = None
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
@@ -264,6 +302,9 @@ class EarlyStopping(_Watching):
 
 class ModelCheckpoint(_Watching):
     """Write the training to a file as it goes, whole: `Sequential.fit` can go on from it, and `load_model` reads it.
+
+    The file is written when all callbacks have been told of the epoch or batch, and holds what each made of it. An
+    epoch that `TerminateOnNaN` ends early is not written.
 
     Parameters
     ----------
@@ -315,8 +356,14 @@ class ModelCheckpoint(_Watching):
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
         self._epoch = epoch
 
-    def watches_validation(self) -> bool:  # noqa: D102
-        return self.save_best_only and super().watches_validation()
+    def require_possible(self, logs: list[str], *, complete: bool) -> None:  # noqa: D102
+        if self.save_best_only:
+            super().require_possible(logs, complete=complete)
+        if self.save_freq != "epoch":
+            logs = [name for name in logs if not name.startswith("val_")]
+        if complete:
+            self._path(dict.fromkeys(logs, 0.0))
+        _require_folder("filepath", self.filepath)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:  # noqa: D102
         self._batches += 1
@@ -334,20 +381,23 @@ class ModelCheckpoint(_Watching):
         self._save(logs)
 
     def _save(self, logs: Logs | None) -> None:
-        try:
-            path = self.filepath.format(epoch=self._epoch + 1, **(logs or {}))
-        except (LookupError, ValueError) as error:
-            names = ", ".join(["epoch", *(logs or ())])
-            raise ValueError(f"filepath: expected fields of {names}, got {self.filepath!r} ({error!r})") from None
+        path = self._path(logs)
         self.model.save_training(path)
         if self.verbose:
             print(f"Epoch {self._epoch + 1}: ModelCheckpoint has written {path}")
 
+    def _path(self, logs: Logs | None) -> str:
+        try:
+            return self.filepath.format(epoch=self._epoch + 1, **(logs or {}))
+        except (LookupError, ValueError) as error:
+            names = ", ".join(["epoch", *(logs or ())])
+            raise ValueError(f"filepath: expected fields of {names}, got {self.filepath!r} ({error!r})") from None
+
     def get_state(self) -> dict[str, Any]:  # noqa: D102
-        return {"best": self.best, "batches": self._batches}
+        return {"best": self.best, "batches": self._batches, "epoch": self._epoch}
 
     def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
-        self.best, self._batches = state["best"], state["batches"]
+        self.best, self._batches, self._epoch = state["best"], state["batches"], state["epoch"]
 
 
 class ReduceLROnPlateau(_Watching):
@@ -395,7 +445,7 @@ class ReduceLROnPlateau(_Watching):
     def on_train_begin(self, logs: Logs | None = None) -> None:  # noqa: D102
         self.wait = 0
         self.cooling = 0
-        self.best = math.inf if self.mode == "min" else -math.inf
+        self._forget_best()
         if self.model is not None:
             _require_number(self)
 
@@ -490,50 +540,51 @@ class CSVLogger(Callback):
         self.separator = separator
         self.append = checks.flag("append", append)
         self._columns: list[str] = []
+        self._size = 0  # of what this training has written, and of what it keeps before that
 
     def on_train_begin(self, logs: Logs | None = None) -> None:  # noqa: D102
-        self._columns = []
+        self._columns, self._size = [], 0
         if self.append and os.path.exists(self.filename):
-            with open(self.filename, newline="") as file:
+            with open(self.filename, newline="", encoding="utf-8") as file:
                 self._columns = next(csv.reader(file, delimiter=self.separator), [])
+            self._size = os.path.getsize(self.filename)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
         values = {"epoch": epoch, **(logs or {})}
         new = not self._columns
         if new:
             self._columns = list(values)
-        with open(self.filename, "w" if new else "a", newline="") as file:
+        with open(self.filename, "r+" if self._size else "w", newline="", encoding="utf-8") as file:
+            file.seek(self._size)
+            file.truncate()  # lines of epochs after a checkpoint, which are done again
             writer = csv.DictWriter(file, self._columns, delimiter=self.separator, extrasaction="ignore")
             if new:
                 writer.writeheader()
             writer.writerow(values)
+        self._size = os.path.getsize(self.filename)
+
+    def require_possible(self, logs: list[str], *, complete: bool) -> None:  # noqa: D102
+        _require_folder("filename", self.filename)
 
     def get_state(self) -> dict[str, Any]:  # noqa: D102
-        return {"columns": self._columns, "lines": self._lines()}
+        return {"columns": self._columns, "size": self._size}
 
     def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
-        self._columns = state["columns"]
-        lines = self._lines()
-        if state["lines"] and lines < state["lines"]:
+        size = os.path.getsize(self.filename) if os.path.exists(self.filename) else 0
+        if size < state["size"]:
             raise ValueError(
-                f"filename: expected {self.filename} with at least {state['lines']} lines because the training to "
-                f"resume had written them, got {lines}"
+                f"filename: expected {self.filename} with at least {state['size']} bytes because the training to "
+                f"resume had written them, got {size}"
             )
-        if lines > state["lines"]:  # of epochs after the checkpoint, which are done again
-            with open(self.filename, newline="") as file:
-                kept = file.readlines()[: state["lines"]]
-            with open(self.filename, "w", newline="") as file:
-                file.writelines(kept)
-
-    def _lines(self) -> int:
-        if not os.path.exists(self.filename):
-            return 0
-        with open(self.filename, newline="") as file:
-            return sum(1 for _ in file)
+        self._columns, self._size = state["columns"], state["size"]
 
 
 class TerminateOnNaN(Callback):
-    """End the training without an error where a loss is NaN or infinite; the weights are those before that batch."""
+    """End the training without an error where a loss is NaN or infinite; the weights are those before that batch.
+
+    As in Keras the epoch ends there, with validation and the logs of the batches before. No file is written for it:
+    those that `ModelCheckpoint` wrote before stay.
+    """
 
 
 class LambdaCallback(Callback):
@@ -568,6 +619,9 @@ class LambdaCallback(Callback):
     def watches_batches(self) -> bool:  # noqa: D102
         return any("batch" in occasion for occasion in self._functions)
 
+    def may_add_logs(self) -> bool:  # noqa: D102
+        return "on_epoch_end" in self._functions
+
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
         self._call("on_epoch_begin", epoch, logs)
 
@@ -591,6 +645,12 @@ class LambdaCallback(Callback):
             self._functions[occasion](*arguments)
 
 
+def _require_folder(argument: str, path: str) -> None:
+    folder = os.path.dirname(path)
+    if folder and "{" not in folder and not os.path.isdir(folder):
+        raise FileNotFoundError(f"{argument}: expected a file in an existing folder, got {path}")
+
+
 def check(callbacks: Any) -> list[Callback]:
     """A list of callbacks from what `fit` was given."""
     if callbacks is None:
@@ -602,27 +662,3 @@ def check(callbacks: Any) -> list[Callback]:
         if not isinstance(callback, Callback):
             raise TypeError(f"callbacks: expected objects of fastgru.callbacks.Callback, got {callback!r}")
     return found
-
-
-def split_arrays(states: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Array]]:
-    """States of callbacks without their arrays, and the arrays by ``number/name``."""
-    arrays: dict[str, Array] = {}
-    plain = []
-    for number, entry in enumerate(states):
-        rest = {}
-        for name, value in entry["state"].items():
-            if isinstance(value, np.ndarray):
-                arrays[f"{number}/{name}"] = value
-            else:
-                rest[name] = value
-        plain.append({**entry, "state": rest})
-    return plain, arrays
-
-
-def join_arrays(states: list[dict[str, Any]], arrays: dict[str, Array]) -> list[dict[str, Any]]:
-    """What `split_arrays` took apart."""
-    joined = [{**entry, "state": dict(entry["state"])} for entry in states]
-    for name, array in arrays.items():
-        number, _, key = name.partition("/")
-        joined[int(number)]["state"][key] = array
-    return joined

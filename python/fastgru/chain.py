@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,19 @@ from fastgru.training import Scores
 
 Array = NDArray[Any]
 
+
+class Form(NamedTuple):
+    """What a model is, or will be once data has decided it."""
+
+    input_shape: Shape  # with the batch axis
+    output_shape: Shape
+    dtype: np.dtype[Any]
+
+
 #: Weights and gradients of a layer begin on a cache line of the flat buffers.
 _LINE = 64
-#: So many samples at a time are searched for the ends of their sequences.
-_SEARCHED_ROWS = 1024
+#: How many samples are looked at together where all are.
+_ROWS_AT_ONCE = 1024
 
 
 class Chain:
@@ -129,8 +138,6 @@ class Chain:
         Data given to `fit` does it as well, for sequences of any length; of the data's length, where a `Flatten` has
         to know it.
         """
-        if not self.layers:
-            raise ValueError("the model has no layers: add one")
         if self.built:
             raise ValueError(f"the model is built already, for input {checks.dims(self._input_shape)}")
         self._infer_shapes(input_shape)
@@ -147,24 +154,25 @@ class Chain:
         if layer.several_outputs:
             raise ValueError(f"{layer.name}: expected to be the last layer because it returns several arrays")
 
-    def _shapes(self, input_shape: Shape) -> list[Shape]:
-        """That shape, and those of all outputs for it."""
-        shapes = [input_shape]
-        for layer in self.layers:
-            shapes.append(self._build_layer(layer, shapes[-1], first=layer is self.layers[0]))
-        return shapes
-
-    def _infer_shapes(self, input_shape: Shape) -> None:
+    def _shapes_for(self, input_shape: Shape) -> list[Shape]:
+        """Of the input and of each layer's output; the model stays without weights."""
+        if not self.layers:
+            raise ValueError("the model has no layers: add one")
         declared = self.layers[0].input_shape
         if declared is not None and not _fits(input_shape[1:], declared):
             raise ValueError(
                 f"input_shape: expected {declared} because the first layer says so, got "
                 f"{checks.dims(input_shape[1:], 'T')}"
             )
-        shapes = self._shapes(input_shape)
+        shapes = [input_shape]
+        for layer in self.layers:
+            shapes.append(self._build_layer(layer, shapes[-1], first=layer is self.layers[0]))
         for layer in self.layers[:-1]:
             self._require_one_output(layer)
-        self._input_shape, self._output_shapes = shapes[0], shapes[1:]
+        return shapes
+
+    def _infer_shapes(self, input_shape: Shape) -> None:
+        self._input_shape, *self._output_shapes = self._shapes_for(input_shape)
 
     def _allocate(self, *, keep: bool = False, initialize: bool = True) -> None:
         """Lay the weights of all layers into one flat buffer; `keep` the values of those that have some."""
@@ -202,42 +210,55 @@ class Chain:
         self._first_with_weights = next((i for i, layer in enumerate(self.layers) if layer.weights), len(self.layers))
         if self.optimizer is not None:
             self.optimizer.set_state(0, {})
+        self.set_states({name: state.astype(self.dtype) for name, state in self.get_states().items()})
 
     @property
     def takes_tokens(self) -> bool:
         """Whether the input is integers."""
         return bool(self.layers) and self.layers[0].takes_tokens
 
-    def _prepare(self, name: str, x: Any, *, decide_dtype: bool = False) -> Samples:
-        """Check samples, and build the model for them if it is not built yet."""
+    def _form_for(self, name: str, x: Any, *, decide_dtype: bool) -> Form:
+        """What the model will be for samples `x`; nothing changes before `_settle`."""
         require_samples(name, x, tokens=self.takes_tokens)
-        if decide_dtype and self._dtype is None:
-            self._dtype = natural_dtype(x)
-            if self.built and self.parameters.dtype != self._dtype:
-                self._allocate(keep=True)
+        dtype = natural_dtype(x) if decide_dtype and self._dtype is None else self.dtype
+        if self.built:
+            return Form(self._input_shape, self.output_shape, dtype)
+        shapes = self._shapes_for(self._input_shape_for(x))
+        return Form(shapes[0], shapes[-1], dtype)
+
+    def _settle(self, form: Form, *, decide_dtype: bool) -> None:
+        """Be of that form: make the weights if there are none, widen them if the dtype says so."""
+        if decide_dtype:
+            self._dtype = form.dtype
         if not self.built:
-            self.build(self._input_shape_for(x))
-        return Samples(name, x, self._input_shape, self.dtype, tokens=self.takes_tokens)
+            self.build(form.input_shape)
+        elif self.parameters.dtype != self.dtype:
+            self._allocate(keep=True)
+
+    def _check_values(self, name: str, samples: Samples, lengths: Array | None) -> Array | None:
+        """Raise what the first layer would for the values of some batch, with the number of the sample.
+
+        Returns the lengths of the sequences, those that the layer finds among them.
+        """
+        layer = self.layers[0]
+        if type(layer).check_input is Layer.check_input:
+            return lengths
+        found: list[Array] = []
+        for begin in range(0, max(len(samples), 1), _ROWS_AT_ONCE):
+            rows = slice(begin, begin + _ROWS_AT_ONCE)
+            part = layer.check_input(name, samples.batch(rows), None if lengths is None else lengths[rows], begin)
+            if part is not None:
+                found.append(part)
+        return np.concatenate(found) if found else None
 
     def _input_shape_for(self, x: Array) -> Shape:
         """What to build the model for, given samples: sequences of any length, unless a layer joins their steps."""
         shape: Shape = (None, *x.shape[1:])
         if x.ndim < (2 if self.takes_tokens else 3):
             return shape
-        inputs = self._shapes(shape)
+        inputs = self._shapes_for(shape)
         joined = any(layer.joins_steps and len(given) > 2 for layer, given in zip(self.layers, inputs, strict=False))
         return shape if joined else (None, None, *shape[2:])
-
-    def output_lengths(self, samples: Samples, lengths: Array | None) -> Array | None:
-        """The lengths of sequences of outputs, as far as the first layer finds them in the samples, given `lengths`."""
-        first = self.layers[0]
-        found = []
-        for begin in range(0, max(len(samples), 1), _SEARCHED_ROWS):
-            mask = first.find_steps(samples.batch(slice(begin, begin + _SEARCHED_ROWS)))
-            if mask is None:
-                return lengths
-            found.append(mask)
-        return sequences.prefix_lengths(first.name, np.concatenate(found), lengths)
 
     def _require_built(self) -> None:
         if not self.built:
@@ -346,8 +367,16 @@ class Chain:
         """What stateful layers carry from batch to batch, by ``layer/name``."""
         return {f"{layer.name}/{name}": state for layer in self.layers for name, state in layer.get_states().items()}
 
+    @property
+    def stateful(self) -> bool:
+        """Whether each row of a batch goes on from the states of the same row of the batch before it."""
+        return any(layer.stateful for layer in self.layers)
+
     def set_states(self, states: dict[str, Array]) -> None:
         """Carry on with what `get_states` returned."""
+        unknown = {name.partition("/")[0] for name in states} - {layer.name for layer in self.layers}
+        if unknown:
+            raise ValueError(f"states: expected those of layers of this model, got {', '.join(sorted(unknown))}")
         for layer in self.layers:
             layer.set_states(strip_prefix(states, f"{layer.name}/"))
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import os
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import batches, callbacks, checks, formats, losses, metrics, optimizers, sequences, training
+from fastgru import batches, callbacks, checks, formats, losses, metrics, optimizers, schedules, sequences, training
 from fastgru._native._cpu_features import __version__
 from fastgru.batches import ArraySet, Batch, StreamSet, Unchecked
-from fastgru.chain import Chain
+from fastgru.chain import Chain, Form
 from fastgru.formats import checkpoint
 from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError, TrainingDescription
 from fastgru.layers import Dense, from_config
@@ -21,6 +23,9 @@ from fastgru.progress import Progress
 from fastgru.samples import Samples, lengths_of
 
 Array = NDArray[Any]
+
+#: What a batch or a whole set is made of, by the names of the arguments.
+_NAMES = ("x", "y", "lengths", "sample_weight")
 
 
 class Sequential(Chain):
@@ -85,6 +90,8 @@ class Sequential(Chain):
             softmax or sigmoid, unless they say ``from_logits=True``.
         metrics : list, optional
             "accuracy", "top_k_accuracy", "binary_accuracy", "mae", "mse", "f1_score", or some of `fastgru.metrics`.
+
+        A model with a loss, metric or schedule of a class of your own cannot be saved: a file holds names, no code.
         """
         checked = optimizers.get(optimizer)
         loss = losses.get(loss)
@@ -133,51 +140,77 @@ class Sequential(Chain):
 
     # --- Data ------------------------------------------------------------------------------------------------
 
-    def _output_for(self, x: Array) -> tuple[int, ...]:
-        """The shape of the outputs for samples `x`; an axis that any size will do for is the steps'."""
-        first, *rest = self.output_shape
-        del first
-        return (len(x), *(x.shape[1] if size is None else size for size in rest))
-
     def _check(
         self,
         given: Unchecked,
+        form: Form,
         class_weight: dict[int, float] | None = None,
-        *,
-        decide: bool = False,
-        names: tuple[str, ...] = ("x", "y", "lengths", "sample_weight"),
+        names: tuple[str, ...] = _NAMES,
     ) -> tuple[Samples, Array, Array | None, Array | None]:
-        """Samples, targets, lengths and weights, checked against the model and each other."""
+        """Samples, targets, lengths and weights, checked against a model of that form and each other."""
         assert self.loss is not None
-        samples = self._prepare(names[0], given.x, decide_dtype=decide)
-        shape = self._output_for(given.x)
+        samples = Samples(names[0], given.x, form.input_shape, form.dtype, tokens=self.takes_tokens)
+        if given.y is None:
+            raise TypeError(f"{names[1]}: expected targets because {names[0]} is an array, got None")
+        shape = _shape_for(given.x, form.output_shape)
         lengths = lengths_of(names[2], given.lengths, given.x, tokens=self.takes_tokens)
         # What targets and weights hold in padding does not matter, whoever says what that is.
-        counted = self.output_lengths(samples, lengths) if len(shape) > 2 else None
+        counted = self._check_values(names[0], samples, lengths)
+        if len(shape) < 3:
+            counted = None
         y = self.loss.check_targets(names[1], given.y, shape, counted)
         weights = _check_weights(names[3], given.weights, shape[:-1], counted)
         if class_weight is not None:
             weights = _weigh_classes(class_weight, y, shape, weights, counted)
         return samples, y, lengths, weights
 
-    def _check_batch(self, given: Unchecked, class_weight: dict[int, float] | None = None) -> Batch:
-        samples, y, lengths, weights = self._check(given, class_weight, decide=True)
+    def _check_set(
+        self,
+        given: Unchecked,
+        form: Form,
+        class_weight: dict[int, float] | None = None,
+        names: tuple[str, ...] = _NAMES,
+    ) -> ArraySet:
+        return ArraySet(*self._check(given, form, class_weight, names))
+
+    def _check_batch(
+        self, given: Unchecked, class_weight: dict[int, float] | None = None, names: tuple[str, ...] = _NAMES
+    ) -> Batch:
+        """A batch; the first one of all decides what the model is."""
+        form = self._form_for(names[0], given.x, decide_dtype=True)
+        samples, y, lengths, weights = self._check(given, form, class_weight, names)
         if len(samples) == 0:
-            raise ValueError("x: expected at least one sample, got 0")
+            raise ValueError(f"{names[0]}: expected at least one sample, got 0")
+        self._settle(form, decide_dtype=True)
         return Batch(samples.batch(slice(None)), y, lengths, weights)
+
+    def _stream(
+        self,
+        name: str,
+        source: Iterable[Any],
+        class_weight: dict[int, float] | None,
+        steps: int | None,
+        *,
+        steps_name: str,
+    ) -> StreamSet:
+        def check(batch: str, given: Unchecked) -> Batch:
+            return self._check_batch(given, class_weight, tuple(f"{batch}, {part}" for part in _NAMES))
+
+        return StreamSet(name, source, check, steps, steps_name=steps_name)
 
     def _data(
         self, given: Unchecked, class_weight: dict[int, float] | None, steps: int | None, *, decide: bool
-    ) -> ArraySet | StreamSet:
-        """A set of arrays, or an iterable of batches where no y stands beside x."""
+    ) -> tuple[ArraySet | StreamSet, Form | None]:
+        """A set of arrays and what they make of the model, or an iterable of batches where no y stands beside x."""
         if given.y is None and not isinstance(given.x, np.ndarray) and isinstance(given.x, Iterable):
             for name, value in (("lengths", given.lengths), ("sample_weight", given.weights)):
                 if value is not None:
                     raise ValueError(f"{name}: expected none because x is an iterable of batches, got some")
-            return StreamSet(given.x, lambda batch: self._check_batch(batch, class_weight), steps)
+            return self._stream("x", given.x, class_weight, steps, steps_name="steps_per_epoch"), None
         if steps is not None:
             raise ValueError("steps_per_epoch: expected none because x is an array, got a number")
-        return ArraySet(*self._check(given, class_weight, decide=decide))
+        form = self._form_for("x", given.x, decide_dtype=decide)
+        return self._check_set(given, form, class_weight), form
 
     def fit(
         self,
@@ -240,7 +273,8 @@ class Sequential(Chain):
         resume_from : path, optional
             A file that `callbacks.ModelCheckpoint` wrote during a call of `fit` with the same data and callbacks. The
             model takes on what was saved, and training goes on until `epochs` are done: bit for bit as if it had not
-            been interrupted.
+            been interrupted. An iterable is begun anew, and with `steps_per_epoch` the batches of earlier epochs are
+            drawn and dropped. A learning rate that is a number is the file's; a schedule must be the same.
 
         Returns
         -------
@@ -253,7 +287,8 @@ class Sequential(Chain):
         KeyboardInterrupt
             Ctrl-C. The weights are those after the last whole batch, and usable.
         ValueError, TypeError
-            An argument does not fit; no weight has changed its value then.
+            An argument does not fit; no weight has changed its value then, but by an iterable's batches before the one
+            that does not fit. The model's dtype and shapes are then as they were, too.
         """
         _, loss = self._compiled()
         epochs = checks.integer("epochs", epochs, least=0)
@@ -272,12 +307,12 @@ class Sequential(Chain):
         if resume_from is not None and not isinstance(resume_from, (str, os.PathLike)):
             raise TypeError(f"resume_from: expected a path, got {resume_from!r}")
         class_weight = _check_class_weight(class_weight, loss)
-        data = self._data(Unchecked(x, y, lengths, sample_weight), class_weight, steps_per_epoch, decide=True)
+        data, form = self._data(Unchecked(x, y, lengths, sample_weight), class_weight, steps_per_epoch, decide=True)
         validation: ArraySet | StreamSet | None = None
         if validation_data is not None:
             if split:
                 raise ValueError("validation_split: expected 0 because validation_data is given, got both")
-            validation = self._validation(validation_data, validation_steps)
+            validation, form = self._validation(validation_data, validation_steps, form)
         elif split:
             if isinstance(data, StreamSet):
                 raise ValueError("validation_split: expected 0 because x is an iterable of batches, got a fraction")
@@ -289,15 +324,35 @@ class Sequential(Chain):
         if data.count == 0 or (validation is not None and validation.count == 0):
             part = "" if split == 0 else f" after validation_split={split:g}"
             raise ValueError(f"x: expected at least one sample to train and to validate on, got {len(x)}{part}")
+        self._require_whole_batches("batch_size", batch_size, data.count)
+        if validation is not None:
+            name = "batch_size" if validation_batch_size is None else "validation_batch_size"
+            self._require_whole_batches(name, at_once, validation.count)
 
         history = training.History(epochs, batch_size, data.count)
-        # As in Keras: on_train_begin starts a callback anew, a resumed state comes after it.
         told = _callbacks(callbacks, self, history.params, validated=validation is not None)
-        run = training.Run(training.Tally(self, loss, self.metrics), history, told, self._generator)
-        self._run = run
-        try:
-            if resume_from is not None:
-                self._resume(resume_from, run)
+        asked = {
+            "batch_size": batch_size,
+            "samples": data.count,
+            "shuffle": shuffle if isinstance(data, ArraySet) else None,
+            "steps_per_epoch": steps_per_epoch,
+            "class_weight": None if class_weight is None else [list(entry) for entry in sorted(class_weight.items())],
+        }
+        # Metrics of its own: whoever evaluates in the midst of an epoch uses the model's.
+        tally = training.Tally(self, loss, copy.deepcopy(self.metrics))
+        run = training.Run(tally, history, told, self._generator, asked, self._write_training)
+        saved = None if resume_from is None else self._read_training(resume_from, run, form)
+        if saved is not None:
+            form = saved.model._form
+        if form is not None:
+            self._settle(form, decide_dtype=True)
+        with self._at_work(run):
+            # As in Keras: on_train_begin starts a callback anew, a resumed state comes after it.
+            told.tell("on_train_begin", {})
+            told.require_saveable()
+            if saved is not None:
+                self._go_on_from(saved, run)
+            run.write_due()
             assert self.optimizer is not None
             training.fit(
                 self,
@@ -313,23 +368,44 @@ class Sequential(Chain):
                 validation_batch_size=at_once,
                 progress=Progress(1 if verbose == "auto" else int(verbose), epochs, data.count),
             )
-            for callback in told:
-                callback.on_train_end({})
-        finally:
-            self._run = None
+            run.tell("on_train_end", {})
         return history
 
-    def _validation(self, data: Any, steps: int | None) -> ArraySet | StreamSet:
-        if isinstance(data, (tuple, list, dict)):
-            keys = ("'x'", "'y'", "'lengths'", "'sample_weight'") if isinstance(data, dict) else ("0", "1", "", "2")
+    @contextlib.contextmanager
+    def _at_work(self, run: training.Run) -> Iterator[None]:
+        """While `run` trains the model; a callback may train it as well meanwhile."""
+        outer, stop = self._run, self.stop_training
+        self._run = run
+        try:
+            yield
+        finally:
+            self._run = outer
+            if outer is not None:
+                self.stop_training = stop
+
+    def _require_whole_batches(self, name: str, batch_size: int, count: int | None) -> None:
+        """Raise if a stateful layer would get a last batch of fewer rows; not known of an iterable."""
+        if self.stateful and count is not None and count > batch_size and count % batch_size:
+            layer = next(layer.name for layer in self.layers if layer.stateful)
+            raise ValueError(
+                f"{name}: expected a divisor of {count}, the number of samples, because {layer} is stateful and "
+                f"batches of other sizes have other rows, got {batch_size}"
+            )
+
+    def _validation(self, data: Any, steps: int | None, form: Form | None) -> tuple[ArraySet | StreamSet, Form | None]:
+        """The set to validate on, and what the model will be, which arrays decide if the data to train on does not."""
+        if isinstance(data, Mapping) or (isinstance(data, (tuple, list)) and not all(map(_is_batch, data))):
+            keys = ("'x'", "'y'", "'lengths'", "'sample_weight'") if isinstance(data, Mapping) else ("0", "1", "", "2")
             names = tuple(f"validation_data[{key}]" for key in keys)
-            return ArraySet(*self._check(batches.unpack("validation_data", data), names=names))
+            given = batches.unpack("validation_data", data)
+            form = form or self._form_for(names[0], given.x, decide_dtype=True)
+            return self._check_set(given, form, names=names), form
         if isinstance(data, np.ndarray) or not isinstance(data, Iterable):
             raise TypeError(
                 "validation_data: expected (x, y), (x, y, sample_weight), a dict or an iterable of batches, got "
                 f"{type(data).__name__}"
             )
-        return StreamSet(data, self._check_batch, steps)
+        return self._stream("validation_data", data, None, steps, steps_name="validation_steps"), form
 
     def train_on_batch(self, x: Array, y: Any, *, lengths: Any = None, sample_weight: Any = None) -> list[float]:
         """One update on one batch; returns its loss before the update, and the metrics."""
@@ -370,7 +446,9 @@ class Sequential(Chain):
         del verbose
         _, loss = self._compiled()
         batch_size = _batch_size(batch_size, 128)
-        data = self._data(Unchecked(x, y, lengths, sample_weight), None, None, decide=False)
+        data, form = self._data(Unchecked(x, y, lengths, sample_weight), None, None, decide=False)
+        if form is not None:
+            self._settle(form, decide_dtype=False)
         if data.count == 0:
             raise ValueError("x: expected at least one sample, got 0")
         found = training.evaluate(self, loss, data, batch_size, self.metrics)
@@ -398,8 +476,10 @@ class Sequential(Chain):
         batch_size = _batch_size(batch_size, 128)
         del verbose
         self._require_built()
-        samples = self._prepare("x", x)
+        form = self._form_for("x", x, decide_dtype=False)
+        samples = Samples("x", x, form.input_shape, form.dtype, tokens=self.takes_tokens)
         lengths = lengths_of("lengths", lengths, x, tokens=self.takes_tokens)
+        self._check_values("x", samples, lengths)
         results: list[Array] = []
         several = False
         for begin in range(0, max(len(samples), 1), batch_size):
@@ -504,6 +584,10 @@ class Sequential(Chain):
             model._train_as(description.training)
         return model
 
+    @property
+    def _form(self) -> Form:
+        return Form(self._input_shape, self.output_shape, self.dtype)
+
     def _train_as(self, training: TrainingDescription) -> None:
         optimizer = optimizers.from_config(training.optimizer["class_name"], training.optimizer["config"])
         loss = losses.LOSSES[training.loss["name"]](**training.loss["config"])
@@ -516,10 +600,20 @@ class Sequential(Chain):
         optimizer.set_state(training.step, states)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles are made as files are: the layers' arrays must be views of the copy's own memory."""
-        return Sequential._from_checkpoint, self._to_checkpoint()
+        """Copies and pickles are made as files are: the layers' arrays must be views of the copy's own memory.
+
+        What a class of the user's own has besides goes with it; attributes that are layers are the copy's layers.
+        """
+        known = vars(Sequential())
+        own = {name: value for name, value in vars(self).items() if name not in known}
+        places = {
+            name: place for name, value in own.items() for place, layer in enumerate(self.layers) if value is layer
+        }
+        others = {name: value for name, value in own.items() if name not in places}
+        return _remake, (type(self), *self._to_checkpoint(), places, others)
 
     def _to_checkpoint(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        self._require_own_classes()
         tensors = {
             f"layers/{layer.name}/{name}": array for layer in self.layers for name, array in layer.weights.items()
         }
@@ -534,6 +628,7 @@ class Sequential(Chain):
             ],
             "generator": self._generator.bit_generator.state,
         }
+        tensors |= {f"states/{name}": array for name, array in self.get_states().items()}
         if self.optimizer is not None and self.loss is not None:
             step, moments = self.optimizer.get_state()
             config["compile"] = {
@@ -544,10 +639,28 @@ class Sequential(Chain):
             tensors |= {f"optimizer/{name}": array for name, array in moments.items()}
         return config, tensors
 
+    def _require_own_classes(self) -> None:
+        """Raise if the model is compiled with something that `load_model` could not make again from its name."""
+        if self.optimizer is None or self.loss is None:
+            return
+        rate = self.optimizer.learning_rate
+        for name, thing, known in (
+            ("optimizer", self.optimizer, optimizers.OPTIMIZERS),
+            *((("learning_rate", rate, schedules.SCHEDULES),) if isinstance(rate, schedules.Schedule) else ()),
+            ("loss", self.loss, losses.LOSSES),
+            *(("metrics", metric, metrics.CLASSES) for metric in self.metrics),
+        ):
+            if type(thing) not in known.values():
+                raise ValueError(
+                    f"{name}: expected one of fastgru's because a file holds names, no code, got "
+                    f"{type(thing).__name__}; a model can be saved once it is compiled without it"
+                )
+
     def save_training(self, path: str | os.PathLike[str]) -> None:
         """Write the model with the state of the training at work, for ``fit(..., resume_from=path)``.
 
-        `callbacks.ModelCheckpoint` calls it.
+        `callbacks.ModelCheckpoint` calls it. The file is written when all callbacks have been told of what this one
+        is told now, so that it holds what each made of it; nothing is written of an epoch that `TerminateOnNaN` ends.
 
         Raises
         ------
@@ -556,16 +669,20 @@ class Sequential(Chain):
         """
         if self._run is None:
             raise RuntimeError("the model is not being trained: save_training is for callbacks of fit")
+        self._run.save(path)
+
+    def _write_training(self, path: str | os.PathLike[str]) -> None:
+        assert self._run is not None
         config, tensors = self._to_checkpoint()
-        state = self._run.get_state()
-        state["callbacks"], arrays = callbacks.split_arrays(state["callbacks"])
-        config["training"] = state
-        tensors |= {f"callbacks/{name}": array for name, array in arrays.items()}
-        tensors |= {f"states/{name}": array for name, array in self.get_states().items()}
+        config["training"], arrays = checkpoint.split_arrays("training", self._run.get_state())
+        tensors |= {f"training/{name}": array for name, array in arrays.items()}
         checkpoint.save(path, config, tensors)
 
-    def _resume(self, path: str | os.PathLike[str], run: training.Run) -> None:
-        """Take on the model and the state of the training that `save_training` wrote; all of it or nothing."""
+    def _read_training(self, path: str | os.PathLike[str], run: training.Run, form: Form | None) -> _Saved:
+        """The model and the state of the training that `save_training` wrote, if this training can go on from it.
+
+        Nothing of this model changes; `form` is what it will be, where data has decided that.
+        """
         config, tensors = checkpoint.load(path)
         if "training" not in config:
             raise ValueError(
@@ -578,24 +695,34 @@ class Sequential(Chain):
             if one != other:
                 where, one, other = _first_difference(name, one, other)
                 raise ValueError(f"resume_from: expected a model with the same {where}, {one!r}, got {other!r}")
-        if saved.dtype != self.dtype:
+        shape = form.input_shape if form is not None else self._input_shape
+        if shape and shape != saved.input_shape:
             raise ValueError(
-                f"resume_from: expected {saved.dtype} data as the training to resume had, got {self.dtype}"
+                f"resume_from: expected input of shape {checks.dims(saved.input_shape)} as the training to resume had, "
+                f"got {checks.dims(shape)}"
             )
-        state = config["training"]
-        arrays = strip_prefix(tensors, "callbacks/")
-        try:
-            run.set_state({**state, "callbacks": callbacks.join_arrays(state["callbacks"], arrays)})
-        except (LookupError, TypeError, AttributeError) as error:
-            raise ModelFileError(f"{os.fspath(path)}: its state of training is not one: {error!r}") from None
+        dtype = form.dtype if form is not None else self._dtype
+        if dtype is not None and dtype != saved.dtype:
+            raise ValueError(f"resume_from: expected {saved.dtype} data as the training to resume had, got {dtype}")
+        with _state_of_training(path, ValueError, ArithmeticError):
+            state = checkpoint.join_arrays(config["training"], strip_prefix(tensors, "training/"))
+            run.require_sound(state)
+        with _state_of_training(path):
+            run.require_same(state)
+        return _Saved(path, saved, state)
+
+    def _go_on_from(self, saved: _Saved, run: training.Run) -> None:
+        """Take on what `_read_training` found."""
+        with _state_of_training(saved.path):
+            run.set_state(saved.state)
+        other = saved.model
         assert self.optimizer is not None
-        assert saved.optimizer is not None
-        np.copyto(self.parameters, saved.parameters)
-        learning_rate = saved.optimizer.learning_rate  # may have been lowered since the model was compiled
-        self.optimizer.learning_rate = learning_rate
-        self.optimizer.set_state(*saved.optimizer.get_state())
-        self._generator.bit_generator.state = saved._generator.bit_generator.state
-        self.set_states(strip_prefix(tensors, "states/"))
+        assert other.optimizer is not None
+        np.copyto(self.parameters, other.parameters)
+        self.optimizer.learning_rate = other.optimizer.learning_rate  # ReduceLROnPlateau may have lowered it
+        self.optimizer.set_state(*other.optimizer.get_state())
+        self._generator.bit_generator.state = other._generator.bit_generator.state
+        self.set_states(other.get_states())
 
     @classmethod
     def _from_checkpoint(cls, config: dict[str, Any], tensors: dict[str, Array]) -> Sequential:
@@ -619,6 +746,7 @@ class Sequential(Chain):
             raise ValueError(f"its weights are not {config['dtype']} as its configuration says")
         model = cls.from_description(description)
         model._generator.bit_generator.state = config["generator"]
+        model.set_states(strip_prefix(tensors, "states/"))
         if "compile" in config:
             model._compile_as(config["compile"], tensors)
         return model
@@ -694,17 +822,60 @@ def _batch_size(value: int | None, default: int) -> int:
     return default if value is None else checks.integer("batch_size", value, least=1)
 
 
+def _remake(
+    cls: type[Sequential],
+    config: dict[str, Any],
+    tensors: dict[str, Array],
+    places: dict[str, int],
+    others: dict[str, Any],
+) -> Sequential:
+    """What `Sequential.__reduce__` took apart, without calling the constructor of a class of the user's own."""
+    found = Sequential._from_checkpoint(config, tensors)
+    model = cls.__new__(cls)
+    vars(model).update(vars(found) | others | {name: found.layers[place] for name, place in places.items()})
+    return model
+
+
 def _metric(metric: Any, loss: losses.Loss) -> metrics.Metric:
     return metrics.get(metric, loss)
 
 
+class _Saved(NamedTuple):
+    """What a file of `ModelCheckpoint` held."""
+
+    path: str | os.PathLike[str]
+    model: Sequential
+    state: dict[str, Any]  # of the training
+
+
+@contextlib.contextmanager
+def _state_of_training(path: str | os.PathLike[str], *more: type[Exception]) -> Iterator[None]:
+    """Whatever a state trips over that no training wrote, and `more`, the file is what is wrong."""
+    malformed: tuple[type[Exception], ...] = (LookupError, TypeError, AttributeError, RecursionError, *more)
+    try:
+        yield
+    except malformed as error:
+        raise ModelFileError(f"{os.fspath(path)}: its state of training is not one: {error!r}") from None
+
+
 def _callbacks(given: Any, model: Sequential, params: dict[str, Any], *, validated: bool) -> callbacks.Callbacks:
     told = callbacks.Callbacks(callbacks.check(given), model, params)
-    if not validated:
-        told.require_no_validation()
-    for callback in told:
-        callback.on_train_begin({})
+    logs = ["loss", *(metric.name for metric in model.metrics)]
+    told.require_possible([*logs, *(f"val_{name}" for name in logs)] if validated else logs)
+    if told.write_files():
+        model._require_own_classes()
     return told
+
+
+def _is_batch(given: Any) -> bool:
+    """Whether it is a batch of its own, and no array."""
+    pair = isinstance(given, (tuple, list)) and len(given) > 0 and isinstance(given[0], np.ndarray)
+    return pair or isinstance(given, Mapping)
+
+
+def _shape_for(x: Array, output_shape: tuple[int | None, ...]) -> tuple[int, ...]:
+    """The shape of the outputs for samples `x`; an axis that any size will do for is the steps'."""
+    return (len(x), *(x.shape[1] if size is None else size for size in output_shape[1:]))
 
 
 def _described(thing: Any) -> dict[str, Any]:
@@ -717,7 +888,9 @@ def _comparable(entry: Any) -> Any:
         entry = {name: value for name, value in entry.items() if name != "step"}
         if "optimizer" in entry:
             optimizer = dict(entry["optimizer"])
-            optimizer["config"] = {k: v for k, v in optimizer["config"].items() if k != "learning_rate"}
+            optimizer["config"] = dict(optimizer["config"])
+            if not isinstance(optimizer["config"]["learning_rate"], dict):  # a callback may have lowered it
+                optimizer["config"]["learning_rate"] = "a number"
             optimizer.pop("step")
             entry["optimizer"] = optimizer
     return entry
@@ -729,7 +902,9 @@ def _first_difference(where: str, one: Any, other: Any) -> tuple[str, Any, Any]:
         for name in one:
             if one[name] != other[name]:
                 return _first_difference(f"{where}/{name}", one[name], other[name])
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+    if isinstance(one, list) and isinstance(other, list):
+        if len(one) != len(other):
+            return f"number of {where}", len(one), len(other)
         for number, (left, right) in enumerate(zip(one, other, strict=True)):
             if left != right:
                 return _first_difference(f"{where}[{number}]", left, right)

@@ -129,7 +129,7 @@ def valid_elements(lengths: Array, shape: tuple[int, ...]) -> NDArray[np.intp] |
     return np.flatnonzero(np.broadcast_to(valid_in(lengths, shape), shape))
 
 
-def prefix_lengths(name: str, mask: Array, lengths: Array | None = None) -> Array:
+def prefix_lengths(name: str, mask: Array, lengths: Array | None = None, *, first: int = 0) -> Array:
     """Lengths (N,) for a mask (N, T) that is True where a step counts, which must be the first ones of each row.
 
     Parameters
@@ -139,6 +139,8 @@ def prefix_lengths(name: str, mask: Array, lengths: Array | None = None) -> Arra
     mask : ndarray (N, T) of bool
     lengths : ndarray (N,), optional
         Known already: what stands beyond them counts as masked.
+    first : int
+        The number of the first row's sample, for the message.
 
     Raises
     ------
@@ -154,6 +156,6 @@ def prefix_lengths(name: str, mask: Array, lengths: Array | None = None) -> Arra
         row, step = np.argwhere(holes)[0]
         raise ValueError(
             f"{name}: expected masked steps at the end of a sequence only, got one at step {int(np.argmin(mask[row]))} "
-            f"of sample {row}, before step {step} that counts; the kernels know no sequences with holes"
+            f"of sample {first + row}, before step {step} that counts; the kernels know no sequences with holes"
         )
     return counts

@@ -6,14 +6,16 @@ This module knows no model: `fastgru.Sequential` stands above it and hands itsel
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru import checks
 from fastgru.batches import ArraySet, Batch, StreamSet
 from fastgru.callbacks import Callbacks
 from fastgru.losses import Loss, LossResult
@@ -71,6 +73,10 @@ class Network(Protocol):
     gradient: Array
     stop_training: bool
 
+    @property
+    def stateful(self) -> bool:
+        """Whether each row of a batch goes on from the states of the same row of the batch before it."""
+
     def scores(self, x: Array, lengths: Array | None, *, training: bool) -> Scores:
         """What the loss takes; padding is left out."""
 
@@ -125,17 +131,14 @@ class History:
         return f"History({len(self.epoch)} epochs, last: {last})"
 
     def append(self, epoch: int, values: dict[str, float]) -> None:
-        """Add an epoch, or what else is known of it."""
-        if not self.epoch or self.epoch[-1] != epoch:
-            self.epoch.append(epoch)
+        """Add an epoch."""
+        self.epoch.append(epoch)
         for name, value in values.items():
-            column = self.history.setdefault(name, [])
-            if len(column) < len(self.epoch):
-                column.append(value)
+            self.history.setdefault(name, []).append(value)
 
 
 class Tally:
-    """Mean loss and metrics over the elements seen so far, however they were batched."""
+    """Mean loss and metrics over the elements seen so far, however they were batched; begins `metrics` anew."""
 
     def __init__(self, network: Network, loss: Loss, metrics: Sequence[Metric]) -> None:
         self._network = network
@@ -199,10 +202,21 @@ def train_step(network: Network, loss: Loss, optimizer: Optimizer, batch: Batch,
     Raises
     ------
     FloatingPointError
-        The loss is not finite; the parameters are then as they were before the batch.
+        The loss is not finite; parameters and states are then as they were before the batch.
     """
+    states = network.get_states()
+    try:
+        _find_gradient(network, loss, batch, tally)
+    except BaseException:
+        network.set_states(states)
+        raise
+    optimizer.update(network.parameters, network.gradient)
+
+
+def _find_gradient(network: Network, loss: Loss, batch: Batch, tally: Tally) -> None:
     penalty = network.penalty()
     everything = counted = 0
+    found: list[tuple[Array, Array, LossResult, Array]] = []
     for rows in pieces(network, batch.x):
         piece = batch.rows(rows) if len(batch.x) > rows.stop - rows.start else batch
         scores = network.scores(piece.x, piece.lengths, training=True)
@@ -218,12 +232,13 @@ def train_step(network: Network, loss: Loss, optimizer: Optimizer, batch: Batch,
             everything = len(batch.x) * (scores.everything // len(piece.x))
             d_scores = d_scores * d_scores.dtype.type(len(values) / everything)
         network.backward(d_scores, add=rows.start > 0)
-        tally.add(scores.values, targets, result, values, penalty)
+        found.append((scores.values, targets, result._replace(d_scores=None), values))
         counted += len(values)
+    for each in found:  # of a batch whose loss is not finite nothing counts
+        tally.add(*each, penalty)
     if everything > counted:
         network.gradient *= network.gradient.dtype.type(everything / max(counted, 1))
     network.add_penalty_gradient()
-    optimizer.update(network.parameters, network.gradient)
 
 
 def _place(scores: Scores, rows: slice, element: int) -> str:
@@ -233,7 +248,12 @@ def _place(scores: Scores, rows: slice, element: int) -> str:
 
 
 def pieces(network: Network, x: Array) -> list[slice]:
-    """How a batch is trained on: whole, or cut by its shape alone into equal pieces whose tapes stay in the caches."""
+    """How a batch is trained on: whole, or cut by its shape alone into equal pieces whose tapes stay in the caches.
+
+    A stateful network's rows belong to the rows of the batch before: its batches stay whole.
+    """
+    if network.stateful:
+        return [slice(0, len(x))]
     tape = network.tape_bytes(x)
     count = -(-tape // CACHED_TAPE)
     if count <= 1 or len(x) < count * LEAST_ROWS:
@@ -265,9 +285,21 @@ class Run:
     callbacks : Callbacks
     generator : numpy.random.Generator
         The model's, from which orders and dropout are drawn.
+    asked : dict
+        What a training that goes on from this one must be asked for as well, as JSON can hold it.
+    write : callable
+        Writes the model and this run to a path.
     """
 
-    def __init__(self, tally: Tally, history: History, callbacks: Callbacks, generator: np.random.Generator) -> None:
+    def __init__(
+        self,
+        tally: Tally,
+        history: History,
+        callbacks: Callbacks,
+        generator: np.random.Generator,
+        asked: dict[str, Any],
+        write: Callable[[str | os.PathLike[str]], None],
+    ) -> None:
         self.tally = tally
         self.history = history
         self.callbacks = callbacks
@@ -276,6 +308,9 @@ class Run:
         self.stopped = False
         self._generator = generator
         self._before_epoch: dict[str, Any] | None = None  # the generator's state that its order was drawn with
+        self._asked = asked
+        self._write = write
+        self._due: list[str | os.PathLike[str]] = []
 
     def draw_order(self, data: ArraySet | StreamSet, *, shuffle: bool) -> None:
         """Draw an epoch's order; where the epoch had begun before, the same again."""
@@ -288,40 +323,78 @@ class Run:
         data.shuffle(self._generator if shuffle else None)
         self._generator.bit_generator.state = now
 
+    # --- Files ---------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Have the training written there at the next `write_due`.
+
+        What is told to one callback after the other is done only when all have heard of it: a file written in between
+        would have some callbacks' states from before and some from after.
+        """
+        self._due.append(path)
+
+    def write_due(self) -> None:
+        """Write what was asked for."""
+        due, self._due = self._due, []
+        for path in due:
+            self._write(path)
+
+    def forget_due(self) -> None:
+        """Write nothing of what was asked for."""
+        self._due = []
+
+    def tell(self, occasion: str, *arguments: Any) -> None:
+        """Tell all callbacks, then write what they asked for."""
+        self.callbacks.tell(occasion, *arguments)
+        self.write_due()
+
+    # --- State ---------------------------------------------------------------------------------------------------
+
     def get_state(self) -> dict[str, Any]:
-        """All of it; the callbacks' states hold arrays."""
+        """All of it, of numbers, strings, lists, dicts and arrays."""
         return {
             "epoch": self.epoch,
             "batch": self.batch,
             "stopped": self.stopped,
             "generator_before_epoch": self._before_epoch,
             "tally": self.tally.get_state(),
-            "history": self.history.history,
+            "history": [[name, values] for name, values in self.history.history.items()],
             "epochs_done": self.history.epoch,
-            "params": self.history.params,
+            "asked": self._asked,
             "callbacks": self.callbacks.get_state(),
         }
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned.
+    @staticmethod
+    def require_sound(state: dict[str, Any]) -> None:
+        """Raise what a state that no training wrote would otherwise raise in the midst of one."""
+        checks.integer("epoch", state["epoch"], least=0)
+        checks.integer("batch", state["batch"], least=0)
+        checks.flag("stopped", state["stopped"])
+        if state["generator_before_epoch"] is not None:
+            np.random.PCG64().state = state["generator_before_epoch"]
+
+    def require_same(self, state: dict[str, Any]) -> None:
+        """Raise unless the training that `state` came from was one of the same data, batches and callbacks.
 
         Raises
         ------
         ValueError
-            The training was another one: of other data, batches or callbacks.
         """
-        for name in ("batch_size", "samples"):
-            if state["params"][name] != self.history.params[name]:
+        for name, ours in self._asked.items():
+            if state["asked"][name] != ours:
                 raise ValueError(
-                    f"resume_from: expected {name}={state['params'][name]} as the training to resume had, got "
-                    f"{self.history.params[name]}"
+                    f"resume_from: expected {name}={state['asked'][name]} as the training to resume had, got {ours}"
                 )
-        self.callbacks.set_state(state["callbacks"])
+        self.callbacks.require_same(state["callbacks"])
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` returned."""
         self.tally.set_state(state["tally"])
-        self.history.history = {name: list(values) for name, values in state["history"].items()}
+        self.history.history = {name: list(values) for name, values in state["history"]}
         self.history.epoch = list(state["epochs_done"])
         self.epoch, self.batch, self.stopped = state["epoch"], state["batch"], state["stopped"]
         self._before_epoch = state["generator_before_epoch"]
+        self.callbacks.set_state(state["callbacks"])
 
 
 def fit(
@@ -346,58 +419,81 @@ def fit(
     FloatingPointError
         A loss is not finite; the message gives epoch and batch, and the parameters are those before that batch.
     """
-    callbacks, tally, history = run.callbacks, run.tally, run.history
-    watching = callbacks.of_batches
+    tally, history = run.tally, run.history
     network.stop_training = run.stopped
+    data.pass_over(run.epoch)
+    whole = True
     try:
-        while run.epoch < epochs and not network.stop_training:
+        # An epoch that was stopped in its midst, and resumed there, is still to be ended.
+        while whole and run.epoch < epochs and not (network.stop_training and run.batch == 0):
             epoch = run.epoch
             run.draw_order(data, shuffle=shuffle)
             if run.batch == 0:
                 tally.reset()
-                for callback in callbacks:
-                    callback.on_epoch_begin(epoch, {})
+                run.tell("on_epoch_begin", epoch, {})
             progress.epoch_begins(epoch)
             begin = time.perf_counter()
             samples = run.batch * batch_size
             for batch in data.batches(batch_size, run.batch):
-                for callback in watching:
-                    callback.on_train_batch_begin(run.batch, {})
-                try:
-                    train_step(network, loss, optimizer, batch, tally)
-                except FloatingPointError as error:
-                    message = f"training stopped in epoch {epoch + 1}, batch {run.batch + 1}: {error}"
-                    if not callbacks.stops_at_nan():
-                        raise FloatingPointError(
-                            f"{message}; the weights are those before that batch. Look for NaN or infinity in x, or "
-                            f"lower the learning rate"
-                        ) from None
-                    progress.say(message)
-                    network.stop_training = True
+                whole = _train_batch(network, loss, optimizer, batch, run, progress)
+                if not whole:
                     break
-                run.batch += 1
                 samples += len(batch.x)
-                if watching:
-                    logs = tally.values()
-                    for callback in watching:
-                        callback.on_train_batch_end(run.batch - 1, logs)
                 if progress.wants_update():
                     progress.update(samples, tally.values())
             seconds = time.perf_counter() - begin
             logs = tally.values()
             if validation is not None:
-                states = network.get_states()
-                network.reset_states()
-                found = evaluate(network, loss, validation, validation_batch_size, metrics)
-                network.set_states(states)
-                logs |= {f"val_{name}": value for name, value in found.items()}
+                logs |= _validate(network, loss, validation, validation_batch_size, metrics)
             history.seconds.append(seconds)
-            history.append(epoch, logs)
             progress.epoch_ends(epoch, logs, seconds, samples)
-            run.epoch, run.batch = epoch + 1, 0
-            for callback in callbacks:
-                callback.on_epoch_end(epoch, logs)
-                history.append(epoch, logs)
-                run.stopped = network.stop_training
+            run.callbacks.tell("on_epoch_end", epoch, logs, write=whole)
+            history.append(epoch, logs)
+            run.stopped = network.stop_training
+            if whole:
+                run.epoch, run.batch = epoch + 1, 0
+                run.write_due()
+            else:  # what was saved of whole epochs stays, also where a callback of another class saves
+                run.forget_due()
     finally:
         progress.close()
+
+
+def _train_batch(
+    network: Network, loss: Loss, optimizer: Optimizer, batch: Batch, run: Run, progress: Progress
+) -> bool:
+    """Train on the run's next batch, and tell those that watch; False if a callback lets a bad loss end the epoch."""
+    watched = bool(run.callbacks.of_batches)
+    if watched:
+        run.tell("on_train_batch_begin", run.batch, {})
+    try:
+        train_step(network, loss, optimizer, batch, run.tally)
+    except FloatingPointError as error:
+        message = f"training stopped in epoch {run.epoch + 1}, batch {run.batch + 1}: {error}"
+        if not run.callbacks.stops_at_nan():
+            raise FloatingPointError(
+                f"{message}; the weights are those before that batch. Look for NaN or infinity in x, or lower the "
+                f"learning rate"
+            ) from None
+        progress.say(message)
+        network.stop_training = True
+        return False
+    run.batch += 1
+    if watched:
+        run.callbacks.tell("on_train_batch_end", run.batch - 1, run.tally.values())
+        run.stopped = network.stop_training
+        run.write_due()
+    return True
+
+
+def _validate(
+    network: Network, loss: Loss, data: ArraySet | StreamSet, batch_size: int, metrics: Sequence[Metric]
+) -> dict[str, float]:
+    """Loss and metrics as an epoch's logs have them; stateful layers begin anew, and training goes on with its own."""
+    states = network.get_states()
+    network.reset_states()
+    try:
+        found = evaluate(network, loss, data, batch_size, metrics)
+    finally:
+        network.set_states(states)
+    return {f"val_{name}": value for name, value in found.items()}

@@ -77,7 +77,8 @@ def add_to(commands: Any) -> None:
     results.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the checkpoint, if it is there, as if never interrupted: with its seed and learning rate",
+        help="go on from the checkpoint, if it is there, as if never interrupted: with its seed and learning rate; "
+        "the time reported is that of the epochs done now",
     )
     results.add_argument(
         "--plot",
@@ -97,10 +98,12 @@ class Outcome(NamedTuple):
     epochs: int
     seconds: float
     samples_per_second: float
+    epochs_now: int  # of all epochs; the others were done before the training was resumed
 
     def __str__(self) -> str:
         rate = f"{self.samples_per_second:,.0f} samples/s"
-        return f"{self.score} after {self.epochs} epochs in {self.seconds:.1f} s ({rate})"
+        now = "" if self.epochs_now == self.epochs else f", {self.epochs_now} of them now,"
+        return f"{self.score} after {self.epochs} epochs{now} in {self.seconds:.1f} s ({rate})"
 
     def as_json(self) -> dict[str, Any]:
         """All of it, the score by its names."""
@@ -135,7 +138,7 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         print(f"Result: {found.name} ({found.reason}): {on} {outcomes[0]}")
     goal = GOALS.get(arguments.recipe) if found.name == "mnist" else None
-    if goal is not None:
+    if goal is not None and all(each.epochs_now == each.epochs for each in outcomes):
         print(f"Goal: {_describe_goal(goal, outcomes)}")
     if arguments.json:
         own = {} if found.name in data.DIGITS else {"task": found.task, "evaluated_on": on}
@@ -160,9 +163,14 @@ def _require_consistent(arguments: argparse.Namespace) -> None:
     """Raise what would otherwise go wrong after minutes of training."""
     if arguments.plot is not None:
         plotting.require_plottable(arguments.plot)
+    paths: dict[Path, str] = {}
     for name in ("plot", "save", "checkpoint"):
         path = getattr(arguments, name)
         require_writable(f"--{name}", path)
+        if path is not None:
+            other = paths.setdefault(Path(path).resolve(), name)
+            if other != name:
+                raise ValueError(f"--{name}: expected another file than --{other}, which would replace it, got {path}")
         if path is not None and arguments.seeds:
             raise ValueError(f"--{name}: expected none because --seeds trains several times, got {path}")
     if arguments.resume and arguments.checkpoint is None:
@@ -272,7 +280,7 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, found: Data, seed: int
         _plot(arguments.plot, model, found, history, judged, title, "test" if validation is None else "validation")
         print(f"Plot: {arguments.plot}")
     rate = len(train.x) * len(history.seconds) / seconds  # of the epochs done here
-    return Outcome(seed, reached, len(history.epoch), seconds, rate)
+    return Outcome(seed, reached, len(history.epoch), seconds, rate, len(history.seconds))
 
 
 def _make_model(recipe: Recipe, found: Data, samples: int) -> Sequential:

@@ -27,6 +27,9 @@ Array = NDArray[Any]
 
 FORMAT_VERSION = "1"
 
+#: The key of an object that stands in the place of an array.
+_ARRAY = "array in tensors"
+
 
 def _checksum(config: str, tensors: dict[str, Array]) -> str:
     digest = hashlib.sha256(config.encode())
@@ -35,6 +38,50 @@ def _checksum(config: str, tensors: dict[str, Array]) -> str:
         digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def split_arrays(name: str, value: Any) -> tuple[Any, dict[str, Array]]:
+    """What JSON can hold of `value`, and its arrays by the numbers that stand in their places.
+
+    NumPy's numbers become Python's, and tuples lists.
+
+    Raises
+    ------
+    TypeError
+        Something in it is neither of numbers, strings, lists, dicts nor arrays; the message begins with `name`.
+    """
+    arrays: dict[str, Array] = {}
+
+    def plain(name: str, value: Any) -> Any:
+        if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+            value = value.item()
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
+            number = str(len(arrays))
+            arrays[number] = value.astype(value.dtype.newbyteorder("="), copy=False)
+            return {_ARRAY: number}
+        if isinstance(value, dict) and all(isinstance(key, str) and key != _ARRAY for key in value):
+            return {key: plain(f"{name}[{key!r}]", each) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(f"{name}[{number}]", each) for number, each in enumerate(value)]
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        raise TypeError(
+            f"{name}: expected numbers, strings, lists, arrays of numbers, or dicts of them with strings as keys, "
+            f"because it is written to a file, got {type(value).__name__} {value!r:.100}"
+        )
+
+    return plain(name, value), arrays
+
+
+def join_arrays(value: Any, arrays: dict[str, Array]) -> Any:
+    """What `split_arrays` took apart."""
+    if isinstance(value, list):
+        return [join_arrays(each, arrays) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {_ARRAY}:
+        return arrays[value[_ARRAY]]
+    return {key: join_arrays(each, arrays) for key, each in value.items()}
 
 
 def save(path: str | os.PathLike[str], config: dict[str, Any], tensors: dict[str, Array]) -> None:

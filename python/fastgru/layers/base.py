@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks, initializers, regularizers, sequences
+from fastgru import checks, initializers, regularizers
 from fastgru.regularizers import Regularizer
 from fastgru.samples import lengths_of, natural_dtype, require_samples
 from fastgru.seeding import new_generator
@@ -43,6 +43,8 @@ class Layer(ABC):
     takes_tokens: ClassVar[bool] = False
     #: Whether its output is as wide as the input has steps, whose number must be known then.
     joins_steps: ClassVar[bool] = False
+    #: Whether each row of a batch goes on from the states that the same row of the batch before it ended with.
+    stateful: bool = False
 
     def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
         if name is not None and (not isinstance(name, str) or not name or "/" in name):
@@ -85,15 +87,30 @@ class Layer(ABC):
         """The shapes of the weights, in Keras' order; after `build`."""
         return {}
 
+    def check_input(self, name: str, x: Array, lengths: Array | None, first: int) -> Array | None:
+        """Raise what `forward` would for the values of `x`, before anything is trained; some layers look at them.
+
+        Parameters
+        ----------
+        name : str
+            The argument's name, for the message.
+        x : ndarray
+        lengths : ndarray, optional
+        first : int
+            The number of the first row's sample.
+
+        Returns
+        -------
+        ndarray or None
+            The lengths of x's sequences, where the layer finds them.
+        """
+        del name, x, first
+        return lengths
+
     def output_lengths(self, x: Array, lengths: Array | None) -> Array | None:
         """The lengths of the output's sequences, given the input and those of its sequences."""
-        found = self.find_steps(x)
-        return lengths if found is None else sequences.prefix_lengths(self.name, found, lengths)
-
-    def find_steps(self, x: Array) -> NDArray[np.bool_] | None:
-        """Mask (N, T) of the steps that count, where the layer finds that out from its input."""
         del x
-        return None
+        return lengths
 
     def tape_elements(self, steps: int) -> int:
         """How many numbers a row of `steps` steps leaves for `backward`, where that is worth counting."""

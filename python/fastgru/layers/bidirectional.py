@@ -61,6 +61,7 @@ class Bidirectional(Layer):
         for direction in self._directions.values():
             if direction.weights:
                 raise ValueError(f"layer: {direction.name} belongs to a model already, and layers cannot be shared")
+        self.stateful = layer.stateful
         self._halves: tuple[Array, Array] | None = None
 
     @property

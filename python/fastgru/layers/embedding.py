@@ -74,20 +74,31 @@ class Embedding(Layer):
         self._touched = None
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
+        tokens = self._tokens_of(self.name, x, lengths)
+        self._tokens = tokens.astype(np.int64) if training else None
+        return np.take(self.weights["embeddings"], tokens, axis=0)
+
+    def check_input(self, name: str, x: Array, lengths: Array | None, first: int) -> Array | None:  # noqa: D102
+        self._tokens_of(name, x, lengths, first)
+        if not self.mask_zero:
+            return lengths
+        return sequences.prefix_lengths(f"{name}, masked by {self.name}", x != 0, lengths, first=first)
+
+    def _tokens_of(self, name: str, x: Array, lengths: Array | None, first: int = 0) -> Array:
+        """The tokens, 0 in the place of padding; `first` is the number of the first row's sample, for the message."""
         tokens = x
         if lengths is not None:
             tokens = np.where(sequences.valid_steps(lengths, x.shape[1]), x, 0)
         if tokens.size and (tokens.min() < 0 or tokens.max() >= self.input_dim):
             row, step = np.argwhere((tokens < 0) | (tokens >= self.input_dim))[0]
             raise ValueError(
-                f"{self.name}: expected tokens from 0 to {self.input_dim - 1} because input_dim is {self.input_dim}, "
-                f"got {x[row, step]} at index ({row}, {step})"
+                f"{name}: expected tokens from 0 to {self.input_dim - 1} because input_dim is {self.input_dim}, "
+                f"got {x[row, step]} at index ({first + row}, {step})"
             )
-        self._tokens = tokens.astype(np.int64) if training else None
-        return np.take(self.weights["embeddings"], tokens, axis=0)
+        return tokens
 
-    def find_steps(self, x: Array) -> Array | None:  # noqa: D102
-        return np.asarray(x != 0) if self.mask_zero else None
+    def output_lengths(self, x: Array, lengths: Array | None) -> Array | None:  # noqa: D102
+        return sequences.prefix_lengths(f"{self.name}, within a batch", x != 0, lengths) if self.mask_zero else lengths
 
     def backward(self, d_y: Array, *, input_gradient: bool) -> None:  # noqa: D102
         del input_gradient  # tokens have none

@@ -247,7 +247,18 @@ class GRU(Layer):
         return {} if self._carried is None else {"state": self._carried}
 
     def set_states(self, states: dict[str, Array]) -> None:  # noqa: D102
-        self._carried = states.get("state")
+        if not self.stateful or states.keys() - {"state"}:
+            super().set_states(states)
+            return
+        state = states.get("state")
+        if state is not None:
+            dtype = self.weights["recurrent_kernel"].dtype
+            if state.ndim != 2 or state.shape[1] != self.units or state.dtype != dtype:
+                raise ValueError(
+                    f"{self.name}: expected states of {dtype} and shape (N, {self.units}), got {state.dtype} of shape "
+                    f"{state.shape}"
+                )
+        self._carried = state
 
     def backward(self, d_y: Array | None, *, input_gradient: bool, d_state: Array | None = None) -> Array | None:
         """Overwrite `gradients`, and return the input's gradient where it is wanted.

@@ -207,7 +207,13 @@ class Masking(Layer):
         del lengths, training
         return x
 
-    def find_steps(self, x: Array) -> Array:  # noqa: D102
+    def check_input(self, name: str, x: Array, lengths: Array | None, first: int) -> Array:  # noqa: D102
+        return sequences.prefix_lengths(f"{name}, masked by {self.name}", self._counting(x), lengths, first=first)
+
+    def output_lengths(self, x: Array, lengths: Array | None) -> Array:  # noqa: D102
+        return sequences.prefix_lengths(f"{self.name}, within a batch", self._counting(x), lengths)
+
+    def _counting(self, x: Array) -> Array:
         return np.asarray((x != x.dtype.type(self.mask_value)).any(axis=2))
 
     def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
