@@ -96,7 +96,8 @@ def fastgru_finds(layer, x, d_outputs, *, weights=(), **call):
     outputs = as_list(layer(x, training=True, **call))
     given = d_outputs([y.shape for y in outputs])
     if isinstance(layer, layers.Bidirectional):
-        d_x = layer.backward(tuple(given) if len(given) > 1 else given[0], input_gradient=True)
+        states = {"d_states": (given.pop(-2), given.pop())} if layer.forward_layer.return_state else {}
+        d_x = layer.backward(tuple(given) if len(given) > 1 else given[0], input_gradient=True, **states)
     else:
         d_x = layer.backward(given[0], input_gradient=True, **({"d_state": given[1]} if len(given) > 1 else {}))
     return Found(outputs, d_x, [gradient.copy() for gradient in layer.gradients.values()])
@@ -323,6 +324,31 @@ def test_bidirectional(dtype, merge_mode, return_sequences, masked, keras, tf):
     assert_same(ours, keras_finds(tf, theirs, case.x, random_like(dtype), **mask), dtype)
 
 
+@pytest.mark.parametrize("return_sequences", [False, True])
+@pytest.mark.parametrize("merge_mode", ["concat", "sum", None])
+def test_bidirectional_with_states(merge_mode, return_sequences, keras, tf):
+    case = make_case(SHAPE, np.float64)
+    weights = bidirectional_weights(np.float64)
+    states = random_like(np.float64, seed=5)([(SHAPE[0], SHAPE[3])] * 2)
+    lengths = np.array([6, 2, 1, 4, 3])
+
+    def build(kind, **more):
+        gru = kind.GRU(SHAPE[3], return_sequences=return_sequences, return_state=True, **more)
+        return kind.Bidirectional(gru, merge_mode=merge_mode, **more)
+
+    theirs = build(keras.layers, dtype="float64")
+    theirs.build(case.x.shape)
+    theirs.set_weights(weights)
+    ours = fastgru_finds(
+        build(layers), case.x, random_like(np.float64), weights=weights, lengths=lengths, initial_state=states
+    )
+    mask = tf.constant(prefix_mask(lengths, SHAPE[1]))
+    tensors = [tf.constant(state) for state in states]
+    expected = keras_finds(tf, theirs, case.x, random_like(np.float64), mask=mask, initial_state=tensors)
+    assert len(expected.outputs) == (3 if merge_mode else 4)
+    assert_same(ours, expected, np.float64)
+
+
 def test_bidirectional_with_a_backward_layer_of_its_own(keras, tf):
     case = make_case(SHAPE, np.float64)
     weights = [*make_case(SHAPE, np.float64).parameters, *make_case(SHAPE, np.float64, seed=1, bias="one").parameters]
@@ -389,7 +415,7 @@ CHAINS = {
 
 
 def chain_finds(model, x, d_y):
-    y = model.forward(x, training=True)
+    y = model.scores(x, None, training=True).values
     model.backward(d_y)
     return Found([y], None, [gradient.copy() for layer in model.layers for gradient in layer.gradients.values()])
 

@@ -35,6 +35,18 @@ def tokens():
     return Sequential([layers.Embedding(5, 2, input_shape=(3,)), layers.GRU(3)])
 
 
+def plain():
+    model = Sequential([layers.Dense(3, "softmax", input_shape=(3,))])
+    model.compile()
+    return model
+
+
+def steps():
+    model = Sequential([layers.Dense(3, "softmax", input_shape=(None, 4, 2))])
+    model.compile()
+    return model
+
+
 def masked():
     return Sequential([layers.Masking(input_shape=(3, 1)), layers.GRU(3)])
 
@@ -192,11 +204,21 @@ TABLE = [
     ("fit on a list", lambda: fit([[1.0]]), TypeError, r"x: expected a NumPy array, got list"),
     ("a mask", lambda: fit(np.ma.masked_array(X, X > 0)), TypeError, r"x: expected an array without a mask"),
     ("an optimizer of another model", lambda: [compiled().compile(o) for o in [optimizers.Adam()] if not o.update(
-        zeros(3), zeros(3))], ValueError, r"optimizer: expected one that has not trained another model"),
+        zeros(3), zeros(3))], ValueError, r"optimizer: expected one of the model's own"),
     ("a layer added behind softmax", lambda: [m.fit(X, Y) for m in [compiled()] if not m.add(layers.Dense(3))],
      ValueError, r"loss: categorical_crossentropy needs a last layer with activation='softmax', got 'linear'"),
     ("fit on int64", lambda: fit(zeros(6, 3, 2, dtype=np.int64)), TypeError,
      r"x: expected float32, float64 or uint8 \(bytes, which are divided by 255\), got int64; convert it with"),
+    ("a generator too late", lambda: compiled().draw_from(np.random.default_rng(0)), ValueError,
+     r"generator: expected it before the weights are made"),
+    ("fit on objects", lambda: fit(np.full((6, 3, 2), None)), TypeError, r"x: expected float32.* got object; conv"),
+    ("fit on complex numbers", lambda: fit(zeros(6, 3, 2, dtype=np.complex64)), TypeError, r"x: .* got complex64"),
+    ("fit on text", lambda: fit(np.array(["a"] * 6)), TypeError, r"x: expected float32.* got <U1"),
+    ("predict on objects", lambda: compiled().predict(np.full((6, 3, 2), None)), TypeError, r"x: .* got object"),
+    ("other features in a Dense", lambda: compiled().get_layer("dense")(zeros(3, 2)), ValueError,
+     r"dense: expected input of shape \(N, ..., 4\), got \(3, 2\)"),
+    ("other features in a GRU", lambda: compiled().get_layer("gru")(zeros(3, 2, 5)), ValueError,
+     r"x: expected shape \(N, T, 2\) because kernel has 2 input features, got \(3, 2, 5\)"),
     ("fit on float16", lambda: fit(zeros(6, 3, 2, dtype=np.float16)), TypeError, r"x: expected float32.* got float16"),
     ("float64 in a float32 model", lambda: fit(zeros(6, 3, 2, dtype=np.float64)), TypeError,
      r"x: expected float32 because the model's weights are float32, got float64; convert it with x.astype"),
@@ -223,7 +245,7 @@ TABLE = [
      r"validation_data\[0\]: expected shape \(N, 3, 2\)"),
     ("validation that is no pair", lambda: fit(validation_data=X), TypeError,
      r"validation_data: expected \(x, y\), .*, got ndarray"),
-    ("unknown verbosity", lambda: fit(verbose=7), ValueError, r"verbose: expected 0, 1 or 2, got 7"),
+    ("unknown verbosity", lambda: fit(verbose=7), ValueError, r"verbose: expected 0, 1, 2 or 'auto', got 7"),
     ("evaluate on nothing", lambda: compiled().evaluate(X[:0], Y[:0]), ValueError, r"x: expected at least one sample"),
     ("predict on another shape", lambda: compiled().predict(zeros(6, 2, 2)), ValueError,
      r"x: expected shape \(N, 3, 2\) because that is the model's input, got \(6, 2, 2\)"),
@@ -245,6 +267,10 @@ TABLE = [
      r"gru: expected to be the last layer because it returns several arrays"),
     ("a Bidirectional of a Dense", lambda: layers.Bidirectional(layers.Dense(3)), TypeError,
      r"layer: expected a GRU, got"),
+    ("one state for two directions", lambda: layers.Bidirectional(layers.GRU(3))(X, initial_state=zeros(6, 3)),
+     TypeError, r"initial_state: expected a pair of arrays, forwards and backwards, got ndarray"),
+    ("three states for two directions", lambda: layers.Bidirectional(layers.GRU(3))(X, initial_state=[zeros(6, 3)] * 3),
+     TypeError, r"initial_state: expected a pair of arrays, forwards and backwards, got list of 3"),
     ("unknown merge", lambda: layers.Bidirectional(layers.GRU(3), "max"), ValueError,
      r"merge_mode: expected one of 'concat', 'sum', 'mul', 'ave', got 'max'"),
     ("two forward layers", lambda: layers.Bidirectional(layers.GRU(3), backward_layer=layers.GRU(3)), ValueError,
@@ -280,6 +306,36 @@ TABLE = [
     ("too few lengths", lambda: fit(lengths=[3] * 5), ValueError,
      r"lengths: expected shape \(6,\), one for each sample, got \(5,\)"),
     ("a length above T in predict", lambda: compiled().predict(X, lengths=[4] * 6), ValueError, r"lengths: .* got 4"),
+    ("lengths without steps", lambda: plain().fit(zeros(4, 3), Y[:4], lengths=[1, 2, 3, 3], verbose=0), ValueError,
+     r"lengths: expected none because x of shape \(4, 3\) has no steps, got some"),
+    ("lengths without steps in predict", lambda: plain().predict(zeros(4, 3), lengths=[1, 2, 3, 3]), ValueError,
+     r"lengths: expected none because x of shape \(4, 3\) has no steps, got some"),
+    ("lengths without steps in a layer", lambda: layers.Dense(3)(zeros(4, 3), lengths=[1, 2, 3, 3]), ValueError,
+     r"lengths: expected none because x of shape \(4, 3\) has no steps, got some"),
+    ("labels of other steps", lambda: steps().train_on_batch(zeros(2, 5, 4, 2), np.zeros((2, 3, 4), int)), ValueError,
+     r"y: expected shape \(2, 5, 4\) because .*, got \(2, 3, 4\)"),
+    ("labels of another third axis", lambda: steps().train_on_batch(zeros(2, 5, 4, 2), np.zeros((2, 5, 3), int)),
+     ValueError, r"y: expected shape \(2, 5, 4\) because .*, got \(2, 5, 3\)"),
+    ("masked labels", lambda: fit(y=np.ma.masked_array(Y, Y > 1)), TypeError, r"y: expected an array without a mask"),
+    ("masked targets", lambda: regression().fit(X, np.ma.masked_array(zeros(6), Y > 1)), TypeError,
+     r"y: expected an array without a mask"),
+    ("masked weights", lambda: fit(sample_weight=np.ma.masked_array(zeros(6), Y > 1)), TypeError,
+     r"sample_weight: expected an array without a mask"),
+    ("masked lengths", lambda: fit(lengths=np.ma.masked_array(Y, Y > 1)), TypeError,
+     r"lengths: expected an array without a mask"),
+    ("lists of different lengths as labels", lambda: fit(y=[[1], [2, 3]]), ValueError,
+     r"y: expected an array, got lists of different lengths"),
+    ("object lengths", lambda: fit(lengths=np.array([None] * 6)), TypeError, r"lengths: expected integers, got object"),
+    ("object weights", lambda: fit(sample_weight=np.array([None] * 6)), TypeError,
+     r"sample_weight: expected numbers, got object"),
+    ("sequences that are none", lambda: fastgru.pad_sequences(5), TypeError,
+     r"sequences: expected a list of arrays, got 5"),
+    ("sequences of text", lambda: fastgru.pad_sequences([[1.0], ["a"]]), TypeError,
+     r"sequences: expected numbers, got <U1 at index 1"),
+    ("sequences of uneven lists", lambda: fastgru.pad_sequences([[[1], [2, 3]]]), ValueError,
+     r"sequences: expected arrays, got lists of different lengths at index 0"),
+    ("half a step", lambda: fastgru.pad_sequences([[1.0]], steps=2.5), TypeError,
+     r"steps: expected an integer, got 2.5"),
     ("a negative weight", lambda: fit(sample_weight=[1, 1, -1, 1, 1, 1]), ValueError,
      r"sample_weight: expected finite numbers of at least 0, got -1 at index 2"),
     ("a weight of nan", lambda: fit(sample_weight=[1, 1, 1, 1, 1, np.nan]), ValueError, r"got nan at index 5"),
@@ -326,14 +382,28 @@ def test_bad_input_gets_one_clear_error(call, error, message):
     assert "\n" not in str(raised.value)
 
 
-def test_absurd_sizes_are_memory_errors_before_anything_is_allocated():
-    thin = np.broadcast_to(zeros(4), (2**40, 2**10, 4))  # takes 16 bytes itself
+ENDLESS = np.broadcast_to(zeros(4), (2**40, 2**10, 4))  # takes 16 bytes itself
+ABSURD = {
+    "input": lambda: functional.gru_forward(ENDLESS, zeros(4, 15), zeros(5, 15)),
+    "input with a tape": lambda: functional.gru_forward(
+        ENDLESS, zeros(4, 15), zeros(5, 15), tape=functional.GRUTape(), return_sequences=False
+    ),
+    "GRU": lambda: Sequential([layers.GRU(10**9, input_shape=(28, 28))]),
+    "Bidirectional": lambda: Sequential([layers.Bidirectional(layers.GRU(10**12), input_shape=(28, 28))]),
+    "Dense": lambda: Sequential([layers.Dense(10**15, input_shape=(30,))]),
+    "Dense beyond 64 bits": lambda: Sequential([layers.Dense(10**20, input_shape=(30,))]),
+    "Dense on its own": lambda: layers.Dense(10**15)(zeros(2, 3)),
+    "Embedding": lambda: Sequential([layers.Embedding(10**12, 10**3, input_shape=(3,))]),
+    "Embedding on its own": lambda: layers.Embedding(10**15, 10**3)(np.zeros((2, 3), int)),
+    "padding": lambda: fastgru.pad_sequences([zeros(2, 3)], steps=10**14),
+    "padding beyond 64 bits": lambda: fastgru.pad_sequences([zeros(2, 3)], steps=10**20),
+}
+
+
+@pytest.mark.parametrize("call", ABSURD.values(), ids=ABSURD)
+def test_absurd_sizes_are_memory_errors_before_anything_is_allocated(call):
     with pytest.raises(MemoryError):
-        functional.gru_forward(thin, zeros(4, 15), zeros(5, 15))
-    with pytest.raises(MemoryError):
-        functional.gru_forward(thin, zeros(4, 15), zeros(5, 15), tape=functional.GRUTape(), return_sequences=False)
-    with pytest.raises(MemoryError):
-        Sequential([layers.GRU(10**9, input_shape=(28, 28))])
+        call()
 
 
 def test_bad_arguments_of_fit_change_nothing():

@@ -10,7 +10,7 @@ import fastgru
 import numpy as np
 import pytest
 from fastgru import Sequential, callbacks, layers, load_model, optimizers, recipes, schedules
-from fastgru.cli import main, train
+from fastgru.cli import data, main, train
 from fastgru.datasets import mnist, synthetic
 from fastgru.sequences import valid_steps
 
@@ -32,6 +32,7 @@ def make(seed, count=N):
         "sum": sums[:, -1],
         "two": np.stack([sums[:, -1], x[:, 0, 1]], axis=1),
         "curve": np.where(counted, sums, np.nan)[:, :, None],
+        "path": np.where(counted, sums, np.nan),
     }
 
 
@@ -60,6 +61,7 @@ def run(capsys, *arguments):
         ("sum", "regress", "mean_absolute_error", 1.2),
         ("two", "regress", "mean_absolute_error", 1.2),
         ("curve", "regress", "mean_absolute_error", 0.8),
+        ("path", "regress", "mean_absolute_error", 0.8),
     ],
 )
 def test_every_kind_of_target_is_learnt_evaluated_and_predicted(capsys, tmp_path, y, task, metric, better_than):
@@ -83,6 +85,15 @@ def test_every_kind_of_target_is_learnt_evaluated_and_predicted(capsys, tmp_path
         if y == "tags":
             np.testing.assert_array_equal(written["labels"] == -1, part["tags"] == -1)
             np.testing.assert_array_equal(written["lengths"], part["lengths"])
+
+
+def test_as_many_numbers_a_sequence_as_it_has_steps(tmp_path):
+    """(N, T) is a number for each step; a step that the lengths leave out makes it T numbers a sequence."""
+    x, y = np.zeros((6, 4, 2), np.float32), np.zeros((6, 4))
+    np.savez(tmp_path / "steps.npz", x=x, y=y)
+    np.savez(tmp_path / "sequence.npz", x=np.pad(x, ((0, 0), (0, 1), (0, 0))), y=y, lengths=np.full(6, 4))
+    found = [data.load(str(tmp_path / name), None, 0) for name in ("steps.npz", "sequence.npz")]
+    assert [(one.outputs, one.each_step) for one in found] == [(1, True), (4, False)]
 
 
 def test_the_options_mean_what_the_layers_call_so(tmp_path):
@@ -215,6 +226,10 @@ def test_predictions_are_printed_for_what_they_are(capsys, tmp_path):
     logits = Sequential([layers.GRU(4, input_shape=(None, F)), layers.Dense(3)])
     logits.compile(loss=fastgru.losses.CategoricalCrossentropy(from_logits=True))
     assert printed(capsys, tmp_path, logits, x)[0].startswith(f"x[0]: {logits.predict(x)[0].argmax()} (logit ")
+
+    logit = Sequential([layers.GRU(4, input_shape=(None, F)), layers.Dense(1, bias_initializer="ones")])
+    logit.compile(loss=fastgru.losses.BinaryCrossentropy(from_logits=True))
+    assert printed(capsys, tmp_path, logit, x)[0].startswith(f"x[0]: {int(logit.predict(x)[0, 0] > 0)} (logit ")
 
     tags = Sequential([layers.GRU(4, input_shape=(None, F), return_sequences=True), layers.Dense(3, "softmax")])
     lines = printed(capsys, tmp_path, tags, x)

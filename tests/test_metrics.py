@@ -52,10 +52,25 @@ def test_yes_or_no(cuts, columns, keras):
         theirs.update_state(targets, outputs)
         ours = counted(metrics.BinaryAccuracy(threshold), outputs, targets, cuts)
         assert ours == pytest.approx(float(theirs.result()))
-    if columns == 1:
-        theirs = keras.metrics.F1Score(threshold=0.5)
-        theirs.update_state(targets, outputs)
-        assert counted(metrics.F1Score(), outputs, targets, cuts) == pytest.approx(float(theirs.result()[0]))
+    theirs = keras.metrics.F1Score(average="macro", threshold=0.5)
+    theirs.update_state(targets, outputs)
+    ours = metrics.get("f1_score", losses.BinaryCrossentropy())
+    assert counted(ours, outputs, targets, cuts) == pytest.approx(float(theirs.result()))
+
+
+@pytest.mark.parametrize("metric", [metrics.BinaryAccuracy(), metrics.BinaryAccuracy(0.2), metrics.F1Score()])
+def test_logits_say_what_their_probabilities_say(metric):
+    rng = np.random.default_rng(1)
+    logits, targets = rng.normal(size=(120, 3)), rng.integers(0, 2, (120, 3)).astype(float)
+    metric = metrics.get(metric, losses.BinaryCrossentropy())
+    expected = counted(metric, 1 / (1 + np.exp(-logits)), targets, [])
+    metric.reset()
+    assert counted(metrics.get(metric, losses.BinaryCrossentropy(from_logits=True)), logits, targets, []) == expected
+
+
+def test_f1_without_any_label_is_0():
+    outputs, targets = np.zeros((4, 2)), np.zeros((4, 2))
+    assert counted(metrics.get("f1_score", losses.BinaryCrossentropy()), outputs, targets, []) == 0
 
 
 def test_numbers(keras):

@@ -20,6 +20,10 @@ def many_digits():
     return synthetic.make_digits(2000, 6)
 
 
+def zeros(*shape):
+    return np.zeros(shape, np.float32)
+
+
 def small_model(dtype=None, **options):
     model = Sequential(
         [layers.GRU(12, input_shape=(28, 28), **options), layers.Dense(10, activation="softmax")], dtype=dtype
@@ -204,7 +208,7 @@ def test_a_model_without_input_shape_is_built_by_its_data(digits):
     assert not model.built
     model.compile()
     model.fit(x, y, epochs=1, verbose=0)
-    assert model.input_shape == (None, 28, 28)
+    assert model.input_shape == (None, None, 28)
     assert model.output_shape == (None, 10)
     assert [w.shape for w in model.get_weights()] == [(28, 12), (4, 12), (2, 12), (4, 9), (3, 9), (3, 10), (10,)]
 
@@ -317,3 +321,32 @@ def test_a_bad_sample_in_a_later_piece_is_named_and_changes_nothing():
     with pytest.raises(FloatingPointError, match="sample 900 of the batch"):
         model.train_on_batch(x, y)
     np.testing.assert_array_equal(model.parameters, before)
+
+
+@pytest.mark.parametrize(
+    ("chain", "x", "expected", "outputs"),
+    [
+        (lambda: [layers.GRU(3), layers.Flatten(), layers.Dense(1)], zeros(4, 5, 2), (None, None, 2), 1),
+        (lambda: [layers.Masking(), layers.Bidirectional(layers.GRU(3))], zeros(4, 5, 2), (None, None, 2), 6),
+        (lambda: [layers.Dropout(0.1), layers.Dense(2), layers.GRU(3)], zeros(4, 5, 2), (None, None, 2), 3),
+        (lambda: [layers.Embedding(3, 2), layers.GRU(1)], np.zeros((4, 5), int), (None, None), 1),
+        (lambda: [layers.Embedding(3, 2), layers.Flatten(), layers.Dense(1)], np.zeros((4, 5), int), (None, 5), 1),
+        (lambda: [layers.GRU(2, return_sequences=True), layers.Flatten()], zeros(4, 5, 2), (None, 5, 2), 10),
+        (lambda: [layers.Dense(1)], zeros(4, 5), (None, 5), 1),
+    ],
+)
+def test_data_builds_a_model_for_sequences_of_any_length(chain, x, expected, outputs):
+    model = Sequential(chain())
+    model.compile("adam", "mse")
+    model.fit(x, zeros(4, outputs), verbose=0)
+    assert model.input_shape == expected
+    if None in expected[1:]:
+        longer = np.repeat(x, 2, axis=1)
+        model.fit(longer, zeros(4, outputs), verbose=0)
+        assert model.predict(longer).shape == (4, outputs)
+
+
+def test_batches_of_a_stream_may_have_any_length():
+    model = Sequential([layers.GRU(3), layers.Dense(1)])
+    model.compile("adam", "mse")
+    model.fit([(zeros(4, steps, 2), zeros(4)) for steps in (5, 3, 8)], verbose=0)

@@ -5,9 +5,12 @@ Keras' and PyTorch's own optimizers judge both in test_against_keras.py and test
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
-from fastgru import functional, optimizers, reference, schedules
+from fastgru import Sequential, functional, layers, optimizers, reference, schedules
 
 #: Ten updates, each a handful of roundings, on moments of both signs.
 RELATIVE = {np.float32: 5e-6, np.float64: 1e-14}
@@ -202,3 +205,17 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_nearly_nothing():
 def test_a_schedule_comes_back_from_its_configuration(schedule):
     again = schedules.get("learning_rate", schedule.get_config())
     assert [again(step) for step in range(25)] == [schedule(step) for step in range(25)]
+
+
+def test_an_optimizer_serves_one_model_at_a_time():
+    one, other = (Sequential([layers.Dense(2, input_shape=(3,))]) for _ in range(2))
+    optimizer = optimizers.Adam()
+    one.compile(optimizer, "mse")
+    one.compile(optimizer, "mae")  # the same again
+    with pytest.raises(ValueError, match="optimizer: expected one of the model's own"):
+        other.compile(optimizer, "mse")
+    assert other.optimizer is None
+    for copied in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        other.compile(copied, "mse")
+    one.compile("sgd", "mse")
+    other.compile(optimizer, "mse")  # which is free now

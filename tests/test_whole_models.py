@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fastgru import Sequential, layers, reference
+from fastgru import Sequential, layers, load_model, reference
 
 #: Both sides round in float64 only; depths and steps are small.
 TOLERANCE = 1e-12
@@ -72,13 +72,27 @@ def test_a_model_gives_what_the_equations_give(seed):
     np.testing.assert_allclose(actual, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("merge_mode", [None, "concat"])
-def test_several_outputs(merge_mode):
+SEVERAL = {
+    "GRU": (2, lambda: layers.GRU(3, return_sequences=True, return_state=True)),
+    "Bidirectional None": (2, lambda: layers.Bidirectional(layers.GRU(3, return_sequences=True), None)),
+    "Bidirectional": (3, lambda: layers.Bidirectional(layers.GRU(3, return_state=True))),
+    "Bidirectional of sequences": (
+        4,
+        lambda: layers.Bidirectional(layers.GRU(3, return_sequences=True, return_state=True), None),
+    ),
+}
+
+
+@pytest.mark.parametrize(("count", "make"), SEVERAL.values(), ids=SEVERAL)
+def test_several_outputs(count, make, tmp_path):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(3, 4, 2))
-    gru = layers.GRU(3, return_sequences=True, return_state=merge_mode is not None, input_shape=(4, 2))
-    model = Sequential([gru if merge_mode else layers.Bidirectional(gru, None)], dtype="float64")
-    actual, expected = model.predict(x), reference.run(model.describe().layers, x)
-    assert len(actual) == len(expected) == 2
-    for a, b in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)
+    x, lengths = rng.normal(size=(3, 4, 2)), np.array([4, 0, 2])
+    model = Sequential([make()], dtype="float64")
+    model.build((None, None, 2))
+    model.save(tmp_path / "model.safetensors")
+    for other in (model, load_model(tmp_path / "model.safetensors")):
+        actual = other.predict(x, lengths=lengths)
+        expected = reference.run(model.describe().layers, x, lengths)
+        assert len(actual) == len(expected) == count
+        for a, b in zip(actual, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)

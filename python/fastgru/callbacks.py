@@ -7,6 +7,7 @@ on as if it had not been.
 from __future__ import annotations
 
 import csv
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -113,7 +114,7 @@ class Callbacks:
 
     def require_possible(self, logs: list[str]) -> None:
         """Raise before the first epoch, not after it, what cannot go well, given the entries that logs will have."""
-        if any(isinstance(callback, ReduceLROnPlateau) for callback in self._all):
+        if any(isinstance(callback, (LearningRateScheduler, ReduceLROnPlateau)) for callback in self._all):
             logs = [*logs, "learning_rate"]
         for callback in self._all:
             others = (other for other in self._all if other is not callback)
@@ -198,6 +199,13 @@ class _Watching(Callback):
         return value > self.best + self.min_delta
 
 
+def _verbose(value: Any) -> bool:
+    """Whether to print a line where something is done."""
+    if value not in (0, 1):
+        raise ValueError(f"verbose: expected 0 or 1, got {value!r}")
+    return bool(value)
+
+
 class EarlyStopping(_Watching):
     """Stop when a monitored value no longer improves.
 
@@ -209,6 +217,8 @@ class EarlyStopping(_Watching):
         Improvements up to this do not count.
     patience : int
         How many epochs without improvement to allow.
+    verbose : {0, 1}
+        Whether to print when it stops the training.
     mode : {"auto", "min", "max"}
         Which way is better; "auto" takes what the metric says, and by other names "max" for accuracies and F1.
     baseline : float, optional
@@ -230,6 +240,7 @@ class EarlyStopping(_Watching):
         monitor: str = "val_loss",
         min_delta: float = 0.0,
         patience: int = 0,
+        verbose: int = 0,
         mode: str = "auto",
         baseline: float | None = None,
         restore_best_weights: bool = False,
@@ -237,6 +248,7 @@ class EarlyStopping(_Watching):
     ) -> None:
         super().__init__(monitor, mode, min_delta)
         self.patience = checks.integer("patience", patience, least=0)
+        self.verbose = _verbose(verbose)
         self.baseline = None if baseline is None else checks.number("baseline", baseline)
         self.restore_best_weights = checks.flag("restore_best_weights", restore_best_weights)
         self.start_from_epoch = checks.integer("start_from_epoch", start_from_epoch, least=0)
@@ -266,6 +278,8 @@ class EarlyStopping(_Watching):
         if self.wait >= self.patience and epoch > 0:
             self.stopped_epoch = epoch
             self.model.stop_training = True
+            if self.verbose:
+                print(f"Epoch {epoch + 1}: EarlyStopping ends the training, the best was epoch {self.best_epoch + 1}")
 
     def _beats_baseline(self, value: float) -> bool:
         assert self.baseline is not None
@@ -299,8 +313,12 @@ class ModelCheckpoint(_Watching):
         file is replaced atomically.
     monitor : str
         An entry of the logs, for `save_best_only`.
+    verbose : {0, 1}
+        Whether to print when a file is written.
     save_best_only : bool
         Whether to write after the best epochs only.
+    save_weights_only : bool
+        False: weights alone are not enough to go on from. `Sequential.get_weights` has them.
     mode : {"auto", "min", "max"}
         Which way is better.
     save_freq : "epoch" or int
@@ -312,13 +330,18 @@ class ModelCheckpoint(_Watching):
         self,
         filepath: str | os.PathLike[str],
         monitor: str = "val_loss",
+        verbose: int = 0,
         save_best_only: bool = False,
+        save_weights_only: bool = False,
         mode: str = "auto",
         save_freq: str | int = "epoch",
     ) -> None:
         super().__init__(monitor, mode, 0.0)
         self.filepath = os.fspath(filepath)
+        self.verbose = _verbose(verbose)
         self.save_best_only = checks.flag("save_best_only", save_best_only)
+        if checks.flag("save_weights_only", save_weights_only):
+            raise ValueError("save_weights_only: expected False because a training cannot go on from weights, got True")
         if save_freq != "epoch":
             save_freq = checks.integer("save_freq", save_freq, least=1)
             if self.save_best_only:
@@ -358,7 +381,10 @@ class ModelCheckpoint(_Watching):
         self._save(logs)
 
     def _save(self, logs: Logs | None) -> None:
-        self.model.save_training(self._path(logs))
+        path = self._path(logs)
+        self.model.save_training(path)
+        if self.verbose:
+            print(f"Epoch {self._epoch + 1}: ModelCheckpoint has written {path}")
 
     def _path(self, logs: Logs | None) -> str:
         try:
@@ -385,6 +411,8 @@ class ReduceLROnPlateau(_Watching):
         What the rate is multiplied by; below 1.
     patience : int
         How many epochs without improvement to allow.
+    verbose : {0, 1}
+        Whether to print when it lowers the rate.
     mode : {"auto", "min", "max"}
         Which way is better.
     min_delta : float
@@ -400,6 +428,7 @@ class ReduceLROnPlateau(_Watching):
         monitor: str = "val_loss",
         factor: float = 0.1,
         patience: int = 10,
+        verbose: int = 0,
         mode: str = "auto",
         min_delta: float = 1e-4,
         cooldown: int = 0,
@@ -408,6 +437,7 @@ class ReduceLROnPlateau(_Watching):
         super().__init__(monitor, mode, min_delta)
         self.factor = checks.number("factor", factor, above=0, below=1)
         self.patience = checks.integer("patience", patience, least=0)
+        self.verbose = _verbose(verbose)
         self.cooldown = checks.integer("cooldown", cooldown, least=0)
         self.min_lr = checks.number("min_lr", min_lr, least=0)
         self.on_train_begin()
@@ -416,11 +446,8 @@ class ReduceLROnPlateau(_Watching):
         self.wait = 0
         self.cooling = 0
         self._forget_best()
-        if self.model is not None and not isinstance(self.model.optimizer.learning_rate, float):
-            raise TypeError(
-                f"learning_rate: expected a number because ReduceLROnPlateau changes it, got the schedule "
-                f"{self.model.optimizer.learning_rate!r}"
-            )
+        if self.model is not None:
+            _require_number(self)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
         value = self.watched(logs)
@@ -437,12 +464,62 @@ class ReduceLROnPlateau(_Watching):
             if self.wait >= self.patience and optimizer.learning_rate > self.min_lr:
                 optimizer.learning_rate = max(optimizer.learning_rate * self.factor, self.min_lr)
                 self.cooling, self.wait = self.cooldown, 0
+                if self.verbose:
+                    print(f"Epoch {epoch + 1}: ReduceLROnPlateau lowers the rate to {optimizer.learning_rate:g}")
 
     def get_state(self) -> dict[str, Any]:  # noqa: D102
         return {"wait": self.wait, "cooling": self.cooling, "best": self.best}
 
     def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
         self.wait, self.cooling, self.best = state["wait"], state["cooling"], state["best"]
+
+
+class LearningRateScheduler(Callback):
+    """Set the learning rate as each epoch begins; adds ``learning_rate`` to the logs.
+
+    A resumed training finds the rate of its epoch in the file. `fastgru.schedules` change the rate from batch to batch.
+
+    Parameters
+    ----------
+    schedule : callable (epoch, learning_rate) or (epoch)
+        Returns the epoch's rate, given its number, counted from 0, and the rate so far.
+    verbose : {0, 1}
+        Whether to print each epoch's rate.
+    """
+
+    def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
+        if not callable(schedule):
+            raise TypeError(f"schedule: expected a function of epoch and learning rate, got {schedule!r}")
+        self.schedule = schedule
+        self.verbose = _verbose(verbose)
+        try:
+            inspect.signature(schedule).bind(0, 0.0)
+            self._takes_rate = True
+        except TypeError:
+            self._takes_rate = False
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:  # noqa: D102
+        _require_number(self)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        optimizer = self.model.optimizer
+        rate = self.schedule(epoch, optimizer.learning_rate) if self._takes_rate else self.schedule(epoch)
+        optimizer.learning_rate = checks.number(f"schedule({epoch})", rate, above=0)
+        if self.verbose:
+            print(f"Epoch {epoch + 1}: LearningRateScheduler sets the rate to {optimizer.learning_rate:g}")
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        if logs is not None:
+            logs["learning_rate"] = self.model.optimizer.learning_rate
+
+
+def _require_number(callback: Callback) -> None:
+    """Raise if the learning rate that the callback is to change is a schedule."""
+    rate = callback.model.optimizer.learning_rate
+    if not isinstance(rate, float):
+        raise TypeError(
+            f"learning_rate: expected a number because {type(callback).__name__} changes it, got the schedule {rate!r}"
+        )
 
 
 class CSVLogger(Callback):
@@ -458,6 +535,8 @@ class CSVLogger(Callback):
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
         self.filename = os.fspath(filename)
+        if not isinstance(separator, str) or len(separator) != 1:
+            raise ValueError(f"separator: expected a single character, got {separator!r}")
         self.separator = separator
         self.append = checks.flag("append", append)
         self._columns: list[str] = []
@@ -527,12 +606,15 @@ class LambdaCallback(Callback):
         "on_train_end",
     )
 
-    def __init__(self, **functions: Callable[..., Any]) -> None:
+    def __init__(self, **functions: Callable[..., Any] | None) -> None:
+        self._functions: dict[str, Callable[..., Any]] = {}
         for occasion, function in functions.items():
             checks.choice("occasion", occasion, self.OCCASIONS)
+            if function is None:
+                continue
             if not callable(function):
                 raise TypeError(f"{occasion}: expected a function, got {function!r}")
-        self._functions = functions
+            self._functions[occasion] = function
 
     def watches_batches(self) -> bool:  # noqa: D102
         return any("batch" in occasion for occasion in self._functions)
@@ -575,7 +657,7 @@ def check(callbacks: Any) -> list[Callback]:
         return []
     if isinstance(callbacks, Callback):
         return [callbacks]
-    found = list(callbacks)
+    found = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
     for callback in found:
         if not isinstance(callback, Callback):
             raise TypeError(f"callbacks: expected objects of fastgru.callbacks.Callback, got {callback!r}")

@@ -82,6 +82,12 @@ class Chain:
         """Whether the weights exist."""
         return bool(self._output_shapes) and len(self._output_shapes) == len(self.layers)
 
+    def draw_from(self, generator: np.random.Generator) -> None:
+        """Take all random numbers from that generator: weights, orders of samples, dropout. Before weights are made."""
+        if self.built:
+            raise ValueError("generator: expected it before the weights are made, got it after that")
+        self._generator = generator
+
     @property
     def input_shape(self) -> Shape:
         """With the batch axis, None where any size will do; empty until the model is built."""
@@ -127,7 +133,11 @@ class Chain:
                     raise
 
     def build(self, input_shape: Shape) -> None:
-        """Make the weights for inputs of that shape, batch axis included; data given to `fit` does it as well."""
+        """Make the weights for inputs of that shape, batch axis included.
+
+        Data given to `fit` does it as well, for sequences of any length; of the data's length, where a `Flatten` has
+        to know it.
+        """
         if self.built:
             raise ValueError(f"the model is built already, for input {checks.dims(self._input_shape)}")
         self._infer_shapes(input_shape)
@@ -213,7 +223,7 @@ class Chain:
         dtype = natural_dtype(x) if decide_dtype and self._dtype is None else self.dtype
         if self.built:
             return Form(self._input_shape, self.output_shape, dtype)
-        shapes = self._shapes_for((None, *x.shape[1:]))
+        shapes = self._shapes_for(self._input_shape_for(x))
         return Form(shapes[0], shapes[-1], dtype)
 
     def _settle(self, form: Form, *, decide_dtype: bool) -> None:
@@ -225,14 +235,30 @@ class Chain:
         elif self.parameters.dtype != self.dtype:
             self._allocate(keep=True)
 
-    def _check_values(self, name: str, samples: Samples, lengths: Array | None) -> None:
-        """Raise what the first layer would for the values of some batch, with the number of the sample."""
+    def _check_values(self, name: str, samples: Samples, lengths: Array | None) -> Array | None:
+        """Raise what the first layer would for the values of some batch, with the number of the sample.
+
+        Returns the lengths of the sequences, those that the layer finds among them.
+        """
         layer = self.layers[0]
         if type(layer).check_input is Layer.check_input:
-            return
-        for begin in range(0, len(samples), _ROWS_AT_ONCE):
+            return lengths
+        found: list[Array] = []
+        for begin in range(0, max(len(samples), 1), _ROWS_AT_ONCE):
             rows = slice(begin, begin + _ROWS_AT_ONCE)
-            layer.check_input(name, samples.batch(rows), None if lengths is None else lengths[rows], begin)
+            part = layer.check_input(name, samples.batch(rows), None if lengths is None else lengths[rows], begin)
+            if part is not None:
+                found.append(part)
+        return np.concatenate(found) if found else None
+
+    def _input_shape_for(self, x: Array) -> Shape:
+        """What to build the model for, given samples: sequences of any length, unless a layer joins their steps."""
+        shape: Shape = (None, *x.shape[1:])
+        if x.ndim < (2 if self.takes_tokens else 3):
+            return shape
+        inputs = self._shapes_for(shape)
+        joined = any(layer.joins_steps and len(given) > 2 for layer, given in zip(self.layers, inputs, strict=False))
+        return shape if joined else (None, None, *shape[2:])
 
     def _require_built(self) -> None:
         if not self.built:

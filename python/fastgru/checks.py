@@ -69,6 +69,23 @@ def shape(name: str, value: Any) -> tuple[int | None, ...]:
     return tuple(None if size is None else integer(name, size, least=1) for size in value)
 
 
+def unmasked(name: str, value: Any) -> Any:
+    """`value`, which must be no masked array."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected an array without a mask, which would be ignored; fill it with {name}.filled(...)"
+        )
+    return value
+
+
+def array(name: str, value: Any) -> np.ndarray[Any, np.dtype[Any]]:
+    """`value` as an array without a mask."""
+    try:
+        return np.asarray(unmasked(name, value))
+    except ValueError:
+        raise ValueError(f"{name}: expected an array, got lists of different lengths") from None
+
+
 def dims(shape: Collection[int | None], axes: str = "NT") -> str:
     """A shape for a message, ``(N, T, 28)`` for ``(None, None, 28)``; `axes` are the names of the first ones."""
     text = ", ".join(

@@ -36,13 +36,19 @@ class Loss(ABC):
         In Keras' words.
     head : str or None
         The activation of the last layer that this loss takes in itself: it is given what comes before that activation.
+    from_logits : bool
+        Whether outputs are what a softmax or sigmoid would make probabilities of.
     classifies : bool
         Whether targets may be integers, each a class.
+    asks : bool
+        Whether each output answers a yes-or-no question of its own.
     """
 
     name: ClassVar[str]
     head: str | None = None
+    from_logits: bool = False
     classifies: ClassVar[bool] = False
+    asks: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, scores: Array, targets: Array, *, gradient: bool = True) -> LossResult:
@@ -133,23 +139,23 @@ def check_labels(name: str, labels: Any, output_shape: tuple[int, ...], lengths:
     ValueError
         The shape does not fit, or a label is no class (its index is given), or a target is negative or not finite.
     """
-    array = np.asarray(labels)
+    array = checks.array(name, labels)
     *elements, classes = output_shape
     rank = len(output_shape)
     integers = array.dtype.kind in "iu"
-    text = ", ".join(["N", "T"][: rank - 1])
+    axes = (*(None for _ in elements[:2]), *elements[2:])  # N, T, and what else there is
     if array.ndim == rank and array.shape[-1] == 1 and classes != 1 and integers:
         array = array[..., 0]
     if array.ndim == rank - 1:
         if not integers:
             raise TypeError(
-                f"{name}: expected integer classes, or targets of shape ({text}, {classes}), got {array.dtype} of "
-                f"shape {array.shape}; convert classes with .astype('int64')"
+                f"{name}: expected integer classes, or targets of shape {checks.dims((*axes, classes))}, got "
+                f"{array.dtype} of shape {array.shape}; convert classes with .astype('int64')"
             )
         _require_elements(name, array, elements, array.shape)
         outside = (array < 0) | (array >= classes)
-        if lengths is not None and rank == 3:
-            outside &= sequences.valid_steps(lengths, elements[1])
+        if lengths is not None and rank > 2:
+            outside &= sequences.valid_in(lengths, outside.shape)
         if outside.any():
             index = tuple(int(i) for i in np.argwhere(outside)[0])
             raise ValueError(
@@ -158,17 +164,16 @@ def check_labels(name: str, labels: Any, output_shape: tuple[int, ...], lengths:
             )
         return array.astype(np.int64)
     if array.ndim != rank or array.shape[-1] != classes:
-        one = f"({text},)" if rank == 2 else f"({text})"
         raise ValueError(
-            f"{name}: expected shape {one} or ({text}, {classes}) because the model has {classes} outputs, got "
-            f"{array.shape}"
+            f"{name}: expected shape {checks.dims(axes)} or {checks.dims((*axes, classes))} because the model has "
+            f"{classes} outputs, got {array.shape}"
         )
     if not integers and array.dtype not in (np.float32, np.float64):
         raise TypeError(f"{name}: expected integers, float32 or float64, got {array.dtype}")
     _require_elements(name, array, elements, array.shape[:-1])
     wrong = ~(np.isfinite(array) & (array >= 0))
-    if lengths is not None and rank == 3:
-        wrong &= sequences.valid_steps(lengths, elements[1])[:, :, None]
+    if lengths is not None and rank > 2:
+        wrong &= sequences.valid_in(lengths, wrong.shape)
     if wrong.any():
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(f"{name}: expected targets of at least 0, got {array[index]} at index {index}")
@@ -181,7 +186,9 @@ def _require_elements(name: str, array: Array, elements: list[int], found: tuple
             f"{name}: expected {elements[0]} labels because there are {elements[0]} samples, got {len(array)}"
         )
     if list(found) != elements:
-        raise ValueError(f"{name}: expected {elements[1]} steps because the model's output has as many, got {found[1]}")
+        raise ValueError(
+            f"{name}: expected shape {tuple(elements)} because the model's outputs are so many, got {found}"
+        )
 
 
 # --- Numbers --------------------------------------------------------------------------------------------------
@@ -192,7 +199,7 @@ class _Pointwise(Loss):
 
     def check_targets(self, name: str, y: Any, output_shape: tuple[int, ...], lengths: Array | None) -> Array:
         del lengths  # targets are not scanned: what is not finite in them stops the training, with the sample
-        array = np.asarray(y)
+        array = checks.array(name, y)
         if array.dtype.kind not in "iufb":
             raise TypeError(f"{name}: expected numbers, got {array.dtype}")
         if array.ndim == len(output_shape) - 1 and output_shape[-1] == 1:
@@ -232,6 +239,7 @@ class BinaryCrossentropy(_Pointwise):
     """
 
     name = "binary_crossentropy"
+    asks = True
 
     def __init__(self, *, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
         self.from_logits = checks.flag("from_logits", from_logits)
@@ -244,8 +252,8 @@ class BinaryCrossentropy(_Pointwise):
     def check_targets(self, name: str, y: Any, output_shape: tuple[int, ...], lengths: Array | None) -> Array:  # noqa: D102
         array = super().check_targets(name, y, output_shape, lengths)
         wrong = ~((array >= 0) & (array <= 1))
-        if lengths is not None and array.ndim == 3:
-            wrong &= sequences.valid_steps(lengths, array.shape[1])[:, :, None]
+        if lengths is not None and array.ndim > 2:
+            wrong &= sequences.valid_in(lengths, wrong.shape)
         if wrong.any():
             index = tuple(int(i) for i in np.argwhere(wrong)[0])
             raise ValueError(f"{name}: expected targets from 0 to 1, got {array[index]} at index {index}")

@@ -5,6 +5,7 @@ An element is a sample, or with a sequence of outputs a step that counts. Metric
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -34,6 +35,9 @@ class Metric(ABC):
     name: str
     mode: ClassVar[str] = "max"
     on_scores: ClassVar[bool] = True
+
+    def set_loss(self, loss: Loss) -> None:  # noqa: B027
+        """Be told of the loss that the outputs are trained on, which says what they mean."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -141,7 +145,7 @@ class BinaryAccuracy(_Mean):
     Parameters
     ----------
     threshold : float
-        Outputs above it say yes.
+        Probabilities above it say yes; so do outputs above its logit where the loss takes logits.
     """
 
     name = "binary_accuracy"
@@ -150,13 +154,17 @@ class BinaryAccuracy(_Mean):
     def __init__(self, threshold: float = 0.5) -> None:
         super().__init__()
         self.threshold = checks.number("threshold", threshold, least=0, below=1)
+        self.boundary = self.threshold
+
+    def set_loss(self, loss: Loss) -> None:  # noqa: D102
+        self.boundary = _boundary(self.threshold, loss)
 
     def get_config(self) -> dict[str, Any]:  # noqa: D102
         return {"threshold": self.threshold}
 
     def total(self, outputs: Array, targets: Array, result: LossResult) -> float:  # noqa: D102
         del result
-        right = (outputs > self.threshold) == (targets > 0.5)
+        right = (outputs > self.boundary) == (targets > 0.5)
         return float(np.count_nonzero(right) / right.shape[1])
 
 
@@ -187,43 +195,55 @@ class MeanSquaredError(_Mean):
 class F1Score(Metric):
     """Macro F1: each class' harmonic mean of precision and recall, averaged over the classes that occur.
 
-    A class occurs if it is some element's label or some element's answer. One output counts as a yes-or-no question,
-    yes above 0.5, of which only the F1 of yes is taken.
+    A class occurs if it is some element's label or some element's answer. Where the loss asks yes-or-no questions, as
+    `fastgru.losses.BinaryCrossentropy` does, each output is a class of its own, to which an element belongs if its
+    probability is above 0.5: an element may have several labels, or none. If no element has any, F1 is 0.
     """
 
     name = "f1_score"
     on_scores = False
 
     def __init__(self) -> None:
+        self.boundary: float | None = None  # of a yes, where outputs are questions of their own
         self.reset()
 
+    def set_loss(self, loss: Loss) -> None:  # noqa: D102
+        self.boundary = _boundary(0.5, loss) if loss.asks else None
+
     def reset(self) -> None:  # noqa: D102
+        self._elements = 0
         self._hits = self._answers = self._labels = np.zeros(0, np.int64)
-        self._binary = False
 
     def update(self, outputs: Array, targets: Array, result: LossResult) -> None:  # noqa: D102
         del result
-        classes = outputs.shape[1]
-        if classes == 1:
-            answers, labels, bins = (outputs[:, 0] > 0.5).astype(np.int64), targets.reshape(-1) > 0.5, 2
-            labels = labels.astype(np.int64)
+        if self.boundary is None:
+            bins = outputs.shape[1]
+            answers, labels = outputs.argmax(axis=1), classes_of(targets)
+            counts = [np.bincount(values, minlength=bins) for values in (labels[answers == labels], answers, labels)]
         else:
-            answers, labels, bins = outputs.argmax(axis=1), classes_of(targets), classes
-        counts = [np.bincount(values, minlength=bins) for values in (labels[answers == labels], answers, labels)]
-        if len(self._hits) != bins:
+            yes, true = outputs > self.boundary, targets > 0.5
+            counts = [np.count_nonzero(values, axis=0) for values in (yes & true, yes, true)]
+        if len(self._hits) != len(counts[0]):
             self._hits, self._answers, self._labels = counts
         else:
             self._hits, self._answers, self._labels = (
                 old + new for old, new in zip((self._hits, self._answers, self._labels), counts, strict=True)
             )
-        self._binary = classes == 1
+        self._elements += len(outputs)
 
     def value(self) -> float:  # noqa: D102
-        either = self._answers + self._labels
-        if not either.any():
+        if not self._elements:
             return float("nan")
+        either = self._answers + self._labels
         scores = 2 * self._hits / np.maximum(either, 1)
-        return float(scores[1]) if self._binary else float(scores[either > 0].mean())
+        return float(scores[either > 0].mean()) if either.any() else 0.0
+
+
+def _boundary(threshold: float, loss: Loss) -> float:
+    """What an output has to be above to say yes with a probability above `threshold`."""
+    if not loss.from_logits:
+        return threshold
+    return math.log(threshold / (1 - threshold)) if threshold else -math.inf
 
 
 _ALL: tuple[type[Metric], ...] = (
@@ -258,11 +278,12 @@ def get(metric: str | Metric, loss: Loss) -> Metric:
     if not isinstance(metric, Metric):
         name = SHORT_NAMES.get(metric, metric) if isinstance(metric, str) else metric
         checks.choice("metrics", name, (*METRICS, *SHORT_NAMES))
-        binary = name == "accuracy" and loss.name == "binary_crossentropy"
+        binary = name == "accuracy" and loss.asks
         given, metric = metric, BinaryAccuracy() if binary else METRICS[name]()
         metric.name = given  # as in Keras, what was asked for is what history calls it
     if loss.classifies == isinstance(metric, (BinaryAccuracy, MeanAbsoluteError, MeanSquaredError)) and not (
-        isinstance(metric, F1Score) and loss.name == "binary_crossentropy"
+        isinstance(metric, F1Score) and loss.asks
     ):
         raise ValueError(f"metrics: {metric.name} does not go with the loss {loss.name}")
+    metric.set_loss(loss)
     return metric

@@ -20,7 +20,7 @@ from fastgru.formats.description import LayerDescription, ModelDescription, Mode
 from fastgru.layers import Dense, from_config
 from fastgru.layers.base import strip_prefix
 from fastgru.progress import Progress
-from fastgru.samples import Samples
+from fastgru.samples import Samples, lengths_of
 
 Array = NDArray[Any]
 
@@ -94,10 +94,6 @@ class Sequential(Chain):
         A model with a loss, metric or schedule of a class of your own cannot be saved: a file holds names, no code.
         """
         checked = optimizers.get(optimizer)
-        if checked.step and checked is not self.optimizer:
-            raise ValueError(
-                "optimizer: expected one that has not trained another model, because its moments are that model's"
-            )
         loss = losses.get(loss)
         if isinstance(metrics, str):
             raise TypeError(f"metrics: expected a list, got {metrics!r}; write metrics=[{metrics!r}]")
@@ -106,6 +102,9 @@ class Sequential(Chain):
         if len(set(names)) < len(names):
             raise ValueError(f"metrics: expected different ones, got {', '.join(names)}")
         raw = self._takes_raw_head(loss)
+        checked.belong_to(self)
+        if self.optimizer is not None and self.optimizer is not checked:
+            self.optimizer.leave()
         self.optimizer, self.loss, self.metrics, self._raw_head = checked, loss, chosen, raw
 
     def _takes_raw_head(self, loss: losses.Loss) -> bool:
@@ -115,7 +114,7 @@ class Sequential(Chain):
         head = self.layers[-1]
         activation = head.activation if isinstance(head, Dense) else None
         if loss.head is None:
-            if getattr(loss, "from_logits", False) and activation in ("softmax", "sigmoid"):
+            if loss.from_logits and activation in ("softmax", "sigmoid"):
                 raise ValueError(
                     f"loss: {loss.name} with from_logits=True needs a last layer without activation, got {activation!r}"
                 )
@@ -154,13 +153,15 @@ class Sequential(Chain):
         if given.y is None:
             raise TypeError(f"{names[1]}: expected targets because {names[0]} is an array, got None")
         shape = _shape_for(given.x, form.output_shape)
-        lengths = None
-        if given.lengths is not None:
-            lengths = sequences.check_lengths(names[2], given.lengths, len(samples), given.x.shape[1])
-        y = self.loss.check_targets(names[1], given.y, shape, lengths)
-        weights = _check_weights(names[3], given.weights, shape[:-1])
+        lengths = lengths_of(names[2], given.lengths, given.x, tokens=self.takes_tokens)
+        # What targets and weights hold in padding does not matter, whoever says what that is.
+        counted = self._check_values(names[0], samples, lengths)
+        if len(shape) < 3:
+            counted = None
+        y = self.loss.check_targets(names[1], given.y, shape, counted)
+        weights = _check_weights(names[3], given.weights, shape[:-1], counted)
         if class_weight is not None:
-            weights = _weigh_classes(class_weight, y, shape, weights, lengths)
+            weights = _weigh_classes(class_weight, y, shape, weights, counted)
         return samples, y, lengths, weights
 
     def _check_set(
@@ -170,9 +171,7 @@ class Sequential(Chain):
         class_weight: dict[int, float] | None = None,
         names: tuple[str, ...] = _NAMES,
     ) -> ArraySet:
-        samples, y, lengths, weights = self._check(given, form, class_weight, names)
-        self._check_values(names[0], samples, lengths)
-        return ArraySet(samples, y, lengths, weights)
+        return ArraySet(*self._check(given, form, class_weight, names))
 
     def _check_batch(
         self, given: Unchecked, class_weight: dict[int, float] | None = None, names: tuple[str, ...] = _NAMES
@@ -217,9 +216,10 @@ class Sequential(Chain):
         self,
         x: Any,
         y: Any = None,
-        *,
+        batch_size: int | None = 32,
         epochs: int = 1,
-        batch_size: int = 32,
+        verbose: int | str = 1,
+        *,
         lengths: Any = None,
         sample_weight: Any = None,
         class_weight: dict[int, float] | None = None,
@@ -231,7 +231,6 @@ class Sequential(Chain):
         steps_per_epoch: int | None = None,
         callbacks: Any = None,
         resume_from: str | os.PathLike[str] | None = None,
-        verbose: int = 1,
     ) -> training.History:
         """Train.
 
@@ -244,7 +243,11 @@ class Sequential(Chain):
         y : ndarray
             Targets as the loss takes them: integer labels (N,), or one for each step (N, T); one-hot or other targets
             (N, C); numbers of the output's shape.
-        epochs, batch_size : int
+        batch_size : int
+            None means 32.
+        epochs : int
+        verbose : {0, 1, 2, "auto"}
+            Nothing; a progress bar on a terminal and a line an epoch elsewhere; a line an epoch. "auto" is 1.
         lengths : ndarray (N,) of integers, or (N, T) of bool, optional
             How many steps of each sequence count, or a mask that says so. What stands after them is padding, neither
             looked at nor computed.
@@ -272,8 +275,6 @@ class Sequential(Chain):
             model takes on what was saved, and training goes on until `epochs` are done: bit for bit as if it had not
             been interrupted. An iterable is begun anew, and with `steps_per_epoch` the batches of earlier epochs are
             drawn and dropped. A learning rate that is a number is the file's; a schedule must be the same.
-        verbose : {0, 1, 2}
-            Nothing; a progress bar on a terminal and a line an epoch elsewhere; a line an epoch.
 
         Returns
         -------
@@ -291,7 +292,7 @@ class Sequential(Chain):
         """
         _, loss = self._compiled()
         epochs = checks.integer("epochs", epochs, least=0)
-        batch_size = checks.integer("batch_size", batch_size, least=1)
+        batch_size = _batch_size(batch_size, 32)
         split = checks.number("validation_split", validation_split, least=0, below=1)
         shuffle = checks.flag("shuffle", shuffle)
         if steps_per_epoch is not None:
@@ -301,8 +302,10 @@ class Sequential(Chain):
         at_once = batch_size
         if validation_batch_size is not None:
             at_once = checks.integer("validation_batch_size", validation_batch_size, least=1)
-        if verbose not in (0, 1, 2):
-            raise ValueError(f"verbose: expected 0, 1 or 2, got {verbose!r}")
+        if verbose not in (0, 1, 2, "auto"):
+            raise ValueError(f"verbose: expected 0, 1, 2 or 'auto', got {verbose!r}")
+        if resume_from is not None and not isinstance(resume_from, (str, os.PathLike)):
+            raise TypeError(f"resume_from: expected a path, got {resume_from!r}")
         class_weight = _check_class_weight(class_weight, loss)
         data, form = self._data(Unchecked(x, y, lengths, sample_weight), class_weight, steps_per_epoch, decide=True)
         validation: ArraySet | StreamSet | None = None
@@ -363,7 +366,7 @@ class Sequential(Chain):
                 metrics=self.metrics,
                 validation=validation,
                 validation_batch_size=at_once,
-                progress=Progress(verbose, epochs, data.count),
+                progress=Progress(1 if verbose == "auto" else int(verbose), epochs, data.count),
             )
             run.tell("on_train_end", {})
         return history
@@ -416,12 +419,12 @@ class Sequential(Chain):
         self,
         x: Any,
         y: Any = None,
+        batch_size: int | None = 128,
+        verbose: Any = 0,
         *,
-        batch_size: int = 128,
         lengths: Any = None,
         sample_weight: Any = None,
         return_dict: bool = False,
-        verbose: Any = 0,
     ) -> Any:
         """Loss and metrics, in the order of `compile`.
 
@@ -430,11 +433,11 @@ class Sequential(Chain):
         x, y, lengths, sample_weight
             As in `fit`.
         batch_size : int
-            Affects memory and speed only.
-        return_dict : bool
-            Return them by name.
+            Affects memory and speed only; None means 128.
         verbose
             Taken for the sake of programs written for Keras; nothing is printed.
+        return_dict : bool
+            Return them by name.
 
         Returns
         -------
@@ -442,7 +445,7 @@ class Sequential(Chain):
         """
         del verbose
         _, loss = self._compiled()
-        batch_size = checks.integer("batch_size", batch_size, least=1)
+        batch_size = _batch_size(batch_size, 128)
         data, form = self._data(Unchecked(x, y, lengths, sample_weight), None, None, decide=False)
         if form is not None:
             self._settle(form, decide_dtype=False)
@@ -451,7 +454,7 @@ class Sequential(Chain):
         found = training.evaluate(self, loss, data, batch_size, self.metrics)
         return found if checks.flag("return_dict", return_dict) else list(found.values())
 
-    def predict(self, x: Array, *, batch_size: int = 128, lengths: Any = None, verbose: Any = 0) -> Any:
+    def predict(self, x: Array, batch_size: int | None = 128, verbose: Any = 0, *, lengths: Any = None) -> Any:
         """Outputs (N, ...) for samples (N, ...), batch by batch, so that only the result grows with N.
 
         A sample's output has the same bits whatever the batch size and the padding.
@@ -460,23 +463,22 @@ class Sequential(Chain):
         ----------
         x : ndarray (N, ...)
         batch_size : int
-            Affects memory and speed only; a stateful layer needs batches of one size.
-        lengths : ndarray (N,) of integers, or (N, T) of bool, optional
-            As in `fit`.
+            Affects memory and speed only; a stateful layer needs batches of one size. None means 128.
         verbose
             Taken for the sake of programs written for Keras; nothing is printed.
+        lengths : ndarray (N,) of integers, or (N, T) of bool, optional
+            As in `fit`.
 
         Returns
         -------
         ndarray, or tuple of ndarray if the last layer returns several
         """
-        batch_size = checks.integer("batch_size", batch_size, least=1)
+        batch_size = _batch_size(batch_size, 128)
         del verbose
         self._require_built()
         form = self._form_for("x", x, decide_dtype=False)
         samples = Samples("x", x, form.input_shape, form.dtype, tokens=self.takes_tokens)
-        if lengths is not None:
-            lengths = sequences.check_lengths("lengths", lengths, len(samples), x.shape[1])
+        lengths = lengths_of("lengths", lengths, x, tokens=self.takes_tokens)
         self._check_values("x", samples, lengths)
         results: list[Array] = []
         several = False
@@ -876,6 +878,10 @@ def _read(path: str | os.PathLike[str], config: dict[str, Any], tensors: dict[st
         raise ModelFileError(f"{os.fspath(path)}: not a model that this version can make: {error!r}") from None
 
 
+def _batch_size(value: int | None, default: int) -> int:
+    return default if value is None else checks.integer("batch_size", value, least=1)
+
+
 def _remake(
     cls: type[Sequential],
     config: dict[str, Any],
@@ -968,17 +974,19 @@ def _first_difference(where: str, one: Any, other: Any) -> tuple[str, Any, Any]:
 # --- Weights of samples ---------------------------------------------------------------------------------------
 
 
-def _check_weights(name: str, weights: Any, elements: tuple[int, ...]) -> Array | None:
-    """Weights (N,), or (N, T) for outputs at each step, finite and at least 0."""
+def _check_weights(name: str, weights: Any, elements: tuple[int, ...], lengths: Array | None) -> Array | None:
+    """Weights (N,), or (N, T) for outputs at each step, finite and at least 0 but for padding."""
     if weights is None:
         return None
-    array = np.asarray(weights)
+    array = checks.array(name, weights)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name}: expected numbers, got {array.dtype}")
     if array.shape not in (elements[:1], elements):
         shapes = " or ".join(str(shape) for shape in dict.fromkeys((elements[:1], elements)))
         raise ValueError(f"{name}: expected shape {shapes}, got {array.shape}")
     wrong = ~(np.isfinite(array) & (array >= 0))
+    if lengths is not None and array.ndim > 1:
+        wrong &= sequences.valid_in(lengths, array.shape)
     if wrong.any():
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
         at = index[0] if len(index) == 1 else index
@@ -991,7 +999,7 @@ def _check_class_weight(class_weight: Any, loss: losses.Loss) -> dict[int, float
         return None
     if not isinstance(class_weight, dict):
         raise TypeError(f"class_weight: expected a dict from classes to numbers, got {type(class_weight).__name__}")
-    if not loss.classifies and loss.name != "binary_crossentropy":
+    if not (loss.classifies or loss.asks):
         raise ValueError(f"class_weight: expected none because {loss.name} knows no classes, got some")
     return {
         checks.integer("class_weight", label, least=0): checks.number(f"class_weight[{label}]", weight, least=0)
@@ -1003,12 +1011,12 @@ def _weigh_classes(
     class_weight: dict[int, float], y: Array, shape: tuple[int, ...], weights: Array | None, lengths: Array | None
 ) -> Array:
     """The weights of all elements: those of their classes, times `weights`."""
-    *elements, classes = shape
+    classes = shape[-1]
     labels = y
     if y.ndim == len(shape):
         labels = (y[..., 0] > 0.5).astype(np.int64) if classes == 1 else y.argmax(axis=-1)
-    if lengths is not None and labels.ndim == 2:
-        labels = np.where(sequences.valid_steps(lengths, elements[1]), labels, 0)
+    if lengths is not None:
+        labels = np.where(sequences.valid_in(lengths, labels.shape), labels, 0)
     bins = max(classes, 2)
     outside = [label for label in class_weight if label >= bins]
     if outside:
@@ -1016,4 +1024,4 @@ def _weigh_classes(
     factors: Array = np.array([class_weight.get(label, 1.0) for label in range(bins)])[labels]
     if weights is None:
         return factors
-    return np.asarray(factors * (weights if weights.ndim == factors.ndim else weights[:, None]))
+    return np.asarray(factors * weights.reshape(*weights.shape, *(1 for _ in factors.shape[weights.ndim :])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -51,6 +52,31 @@ class Optimizer(ABC):
             raise ValueError("clipvalue: expected None because global_clipnorm is given, got both")
         self.step = 0
         self.states: dict[str, Array] = {}
+        self._owner: weakref.ref[Any] | None = None
+
+    def belong_to(self, model: Any) -> None:
+        """Serve that model from now on.
+
+        Raises
+        ------
+        ValueError
+            It serves another one, or has trained it: its moments are that one's.
+        """
+        owner = None if self._owner is None else self._owner()
+        if owner is not model and (self.step or owner is not None):
+            raise ValueError(
+                "optimizer: expected one of the model's own, because it keeps a model's moments, got one that another "
+                "model is compiled with or was trained by"
+            )
+        self._owner = weakref.ref(model)
+
+    def leave(self) -> None:
+        """Serve no model any more."""
+        self._owner = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is no model's."""
+        return {**self.__dict__, "_owner": None}
 
     @property
     def learning_rate(self) -> float | Schedule:

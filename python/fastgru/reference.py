@@ -307,14 +307,18 @@ def _bidirectional(
     backward_layer: Any,
     merge_mode: str | None,
 ) -> tuple[Any, Array | None]:
-    halves = []
+    halves, states = [], []
     after = None
     for direction, half in (("forward/", layer), ("backward/", backward_layer)):
         own = {name.removeprefix(direction): array for name, array in weights.items() if name.startswith(direction)}
-        config = {**half["config"], "zero_output_for_mask": True, "output_order": "input"}
-        y, after = _gru(x, lengths, own, **config)
+        config = {**half["config"], "zero_output_for_mask": True, "output_order": "input", "return_state": True}
+        (y, state), after = _gru(x, lengths, own, **config)
         halves.append(y)
-    return _MERGES[merge_mode](*halves), after
+        states.append(state)
+    y = _MERGES[merge_mode](*halves)
+    if layer["config"].get("return_state"):
+        y = (*(y if merge_mode is None else (y,)), *states)
+    return y, after
 
 
 def _dense(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks
+from fastgru import checks, sequences
 
 Array = NDArray[Any]
 
@@ -91,10 +91,7 @@ def _at_least(buffer: Array | None, rows: int, shape: tuple[int, ...], dtype: np
 
 def require_samples(name: str, x: Any, *, tokens: bool = False) -> None:
     """Raise unless `x` is an array (N, ...) of float32, float64 or uint8, or of integers where it is tokens."""
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name}: expected an array without a mask, which would be ignored; fill it with {name}.filled(...)"
-        )
+    checks.unmasked(name, x)
     if not isinstance(x, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(x).__name__}; convert it with numpy.asarray")
     if x.ndim == 0:
@@ -108,6 +105,15 @@ def require_samples(name: str, x: Any, *, tokens: bool = False) -> None:
             f"{name}: expected float32, float64 or uint8 (bytes, which are divided by 255), got {x.dtype}; convert it "
             f"with {name}.astype('float32')"
         )
+
+
+def lengths_of(name: str, lengths: Any, x: Array, *, tokens: bool = False) -> Array | None:
+    """`sequences.check_lengths` of the sequences in samples `x`, which must have steps then; None stays None."""
+    if lengths is None:
+        return None
+    if x.ndim < (2 if tokens else 3):
+        raise ValueError(f"{name}: expected none because x of shape {x.shape} has no steps, got some")
+    return sequences.check_lengths(name, checks.array(name, lengths), len(x), x.shape[1])
 
 
 def natural_dtype(x: Array) -> np.dtype[Any]:

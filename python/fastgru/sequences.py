@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,10 @@ def pad_sequences(sequences: Sequence[Any], *, value: float = 0, steps: int | No
     ------
     ValueError
         There are no sequences, their shapes differ beyond the first axis, or one is longer than `steps`.
+    TypeError
+        One holds no numbers, or `steps` is no integer.
+    MemoryError
+        `steps` asks for more memory than there is.
 
     Examples
     --------
@@ -39,7 +43,11 @@ def pad_sequences(sequences: Sequence[Any], *, value: float = 0, steps: int | No
     >>> x.shape, lengths.tolist()
     ((2, 2, 1), [2, 1])
     """
-    arrays = [np.asarray(sequence) for sequence in sequences]
+    if not isinstance(sequences, Iterable):
+        raise TypeError(f"sequences: expected a list of arrays, got {sequences!r}")
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, (int, np.integer))):
+        raise TypeError(f"steps: expected an integer, got {steps!r}")
+    arrays = [_numbers(number, sequence) for number, sequence in enumerate(sequences)]
     if not arrays:
         raise ValueError("sequences: expected at least one, got none")
     for number, array in enumerate(arrays):
@@ -56,10 +64,23 @@ def pad_sequences(sequences: Sequence[Any], *, value: float = 0, steps: int | No
             f"{int(lengths.argmax())}"
         )
     shape = (len(arrays), longest if steps is None else steps, *arrays[0].shape[1:])
-    x = np.full(shape, value, np.result_type(*arrays))
+    try:
+        x = np.full(shape, value, np.result_type(*arrays))
+    except ValueError:  # of sizes that NumPy cannot even count
+        raise MemoryError(f"sequences of {shape[1]:,} steps are more than any memory holds") from None
     for row, array in zip(x, arrays, strict=True):
         row[: len(array)] = array
     return x, lengths
+
+
+def _numbers(number: int, sequence: Any) -> Array:
+    try:
+        array = np.asarray(sequence)
+    except ValueError:
+        raise ValueError(f"sequences: expected arrays, got lists of different lengths at index {number}") from None
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"sequences: expected numbers, got {array.dtype} at index {number}")
+    return array
 
 
 def check_lengths(name: str, lengths: Any, rows: int, steps: int) -> Array:
@@ -95,12 +116,17 @@ def valid_steps(lengths: Array, steps: int) -> NDArray[np.bool_]:
     return np.asarray(np.arange(steps) < lengths[:, None])
 
 
+def valid_in(lengths: Array, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """`valid_steps` to be broadcast to an array of that shape, (N, T, ...)."""
+    valid = valid_steps(lengths, shape[1])
+    return valid.reshape(*valid.shape, *(1 for _ in shape[2:]))
+
+
 def valid_elements(lengths: Array, shape: tuple[int, ...]) -> NDArray[np.intp] | None:
     """Which elements of an array of that shape, (N, T, ...), count, all axes taken as one; None if all do."""
     if (lengths >= shape[1]).all():
         return None
-    valid = valid_steps(lengths, shape[1])
-    return np.flatnonzero(np.broadcast_to(valid.reshape(*valid.shape, *(1 for _ in shape[2:])), shape))
+    return np.flatnonzero(np.broadcast_to(valid_in(lengths, shape), shape))
 
 
 def prefix_lengths(name: str, mask: Array, lengths: Array | None = None, *, first: int = 0) -> Array:

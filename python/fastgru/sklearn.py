@@ -142,7 +142,9 @@ class _GRUEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
                 raise ValueError("patience: expected None because validation_split is 0, got a number of epochs")
         random = check_random_state(self.random_state)
         weights = None if sample_weight is None else np.asarray(sample_weight)
-        if weights is not None and weights.size and not weights.any():
+        if weights is not None and weights.shape != (len(X),):
+            raise ValueError(f"sample_weight: expected shape ({len(X)},), one for each sequence, got {weights.shape}")
+        if weights is not None and not weights.any():
             raise ValueError("sample_weight: expected at least one that is not zero, got only zeros")
         given = {"x": X, "y": y, "lengths": lengths, "sample_weight": weights}
         data: dict[str, Any] = {name: array for name, array in given.items() if array is not None}
@@ -157,7 +159,7 @@ class _GRUEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
             recipe.make_layers(outputs, activation="softmax" if classify else "linear"), dtype=natural_dtype(X).name
         )
         # random_state decides, not fastgru's own seed, which is everybody's.
-        model._generator = np.random.default_rng(random.randint(np.iinfo(np.int32).max))
+        model.draw_from(np.random.default_rng(random.randint(np.iinfo(np.int32).max)))
         model.build((None, None, X.shape[2]))
         model.compile(
             optimizer=recipe.make_optimizer(len(data["x"])),
@@ -303,7 +305,11 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
             raise ValueError(f"y: expected at least two classes, got one class, {self.classes_[0]!r}")
         factors = None
         if self.class_weight is not None:
-            factors = dict(enumerate(compute_class_weight(self.class_weight, classes=self.classes_, y=y)))
+            found = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+            factors = {
+                index: checks.number(f"class_weight[{label!r}]", factor, least=0)
+                for index, (label, factor) in enumerate(zip(self.classes_.tolist(), found.tolist(), strict=True))
+            }
         self._fit(X, labels, lengths, sample_weight, outputs=len(self.classes_), class_weight=factors)
         return self
 
@@ -317,7 +323,12 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
         return np.asarray(self.classes_[best])
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, lengths: Any = None) -> float:
-        """How many of the labels are right, as a fraction."""
+        """How many of the labels are right, as a fraction.
+
+        In a cross-validation `fit` gets the lengths of its sequences through ``params={"lengths": lengths}``; so does
+        `score` where scikit-learn's metadata routing is enabled and ``set_fit_request(lengths=True)`` and
+        ``set_score_request(lengths=True)`` ask for it. Lists of sequences need neither.
+        """
         return float(accuracy_score(y, self.predict(X, lengths), sample_weight=sample_weight))
 
 
@@ -363,6 +374,7 @@ class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
         ----------
         X : array_like (N, T, F), or list of array_like (T, F)
         y : array_like (N,) or (N, C)
+            One number for each sequence, or C of them, whatever T is.
         sample_weight, lengths
             As in `GRUClassifier.fit`.
 

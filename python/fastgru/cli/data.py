@@ -136,13 +136,14 @@ def _labels(name: str, part: Sequences) -> _Targets:
 
 
 def _numbers(name: str, part: Sequences) -> _Targets:
-    """Numbers (N,), (N, C) or (N, T, C)."""
-    y = part.y
-    assert y is not None
+    """Numbers (N,), (N, C) or (N, T, C); (N, T) become (N, T, 1)."""
+    given = part.y
+    assert given is not None
+    y = given[:, :, None] if given.shape == part.x.shape[:2] else given
     wrong = _counted(part, each_step=y.ndim == 3, axes=y.ndim) & ~np.isfinite(y)
     if wrong.any():
-        index = _first(wrong)
-        raise ValueError(f"{name}: expected finite numbers, got {y[index]} at index {index}")
+        index = _first(wrong)[: given.ndim]
+        raise ValueError(f"{name}: expected finite numbers, got {given[index]} at index {index}")
     return _Targets(y, 1 if y.ndim == 1 else y.shape[-1], y.ndim == 3)
 
 

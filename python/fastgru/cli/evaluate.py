@@ -82,8 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _compile(model: Sequential, task: str) -> None:
     """Give the model the metric that goes with its loss, and a loss if it has none."""
     loss = model.loss if model.loss is not None else _loss_for(model, task)
-    answers = loss.classifies or loss.name == "binary_crossentropy"
-    metric = "accuracy" if answers else "mean_absolute_error"
+    metric = "accuracy" if loss.classifies or loss.asks else "mean_absolute_error"
     if [each.name for each in model.metrics] != [metric]:
         model.compile(model.optimizer or "adam", loss, [metric])
 

@@ -89,13 +89,16 @@ def _read(path: str, model: Sequential, *, invert: bool) -> Sequences:
 
 
 def _kind(model: Sequential) -> str:
-    """What outputs are: "probabilities" or "logits" of classes, a yes' "probability", or "numbers"."""
+    """What outputs are: "probabilities" or "logits" of classes, a yes' "probability" or "logit", or "numbers"."""
     head = model.layers[-1]
     activation = head.activation if isinstance(head, Dense) else None
     if activation == "softmax":
         return "probabilities"
-    if activation == "sigmoid" and model.output_shape[-1] == 1:
-        return "probability"
+    if model.output_shape[-1] == 1:
+        if activation == "sigmoid":
+            return "probability"
+        if model.loss is not None and model.loss.asks:
+            return "logit"
     return "logits" if model.loss is not None and model.loss.classifies else "numbers"
 
 
@@ -122,8 +125,8 @@ class Answers:
         match self.kind:
             case "numbers":
                 return None
-            case "probability":
-                labels = (self.outputs[..., 0] > 0.5).astype(np.int64)
+            case "probability" | "logit":
+                labels = (self.outputs[..., 0] > (0.5 if self.kind == "probability" else 0)).astype(np.int64)
             case _:
                 labels = self.outputs.argmax(axis=-1)
         counted = self.counted
@@ -153,6 +156,8 @@ def _describe(kind: str, output: Array, label: int | None) -> str:
             return f"{label} ({output[0] if label else 1 - output[0]:.1%})"
         case "logits":
             return f"{label} (logit {output[label]:.4g})"
+        case "logit":
+            return f"{label} (logit {output[0]:.4g})"
         case _:
             return ", ".join(f"{value:.6g}" for value in output)
 

@@ -50,7 +50,8 @@ def load_data(path: str | os.PathLike[str]) -> tuple[Sequences, Sequences | None
         ignored:
 
         - ``x`` (N, T, F), float32, float64, or uint8 for bytes that will be divided by 255,
-        - ``y`` (N,) or (N, C), numbers; with a target for each step (N, T) or (N, T, C),
+        - ``y`` (N,) or (N, C), numbers; with a target for each step (N, T) or (N, T, C). Where C is T, (N, T) is a
+          target for each step; for T numbers a sequence, give x one step more that ``lengths`` leave out,
         - ``lengths`` (N,), optional: how many steps of each sequence count,
         - ``x_test``, ``y_test``, ``lengths_test``, optional: the same for other sequences.
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks, initializers, regularizers, sequences
+from fastgru import checks, initializers, regularizers
 from fastgru.regularizers import Regularizer
-from fastgru.samples import natural_dtype, require_samples
+from fastgru.samples import lengths_of, natural_dtype, require_samples
 from fastgru.seeding import new_generator
 
 Array = NDArray[Any]
@@ -41,6 +41,8 @@ class Layer(ABC):
     regularizers: ClassVar[dict[str, str]] = {}
     #: Whether the input is integers, as an `Embedding` takes.
     takes_tokens: ClassVar[bool] = False
+    #: Whether its output is as wide as the input has steps, whose number must be known then.
+    joins_steps: ClassVar[bool] = False
     #: Whether each row of a batch goes on from the states that the same row of the batch before it ended with.
     stateful: bool = False
 
@@ -85,7 +87,7 @@ class Layer(ABC):
         """The shapes of the weights, in Keras' order; after `build`."""
         return {}
 
-    def check_input(self, name: str, x: Array, lengths: Array | None, first: int) -> None:  # noqa: B027
+    def check_input(self, name: str, x: Array, lengths: Array | None, first: int) -> Array | None:
         """Raise what `forward` would for the values of `x`, before anything is trained; some layers look at them.
 
         Parameters
@@ -96,7 +98,14 @@ class Layer(ABC):
         lengths : ndarray, optional
         first : int
             The number of the first row's sample.
+
+        Returns
+        -------
+        ndarray or None
+            The lengths of x's sequences, where the layer finds them.
         """
+        del name, x, first
+        return lengths
 
     def output_lengths(self, x: Array, lengths: Array | None) -> Array | None:
         """The lengths of the output's sequences, given the input and those of its sequences."""
@@ -147,16 +156,21 @@ class Layer(ABC):
         if states:
             raise ValueError(f"{self.name}: expected no states, got {', '.join(states)}")
 
-    def __call__(self, x: Array, *, lengths: Any = None, training: bool = False, **more: Any) -> Outputs:
+    def __call__(
+        self, x: Array, *, lengths: Any = None, mask: Any = None, training: bool = False, **more: Any
+    ) -> Outputs:
         """`forward` for a layer on its own, which is built by the first call; returns new arrays.
 
-        `backward` may follow a call with `training`.
+        `mask` is Keras' word for `lengths`. `backward` may follow a call with `training`.
         """
+        if mask is not None:
+            if lengths is not None:
+                raise ValueError("mask: expected None because lengths are given, got both")
+            lengths = mask
         require_samples("x", x, tokens=self.takes_tokens)
         if not self.weights and not self._built:
             self._build_alone((None, *x.shape[1:]), natural_dtype(x))
-        if lengths is not None:
-            lengths = sequences.check_lengths("lengths", lengths, len(x), x.shape[1])
+        lengths = lengths_of("lengths", lengths, x, tokens=self.takes_tokens)
         return self.forward(x, lengths=lengths, training=training, **more)
 
     def _build_alone(self, input_shape: Shape, dtype: np.dtype[Any]) -> None:

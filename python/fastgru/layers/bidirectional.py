@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ class Bidirectional(Layer):
     Parameters
     ----------
     layer : GRU
-        The forward direction. The backward one gets the same arguments, and weights of its own.
+        The forward direction. The backward one gets the same arguments, and weights of its own. With its
+        `return_state` the two last states are returned as well, that of the forward direction first.
     merge_mode : {"concat", "sum", "mul", "ave"} or None
         How the two outputs, each (N, T, H) or (N, H), become one: side by side along the last axis, added, multiplied,
         averaged; None returns both as a tuple, which in a model only the last layer may.
@@ -57,12 +59,10 @@ class Bidirectional(Layer):
         self.forward_layer = layer
         self.backward_layer = _reversed(layer) if backward_layer is None else _checked(layer, backward_layer)
         for direction in self._directions.values():
-            if direction.return_state:
-                raise ValueError("layer: expected return_state=False within a Bidirectional, got True")
             if direction.weights:
                 raise ValueError(f"layer: {direction.name} belongs to a model already, and layers cannot be shared")
         self.stateful = layer.stateful
-        self._merged: tuple[Array, Array] | None = None
+        self._halves: tuple[Array, Array] | None = None
 
     @property
     def _directions(self) -> dict[str, GRU]:
@@ -70,7 +70,7 @@ class Bidirectional(Layer):
 
     @property
     def several_outputs(self) -> bool:  # noqa: D102
-        return self.merge_mode is None
+        return self.merge_mode is None or self.forward_layer.return_state
 
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102
         for direction, layer in self._directions.items():
@@ -106,39 +106,85 @@ class Bidirectional(Layer):
     def tape_elements(self, steps: int) -> int:  # noqa: D102
         return sum(layer.tape_elements(steps) for layer in self._directions.values())
 
-    def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Outputs:  # noqa: D102
-        sequences = self.forward_layer.return_sequences
-        units = self.forward_layer.units
-        merged: Array | None = None
-        halves = []
-        if sequences and self.merge_mode == "concat":  # the kernels write each half where it belongs
-            merged = np.empty((*x.shape[:2], 2 * units), x.dtype)
-        for number, layer in enumerate(self._directions.values()):
-            placement: dict[str, Any] = {"output_order": "input", "padded_outputs": "zeros"} if sequences else {}
+    def forward(
+        self,
+        x: Array,
+        *,
+        lengths: Array | None = None,
+        training: bool = False,
+        initial_state: Sequence[Array] | None = None,
+    ) -> Outputs:
+        """The merged output, or both with ``merge_mode=None``; with `return_state` the two last states behind it.
+
+        Parameters
+        ----------
+        x : ndarray (N, T, F)
+        lengths : ndarray (N,), optional
+        training : bool
+        initial_state : pair of ndarray (N, H), optional
+            Those of the forward and of the backward direction, instead of zeros, or of the states carried over.
+        """
+        merged = self._merged_in_place(x)
+        halves, states = [], []
+        for number, (layer, begin) in enumerate(
+            zip(self._directions.values(), _pair("initial_state", initial_state), strict=True)
+        ):
+            placement: dict[str, Any] = {}
+            if layer.return_sequences:
+                placement = {"output_order": "input", "padded_outputs": "zeros"}
             if merged is not None:
-                placement["out"] = merged[:, :, number * units : (number + 1) * units]
-            outputs, state = layer.run(x, lengths=lengths, training=training, **placement)
+                placement["out"] = merged[:, :, number * layer.units : (number + 1) * layer.units]
+            outputs, state = layer.run(x, lengths=lengths, training=training, initial_state=begin, **placement)
             halves.append(state if outputs is None else outputs)
-        if merged is not None:
-            return merged
-        one, other = halves
-        self._merged = (one, other) if training and self.merge_mode == "mul" else None
+            states.append(state)
+        y = (merged,) if merged is not None else self._merge(*halves, training=training)
+        if self.forward_layer.return_state:
+            y = (*y, *states)
+        return y if self.several_outputs else y[0]
+
+    def _merged_in_place(self, x: Array) -> Array | None:
+        """Where the kernels can write each half where it belongs; a half of nothing is no place to write to."""
+        layer = self.forward_layer
+        if not layer.return_sequences or self.merge_mode != "concat" or 0 in x.shape[:2]:
+            return None
+        return np.empty((*x.shape[:2], 2 * layer.units), self.weights["forward/kernel"].dtype)
+
+    def _merge(self, one: Array, other: Array, *, training: bool) -> tuple[Array, ...]:
+        self._halves = (one, other) if training and self.merge_mode == "mul" else None
         match self.merge_mode:
             case "concat":
-                return np.concatenate(halves, axis=-1)
+                return (np.concatenate([one, other], axis=-1),)
             case "sum":
-                return np.asarray(one + other)
+                return (np.asarray(one + other),)
             case "mul":
-                return np.asarray(one * other)
+                return (np.asarray(one * other),)
             case "ave":
-                return np.asarray((one + other) * x.dtype.type(0.5))
+                return (np.asarray((one + other) * one.dtype.type(0.5)),)
             case _:
                 return one, other
 
-    def backward(self, d_y: Array | tuple[Array, Array], *, input_gradient: bool) -> Array | None:  # noqa: D102
+    def backward(
+        self,
+        d_y: Array | tuple[Array, Array],
+        *,
+        input_gradient: bool,
+        d_states: Sequence[Array] | None = None,
+    ) -> Array | None:
+        """Overwrite `gradients`, and return the input's gradient where it is wanted.
+
+        Parameters
+        ----------
+        d_y : ndarray, or pair of ndarray with ``merge_mode=None``
+            Gradient of the output.
+        input_gradient : bool
+        d_states : pair of ndarray (N, H), optional
+            Gradients of the two last states, besides, with `return_state`.
+        """
         total: Array | None = None
-        for layer, d_half in zip(self._directions.values(), self._split(d_y), strict=True):
-            d_x = layer.backward(d_half, input_gradient=input_gradient)
+        for layer, d_half, d_state in zip(
+            self._directions.values(), self._split(d_y), _pair("d_states", d_states), strict=True
+        ):
+            d_x = layer.backward(d_half, input_gradient=input_gradient, d_state=d_state)
             if total is None:
                 total = d_x
             elif d_x is not None:
@@ -153,9 +199,9 @@ class Bidirectional(Layer):
             case "sum":
                 return d_y, d_y
             case "mul":
-                if self._merged is None:
+                if self._halves is None:
                     raise RuntimeError(f"{self.name}: backward needs a forward with training=True before it")
-                one, other = self._merged
+                one, other = self._halves
                 return d_y * other, d_y * one
             case "ave":
                 half = d_y * d_y.dtype.type(0.5)
@@ -191,6 +237,20 @@ class Bidirectional(Layer):
         """The layer that `get_config` described."""
         forward, backward = (GRU(**config[which]["config"]) for which in ("layer", "backward_layer"))
         return cls(forward, config["merge_mode"], backward_layer=backward, **more)
+
+
+def _pair(name: str, arrays: Any) -> Sequence[Array | None]:
+    """One array for each direction, or None for both."""
+    if arrays is None:
+        return (None, None)
+    if not isinstance(arrays, (tuple, list)) or len(arrays) != 2:
+        raise TypeError(f"{name}: expected a pair of arrays, forwards and backwards, got {_what(arrays)}")
+    return arrays
+
+
+def _what(value: Any) -> str:
+    name = type(value).__name__
+    return f"{name} of {len(value)}" if isinstance(value, (tuple, list)) else name
 
 
 def _reversed(layer: GRU) -> GRU:

@@ -78,10 +78,11 @@ class Embedding(Layer):
         self._tokens = tokens.astype(np.int64) if training else None
         return np.take(self.weights["embeddings"], tokens, axis=0)
 
-    def check_input(self, name: str, x: Array, lengths: Array | None, first: int) -> None:  # noqa: D102
+    def check_input(self, name: str, x: Array, lengths: Array | None, first: int) -> Array | None:  # noqa: D102
         self._tokens_of(name, x, lengths, first)
-        if self.mask_zero:
-            sequences.prefix_lengths(f"{name}, masked by {self.name}", x != 0, lengths, first=first)
+        if not self.mask_zero:
+            return lengths
+        return sequences.prefix_lengths(f"{name}, masked by {self.name}", x != 0, lengths, first=first)
 
     def _tokens_of(self, name: str, x: Array, lengths: Array | None, first: int = 0) -> Array:
         """The tokens, 0 in the place of padding; `first` is the number of the first row's sample, for the message."""

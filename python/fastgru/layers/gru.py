@@ -23,8 +23,8 @@ class GRU(Layer):
     ----------
     units : int
         H, the size of the state.
-    activation : {"tanh", "relu", "linear"}
-        Of the candidate.
+    activation : {"tanh", "relu", "linear"}, optional
+        Of the candidate; None means linear.
     recurrent_activation : {"sigmoid", "hard_sigmoid", "hard_sigmoid_tfjs"}
         Of the gates. ``hard_sigmoid`` is that of Keras 3, clip(x / 6 + 0.5); ``hard_sigmoid_tfjs``, TensorFlow.js'
         default, is clip(0.2 x + 0.5).
@@ -78,7 +78,7 @@ class GRU(Layer):
     def __init__(
         self,
         units: int,
-        activation: str = "tanh",
+        activation: str | None = "tanh",
         recurrent_activation: str = "sigmoid",
         use_bias: bool = True,
         *,
@@ -101,7 +101,7 @@ class GRU(Layer):
     ) -> None:
         super().__init__(input_shape=input_shape, name=name)
         self.units = checks.integer("units", units, least=1)
-        self.activation = checks.choice("activation", activation, ACTIVATIONS)
+        self.activation = checks.choice("activation", "linear" if activation is None else activation, ACTIVATIONS)
         self.recurrent_activation = checks.choice("recurrent_activation", recurrent_activation, RECURRENT_ACTIVATIONS)
         self.use_bias = checks.flag("use_bias", use_bias)
         self.dropout = checks.number("dropout", dropout, least=0, below=1)
@@ -284,6 +284,13 @@ class GRU(Layer):
         if d_x is not None and self._input_mask is not None:
             d_x *= self._input_mask[:, None, :]
         return d_x
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, which do not have what is recorded for `backward`."""
+        return {name: value for name, value in self.__dict__.items() if name != "_tape"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _tape=functional.GRUTape())
 
     def get_config(self) -> dict[str, Any]:  # noqa: D102
         return self._config(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from fastgru.layers.base import Array, Layer, Shape, keep_mask
 
 class Dropout(Layer):
     """In training, set a fraction `rate` of the input to 0 and scale the rest by 1 / (1 - rate), as Keras does.
+
+    Padding, where `lengths` say so, passes as it is.
 
     Parameters
     ----------
@@ -32,12 +34,16 @@ class Dropout(Layer):
         return input_shape
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
-        del lengths
         self._mask = None
         if not training or self.rate == 0:
             return x
         assert self.generator is not None
-        self._mask = keep_mask(self.generator, self.rate, x.shape, x.dtype)
+        kept = None if lengths is None else sequences.valid_elements(lengths, x.shape)
+        if kept is None:
+            self._mask = keep_mask(self.generator, self.rate, x.shape, x.dtype)
+        else:  # nothing is drawn for padding, whose width must not decide what comes after
+            self._mask = np.ones(x.shape, x.dtype)
+            self._mask.reshape(-1)[kept] = keep_mask(self.generator, self.rate, kept.shape, x.dtype)
         return x * self._mask
 
     def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
@@ -51,6 +57,8 @@ class Dropout(Layer):
 
 class Flatten(Layer):
     """All axes but the first in one: (N, T, F) becomes (N, T F). Padding is flattened with the rest."""
+
+    joins_steps: ClassVar[bool] = True
 
     def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
         super().__init__(input_shape=input_shape, name=name)
@@ -199,8 +207,8 @@ class Masking(Layer):
         del lengths, training
         return x
 
-    def check_input(self, name: str, x: Array, lengths: Array | None, first: int) -> None:  # noqa: D102
-        sequences.prefix_lengths(f"{name}, masked by {self.name}", self._counting(x), lengths, first=first)
+    def check_input(self, name: str, x: Array, lengths: Array | None, first: int) -> Array:  # noqa: D102
+        return sequences.prefix_lengths(f"{name}, masked by {self.name}", self._counting(x), lengths, first=first)
 
     def output_lengths(self, x: Array, lengths: Array | None) -> Array:  # noqa: D102
         return sequences.prefix_lengths(f"{self.name}, within a batch", self._counting(x), lengths)

@@ -1,0 +1,167 @@
+"""Programs in Keras' words: what they pass by place, by other names, or only because Keras has it."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+
+import fastgru
+import numpy as np
+import pytest
+from fastgru import Sequential, callbacks, layers, optimizers, schedules
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(24, 5, 3)).astype(np.float32), RNG.integers(0, 2, 24)
+#: What says what is given by place; what Keras takes besides is by name here.
+BY_PLACE = ("x", "y", "batch_size", "epochs", "verbose")
+
+
+def make_model(rate=0.01):
+    fastgru.set_seed(3)
+    model = Sequential([layers.GRU(4, input_shape=(5, 3)), layers.Dense(2, activation="softmax")])
+    model.compile(optimizers.Adam(rate), metrics=["accuracy"])
+    return model
+
+
+def places(function, leave_out=()):
+    """The names of what may be given by place."""
+    parameters = inspect.signature(function).parameters.values()
+    named = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"]
+    return [name for name in named if name not in leave_out]
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+def test_methods_take_by_place_what_keras_takes(method, keras):
+    ours, theirs = places(getattr(Sequential, method)), places(getattr(keras.Sequential, method))
+    assert ours == theirs[: len(ours)]
+    assert ours == [name for name in theirs[:5] if name in BY_PLACE]
+
+
+@pytest.mark.parametrize(
+    ("name", "not_here"),
+    [
+        ("EarlyStopping", ()),
+        ("ModelCheckpoint", ("initial_value_threshold",)),
+        ("ReduceLROnPlateau", ()),
+        ("LearningRateScheduler", ()),
+        ("CSVLogger", ()),
+    ],
+)
+def test_callbacks_take_by_place_what_keras_takes(name, not_here, keras):
+    assert places(getattr(callbacks, name)) == places(getattr(keras.callbacks, name), not_here)
+
+
+def test_arguments_by_place_mean_what_their_names_mean(capsys):
+    named, placed = make_model(), make_model()
+    expected = named.fit(X, Y, batch_size=8, epochs=2, verbose=0)
+    assert placed.fit(X, Y, 8, 2, 0).history == expected.history
+    assert placed.evaluate(X, Y, 8, 1) == named.evaluate(X, Y, batch_size=8)
+    np.testing.assert_array_equal(placed.predict(X, 8, 0), named.predict(X))
+    np.testing.assert_array_equal(placed.predict(X, None), named.predict(X))
+    assert capsys.readouterr().out == ""
+    assert make_model().fit(X, Y, None, verbose="auto").params["batch_size"] == 32
+    assert "loss" in capsys.readouterr().out
+
+
+def test_callbacks_say_what_they_do_where_asked(capsys, tmp_path):
+    path = tmp_path / "a.safetensors"
+    never = {"monitor": "loss", "min_delta": 10, "verbose": 1}
+    model = make_model()
+    chosen = [
+        callbacks.EarlyStopping(**never, patience=2),
+        callbacks.ReduceLROnPlateau(**never, patience=1, factor=0.5),
+        callbacks.ModelCheckpoint(path, verbose=1),
+    ]
+    model.fit(X, Y, epochs=5, verbose=0, callbacks=chosen)
+    said = capsys.readouterr().out.splitlines()
+    assert f"Epoch 1: ModelCheckpoint has written {path}" in said
+    assert "Epoch 2: ReduceLROnPlateau lowers the rate to 0.005" in said
+    assert "Epoch 3: EarlyStopping ends the training, the best was epoch 1" in said
+    make_model().fit(X, Y, verbose=0, callbacks=[callbacks.LearningRateScheduler(lambda epoch: 0.25, verbose=1)])
+    assert capsys.readouterr().out == "Epoch 1: LearningRateScheduler sets the rate to 0.25\n"
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # within Keras
+@pytest.mark.parametrize("schedule", [lambda epoch, rate: rate * 0.5, lambda epoch: 0.1 / (epoch + 1)])
+def test_learning_rate_scheduler_sets_what_keras_sets(schedule, keras):
+    history = make_model().fit(X, Y, epochs=3, verbose=0, callbacks=[callbacks.LearningRateScheduler(schedule)])
+    theirs = keras.Sequential([keras.layers.Dense(1)])
+    theirs.compile(keras.optimizers.Adam(0.01), "mse")
+    theirs_history = theirs.fit(
+        np.zeros((4, 2)), np.zeros(4), epochs=3, verbose=0, callbacks=[keras.callbacks.LearningRateScheduler(schedule)]
+    )
+    np.testing.assert_allclose(history.history["learning_rate"], theirs_history.history["learning_rate"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("save_freq", ["epoch", 2])
+def test_learning_rate_scheduler_goes_on_after_a_kill(save_freq, tmp_path):
+    def trained(path, epochs, resume_from=None):
+        model = make_model()
+        chosen = [
+            callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.7),
+            callbacks.ModelCheckpoint(path, save_freq=save_freq),
+        ]
+        history = model.fit(X, Y, 8, epochs, 0, callbacks=chosen, resume_from=resume_from)
+        return model.parameters, history.history
+
+    path = tmp_path / "b.safetensors"
+    expected, history = trained(tmp_path / "a.safetensors", 6)
+    trained(path, 3)
+    found, more = trained(path, 6, path)
+    np.testing.assert_array_equal(found, expected)
+    assert more == history
+
+
+def test_what_is_none_means_what_it_means_in_keras(keras):
+    assert layers.GRU(3, activation=None).activation == keras.layers.GRU(3, activation=None).activation.__name__
+    make_model().fit(X, Y, verbose=0, callbacks=[callbacks.LambdaCallback(on_epoch_end=None, on_train_begin=None)])
+
+
+def test_a_layer_takes_lengths_as_a_mask():
+    mask = np.arange(5) < RNG.integers(1, 6, 24)[:, None]
+    layer = layers.GRU(3)
+    np.testing.assert_array_equal(layer(X, mask=mask), layer(X, lengths=mask.sum(axis=1)))
+    with pytest.raises(ValueError, match="mask: expected None because lengths are given, got both"):
+        layer(X, mask=mask, lengths=mask)
+
+
+@pytest.mark.parametrize("make", [lambda: layers.GRU(3), lambda: layers.Bidirectional(layers.GRU(3))])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_a_used_layer_can_be_copied(copied, make):
+    layer = make()
+    expected = layer(X, training=True)
+    other = copied(layer)
+    np.testing.assert_array_equal(other(X, training=True), expected)
+    for one in (layer, other):
+        one.backward(np.ones_like(expected), input_gradient=False)
+    for name, gradient in layer.gradients.items():
+        np.testing.assert_array_equal(other.gradients[name], gradient)
+    other.weights["kernel" if "kernel" in other.weights else "forward/kernel"][...] = 0
+    np.testing.assert_array_equal(layer(X), expected)
+    assert not np.array_equal(other(X), expected)
+
+
+REFUSED = [
+    (lambda: callbacks.EarlyStopping(verbose=3), ValueError, r"verbose: expected 0 or 1, got 3"),
+    (lambda: callbacks.ModelCheckpoint("a", save_weights_only=True), ValueError,
+     r"save_weights_only: expected False because a training cannot go on from weights"),
+    (lambda: callbacks.CSVLogger("a", separator=",,"), ValueError, r"separator: expected a single character, got ',,'"),
+    (lambda: callbacks.LearningRateScheduler(0.1), TypeError, r"schedule: expected a function .*, got 0.1"),
+    (lambda: make_model().fit(X, Y, verbose=0, callbacks=[callbacks.LearningRateScheduler(lambda epoch: "a")]),
+     TypeError, r"schedule\(0\): expected a number, got 'a'"),
+    (lambda: make_model(schedules.CosineDecay(0.1, 9)).fit(
+        X, Y, verbose=0, callbacks=[callbacks.LearningRateScheduler(lambda epoch: 0.1)]),
+     TypeError, r"learning_rate: expected a number because LearningRateScheduler changes it, got the schedule Cosine"),
+    (lambda: make_model().fit(X, Y, callbacks=5), TypeError, r"callbacks: expected objects of .*, got 5"),
+    (lambda: make_model().fit(X, Y, callbacks=callbacks.TerminateOnNaN), TypeError, r"callbacks: expected objects of"),
+    (lambda: make_model().fit(X, Y, resume_from=5), TypeError, r"resume_from: expected a path, got 5"),
+    (lambda: make_model().fit(X, Y, verbose="loud"), ValueError, r"verbose: expected 0, 1, 2 or 'auto', got 'loud'"),
+    (lambda: make_model().evaluate(X, Y, 0), ValueError, r"batch_size: expected an integer of at least 1, got 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "message"), REFUSED)
+def test_what_is_refused_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
