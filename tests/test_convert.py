@@ -45,13 +45,18 @@ def each_step():
     return [layers.GRU(6, return_sequences=True, input_shape=(None, 3)), layers.Dense(1)]
 
 
+def states():
+    """Four arrays: what Keras and ONNX can say."""
+    return [layers.Bidirectional(layers.GRU(3, return_sequences=True, return_state=True), None, input_shape=(None, 2))]
+
+
 MODELS = {
-    "fastgru": [stack, before, each_step],
+    "fastgru": [stack, before, each_step, states],
     "tfjs": [before],
-    "keras": [stack, each_step],
-    "keras_h5": [stack, before, each_step],
+    "keras": [stack, each_step, states],
+    "keras_h5": [stack, before, each_step, states],
     "torch": [stack, each_step],
-    "onnx": [stack, before, each_step],
+    "onnx": [stack, before, each_step, states],
     "rtneural": [each_step],
 }
 PAIRS = [(one, other, make) for one in NAMES for other in NAMES for make in MODELS[one] if make in MODELS[other]]

@@ -40,6 +40,16 @@ class LayerDescription:
     config: dict[str, Any]
     weights: dict[str, Array] = field(default_factory=dict)
 
+    @property
+    def outputs(self) -> int:
+        """How many arrays the layer returns: 1, and more where it was asked for states, or for two halves unmerged."""
+        halves = 1
+        config = self.config
+        if self.class_name == "Bidirectional":
+            halves, config = 2, config.get("layer", {}).get("config", {})
+        merged = 2 if halves == 2 and self.config.get("merge_mode", "concat") is None else 1
+        return merged + (halves if config.get("return_state") else 0)
+
 
 @dataclass
 class TrainingDescription:

@@ -523,9 +523,8 @@ def _tensors(where: str, tensors: Any) -> list[Any]:
 
 def _require_outputs(last: LayerDescription, tensors: Any) -> None:
     """Refuse a model that returns other outputs than all of its last layer's, in their order."""
-    several = last.config.get("return_state", False) or last.config.get("merge_mode", "") is None
     found = [tensor[2] for tensor in _tensors("output_layers", tensors)]
-    if found != list(range(2 if several else 1)):
+    if found != list(range(last.outputs)):
         raise ValueError(f"{last.name}: expected all of its outputs to be those of the model, got {tensors!r:.200}")
 
 

@@ -172,7 +172,7 @@ def _require_sayable(description: ModelDescription) -> None:
                 f"name: {layer.name!r} cannot be said in TensorFlow.js: expected letters, digits and -._ with a letter "
                 f"or digit first"
             )
-        if layer.config.get("return_state") or layer.config.get("merge_mode", "concat") is None:
+        if layer.outputs > 1:
             raise ValueError(f"{layer.name}: several outputs cannot be said in TensorFlow.js' Sequential")
     _require_same_meaning(description)
 

@@ -54,14 +54,17 @@ class _Flow:
     values : tuple of str
         Names of the arrays; more than one only after the last layer.
     shape : tuple
-        Of the first one; a str names a size that any number may stand for.
+        Of each of them; a str names a size that any number may stand for.
     lengths : str or None
         Name of the int64 array (N,) of lengths; None where they mean nothing any more.
+    states : tuple of str
+        Names of the last states that the last layer returns as well.
     """
 
     values: tuple[str, ...]
     shape: Shape
     lengths: str | None
+    states: tuple[str, ...] = ()
 
     @property
     def x(self) -> str:
@@ -162,14 +165,12 @@ def graph(description: ModelDescription) -> Any:
     for layer in description.layers:
         flow = _LAYERS[layer.class_name](made, layer, flow)
         states += _states_of(layer)
-    names = (OUTPUT,) if len(flow.values) == 1 else tuple(f"{OUTPUT}_{number}" for number in range(len(flow.values)))
-    for name, value in zip(names, flow.values, strict=True):
-        made.node("Identity", [value], name)
-    # A second output is a last state, or the other direction's of the same shape.
-    state_shape: Shape = ("N", flow.shape[-1])
-    second = flow.shape if description.layers[-1].class_name == "Bidirectional" else state_shape
-    shapes = [*zip(names, (flow.shape, second), strict=False), *((name, ("N", units)) for name, units in states)]
-    for name, shape in shapes:
+    arrays = (*flow.values, *flow.states)
+    names = (OUTPUT,) if len(arrays) == 1 else tuple(f"{OUTPUT}_{number}" for number in range(len(arrays)))
+    for name, array in zip(names, arrays, strict=True):
+        made.node("Identity", [array], name)
+    returned = [flow.shape] * len(flow.values) + [("N", _units(description.layers[-1]))] * len(flow.states)
+    for name, shape in [*zip(names, returned, strict=True), *((name, ("N", units)) for name, units in states)]:
         made.outputs.append(helper.make_tensor_value_info(name, made.float_type, shape))
     return helper.make_graph(
         list(made.nodes.values()),
@@ -178,6 +179,11 @@ def graph(description: ModelDescription) -> Any:
         made.outputs,
         list(made.initializers.values()),
     )
+
+
+def _units(layer: LayerDescription) -> Any:
+    """The size of a state that the layer returns."""
+    return (layer.config["layer"]["config"] if layer.class_name == "Bidirectional" else layer.config).get("units")
 
 
 def _axis(number: int, size: int | None) -> int | str:
@@ -286,7 +292,7 @@ def _gru(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
         if not config["zero_output_for_mask"]:
             outputs = _repeat_last(made, layer, outputs, state, lengths)
         after = _Flow((outputs,), ("N", flow.shape[1], config["units"]), flow.lengths)
-    return replace(after, values=(after.x, state)) if config["return_state"] else after
+    return replace(after, states=(state,)) if config["return_state"] else after
 
 
 def _repeat_last(made: _Graph, layer: LayerDescription, outputs: str, state: str, lengths: str) -> str:
@@ -301,7 +307,7 @@ def _repeat_last(made: _Graph, layer: LayerDescription, outputs: str, state: str
 
 def _bidirectional(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
     lengths = _lengths_of(made, flow)
-    halves = []
+    halves, states = [], []
     for direction, config in _directions(layer).items():
         prefix = f"{layer.name}/{direction}"
         weights = {
@@ -312,11 +318,14 @@ def _bidirectional(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
         reading = "reverse" if config["go_backwards"] else "forward"
         outputs, state = _run_gru(made, prefix, config, weights, flow.x, lengths, reading)
         halves.append(outputs if config["return_sequences"] else state)
+        if config["return_state"]:
+            states.append(state)
     units, sequences = config["units"], config["return_sequences"]
     shape: Shape = ("N", flow.shape[1]) if sequences else ("N",)
     merge = layer.config["merge_mode"]
     values = tuple(halves) if merge is None else (_merge(made, layer.name, merge, halves),)
-    return _Flow(values, (*shape, 2 * units if merge == "concat" else units), flow.lengths if sequences else None)
+    size = 2 * units if merge == "concat" else units
+    return _Flow(values, (*shape, size), flow.lengths if sequences else None, tuple(states))
 
 
 def _merge(made: _Graph, name: str, merge: str, halves: list[str]) -> str:
