@@ -130,9 +130,9 @@ class Recipe:
 
 #: Name -> recipe, of those that are good for something in particular.
 RECIPES = {
-    # MNIST's test accuracy of 98.5% in the fewest seconds found: one cycle of three epochs reached it with each of the
-    # seeds 0 to 7 (two epochs, at batches of 64 and a peak of 0.012: with five of eight).
-    "fast": Recipe(units=64, epochs=3, batch_size=128, learning_rate=0.018, schedule="onecycle"),
+    # One cycle of three epochs: with seeds 0 to 7, accuracies of 98.60% to 98.79% (AVX2). Batches of 128 and a peak of
+    # 0.018 take 4% less time, but missed 98.5% with one of the eight; two epochs with three.
+    "fast": Recipe(units=64, epochs=3, batch_size=64, learning_rate=0.012, schedule="onecycle"),
 }
 
 #: Name -> the accuracy on MNIST's test images that the recipe reaches in the fewest seconds.
