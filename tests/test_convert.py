@@ -121,7 +121,8 @@ def test_a_file_that_computes_something_else_is_noticed(monkeypatch, tmp_path, c
     write = formats.write
     monkeypatch.setattr(formats, "write", broken)
     assert main(["convert", str(tmp_path / "m.safetensors"), str(tmp_path / "m.pt")]) == 1
-    assert "m.pt: does not compute what" in capsys.readouterr().err
+    assert "m.pt: not written, because it would not compute what" in capsys.readouterr().err
+    assert not (tmp_path / "m.pt").exists()
 
 
 def test_a_training_that_cannot_be_said_stays_behind(tmp_path, capsys):

@@ -6,6 +6,7 @@ Both files are run on the same samples by `fastgru.judges`, not by the code that
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import formats, judges
-from fastgru.layers import Embedding
+from fastgru.formats.description import ModelFileError
+from fastgru.layers import Embedding, Masking
 from fastgru.model import Sequential, load_model
+from fastgru.sequences import valid_steps
 
 Array = NDArray[Any]
 
@@ -22,6 +25,7 @@ Array = NDArray[Any]
 _SAMPLES, _STEPS = 8, 20
 #: Kernels, frameworks and equations differ by the roundings of a few dozen float32 products.
 _AGREEMENT = 1e-4
+_MOST_OF_A_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Comparison:
     largest : float
         The largest of the outputs.
     left_behind : str or None
-        Why the target does not say how the model is trained, where it could but for this model.
+        Why the target does not say how the model is trained, where the source does.
     """
 
     source: str
@@ -49,13 +53,13 @@ class Comparison:
     @property
     def agrees(self) -> bool:
         """Whether the difference is rounding."""
-        return self.difference <= _AGREEMENT * max(self.largest, 1.0)
+        return bool(self.difference <= _AGREEMENT * max(self.largest, 1.0))
 
 
 def convert(
     source: str | os.PathLike[str], target: str | os.PathLike[str], *, source_format: str | None = None, **options: Any
 ) -> Comparison:
-    """Write the model in one file to another of another kind, and compare what they compute.
+    """Write the model in one file to another of another kind, if both compute the same.
 
     Parameters
     ----------
@@ -73,22 +77,41 @@ def convert(
     Raises
     ------
     ModelFileError, ValueError, ImportError, OSError
-        `source` cannot be read, or `target` cannot say what the model is; nothing is written then.
+        `source` cannot be read, or `target` cannot say what the model is, or they do not agree. Nothing is written
+        then.
     """
-    model = load_model(source, format=source_format, **options)
-    left_behind = _save(model, target)
-    x = random_samples(model)
     kind = formats.kind_of_file(source) if source_format is None else source_format
-    by_source, expected = _run(source, kind, model, x)
     written = formats.kind_of_name(target)
-    by_target, actual = _run(target, written, load_model(target, format=written), x)
-    difference = max(float(np.abs(a - b).max(initial=0)) for a, b in zip(actual, expected, strict=True))
-    largest = max(float(np.abs(b).max(initial=0)) for b in expected)
-    return Comparison(by_source, by_target, difference, largest, left_behind)
+    model, unread = _load(source, kind, options)
+    x = random_samples(model)
+    by_source, expected = _run_source(source, kind, model, x)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = os.path.join(folder, os.path.basename(target))
+        unwritten = _save(model, trial)
+        by_target, actual = _run_target(trial, written, x)
+    compared = Comparison(by_source, by_target, *_difference(actual, expected), unread or unwritten)
+    if not compared.agrees:
+        raise ValueError(
+            f"{os.fspath(target)}: not written, because it would not compute what {os.fspath(source)} does: "
+            f"{compared.target} finds {compared.difference:.1e} of difference to {compared.source}"
+        )
+    _save(model, target)
+    return compared
+
+
+def _load(source: str | os.PathLike[str], kind: str, options: dict[str, Any]) -> tuple[Sequential, str | None]:
+    """The model with its training if that is known here, else without; why not, if so."""
+    try:
+        return load_model(source, format=kind, **options), None
+    except ModelFileError as error:
+        try:
+            return load_model(source, format=kind, compile=False, **options), str(error)
+        except ModelFileError:
+            raise error from None
 
 
 def _save(model: Sequential, target: str | os.PathLike[str]) -> str | None:
-    """Save with the training if the file can say it, else without it; why not, if so."""
+    """Save with the training if the file can say it, else without; why not, if so."""
     try:
         model.save(target)
     except ValueError as error:
@@ -100,17 +123,46 @@ def _save(model: Sequential, target: str | os.PathLike[str]) -> str | None:
 
 
 def random_samples(model: Sequential) -> Array:
-    """Samples (N, ...) of the kind that the model takes, the same ones each time; float32 or tokens."""
+    """Samples (N, ...) of the kind that the model takes, the same ones each time; float32, float64 or tokens.
+
+    Where the model finds padding by itself, the samples end in some: all have different lengths.
+    """
     rng = np.random.default_rng(0)
     shape = (_SAMPLES, *(_STEPS if size is None else size for size in model.input_shape[1:]))
     first = model.layers[0]
+    padding: float | None = None
     if isinstance(first, Embedding):
-        return rng.integers(min(1, first.input_dim - 1), first.input_dim, shape)  # 0 may be padding
-    return rng.standard_normal(shape).astype(model.dtype)
+        x = rng.integers(min(1, first.input_dim - 1), first.input_dim, shape)  # 0 may be padding
+        padding = 0 if first.mask_zero else None
+    else:
+        x = rng.standard_normal(shape).astype(model.dtype)
+        masks = [layer for layer in model.layers if isinstance(layer, Masking)]
+        padding = masks[0].mask_value if masks else None
+    if padding is not None:
+        steps = shape[1]
+        x[~valid_steps(np.linspace(1, steps, _SAMPLES).astype(np.int64), steps)] = padding
+    return x
 
 
-def _run(path: str | os.PathLike[str], kind: str, model: Sequential, x: Array) -> tuple[str, list[Array]]:
-    """Who ran the file on the samples, and what came."""
+def _run_source(path: str | os.PathLike[str], kind: str, model: Sequential, x: Array) -> tuple[str, list[Array]]:
+    """Who ran a file on the samples, and what came.
+
+    A framework may fail at a stranger's file that is read here, for what it says besides the model.
+    """
+    if kind == "fastgru":
+        return "fastgru", _several(model.predict(x))
+    judge, description = judges.judge_of(kind), model.describe()
+    try:
+        return judge.name, _several(judge.run(path, description, x))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:_MOST_OF_A_REASON]
+        name = f"{judges.EQUATIONS.name}, because {judge.name} failed: {type(error).__name__}: {reason}"
+        return name, _several(judges.EQUATIONS.run(path, description, x))
+
+
+def _run_target(path: str | os.PathLike[str], kind: str, x: Array) -> tuple[str, list[Array]]:
+    """Who ran a file that was written here, which its framework must run."""
+    model = load_model(path, format=kind)
     if kind == "fastgru":
         return "fastgru", _several(model.predict(x))
     judge = judges.judge_of(kind)
@@ -119,3 +171,11 @@ def _run(path: str | os.PathLike[str], kind: str, model: Sequential, x: Array) -
 
 def _several(outputs: Any) -> list[Array]:
     return [np.asarray(y) for y in (outputs if isinstance(outputs, (tuple, list)) else (outputs,))]
+
+
+def _difference(actual: list[Array], expected: list[Array]) -> tuple[float, float]:
+    """The largest difference between outputs, infinite if they are not alike, and the largest of the outputs."""
+    largest = max(float(np.abs(y).max(initial=0)) for y in expected)
+    if [y.shape for y in actual] != [y.shape for y in expected]:
+        return np.inf, largest
+    return max(float(np.abs(a - b).max(initial=0)) for a, b in zip(actual, expected, strict=True)), largest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import reference
+from fastgru.formats import state_dicts
 from fastgru.formats.description import ModelDescription
+from fastgru.formats.torch_modules import unwrapped
 
 Array = NDArray[Any]
 
@@ -70,18 +72,19 @@ def _by_onnxruntime(path: str | os.PathLike[str], description: ModelDescription,
 def _by_torch(path: str | os.PathLike[str], description: ModelDescription, x: Array) -> Any:
     import torch
 
-    modules = _torch_parameters(path)
-    y = torch.from_numpy(x)
-    last = y
+    y = last = torch.from_numpy(x)
+    modules = _torch_parameters(path, last.dtype if last.is_floating_point() else getattr(torch, description.dtype))
     with torch.no_grad():
         for layer in description.layers:
-            own = modules.get(layer.name, modules.get("", {}))
+            own = modules.pop(layer.name, None) or modules.pop("", {})
             match layer.class_name:
                 case "GRU" | "Bidirectional":
-                    if layer.name in modules or "" in modules:  # else it is within the stack of one before
+                    if own:  # else it is within the stack of one before
                         y, last = _run_torch_gru(own, y)
                     config = layer.config["layer"]["config"] if layer.class_name == "Bidirectional" else layer.config
                     y = y if config["return_sequences"] else last
+                    if config["return_state"]:
+                        return y.numpy(), *(half.numpy() for half in torch.split(last, config["units"], dim=-1))
                 case "Dense":
                     y = _torch_activation(layer.config["activation"], torch.nn.functional.linear(y, **own))
                 case "Embedding":
@@ -95,24 +98,31 @@ def _by_torch(path: str | os.PathLike[str], description: ModelDescription, x: Ar
     return y.numpy()
 
 
-def _torch_parameters(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
-    """Module's path -> parameter -> tensor."""
+def _torch_parameters(path: str | os.PathLike[str], dtype: Any) -> dict[str, dict[str, Any]]:
+    """Module's path -> parameter -> tensor: those that are read here, as PyTorch itself reads them."""
     import torch
+    from safetensors.torch import load_file
 
-    tensors: dict[str, Any]
+    chosen = state_dicts.read(path)
     if os.fspath(path).endswith(".safetensors"):
-        from safetensors.torch import load_file
-
-        tensors = load_file(path)
+        tensors: Any = load_file(path)
     else:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    while not all(isinstance(each, torch.Tensor) for each in tensors.values()):  # a checkpoint has it within
-        tensors = next(each for each in tensors.values() if isinstance(each, dict) and "weight" in str(each.keys()))
+    tensors = next(each for each in _dicts_in(tensors) if chosen.tensors.keys() <= each.keys())
+    tensors = {name: tensors[name].to(dtype) for name in chosen.tensors}
     modules: dict[str, dict[str, Any]] = defaultdict(dict)
-    for name, tensor in tensors.items():
-        module, _, parameter = name.removeprefix("module.").rpartition(".")
+    for name, tensor in (tensors if chosen.description is not None else unwrapped(tensors)).items():
+        module, _, parameter = name.rpartition(".")
         modules[module][parameter] = tensor
     return dict(modules)
+
+
+def _dicts_in(found: Any) -> Iterator[dict[str, Any]]:
+    """A dictionary, and those within it, where a checkpoint has the state_dict."""
+    if isinstance(found, dict):
+        yield found
+        for inner in found.values():
+            yield from _dicts_in(inner)
 
 
 def _run_torch_gru(parameters: dict[str, Any], x: Any) -> tuple[Any, Any]:

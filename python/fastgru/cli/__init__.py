@@ -15,7 +15,7 @@ from fastgru.cli import convert, evaluate, info, predict, train
 from fastgru.cli.options import Parser
 
 #: What goes wrong in a way that one line explains.
-EXPECTED_ERRORS = (OSError, ValueError, TypeError, ArithmeticError, ImportError, MemoryError)
+EXPECTED_ERRORS = (OSError, ValueError, TypeError, ArithmeticError, ImportError, MemoryError, RuntimeError)
 
 INTERRUPTED = 130
 

@@ -69,7 +69,7 @@ def modules_of(tensors: dict[str, Array]) -> list[list[Module]]:
     return [_module(path, parameters) for path, parameters in grouped.items()]
 
 
-def unwrapped(tensors: dict[str, Array]) -> dict[str, Array]:
+def unwrapped(tensors: dict[str, Any]) -> dict[str, Any]:
     """Without the prefixes of what is around the whole model."""
     # Letter by letter is wrapper by wrapper, because their first letters differ.
     wrappers = [name[: match.end()] for name in tensors if (match := _WRAPPERS.match(name))]

@@ -53,8 +53,8 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     -----
     Inputs: ``x`` (N, T, F) of float32, or tokens (N, T) of int64; ``lengths`` (N,) of int64, which need not be given;
     ``<layer>/state`` (N, H) for each stateful layer, zeros if not given. Outputs: ``output`` (or ``output_0``,
-    ``output_1`` and so on where the last layer returns several) and ``<layer>/next_state``. Bytes of images must be divided by 255 by
-    the caller.
+    ``output_1`` and so on where the last layer returns several) and ``<layer>/next_state``. Bytes of images must be
+    divided by 255 by the caller.
     """
     onnx = _onnx()
     model = onnx.helper.make_model(
