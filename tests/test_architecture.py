@@ -50,6 +50,7 @@ HOUSE_FLOORS = [
     ],
     [
         "metrics",
+        "weighting",
         "callbacks",
         "layers.gru",
         "layers.dense",
@@ -62,6 +63,8 @@ HOUSE_FLOORS = [
     ["layers.bidirectional", "training", "torch", "keras.on_torch", "keras.on_tensorflow"],
     ["layers", "keras.layer"],
     ["chain", "recipes", "judges", "keras"],
+    ["compiled"],
+    ["saved"],
     ["model", "plotting", "images"],
     ["conversion"],
     ["__init__", "sklearn"],
