@@ -864,6 +864,46 @@ def test_what_a_model_cannot_be_is_refused_by_name(name, tmp_path):
     assert str(caught.value).startswith(str(tmp_path / "model.onnx"))
 
 
+def at_the_input(batch_first=False, **attributes):
+    """A GRU that is the first node, and in whichever order of axes."""
+    graph = onnx_graphs.Graph(("n", T, F) if batch_first else (T, "n", F))
+    attributes |= {name: graph.tensor(*attributes[name]) for name in ("initial", "lengths") if name in attributes}
+    y, _ = graph.gru("x", layout=int(batch_first), **attributes)
+    return graph.model(graph.node("Squeeze", [y, graph.ints(2 if batch_first else 1)]))
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"clip": 1.0}, "its attribute clip is not known here"),
+        ({"activations": ["Sigmoid", "Softsign"]}, "activation Softsign"),
+        ({"lengths": ([1, 2, 3, 4], np.int32)}, "expected sequence_lens from the caller"),
+        ({"initial": (np.full((1, 4, 5), 0.5), np.float32)}, "expected initial_h to be zeros"),
+        ({"features": 4}, "expected W for 3 features"),
+    ],
+    ids=["clip", "activation", "lengths", "initial", "features"],
+)
+def test_what_is_wrong_with_the_first_node_is_said_and_not_its_axes(batch_first, attributes, message, tmp_path):
+    with pytest.raises(ModelFileError, match=rf"node 'GRU_0' \(GRU\): {message}"):
+        load(at_the_input(batch_first, **attributes), tmp_path)
+
+
+def test_axes_that_fit_in_no_order_are_said(tmp_path):
+    graph = onnx_graphs.Graph()
+    _, state = graph.gru(graph.node("Transpose", ["x"], perm=[2, 0, 1]))
+    with pytest.raises(ModelFileError, match=r"expected its input to be \(T, N, F\), got \(F, N, T\)"):
+        load(graph.model(state), tmp_path)
+
+
+def test_what_is_wrong_with_a_reversal_of_time_first_is_said(tmp_path):
+    graph = onnx_graphs.Graph((T, "n", F))
+    turned = graph.node("ReverseSequence", ["x", graph.ints(1, 2, 3, 4)], batch_axis=1, time_axis=0)
+    y, _ = graph.gru(turned)
+    with pytest.raises(ModelFileError, match=r"\(ReverseSequence\): expected sequence_lens from the caller"):
+        load(graph.model(y), tmp_path)
+
+
 def test_a_sparse_tensor_is_refused(tmp_path):
     model = gru_model()
     values = helper.make_tensor("sparse", TensorProto.FLOAT, [1], [1.0])

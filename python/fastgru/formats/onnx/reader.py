@@ -25,7 +25,20 @@ from fastgru.formats.description import LayerDescription, ModelDescription
 from fastgru.formats.onnx import layers, moves
 from fastgru.formats.onnx.signatures import Given, Signature
 from fastgru.formats.onnx.tensors import INT32, INT64, MOST_AXES, Budget
-from fastgru.formats.onnx.values import DTYPES, MOST_LAYERS, Chains, Data, F, Lengths, N, Node, Stream, T, kind_of
+from fastgru.formats.onnx.values import (
+    DTYPES,
+    MOST_LAYERS,
+    AxisOrderError,
+    Chains,
+    Data,
+    F,
+    Lengths,
+    N,
+    Node,
+    Stream,
+    T,
+    kind_of,
+)
 
 Array = NDArray[Any]
 
@@ -53,14 +66,15 @@ def read_graph(model: Any, arrays: dict[str, Array], budget: Budget) -> tuple[Mo
     ValueError
         It computes something else than a chain of this package's layers; the message names the node.
     """
-    failures: list[tuple[int, ValueError]] = []
+    failures: list[tuple[tuple[int, bool], ValueError]] = []
     for time_first in (False, True):
         walk = _Walk(model, arrays, budget, time_first=time_first)
         try:
             return walk.description(), walk.signature()
         except ValueError as error:
-            failures.append((walk.done, error))
-    raise max(failures, key=lambda failure: failure[0])[1]  # of the two the one that came further
+            failures.append(((walk.done, not isinstance(error.__cause__, AxisOrderError)), error))
+    # Of the two the one that came further: where both fail at one node, the one whose order of axes that node takes.
+    raise max(failures, key=lambda failure: failure[0])[1]
 
 
 class _Walk:
@@ -184,7 +198,7 @@ class _Walk:
                 if name:
                     self._define(name, value)
         except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-            raise ValueError(f"{node}: {error}") from None
+            raise ValueError(f"{node}: {error}") from error
 
     def _value(self, name: str) -> Any:
         if name and name not in self.values:
