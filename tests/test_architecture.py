@@ -29,7 +29,7 @@ FORMATS_FLOORS = [
         "formats.tfjs_weights",
         "formats.torch_modules",
     ],
-    ["formats.keras_layers", "formats.onnx.layers", "formats.state_dicts"],
+    ["formats.keras_layers", "formats.onnx.layers", "formats.onnx.signatures", "formats.state_dicts"],
     ["formats.keras", "formats.onnx.moves", "formats.tfjs_training", "formats.torch"],
     ["formats.onnx.reader", "formats.tfjs"],
     ["formats.onnx"],

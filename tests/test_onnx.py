@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastgru import ModelFileError, Sequential, functional, layers, load_model
+from fastgru.formats import onnx as onnx_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -863,6 +864,46 @@ def test_what_a_model_cannot_be_is_refused_by_name(name, tmp_path):
     assert str(caught.value).startswith(str(tmp_path / "model.onnx"))
 
 
+def at_the_input(batch_first=False, **attributes):
+    """A GRU that is the first node, and in whichever order of axes."""
+    graph = onnx_graphs.Graph(("n", T, F) if batch_first else (T, "n", F))
+    attributes |= {name: graph.tensor(*attributes[name]) for name in ("initial", "lengths") if name in attributes}
+    y, _ = graph.gru("x", layout=int(batch_first), **attributes)
+    return graph.model(graph.node("Squeeze", [y, graph.ints(2 if batch_first else 1)]))
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"clip": 1.0}, "its attribute clip is not known here"),
+        ({"activations": ["Sigmoid", "Softsign"]}, "activation Softsign"),
+        ({"lengths": ([1, 2, 3, 4], np.int32)}, "expected sequence_lens from the caller"),
+        ({"initial": (np.full((1, 4, 5), 0.5), np.float32)}, "expected initial_h to be zeros"),
+        ({"features": 4}, "expected W for 3 features"),
+    ],
+    ids=["clip", "activation", "lengths", "initial", "features"],
+)
+def test_what_is_wrong_with_the_first_node_is_said_and_not_its_axes(batch_first, attributes, message, tmp_path):
+    with pytest.raises(ModelFileError, match=rf"node 'GRU_0' \(GRU\): {message}"):
+        load(at_the_input(batch_first, **attributes), tmp_path)
+
+
+def test_axes_that_fit_in_no_order_are_said(tmp_path):
+    graph = onnx_graphs.Graph()
+    _, state = graph.gru(graph.node("Transpose", ["x"], perm=[2, 0, 1]))
+    with pytest.raises(ModelFileError, match=r"expected its input to be \(T, N, F\), got \(F, N, T\)"):
+        load(graph.model(state), tmp_path)
+
+
+def test_what_is_wrong_with_a_reversal_of_time_first_is_said(tmp_path):
+    graph = onnx_graphs.Graph((T, "n", F))
+    turned = graph.node("ReverseSequence", ["x", graph.ints(1, 2, 3, 4)], batch_axis=1, time_axis=0)
+    y, _ = graph.gru(turned)
+    with pytest.raises(ModelFileError, match=r"\(ReverseSequence\): expected sequence_lens from the caller"):
+        load(graph.model(y), tmp_path)
+
+
 def test_a_sparse_tensor_is_refused(tmp_path):
     model = gru_model()
     values = helper.make_tensor("sparse", TensorProto.FLOAT, [1], [1.0])
@@ -907,6 +948,78 @@ def test_no_model_at_all(data, tmp_path):
     (tmp_path / "model.onnx").write_bytes(data)
     with pytest.raises(ModelFileError, match=r"model\.onnx"):
         load_model(tmp_path / "model.onnx", format="onnx")
+
+
+# --- How others run a file ------------------------------------------------------------------------------------------
+
+
+def run_by_signature(path, x, lengths=None):
+    said = onnx_format.signature(path)
+    runtime = session(path)
+    return said.returned(runtime.run(list(said.outputs), said.feeds(x, lengths)))
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("states", [False, True])
+def test_samples_of_the_model_reach_a_runtime_as_its_graph_takes_them(batch_first, states, tmp_path):
+    """Names, order of axes and fixed sizes are the graph's; what comes back is the model's."""
+    path = tmp_path / "model.onnx"
+    graph = onnx_graphs.Graph(("n", "t", F) if batch_first else (T, 4, F))
+    y, y_h = graph.gru(graph.time_first() if batch_first else "x")
+    outputs = graph.steps(y) if batch_first else graph.node("Squeeze", [y, graph.ints(1)])
+    proto = graph.model(*([outputs, y_h] if states else [outputs]))
+    path.write_bytes(proto.SerializeToString())
+    said = onnx_format.signature(path)
+    assert (said.data.name, said.data.dtype, said.time_first, said.lengths) == ("x", "float32", not batch_first, None)
+    assert said.rows == (None if batch_first else 4)
+    x = np.random.default_rng(0).normal(size=(4, T, F)).astype(np.float32)
+    assert_close(run_by_signature(path, x), load_model(path).predict(x))
+
+
+def test_tokens_with_time_first_are_given_so(tmp_path):
+    path = tmp_path / "model.onnx"
+    graph = onnx_graphs.Graph(("t", "n"), TensorProto.INT32)
+    _, state = graph.gru(graph.node("Gather", [graph.weights(7, F), "x"]))
+    path.write_bytes(graph.model(state).SerializeToString())
+    said = onnx_format.signature(path)
+    assert (said.time_first, said.data.dtype) == (True, "int32")
+    x = np.random.default_rng(0).integers(0, 7, (4, T))
+    assert_close(run_by_signature(path, x), load_model(path).predict(x))
+
+
+@pytest.mark.parametrize("kind", [TensorProto.INT32, TensorProto.INT64])
+def test_lengths_are_given_under_their_name(kind, tmp_path):
+    path = tmp_path / "model.onnx"
+    graph = onnx_graphs.Graph()
+    graph.inputs.append(helper.make_tensor_value_info("ends", kind, ["n"]))
+    lengths = "ends" if kind == TensorProto.INT32 else graph.node("Cast", ["ends"], to=TensorProto.INT32)
+    _, state = graph.gru(graph.time_first(), lengths=lengths)
+    path.write_bytes(graph.model(state).SerializeToString())
+    assert onnx_format.signature(path).lengths.name == "ends"
+    x = np.random.default_rng(0).normal(size=(4, T, F)).astype(np.float32)
+    for ends in (None, np.array([6, 0, 3, 1])):
+        assert_close(run_by_signature(path, x, ends), load_model(path).predict(x, lengths=ends))
+
+
+OWN_OUTPUTS = {
+    "stateful": lambda: [layers.GRU(5, stateful=True, input_shape=(T, F))],
+    "states": lambda: [layers.GRU(5, return_sequences=True, return_state=True, input_shape=(None, F))],
+    "both": lambda: [layers.Bidirectional(layers.GRU(5, return_state=True), None, input_shape=(None, F))],
+    "masked": lambda: [layers.Masking(input_shape=(None, F)), layers.GRU(5, return_sequences=True)],
+    "no steps": lambda: [layers.Dense(2, input_shape=(F,))],
+    "tokens": lambda: [layers.Embedding(9, 4, input_shape=(None,)), layers.GRU(5)],
+}
+
+
+@pytest.mark.parametrize("name", OWN_OUTPUTS)
+def test_own_files_give_what_the_model_returns_and_no_next_states(name, tmp_path):
+    path = tmp_path / "model.onnx"
+    model = filled(OWN_OUTPUTS[name]())
+    model.save(path)
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 9, (4, T)) if name == "tokens" else rng.normal(size=(4, T, F)).astype(np.float32)
+    x = x[:, 0] if name == "no steps" else x
+    assert_close(run_by_signature(path, x), model.predict(x))
 
 
 # --- Fuzz -----------------------------------------------------------------------------------------------------------

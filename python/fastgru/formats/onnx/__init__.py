@@ -20,7 +20,9 @@ from fastgru._native._cpu_features import __version__
 from fastgru.files import write_atomically
 from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError
 from fastgru.formats.onnx import export, reader
+from fastgru.formats.onnx.signatures import Given, Signature
 from fastgru.formats.onnx.tensors import Budget, to_array
+from fastgru.formats.onnx.values import F, N, T
 
 Array = NDArray[Any]
 
@@ -85,6 +87,20 @@ def read(path: str | os.PathLike[str]) -> ModelDescription:
     OSError
         The file cannot be read.
     """
+    return _understood(path)[0]
+
+
+def signature(path: str | os.PathLike[str]) -> Signature:
+    """How a graph that `read` understands is run by a program for ONNX files: its inputs, its outputs and their axes.
+
+    Notes
+    -----
+    Raises what `read` raises.
+    """
+    return _understood(path)[1]
+
+
+def _understood(path: str | os.PathLike[str]) -> tuple[ModelDescription, Signature]:
     onnx = _onnx()
     from google.protobuf.message import DecodeError
 
@@ -100,7 +116,8 @@ def read(path: str | os.PathLike[str]) -> ModelDescription:
     budget = Budget(_EXPANSION * len(data) + _ALLOWANCE)
     try:
         arrays = _initializers(model.graph)
-        return _own(model, arrays) or reader.read_graph(model, arrays, budget)
+        own = _own(model, arrays)
+        return (own, _own_signature(model.graph)) if own is not None else reader.read_graph(model, arrays, budget)
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise ModelFileError(f"{os.fspath(path)}: {error}") from None
 
@@ -159,6 +176,16 @@ def _own(model: Any, arrays: dict[str, Array]) -> ModelDescription | None:
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
         return None  # somebody has changed the file; the graph counts
     return described if same else None
+
+
+def _own_signature(graph: Any) -> Signature:
+    """How a graph made here is run."""
+    inputs = {given.name: given for given in map(Given.of, graph.input)}
+    # Those with a slash are the next states of stateful layers.
+    names = [output.name for output in graph.output if "/" not in output.name]
+    shapes = {output.name: len(output.type.tensor_type.shape.dim) for output in graph.output}
+    outputs: dict[str, tuple[str, ...]] = {name: (N, T, F) if shapes[name] == 3 else (N, F) for name in names}
+    return Signature(inputs[export.INPUT], inputs.get(export.LENGTHS), False, outputs)
 
 
 def _metadata(properties: Iterable[Any]) -> str | None:

@@ -13,6 +13,7 @@ from fastgru.formats.onnx.export import CANDIDATES, DENSE_ACTIVATIONS, GATES
 from fastgru.formats.onnx.tensors import from_node
 from fastgru.formats.onnx.values import (
     ONE,
+    AxisOrderError,
     Chains,
     D,
     Data,
@@ -51,7 +52,7 @@ def _gru(chains: Chains, node: Node, inputs: list[Any]) -> tuple[Data, Data]:
     batch_first = node.attribute("layout", "i", 0)
     expected = (N, T, F) if batch_first else (T, N, F)
     if x.axes != expected:
-        raise ValueError(f"expected its input to be ({', '.join(expected)}), got ({', '.join(x.axes)})")
+        raise AxisOrderError(f"expected its input to be ({', '.join(expected)}), got ({', '.join(x.axes)})")
     # That time runs backwards is told to the GRU: it reads the other way round.
     flipped = x.streams[0].flipped and not x.streams[0].recurrent
     before = chains.settled(x.on_streams(lambda stream: replace(stream, flipped=False)) if flipped else x)

@@ -17,6 +17,7 @@ from fastgru.formats.onnx.values import (
     NT,
     ONE,
     TN,
+    AxisOrderError,
     Chains,
     D,
     Data,
@@ -363,7 +364,7 @@ def _reverse_sequence(chains: Chains, node: Node, inputs: list[Any]) -> Data:
     require(data, Data)
     batch, time = node.attribute("batch_axis", "i", 1), node.attribute("time_axis", "i", 0)
     if (data.axis(batch), data.axis(time)) != (N, T):
-        raise ValueError(f"expected batch and time, got the axes {data.axis(batch)} and {data.axis(time)}")
+        raise AxisOrderError(f"expected batch and time, got the axes {data.axis(batch)} and {data.axis(time)}")
     given = takes_lengths(chains, lengths)
     return data.on_streams(lambda stream: replace(with_lengths(stream, given), flipped=not stream.flipped))
 

@@ -23,8 +23,22 @@ from numpy.typing import NDArray
 
 from fastgru.formats.description import LayerDescription, ModelDescription
 from fastgru.formats.onnx import layers, moves
+from fastgru.formats.onnx.signatures import Given, Signature
 from fastgru.formats.onnx.tensors import INT32, INT64, MOST_AXES, Budget
-from fastgru.formats.onnx.values import DTYPES, MOST_LAYERS, Chains, Data, F, Lengths, N, Node, Stream, T, kind_of
+from fastgru.formats.onnx.values import (
+    DTYPES,
+    MOST_LAYERS,
+    AxisOrderError,
+    Chains,
+    Data,
+    F,
+    Lengths,
+    N,
+    Node,
+    Stream,
+    T,
+    kind_of,
+)
 
 Array = NDArray[Any]
 
@@ -35,8 +49,8 @@ _OPERATORS = layers.OPERATORS | moves.OPERATORS
 _INPUT_AXES = {(True, 2): (N, F), (True, 3): (N, T, F), (False, 2): (N, T)}
 
 
-def read_graph(model: Any, arrays: dict[str, Array], budget: Budget) -> ModelDescription:
-    """The model that a ModelProto computes.
+def read_graph(model: Any, arrays: dict[str, Array], budget: Budget) -> tuple[ModelDescription, Signature]:
+    """The model that a ModelProto computes, and how the graph itself is run.
 
     Its input is (N, T, F) here, even if the graph takes (T, N, F), as PyTorch's GRU does by default.
 
@@ -52,14 +66,15 @@ def read_graph(model: Any, arrays: dict[str, Array], budget: Budget) -> ModelDes
     ValueError
         It computes something else than a chain of this package's layers; the message names the node.
     """
-    failures: list[tuple[int, ValueError]] = []
+    failures: list[tuple[tuple[int, bool], ValueError]] = []
     for time_first in (False, True):
         walk = _Walk(model, arrays, budget, time_first=time_first)
         try:
-            return walk.description()
+            return walk.description(), walk.signature()
         except ValueError as error:
-            failures.append((walk.done, error))
-    raise max(failures, key=lambda failure: failure[0])[1]  # of the two the one that came further
+            failures.append(((walk.done, not isinstance(error.__cause__, AxisOrderError)), error))
+    # Of the two the one that came further: where both fail at one node, the one whose order of axes that node takes.
+    raise max(failures, key=lambda failure: failure[0])[1]
 
 
 class _Walk:
@@ -71,6 +86,8 @@ class _Walk:
         What each array is.
     input_shape : tuple
         Of the model, without the batch.
+    data, lengths : Given or None
+        The inputs, once they are known.
     done : int
         How many nodes have been understood.
     """
@@ -81,6 +98,8 @@ class _Walk:
         self.chains = Chains(budget)
         self.values: dict[str, Any] = dict(arrays)
         self.input_shape: tuple[int | None, ...] = ()
+        self.data: Given | None = None
+        self.lengths: Given | None = None
         self.done = 0
 
     def description(self) -> ModelDescription:
@@ -94,6 +113,13 @@ class _Walk:
         return ModelDescription(
             list(self._layers()), self.input_shape, self.graph.name or "sequential", self.chains.dtype or "float32"
         )
+
+    def signature(self) -> Signature:
+        """How the graph is run, once `description` has understood it."""
+        assert self.data is not None
+        outputs = {output.name: self._output(output.name).axes for output in self.graph.output}
+        time_first = self.values[self.data.name].axes[0] == T
+        return Signature(self.data, self.lengths, time_first, outputs)
 
     def _opset(self) -> int:
         versions: list[int] = [entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx")]
@@ -117,27 +143,28 @@ class _Walk:
 
     def _name_inputs(self, needed: set[str]) -> None:
         """Say what the graph's inputs are: one is the data, another may be the lengths."""
-        data: str | None = None
-        for given in self.graph.input:
-            if given.name not in needed:
+        for proto in self.graph.input:
+            if proto.name not in needed:
                 continue
-            kind, shape = _type_of(given)
-            if kind in (INT32, INT64) and shape == (None,):
+            given = Given.of(proto)
+            if given.kind in (INT32, INT64) and given.shape == (None,):
                 self.values[given.name] = Lengths()
+                self.lengths = given
             elif given.name in self.values:
                 continue  # an input with a default: a constant
-            elif data is None:
-                data = given.name
-                self.values[data] = self._data(data, kind, shape)
+            elif self.data is None:
+                self.data = given
+                self.values[given.name] = self._data(given)
             else:
                 raise ValueError(
                     f"input {given.name!r}: a model here has one input besides the lengths, and begins with states of "
-                    f"zeros, but this graph takes {data!r} too"
+                    f"zeros, but this graph takes {self.data.name!r} too"
                 )
-        if data is None:
+        if self.data is None:
             raise ValueError("it has no input that its outputs depend on")
 
-    def _data(self, name: str, kind: int, shape: tuple[int | None, ...]) -> Data:
+    def _data(self, given: Given) -> Data:
+        name, kind, shape = given.name, given.kind, given.shape
         axes = _INPUT_AXES.get((kind in DTYPES, len(shape)))
         if axes is None or (kind not in DTYPES and kind not in (INT32, INT64)):
             raise ValueError(
@@ -171,7 +198,7 @@ class _Walk:
                 if name:
                     self._define(name, value)
         except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-            raise ValueError(f"{node}: {error}") from None
+            raise ValueError(f"{node}: {error}") from error
 
     def _value(self, name: str) -> Any:
         if name and name not in self.values:
@@ -227,16 +254,3 @@ class _Walk:
         raise ValueError(
             "several outputs are read only of a last GRU: its outputs and its last state, or its two directions"
         )
-
-
-def _type_of(given: Any) -> tuple[int, tuple[int | None, ...]]:
-    """Element type and shape of a graph's input; None for sizes that it leaves open."""
-    if not given.type.HasField("tensor_type") or not given.type.tensor_type.HasField("shape"):
-        raise ValueError(f"input {given.name!r}: expected an array with a known number of axes")
-    tensor = given.type.tensor_type
-    if len(tensor.shape.dim) > MOST_AXES:
-        raise ValueError(f"input {given.name!r}: expected at most {MOST_AXES} axes, got {len(tensor.shape.dim)}")
-    shape = tuple(size.dim_value if size.HasField("dim_value") else None for size in tensor.shape.dim)
-    if any(size is not None and size < 1 for size in shape):
-        raise ValueError(f"input {given.name!r}: expected sizes of at least 1, got {shape}")
-    return tensor.elem_type, shape

@@ -28,6 +28,10 @@ _NAMES = {"GlobalAveragePooling1D": "global_average_pooling1d", "GlobalMaxPoolin
 N, T, F, D, ONE, NT, TN = "N", "T", "F", "D", "1", "NT", "TN"
 
 
+class AxisOrderError(ValueError):
+    """Axes stand in another order than a node takes; the graph's input may have to be read the other way."""
+
+
 @dataclass(frozen=True)
 class Fill:
     """One value everywhere: a number, or the name of a size."""

@@ -1,0 +1,98 @@
+"""What a graph takes and gives, for a program that runs the file itself and compares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru.formats.onnx.tensors import DOUBLE, FLOAT, INT32, INT64, MOST_AXES
+from fastgru.formats.onnx.values import F, N, T
+
+Array = NDArray[Any]
+
+_DTYPES = {FLOAT: "float32", DOUBLE: "float64", INT32: "int32", INT64: "int64"}
+
+
+@dataclass(frozen=True)
+class Given:
+    """An input of a graph.
+
+    Attributes
+    ----------
+    name : str
+    kind : int
+        The TensorProto.DataType of its elements.
+    shape : tuple of int or None
+        In the graph's order of axes; None for sizes that it leaves open.
+    """
+
+    name: str
+    kind: int
+    shape: tuple[int | None, ...]
+
+    @classmethod
+    def of(cls, proto: Any) -> Given:
+        """What a ValueInfoProto says."""
+        if not proto.type.HasField("tensor_type") or not proto.type.tensor_type.HasField("shape"):
+            raise ValueError(f"input {proto.name!r}: expected an array with a known number of axes")
+        tensor = proto.type.tensor_type
+        if len(tensor.shape.dim) > MOST_AXES:
+            raise ValueError(f"input {proto.name!r}: expected at most {MOST_AXES} axes, got {len(tensor.shape.dim)}")
+        shape = tuple(size.dim_value if size.HasField("dim_value") else None for size in tensor.shape.dim)
+        if any(size is not None and size < 1 for size in shape):
+            raise ValueError(f"input {proto.name!r}: expected sizes of at least 1, got {shape}")
+        return cls(proto.name, tensor.elem_type, shape)
+
+    @property
+    def dtype(self) -> str:
+        """Of its elements, in NumPy's words."""
+        return _DTYPES[self.kind]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """How a graph is run on samples of the model that was read from it.
+
+    Attributes
+    ----------
+    data : Given
+    lengths : Given or None
+        What takes the lengths, whether or not it has a default.
+    time_first : bool
+        Whether the graph takes (T, N, ...), where the model takes (N, T, ...).
+    outputs : dict of str to tuple of str
+        The outputs that the model returns, in its order, and the names of their axes.
+    """
+
+    data: Given
+    lengths: Given | None
+    time_first: bool
+    outputs: dict[str, tuple[str, ...]]
+
+    @property
+    def rows(self) -> int | None:
+        """The only size of a batch that the graph takes; None if it takes any."""
+        return self.data.shape[1 if self.time_first else 0]
+
+    def feeds(self, x: Array, lengths: Array | None = None) -> dict[str, Array]:
+        """What the graph is given for samples (N, ...) of the model; all their steps count without `lengths`."""
+        given = {self.data.name: x.swapaxes(0, 1) if self.time_first else x}
+        if self.lengths is not None:
+            given[self.lengths.name] = np.full(len(x), x.shape[1]) if lengths is None else lengths
+        inputs = {each.name: each for each in (self.data, self.lengths) if each is not None}
+        return {name: np.ascontiguousarray(array, inputs[name].dtype) for name, array in given.items()}
+
+    def returned(self, arrays: Sequence[Array]) -> list[Array]:
+        """What the model returns, from the arrays that came out of the graph as `outputs` (in that order)."""
+        return [_as_model(array, axes) for array, axes in zip(arrays, self.outputs.values(), strict=True)]
+
+
+def _as_model(array: Array, axes: tuple[str, ...]) -> Array:
+    """An output as (N, T, F) or (N, F): other axes have size 1."""
+    kept = [axis for axis in axes if axis in (N, T, F)]
+    array = array.squeeze(tuple(place for place, axis in enumerate(axes) if axis not in kept))
+    return array.swapaxes(0, 1) if kept == [T, N, F] else array
