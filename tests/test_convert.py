@@ -194,3 +194,121 @@ def test_metrics_with_options_of_their_own_are_not_taken_for_others(tmp_path):
     model.save(tmp_path / "m.pt", include_optimizer=False)
     model.compile("sgd", "mse", [metrics.BinaryAccuracy()])
     model.save(tmp_path / "m.pt")
+
+
+# --- Files of others ------------------------------------------------------------------------------------------------
+
+
+class Tagger:
+    """A PyTorch module as people write them, made where PyTorch is."""
+
+    def __new__(cls, torch, batch_first, every_step):
+        class Module(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.gru = torch.nn.GRU(3, 5, num_layers=2, batch_first=batch_first)
+                self.head = torch.nn.Linear(5, 4)
+
+            def forward(self, x):
+                outputs, states = self.gru(x)
+                return self.head(outputs if every_step else states[-1])
+
+        torch.manual_seed(0)
+        return Module().eval()
+
+
+def state_dicts(torch):
+    module = Tagger(torch, True, False)
+    weights = module.state_dict()
+    return {
+        "plain": weights,
+        "half": {name: tensor.half() for name, tensor in weights.items()},
+        "parallel": {f"module.{name}": tensor for name, tensor in weights.items()},
+        "compiled": {f"_orig_mod.{name}": tensor for name, tensor in weights.items()},
+        "checkpoint": {"hparams": {"weight_decay": 0.1}, "epoch": 3, "model": weights},
+        "bare": torch.nn.GRU(3, 5, num_layers=2).state_dict(),
+    }
+
+
+@pytest.mark.parametrize("name", ["plain", "half", "parallel", "compiled", "checkpoint", "bare"])
+def test_pytorch_runs_the_files_that_its_users_have(torch, name, tmp_path):
+    source = tmp_path / f"{name}.pt"
+    torch.save(state_dicts(torch)[name], source)
+    compared = conversion.convert(source, tmp_path / "m.safetensors")
+    assert compared.source == "PyTorch"
+    assert compared.difference <= 1e-6
+
+
+@pytest.mark.filterwarnings("ignore")  # of exporters old and new, about themselves
+@pytest.mark.parametrize("every_step", [False, True], ids=["last", "every_step"])
+@pytest.mark.parametrize("batch_first", [False, True], ids=["time_first", "batch_first"])
+@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
+def test_onnx_runtime_runs_the_files_that_pytorch_exports(torch, batch_first, every_step, dynamic, tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install onnxruntime")
+    source = tmp_path / "exported.onnx"
+    axes = {"input": {0: "one", 1: "other"}} if dynamic else None
+    torch.onnx.export(
+        Tagger(torch, batch_first, every_step),
+        (torch.zeros((1, 6, 3) if batch_first else (6, 1, 3)),),
+        source,
+        input_names=["input"],
+        dynamic_axes=axes,
+        dynamo=False,
+    )
+    compared = conversion.convert(source, tmp_path / "m.safetensors")
+    assert compared.source == "ONNX Runtime"
+    assert compared.difference <= 1e-6
+
+
+def test_a_framework_that_fails_at_a_strangers_file_is_named_and_replaced(torch, tmp_path, monkeypatch):
+    def fail(path, description, x):
+        raise RuntimeError("this file says more than that")
+
+    monkeypatch.setitem(judges._FRAMEWORKS, "torch", judges.Judge("PyTorch", (), fail))
+    torch.save(state_dicts(torch)["plain"], tmp_path / "m.pt")
+    compared = conversion.convert(tmp_path / "m.pt", tmp_path / "m.safetensors")
+    assert compared.source == (
+        "the equations in NumPy, because PyTorch failed: RuntimeError: this file says more than that"
+    )
+    assert compared.difference <= 1e-6
+    with pytest.raises(RuntimeError, match="says more"):  # but what is written here, it must run
+        conversion.convert(tmp_path / "m.safetensors", tmp_path / "again.pt")
+    assert not (tmp_path / "again.pt").exists()
+
+
+@pytest.mark.parametrize("kind", ["keras", "onnx"])
+def test_the_samples_of_a_model_that_finds_padding_have_some(kind, tmp_path, monkeypatch):
+    require(kind)
+    model = Sequential([layers.Masking(2.0, input_shape=(None, 3)), layers.GRU(4)])
+    x = conversion.random_samples(model)
+    assert (x[0, 1:] == 2.0).all()
+    assert not (x[-1] == 2.0).any()
+    model.save(tmp_path / "m.safetensors")
+    compared = conversion.convert(tmp_path / "m.safetensors", tmp_path / NAMES[kind])
+    assert compared.difference <= 1e-6
+    monkeypatch.setattr(judges, "_FRAMEWORKS", {})
+    ignorant = judges.Judge("one that knows no masks", (), lambda path, description, x: model.layers[1](x))
+    monkeypatch.setattr(judges, "EQUATIONS", ignorant)
+    (tmp_path / NAMES[kind]).unlink()
+    with pytest.raises(ValueError, match="not written"):
+        conversion.convert(tmp_path / "m.safetensors", tmp_path / NAMES[kind])
+
+
+def test_what_a_state_dict_leaves_open_can_be_said_on_the_command_line(torch, tmp_path, capsys):
+    torch.save(Tagger(torch, True, True).state_dict(), tmp_path / "m.pt")
+    command = ["convert", str(tmp_path / "m.pt"), str(tmp_path / "m.safetensors"), "--from", "torch"]
+    assert main([*command, "--return-sequences", "--activations", "softmax", "--order", "gru,head"]) == 0
+    model = load_model(tmp_path / "m.safetensors")
+    assert model.output_shape == (None, None, 4)
+    assert model.layers[-1].activation == "softmax"
+    assert "run by PyTorch" in capsys.readouterr().out
+
+
+def test_a_training_that_is_not_known_here_does_not_keep_a_model_from_being_converted(tmp_path, capsys):
+    model = Sequential(before())
+    model.compile(optimizers.SGD(), "categorical_crossentropy")
+    path = tmp_path / "model.json"
+    model.save(path)
+    path.write_text(path.read_text().replace('"SGD"', '"Adadelta"'))
+    assert main(["convert", str(path), str(tmp_path / "m.safetensors")]) == 0
+    assert "Without its training: " in capsys.readouterr().out

@@ -61,9 +61,16 @@ def _by_onnxruntime(path: str | os.PathLike[str], description: ModelDescription,
     del description
     import onnxruntime
 
+    from fastgru.formats import onnx
+
+    signature = onnx.signature(path)
     session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
-    feeds = {"x": x, "lengths": np.full(len(x), x.shape[1])}
-    return session.run(None, {each.name: feeds[each.name] for each in session.get_inputs()})
+    rows = signature.rows or len(x)
+    parts = [
+        signature.returned(session.run(list(signature.outputs), signature.feeds(x[begin : begin + rows])))
+        for begin in range(0, len(x), rows)
+    ]
+    return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
 
 
 # --- PyTorch: a state_dict has no modules, so they are made here ----------------------------------------------------
