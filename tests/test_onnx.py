@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastgru import ModelFileError, Sequential, functional, layers, load_model
+from fastgru import ModelFileError, Sequential, formats, functional, layers, load_model
 from fastgru.formats import onnx as onnx_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -513,6 +513,25 @@ class TestPyTorch:
         want = outputs.detach().numpy(), state[0].detach().numpy()
         assert_close(load_model(tmp_path / "model.onnx").predict(x.numpy()), want)
 
+    def test_weights_in_another_file_are_refused_with_what_helps(self, torch, tmp_path):
+        """As the exporter writes them if nothing else is said; both ways out that the message names lead out."""
+        pytest.importorskip("onnxscript", reason="needs what PyTorch exports with: pip install onnxscript==0.7.2")
+        path = tmp_path / "model.onnx"
+        module = torch.nn.GRU(F, 5, batch_first=True).eval()
+        x = torch.randn(4, T, F)
+        want = [y.detach().numpy() for y in module(x)]
+        self.export(torch, module, path, x)
+        assert (tmp_path / "model.onnx.data").exists()
+        with pytest.raises(ModelFileError, match=r"tensor '.*': its numbers are in another file") as caught:
+            load_model(path)
+        assert "external_data=False" in str(caught.value)
+        assert "onnx.save_model(onnx.load(path), path)" in str(caught.value)
+        onnx.save_model(onnx.load(path), path)
+        (tmp_path / "model.onnx.data").unlink()
+        assert_close(load_model(path).predict(x.numpy()), [want[0], want[1][0]])
+        self.export(torch, module, path, x, external_data=False)
+        assert_close(load_model(path).predict(x.numpy()), [want[0], want[1][0]])
+
     def test_the_last_step_of_both_directions_is_refused(self, torch, tmp_path):
         """What looks like the last state of a bidirectional GRU is not one."""
         module = self.module(torch, 1, True, "last")
@@ -831,7 +850,7 @@ REFUSED = {
     "no opset": (lambda: changed(gru_model(), lambda m: m.ClearField("opset_import")), r"or later, got \[\]"),
     "external data": (
         lambda: tensor_changed(data_location=TensorProto.EXTERNAL),
-        "tensor 'tensor_0': its numbers are in another file",
+        r"tensor 'tensor_0': its numbers are in another file.*external_data=False",
     ),
     "negative dims": (lambda: tensor_changed(dims=[1, -15, 3]), r"got shape \(1, -15, 3\)"),
     "two negative dims": (lambda: tensor_changed(dims=[1, -15, -3]), r"got shape \(1, -15, -3\)"),
@@ -948,6 +967,28 @@ def test_no_model_at_all(data, tmp_path):
     (tmp_path / "model.onnx").write_bytes(data)
     with pytest.raises(ModelFileError, match=r"model\.onnx"):
         load_model(tmp_path / "model.onnx", format="onnx")
+
+
+def test_a_file_is_known_in_whatever_order_its_fields_stand(tmp_path):
+    """Protobuf promises none, so the first byte says little; the name does, where the contents show nothing else."""
+    path = tmp_path / "model.ONNX"
+    filled([layers.GRU(5, input_shape=(None, F))]).save(path)
+    proto = onnx.load(path)
+    graph = onnx.ModelProto(graph=proto.graph).SerializeToString()
+    proto.ClearField("graph")
+    path.write_bytes(graph + proto.SerializeToString())
+    assert formats.kind_of_file(path) == "onnx"
+    assert [layer.name for layer in load_model(path).layers] == ["gru"]
+    path.rename(tmp_path / "model")
+    with pytest.raises(ModelFileError, match="not a model file of a kind known here"):
+        load_model(tmp_path / "model")
+
+
+def test_a_file_of_another_kind_that_is_called_onnx_is_what_its_contents_show(tmp_path):
+    path = tmp_path / "model.onnx"
+    filled([layers.GRU(5, input_shape=(None, F))]).save(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").rename(path)
+    assert formats.kind_of_file(path) == "fastgru"
 
 
 # --- How others run a file ------------------------------------------------------------------------------------------

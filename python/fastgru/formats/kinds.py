@@ -50,6 +50,8 @@ def kind_of_name(path: str | os.PathLike[str]) -> str:
 def kind_of_file(path: str | os.PathLike[str]) -> str:
     """The kind of a file, from its contents; a folder with a ``model.json`` is TensorFlow.js'.
 
+    Only of an ONNX model the name is believed, where the contents show nothing else.
+
     Raises
     ------
     ModelFileError
@@ -83,7 +85,8 @@ def kind_of_file(path: str | os.PathLike[str]) -> str:
         return "torch"
     if start.lstrip()[:1] == b"{":
         return _json_kind(path)
-    if start[:1] == b"\x08":  # ir_version, the first field of an ONNX model
+    # ir_version comes first in most ONNX models, but the fields of a protobuf may stand in any order.
+    if start[:1] == b"\x08" or os.fspath(path).lower().endswith(KINDS["onnx"]):
         return "onnx"
     raise ModelFileError(f"{os.fspath(path)}: not a model file of a kind known here ({', '.join(KINDS)}), or damaged")
 

@@ -51,7 +51,10 @@ def to_array(tensor: Any) -> Array:
     """
     where = f"tensor {tensor.name!r}"
     if tensor.data_location or tensor.external_data:
-        raise ValueError(f"{where}: its numbers are in another file, which is not read here")
+        raise ValueError(
+            f"{where}: its numbers are in another file, which is not read here: export with external_data=False in "
+            f"torch.onnx.export, or bring them into this file by onnx.save_model(onnx.load(path), path)"
+        )
     if tensor.data_type not in _TYPES:
         raise ValueError(f"{where}: expected float, double, int32, int64 or bool, got data type {tensor.data_type}")
     code, field = _TYPES[tensor.data_type]
