@@ -11,7 +11,7 @@ from benchmarks import chart, machine
 from benchmarks.contenders import BY_NAME, SGEMMS
 from benchmarks.harness import Crew, log
 from benchmarks.options import Options
-from benchmarks.questions import dropin, footprint, inference, memory, mnist, scaling, toolbox, training
+from benchmarks.questions import dropin, footprint, inference, keras_layer, memory, mnist, scaling, toolbox, training
 from benchmarks.report import Result
 
 QUESTIONS = {
@@ -21,6 +21,7 @@ QUESTIONS = {
     "scaling": scaling,
     "toolbox": toolbox,
     "dropin": dropin,
+    "keras-layer": keras_layer,
     "memory": memory,
     "footprint": footprint,
 }

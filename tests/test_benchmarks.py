@@ -15,7 +15,7 @@ if not (ROOT / "benchmarks").is_dir():
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import answers, contenders, harness, problem, shapes, worker  # noqa: E402
-from benchmarks.questions import dropin  # noqa: E402
+from benchmarks.questions import dropin, keras_layer  # noqa: E402
 
 PROBLEM = problem.Problem("inference", 2, 3, 4, 5)
 STATE = np.arange(1, 11, dtype=np.float32).reshape(2, 5)
@@ -177,3 +177,13 @@ def test_a_drop_in_with_other_losses_is_not_timed(monkeypatch):
     )
     with pytest.raises(answers.AnswersDifferError, match="losses"):
         dropin.contenders(dropin.VARIANTS[0], 3, 4)
+
+
+def test_keras_with_either_layer_trains_alike(keras, monkeypatch):
+    del keras
+    monkeypatch.setattr(keras_layer, "SAMPLES", 64)
+    found = keras_layer.contenders(32)
+    assert {"fastgru.keras", "keras"} <= found.keys()
+    for training in found.values():
+        training.measure()
+        assert training.seconds[0] > 0
