@@ -927,6 +927,16 @@ def test_what_a_model_cannot_be_is_refused_by_name(name, tmp_path):
     assert str(caught.value).startswith(str(tmp_path / "model.onnx"))
 
 
+def test_states_of_both_directions_in_one_array_are_refused(tmp_path):
+    """As PyTorch's bidirectional GRU alone returns them."""
+    graph = onnx_graphs.Graph()
+    y, state = graph.gru(graph.time_first(), directions=2)
+    steps = graph.node("Transpose", [y], perm=[2, 0, 1, 3])
+    outputs = graph.node("Reshape", [steps, graph.ints(0, 0, 2 * onnx_graphs.H)])
+    with pytest.raises(ModelFileError, match=r"expected axes \(N, T, F\) or \(N, F\), got \(D, N, F\)"):
+        load(graph.model(outputs, state), tmp_path)
+
+
 def at_the_input(batch_first=False, **attributes):
     """A GRU that is the first node, and in whichever order of axes."""
     graph = onnx_graphs.Graph(("n", T, F) if batch_first else (T, "n", F))
