@@ -144,6 +144,24 @@ def sequence_lens():
     return g.model(g.dense(g.node("Reshape", [both, g.ints(0, 2 * H)]), features=2 * H))
 
 
+def reverse_before_forward():
+    """A layer that reads backwards, and one that reads its outputs in the order of the input, not of processing."""
+    g = Graph()
+    g.inputs.append(helper.make_tensor_value_info("lengths", INT32, ["n"]))
+    y, _ = g.gru(g.time_first(), direction="reverse", lengths="lengths")
+    y, _ = g.gru(g.node("Squeeze", [y, g.ints(1)]), features=H, lengths="lengths")
+    return g.model(g.steps(y))
+
+
+def turned_between():
+    """Outputs turned round right before the next layer."""
+    g = Graph()
+    y, _ = g.gru(g.time_first())
+    turned = g.node("Slice", [g.node("Squeeze", [y, g.ints(1)]), g.ints(-1), g.ints(-(2**63)), g.ints(0), g.ints(-1)])
+    y, _ = g.gru(turned, features=H)
+    return g.model(g.steps(y))
+
+
 def batch_first_layout():
     g = Graph()
     y, _ = g.gru("x", layout=1, linear_before_reset=0)
@@ -226,6 +244,8 @@ FOREIGN = {
     "keras_bidirectional_two_nodes": keras_bidirectional_two_nodes,
     "reverse_sequence": reverse_sequence,
     "sequence_lens": sequence_lens,
+    "reverse_before_forward": reverse_before_forward,
+    "turned_between": turned_between,
     "hard_sigmoid": lambda: activations("HardSigmoid", "Tanh", [1 / 6], [0.5]),
     "hard_sigmoid_default": lambda: activations("HardSigmoid", "Relu", None, None),
     "affine": lambda: activations("Sigmoid", "Affine", [1.0], [0.0]),

@@ -333,6 +333,50 @@ def test_own_graphs_are_understood_without_metadata(name, tmp_path):
         assert_same_bits(loaded.predict(x, lengths=lengths), model.predict(x, lengths=lengths))
 
 
+@pytest.mark.parametrize("sequences", [False, True])
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("merge", ["alone", "concat", "sum", "mul", "ave", None])
+def test_last_states_are_understood_without_metadata(sequences, backwards, merge, tmp_path):
+    path = tmp_path / "model.onnx"
+    gru = layers.GRU(4, return_sequences=sequences, return_state=True, go_backwards=backwards)
+    last = gru if merge == "alone" else layers.Bidirectional(gru, merge)
+    model = filled([layers.GRU(5, return_sequences=True, zero_output_for_mask=True, input_shape=(None, F)), last])
+    model.save(path)
+    without_metadata(path)
+    x = np.random.default_rng(0).normal(size=(4, T, F)).astype(np.float32)
+    for lengths in (None, np.array([6, 0, 3, 1])):
+        want = model.predict(x, lengths=lengths)
+        assert_same_bits(load_model(path).predict(x, lengths=lengths), want)
+        assert_close(run_by_signature(path, x, lengths), want)
+
+
+@pytest.mark.parametrize("order", [[0, 2, 1], [1, 0, 2], [0, 1], [0, 1, 1], [0, 1, 2, 1], [1, 2, 0], [0, 0]])
+def test_states_in_another_order_or_number_are_refused(order, tmp_path):
+    path = tmp_path / "model.onnx"
+    filled([layers.Bidirectional(layers.GRU(4, return_state=True, return_sequences=True), input_shape=(None, F))]).save(
+        path
+    )
+
+    def reorder(proto):
+        outputs = [onnx.ValueInfoProto.FromString(proto.graph.output[place].SerializeToString()) for place in order]
+        del proto.graph.output[:]
+        proto.graph.output.extend(outputs)
+
+    without_metadata(path)
+    rewritten(path, reorder)
+    with pytest.raises(ModelFileError, match=r"model\.onnx: output 'output_\d', .*"):
+        load_model(path)
+
+
+def test_a_state_of_another_layer_than_the_last_is_refused(tmp_path):
+    graph = onnx_graphs.Graph()
+    y, state = graph.gru(graph.time_first())
+    with pytest.raises(ModelFileError, match="several outputs are read only of a last layer"):
+        load(graph.model(graph.dense(graph.steps(y)), graph.node("Squeeze", [state, graph.ints(0)])), tmp_path)
+    with pytest.raises(ModelFileError, match="several outputs are read only of a last layer"):
+        load(graph.model("x", graph.node("Squeeze", [state, graph.ints(0)])), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("layer", "operator"),
     [(layers.Masking(), "Equal"), (layers.GlobalAveragePooling1D(), "Where"), (layers.GlobalMaxPooling1D(), "Where")],
@@ -881,6 +925,16 @@ def test_what_a_model_cannot_be_is_refused_by_name(name, tmp_path):
     with pytest.raises(ModelFileError, match=message) as caught:
         load(make(), tmp_path)
     assert str(caught.value).startswith(str(tmp_path / "model.onnx"))
+
+
+def test_states_of_both_directions_in_one_array_are_refused(tmp_path):
+    """As PyTorch's bidirectional GRU alone returns them."""
+    graph = onnx_graphs.Graph()
+    y, state = graph.gru(graph.time_first(), directions=2)
+    steps = graph.node("Transpose", [y], perm=[2, 0, 1, 3])
+    outputs = graph.node("Reshape", [steps, graph.ints(0, 0, 2 * onnx_graphs.H)])
+    with pytest.raises(ModelFileError, match=r"expected axes \(N, T, F\) or \(N, F\), got \(D, N, F\)"):
+        load(graph.model(outputs, state), tmp_path)
 
 
 def at_the_input(batch_first=False, **attributes):

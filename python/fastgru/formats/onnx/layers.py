@@ -53,9 +53,11 @@ def _gru(chains: Chains, node: Node, inputs: list[Any]) -> tuple[Data, Data]:
     expected = (N, T, F) if batch_first else (T, N, F)
     if x.axes != expected:
         raise AxisOrderError(f"expected its input to be ({', '.join(expected)}), got ({', '.join(x.axes)})")
-    # That time runs backwards is told to the GRU: it reads the other way round.
-    flipped = x.streams[0].flipped and not x.streams[0].recurrent
-    before = chains.settled(x.on_streams(lambda stream: replace(stream, flipped=False)) if flipped else x)
+    # That time runs against the order in which the layer before gives it is told to the GRU: it reads the other way.
+    part = x.streams[0].recurrent
+    given = part is not None and part.backward
+    flipped = x.streams[0].flipped != given
+    before = chains.settled(x.on_streams(lambda stream: replace(stream, flipped=given)))
     before = with_lengths(before, takes_lengths(chains, lengths))
     streams = tuple(
         replace(

@@ -35,6 +35,7 @@ from fastgru.formats.onnx.values import (
     Lengths,
     N,
     Node,
+    Recurrent,
     Stream,
     T,
     kind_of,
@@ -241,16 +242,46 @@ class _Walk:
         return value
 
     def _last(self, outputs: list[Data]) -> tuple[LayerDescription, ...]:
-        """The chain that ends in one output, in a GRU's outputs and state, or in its two directions."""
-        if len(outputs) == 1:
-            return self.chains.settled(outputs[0]).layers
-        if len(outputs) == 2:
-            one, other = (data.streams[0].recurrent for data in outputs)
-            if one and other and one.weights is other.weights and not other.steps:
-                *before, last = self.chains.settled(outputs[0]).layers
-                return (*before, replace(last, config={**last.config, "return_state": True}))
-            if one and other:
-                return self.chains.merge(outputs[0], outputs[1], None).streams[0].layers
-        raise ValueError(
-            "several outputs are read only of a last GRU: its outputs and its last state, or its two directions"
-        )
+        """The chain that ends in one output or in the two directions of a GRU, and in the last states behind them."""
+        parts = [data.streams[0].recurrent for data in outputs]
+        if len(outputs) == 4 or (len(outputs) == 2 and _are_directions(*parts)):
+            count, stream = 2, self.chains.merge(outputs[0], outputs[1], None).streams[0]
+        else:
+            count, stream = 1, self.chains.settled(outputs[0])
+        if len(outputs) == count:
+            return stream.layers
+        last = stream.layers[-1] if stream.layers else None
+        if last is None or not _are_states(parts[count:], last):
+            raise ValueError(
+                "several outputs are read only of a last layer: a GRU's outputs and last state, or a Bidirectional's "
+                "output or two directions, and its last states, that of the forward direction first"
+            )
+        return (*stream.layers[:-1], _returning_states(last))
+
+
+def _are_directions(one: Recurrent | None, other: Recurrent | None) -> bool:
+    """Whether two outputs are of two GRUs, and not of one or of something else."""
+    return one is not None and other is not None and one.weights is not other.weights
+
+
+def _are_states(parts: list[Recurrent | None], layer: LayerDescription) -> bool:
+    """Whether these are the last states of a layer, in the order in which it returns them."""
+    names = ("forward/kernel", "backward/kernel") if layer.class_name == "Bidirectional" else ("kernel",)
+    if len(parts) != len(names):
+        return False
+    # Each node has arrays of its own, even if two read the same tensors.
+    return all(
+        part is not None and not part.steps and part.weights["kernel"] is layer.weights.get(name)
+        for part, name in zip(parts, names, strict=True)
+    )
+
+
+def _returning_states(layer: LayerDescription) -> LayerDescription:
+    config = layer.config
+    if layer.class_name != "Bidirectional":
+        return replace(layer, config={**config, "return_state": True})
+    directions = {
+        name: {**config[name], "config": {**config[name]["config"], "return_state": True}}
+        for name in ("layer", "backward_layer")
+    }
+    return replace(layer, config={**config, **directions})
