@@ -332,6 +332,12 @@ def untrained(*chain):
     return model
 
 
+def tokens(*chain):
+    model = Sequential(chain)
+    model.build((None, 4))
+    return model
+
+
 UNSAYABLE = {
     "another hard_sigmoid": (
         lambda ending: untrained(
@@ -347,6 +353,30 @@ UNSAYABLE = {
     "largest of all": (
         lambda _: untrained(layers.Masking(), layers.GlobalMaxPooling1D(name="m")),
         "m: expected no mask before it",
+    ),
+    "a mask behind a mask": (
+        lambda _: untrained(layers.Masking(), layers.GRU(2, return_sequences=True), layers.Masking(name="m")),
+        "m: expected no mask before it, because Keras' replaces it",
+    ),
+    "a mask behind a Dense layer with one": (
+        lambda _: untrained(layers.Masking(), layers.Dense(2), layers.Masking(name="m"), layers.GRU(2)),
+        "m: expected no mask before it, because Keras' replaces it",
+    ),
+    "a mask behind that of tokens": (
+        lambda _: tokens(layers.Embedding(5, 2, mask_zero=True), layers.Masking(name="m"), layers.GRU(2)),
+        "m: expected no mask before it, because Keras' replaces it",
+    ),
+    "padding for Flatten": (
+        lambda _: untrained(layers.Masking(-1.0, name="m"), layers.Flatten(), layers.Dense(3)),
+        "m: expected mask_value=0.0 before a Flatten layer, .*, got -1.0",
+    ),
+    "padding for Dense": (
+        lambda _: untrained(layers.Masking(-1.0, name="m"), layers.Dropout(0.5), layers.Dense(3)),
+        "m: expected mask_value=0.0 before a Dense layer, .*, got -1.0",
+    ),
+    "padding at the end": (
+        lambda _: untrained(layers.Masking(-1.0, name="m")),
+        "m: expected mask_value=0.0 before the end of the model, .*, got -1.0",
     ),
     "PyTorch's Adam": (
         lambda _: trained(optimizers.Adam(form="pytorch")),
@@ -375,6 +405,49 @@ def test_what_cannot_be_said_is_refused_by_name(name, ending, tmp_path):
     with pytest.raises(ValueError, match=message):
         build(ending).save(tmp_path / f"model{ending}")
     assert not list(tmp_path.iterdir())
+
+
+#: Padding that is 0 anyway, or that the layers behind it do not see.
+SAYABLE_MASKS = {
+    "recurrent": lambda kind: [kind.Masking(-1.0), kind.Dropout(0.5), kind.GRU(2)],
+    "steps": lambda kind: [kind.Masking(-1.0), kind.Bidirectional(kind.GRU(2, return_sequences=True)), kind.Dense(3)],
+    "mean": lambda kind: [kind.Masking(-1.0), kind.GlobalAveragePooling1D()],
+    "zeros": lambda kind: [kind.Masking(0.0), kind.Dense(3), kind.GRU(2)],
+    "flat zeros": lambda kind: [kind.Masking(0.0), kind.Flatten(), kind.Dense(3)],
+    "states": lambda kind: [kind.GRU(2, return_sequences=True), kind.Masking(0.0), kind.GRU(2)],
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("name", SAYABLE_MASKS)
+def test_other_masks_are_written_and_read(name, ending, tmp_path):
+    model = untrained(*SAYABLE_MASKS[name](layers))
+    model.save(tmp_path / f"model{ending}")
+    found = load_model(tmp_path / f"model{ending}")
+    assert [type(layer) for layer in found.layers] == [type(layer) for layer in model.layers]
+
+
+@pytest.mark.parametrize(
+    ("place", "mask_value", "message"),
+    [(2, 0.0, "again: expected no mask before it"), (1, -1.0, "again: expected mask_value=0.0 before a Dense layer")],
+)
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_masks_in_files_that_mean_something_else_are_refused(place, mask_value, message, ending, tmp_path):
+    path = tmp_path / f"model{ending}"
+    first = [layers.Masking()] if place == 2 else []
+    untrained(*first, layers.Dense(2), layers.GRU(2)).save(path)
+    masking = {"class_name": "Masking", "config": {"name": "again", "mask_value": mask_value}}
+    if ending == ".keras":
+        config, *rest = parts_of(path)
+        config["config"]["layers"].insert(place, masking)
+        write_parts(path, config, *rest)
+    else:
+        with h5py.File(path, "r+") as file:
+            config = json.loads(file.attrs["model_config"])
+            config["config"]["layers"].insert(place, masking)
+            file.attrs["model_config"] = json.dumps(config)
+    with pytest.raises(ModelFileError, match=f"model{ending}: {message}"):
+        load_model(path)
 
 
 # --- Hostile files --------------------------------------------------------------------------------------------
@@ -664,6 +737,16 @@ def test_models_from_here_predict_the_same_in_keras_3(seed, keras, tmp_path):
         ours.save(tmp_path / "model.h5")
         theirs = keras.models.load_model(tmp_path / "model.h5")
         assert_same_outputs(expected, theirs(x), chain.dtype, repr(chain))
+
+
+@pytest.mark.parametrize("name", SAYABLE_MASKS)
+def test_masks_are_those_of_keras_3(name, keras, tmp_path):
+    ours = untrained(*SAYABLE_MASKS[name](layers))
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 3, 2)).astype(np.float32)
+    x[1, 1:] = getattr(ours.layers[0], "mask_value", 0)
+    ours.save(tmp_path / "model.keras")
+    theirs = keras.models.load_model(tmp_path / "model.keras")
+    assert_same_outputs(ours.predict(x), theirs(x), "float32", name)
 
 
 @pytest.mark.parametrize("merge_mode", [None, "state"])

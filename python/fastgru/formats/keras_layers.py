@@ -195,23 +195,61 @@ def topology_from_config(dialect: Dialect, config: Any) -> Topology:
     return Topology(layers, _input_shape(inner, entries), name, next(iter(dtypes.values())), file_layers)
 
 
+#: What neither reads nor counts padding, whatever stands there.
+_BLIND_TO_PADDING = ("GRU", "Bidirectional", "GlobalAveragePooling1D")
+
+
 def _require_same_masks(layers: list[LayerDescription]) -> None:
     """Refuse chains in which Keras does something else with padding than this package."""
     masked = False
-    for layer in layers:
-        returns_steps = layer.config.get("return_sequences", False)
-        if layer.class_name == "Bidirectional":
-            returns_steps = layer.config["layer"]["config"].get("return_sequences", False)
-        elif layer.class_name == "GRU" and masked and returns_steps and layer.config.get("go_backwards"):
-            raise ValueError(
-                f"{layer.name}: expected go_backwards=False after a mask, where Keras puts its padding first, got True"
-            )
-        elif layer.class_name == "GlobalMaxPooling1D" and masked:
-            raise ValueError(f"{layer.name}: expected no mask before it, because Keras' knows none, got one")
-        if layer.class_name == "Masking" or layer.config.get("mask_zero"):
-            masked = True
-        elif layer.class_name not in ("Dense", "Dropout"):
-            masked = masked and returns_steps
+    for number, layer in enumerate(layers):
+        if masked:
+            _refuse_mask_before(layer)
+        if layer.class_name == "Masking":
+            _require_unseen_padding(layer, layers[number + 1 :])
+        masked = _masked_after(layer, masked=masked)
+
+
+def _refuse_mask_before(layer: LayerDescription) -> None:
+    """Refuse a layer that makes something else of a mask."""
+    if layer.class_name == "GRU" and _returns_steps(layer) and layer.config.get("go_backwards"):
+        raise ValueError(
+            f"{layer.name}: expected go_backwards=False after a mask, where Keras puts its padding first, got True"
+        )
+    if layer.class_name == "GlobalMaxPooling1D":
+        raise ValueError(f"{layer.name}: expected no mask before it, because Keras' knows none, got one")
+    if _makes_mask(layer):
+        raise ValueError(
+            f"{layer.name}: expected no mask before it, because Keras' replaces it, where here both count, got one"
+        )
+
+
+def _require_unseen_padding(masking: LayerDescription, after: list[LayerDescription]) -> None:
+    """Refuse padding of other values than 0, which Keras sets to 0, before a layer that computes with it."""
+    value = masking.config.get("mask_value", 0.0)
+    first = next((layer.class_name for layer in after if layer.class_name != "Dropout"), None)
+    if value == 0 or first in _BLIND_TO_PADDING:
+        return
+    where = "the end of the model" if first is None else f"a {first} layer"
+    raise ValueError(
+        f"{masking.name}: expected mask_value=0.0 before {where}, because Keras sets padding to 0, where here it stays "
+        f"as it is, got {value!r}"
+    )
+
+
+def _masked_after(layer: LayerDescription, *, masked: bool) -> bool:
+    """Whether a mask comes with what a layer returns, given whether one comes with its input."""
+    passes = layer.class_name in ("Dense", "Dropout") or _returns_steps(layer)
+    return _makes_mask(layer) or (masked and passes)
+
+
+def _makes_mask(layer: LayerDescription) -> bool:
+    return layer.class_name == "Masking" or bool(layer.config.get("mask_zero"))
+
+
+def _returns_steps(layer: LayerDescription) -> bool:
+    config = layer.config["layer"]["config"] if layer.class_name == "Bidirectional" else layer.config
+    return bool(config.get("return_sequences"))
 
 
 def _append(dialect: Dialect, entry: Config, layers: list[FileLayer], dtypes: dict[str, str]) -> None:
