@@ -234,6 +234,31 @@ def test_a_model_comes_back_with_the_same_bits(seed, ending, tmp_path):
 TRAININGS = list(zip(OPTIMIZERS, [*LOSSES, "logits", "sigmoid"], strict=True))
 
 
+def forget_states(path, *, step):
+    """Make a file like those of a Keras whose optimizer makes its states when it is first used."""
+    with h5py.File(path, "r+") as file:
+        states = file["optimizer_weights"]
+        for name in states.attrs["weight_names"]:
+            if name != b"Adam/iter:0":
+                del states[name]
+        states["Adam/iter:0"][()] = step
+
+
+def test_an_optimizer_that_was_not_used_has_no_states(tmp_path):
+    compiled(steps=0).save(tmp_path / "model.h5")
+    forget_states(tmp_path / "model.h5", step=0)
+    found = load_model(tmp_path / "model.h5")
+    assert found.optimizer.step == 0
+    assert curve(found, "softmax") == curve(compiled(steps=0), "softmax")
+
+
+def test_states_are_not_missing_after_updates(tmp_path):
+    compiled().save(tmp_path / "model.h5")
+    forget_states(tmp_path / "model.h5", step=3)
+    with pytest.raises(ModelFileError, match=r"optimizer: expected the state m of .*, which is missing"):
+        load_model(tmp_path / "model.h5")
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize(("optimizer", "head"), TRAININGS)
 def test_training_goes_on_with_the_same_bits(optimizer, head, ending, tmp_path):
@@ -870,13 +895,23 @@ def keras_curve(model, head, steps=3):
     return found
 
 
-def keras_compiled(keras, optimizer, head):
+def keras_compiled(keras, optimizer, head, *, steps=3):
     keras.utils.set_random_seed(3)
     model = keras.Sequential([keras.Input((None, 2)), *small(keras.layers, head)])
     optimizer = OPTIMIZERS[optimizer](keras.optimizers, keras.optimizers.schedules)
     model.compile(optimizer, LOSSES[head](keras.losses))
-    keras_curve(model, head)
+    keras_curve(model, head, steps)
     return model
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("optimizer", ["Adam", "SGD", "RMSprop"])
+def test_training_begins_as_in_keras_3(optimizer, ending, keras, tmp_path):
+    theirs = keras_compiled(keras, optimizer, "numbers", steps=0)
+    theirs.save(tmp_path / f"model{ending}")
+    ours = load_model(tmp_path / f"model{ending}")
+    assert ours.optimizer.step == 0
+    np.testing.assert_allclose(curve(ours, "numbers"), keras_curve(theirs, "numbers"), rtol=2e-5)
 
 
 @pytest.mark.parametrize(("optimizer", "head"), TRAININGS)
