@@ -443,6 +443,54 @@ SAYABLE_MASKS = {
 }
 
 
+def with_layer(path, place, class_name, **options):
+    """Put a layer of Keras without weights into a file."""
+    entry = {"class_name": class_name, "config": {"name": "new", **options}}
+    if path.suffix == ".keras":
+        config, *rest = parts_of(path)
+        config["config"]["layers"].insert(place, entry)
+        write_parts(path, config, *rest)
+    else:
+        with h5py.File(path, "r+") as file:
+            config = json.loads(file.attrs["model_config"])
+            config["config"]["layers"].insert(place, entry)
+            file.attrs["model_config"] = json.dumps(config)
+
+
+RELU = {"max_value": None, "negative_slope": 0.0, "threshold": 0.0}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(
+    ("class_name", "options", "activation"),
+    [("ReLU", RELU, "relu"), ("Softmax", {"axis": -1}, "softmax"), ("Activation", {"activation": "tanh"}, "tanh")],
+)
+def test_an_activation_belongs_to_the_dense_layer_before_it(class_name, options, activation, ending, tmp_path):
+    path = tmp_path / f"model{ending}"
+    untrained(layers.Masking(), layers.GRU(2), layers.Dense(3)).save(path)
+    with_layer(path, 4, class_name, **options)
+    assert load_model(path).layers[-1].activation == activation
+
+
+@pytest.mark.parametrize(
+    ("class_name", "options", "message"),
+    [
+        ("ReLU", {**RELU, "max_value": 6.0}, "max_value=6.0 is not known here"),
+        ("ReLU", {**RELU, "negative_slope": 0.1}, "negative_slope=0.1 is not known here"),
+        ("ReLU", {**RELU, "threshold": 1.0}, "threshold=1.0 is not known here"),
+        ("Softmax", {"axis": 1}, "axis=1 is not known here"),
+        ("Softmax", {"axis": -1}, "expected no mask before it, because Keras' leaves out what is masked"),
+        ("Softmax", {"axis": -1, "other": 3}, "other=3 is not known here"),
+    ],
+)
+def test_layers_that_are_more_than_an_activation_are_refused(class_name, options, message, tmp_path):
+    path = tmp_path / "model.keras"
+    untrained(layers.Masking(), layers.Dense(3), layers.GRU(2)).save(path)
+    with_layer(path, 3, class_name, **options)
+    with pytest.raises(ModelFileError, match=f"new: {message}"):
+        load_model(path)
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("name", SAYABLE_MASKS)
 def test_other_masks_are_written_and_read(name, ending, tmp_path):
@@ -454,23 +502,14 @@ def test_other_masks_are_written_and_read(name, ending, tmp_path):
 
 @pytest.mark.parametrize(
     ("place", "mask_value", "message"),
-    [(2, 0.0, "again: expected no mask before it"), (1, -1.0, "again: expected mask_value=0.0 before a Dense layer")],
+    [(2, 0.0, "new: expected no mask before it"), (1, -1.0, "new: expected mask_value=0.0 before a Dense layer")],
 )
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_masks_in_files_that_mean_something_else_are_refused(place, mask_value, message, ending, tmp_path):
     path = tmp_path / f"model{ending}"
     first = [layers.Masking()] if place == 2 else []
     untrained(*first, layers.Dense(2), layers.GRU(2)).save(path)
-    masking = {"class_name": "Masking", "config": {"name": "again", "mask_value": mask_value}}
-    if ending == ".keras":
-        config, *rest = parts_of(path)
-        config["config"]["layers"].insert(place, masking)
-        write_parts(path, config, *rest)
-    else:
-        with h5py.File(path, "r+") as file:
-            config = json.loads(file.attrs["model_config"])
-            config["config"]["layers"].insert(place, masking)
-            file.attrs["model_config"] = json.dumps(config)
+    with_layer(path, place, "Masking", mask_value=mask_value)
     with pytest.raises(ModelFileError, match=f"model{ending}: {message}"):
         load_model(path)
 
@@ -800,6 +839,7 @@ def functional(keras, *, masked):
     y = kind.Masking()(inputs) if masked else inputs
     y = kind.RNN(kind.GRUCell(3, reset_after=False), return_sequences=True)(y)
     y = kind.TimeDistributed(kind.Dense(3, use_bias=False))(y)
+    y = kind.ReLU()(kind.Dense(2)(y))
     y = kind.GRU(4, return_sequences=True)(y)
     y = kind.Dense(2)(y)
     return keras.Model(inputs, kind.Activation("softmax")(y))
@@ -812,7 +852,8 @@ def test_a_functional_chain(masked, keras, tmp_path):
     for ending in ENDINGS:
         theirs.save(tmp_path / f"model{ending}")
         ours = load_model(tmp_path / f"model{ending}")
-        assert [type(layer).__name__ for layer in ours.layers][-4:] == ["GRU", "Dense", "GRU", "Dense"]
+        assert [type(layer).__name__ for layer in ours.layers][-5:] == ["GRU", "Dense", "Dense", "GRU", "Dense"]
+        assert ours.layers[-3].activation == "relu"
         assert ours.layers[-1].activation == "softmax"
         assert_same_outputs(ours.predict(x), theirs(x), "float32", ending)
 
@@ -902,6 +943,16 @@ def keras_compiled(keras, optimizer, head, *, steps=3):
     model.compile(optimizer, LOSSES[head](keras.losses))
     keras_curve(model, head, steps)
     return model
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "RMSprop"])
+def test_keras_3_trains_a_model_of_keras_2_that_is_compiled_again(optimizer, keras, tmp_path):
+    ours = compiled(optimizer, "numbers")
+    ours.save(tmp_path / "model.h5")
+    theirs = keras.models.load_model(tmp_path / "model.h5", compile=False)
+    theirs.compile("sgd", LOSSES["numbers"](keras.losses))
+    ours.compile("sgd", LOSSES["numbers"](losses))
+    np.testing.assert_allclose(keras_curve(theirs, "numbers"), curve(ours, "numbers"), rtol=2e-5)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -202,6 +202,10 @@ CHAINS = {
         return tf.sequential({layers: [
           tf.layers.gru({units: 3, inputShape: [4, 5]}), tf.layers.dense({units: 2}),
           tf.layers.activation({activation: 'softmax'})]});""",
+    "activation layers": """
+        return tf.sequential({layers: [
+          tf.layers.dense({units: 3, inputShape: [4, 5]}), tf.layers.reLU(), tf.layers.gru({units: 3}),
+          tf.layers.dense({units: 2}), tf.layers.softmax({axis: -1})]});""",
     "stateful": """
         return tf.sequential({layers: [tf.layers.gru({units: 3, batchInputShape: [3, 4, 5], stateful: true})]});""",
 }

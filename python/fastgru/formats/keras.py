@@ -129,7 +129,12 @@ def write(path: PathLike, description: ModelDescription) -> None:
 
 
 def write_h5(path: PathLike, description: ModelDescription) -> None:
-    """Write an ``.h5`` file in the words of Keras 2, which Keras 3 reads as well.
+    """Write an ``.h5`` file in the words of Keras 2.
+
+    Keras 3 reads the model as well, but trains none from any ``.h5`` before it is compiled again. What is said of an
+    AdamW, and of an RMSprop of Keras' form without momentum, it refuses, so that it needs ``compile=False``: without
+    ``is_legacy_optimizer``, which it does not know, Keras 2 would take either for an optimizer from before TensorFlow
+    2.11, of which there was no AdamW, and whose RMSprop computes something else.
 
     Raises
     ------

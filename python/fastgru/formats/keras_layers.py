@@ -91,6 +91,11 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 _GRU_ACTIVATIONS = ("tanh", "relu", "linear")
 _DENSE_ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
+#: Layers that are an activation -> its name, and the options with which they are no more than that.
+_ACTIVATION_LAYERS: dict[str, tuple[str, Config]] = {
+    "ReLU": ("relu", {"max_value": None, "negative_slope": 0.0, "threshold": 0.0}),
+    "Softmax": ("softmax", {"axis": -1}),
+}
 _DTYPES = ("float32", "float64")
 
 
@@ -243,6 +248,14 @@ def _masked_after(layer: LayerDescription, *, masked: bool) -> bool:
     return _makes_mask(layer) or (masked and passes)
 
 
+def _is_masked(layers: list[LayerDescription]) -> bool:
+    """Whether a mask comes with what the last of a model's layers returns."""
+    masked = False
+    for layer in layers:
+        masked = _masked_after(layer, masked=masked)
+    return masked
+
+
 def _makes_mask(layer: LayerDescription) -> bool:
     return layer.class_name == "Masking" or bool(layer.config.get("mask_zero"))
 
@@ -267,8 +280,22 @@ def _append(dialect: Dialect, entry: Config, layers: list[FileLayer], dtypes: di
         _refuse_others(name, config, ("activation",))
         _fold(dialect, name, config.get("activation"), layers)
         layers.append(FileLayer(class_name, name, None))
+    elif class_name in _ACTIVATION_LAYERS:
+        _fold(dialect, name, _own_activation(dialect, class_name, name, config, layers), layers)
+        layers.append(FileLayer(class_name, name, None))
     else:
         layers.append(FileLayer(class_name, name, layer_from_config(dialect, class_name, {**config, "name": name})))
+
+
+def _own_activation(dialect: Dialect, class_name: str, where: str, config: Config, before: list[FileLayer]) -> str:
+    """The activation that a layer stands for."""
+    activation, plain = _ACTIVATION_LAYERS[class_name]
+    given = {**dialect.omitted.get(class_name, {}), **config}
+    more = {option: value for option, value in given.items() if option not in plain or value != plain[option]}
+    _refuse_others(where, more, ())
+    if class_name == "Softmax" and _is_masked([each.layer for each in before if each.layer is not None]):
+        raise ValueError(f"{where}: expected no mask before it, because Keras' leaves out what is masked, got one")
+    return activation
 
 
 def _fold(dialect: Dialect, name: str, activation: Any, layers: list[FileLayer]) -> None:
@@ -302,7 +329,7 @@ def layer_from_config(dialect: Dialect, class_name: str, config: Config) -> Laye
     if class_name == "RNN":
         return LayerDescription("GRU", name, _rnn(dialect, name, config))
     if class_name not in _OPTIONS:
-        known = ", ".join((*_OPTIONS, "Bidirectional", "Activation", "TimeDistributed", "RNN"))
+        known = ", ".join((*_OPTIONS, "Bidirectional", "Activation", *_ACTIVATION_LAYERS, "TimeDistributed", "RNN"))
         raise ValueError(f"{name}: expected a layer of {known}, got {class_name}")
     return LayerDescription(class_name, name, _options(dialect, class_name, name, config))
 
