@@ -234,6 +234,31 @@ def test_a_model_comes_back_with_the_same_bits(seed, ending, tmp_path):
 TRAININGS = list(zip(OPTIMIZERS, [*LOSSES, "logits", "sigmoid"], strict=True))
 
 
+def forget_states(path, *, step):
+    """Make a file like those of a Keras whose optimizer makes its states when it is first used."""
+    with h5py.File(path, "r+") as file:
+        states = file["optimizer_weights"]
+        for name in states.attrs["weight_names"]:
+            if name != b"Adam/iter:0":
+                del states[name]
+        states["Adam/iter:0"][()] = step
+
+
+def test_an_optimizer_that_was_not_used_has_no_states(tmp_path):
+    compiled(steps=0).save(tmp_path / "model.h5")
+    forget_states(tmp_path / "model.h5", step=0)
+    found = load_model(tmp_path / "model.h5")
+    assert found.optimizer.step == 0
+    assert curve(found, "softmax") == curve(compiled(steps=0), "softmax")
+
+
+def test_states_are_not_missing_after_updates(tmp_path):
+    compiled().save(tmp_path / "model.h5")
+    forget_states(tmp_path / "model.h5", step=3)
+    with pytest.raises(ModelFileError, match=r"optimizer: expected the state m of .*, which is missing"):
+        load_model(tmp_path / "model.h5")
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize(("optimizer", "head"), TRAININGS)
 def test_training_goes_on_with_the_same_bits(optimizer, head, ending, tmp_path):
@@ -332,6 +357,12 @@ def untrained(*chain):
     return model
 
 
+def tokens(*chain):
+    model = Sequential(chain)
+    model.build((None, 4))
+    return model
+
+
 UNSAYABLE = {
     "another hard_sigmoid": (
         lambda ending: untrained(
@@ -347,6 +378,30 @@ UNSAYABLE = {
     "largest of all": (
         lambda _: untrained(layers.Masking(), layers.GlobalMaxPooling1D(name="m")),
         "m: expected no mask before it",
+    ),
+    "a mask behind a mask": (
+        lambda _: untrained(layers.Masking(), layers.GRU(2, return_sequences=True), layers.Masking(name="m")),
+        "m: expected no mask before it, because Keras' replaces it",
+    ),
+    "a mask behind a Dense layer with one": (
+        lambda _: untrained(layers.Masking(), layers.Dense(2), layers.Masking(name="m"), layers.GRU(2)),
+        "m: expected no mask before it, because Keras' replaces it",
+    ),
+    "a mask behind that of tokens": (
+        lambda _: tokens(layers.Embedding(5, 2, mask_zero=True), layers.Masking(name="m"), layers.GRU(2)),
+        "m: expected no mask before it, because Keras' replaces it",
+    ),
+    "padding for Flatten": (
+        lambda _: untrained(layers.Masking(-1.0, name="m"), layers.Flatten(), layers.Dense(3)),
+        "m: expected mask_value=0.0 before a Flatten layer, .*, got -1.0",
+    ),
+    "padding for Dense": (
+        lambda _: untrained(layers.Masking(-1.0, name="m"), layers.Dropout(0.5), layers.Dense(3)),
+        "m: expected mask_value=0.0 before a Dense layer, .*, got -1.0",
+    ),
+    "padding at the end": (
+        lambda _: untrained(layers.Masking(-1.0, name="m")),
+        "m: expected mask_value=0.0 before the end of the model, .*, got -1.0",
     ),
     "PyTorch's Adam": (
         lambda _: trained(optimizers.Adam(form="pytorch")),
@@ -375,6 +430,88 @@ def test_what_cannot_be_said_is_refused_by_name(name, ending, tmp_path):
     with pytest.raises(ValueError, match=message):
         build(ending).save(tmp_path / f"model{ending}")
     assert not list(tmp_path.iterdir())
+
+
+#: Padding that is 0 anyway, or that the layers behind it do not see.
+SAYABLE_MASKS = {
+    "recurrent": lambda kind: [kind.Masking(-1.0), kind.Dropout(0.5), kind.GRU(2)],
+    "steps": lambda kind: [kind.Masking(-1.0), kind.Bidirectional(kind.GRU(2, return_sequences=True)), kind.Dense(3)],
+    "mean": lambda kind: [kind.Masking(-1.0), kind.GlobalAveragePooling1D()],
+    "zeros": lambda kind: [kind.Masking(0.0), kind.Dense(3), kind.GRU(2)],
+    "flat zeros": lambda kind: [kind.Masking(0.0), kind.Flatten(), kind.Dense(3)],
+    "states": lambda kind: [kind.GRU(2, return_sequences=True), kind.Masking(0.0), kind.GRU(2)],
+}
+
+
+def with_layer(path, place, class_name, **options):
+    """Put a layer of Keras without weights into a file."""
+    entry = {"class_name": class_name, "config": {"name": "new", **options}}
+    if path.suffix == ".keras":
+        config, *rest = parts_of(path)
+        config["config"]["layers"].insert(place, entry)
+        write_parts(path, config, *rest)
+    else:
+        with h5py.File(path, "r+") as file:
+            config = json.loads(file.attrs["model_config"])
+            config["config"]["layers"].insert(place, entry)
+            file.attrs["model_config"] = json.dumps(config)
+
+
+RELU = {"max_value": None, "negative_slope": 0.0, "threshold": 0.0}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(
+    ("class_name", "options", "activation"),
+    [("ReLU", RELU, "relu"), ("Softmax", {"axis": -1}, "softmax"), ("Activation", {"activation": "tanh"}, "tanh")],
+)
+def test_an_activation_belongs_to_the_dense_layer_before_it(class_name, options, activation, ending, tmp_path):
+    path = tmp_path / f"model{ending}"
+    untrained(layers.Masking(), layers.GRU(2), layers.Dense(3)).save(path)
+    with_layer(path, 4, class_name, **options)
+    assert load_model(path).layers[-1].activation == activation
+
+
+@pytest.mark.parametrize(
+    ("class_name", "options", "message"),
+    [
+        ("ReLU", {**RELU, "max_value": 6.0}, "max_value=6.0 is not known here"),
+        ("ReLU", {**RELU, "negative_slope": 0.1}, "negative_slope=0.1 is not known here"),
+        ("ReLU", {**RELU, "threshold": 1.0}, "threshold=1.0 is not known here"),
+        ("Softmax", {"axis": 1}, "axis=1 is not known here"),
+        ("Softmax", {"axis": -1}, "expected no mask before it, because Keras' leaves out what is masked"),
+        ("Softmax", {"axis": -1, "other": 3}, "other=3 is not known here"),
+    ],
+)
+def test_layers_that_are_more_than_an_activation_are_refused(class_name, options, message, tmp_path):
+    path = tmp_path / "model.keras"
+    untrained(layers.Masking(), layers.Dense(3), layers.GRU(2)).save(path)
+    with_layer(path, 3, class_name, **options)
+    with pytest.raises(ModelFileError, match=f"new: {message}"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("name", SAYABLE_MASKS)
+def test_other_masks_are_written_and_read(name, ending, tmp_path):
+    model = untrained(*SAYABLE_MASKS[name](layers))
+    model.save(tmp_path / f"model{ending}")
+    found = load_model(tmp_path / f"model{ending}")
+    assert [type(layer) for layer in found.layers] == [type(layer) for layer in model.layers]
+
+
+@pytest.mark.parametrize(
+    ("place", "mask_value", "message"),
+    [(2, 0.0, "new: expected no mask before it"), (1, -1.0, "new: expected mask_value=0.0 before a Dense layer")],
+)
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_masks_in_files_that_mean_something_else_are_refused(place, mask_value, message, ending, tmp_path):
+    path = tmp_path / f"model{ending}"
+    first = [layers.Masking()] if place == 2 else []
+    untrained(*first, layers.Dense(2), layers.GRU(2)).save(path)
+    with_layer(path, place, "Masking", mask_value=mask_value)
+    with pytest.raises(ModelFileError, match=f"model{ending}: {message}"):
+        load_model(path)
 
 
 # --- Hostile files --------------------------------------------------------------------------------------------
@@ -666,6 +803,16 @@ def test_models_from_here_predict_the_same_in_keras_3(seed, keras, tmp_path):
         assert_same_outputs(expected, theirs(x), chain.dtype, repr(chain))
 
 
+@pytest.mark.parametrize("name", SAYABLE_MASKS)
+def test_masks_are_those_of_keras_3(name, keras, tmp_path):
+    ours = untrained(*SAYABLE_MASKS[name](layers))
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 3, 2)).astype(np.float32)
+    x[1, 1:] = getattr(ours.layers[0], "mask_value", 0)
+    ours.save(tmp_path / "model.keras")
+    theirs = keras.models.load_model(tmp_path / "model.keras")
+    assert_same_outputs(ours.predict(x), theirs(x), "float32", name)
+
+
 @pytest.mark.parametrize("merge_mode", [None, "state"])
 def test_several_outputs(merge_mode, keras, tmp_path):
     def build(kind):
@@ -692,6 +839,7 @@ def functional(keras, *, masked):
     y = kind.Masking()(inputs) if masked else inputs
     y = kind.RNN(kind.GRUCell(3, reset_after=False), return_sequences=True)(y)
     y = kind.TimeDistributed(kind.Dense(3, use_bias=False))(y)
+    y = kind.ReLU()(kind.Dense(2)(y))
     y = kind.GRU(4, return_sequences=True)(y)
     y = kind.Dense(2)(y)
     return keras.Model(inputs, kind.Activation("softmax")(y))
@@ -704,7 +852,8 @@ def test_a_functional_chain(masked, keras, tmp_path):
     for ending in ENDINGS:
         theirs.save(tmp_path / f"model{ending}")
         ours = load_model(tmp_path / f"model{ending}")
-        assert [type(layer).__name__ for layer in ours.layers][-4:] == ["GRU", "Dense", "GRU", "Dense"]
+        assert [type(layer).__name__ for layer in ours.layers][-5:] == ["GRU", "Dense", "Dense", "GRU", "Dense"]
+        assert ours.layers[-3].activation == "relu"
         assert ours.layers[-1].activation == "softmax"
         assert_same_outputs(ours.predict(x), theirs(x), "float32", ending)
 
@@ -787,13 +936,33 @@ def keras_curve(model, head, steps=3):
     return found
 
 
-def keras_compiled(keras, optimizer, head):
+def keras_compiled(keras, optimizer, head, *, steps=3):
     keras.utils.set_random_seed(3)
     model = keras.Sequential([keras.Input((None, 2)), *small(keras.layers, head)])
     optimizer = OPTIMIZERS[optimizer](keras.optimizers, keras.optimizers.schedules)
     model.compile(optimizer, LOSSES[head](keras.losses))
-    keras_curve(model, head)
+    keras_curve(model, head, steps)
     return model
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "RMSprop"])
+def test_keras_3_trains_a_model_of_keras_2_that_is_compiled_again(optimizer, keras, tmp_path):
+    ours = compiled(optimizer, "numbers")
+    ours.save(tmp_path / "model.h5")
+    theirs = keras.models.load_model(tmp_path / "model.h5", compile=False)
+    theirs.compile("sgd", LOSSES["numbers"](keras.losses))
+    ours.compile("sgd", LOSSES["numbers"](losses))
+    np.testing.assert_allclose(keras_curve(theirs, "numbers"), curve(ours, "numbers"), rtol=2e-5)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("optimizer", ["Adam", "SGD", "RMSprop"])
+def test_training_begins_as_in_keras_3(optimizer, ending, keras, tmp_path):
+    theirs = keras_compiled(keras, optimizer, "numbers", steps=0)
+    theirs.save(tmp_path / f"model{ending}")
+    ours = load_model(tmp_path / f"model{ending}")
+    assert ours.optimizer.step == 0
+    np.testing.assert_allclose(curve(ours, "numbers"), keras_curve(theirs, "numbers"), rtol=2e-5)
 
 
 @pytest.mark.parametrize(("optimizer", "head"), TRAININGS)

@@ -202,6 +202,10 @@ CHAINS = {
         return tf.sequential({layers: [
           tf.layers.gru({units: 3, inputShape: [4, 5]}), tf.layers.dense({units: 2}),
           tf.layers.activation({activation: 'softmax'})]});""",
+    "activation layers": """
+        return tf.sequential({layers: [
+          tf.layers.dense({units: 3, inputShape: [4, 5]}), tf.layers.reLU(), tf.layers.gru({units: 3}),
+          tf.layers.dense({units: 2}), tf.layers.softmax({axis: -1})]});""",
     "stateful": """
         return tf.sequential({layers: [tf.layers.gru({units: 3, batchInputShape: [3, 4, 5], stateful: true})]});""",
 }
@@ -332,6 +336,10 @@ def tokens(**options):
     return layers.Embedding(7, 5, mask_zero=True, input_shape=(4,), **options)
 
 
+def masking(**options):
+    return layers.Masking(input_shape=(4, 5), **options)
+
+
 UNSAYABLE = {
     "reset after": ([gru(reset_after=True)], "gru: reset_after=True cannot be said in TensorFlow.js"),
     "reset after in both": (
@@ -359,6 +367,16 @@ UNSAYABLE = {
     "mean": ([tokens(), layers.GlobalAveragePooling1D()], "takes padding for data in TensorFlow.js"),
     "maximum": ([tokens(), layers.GlobalMaxPooling1D()], "global_max_pooling1d: expected no mask before it"),
     "flattened": ([tokens(), layers.Flatten()], "flatten: Flatten takes padding for data in TensorFlow.js"),
+    "a mask behind a mask": (
+        [masking(), gru(return_sequences=True), layers.Masking(name="again")],
+        "again: expected no mask before it, because Keras' replaces it",
+    ),
+    "a mask behind that of tokens": ([tokens(), masking(), gru()], "masking: expected no mask before it"),
+    "padding for Dense": (
+        [masking(mask_value=-1.0), layers.Dropout(0.5), layers.Dense(3)],
+        "masking: expected mask_value=0.0 before a Dense layer",
+    ),
+    "padding at the end": ([masking(mask_value=-1.0)], "masking: expected mask_value=0.0 before the end of the model"),
     "padding first": ([tokens(), gru(go_backwards=True, return_sequences=True)], "gru: expected go_backwards=False"),
 }
 
@@ -370,6 +388,20 @@ def test_what_cannot_be_said_is_refused_by_name(tmp_path, case):
     with pytest.raises(ValueError, match=re.escape(message)):
         model.save(tmp_path / "model.json")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "mask_value", "message"),
+    [(1, 0.0, "again: expected no mask before it"), (0, -1.0, "again: expected mask_value=0.0 before a Dense layer")],
+)
+def test_masks_in_files_that_mean_something_else_are_refused(tmp_path, place, mask_value, message):
+    first = [masking()] if place == 1 else []
+    Sequential([*first, layers.Dense(5, input_shape=(4, 5)), gru()]).save(tmp_path / "model.json")
+    files = Files(tmp_path)
+    config = {"name": "again", "mask_value": mask_value, "batch_input_shape": [None, 4, 5]}
+    files.layers.insert(place, {"class_name": "Masking", "config": config})
+    with pytest.raises(ModelFileError, match=message):
+        load_model(files.save())
 
 
 def test_float64_is_refused(tmp_path):

@@ -129,7 +129,12 @@ def write(path: PathLike, description: ModelDescription) -> None:
 
 
 def write_h5(path: PathLike, description: ModelDescription) -> None:
-    """Write an ``.h5`` file in the words of Keras 2, which Keras 3 reads as well.
+    """Write an ``.h5`` file in the words of Keras 2.
+
+    Keras 3 reads the model as well, but trains none from any ``.h5`` before it is compiled again. What is said of an
+    AdamW, and of an RMSprop of Keras' form without momentum, it refuses, so that it needs ``compile=False``: without
+    ``is_legacy_optimizer``, which it does not know, Keras 2 would take either for an optimizer from before TensorFlow
+    2.11, of which there was no AdamW, and whose RMSprop computes something else.
 
     Raises
     ------
@@ -511,18 +516,23 @@ def _load_named_states(
             raise ValueError("optimizer: expected its states by the names that Keras 2 and 3 give them, got others")
         return
     training.step = _iteration(file.array(found[0]))
-    places = list(_variables(description, training))
-    for state, weight in places:
-        moment = _require_like(
-            description, state, weight, file.array(_state_path(file, root, name, state, paths[weight]))
-        )
+    places = {
+        place: _state_path(file, root, name, place[0], paths[place[1]]) for place in _variables(description, training)
+    }
+    if training.step == 0 and not any(places.values()):  # never used
+        return
+    for (state, weight), path in places.items():
+        if path is None:
+            raise ValueError(f"optimizer: expected the state {state} of {paths[weight]}, which is missing")
+        moment = _require_like(description, state, weight, file.array(path))
         training.moments.setdefault(state, {})[weight] = moment
 
 
-def _state_path(file: hdf5.Reader, root: str, optimizer: str, state: str, weight: str) -> str:
+def _state_path(file: hdf5.Reader, root: str, optimizer: str, state: str, weight: str) -> str | None:
+    """Where a state of the weight with this path lies, if it does."""
     stem = weight.removesuffix(":0")
     for word in _STATE_WORDS[state]:
         for path in (f"{word}/{weight}", f"{stem}/{word}:0", f"{stem.replace('/', '_')}_{word}"):
             if file.has(f"{root}/{optimizer}/{path}"):
                 return f"{root}/{optimizer}/{path}"
-    raise ValueError(f"optimizer: expected the state {state} of {weight}, which is missing")
+    return None

@@ -184,6 +184,7 @@ TFJS = Dialect(
     omitted={
         "GRU": {"recurrent_activation": "hard_sigmoid", "kernel_initializer": "glorot_normal", "reset_after": False},
         "Dense": {"kernel_initializer": "glorot_normal"},
+        "Softmax": {"axis": 1},
     },
     optimizers=_TFJS_OPTIMIZERS,
     optimizer_key="optimizer_config",

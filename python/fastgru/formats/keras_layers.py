@@ -91,6 +91,11 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 _GRU_ACTIVATIONS = ("tanh", "relu", "linear")
 _DENSE_ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
+#: Layers that are an activation -> its name, and the options with which they are no more than that.
+_ACTIVATION_LAYERS: dict[str, tuple[str, Config]] = {
+    "ReLU": ("relu", {"max_value": None, "negative_slope": 0.0, "threshold": 0.0}),
+    "Softmax": ("softmax", {"axis": -1}),
+}
 _DTYPES = ("float32", "float64")
 
 
@@ -195,23 +200,69 @@ def topology_from_config(dialect: Dialect, config: Any) -> Topology:
     return Topology(layers, _input_shape(inner, entries), name, next(iter(dtypes.values())), file_layers)
 
 
+#: What neither reads nor counts padding, whatever stands there.
+_BLIND_TO_PADDING = ("GRU", "Bidirectional", "GlobalAveragePooling1D")
+
+
 def _require_same_masks(layers: list[LayerDescription]) -> None:
     """Refuse chains in which Keras does something else with padding than this package."""
     masked = False
+    for number, layer in enumerate(layers):
+        if masked:
+            _refuse_mask_before(layer)
+        if layer.class_name == "Masking":
+            _require_unseen_padding(layer, layers[number + 1 :])
+        masked = _masked_after(layer, masked=masked)
+
+
+def _refuse_mask_before(layer: LayerDescription) -> None:
+    """Refuse a layer that makes something else of a mask."""
+    if layer.class_name == "GRU" and _returns_steps(layer) and layer.config.get("go_backwards"):
+        raise ValueError(
+            f"{layer.name}: expected go_backwards=False after a mask, where Keras puts its padding first, got True"
+        )
+    if layer.class_name == "GlobalMaxPooling1D":
+        raise ValueError(f"{layer.name}: expected no mask before it, because Keras' knows none, got one")
+    if _makes_mask(layer):
+        raise ValueError(
+            f"{layer.name}: expected no mask before it, because Keras' replaces it, where here both count, got one"
+        )
+
+
+def _require_unseen_padding(masking: LayerDescription, after: list[LayerDescription]) -> None:
+    """Refuse padding of other values than 0, which Keras sets to 0, before a layer that computes with it."""
+    value = masking.config.get("mask_value", 0.0)
+    first = next((layer.class_name for layer in after if layer.class_name != "Dropout"), None)
+    if value == 0 or first in _BLIND_TO_PADDING:
+        return
+    where = "the end of the model" if first is None else f"a {first} layer"
+    raise ValueError(
+        f"{masking.name}: expected mask_value=0.0 before {where}, because Keras sets padding to 0, where here it stays "
+        f"as it is, got {value!r}"
+    )
+
+
+def _masked_after(layer: LayerDescription, *, masked: bool) -> bool:
+    """Whether a mask comes with what a layer returns, given whether one comes with its input."""
+    passes = layer.class_name in ("Dense", "Dropout") or _returns_steps(layer)
+    return _makes_mask(layer) or (masked and passes)
+
+
+def _is_masked(layers: list[LayerDescription]) -> bool:
+    """Whether a mask comes with what the last of a model's layers returns."""
+    masked = False
     for layer in layers:
-        returns_steps = layer.config.get("return_sequences", False)
-        if layer.class_name == "Bidirectional":
-            returns_steps = layer.config["layer"]["config"].get("return_sequences", False)
-        elif layer.class_name == "GRU" and masked and returns_steps and layer.config.get("go_backwards"):
-            raise ValueError(
-                f"{layer.name}: expected go_backwards=False after a mask, where Keras puts its padding first, got True"
-            )
-        elif layer.class_name == "GlobalMaxPooling1D" and masked:
-            raise ValueError(f"{layer.name}: expected no mask before it, because Keras' knows none, got one")
-        if layer.class_name == "Masking" or layer.config.get("mask_zero"):
-            masked = True
-        elif layer.class_name not in ("Dense", "Dropout"):
-            masked = masked and returns_steps
+        masked = _masked_after(layer, masked=masked)
+    return masked
+
+
+def _makes_mask(layer: LayerDescription) -> bool:
+    return layer.class_name == "Masking" or bool(layer.config.get("mask_zero"))
+
+
+def _returns_steps(layer: LayerDescription) -> bool:
+    config = layer.config["layer"]["config"] if layer.class_name == "Bidirectional" else layer.config
+    return bool(config.get("return_sequences"))
 
 
 def _append(dialect: Dialect, entry: Config, layers: list[FileLayer], dtypes: dict[str, str]) -> None:
@@ -229,8 +280,22 @@ def _append(dialect: Dialect, entry: Config, layers: list[FileLayer], dtypes: di
         _refuse_others(name, config, ("activation",))
         _fold(dialect, name, config.get("activation"), layers)
         layers.append(FileLayer(class_name, name, None))
+    elif class_name in _ACTIVATION_LAYERS:
+        _fold(dialect, name, _own_activation(dialect, class_name, name, config, layers), layers)
+        layers.append(FileLayer(class_name, name, None))
     else:
         layers.append(FileLayer(class_name, name, layer_from_config(dialect, class_name, {**config, "name": name})))
+
+
+def _own_activation(dialect: Dialect, class_name: str, where: str, config: Config, before: list[FileLayer]) -> str:
+    """The activation that a layer stands for."""
+    activation, plain = _ACTIVATION_LAYERS[class_name]
+    given = {**dialect.omitted.get(class_name, {}), **config}
+    more = {option: value for option, value in given.items() if option not in plain or value != plain[option]}
+    _refuse_others(where, more, ())
+    if class_name == "Softmax" and _is_masked([each.layer for each in before if each.layer is not None]):
+        raise ValueError(f"{where}: expected no mask before it, because Keras' leaves out what is masked, got one")
+    return activation
 
 
 def _fold(dialect: Dialect, name: str, activation: Any, layers: list[FileLayer]) -> None:
@@ -264,7 +329,7 @@ def layer_from_config(dialect: Dialect, class_name: str, config: Config) -> Laye
     if class_name == "RNN":
         return LayerDescription("GRU", name, _rnn(dialect, name, config))
     if class_name not in _OPTIONS:
-        known = ", ".join((*_OPTIONS, "Bidirectional", "Activation", "TimeDistributed", "RNN"))
+        known = ", ".join((*_OPTIONS, "Bidirectional", "Activation", *_ACTIVATION_LAYERS, "TimeDistributed", "RNN"))
         raise ValueError(f"{name}: expected a layer of {known}, got {class_name}")
     return LayerDescription(class_name, name, _options(dialect, class_name, name, config))
 
