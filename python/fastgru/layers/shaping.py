@@ -214,7 +214,15 @@ class Masking(Layer):
         return sequences.prefix_lengths(f"{self.name}, within a batch", self._counting(x), lengths)
 
     def _counting(self, x: Array) -> Array:
-        return np.asarray((x != x.dtype.type(self.mask_value)).any(axis=2))
+        value = x.dtype.type(self.mask_value)
+        if x.shape[2] == 0:
+            return np.zeros(x.shape[:2], bool)
+        counts = np.asarray(x[:, :, 0] != value)
+        doubtful = np.nonzero(
+            ~counts
+        )  # few: a step's first feature mostly tells, and all of them take ten times as long
+        counts[doubtful] = (x[doubtful] != value).any(axis=1)
+        return counts
 
     def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
         return d_y if input_gradient else None
