@@ -130,8 +130,8 @@ class Recipe:
 
 #: Name -> recipe, of those that are good for something in particular.
 RECIPES = {
-    # One cycle of three epochs: with seeds 0 to 7, accuracies of 98.60% to 98.79% (AVX2). Batches of 128 and a peak of
-    # 0.018 take 4% less time, but missed 98.5% with one of the eight; two epochs with three.
+    # One cycle of three epochs: with seeds 0 to 7, accuracies of 98.60% to 98.79% (AVX2). With batches of 128 and a
+    # peak of 0.018 one of the eight missed 98.5%, with two epochs three did.
     "fast": Recipe(units=64, epochs=3, batch_size=64, learning_rate=0.012, schedule="onecycle"),
 }
 
