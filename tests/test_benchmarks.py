@@ -163,11 +163,15 @@ def test_fastgru_and_sgemm_run_a_tiny_round(question):
 
 
 @pytest.mark.parametrize("variant", ["one layer", "two layers", "bidirectional", "packed, T/2 in the mean"])
-def test_the_drop_in_and_pytorch_run_a_tiny_round(variant):
-    pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
+def test_the_drop_in_and_pytorch_run_a_tiny_round(variant, monkeypatch):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
     [chosen] = [v for v in dropin.VARIANTS if v.name == variant]
-    for training in dropin.contenders(chosen, 3, 4):
-        assert training.measure() > 0
+    monkeypatch.setattr(dropin.MatrixProduct, "size", 16)
+    turns = dropin.contenders(chosen, 3, 4, threads=2)
+    assert list(turns) == ["pytorch", "pytorch-1", "accelerated", "accelerated-1", "without-gru", "sgemm"]
+    for name, turn in turns.items():
+        assert turn.measure() > 0
+        assert torch.get_num_threads() == (1 if name.endswith("-1") else turn.torch_threads)
 
 
 def test_a_drop_in_with_other_losses_is_not_timed(monkeypatch):
@@ -176,7 +180,23 @@ def test_a_drop_in_with_other_losses_is_not_timed(monkeypatch):
         "fastgru.torch.accelerate", lambda gru: torch.nn.GRU(gru.input_size, gru.hidden_size, batch_first=True)
     )
     with pytest.raises(answers.AnswersDifferError, match="losses"):
-        dropin.contenders(dropin.VARIANTS[0], 3, 4)
+        dropin.contenders(dropin.VARIANTS[0], 3, 4, threads=2)
+
+
+def test_the_products_of_a_drop_in_step_are_counted():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
+    rows, units, features = 5, 7, dropin.FEATURES
+    a_pair = {  # multiply-adds of a row and a step, a direction: forward; then weights, states and, above x, inputs
+        "one layer": (features + units) + (features + units) + units,
+        "two layers": (features + units) * 2 + units + (2 * units) + (2 * units) + units + units,
+        "bidirectional": 2 * ((features + units) * 2 + units),
+    }
+    for variant in dropin.VARIANTS[:3]:
+        gru = torch.nn.GRU(features, units, **variant.options)
+        expected = 2.0 * rows * dropin.STEPS * 3 * units * a_pair[variant.name]
+        assert dropin.product_flops(gru, variant, rows) == expected
+    [packed] = [variant for variant in dropin.VARIANTS if variant.packed]
+    assert packed.lengths(28).tolist() == list(range(1, 29))
 
 
 def test_keras_with_either_layer_trains_alike(keras, monkeypatch):

@@ -1,6 +1,8 @@
 """What does `fastgru.torch.accelerate` bring a program of PyTorch's?
 
-The same model, once as it is and once accelerated, trains on one batch in this process, turn by turn.
+The same model, once as it is and once accelerated, trains on one batch in this process, turn by turn; PyTorch's own
+operators once on all threads and once on one. After their work PyTorch's threads hold the processors for up to 15 ms,
+waiting for more of it, and fastgru's kernels have to share: one thread for PyTorch can be the faster setting.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
     import torch
 
 TITLE = "In PyTorch's place: a step of GRU, Linear, cross-entropy and fused Adam, after `fastgru.torch.accelerate`"
-COLUMNS = ("shape", "GRU", "PyTorch", "accelerated", "times as fast", "spread", "of it not the GRU")
+COLUMNS = (
+    *("shape", "GRU", "PyTorch", "its 1 thread", "accelerated", "PyTorch's 1 thread"),
+    *("times as fast", "best of each", "at most", "spread", "of it not the GRU"),
+)
 
 STEPS, FEATURES, CLASSES = 28, 28, 10
 #: (N, H)
@@ -41,6 +46,12 @@ class Variant:
     options: dict[str, Any] = field(default_factory=dict)
     packed: bool = False  # lengths from 1 to T, evenly
 
+    def lengths(self, rows: int) -> torch.Tensor:
+        """Each row's steps."""
+        import torch
+
+        return torch.linspace(1 if self.packed else STEPS, STEPS, rows).round().long()
+
 
 VARIANTS = (
     Variant("one layer"),
@@ -50,23 +61,55 @@ VARIANTS = (
 )
 
 
-class Training:
-    """A model, its optimizer and its batch."""
+class Turn:
+    """What takes turns in this process, with PyTorch's operators on `torch_threads`."""
 
-    def __init__(self, gru: torch.nn.GRU, head: torch.nn.Module, variant: Variant, rows: int) -> None:
+    def __init__(self, torch_threads: int) -> None:
+        self.torch_threads = torch_threads
+        self.seconds: list[float] = []
+
+    def step(self) -> torch.Tensor:
+        """What is measured."""
+        raise NotImplementedError
+
+    def measure(self) -> float:
+        """A turn, warm: seconds a step."""
         import torch
 
+        torch.set_num_threads(self.torch_threads)
+        time.sleep(COOL_DOWN_SECONDS)
+        begin = time.perf_counter()
+        self.step()
+        repeats = repeats_for(time.perf_counter() - begin)
+        for timed in (False, True):
+            begin = time.perf_counter()
+            for _ in range(repeats):
+                self.step()
+            if timed:
+                self.seconds.append((time.perf_counter() - begin) / repeats)
+        return self.seconds[-1]
+
+
+class Training(Turn):
+    """A model, its optimizer and its batch."""
+
+    def __init__(
+        self, gru: torch.nn.GRU, head: torch.nn.Module, variant: Variant, rows: int, torch_threads: int
+    ) -> None:
+        import torch
+
+        super().__init__(torch_threads)
         self.gru, self.head = gru, head
         random = torch.Generator().manual_seed(0)
         self.x: Any = torch.randn(rows, STEPS, FEATURES, generator=random)
         if variant.packed:
-            lengths = torch.linspace(1, STEPS, rows).round().long()
-            self.x = torch.nn.utils.rnn.pack_padded_sequence(self.x, lengths, batch_first=True, enforce_sorted=False)
+            self.x = torch.nn.utils.rnn.pack_padded_sequence(
+                self.x, variant.lengths(rows), batch_first=True, enforce_sorted=False
+            )
         self.labels = torch.randint(CLASSES, (rows,), generator=random)
         self.loss_of = torch.nn.functional.cross_entropy
         # PyTorch's fastest on the CPU.
         self.optimizer = torch.optim.Adam([*gru.parameters(), *head.parameters()], fused=True)
-        self.seconds: list[float] = []
 
     def state(self) -> torch.Tensor:
         """The last layer's last state, of both directions (N, directions * H)."""
@@ -81,26 +124,12 @@ class Training:
         self.optimizer.step()
         return loss
 
-    def measure(self) -> float:
-        """A turn, warm: seconds a step."""
-        time.sleep(COOL_DOWN_SECONDS)
-        begin = time.perf_counter()
-        self.step()
-        repeats = repeats_for(time.perf_counter() - begin)
-        for timed in (False, True):
-            begin = time.perf_counter()
-            for _ in range(repeats):
-                self.step()
-            if timed:
-                self.seconds.append((time.perf_counter() - begin) / repeats)
-        return self.seconds[-1]
-
 
 class WithoutGRU(Training):
     """What is left of a step without the GRU: its state and its gradients are there already."""
 
     def __init__(self, whole: Training, variant: Variant, rows: int) -> None:
-        super().__init__(copy.deepcopy(whole.gru), copy.deepcopy(whole.head), variant, rows)
+        super().__init__(copy.deepcopy(whole.gru), copy.deepcopy(whole.head), variant, rows, whole.torch_threads)
         self._state = whole.state().detach().requires_grad_()
         self._gradients = [parameter.detach().clone() for parameter in self.gru.parameters()]
 
@@ -114,19 +143,61 @@ class WithoutGRU(Training):
         return loss
 
 
-def contenders(variant: Variant, rows: int, units: int) -> tuple[Training, Training, Training]:
-    """PyTorch's, the accelerated one, and what both do besides the GRU; their losses have been compared."""
+class MatrixProduct(Turn):
+    """PyTorch's sgemm, for what the processor can do."""
+
+    size = 1536
+
+    def __init__(self, torch_threads: int) -> None:
+        import torch
+
+        super().__init__(torch_threads)
+        self.a, self.b = torch.randn(2, self.size, self.size)
+
+    def step(self) -> torch.Tensor:
+        return self.a @ self.b
+
+    def flops_per_second(self) -> float:
+        """In the median."""
+        return 2.0 * self.size**3 / median(self.seconds)
+
+
+def product_flops(gru: torch.nn.GRU, variant: Variant, rows: int) -> float:
+    """Of the matrix products of a step: forward, and backward to the weights, the states and, above x, the inputs."""
+    directions, units = 2 if gru.bidirectional else 1, gru.hidden_size
+    steps = int(variant.lengths(rows).sum())
+    depths = 0
+    for layer in range(gru.num_layers):
+        features = gru.input_size if layer == 0 else directions * units
+        depths += 2 * (features + units) + units + (features if layer > 0 else 0)
+    return 2.0 * steps * directions * 3 * units * depths
+
+
+def contenders(variant: Variant, rows: int, units: int, threads: int) -> dict[str, Any]:
+    """PyTorch's and the accelerated ones, what all do besides the GRU, and sgemm; their losses have been compared."""
     import fastgru.torch
     import torch
 
     torch.manual_seed(0)
     gru = torch.nn.GRU(FEATURES, units, batch_first=True, **variant.options)
     head = torch.nn.Linear(units * (2 if gru.bidirectional else 1), CLASSES)
-    ours = fastgru.torch.accelerate(copy.deepcopy(gru))
-    pair = Training(gru, head, variant, rows), Training(ours, copy.deepcopy(head), variant, rows)
-    losses = [np.array([training.step().item() for _ in range(COMPARED)]) for training in pair]
-    answers.check({"losses": losses[0]}, {"losses": losses[1]}, ("losses",))
-    return *pair, WithoutGRU(pair[1], variant, rows)
+    made: dict[str, Any] = {}
+    for name, accelerated, torch_threads in (
+        ("pytorch", False, threads),
+        ("pytorch-1", False, 1),
+        ("accelerated", True, threads),
+        ("accelerated-1", True, 1),
+    ):
+        own = copy.deepcopy(gru)
+        made[name] = Training(
+            fastgru.torch.accelerate(own) if accelerated else own, copy.deepcopy(head), variant, rows, torch_threads
+        )
+    losses = {name: np.array([training.step().item() for _ in range(COMPARED)]) for name, training in made.items()}
+    for name in list(losses)[1:]:
+        answers.check({"losses": losses["pytorch"]}, {"losses": losses[name]}, ("losses",))
+    made["without-gru"] = WithoutGRU(made["accelerated-1"], variant, rows)
+    made["sgemm"] = MatrixProduct(threads)
+    return made
 
 
 def run(options: Options, crew: Crew) -> Result:
@@ -136,26 +207,44 @@ def run(options: Options, crew: Crew) -> Result:
         return Result("dropin", TITLE, COLUMNS, [], [], ["skipped: PyTorch is not installed"])
     import torch
 
-    torch.set_num_threads(options.threads)
+    before = torch.get_num_threads()
     fastgru.set_num_threads(options.threads)
     table, rows = [], []
     for count, units in QUICK_SHAPES if options.quick else SHAPES:
         log(f"dropin, N={count}, H={units}")
         for variant in VARIANTS:
-            turns = contenders(variant, count, units)
+            turns = contenders(variant, count, units, options.threads)
             for _ in range(options.rounds):
-                for training in turns:
+                for training in turns.values():
                     training.measure()
-            theirs, ours, rest = (median(training.seconds) for training in turns)
-            widest = max(spread(training.seconds) for training in turns[:2])
+            seconds = {name: median(training.seconds) for name, training in turns.items()}
+            theirs, ours = (min(seconds[name], seconds[f"{name}-1"]) for name in ("pytorch", "accelerated"))
+            rest = seconds["without-gru"]
+            products = product_flops(turns["pytorch"].gru, variant, count) / turns["sgemm"].flops_per_second()
+            ratio = {
+                "times_as_fast": seconds["pytorch"] / seconds["accelerated"],
+                "best_of_each": theirs / ours,
+                "at_most": theirs / (rest + products),
+            }
             shape = f"N={count} T={STEPS} F={FEATURES} H={units}"
-            cells = [duration(theirs), duration(ours), f"{theirs / ours:.1f}", f"{widest:.0%}", f"{rest / ours:.0%}"]
+            widest = max(
+                spread(turns[name].seconds) for name in ("pytorch", "pytorch-1", "accelerated", "accelerated-1")
+            )
+            cells = [
+                *(duration(seconds[name]) for name in ("pytorch", "pytorch-1", "accelerated", "accelerated-1")),
+                *(f"{value:.1f}" for value in ratio.values()),
+                *(f"{widest:.0%}", f"{rest / ours:.0%}"),
+            ]
             table.append([shape, variant.name, *cells])
-            names = ("pytorch", "accelerated", "without_gru")
-            seconds = {name: training.seconds for name, training in zip(names, turns, strict=True)}
-            rows.append({"shape": shape, "gru": variant.name, "ratio": theirs / ours, "skipped": "", **seconds})
+            all_seconds = {name: training.seconds for name, training in turns.items()}
+            rows.append({"shape": shape, "gru": variant.name, **ratio, "skipped": "", "seconds": all_seconds})
+    torch.set_num_threads(before)
     notes = [
-        f"PyTorch {torch.__version__}; both run the same program on {options.threads} threads.",
-        "The last column is what Linear, loss and Adam take of the accelerated step: they are PyTorch's in both.",
+        f"PyTorch {torch.__version__} and fastgru on {options.threads} threads. The columns with one thread have "
+        "PyTorch's own operators on one (`torch.set_num_threads(1)`), fastgru's kernels still on all.",
+        "Times as fast: one line changed, the threads as they were. Best of each: each at its faster setting.",
+        "At most: PyTorch's best beside a GRU that does nothing but its matrix products, at the speed of PyTorch's "
+        f"product of {MatrixProduct.size} by {MatrixProduct.size}, plus what is not the GRU.",
+        "The last column is what Linear, loss and Adam take of the best accelerated step: they are PyTorch's in both.",
     ]
     return Result("dropin", TITLE, COLUMNS, table, rows, notes)

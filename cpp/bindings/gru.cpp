@@ -22,6 +22,7 @@ constexpr Choice<RecurrentActivation> kRecurrentActivations[] = {
     {"hard_sigmoid", RecurrentActivation::hard_sigmoid},
     {"hard_sigmoid_tfjs", RecurrentActivation::hard_sigmoid_tfjs}};
 
+constexpr Choice<WeightLayout> kWeightLayouts[] = {{"keras", WeightLayout::keras}, {"torch", WeightLayout::torch}};
 constexpr Choice<bool> kPaddedOutputs[] = {{"repeat", true}, {"zeros", false}};
 constexpr Choice<bool> kOutputOrders[] = {{"input", true}, {"processing", false}};
 
@@ -84,6 +85,7 @@ class Tape {
   char dtype = 0;
   GruShape shape{};
   GruOptions options;
+  WeightLayout layout = WeightLayout::keras;
   Reading reading;
   bool has_bias = false, has_recurrent_bias = false;
   // As they were checked: views of the caller's arrays, or copies.
@@ -102,6 +104,12 @@ class Tape {
     return {reinterpret_cast<T*>(gates_.memory.get()), reinterpret_cast<T*>(states_.memory.get())};
   }
   std::size_t nbytes() const { return gates_.size + states_.size; }
+
+  // Lets go of what was recorded, but not of the memory.
+  void clear() {
+    recorded = false;
+    x = kernel = recurrent_kernel = recurrent_mask = py::none();
+  }
 
   // A tape serves one call at a time; without the GIL a second thread could come in between.
   class Use {
@@ -142,39 +150,59 @@ Sequences<const T> sequences(const Input<T>& input, const Reading& reading, bool
   return reading.from(input.data(), input.stride(0), input.stride(1), input.holder.shape(1), reversed);
 }
 
-// The (2, 3H) and (3H) forms of a bias.
+// The (3H), (2, 3H) and tuple of two (3H) forms of a bias.
 template <class T>
 struct Bias {
-  std::optional<Input<T>> array;
+  std::vector<Input<T>> arrays;
   const T* input = nullptr;
   const T* recurrent = nullptr;
 
   Bias(const py::object& object, Index units) {
     if (object.is_none()) return;
-    const py::array given = require_array(object, "bias");
-    const bool two = given.ndim() == 2;
+    const std::string why = "recurrent_kernel has " + text(units) + " units";
+    if (py::isinstance<py::tuple>(object)) {
+      const auto pair = py::reinterpret_borrow<py::tuple>(object);
+      if (pair.size() != 2) {
+        throw py::value_error("bias: expected a tuple (input, recurrent), got one of " +
+                              text(static_cast<Index>(pair.size())));
+      }
+      arrays = {read<T>(pair[0], "bias[0]", {3 * units}, why, "x"), read<T>(pair[1], "bias[1]", {3 * units}, why, "x")};
+      input = arrays[0].data();
+      recurrent = arrays[1].data();
+      return;
+    }
+    const bool two = require_array(object, "bias").ndim() == 2;
     const Shape shape = two ? Shape{Index{2}, 3 * units} : Shape{3 * units};
-    array = read<T>(object, "bias", shape,
-                    "recurrent_kernel has " + text(units) + " units, one row or (input, recurrent)", "x");
-    input = array->data();
+    arrays = {read<T>(object, "bias", shape, why + ", one row or (input, recurrent)", "x")};
+    input = arrays[0].data();
     if (two) recurrent = input + 3 * units;
   }
 };
 
+// The shape of a matrix of weights.
+std::vector<Index> weights_shape(WeightLayout layout, Index depth, Index units) {
+  if (layout == WeightLayout::keras) return {depth, 3 * units};
+  return {3 * units, depth};
+}
+
 template <class T>
 py::tuple gru_forward_typed(const py::object& x_object, const py::object& kernel_object,
                             const py::object& recurrent_object, const py::object& bias_object,
-                            const py::object& initial_object, const GruOptions& options, Reading& reading,
-                            const py::object& lengths, const py::object& mask_object, bool return_sequences,
-                            const py::object& out, Tape* tape) {
-  const Input<T> recurrent = read<T>(recurrent_object, "recurrent_kernel", {"H", "3H"}, "", "x");
-  const Index units = recurrent.holder.shape(0);
-  if (units < 1 || recurrent.holder.shape(1) % 3 != 0 || recurrent.holder.shape(1) / 3 != units) {
-    throw py::value_error("recurrent_kernel: expected shape (H, 3H) with H >= 1, got " + shape_text(recurrent.holder));
+                            const py::object& initial_object, const GruOptions& options, WeightLayout layout,
+                            Reading& reading, const py::object& lengths, const py::object& mask_object,
+                            bool return_sequences, const py::object& out, Tape* tape) {
+  const bool keras = layout == WeightLayout::keras;
+  const int units_axis = keras ? 0 : 1, gates_axis = keras ? 1 : 0;
+  const Shape square = keras ? Shape{"H", "3H"} : Shape{"3H", "H"};
+  const Input<T> recurrent = read<T>(recurrent_object, "recurrent_kernel", square, "", "x");
+  const Index units = recurrent.holder.shape(units_axis);
+  if (units < 1 || recurrent.holder.shape(gates_axis) % 3 != 0 || recurrent.holder.shape(gates_axis) / 3 != units) {
+    throw py::value_error("recurrent_kernel: expected shape " + text_of(square) + " with H >= 1, got " +
+                          shape_text(recurrent.holder));
   }
-  const Input<T> kernel =
-      read<T>(kernel_object, "kernel", {"F", 3 * units}, "recurrent_kernel has " + text(units) + " units", "x");
-  const Index features = kernel.holder.shape(0);
+  const Input<T> kernel = read<T>(kernel_object, "kernel", keras ? Shape{"F", 3 * units} : Shape{3 * units, "F"},
+                                  "recurrent_kernel has " + text(units) + " units", "x");
+  const Index features = kernel.holder.shape(units_axis);
   const Input<T> x = read<T>(x_object, "x", {"N", "T", features}, "kernel has " + text(features) + " input features",
                              "x", Layout::last_axis_contiguous);
   const Bias<T> bias(bias_object, units);
@@ -187,7 +215,7 @@ py::tuple gru_forward_typed(const py::object& x_object, const py::object& kernel
   GruForwardArguments<T> arguments;
   arguments.shape = {batch, steps, features, units};
   arguments.options = options;
-  arguments.parameters = {kernel.data(), recurrent.data(), bias.input, bias.recurrent};
+  arguments.parameters = {layout, kernel.data(), recurrent.data(), bias.input, bias.recurrent};
   arguments.x = sequences(x, reading, reading.backwards);
   arguments.sequences = reading.map(arguments.shape);
   arguments.initial_state = pointer<T>(initial);
@@ -223,6 +251,7 @@ py::tuple gru_forward_typed(const py::object& x_object, const py::object& kernel
     tape->dtype = sizeof(T) == 4 ? 'f' : 'd';
     tape->shape = arguments.shape;
     tape->options = options;
+    tape->layout = layout;
     tape->has_bias = bias.input != nullptr;
     tape->has_recurrent_bias = bias.recurrent != nullptr;
     // Views of their own: assigning to x.shape later changes the caller's array object, not these.
@@ -239,8 +268,9 @@ py::tuple gru_forward_checked(const py::object& x, const py::object& kernel, con
                               const py::object& bias, const py::object& initial_state, const std::string& activation,
                               const std::string& recurrent_activation, bool reset_after, bool go_backwards,
                               const py::object& lengths, const std::string& padded_outputs,
-                              const std::string& output_order, const py::object& recurrent_mask, bool return_sequences,
-                              const py::object& out, Tape* tape) {
+                              const std::string& output_order, const py::object& recurrent_mask,
+                              const std::string& weight_layout, bool return_sequences, const py::object& out,
+                              Tape* tape) {
   const GruOptions options{choose(activation, "activation", kActivations),
                            choose(recurrent_activation, "recurrent_activation", kRecurrentActivations), reset_after};
   const auto typed =
@@ -253,7 +283,8 @@ py::tuple gru_forward_checked(const py::object& x, const py::object& kernel, con
   reading.backwards = go_backwards;
   reading.repeat_last_output = choose(padded_outputs, "padded_outputs", kPaddedOutputs);
   reading.outputs_like_x = choose(output_order, "output_order", kOutputOrders);
-  return typed(x, kernel, recurrent_kernel, bias, initial_state, options, reading, lengths, recurrent_mask,
+  return typed(x, kernel, recurrent_kernel, bias, initial_state, options,
+               choose(weight_layout, "weight_layout", kWeightLayouts), reading, lengths, recurrent_mask,
                return_sequences, out, tape);
 }
 
@@ -274,9 +305,10 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
   if (!tape.has_bias && !d_bias_object.is_none()) {
     throw py::value_error("d_bias: expected None because the tape was recorded without a bias, got an array");
   }
-  py::array d_kernel = write_to_or_new<T>(d_kernel_object, "d_kernel", {s.features, 3 * s.units}, why, like);
-  py::array d_recurrent =
-      write_to_or_new<T>(d_recurrent_object, "d_recurrent_kernel", {s.units, 3 * s.units}, why, like);
+  py::array d_kernel =
+      write_to_or_new<T>(d_kernel_object, "d_kernel", weights_shape(tape.layout, s.features, s.units), why, like);
+  py::array d_recurrent = write_to_or_new<T>(d_recurrent_object, "d_recurrent_kernel",
+                                             weights_shape(tape.layout, s.units, s.units), why, like);
   std::optional<py::array> d_bias, d_x;
   if (tape.has_bias) {
     const std::vector<Index> shape =
@@ -296,8 +328,8 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
   GruBackwardArguments<T> arguments;
   arguments.shape = s;
   arguments.options = tape.options;
-  arguments.parameters = {static_cast<const T*>(kernel.data()), static_cast<const T*>(recurrent.data()), nullptr,
-                          nullptr};
+  arguments.parameters = {tape.layout, static_cast<const T*>(kernel.data()), static_cast<const T*>(recurrent.data()),
+                          nullptr, nullptr};
   const Reading& reading = tape.reading;
   arguments.x = sequences(Input<T>{tape.x.cast<py::array>()}, reading, reading.backwards);
   arguments.sequences = reading.map(s);
@@ -340,11 +372,16 @@ void bind_gru(py::module_& m) {
   py::class_<Tape>(m, "GRUTape")
       .def(py::init<>())
       .def_readonly("recorded", &Tape::recorded)
-      .def_property_readonly("nbytes", &Tape::nbytes);
+      .def_property_readonly("nbytes", &Tape::nbytes)
+      .def("clear", [](Tape& tape) {
+        const Tape::Use use(tape);
+        tape.clear();
+      });
 
   m.def("gru_forward", &gru_forward_checked, "x"_a, "kernel"_a, "recurrent_kernel"_a, "bias"_a, "initial_state"_a,
         py::kw_only(), "activation"_a, "recurrent_activation"_a, "reset_after"_a, "go_backwards"_a, "lengths"_a,
-        "padded_outputs"_a, "output_order"_a, "recurrent_mask"_a, "return_sequences"_a, "out"_a, "tape"_a.none(true));
+        "padded_outputs"_a, "output_order"_a, "recurrent_mask"_a, "weight_layout"_a, "return_sequences"_a, "out"_a,
+        "tape"_a.none(true));
   m.def("gru_backward", &gru_backward_checked, "tape"_a, "d_outputs"_a, "d_state"_a, py::kw_only(), "input_gradient"_a,
         "d_kernel"_a, "d_recurrent_kernel"_a, "d_bias"_a);
 }

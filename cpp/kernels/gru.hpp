@@ -9,7 +9,7 @@
 //     n  = act(x Wn + b_n + r * (h Un + b_rn))        reset_after  (cuDNN, PyTorch, Keras' default)
 //     n  = act(x Wn + b_n + b_rn + (r * h) Un)        reset before (the 2014 paper, TensorFlow.js)
 //
-// Parameters lie as in Keras: kernel (F, 3H), recurrent_kernel (H, 3H), biases (3H), gates in the order z, r, n.
+// Parameters lie as in Keras or as in PyTorch: see WeightLayout.
 #pragma once
 
 #include "runtime/workspace.hpp"
@@ -22,6 +22,12 @@ enum class RecurrentActivation { sigmoid, hard_sigmoid, hard_sigmoid_tfjs };
 
 struct GruShape {
   Index batch, steps, features, units;
+
+  // Multiply-adds of forward's products; backward has twice as many, and those for the gradients of x.
+  double multiply_adds() const {
+    return 3.0 * static_cast<double>(batch) * static_cast<double>(steps) * static_cast<double>(units) *
+           static_cast<double>(features + units);
+  }
 };
 
 struct GruOptions {
@@ -30,11 +36,17 @@ struct GruOptions {
   bool reset_after = true;
 };
 
+// How a matrix of weights lies. A weight has a gate, a unit, and a depth k: the feature of x or the unit of h that it
+// multiplies. K is F or H.
+//     keras  (K, 3H), gates z, r, n, biases too        torch  (3H, K), gates r, z, n, biases too
+enum class WeightLayout { keras, torch };
+
 // C-contiguous; a null bias is zero.
 template <class T>
 struct GruParameters {
-  const T* kernel;            // (F, 3H)
-  const T* recurrent_kernel;  // (H, 3H)
+  WeightLayout layout;
+  const T* kernel;            // (F, 3H) or (3H, F)
+  const T* recurrent_kernel;  // (H, 3H) or (3H, H)
   const T* bias;              // (3H) or null
   const T* recurrent_bias;    // (3H) or null
 };

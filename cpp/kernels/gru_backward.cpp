@@ -39,7 +39,7 @@ struct ChunkMemory {
   T* d_reset_h;  // the same layout, reset before only
 };
 
-// The sums over time and rows: those of the whole batch, or of a part of it.
+// The sums over time and rows: those of the whole batch, or of a part of it. They lie as in Keras.
 template <class T>
 struct WeightGradients {
   T* kernel;            // (F, 3H)
@@ -97,34 +97,60 @@ class BackwardPass {
                          : plan_.small_weights() ? plan_.parts()
                                                  : (shape_.batch + kRowsWorthAThread - 1) / kRowsWorthAThread;
     threads_ = static_cast<int>(std::min(limit, useful));
-    owners_ = plan_.small_weights() ? groups_.owners(threads_, workspace) : nullptr;
     const Index crews = plan_.small_weights() ? threads_ : 1;
     memory_ = workspace.take<ChunkMemory<T>>(crews);
     for (Index crew = 0; crew < crews; ++crew) memory_[crew] = take_memory(workspace);
     sums_ = workspace.take<WeightGradients<T>>(plan_.parts());
-    sums_[0] = {a_.d_kernel, a_.d_recurrent_kernel, a_.d_bias, a_.d_recurrent_bias};
-    for (Index part = 1; part < plan_.parts(); ++part) sums_[part] = take_sums(workspace);
+    for (Index part = 0; part < plan_.parts(); ++part) {
+      const bool in_place = part == 0 && !transposed();
+      sums_[part] = in_place ? wanted() : take_sums(workspace);
+    }
   }
 
-  int threads() const { return threads_; }
-
-  void run(Team& team) {
-    recurrent_.pack(a_.parameters.recurrent_kernel, team);
-    if (!reset_after_) candidate_.pack(a_.parameters.recurrent_kernel, team);
-    if (a_.d_x) kernel_.pack(a_.parameters.kernel, team);
-    team.barrier();
-    if (!plan_.small_weights()) return run_part(0, memory_[0], team);
-
-    Team alone = team.alone();
-    for (Index part = 0; part < plan_.parts(); ++part) {
-      // The pool may be at work elsewhere: then the team is smaller.
-      if (owners_[part] % team.size() == team.index()) run_part(part, memory_[team.index()], alone);
+  void run(Cancellation* cancellation) {
+    const double operations = 2 * shape_.multiply_adds() / L;
+    const Index results = transposed() || plan_.parts() > 1 ? 3 * blocks_.count : 0;  // that are not in place
+    if (plan_.small_weights()) {
+      Items packing(packing_items()), parts(plan_.parts()), delivery(results);
+      parallel_items(threads_, operations, cancellation, [&](Team& team) {
+        packing.run(team, [&](Index item) { pack(item); });
+        Team alone = team.alone();
+        parts.run(team, [&](Index part) { run_part(part, memory_[team.index()], alone); });
+        delivery.run(team, [&](Index result) { deliver(result); });
+      });
+      return;
     }
-    team.barrier();
-    add_parts(team);
+    parallel(threads_, operations, cancellation, [&](Team& team) {
+      const auto share = [&](Index count, const auto& body) {
+        const Range own = team.share(count);
+        for (Index item = own.begin; item < own.end; ++item) body(item);
+        team.barrier();
+      };
+      share(packing_items(), [&](Index item) { pack(item); });
+      run_part(0, memory_[0], team);
+      team.barrier();
+      share(results, [&](Index result) { deliver(result); });
+    });
   }
 
  private:
+  bool transposed() const { return a_.parameters.layout == WeightLayout::torch; }
+  WeightGradients<T> wanted() const { return {a_.d_kernel, a_.d_recurrent_kernel, a_.d_bias, a_.d_recurrent_bias}; }
+
+  // Packing falls into independent items: the panels of three matrices.
+  Index packing_items() const {
+    return recurrent_.matrix().panels() + candidate_.matrix().panels() + kernel_.matrix().panels();
+  }
+  void pack(Index item) const {
+    const WeightLayout layout = a_.parameters.layout;
+    const GateMatrix<T> kernel{a_.parameters.kernel, layout, shape_.features, shape_.units};
+    const GateMatrix<T> recurrent{a_.parameters.recurrent_kernel, layout, shape_.units, shape_.units};
+    if (item < recurrent_.matrix().panels()) return recurrent_.pack(recurrent, item);
+    item -= recurrent_.matrix().panels();
+    if (item < candidate_.matrix().panels()) return candidate_.pack(recurrent, item);
+    kernel_.pack(kernel, item - candidate_.matrix().panels());
+  }
+
   ChunkMemory<T> take_memory(Workspace& workspace) const {
     const Index depth = chunk_steps_ * plan_.largest_group();
     const Index state = plan_.largest_group() * blocks_.state_stride;
@@ -191,25 +217,49 @@ class BackwardPass {
     }
   }
 
-  // The sums of all parts into those of the first, in order.
-  void add_parts(Team& team) const {
-    const auto add = [&](T* WeightGradients<T>::* which, Index size) {
-      T* const to = sums_[0].*which;
-      if (to == nullptr) return;
-      const Range own = team.share((size + L - 1) / L);
-      for (Index i = own.begin * L; i < own.end * L; i += L) {
-        const Index count = size - i;
-        V sum = V::load_first(to + i, count);
-        for (Index part = 1; part < plan_.parts(); ++part) {
-          sum = sum + V::load_first(sums_[part].*which + i, count);
-        }
-        sum.store_first(to + i, count);
+  // One gate of one block of units: the sums of all parts as results.
+  void deliver(Index result) const {
+    const int slot = static_cast<int>(result / blocks_.count);  // n, z or r
+    const Index unit = result % blocks_.count * L;
+    deliver_matrix(&WeightGradients<T>::kernel, shape_.features, slot, unit);
+    deliver_matrix(&WeightGradients<T>::recurrent_kernel, shape_.units, slot, unit);
+    for (T* WeightGradients<T>::* bias : {&WeightGradients<T>::bias, &WeightGradients<T>::recurrent_bias}) {
+      T* const to = wanted().*bias;
+      if (to == nullptr) continue;
+      const Index at = gate_position(a_.parameters.layout, slot) * shape_.units + unit;
+      sum_of_parts(bias, 0, slot, unit).store_first(to + at, shape_.units - unit);
+    }
+  }
+
+  void deliver_matrix(T* WeightGradients<T>::* which, Index depth, int slot, Index unit) const {
+    const Index count = shape_.units - unit;
+    if (!transposed()) {
+      T* const to = wanted().*which + gate_position(WeightLayout::keras, slot) * shape_.units + unit;
+      for (Index k = 0; k < depth; ++k) {
+        sum_of_parts(which, k, slot, unit).store_first(to + k * 3 * shape_.units, count);
       }
-    };
-    add(&WeightGradients<T>::kernel, shape_.features * 3 * shape_.units);
-    add(&WeightGradients<T>::recurrent_kernel, shape_.units * 3 * shape_.units);
-    add(&WeightGradients<T>::bias, 3 * shape_.units);
-    add(&WeightGradients<T>::recurrent_bias, 3 * shape_.units);
+      return;
+    }
+    T* const to = wanted().*which + (gate_position(WeightLayout::torch, slot) * shape_.units + unit) * depth;
+    for (Index first = 0; first < depth; first += L) {  // by squares, so that each cache line is written once
+      T square[L][L];
+      const Index used = std::min(depth - first, L);
+      for (Index k = 0; k < used; ++k) sum_of_parts(which, first + k, slot, unit).store(square[k]);
+      for (Index lane = 0; lane < std::min(count, L); ++lane) {
+        for (Index k = 0; k < used; ++k) to[lane * depth + first + k] = square[k][lane];
+      }
+    }
+  }
+
+  // The sum of all parts, in order, for depth k and the units from `unit` on.
+  V sum_of_parts(T* WeightGradients<T>::* which, Index k, int slot, Index unit) const {
+    const Index at = (k * 3 + gate_position(WeightLayout::keras, slot)) * shape_.units + unit;
+    const Index count = shape_.units - unit;
+    V sum = V::load_first(sums_[0].*which + at, count);
+    for (Index part = 1; part < plan_.parts(); ++part) {
+      sum = sum + V::load_first(sums_[part].*which + at, count);
+    }
+    return sum;
   }
 
   static void meet(const Group<T>& group, Team& team) {
@@ -448,7 +498,8 @@ class BackwardPass {
       multiply_add(acc, TileMajor<T>{operand + tile * depth * kTileRows}, d_gates, blocks_.gates_row, depth);
       for (int r = 0; r < R; ++r) {
         for (int s = 0; s < Slots; ++s) {
-          T* to = d_weights + (first_row + r) * 3 * shape_.units + keras_gate(first_slot + s) * shape_.units + unit;
+          const Index gate = gate_position(WeightLayout::keras, first_slot + s);
+          T* to = d_weights + ((first_row + r) * 3 + gate) * shape_.units + unit;
           add_to(to, acc[r][s], shape_.units - unit, overwrite);
         }
       }
@@ -474,9 +525,12 @@ class BackwardPass {
     const Index unit = block * L, count = shape_.units - unit;
     const auto store = [&](T* bias, V sum_of_n) {
       if (bias == nullptr) return;
-      add_to(bias + keras_gate(GateSlots::z) * shape_.units + unit, z, count, overwrite);
-      add_to(bias + keras_gate(GateSlots::r) * shape_.units + unit, r, count, overwrite);
-      add_to(bias + keras_gate(GateSlots::n) * shape_.units + unit, sum_of_n, count, overwrite);
+      const auto add = [&](int slot, V sum) {
+        add_to(bias + gate_position(WeightLayout::keras, slot) * shape_.units + unit, sum, count, overwrite);
+      };
+      add(GateSlots::z, z);
+      add(GateSlots::r, r);
+      add(GateSlots::n, sum_of_n);
     };
     store(to.bias, n);
     store(to.recurrent_bias, q);
@@ -491,7 +545,6 @@ class BackwardPass {
   TransposedWeights<T> recurrent_, candidate_, kernel_;
   const RowGroups groups_;
   const Index chunk_steps_;
-  const Index* owners_ = nullptr;  // of the parts
   bool by_units_ = false;
   int threads_ = 1;
   ChunkMemory<T>* memory_ = nullptr;    // a thread's each, or the team's
@@ -521,8 +574,7 @@ void backward_of_nothing(const GruBackwardArguments<T>& a) {
 template <class T>
 void gru_backward(const GruBackwardArguments<T>& a, Workspace& workspace, Cancellation* cancellation) {
   if (a.shape.batch == 0 || a.shape.steps == 0 || a.shape.units == 0) return backward_of_nothing(a);
-  BackwardPass<T> pass(a, workspace);
-  parallel(pass.threads(), cancellation, [&](Team& team) { pass.run(team); });
+  BackwardPass<T>(a, workspace).run(cancellation);
 }
 
 template void gru_backward(const GruBackwardArguments<float>&, Workspace&, Cancellation*);

@@ -20,7 +20,7 @@
 // never on the threads: parts and groups of rows, chunks of steps, steps, rows. 2 N T 3H (F + 2H) flops, and 2 N T 3H F
 // more for d_x.
 // Memory is taken from the workspace only: a chunk a thread, and with small weights a copy of their gradients for each
-// part of the batch but one. It does not grow with T.
+// part of the batch but one (for each one where they lie as in PyTorch). It does not grow with T.
 #pragma once
 
 #include "kernels/gru_rows.hpp"
@@ -42,12 +42,12 @@ struct GruBackwardArguments {
   Sequences<const T> d_outputs;     // (N, T, H) or null
   const T* d_last_state = nullptr;  // (N, H) or null
 
-  Sequences<T> d_x;                 // (N, T, F) or null
-  T* d_initial_state = nullptr;     // (N, H) or null
-  T* d_kernel = nullptr;            // (F, 3H)
-  T* d_recurrent_kernel = nullptr;  // (H, 3H)
-  T* d_bias = nullptr;              // (3H) or null
-  T* d_recurrent_bias = nullptr;    // (3H) or null
+  Sequences<T> d_x;              // (N, T, F) or null
+  T* d_initial_state = nullptr;  // (N, H) or null
+  T* d_kernel = nullptr;         // as the weights lie
+  T* d_recurrent_kernel = nullptr;
+  T* d_bias = nullptr;            // (3H) or null
+  T* d_recurrent_bias = nullptr;  // (3H) or null
 };
 
 template <class T>

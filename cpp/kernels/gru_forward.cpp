@@ -20,6 +20,19 @@ constexpr Index whole_pages(Index count) {
 // Fewer rows than this are not worth a thread of their own.
 constexpr Index kRowsWorthAThread = 4;
 
+// Into how many slices rows that can be cut anywhere are cut: some more than there are threads, but not so small that
+// loading the weights for each costs more than it brings.
+Index number_of_slices(Index rows, Index threads) {
+  constexpr Index kRowsWorthASlice = 8;
+  const Index fewest = std::min((rows + threads - 1) / threads, kRowsWorthASlice);
+  const Index wanted = std::min((rows + 2 * threads - 1) / (2 * threads), BatchPlan::kRowsTogether);
+  const Index size = std::max(fewest, wanted);
+  return (rows + size - 1) / size;
+}
+
+// Equally long rows of the batch as a group of its own, outside of the plan.
+RowGroup rows_alone(Range rows, Index steps) { return {rows.begin, rows.size(), steps, 0, nullptr}; }
+
 // The functions of one pass's activations.
 template <class T>
 struct CellFunctions {
@@ -349,22 +362,24 @@ void gru_forward(const GruForwardArguments<T>& a, Workspace& workspace, Cancella
   const BatchPlan plan = BatchPlan::of<T>(shape);
   const RowGroups groups(plan, a.sequences, workspace);
 
-  // With a tape its pieces go to the threads whole, and so do rows that end at different times; else rows can be cut
-  // anywhere.
+  // Small weights: whoever is free takes the next rows through time by itself; with a tape or different lengths those
+  // are the plan's parts, else the rows can be cut anywhere. Large weights: the threads share them out.
+  const bool by_parts = taped || different, small_weights = plan.small_weights();
   const Index limit = num_threads();
   const bool by_units = plan.by_units(limit, blocks.count);
-  const bool by_parts = (taped || different) && plan.small_weights();
-  const bool by_groups = by_units || ((taped || different) && !by_parts);
+  const bool by_groups = !small_weights && (by_units || by_parts);
   const Cut::Kind kind = by_units ? Cut::by_units : by_groups && different ? Cut::rows_of_a_step : Cut::own_rows;
-  const Index useful = by_units   ? blocks.count
-                       : by_parts ? plan.parts()
-                                  : (shape.batch + kRowsWorthAThread - 1) / kRowsWorthAThread;
+  const Index useful = by_units                    ? blocks.count
+                       : small_weights && by_parts ? plan.parts()
+                                                   : (shape.batch + kRowsWorthAThread - 1) / kRowsWorthAThread;
   const int threads = static_cast<int>(std::min(limit, useful));
-  const Index* const owners = by_parts ? groups.owners(threads, workspace) : nullptr;
+  const Index slices = number_of_slices(shape.batch, threads);
 
   // Scratch, a set for each thread; one for all where rows' states pass between them.
   const Index own_rows = (shape.batch + threads - 1) / threads;
-  const Index together = by_groups || by_parts ? plan.largest_group() : std::min(own_rows, BatchPlan::kRowsTogether);
+  const Index together = by_parts || by_units ? plan.largest_group()
+                         : small_weights      ? (shape.batch + slices - 1) / slices
+                                              : std::min(own_rows, BatchPlan::kRowsTogether);
   const Index sets = kind == Cut::own_rows ? threads : 1;
   const auto scratch = [&](Index rows, Index row_size, Index count, bool wanted) {
     const Index size = whole_pages<T>(rows * row_size);
@@ -383,44 +398,48 @@ void gru_forward(const GruForwardArguments<T>& a, Workspace& workspace, Cancella
     pairs = last.pairs_before + last.pairs();
   }
   const bool stream = taped && reset_after && GruTape<T>::outgrows_caches(pairs, blocks);
-
-  parallel(threads, cancellation, [&](Team& team) {
-    weights.pack(a.parameters, team);
-    team.barrier();
-    Team alone = team.alone();
+  const auto memory_of = [&](const RowGroup& group, const Team& team) {
+    const GruTape<T> tape = taped ? a.tape.piece(group.pairs_before, group.first, blocks) : GruTape<T>{};
     const Index own = team.index();
-    const auto memory_of = [&](const RowGroup& group) {
-      const GruTape<T> tape = taped ? a.tape.piece(group.pairs_before, group.first, blocks) : GruTape<T>{};
-      return GroupMemory<T>{tape, stream, group.rows, states(own), gates(own), reset_h(own), tile(own), x(own)};
-    };
-    const Range all_blocks{0, blocks.count};
+    return GroupMemory<T>{tape, stream, group.rows, states(own), gates(own), reset_h(own), tile(own), x(own)};
+  };
+  const auto run_alone = [&](const RowGroup& group, const Team& member) {
+    Team alone = member.alone();
+    pass.run(group, {Cut::own_rows, {0, group.rows}, {0, blocks.count}}, memory_of(group, member), alone);
+    if (different) pass.fill_padding({group.first, group.first + group.rows});
+  };
+  const double operations = shape.multiply_adds() / Vec<T>::lanes;
+
+  if (small_weights) {
+    Items packing(weights.items()), pieces(by_parts ? plan.parts() : slices);
+    parallel_items(threads, operations, cancellation, [&](Team& team) {
+      packing.run(team, [&](Index item) { weights.pack(a.parameters, item); });
+      pieces.run(team, [&](Index piece) {
+        if (!by_parts) return run_alone(rows_alone(split(shape.batch, piece, slices), shape.steps), team);
+        for (Index index = 0; index < plan.groups_in_part(); ++index) run_alone(groups.group(piece, index), team);
+      });
+    });
+    return;
+  }
+  parallel(threads, operations, cancellation, [&](Team& team) {
+    const Range packing = team.share(weights.items());
+    for (Index item = packing.begin; item < packing.end; ++item) weights.pack(a.parameters, item);
+    team.barrier();
     if (by_groups) {
       for (Index index = 0; index < plan.groups_in_part(); ++index) {
         const RowGroup group = groups.group(0, index);
-        const Cut cut{kind, team.share(group.rows), by_units ? team.share(blocks.count) : all_blocks};
-        pass.run(group, cut, memory_of(group), team);
+        const Cut cut{kind, team.share(group.rows), by_units ? team.share(blocks.count) : Range{0, blocks.count}};
+        pass.run(group, cut, memory_of(group, team), team);
         team.barrier();  // the next group is shared out otherwise, and uses the same scratch
       }
-    } else if (by_parts) {
-      for (Index part = 0; part < plan.parts(); ++part) {
-        if (owners[part] % team.size() != own) continue;  // the pool may be at work elsewhere, the team smaller
-        for (Index index = 0; index < plan.groups_in_part(); ++index) {
-          const RowGroup group = groups.group(part, index);
-          pass.run(group, {Cut::own_rows, {0, group.rows}, all_blocks}, memory_of(group), alone);
-        }
-      }
+      if (different) pass.fill_padding(team.share(shape.batch));
     } else {
       const Range share = team.share(shape.batch);
       const Index count = (share.size() + together - 1) / together;
       for (Index index = 0; index < count; ++index) {
         const Range within = split(share.size(), index, count);
-        const RowGroup group{share.begin + within.begin, within.size(), shape.steps, 0, nullptr};
-        pass.run(group, {Cut::own_rows, {0, group.rows}, all_blocks}, memory_of(group), alone);
+        run_alone(rows_alone({share.begin + within.begin, share.begin + within.end}, shape.steps), team);
       }
-    }
-    if (different) {
-      team.barrier();
-      pass.fill_padding(team.share(shape.batch));
     }
   });
 }

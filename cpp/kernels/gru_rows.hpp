@@ -14,8 +14,8 @@ namespace fastgru {
 // How a batch is cut into groups of rows that go through time together, by its shape alone: the order in which the
 // gradients of the weights are summed follows from it, so the threads may not matter.
 //
-// Small weights: a power of two of `parts`, each of whose groups one thread takes through time by itself; their
-// gradients are summed apart and then added in order. Nothing but those sums passes between threads.
+// Small weights: a power of two of `parts`, each of whose groups one thread takes through time by itself, whichever is
+// free; their gradients are summed apart and then added in order. Nothing but those sums passes between threads.
 // Large weights: one part, whose rows or units the threads share step by step.
 class BatchPlan {
  public:
@@ -118,28 +118,6 @@ class RowGroups {
     if (groups_ != nullptr) return groups_[part * plan_.groups_in_part() + index];
     const Range rows = plan_.rows(part, index);
     return {rows.begin, rows.size(), map_.steps, rows.begin * map_.steps, nullptr};
-  }
-
-  // The thread that takes each part, (parts): the next part, which is no longer than those before it, goes to whoever
-  // has least to do. Equally long sequences are dealt out in equal shares.
-  Index* owners(Index threads, Workspace& workspace) const {
-    Index* const owners = workspace.take<Index>(plan_.parts());
-    Index* const loads = workspace.take<Index>(threads);
-    for (Index thread = 0; thread < threads; ++thread) {
-      loads[thread] = 0;
-      const Range share = split(plan_.parts(), thread, threads);
-      for (Index part = share.begin; part < share.end; ++part) owners[part] = thread;
-    }
-    if (groups_ == nullptr) return owners;
-    for (Index part = 0; part < plan_.parts(); ++part) {
-      Index least = 0;
-      for (Index thread = 1; thread < threads; ++thread) {
-        if (loads[thread] < loads[least]) least = thread;
-      }
-      owners[part] = least;
-      for (Index index = 0; index < plan_.groups_in_part(); ++index) loads[least] += group(part, index).pairs();
-    }
-    return owners;
   }
 
  private:

@@ -5,18 +5,36 @@
 //   h  [ Uz Ur Uq ]  recurrent [block][H][3][L]      d_h += [d_z d_r d_q] U^T   panels over H
 //
 // One unit block of the tutorial's GRU(64) on 28 features is (28 + 64) x 3 x 16 floats, 17.7 KB: it stays in the
-// L1 cache while all rows of a batch tile pass. Packing touches each weight once a call, shared by the team.
+// L1 cache while all rows of a batch tile pass. Packing touches each weight once a call.
 #pragma once
+
+#include <algorithm>
 
 #include "kernels/gemm.hpp"
 #include "kernels/gru.hpp"
-#include "runtime/parallel.hpp"
 #include "runtime/workspace.hpp"
 
 namespace fastgru {
 
-// Position of a gate slot's columns in Keras' order z, r, n; q shares n's columns of the recurrent kernel.
-inline constexpr Index keras_gate(int slot) { return slot == GateSlots::z ? 0 : slot == GateSlots::r ? 1 : 2; }
+// Position of a gate slot's weights; q shares n's of the recurrent kernel.
+inline constexpr Index gate_position(WeightLayout layout, int slot) {
+  const bool keras = layout == WeightLayout::keras;
+  return slot == GateSlots::z ? (keras ? 0 : 1) : slot == GateSlots::r ? (keras ? 1 : 0) : 2;
+}
+
+// A caller's matrix of weights, as it lies.
+template <class T>
+struct GateMatrix {
+  const T* data;
+  WeightLayout layout;
+  Index depth, units;
+
+  Index unit_stride() const { return layout == WeightLayout::keras ? 1 : depth; }
+  Index depth_stride() const { return layout == WeightLayout::keras ? 3 * units : 1; }
+  const T* at(int slot, Index unit) const {
+    return data + (gate_position(layout, slot) * units + unit) * unit_stride();
+  }
+};
 
 template <class T>
 struct ForwardWeights {
@@ -47,30 +65,45 @@ struct ForwardWeights {
   const T* recurrent_block(Index block) const { return recurrent + block * shape.units * recurrent_gates() * L; }
   const T* bias_block(Index block) const { return bias + block * 4 * L; }
 
-  // The team's members pack a share each; a barrier must follow before anyone reads.
-  void pack(const GruParameters<T>& parameters, Team& team) const {
-    const Range share = team.share(blocks);
-    for (Index block = share.begin; block < share.end; ++block) {
-      const Index unit = block * L, count = shape.units - unit;
-      pack_gates(const_cast<T*>(input_block(block)), parameters.kernel + unit, shape.features, GateSlots::n, 3, count);
-      pack_gates(const_cast<T*>(recurrent_block(block)), parameters.recurrent_kernel + unit, shape.units, GateSlots::z,
-                 static_cast<int>(recurrent_gates()), count);
-      pack_bias(bias + block * 4 * L, parameters, unit, count);
+  // Packing falls into independent items: the blocks, then the panels of `candidate`.
+  Index items() const { return blocks + (reset_after ? 0 : candidate.panels()); }
+  void pack(const GruParameters<T>& parameters, Index item) const {
+    const GateMatrix<T> input_matrix{parameters.kernel, parameters.layout, shape.features, shape.units};
+    const GateMatrix<T> recurrent_matrix{parameters.recurrent_kernel, parameters.layout, shape.units, shape.units};
+    if (item >= blocks) {
+      return candidate.pack(item - blocks, recurrent_matrix.at(GateSlots::n, 0), recurrent_matrix.depth_stride(),
+                            recurrent_matrix.unit_stride());
     }
-    if (!reset_after) {
-      const Range panels = team.share(candidate.panels());
-      const Index columns = 3 * shape.units;
-      for (Index p = panels.begin; p < panels.end; ++p) {
-        candidate.pack(p, parameters.recurrent_kernel + keras_gate(GateSlots::n) * shape.units, columns, 1);
+    const Index unit = item * L;
+    pack_gates(const_cast<T*>(input_block(item)), input_matrix, GateSlots::n, 3, unit);
+    pack_gates(const_cast<T*>(recurrent_block(item)), recurrent_matrix, GateSlots::z,
+               static_cast<int>(recurrent_gates()), unit);
+    pack_bias(bias + item * 4 * L, parameters, unit, shape.units - unit);
+  }
+
+ private:
+  // to [k][slot][L], for the units from `unit` on.
+  static void pack_gates(T* to, const GateMatrix<T>& from, int first_slot, int slots, Index unit) {
+    const Index count = from.units - unit;
+    for (int s = 0; s < slots; ++s) {
+      const T* const source = from.at(first_slot + s, unit);
+      if (from.unit_stride() == 1) {
+        for (Index k = 0; k < from.depth; ++k) {
+          Vec<T>::load_first(source + k * from.depth_stride(), count).store(to + (k * slots + s) * L);
+        }
+      } else {
+        transpose(to + s * L, slots * L, source, from.depth, std::min(count, L));
       }
     }
   }
 
- private:
-  void pack_gates(T* to, const T* from, Index depth, int first_slot, int slots, Index count) const {
-    for (Index k = 0; k < depth; ++k, from += 3 * shape.units) {
-      for (int slot = first_slot; slot < first_slot + slots; ++slot, to += L) {
-        Vec<T>::load_first(from + keras_gate(slot) * shape.units, count).store(to);
+  // to[k * stride + lane] = from[lane * depth + k], zeros in the lanes from `count` on; by squares, so that each cache
+  // line of `from` is read once.
+  static void transpose(T* to, Index stride, const T* from, Index depth, Index count) {
+    for (Index first = 0; first < depth; first += L) {
+      const Index end = std::min(first + L, depth);
+      for (Index lane = 0; lane < L; ++lane) {
+        for (Index k = first; k < end; ++k) to[k * stride + lane] = lane < count ? from[lane * depth + k] : T(0);
       }
     }
   }
@@ -78,7 +111,7 @@ struct ForwardWeights {
   void pack_bias(T* to, const GruParameters<T>& parameters, Index unit, Index count) const {
     const auto part = [&](const T* bias, int slot) {
       if (bias == nullptr) return Vec<T>(T(0));
-      return Vec<T>::load_first(bias + keras_gate(slot) * shape.units + unit, count);
+      return Vec<T>::load_first(bias + gate_position(parameters.layout, slot) * shape.units + unit, count);
     };
     for (const int slot : {GateSlots::z, GateSlots::r}) {
       (part(parameters.bias, slot) + part(parameters.recurrent_bias, slot)).store(to + slot * L);
@@ -102,17 +135,13 @@ class TransposedWeights {
     matrix_ = PackedMatrix<T>(workspace.take<T>(checked_multiply(depth, round_up_to_lanes<T>(rows))), depth, rows);
   }
 
-  // `weights` (rows, 3H), gates in Keras' order. A barrier must follow.
-  void pack(const T* weights, Team& team) const {
-    const Range share = team.share(matrix_.panels());
-    for (Index p = share.begin; p < share.end; ++p) {
-      Index k = 0;
-      for (Index unit = 0; unit < units_; unit += L) {
-        const Index count = units_ - unit < L ? units_ - unit : L;
-        for (int slot = first_slot_; slot < first_slot_ + slots_; ++slot, k += L) {
-          matrix_.pack_rows(p, k, count, weights + keras_gate(slot) * units_ + unit, 1, 3 * units_);
-          matrix_.zero_rows(p, k + count, L - count);
-        }
+  void pack(const GateMatrix<T>& weights, Index panel) const {
+    Index k = 0;
+    for (Index unit = 0; unit < units_; unit += L) {
+      const Index count = units_ - unit < L ? units_ - unit : L;
+      for (int slot = first_slot_; slot < first_slot_ + slots_; ++slot, k += L) {
+        matrix_.pack_rows(panel, k, count, weights.at(slot, unit), weights.unit_stride(), weights.depth_stride());
+        matrix_.zero_rows(panel, k + count, L - count);
       }
     }
   }

@@ -9,6 +9,7 @@ namespace fastgru {
 namespace {
 
 constexpr Index kPacketsWorthAThread = 1 << 10;
+constexpr double kOperationsOfAPacket = 30;  // a root and a division among them
 
 // Each rule computes the step's constants in double once, and updates one packet: p, and the states s.
 template <class T>
@@ -160,7 +161,7 @@ void sweep(const FlatBuffers<T>& b, const Rule& rule) {
       static_cast<int>(std::max<Index>(1, std::min<Index>(num_threads(), packets / kPacketsWorthAThread)));
   const V scale(T(b.scale));
   const T clip = T(b.clip);
-  parallel(threads, nullptr, [&](Team& team) {
+  parallel(threads, kOperationsOfAPacket * static_cast<double>(packets), nullptr, [&](Team& team) {
     const Range share = team.share(packets);
     for (Index i = share.begin * V::lanes; i < share.end * V::lanes; i += V::lanes) {
       const Index count = b.count - i;

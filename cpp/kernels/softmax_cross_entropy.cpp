@@ -10,10 +10,15 @@ namespace fastgru {
 namespace {
 
 constexpr Index kElementsWorthAThread = 1 << 12;
+constexpr double kOperationsOfAnElement = 8;  // sums are added one by one
 
-int useful_threads(Index rows, Index classes) {
+// Runs body(range of rows) on as many threads as that is worth.
+template <class Body>
+void parallel_rows(Index rows, Index classes, Body&& body) {
   const double elements = static_cast<double>(rows) * static_cast<double>(classes);
-  return std::max(1, static_cast<int>(std::min<double>(num_threads(), elements / kElementsWorthAThread)));
+  const double threads = std::min<double>(num_threads(), elements / kElementsWorthAThread);
+  parallel(std::max(1, static_cast<int>(threads)), kOperationsOfAnElement * elements, nullptr,
+           [&](Team& team) { body(team.share(rows)); });
 }
 
 // The largest element, or a NaN if there is one in front; a later NaN reaches the sum through exp.
@@ -82,8 +87,7 @@ void cross_entropy_row(const CrossEntropyArguments<T>& a, Index row) {
 
 template <class T>
 void softmax(Index rows, Index classes, const T* logits, T* probabilities) {
-  parallel(useful_threads(rows, classes), nullptr, [&](Team& team) {
-    const Range share = team.share(rows);
+  parallel_rows(rows, classes, [&](Range share) {
     for (Index row = share.begin; row < share.end; ++row) {
       const T* from = logits + row * classes;
       T* to = probabilities + row * classes;
@@ -95,8 +99,7 @@ void softmax(Index rows, Index classes, const T* logits, T* probabilities) {
 
 template <class T>
 void softmax_cross_entropy(const CrossEntropyArguments<T>& a) {
-  parallel(useful_threads(a.rows, a.classes), nullptr, [&](Team& team) {
-    const Range share = team.share(a.rows);
+  parallel_rows(a.rows, a.classes, [&](Range share) {
     for (Index row = share.begin; row < share.end; ++row) cross_entropy_row(a, row);
   });
 }

@@ -34,6 +34,8 @@ inline void pause() {
 // processor and 2,000 in another's virtual machine; so many of them between two looks at the clock.
 constexpr std::chrono::microseconds kSpinBeforeSleep{200};
 constexpr int kSpinsBetweenLooks = 16;
+// Some 80 us of work: in a virtual machine it takes as long and longer until a thread that sleeps has begun.
+constexpr double kOperationsWorthWaking = 2e5;
 // A barrier is passed within microseconds unless there are more threads than processors; then give way.
 constexpr int kSpinsBeforeYield = 1000;
 
@@ -102,6 +104,9 @@ struct Job {
 // A thread that waits for its part of a job. Workers beyond a team's size are not woken, and sleep on.
 class Worker {
  public:
+  // False if it has begun: then it touches the job once more when it ends.
+  bool withdraw(Job* job) { return job_.compare_exchange_strong(job, nullptr, std::memory_order_acq_rel); }
+
   void assign(Job* job) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -111,19 +116,26 @@ class Worker {
   }
 
   Job* wait() {
-    const auto end = std::chrono::steady_clock::now() + kSpinBeforeSleep;
-    do {
-      for (int spins = 0; spins < kSpinsBetweenLooks; ++spins) {
-        if (job_.load(std::memory_order_relaxed) != nullptr) return job_.exchange(nullptr, std::memory_order_acquire);
-        pause();
-      }
-    } while (std::chrono::steady_clock::now() < end);
-    std::unique_lock<std::mutex> lock(mutex_);
-    wake_.wait(lock, [&] { return job_.load(std::memory_order_relaxed) != nullptr; });
-    return job_.exchange(nullptr, std::memory_order_acquire);
+    for (;;) {
+      const auto end = std::chrono::steady_clock::now() + kSpinBeforeSleep;
+      do {
+        for (int spins = 0; spins < kSpinsBetweenLooks; ++spins) {
+          if (Job* job = take()) return job;
+          pause();
+        }
+      } while (std::chrono::steady_clock::now() < end);
+      std::unique_lock<std::mutex> lock(mutex_);
+      wake_.wait(lock, [&] { return job_.load(std::memory_order_relaxed) != nullptr; });
+      if (Job* job = take()) return job;  // else it was withdrawn; the next one may follow closely
+    }
   }
 
  private:
+  Job* take() {
+    if (job_.load(std::memory_order_relaxed) == nullptr) return nullptr;
+    return job_.exchange(nullptr, std::memory_order_acquire);
+  }
+
   std::atomic<Job*> job_{nullptr};
   std::mutex mutex_;
   std::condition_variable wake_;
@@ -132,17 +144,26 @@ class Worker {
 // Leaked on purpose, threads and all: neither interpreter shutdown nor a fork then waits for threads that may be gone.
 class Pool {
  public:
-  void run(int threads, Cancellation* cancellation, void (*body)(void*, Team&), void* context) {
+  void run(int threads, detail::Attendance attendance, double operations, Cancellation* cancellation,
+           void (*body)(void*, Team&), void* context) {
     Job job;
     job.body = body;
     job.context = context;
     job.shared.cancellation = cancellation;
     // Not a mutex: a signal handler may call a kernel on the very thread that is running one.
     const bool owner = threads > 1 && !busy_.exchange(true, std::memory_order_acquire);
-    job.size = owner && grow(threads - 1) ? threads : 1;
+    const bool worth_it = owner && (operations >= kOperationsWorthWaking || awake());
+    job.size = worth_it && grow(threads - 1) ? threads : 1;
     job.running.store(job.size - 1, std::memory_order_relaxed);
     for (int index = 1; index < job.size; ++index) workers_[static_cast<std::size_t>(index - 1)]->assign(&job);
     job.run_member(0);
+    if (attendance == detail::Attendance::optional) {
+      for (int index = 1; index < job.size; ++index) {
+        if (workers_[static_cast<std::size_t>(index - 1)]->withdraw(&job)) {
+          job.running.fetch_sub(1, std::memory_order_relaxed);
+        }
+      }
+    }
     for (int spins = 0; job.running.load(std::memory_order_acquire) != 0;) {
       if (++spins < kSpinsBeforeYield) {
         pause();
@@ -151,10 +172,16 @@ class Pool {
         std::this_thread::yield();
       }
     }
-    if (owner) busy_.store(false, std::memory_order_release);
+    if (!owner) return;
+    last_end_ = std::chrono::steady_clock::now();
+    busy_.store(false, std::memory_order_release);
   }
 
  private:
+  // Whether jobs follow each other so closely that the workers do not fall asleep in between: then they are awake, or
+  // worth waking for the next ones.
+  bool awake() const { return std::chrono::steady_clock::now() - last_end_ < kSpinBeforeSleep; }
+
   // False where the system gives no more threads.
   bool grow(int workers) {
     const BlockSignals block;  // the threads inherit it: signals are the program's, not the pool's
@@ -179,6 +206,7 @@ class Pool {
   }
 
   std::atomic<bool> busy_{false};
+  std::chrono::steady_clock::time_point last_end_;  // of the last job that wanted more than one thread
   std::vector<std::unique_ptr<Worker>> workers_;
 };
 
@@ -219,6 +247,12 @@ void Cancellation::ask_now() {
   next_ = std::chrono::steady_clock::now() + kInterval;
 }
 
+void Items::wait() const {
+  for (int spins = 0; done_.load(std::memory_order_acquire) != count_;) {
+    ++spins < kSpinsBeforeYield ? pause() : std::this_thread::yield();
+  }
+}
+
 void Team::barrier() {
   if (size_ == 1) return;
   const unsigned generation = shared_.generation.load(std::memory_order_acquire);
@@ -233,8 +267,9 @@ void Team::barrier() {
 }
 
 namespace detail {
-void run_team(int threads, Cancellation* cancellation, void (*body)(void*, Team&), void* context) {
-  pool().run(threads, cancellation, body, context);
+void run_team(int threads, Attendance attendance, double operations, Cancellation* cancellation,
+              void (*body)(void*, Team&), void* context) {
+  pool().run(threads, attendance, operations, cancellation, body, context);
 }
 }  // namespace detail
 

@@ -3,6 +3,9 @@
 // The rule that makes results independent of the number of threads: a team only ever decides *who* computes
 // an element, never in which order the terms of one element are added.
 //
+// Work that falls into independent items is claimed, not dealt out: other threads of the program (PyTorch's, which spin
+// for milliseconds after their work) may hold a processor, so that a member starts late or runs at half the speed.
+//
 // Not OpenMP: two OpenMP runtimes in one process (ours and PyTorch's) fight over cores, and a fork after a
 // parallel region hangs in its child. This pool belongs to its process: a forked child builds its own.
 #pragma once
@@ -10,7 +13,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
-#include <type_traits>
 
 namespace fastgru {
 
@@ -81,18 +83,72 @@ class Team {
   bool is_caller_;
 };
 
+// Independent items of work, claimed one by one by the members of a team: first those of a member's own share, whose
+// data the last job may have left in its cache, then what others have not got to. In each share in ascending order.
+class Items {
+ public:
+  explicit Items(std::ptrdiff_t count) : count_(count) {}
+
+  // body(item) until none is left to claim; returns when those that others have claimed are done, too.
+  template <class Body>
+  void run(const Team& team, Body&& body) {
+    const int shares = team.size() < kMostShares ? team.size() : kMostShares;
+    std::ptrdiff_t done = 0;
+    for (int other = 0; other < shares; ++other) {
+      const int share = (team.index() + other) % shares;
+      const Range items = split(count_, share, shares);
+      std::atomic<std::ptrdiff_t>& next = shares_[share].next;
+      for (std::ptrdiff_t item; (item = items.begin + next.fetch_add(1, std::memory_order_relaxed)) < items.end;
+           ++done) {
+        body(item);
+      }
+    }
+    if (done > 0) done_.fetch_add(done, std::memory_order_acq_rel);
+    wait();
+  }
+
+ private:
+  static constexpr int kMostShares = 16;
+  struct alignas(64) Share {  // a cache line each
+    std::atomic<std::ptrdiff_t> next{0};
+  };
+  void wait() const;
+
+  const std::ptrdiff_t count_;
+  Share shares_[kMostShares];
+  alignas(64) std::atomic<std::ptrdiff_t> done_{0};
+};
+
+namespace detail {
+// Whether a job needs all its members, because they meet at barriers, or gets by with those who come in time.
+enum class Attendance { all, optional };
+
+void run_team(int threads, Attendance attendance, double operations, Cancellation* cancellation,
+              void (*body)(void*, Team&), void* context);
+
+template <class Body>
+void run_team(int threads, Attendance attendance, double operations, Cancellation* cancellation, Body& body) {
+  run_team(
+      threads, attendance, operations, cancellation,
+      [](void* context, Team& team) { (*static_cast<Body*>(context))(team); }, &body);
+}
+}  // namespace detail
+
 // Runs body(Team&) on `threads` threads, the caller among them, and returns when all have returned. Inside, the
 // CPU flushes denormals to zero; the callers' mode is restored. If the pool is at work for another thread of
-// the program, the caller runs as a team of one. `body` must not throw.
-namespace detail {
-void run_team(int threads, Cancellation* cancellation, void (*body)(void*, Team&), void* context);
-}
+// the program, the caller runs as a team of one; also if the pool sleeps and the job would be done before it is awake,
+// which is what `operations` is for: roughly how many instructions on whole registers the job takes. `body` must not
+// throw.
 template <class Body>
-void parallel(int threads, Cancellation* cancellation, Body&& body) {
-  using Plain = std::remove_reference_t<Body>;
-  detail::run_team(
-      threads, cancellation, [](void* context, Team& team) { (*static_cast<Plain*>(context))(team); },
-      const_cast<void*>(static_cast<const void*>(&body)));
+void parallel(int threads, double operations, Cancellation* cancellation, Body&& body) {
+  detail::run_team(threads, detail::Attendance::all, operations, cancellation, body);
+}
+
+// The same, without waiting for members that have not begun when the caller is done: `body` does all its work by Items,
+// and has no barriers.
+template <class Body>
+void parallel_items(int threads, double operations, Cancellation* cancellation, Body&& body) {
+  detail::run_team(threads, detail::Attendance::optional, operations, cancellation, body);
 }
 
 // The most threads a call may use. At first: OMP_NUM_THREADS where it is set to a number, else the processors

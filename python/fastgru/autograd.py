@@ -113,7 +113,7 @@ def is_readable(tensor: Any) -> bool:
 
 def view(tensor: Tensor) -> Array:
     """The tensor's memory as an array."""
-    return tensor.detach().resolve_neg().numpy()
+    return (tensor.resolve_neg() if tensor.is_neg() else tensor).detach().numpy()
 
 
 # --- Tapes --------------------------------------------------------------------------------------------------------

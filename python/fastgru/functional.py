@@ -52,7 +52,7 @@ MOST_THREADS = 1024
 #: What `gru_forward` records for `gru_backward`: gates and states of every step, 5 N T H numbers (4 N T H with
 #: ``reset_after=False``; H rounded up to whole SIMD registers). ``nbytes`` tells the memory held. A tape can be used
 #: again and then keeps its memory. It holds references to x and the weights, not copies: they must not change
-#: between forward and backward.
+#: between forward and backward; ``clear()`` lets go of them, but not of the memory.
 GRUTape = kernels.GRUTape
 
 
@@ -86,7 +86,7 @@ def gru_forward(
     x: Array,
     kernel: Array,
     recurrent_kernel: Array,
-    bias: Array | None = None,
+    bias: Array | tuple[Array, Array] | None = None,
     initial_state: Array | None = None,
     *,
     activation: str = "tanh",
@@ -97,6 +97,7 @@ def gru_forward(
     padded_outputs: str = "repeat",
     output_order: str = "processing",
     recurrent_mask: Array | None = None,
+    weight_layout: str = "keras",
     return_sequences: bool = True,
     out: Array | None = None,
     tape: kernels.GRUTape | None = None,
@@ -115,9 +116,9 @@ def gru_forward(
     ----------
     x : ndarray (N, T, F)
         The sequences.
-    kernel : ndarray (F, 3H)
-    recurrent_kernel : ndarray (H, 3H)
-    bias : ndarray (3H,) or (2, 3H), optional
+    kernel : ndarray (F, 3H), or (3H, F) with ``weight_layout="torch"``
+    recurrent_kernel : ndarray (H, 3H), or (3H, H)
+    bias : ndarray (3H,) or (2, 3H), or tuple of two ndarrays (3H,), optional
         One bias, or one for the input and one for the recurrent product.
     initial_state : ndarray (N, H), optional
         Zeros if not given.
@@ -143,6 +144,9 @@ def gru_forward(
     recurrent_mask : ndarray (N, H), optional
         Factors of the state that enters each step, wherever the step uses it: Keras' recurrent dropout. Outputs and the
         last state are without them.
+    weight_layout : {"keras", "torch"}
+        How weights lie: as in Keras, a column for each gate's unit, gates in the order z, r, h; or as in PyTorch, a row
+        for each, gates in the order r, z, n. Biases and gradients follow. No copy is made of either.
     return_sequences : bool
         Whether to return every step's state.
     out : ndarray (N, T, H), optional
@@ -181,6 +185,7 @@ def gru_forward(
         padded_outputs=padded_outputs,
         output_order=output_order,
         recurrent_mask=recurrent_mask,
+        weight_layout=weight_layout,
         return_sequences=return_sequences,
         out=out,
         tape=tape,

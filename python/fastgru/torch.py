@@ -241,8 +241,9 @@ class _LayerPass:
         for direction, (tape, half, own) in enumerate(zip(tapes, halves, self._by_direction(weights), strict=True)):
             _, state = functional.gru_forward(
                 x_array,
-                *_to_keras(own),
+                *_arrays(own),
                 initial_state=initial[direction],
+                weight_layout="torch",
                 go_backwards=direction == 1,
                 lengths=self.lengths,
                 padded_outputs="zeros",
@@ -251,7 +252,7 @@ class _LayerPass:
                 tape=tape,
             )
             states.append(state)
-        return outputs, torch.from_numpy(np.stack(states))
+        return outputs, torch.from_numpy(_stacked(states))
 
     def gradients(
         self, tapes: Sequence[functional.GRUTape], wanted: Sequence[bool], d_results: Sequence[Tensor | None]
@@ -260,7 +261,7 @@ class _LayerPass:
         d_outputs, d_states = d_results
         x_wanted, h0_wanted, *weights_wanted = wanted
         d_halves = self._halves(d_outputs) if d_outputs is not None else [None] * self.directions
-        d_x: Tensor | None = None
+        d_x: Array | None = None
         d_initial: list[Array] = []
         d_weights: list[Tensor | None] = []
         for direction, (tape, d_half) in enumerate(zip(tapes, d_halves, strict=True)):
@@ -268,47 +269,38 @@ class _LayerPass:
                 tape, d_half, view(d_states[direction]) if d_states is not None else None, input_gradient=x_wanted
             )
             d_initial.append(found.initial_state)
-            in_keras_order = [found.kernel.T, found.recurrent_kernel.T, *(found.bias if found.bias is not None else ())]
-            for array in in_keras_order:
+            for array in (found.kernel, found.recurrent_kernel, *(found.bias if found.bias is not None else ())):
                 asked = weights_wanted[len(d_weights)]
-                d_weights.append(_swap_gates(torch.from_numpy(array).contiguous()) if asked else None)
+                d_weights.append(torch.from_numpy(array) if asked else None)
             if found.x is not None:
-                d_x = torch.from_numpy(found.x) if d_x is None else d_x.add_(torch.from_numpy(found.x))
-        if d_x is not None and not self.reads_batch_first:
-            d_x = d_x.transpose(0, 1)
-        d_h0 = torch.from_numpy(np.stack(d_initial)) if h0_wanted else None
-        return d_x, d_h0, *d_weights
+                # Not PyTorch's addition, after which its threads would hold the processors that the next kernel needs.
+                d_x = found.x if d_x is None else np.add(d_x, found.x, out=d_x)
+        d_input = torch.from_numpy(_batch_major(d_x, self.reads_batch_first)) if d_x is not None else None
+        d_h0 = torch.from_numpy(_stacked(d_initial)) if h0_wanted else None
+        return d_input, d_h0, *d_weights
 
     def _halves(self, outputs: Tensor) -> list[Array]:
         """Each direction's part of the outputs, (N, T, H)."""
-        return np.split(_batch_major(view(outputs), self.writes_batch_first), self.directions, axis=2)
+        array = _batch_major(view(outputs), self.writes_batch_first)
+        units = array.shape[2] // self.directions
+        return [array[:, :, units * direction : units * (direction + 1)] for direction in range(self.directions)]
 
     def _by_direction(self, weights: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
         count = 4 if self.has_bias else 2
         return (weights[count * direction : count * (direction + 1)] for direction in range(self.directions))
 
 
-# --- PyTorch's layouts and the kernels' ---------------------------------------------------------------------------
-
-
 def _batch_major(array: Array, batch_first: bool) -> Array:
-    """Sequences as the kernels count their axes, (N, T, ...)."""
+    """Sequences as the kernels count their axes, (N, T, ...); and back."""
     return array if batch_first else array.swapaxes(0, 1)
 
 
-def _swap_gates(rows: Tensor) -> Tensor:
-    """PyTorch's gates r, z, n as z, r, n; and back, which is the same."""
-    first, second, candidate = rows.chunk(3)
-    return torch.cat((second, first, candidate))
+def _stacked(states: Sequence[Array]) -> Array:
+    """Each direction's states (N, H) as (directions, N, H)."""
+    return states[0][np.newaxis] if len(states) == 1 else np.stack(states)
 
 
-def _to_keras(weights: Sequence[Tensor]) -> tuple[Array, Array, Array | None]:
-    """One direction's weights as kernel (F, 3H), recurrent_kernel (H, 3H) and bias (2, 3H).
-
-    Made anew in each call, at the cost of two passes over the weights: a write to a parameter's ``.data`` leaves no
-    trace by which a kept copy could be known to be old. Both passes are PyTorch's: rows are copied whole, and its
-    transposition goes by blocks that fit the caches.
-    """
-    kernel, recurrent_kernel = (view(_swap_gates(w.detach()).t().contiguous()) for w in weights[:2])
-    bias = np.stack([view(_swap_gates(b.detach())) for b in weights[2:]]) if len(weights) == 4 else None
-    return kernel, recurrent_kernel, bias
+def _arrays(weights: Sequence[Tensor]) -> tuple[Array, Array, tuple[Array, Array] | None]:
+    """One direction's weights where they lie: kernel (3H, F), recurrent_kernel (3H, H) and two biases (3H,)."""
+    kernel, recurrent_kernel, *biases = (view(weight) for weight in weights)
+    return kernel, recurrent_kernel, (biases[0], biases[1]) if biases else None

@@ -14,12 +14,13 @@ class GRUTape:
     def recorded(self) -> bool: ...
     @property
     def nbytes(self) -> int: ...
+    def clear(self) -> None: ...
 
 def gru_forward(
     x: _Array,
     kernel: _Array,
     recurrent_kernel: _Array,
-    bias: _Array | None,
+    bias: _Array | tuple[_Array, _Array] | None,
     initial_state: _Array | None,
     *,
     activation: str,
@@ -30,6 +31,7 @@ def gru_forward(
     padded_outputs: str,
     output_order: str,
     recurrent_mask: _Array | None,
+    weight_layout: str,
     return_sequences: bool,
     out: _Array | None,
     tape: GRUTape | None,
