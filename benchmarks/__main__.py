@@ -11,7 +11,18 @@ from benchmarks import chart, machine
 from benchmarks.contenders import BY_NAME, SGEMMS
 from benchmarks.harness import Crew, log
 from benchmarks.options import Options
-from benchmarks.questions import dropin, footprint, inference, keras_layer, memory, mnist, scaling, toolbox, training
+from benchmarks.questions import (
+    dropin,
+    footprint,
+    inference,
+    keras_layer,
+    memory,
+    mnist,
+    pauses,
+    scaling,
+    toolbox,
+    training,
+)
 from benchmarks.report import Result
 
 QUESTIONS = {
@@ -19,6 +30,7 @@ QUESTIONS = {
     "inference": inference,
     "mnist": mnist,
     "scaling": scaling,
+    "pauses": pauses,
     "toolbox": toolbox,
     "dropin": dropin,
     "keras-layer": keras_layer,

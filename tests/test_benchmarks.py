@@ -14,8 +14,8 @@ if not (ROOT / "benchmarks").is_dir():
     pytest.skip("the benchmarks are not part of this source tree", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import answers, contenders, harness, problem, shapes, worker  # noqa: E402
-from benchmarks.questions import dropin, keras_layer  # noqa: E402
+from benchmarks import answers, contenders, harness, options, problem, shapes, worker  # noqa: E402
+from benchmarks.questions import dropin, keras_layer, pauses  # noqa: E402
 
 PROBLEM = problem.Problem("inference", 2, 3, 4, 5)
 STATE = np.arange(1, 11, dtype=np.float32).reshape(2, 5)
@@ -197,6 +197,14 @@ def test_the_products_of_a_drop_in_step_are_counted():
         assert dropin.product_flops(gru, variant, rows) == expected
     [packed] = [variant for variant in dropin.VARIANTS if variant.packed]
     assert packed.lengths(28).tolist() == list(range(1, 29))
+
+
+def test_pauses_are_measured(monkeypatch):
+    monkeypatch.setattr(pauses, "COOL_DOWN_SECONDS", 0.0)
+    monkeypatch.setattr(pauses, "PAUSES", (0.0, 1e-4))
+    result = pauses.run(options.Options(threads=1, rounds=1, quick=True), crew=None)
+    assert [row["pause"] for row in result.rows] == [0.0, 1e-4] * len(pauses.QUICK_SHAPES)
+    assert all(len(seconds) == pauses.CALLS for row in result.rows for seconds in row["seconds"])
 
 
 def test_keras_with_either_layer_trains_alike(keras, monkeypatch):

@@ -45,6 +45,23 @@ def test_gru_has_the_same_bits_on_any_number_of_threads(shape, reset_after, dtyp
             np.testing.assert_array_equal(a, b, err_msg=f"{count} threads")
 
 
+@pytest.mark.parametrize("shape", [(4, 3, 5, 9), (33, 28, 28, 64), (200, 9, 20, 33)], ids=str)
+def test_workers_that_have_fallen_asleep_change_nothing(shape):
+    # A brief call is then computed by the caller alone; in a longer one the workers come late, or too late.
+    case = make_case(shape, np.float32)
+    tape = functional.GRUTape()
+    expected = None
+    for pause in (0.0, 0.0, 0.0005, 0.002, 0.0003, 0.0):
+        fastgru.set_num_threads(3)
+        time.sleep(pause)
+        outputs = functional.gru_forward(*case.arguments, tape=tape)
+        time.sleep(pause)
+        results = (*outputs, *functional.gru_backward(tape, case.d_outputs, case.d_state))
+        for a, b in zip(expected or results, results, strict=True):
+            np.testing.assert_array_equal(a, b)
+        expected = results
+
+
 def test_other_kernels_have_the_same_bits_on_any_number_of_threads():
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(900, 70)).astype(np.float32), rng.normal(size=(70, 90)).astype(np.float32)

@@ -333,9 +333,9 @@ def test_only_what_is_asked_for_is_recorded(x, monkeypatch):
             tapes.append(tape)
         return forward(*args, tape=tape, **options)
 
-    def watched_backward(*args, input_gradient):
+    def watched_backward(*args, input_gradient, **options):
         inputs.append(input_gradient)
-        return backward(*args, input_gradient=input_gradient)
+        return backward(*args, input_gradient=input_gradient, **options)
 
     monkeypatch.setattr(functional, "gru_forward", watched_forward)
     monkeypatch.setattr(functional, "gru_backward", watched_backward)
@@ -385,6 +385,46 @@ def test_what_is_changed_before_backward_is_noticed(x):
                 change(x, gru)
             with pytest.raises(RuntimeError, match="modified by an inplace operation"):
                 y.sum().backward()
+
+
+def moved(tensor):
+    """Its memory goes to where processes share it, as when a state_dict is put into a queue."""
+    tensor.share_memory_()
+
+
+def freed(tensor):
+    """Its memory goes, and comes again with the same numbers, as FSDP does with weights."""
+    data = tensor.detach()
+    kept, storage = data.clone(), tensor.untyped_storage()
+    size = storage.nbytes()
+    storage.resize_(0)
+    unrelated.append(torch.full((size // 4,), torch.nan))  # where the memory was, as likely as not
+    storage.resize_(size)
+    data.data.copy_(kept)
+
+
+unrelated = []
+
+
+@pytest.mark.parametrize("relocate", [moved, freed])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
+def test_memory_may_move_between_forward_and_backward(options, relocate):
+    plain = torch.nn.GRU(40, 96, batch_first=True, **options)
+    ours = fastgru.torch.accelerate(copy.deepcopy(plain))
+    for _ in range(3):
+        x = torch.randn(9, 5, 40)
+        gradients = []
+        for module in (plain, ours):
+            own = x.clone()
+            outputs, _ = module(own)
+            for tensor in (own, *module.parameters()):
+                relocate(tensor)
+            module.zero_grad()
+            outputs.square().sum().backward()
+            gradients.append([parameter.grad.clone() for parameter in module.parameters()])
+        for expected, gradient in zip(*gradients, strict=True):
+            torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
+    unrelated.clear()
 
 
 def test_results_may_be_changed_in_place(pair, x):

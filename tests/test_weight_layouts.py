@@ -92,6 +92,30 @@ def test_gradients_go_to_given_arrays():
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.parametrize("layout", ["keras", "torch"])
+def test_backward_reads_its_inputs_where_they_are_now(layout):
+    case = make_case((9, 5, 7, 20), np.float32)
+    x, kernel, recurrent, bias, initial = case.arguments
+    if layout == "torch":
+        kernel, recurrent, bias = transposed(kernel), transposed(recurrent), swap(bias)
+    tape = functional.GRUTape()
+    functional.gru_forward(x, kernel, recurrent, bias, initial, weight_layout=layout, tape=tape)
+    expected = functional.gru_backward(tape, case.d_outputs, case.d_state)
+    now = x.copy(), kernel.copy(), np.asfortranarray(recurrent)
+    for array in (x, kernel, recurrent):
+        array[:] = np.nan
+    gradients = functional.gru_backward(tape, case.d_outputs, case.d_state, inputs=now)
+    for ours, theirs in zip(expected, gradients, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+    with pytest.raises(TypeError, match=r"inputs: expected a tuple \(x, kernel, recurrent_kernel\), got list"):
+        functional.gru_backward(tape, case.d_outputs, inputs=list(now))
+    with pytest.raises(ValueError, match=r"inputs\[1\]: expected shape .* because that is what the tape recorded"):
+        functional.gru_backward(tape, case.d_outputs, inputs=(now[0], now[0][0], now[2]))
+    with pytest.raises(TypeError, match=r"inputs\[0\]: expected float32 like the tape, got float64"):
+        functional.gru_backward(tape, case.d_outputs, inputs=(now[0].astype(float), *now[1:]))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

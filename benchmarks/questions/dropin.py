@@ -135,6 +135,7 @@ class WithoutGRU(Training):
 
     def step(self) -> torch.Tensor:
         self.optimizer.zero_grad(set_to_none=True)
+        self._state.grad = None
         loss = self.loss_of(self.head(self._state), self.labels)
         loss.backward()
         for parameter, gradient in zip(self.gru.parameters(), self._gradients, strict=True):

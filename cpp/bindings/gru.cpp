@@ -288,9 +288,33 @@ py::tuple gru_forward_checked(const py::object& x, const py::object& kernel, con
                return_sequences, out, tape);
 }
 
+// Where x and the weights lie now: where the tape found them, or in `inputs`, of the same shapes and contents.
+template <class T>
+struct TapeInputs {
+  Input<T> x, kernel, recurrent_kernel;
+
+  TapeInputs(const Tape& tape, const py::object& inputs)
+      : x{tape.x.cast<py::array>()},
+        kernel{tape.kernel.cast<py::array>()},
+        recurrent_kernel{tape.recurrent_kernel.cast<py::array>()} {
+    if (inputs.is_none()) return;
+    const GruShape& s = tape.shape;
+    if (!py::isinstance<py::tuple>(inputs) || py::len(inputs) != 3) {
+      throw py::type_error("inputs: expected a tuple (x, kernel, recurrent_kernel), got " +
+                           std::string(py::str(py::type::of(inputs).attr("__name__"))));
+    }
+    const auto given = py::reinterpret_borrow<py::tuple>(inputs);
+    const auto shape = [](const std::vector<Index>& sizes) { return Shape(sizes.begin(), sizes.end()); };
+    const char *why = "that is what the tape recorded", *like = "the tape";
+    x = read<T>(given[0], "inputs[0]", {s.batch, s.steps, s.features}, why, like, Layout::last_axis_contiguous);
+    kernel = read<T>(given[1], "inputs[1]", shape(weights_shape(tape.layout, s.features, s.units)), why, like);
+    recurrent_kernel = read<T>(given[2], "inputs[2]", shape(weights_shape(tape.layout, s.units, s.units)), why, like);
+  }
+};
+
 template <class T>
 py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_object, const py::object& d_state_object,
-                             bool input_gradient, const py::object& d_kernel_object,
+                             const py::object& inputs_object, bool input_gradient, const py::object& d_kernel_object,
                              const py::object& d_recurrent_object, const py::object& d_bias_object) {
   const GruShape& s = tape.shape;
   const char* like = "the tape";
@@ -315,9 +339,10 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
         tape.has_recurrent_bias ? std::vector<Index>{2, 3 * s.units} : std::vector<Index>{3 * s.units};
     d_bias = write_to_or_new<T>(d_bias_object, "d_bias", shape, why, like);
   }
-  const auto kernel = tape.kernel.cast<py::array>(), recurrent = tape.recurrent_kernel.cast<py::array>();
+  const TapeInputs<T> now(tape, inputs_object);
   std::vector<Extent> outputs{{"d_kernel", d_kernel}, {"d_recurrent_kernel", d_recurrent}};
-  std::vector<Extent> inputs{{"x", tape.x.cast<py::array>()}, {"kernel", kernel}, {"recurrent_kernel", recurrent}};
+  std::vector<Extent> inputs{
+      {"x", now.x.holder}, {"kernel", now.kernel.holder}, {"recurrent_kernel", now.recurrent_kernel.holder}};
   if (d_bias) outputs.emplace_back("d_bias", *d_bias);
   if (d_outputs) inputs.emplace_back("d_outputs", d_outputs->holder);
   if (d_state) inputs.emplace_back("d_state", d_state->holder);
@@ -328,10 +353,9 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
   GruBackwardArguments<T> arguments;
   arguments.shape = s;
   arguments.options = tape.options;
-  arguments.parameters = {tape.layout, static_cast<const T*>(kernel.data()), static_cast<const T*>(recurrent.data()),
-                          nullptr, nullptr};
+  arguments.parameters = {tape.layout, now.kernel.data(), now.recurrent_kernel.data(), nullptr, nullptr};
   const Reading& reading = tape.reading;
-  arguments.x = sequences(Input<T>{tape.x.cast<py::array>()}, reading, reading.backwards);
+  arguments.x = sequences(now.x, reading, reading.backwards);
   arguments.sequences = reading.map(s);
   std::optional<py::array> mask;
   if (!tape.recurrent_mask.is_none()) mask = tape.recurrent_mask.cast<py::array>();
@@ -358,12 +382,12 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
 }
 
 py::tuple gru_backward_checked(Tape& tape, const py::object& d_outputs, const py::object& d_state, bool input_gradient,
-                               const py::object& d_kernel, const py::object& d_recurrent_kernel,
-                               const py::object& d_bias) {
+                               const py::object& inputs, const py::object& d_kernel,
+                               const py::object& d_recurrent_kernel, const py::object& d_bias) {
   const Tape::Use use(tape);
   if (!tape.recorded) throw py::value_error("tape: expected one that gru_forward has recorded on, got an empty one");
   const auto typed = tape.dtype == 'f' ? gru_backward_typed<float> : gru_backward_typed<double>;
-  return typed(tape, d_outputs, d_state, input_gradient, d_kernel, d_recurrent_kernel, d_bias);
+  return typed(tape, d_outputs, d_state, inputs, input_gradient, d_kernel, d_recurrent_kernel, d_bias);
 }
 
 }  // namespace
@@ -383,7 +407,7 @@ void bind_gru(py::module_& m) {
         "padded_outputs"_a, "output_order"_a, "recurrent_mask"_a, "weight_layout"_a, "return_sequences"_a, "out"_a,
         "tape"_a.none(true));
   m.def("gru_backward", &gru_backward_checked, "tape"_a, "d_outputs"_a, "d_state"_a, py::kw_only(), "input_gradient"_a,
-        "d_kernel"_a, "d_recurrent_kernel"_a, "d_bias"_a);
+        "inputs"_a, "d_kernel"_a, "d_recurrent_kernel"_a, "d_bias"_a);
 }
 
 }  // namespace fastgru::bindings

@@ -548,7 +548,7 @@ class BackwardPass {
   bool by_units_ = false;
   int threads_ = 1;
   ChunkMemory<T>* memory_ = nullptr;    // a thread's each, or the team's
-  WeightGradients<T>* sums_ = nullptr;  // a part's each; the first are the results
+  WeightGradients<T>* sums_ = nullptr;  // a part's each; the first are the results, unless those lie as in PyTorch
 };
 
 // No rows or no steps: nothing flows but d_last_state, straight to d_initial_state.

@@ -19,8 +19,8 @@
 // overlap another or an input. Terms of a weight's gradient are added in an order that depends on the shape alone,
 // never on the threads: parts and groups of rows, chunks of steps, steps, rows. 2 N T 3H (F + 2H) flops, and 2 N T 3H F
 // more for d_x.
-// Memory is taken from the workspace only: a chunk a thread, and with small weights a copy of their gradients for each
-// part of the batch but one (for each one where they lie as in PyTorch). It does not grow with T.
+// Memory is taken from the workspace only: a chunk a thread, and a copy of the weights' gradients for each part of the
+// batch but one (for each one where they lie as in PyTorch; large weights have one part). It does not grow with T.
 #pragma once
 
 #include "kernels/gru_rows.hpp"

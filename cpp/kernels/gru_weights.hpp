@@ -107,6 +107,7 @@ struct ForwardWeights {
       }
     }
   }
+
   // What each accumulator starts from. z and r take both biases; so does n where the reset comes before.
   void pack_bias(T* to, const GruParameters<T>& parameters, Index unit, Index count) const {
     const auto part = [&](const T* bias, int slot) {

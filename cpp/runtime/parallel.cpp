@@ -247,9 +247,14 @@ void Cancellation::ask_now() {
   next_ = std::chrono::steady_clock::now() + kInterval;
 }
 
-void Items::wait() const {
+void Items::wait(Team& team) const {
   for (int spins = 0; done_.load(std::memory_order_acquire) != count_;) {
-    ++spins < kSpinsBeforeYield ? pause() : std::this_thread::yield();
+    if (++spins < kSpinsBeforeYield) {
+      pause();
+    } else {
+      team.proceed();
+      std::this_thread::yield();
+    }
   }
 }
 

@@ -84,27 +84,25 @@ class Team {
 };
 
 // Independent items of work, claimed one by one by the members of a team: first those of a member's own share, whose
-// data the last job may have left in its cache, then what others have not got to. In each share in ascending order.
+// data the last job may have left in its cache, then what others have not got to. Shares are dealt like cards, and
+// taken in ascending order: where items fall in size, all shares do, and the smallest items come last.
 class Items {
  public:
   explicit Items(std::ptrdiff_t count) : count_(count) {}
 
-  // body(item) until none is left to claim; returns when those that others have claimed are done, too.
+  // body(item) until none is left to claim; returns when those that others have claimed are done, too. While it waits
+  // the caller goes on asking whether it is cancelled: members that work alone do not ask.
   template <class Body>
-  void run(const Team& team, Body&& body) {
+  void run(Team& team, Body&& body) {
     const int shares = team.size() < kMostShares ? team.size() : kMostShares;
     std::ptrdiff_t done = 0;
     for (int other = 0; other < shares; ++other) {
       const int share = (team.index() + other) % shares;
-      const Range items = split(count_, share, shares);
-      std::atomic<std::ptrdiff_t>& next = shares_[share].next;
-      for (std::ptrdiff_t item; (item = items.begin + next.fetch_add(1, std::memory_order_relaxed)) < items.end;
-           ++done) {
-        body(item);
-      }
+      const auto claim = [&] { return share + shares * shares_[share].next.fetch_add(1, std::memory_order_relaxed); };
+      for (std::ptrdiff_t item; (item = claim()) < count_; ++done) body(item);
     }
     if (done > 0) done_.fetch_add(done, std::memory_order_acq_rel);
-    wait();
+    wait(team);
   }
 
  private:
@@ -112,7 +110,7 @@ class Items {
   struct alignas(64) Share {  // a cache line each
     std::atomic<std::ptrdiff_t> next{0};
   };
-  void wait() const;
+  void wait(Team& team) const;
 
   const std::ptrdiff_t count_;
   Share shares_[kMostShares];

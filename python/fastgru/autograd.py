@@ -53,9 +53,16 @@ class Pass(Protocol):
         """The results, recorded on `tapes`."""
 
     def gradients(
-        self, tapes: Sequence[GRUTape], wanted: Sequence[bool], d_results: Sequence[Tensor | None]
+        self,
+        tensors: Sequence[Any],
+        tapes: Sequence[GRUTape],
+        wanted: Sequence[bool],
+        d_results: Sequence[Tensor | None],
     ) -> tuple[Tensor | None, ...]:
-        """Gradients for the tensors, None where none is wanted; at least one of `d_results` is given."""
+        """Gradients for the tensors, None where none is wanted; at least one of `d_results` is given.
+
+        The tensors are those of `run`; their memory may have moved, so that what tapes hold of it must not be read.
+        """
 
 
 def record(computation: Pass, tensors: Sequence[Tensor | None]) -> tuple[Any, ...]:
@@ -111,9 +118,33 @@ def is_readable(tensor: Any) -> bool:
     )
 
 
+class _Memory:
+    """A tensor's memory in NumPy's terms."""
+
+    __slots__ = ("__array_interface__", "tensor")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor.detach()  # keeps the memory, but no graph, as long as an array stands on this
+        size = tensor.element_size()
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (tensor.data_ptr(), False),
+            "shape": tuple(tensor.shape),
+            "strides": tuple(size * stride for stride in tensor.stride()),
+            "typestr": _TYPES[tensor.dtype],
+        }
+
+
+_TYPES = {torch.float32: np.dtype(np.float32).str, torch.float64: np.dtype(np.float64).str, torch.bool: "|b1"}
+
+
 def view(tensor: Tensor) -> Array:
-    """The tensor's memory as an array."""
-    return (tensor.resolve_neg() if tensor.is_neg() else tensor).detach().numpy()
+    """The tensor's memory as an array, for as long as the memory stays where it is.
+
+    Not ``Tensor.numpy``, after which PyTorch never again lets the memory be freed or moved, as its FSDP does with
+    weights between forward and backward.
+    """
+    return np.asarray(_Memory(tensor.resolve_neg() if tensor.is_neg() else tensor))
 
 
 # --- Tapes --------------------------------------------------------------------------------------------------------
@@ -169,7 +200,8 @@ class _Recorded(torch.autograd.Function):
         results = computation.run(tensors, recording.tapes)
         ctx.computation = computation
         ctx.set_materialize_grads(False)
-        # The tape reads x again, where it lies. Saving it makes PyTorch notice if it was written to meanwhile.
+        # Backward reads x and the weights again, where they lie then. Saving them makes PyTorch notice if they were
+        # written to meanwhile.
         ctx.save_for_backward(_Handle.of(recording), *tensors)
         return results
 
@@ -221,6 +253,6 @@ def _gradients(ctx: Any, d_results: Sequence[Tensor | None]) -> tuple[Tensor | N
         ctx.computation.run(tensors, recording.tapes)
     with recording.lock:
         gradients: tuple[Tensor | None, ...] = ctx.computation.gradients(
-            recording.tapes, ctx.needs_input_grad[1:], d_results
+            tensors, recording.tapes, ctx.needs_input_grad[1:], d_results
         )
     return gradients

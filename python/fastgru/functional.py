@@ -146,7 +146,7 @@ def gru_forward(
         last state are without them.
     weight_layout : {"keras", "torch"}
         How weights lie: as in Keras, a column for each gate's unit, gates in the order z, r, h; or as in PyTorch, a row
-        for each, gates in the order r, z, n. Biases and gradients follow. No copy is made of either.
+        for each, gates in the order r, z, n. Biases and gradients follow.
     return_sequences : bool
         Whether to return every step's state.
     out : ndarray (N, T, H), optional
@@ -198,6 +198,7 @@ def gru_backward(
     d_state: Array | None = None,
     *,
     input_gradient: bool = True,
+    inputs: tuple[Array, Array, Array] | None = None,
     out: tuple[Array, Array, Array | None] | None = None,
 ) -> GRUGradients:
     """Gradients of a loss through a recorded `gru_forward`, by backpropagation through time.
@@ -212,6 +213,8 @@ def gru_backward(
         The loss' gradient for the last state. At least one of the two must be given; both add up.
     input_gradient : bool
         Whether to compute the gradient for x, which a first layer does not need.
+    inputs : tuple of ndarray, optional
+        x, kernel and recurrent_kernel as given to `gru_forward`, where their memory has moved since.
     out : tuple of ndarray, optional
         Arrays to write the gradients for kernel, recurrent_kernel and bias to (None for no bias): C-contiguous, and
         overwritten, not added to.
@@ -236,6 +239,7 @@ def gru_backward(
             d_outputs,
             d_state,
             input_gradient=input_gradient,
+            inputs=inputs,
             d_kernel=d_kernel,
             d_recurrent_kernel=d_recurrent_kernel,
             d_bias=d_bias,

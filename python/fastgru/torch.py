@@ -255,18 +255,28 @@ class _LayerPass:
         return outputs, torch.from_numpy(_stacked(states))
 
     def gradients(
-        self, tapes: Sequence[functional.GRUTape], wanted: Sequence[bool], d_results: Sequence[Tensor | None]
+        self,
+        tensors: Sequence[Any],
+        tapes: Sequence[functional.GRUTape],
+        wanted: Sequence[bool],
+        d_results: Sequence[Tensor | None],
     ) -> tuple[Tensor | None, ...]:
         """The gradients for x, h0 and weights."""
+        x, _, *weights = tensors
+        x_array = _batch_major(view(x), self.reads_batch_first)
         d_outputs, d_states = d_results
         x_wanted, h0_wanted, *weights_wanted = wanted
         d_halves = self._halves(d_outputs) if d_outputs is not None else [None] * self.directions
         d_x: Array | None = None
         d_initial: list[Array] = []
         d_weights: list[Tensor | None] = []
-        for direction, (tape, d_half) in enumerate(zip(tapes, d_halves, strict=True)):
+        for direction, (tape, d_half, own) in enumerate(zip(tapes, d_halves, self._by_direction(weights), strict=True)):
             found = functional.gru_backward(
-                tape, d_half, view(d_states[direction]) if d_states is not None else None, input_gradient=x_wanted
+                tape,
+                d_half,
+                view(d_states[direction]) if d_states is not None else None,
+                input_gradient=x_wanted,
+                inputs=(x_array, view(own[0]), view(own[1])),
             )
             d_initial.append(found.initial_state)
             for array in (found.kernel, found.recurrent_kernel, *(found.bias if found.bias is not None else ())):

@@ -42,6 +42,7 @@ def gru_backward(
     d_state: _Array | None,
     *,
     input_gradient: bool,
+    inputs: tuple[_Array, _Array, _Array] | None,
     d_kernel: _Array | None,
     d_recurrent_kernel: _Array | None,
     d_bias: _Array | None,

@@ -62,10 +62,16 @@ class _TorchPass:
         return torch.from_numpy(outputs) if outputs is not None else None, torch.from_numpy(state)
 
     def gradients(
-        self, tapes: Sequence[GRUTape], wanted: Sequence[bool], d_results: Sequence[Tensor | None]
+        self,
+        tensors: Sequence[Any],
+        tapes: Sequence[GRUTape],
+        wanted: Sequence[bool],
+        d_results: Sequence[Tensor | None],
     ) -> tuple[Tensor | None, ...]:
         d_outputs, d_state = (view(d) if d is not None else None for d in d_results)
-        found = self.gru.backward(tapes[0], d_outputs, d_state, self.mask, input_gradient=wanted[0])
+        x, _, kernel, recurrent_kernel, _ = tensors
+        inputs = view(x), view(kernel), view(recurrent_kernel)
+        found = self.gru.backward(tapes[0], d_outputs, d_state, self.mask, input_gradient=wanted[0], inputs=inputs)
         return tuple(
             torch.from_numpy(gradient) if gradient is not None and asked else None
             for gradient, asked in zip(found, wanted, strict=True)

@@ -66,11 +66,12 @@ class GRUPass:
         mask: Array | None,
         *,
         input_gradient: bool,
+        inputs: tuple[Array, Array, Array] | None = None,
     ) -> tuple[Array | None, ...]:
-        """Gradients for the arrays."""
+        """Gradients for the arrays; `inputs` are x and the weights where their memory has moved."""
         if d_outputs is not None and self._flipped(mask):
             d_outputs = d_outputs[:, ::-1]
-        found = functional.gru_backward(tape, d_outputs, d_state, input_gradient=input_gradient)
+        found = functional.gru_backward(tape, d_outputs, d_state, input_gradient=input_gradient, inputs=inputs)
         return found.x, found.initial_state, found.kernel, found.recurrent_kernel, found.bias
 
     def _flipped(self, mask: Array | None) -> bool:
