@@ -413,3 +413,22 @@ def test_bad_arguments_of_fit_change_nothing():
         model.fit(X, Y + 1, verbose=0)
     np.testing.assert_array_equal(model.parameters, before)
     assert model.optimizer.step == 0
+
+
+@pytest.mark.parametrize("use", [fastgru.load_model, lambda path: compiled().save(path)], ids=["load_model", "save"])
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        (None, TypeError, "path: expected a str or an os.PathLike, got NoneType"),
+        (0, TypeError, "path: expected a str or an os.PathLike, got int"),
+        ("", ValueError, "path: expected the name of a file, got an empty one"),
+    ],
+)
+def test_what_is_no_path_is_refused(use, path, error, message):
+    with pytest.raises(error, match=message):
+        use(path)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere: expected a folder to write m.safetensors to, there is none"):
+        compiled().save(tmp_path / "nowhere" / "m.safetensors")

@@ -110,6 +110,23 @@ def test_pytorch_judges_its_own_files(torch, name, tmp_path, capsys):
         assert float(lines[2].split(": ")[1].split(",")[0]) < 1e-6
 
 
+@pytest.mark.parametrize("target", ["tfjs/model.json", "m.safetensors"])
+def test_a_file_of_keras_2_is_judged_by_keras_2(target, tmp_path):
+    # Keras 3 opens it, and computes another hard_sigmoid.
+    model = Sequential(
+        [
+            layers.GRU(32, recurrent_activation="hard_sigmoid_tfjs", reset_after=False, input_shape=(20, 9)),
+            layers.Dense(3),
+        ]
+    )
+    model.save(tmp_path / "m.h5")
+    (tmp_path / target).parent.mkdir(exist_ok=True)
+    compared = conversion.convert(tmp_path / "m.h5", tmp_path / target)
+    installed = importlib.util.find_spec("tf_keras") is not None
+    assert compared.source == ("Keras 2" if installed else judges.EQUATIONS.name)
+    assert conversion.convert(tmp_path / target, tmp_path / "back.h5").target == compared.source
+
+
 def test_a_file_that_computes_something_else_is_noticed(monkeypatch, tmp_path, capsys):
     model = Sequential(each_step())
     model.save(tmp_path / "m.safetensors")

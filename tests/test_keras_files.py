@@ -813,6 +813,31 @@ def test_masks_are_those_of_keras_3(name, keras, tmp_path):
     assert_same_outputs(ours.predict(x), theirs(x), "float32", name)
 
 
+@pytest.mark.parametrize("biased", ["layer", "backward_layer"])
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_directions_with_and_without_biases(ending, biased, keras, tmp_path):
+    def model(kind, reshape):
+        forward = kind.GRU(4, use_bias=biased == "layer")
+        backward = kind.GRU(4, go_backwards=True, use_bias=biased == "backward_layer")
+        return [*reshape, kind.Bidirectional(forward, backward_layer=backward), kind.Dense(3)]
+
+    x = np.random.default_rng(0).normal(size=(5, 7, 3)).astype(np.float32)
+    theirs = keras.Sequential(model(keras.layers, [keras.Input((7, 3))]))
+    theirs.set_weights([np.random.default_rng(1).normal(size=w.shape, scale=0.3) for w in theirs.get_weights()])
+    theirs.save(tmp_path / f"theirs.{ending}")
+    ours = fastgru.load_model(tmp_path / f"theirs.{ending}", compile=False)
+    expected = theirs.predict(x, verbose=0)
+    np.testing.assert_allclose(ours.predict(x), expected, rtol=1e-5, atol=1e-6)
+
+    ours.save(tmp_path / f"ours.{ending}", include_optimizer=False)
+    back = keras.saving.load_model(tmp_path / f"ours.{ending}", compile=False)
+    np.testing.assert_allclose(back.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-6)
+    ours.save_weights(tmp_path / "ours.weights.h5")
+    theirs.set_weights([np.zeros_like(w) for w in theirs.get_weights()])
+    theirs.load_weights(tmp_path / "ours.weights.h5")
+    np.testing.assert_allclose(theirs.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("merge_mode", [None, "state"])
 def test_several_outputs(merge_mode, keras, tmp_path):
     def build(kind):

@@ -443,8 +443,19 @@ def test_second_derivatives_are_refused(pair, x, loss):
     (d_x,) = torch.autograd.grad(loss(ours(x)[0]), x, create_graph=True)
     (expected,) = torch.autograd.grad(loss(ours(x)[0]), x)
     assert torch.equal(d_x, expected)
-    with pytest.raises(RuntimeError, match=re.escape("fastgru.torch.GRU: expected to be differentiated once")):
+    message = re.escape("fastgru.torch.GRU: expected to be differentiated once")
+    with pytest.raises(RuntimeError, match=message):
         d_x.square().sum().backward()
+    parameters = list(ours.parameters())
+    for sources in ([x], parameters):  # PyTorch visits only what lies on the way to them
+        for differentiate in (torch.autograd.grad, lambda y, inputs: y.backward(inputs=inputs)):
+            (d_x,) = torch.autograd.grad(loss(ours(x)[0]), x, create_graph=True)
+            with pytest.raises(RuntimeError, match=message):
+                differentiate(loss(ours(x)[0]) + d_x.square().sum(), sources)
+    with pytest.raises(RuntimeError, match=message):
+        torch.autograd.functional.hessian(lambda x: loss(ours(x)[0]), x.detach())
+    (d_x,) = torch.autograd.grad(loss(ours(x)[0]), x, create_graph=True)
+    loss(ours(x)[0] * d_x.detach().mean()).backward()  # nobody differentiates d_x
 
 
 def test_batches_of_gradients_are_refused(pair, x):

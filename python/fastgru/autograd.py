@@ -214,25 +214,28 @@ class _Recorded(torch.autograd.Function):
                 f"{ctx.computation.module}: expected one gradient at a time, got a batch of them (is_grads_batched, "
                 f"vectorize=True); use {ctx.computation.instead} for it"
             )
+        handle, *tensors = ctx.saved_tensors
         with torch.no_grad():
-            gradients = _gradients(ctx, d_results)
+            gradients = _gradients(ctx, handle, tensors, d_results)
         if torch.is_grad_enabled():  # create_graph=True
-            given = (g if g is None else g.requires_grad_() for g in gradients)
-            gradients = _FirstDerivatives.apply(ctx.computation, *given)  # type: ignore[no-untyped-call]
+            gradients = _FirstDerivatives.apply(ctx.computation, gradients, *tensors, *d_results)  # type: ignore[no-untyped-call]
         return None, *gradients
 
 
 class _FirstDerivatives(torch.autograd.Function):
     """Gradients as they are, which cannot be differentiated.
 
-    ``once_differentiable`` would let those pass for constants whose own incoming gradients are constants, as after
-    ``output.sum()``: a penalty on them would then train nothing and say nothing.
+    In the graph they depend on all that they are computed from: PyTorch asks a node only if it lies on the way to what
+    is differentiated by. ``once_differentiable`` would let those pass for constants whose own incoming gradients are
+    constants, as after ``output.sum()``: a penalty on them would then train nothing and say nothing.
     """
 
     @staticmethod
-    def forward(ctx: Any, computation: Pass, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    def forward(
+        ctx: Any, computation: Pass, gradients: tuple[Tensor | None, ...], *sources: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         ctx.computation = computation
-        return tuple(g if g is None else g.detach() for g in gradients)
+        return gradients
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
@@ -242,12 +245,13 @@ class _FirstDerivatives(torch.autograd.Function):
         )
 
 
-def _gradients(ctx: Any, d_results: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+def _gradients(
+    ctx: Any, handle: Tensor, tensors: Sequence[Tensor | None], d_results: Sequence[Tensor | None]
+) -> tuple[Tensor | None, ...]:
     """The gradients for the tensors of the pass."""
-    handle, *tensors = ctx.saved_tensors
     if all(d is None for d in d_results):
         return (None,) * len(tensors)
-    recording = _recordings.get(handle.item())
+    recording = _recordings.get(int(handle.item()))
     if recording is None:  # a hook for saved tensors kept a copy of the number, so that the tapes are gone
         recording = _Recording(ctx.computation)
         ctx.computation.run(tensors, recording.tapes)

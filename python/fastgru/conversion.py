@@ -151,7 +151,7 @@ def _run_source(path: str | os.PathLike[str], kind: str, model: Sequential, x: A
     """
     if kind == "fastgru":
         return "fastgru", _several(model.predict(x))
-    judge, description = judges.judge_of(kind), model.describe()
+    judge, description = judges.judge_of(kind, path), model.describe()
     try:
         return judge.name, _several(judge.run(path, description, x))
     except Exception as error:
@@ -165,7 +165,7 @@ def _run_target(path: str | os.PathLike[str], kind: str, x: Array) -> tuple[str,
     model = load_model(path, format=kind)
     if kind == "fastgru":
         return "fastgru", _several(model.predict(x))
-    judge = judges.judge_of(kind)
+    judge = judges.judge_of(kind, path)
     return judge.name, _several(judge.run(path, model.describe(), x))
 
 

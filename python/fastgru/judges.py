@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import reference
+from fastgru.formats import keras as keras_files
 from fastgru.formats import state_dicts
 from fastgru.formats.description import ModelDescription
 from fastgru.formats.torch_modules import unwrapped
@@ -39,8 +40,10 @@ class Judge:
     run: Callable[[str | os.PathLike[str], ModelDescription, Array], Any]
 
 
-def judge_of(kind: str) -> Judge:
-    """The judge for files of that kind, a key of `fastgru.formats.KINDS`, among those that are installed."""
+def judge_of(kind: str, path: str | os.PathLike[str]) -> Judge:
+    """The judge for a file of that kind, a key of `fastgru.formats.KINDS`, among those that are installed."""
+    if kind == "keras_h5" and keras_files.is_keras_2(path):
+        kind = "keras_2_h5"  # Keras 3 reads such files too, but takes what they call hard_sigmoid for its own
     judge = _FRAMEWORKS.get(kind, EQUATIONS)
     return judge if all(importlib.util.find_spec(name) for name in judge.needs) else EQUATIONS
 
@@ -55,6 +58,13 @@ def _by_keras(path: str | os.PathLike[str], description: ModelDescription, x: Ar
     import keras
 
     return keras.saving.load_model(os.fspath(path), compile=False).predict(x, verbose=0)
+
+
+def _by_keras_2(path: str | os.PathLike[str], description: ModelDescription, x: Array) -> Any:
+    del description
+    import tf_keras
+
+    return tf_keras.models.load_model(os.fspath(path), compile=False).predict(x, verbose=0)
 
 
 def _by_onnxruntime(path: str | os.PathLike[str], description: ModelDescription, x: Array) -> Any:
@@ -167,6 +177,7 @@ EQUATIONS = Judge("the equations in NumPy", (), _by_equations)
 _FRAMEWORKS = {
     "keras": Judge("Keras", ("keras",), _by_keras),
     "keras_h5": Judge("Keras", ("keras",), _by_keras),
+    "keras_2_h5": Judge("Keras 2", ("tensorflow", "tf_keras"), _by_keras_2),
     "torch": Judge("PyTorch", ("torch",), _by_torch),
     "onnx": Judge("ONNX Runtime", ("onnxruntime",), _by_onnxruntime),
 }

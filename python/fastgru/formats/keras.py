@@ -261,6 +261,12 @@ def _read_h5(data: bytes, compile: bool) -> ModelDescription:
     return description
 
 
+def is_keras_2(path: str | os.PathLike[str]) -> bool:
+    """Whether Keras 2 wrote an .h5 file of a model, or the file says so: names in it then mean what they mean there."""
+    with open(path, "rb") as source, hdf5.Reader(source.read()) as file:
+        return _dialect(file.text("", "keras_version") or file.text("model_weights", "keras_version")) is KERAS_2
+
+
 def _json(name: str, text: str | bytes) -> Any:
     try:
         return json.loads(text)
@@ -305,14 +311,14 @@ def _stored(layers: list[LayerDescription], classes: list[str]) -> dict[str, Arr
     """The arrays of all layers by their places."""
     arrays: dict[str, Array] = {}
     for layer, groups in _places(layers, classes):
-        for group, names in zip(groups, _halves(weight_names(layer), len(groups)), strict=True):
+        for group, names in zip(groups, _weights_of(layer), strict=True):
             arrays |= {f"{group}/{number}": layer.weights[name] for number, name in enumerate(names)}
     return arrays
 
 
 def _load_stored(file: hdf5.Reader, layers: list[LayerDescription], classes: list[str]) -> None:
     for layer, groups in _places(layers, classes):
-        for group, names in zip(groups, _halves(weight_names(layer), len(groups)), strict=True):
+        for group, names in zip(groups, _weights_of(layer), strict=True):
             if file.members(group) != sorted(str(number) for number in range(len(names))):
                 raise ValueError(f"{layer.name}: expected {', '.join(names)} in {group}, got other arrays")
             for number, name in enumerate(names):
@@ -329,9 +335,12 @@ def _refuse_more(file: hdf5.Reader, layers: list[LayerDescription]) -> None:
                 raise ValueError(f"expected the weights of the model's layers, got more of them in {group}")
 
 
-def _halves(names: list[str], parts: int) -> list[list[str]]:
-    size = len(names) // parts
-    return [names[begin : begin + size] for begin in range(0, size * parts, max(size, 1))]
+def _weights_of(layer: LayerDescription) -> list[list[str]]:
+    """The names of a layer's weights for each of its groups: a Bidirectional has one a direction."""
+    names = weight_names(layer)
+    if layer.class_name != "Bidirectional":
+        return [names]
+    return [[name for name in names if name.startswith(f"{direction}/")] for direction in ("forward", "backward")]
 
 
 # --- Weights as Keras 2 names them ------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from fastgru.files import check_path
 from fastgru.formats.archives import Archive
 from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError
 
@@ -35,6 +36,7 @@ _MOST_JSON = 256 * 2**20
 
 def kind_of_name(path: str | os.PathLike[str]) -> str:
     """The kind that a file's name asks for; a name without an ending asks for this package's own."""
+    check_path(path)
     name = os.fspath(path).lower()
     if name.endswith(WEIGHTS_ALONE):
         raise ValueError(f"path: {WEIGHTS_ALONE} holds weights without a model; use save_weights for {path}")
@@ -59,6 +61,7 @@ def kind_of_file(path: str | os.PathLike[str]) -> str:
     OSError
         The file cannot be read.
     """
+    check_path(path)
     if os.path.isdir(path):
         if (Path(path) / "model.json").is_file():
             return "tfjs"
