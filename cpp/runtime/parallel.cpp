@@ -34,8 +34,8 @@ inline void pause() {
 // processor and 2,000 in another's virtual machine; so many of them between two looks at the clock.
 constexpr std::chrono::microseconds kSpinBeforeSleep{200};
 constexpr int kSpinsBetweenLooks = 16;
-// Some 80 us of work: in a virtual machine it takes as long and longer until a thread that sleeps has begun.
-constexpr double kOperationsWorthWaking = 2e5;
+// Some 400 us of work: in a virtual machine it takes as long until a thread that sleeps is at full speed.
+constexpr double kOperationsWorthWaking = 1e6;
 // A barrier is passed within microseconds unless there are more threads than processors; then give way.
 constexpr int kSpinsBeforeYield = 1000;
 
