@@ -408,7 +408,7 @@ unrelated = []
 
 @pytest.mark.parametrize("relocate", [moved, freed])
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
-def test_memory_may_move_between_forward_and_backward(options, relocate):
+def test_memory_may_move_between_forward_and_backward(options, relocate, served):
     plain = torch.nn.GRU(40, 96, batch_first=True, **options)
     ours = fastgru.torch.accelerate(copy.deepcopy(plain))
     for _ in range(3):
@@ -425,6 +425,7 @@ def test_memory_may_move_between_forward_and_backward(options, relocate):
         for expected, gradient in zip(*gradients, strict=True):
             torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
     unrelated.clear()
+    assert served
 
 
 def test_results_may_be_changed_in_place(pair, x):

@@ -218,9 +218,8 @@ class Masking(Layer):
         if x.shape[2] == 0:
             return np.zeros(x.shape[:2], bool)
         counts = np.asarray(x[:, :, 0] != value)
-        doubtful = np.nonzero(
-            ~counts
-        )  # few: a step's first feature mostly tells, and all of them take ten times as long
+        # Few are left: a step's first feature mostly tells, and looking at all of them takes longer than the layer may cost.
+        doubtful = np.nonzero(~counts)
         counts[doubtful] = (x[doubtful] != value).any(axis=1)
         return counts
 
