@@ -218,7 +218,7 @@ class Masking(Layer):
         if x.shape[2] == 0:
             return np.zeros(x.shape[:2], bool)
         counts = np.asarray(x[:, :, 0] != value)
-        # Few are left: a step's first feature mostly tells, and looking at all of them takes longer than the layer may cost.
+        # Few are left, because a step's first feature mostly tells: looking at all of them costs more.
         doubtful = np.nonzero(~counts)
         counts[doubtful] = (x[doubtful] != value).any(axis=1)
         return counts
