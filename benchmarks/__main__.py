@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import chart, machine
-from benchmarks.contenders import BY_NAME, SGEMMS
+from benchmarks.contenders import BY_NAME, OTHER, SGEMMS
 from benchmarks.harness import Crew, log
 from benchmarks.options import Options
 from benchmarks.questions import (
@@ -53,6 +53,12 @@ def parse(arguments: Sequence[str] | None) -> tuple[list[str], Options, Path | N
     named = [name for name in BY_NAME if name not in SGEMMS]
     parser.add_argument("--contenders", default="", help=f"of {', '.join(named)}, with commas; sgemm is always there")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=(), help="the tutorial's shape at these alone")
+    parser.add_argument(
+        "--against",
+        default="",
+        metavar="PYTHON",
+        help="training and inference of this build beside the one installed for that interpreter, and nothing else",
+    )
     parser.add_argument("--epochs", type=int, default=10, help="of mnist")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of mnist, a run each (0 1 2)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write results.json, results.md and training.png")
@@ -65,9 +71,21 @@ def parse(arguments: Sequence[str] | None) -> tuple[list[str], Options, Path | N
     for name in ("threads", "rounds", "epochs"):
         if getattr(given, name) is not None and getattr(given, name) < 1:
             parser.error(f"--{name}: expected at least 1")
+    if given.against:
+        if not Path(given.against).is_file():
+            parser.error(f"--against: expected a Python interpreter, got {given.against!r}, which is not a file")
+        questions = given.questions or ["training", "inference"]
+        contenders = contenders or ("fastgru", OTHER)
     rounds = given.rounds or (QUICK_ROUNDS if given.quick else ROUNDS)
     options = Options(
-        given.threads, rounds, given.quick, contenders, tuple(given.batch_sizes), given.epochs, tuple(given.seeds)
+        given.threads,
+        rounds,
+        given.quick,
+        contenders,
+        tuple(given.batch_sizes),
+        given.epochs,
+        tuple(given.seeds),
+        given.against,
     )
     return questions, options, given.out
 
@@ -94,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     questions, options, out = parse(arguments)
     described = machine.describe(options.threads)
     machine.restrict(options.threads)
-    with Crew(options.threads) as crew:
+    with Crew(options.threads, options.other_python) as crew:
         results = [QUESTIONS[question].run(options, crew) for question in questions]
         versions = dict(crew.versions)
     head = ["# fastgru's benchmarks", "", facts(described), ""]

@@ -13,6 +13,8 @@ PEERS = Path(__file__).with_name("peers")
 BOTH = ("training", "inference")
 #: The reference of each form of the reset gate.
 REFERENCES = {True: "fastgru", False: "fastgru-before"}
+#: Another build of fastgru, installed beside another interpreter.
+OTHER = "fastgru-other"
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,28 @@ class Contender:
     by_default: bool = True
     env: dict[str, str] = field(default_factory=dict)
 
-    def start(self, threads: int) -> Worker:
+    def start(self, threads: int, other_python: str = "") -> Worker:
         """Its process, which begins to import.
+
+        Parameters
+        ----------
+        threads : int
+            For its library.
+        other_python : str
+            The interpreter that runs ``fastgru-other``.
 
         Raises
         ------
         FileNotFoundError
-            There is no Node to run it.
+            There is no Node to run it, or no other interpreter was named.
         """
         if self.program.startswith("tfjs"):
             command = ["node", str(PEERS / "tfjs.mjs"), self.program.partition(" ")[2]]
         else:
-            command = [sys.executable, "-m", "benchmarks.peers", self.program]
+            python = other_python if self.name == OTHER else sys.executable
+            if not python:
+                raise FileNotFoundError("pass --against PYTHON")
+            command = [python, "-m", "benchmarks.peers", self.program]
         return Worker(self.name, command, environment(threads, self.env))
 
     def refusal(self, problem: Problem) -> str:
@@ -74,6 +86,7 @@ CONTENDERS = [
         for name, size in SGEMMS.items()
     ),
     Contender("fastgru", "fastgru", "fastgru_peer"),
+    Contender(OTHER, "fastgru, the other build", "fastgru_peer", by_default=False),
     Contender("fastgru-fit", "fastgru, fit", "fastgru_peer", ("training",), way="fit"),
     Contender("fastgru-before", "fastgru, reset before", "fastgru_peer", reset_after=False),
     Contender("fastgru-avx2", "fastgru, AVX2", "fastgru_peer", by_default=False, env={"FASTGRU_ISA": "avx2"}),

@@ -83,8 +83,9 @@ class Row:
 class Crew:
     """The contenders' processes, started together (TensorFlow's import alone takes 10 s) and kept between problems."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, other_python: str = "") -> None:
         self.threads = threads
+        self.other_python = other_python
         self.folder = Path()
         self.missing: dict[str, str] = {}
         self.versions: dict[str, str] = {}
@@ -108,7 +109,7 @@ class Crew:
             if name in self._workers and self._workers[name].alive:
                 continue
             try:
-                self._workers[name] = BY_NAME[name].start(self.threads)
+                self._workers[name] = BY_NAME[name].start(self.threads, self.other_python)
             except OSError as error:
                 self.missing[name] = str(error)
             else:

@@ -18,6 +18,7 @@ class Options:
     batch_sizes: tuple[int, ...] = ()
     epochs: int = 10
     seeds: tuple[int, ...] = (0,)
+    other_python: str = ""
 
     def names(self, question: str) -> list[str]:
         """The contenders of a question: those that were named, or all that are not to be asked for."""

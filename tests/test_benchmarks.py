@@ -162,6 +162,18 @@ def test_fastgru_and_sgemm_run_a_tiny_round(question):
         assert row.flops_per_second > 0
 
 
+def test_another_build_takes_part_only_with_its_interpreter(tmp_path):
+    with harness.Crew(threads=1) as crew:
+        assert crew.gather([contenders.OTHER]) == {}
+        assert crew.missing == {contenders.OTHER: "pass --against PYTHON"}
+    python = tmp_path / "python"  # tells the two interpreters apart by what it reports
+    python.write_text('#!/bin/sh\necho \'{"versions": {"other": "build"}}\'\n')
+    python.chmod(0o755)
+    with harness.Crew(threads=1, other_python=str(python)) as crew:
+        assert list(crew.gather([contenders.OTHER])) == [contenders.OTHER]
+        assert crew.versions == {"other": "build"}
+
+
 @pytest.mark.parametrize("variant", ["one layer", "two layers", "bidirectional", "packed, T/2 in the mean"])
 def test_the_drop_in_and_pytorch_run_a_tiny_round(variant, monkeypatch):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
