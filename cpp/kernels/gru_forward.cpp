@@ -430,7 +430,8 @@ void gru_forward(const GruForwardArguments<T>& a, Workspace& workspace, Cancella
   };
   const auto tile = scratch(kTileRows, blocks.gates_row, threads, reset_after);
   const auto states = scratch(together, 2 * blocks.state_stride, sets, !taped);
-  const auto masked = scratch(together, 2 * 3 * blocks.state_stride, sets, bool(a.recurrent_masks));
+  const auto masked =  // one set also where threads have rows of their own in the same group
+      scratch(together, 2 * 3 * blocks.state_stride, by_groups ? 1 : threads, bool(a.recurrent_masks));
   const auto gates = scratch(together, blocks.count * blocks.gates_row, sets, !taped && !reset_after);
   const auto reset_h = scratch(together, blocks.state_stride, sets, !reset_after);
   const auto x = scratch(together, shape.features, threads, different);
