@@ -67,7 +67,8 @@ def make_case(
 ):
     """A case whose weights keep relu and linear candidates from growing: |h| shrinks from step to step.
 
-    `lengths` are an array or a kind of `some_lengths`; with `mask`, a recurrent mask of half zeros.
+    `lengths` are an array or a kind of `some_lengths`. With `mask`, recurrent masks that keep half the units at twice
+    their value, as dropout does: one for each gate, or with ``mask="one"`` one for all.
     """
     rows, steps, features, units = shape
     rng = np.random.default_rng(seed)
@@ -89,7 +90,8 @@ def make_case(
     if lengths is not None:
         options["lengths"] = some_lengths(lengths, rows, steps, rng) if isinstance(lengths, str) else lengths
     if mask:
-        options["recurrent_mask"] = (0.9 * rng.integers(0, 2, (rows, units))).astype(dtype)  # shrinks too
+        size = (rows, units) if mask == "one" else (3, rows, units)
+        options["recurrent_mask"] = (2.0 * rng.integers(0, 2, size)).astype(dtype)
     return case
 
 

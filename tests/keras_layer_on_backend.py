@@ -118,6 +118,14 @@ SERVED = [
     {"zero_output_for_mask": True, "go_backwards": True},
     {"zero_output_for_mask": True, "go_backwards": True, "return_sequences": True},
     {"dropout": 0.4, "seed": 3},
+    {"dropout": 0.4, "seed": 3, "implementation": 1, "use_cudnn": False},
+    {"recurrent_dropout": 0.3, "seed": 3, "return_sequences": True, "return_state": True},
+    {"recurrent_dropout": 0.3, "seed": 3, "reset_after": False},
+    {"recurrent_dropout": 0.3, "seed": 3, "go_backwards": True, "use_bias": False},
+    {"recurrent_dropout": 0.3, "seed": 3, "dtype": "float64"},
+    {"recurrent_dropout": 0.3, "dropout": 0.4, "seed": 3},
+    {"recurrent_dropout": 0.3, "dropout": 0.4, "seed": 3, "reset_after": False, "return_sequences": True},
+    {"recurrent_dropout": 1.0, "dropout": 1.0, "seed": 3},
     {"unroll": True},
     {"implementation": 1},
     {"dtype": "float64"},
@@ -126,7 +134,6 @@ NOT_SERVED = [
     {"activation": "selu"},
     {"recurrent_activation": "tanh"},
     {"dtype": "mixed_bfloat16"},
-    {"recurrent_dropout": 0.3, "seed": 3},
 ]
 
 
@@ -167,6 +174,19 @@ def test_recurrent_dropout_is_served_where_it_does_nothing(served):
     theirs, ours, x = make_pair(recurrent_dropout=0.3)
     assert_same(results_and_gradients(ours, x), results_and_gradients(theirs, x))
     assert served
+
+
+def test_a_layer_draws_new_masks_in_each_call(served):
+    theirs, ours, x = make_pair(recurrent_dropout=0.3, dropout=0.2, seed=3)
+    found = [[keras.ops.convert_to_numpy(layer(x, training=True)) for _ in range(3)] for layer in (ours, theirs)]
+    assert_same(*found)
+    assert not np.array_equal(found[0][0], found[0][1])
+    assert len(served) == 3
+
+
+def test_masks_with_holes_have_keras_masks_of_dropout(served):
+    assert_results_and_gradients_are_keras({"recurrent_dropout": 0.3, "dropout": 0.2, "seed": 3}, HOLES)
+    assert not served
 
 
 @pytest.mark.parametrize(("steps", "rows"), [(1, 1), (1, 3), (9, 1)])
@@ -269,7 +289,14 @@ def compiled(model):
     return model
 
 
-@pytest.mark.parametrize("layers_of", [plain, regularized, with_embedding])
+def with_both_dropouts(gru):
+    return [
+        gru(H, return_sequences=True, recurrent_dropout=0.3, seed=1),
+        gru(H, dropout=0.2, recurrent_dropout=0.2, seed=2),
+    ]
+
+
+@pytest.mark.parametrize("layers_of", [plain, regularized, with_embedding, with_both_dropouts])
 def test_fit_has_keras_losses(layers_of, served):
     random = np.random.default_rng(0)
     x = random.normal(size=(10, T, F)).astype(np.float32)

@@ -491,49 +491,90 @@ def test_dropout_has_the_gradient_of_its_mask():
     np.testing.assert_allclose(layer.backward(d_y, input_gradient=True), d_y * (y / x), rtol=1e-15)
 
 
+def keras_masks(keras, shape, dtype, *, rate, seed, count=3):
+    """The masks that a layer of Keras draws in its first call, from its generator and in its order."""
+    generator = keras.random.SeedGenerator(seed)
+    ones = np.ones(shape, dtype)
+    return np.stack([np.asarray(keras.random.dropout(ones, rate, seed=generator)) for _ in range(count)])
+
+
 @pytest.mark.parametrize("go_backwards", [False, True])
-def test_dropout_of_a_gru_is_keras_with_the_same_mask(go_backwards, keras, tf, monkeypatch):
+def test_dropout_of_a_gru_is_keras_own(go_backwards, keras, tf):
     case = make_case(SHAPE, np.float64)
     options = {"dropout": 0.4, "return_sequences": True, "go_backwards": go_backwards}
     layer = layers.GRU(SHAPE[3], **options)
+    layer(case.x, training=True)
+    drawn, _ = layer._draw_masks(SHAPE[0], np.dtype(np.float64))
+    (mask,) = keras_masks(keras, (SHAPE[0], SHAPE[2]), np.float64, rate=0.4, seed=11, count=1)
+    assert drawn.shape == mask.shape  # the same in all steps
+    assert set(np.unique(drawn)) == set(np.unique(mask))
+    layer._draw_masks = lambda rows, dtype: (mask, None)
     ours = fastgru_finds(layer, case.x, random_like(np.float64), weights=case.parameters)
-    mask = layer._input_mask
-    assert mask.shape == (SHAPE[0], SHAPE[2])  # the same in all steps
-    assert 0 < (mask == 0).mean() < 1
-    theirs = keras_gru(keras, np.float64, case.x.shape, case.parameters, SHAPE[3], **options)
-    monkeypatch.setattr(theirs.cell, "get_dropout_mask", lambda _: tf.constant(mask))
+    theirs = keras_gru(keras, np.float64, case.x.shape, case.parameters, SHAPE[3], seed=11, **options)
     assert_same(ours, keras_finds(tf, theirs, case.x, random_like(np.float64), training=True), np.float64)
     # Without training nothing is dropped.
     np.testing.assert_allclose(layer(case.x), np.asarray(theirs(case.x)), rtol=0, atol=1e-14)
 
 
-def masked_states(keras, mask):
-    """A Keras cell whose incoming state is multiplied by `mask`, as Keras' GRU did until 3.?; see the test below."""
+RECURRENT_DROPOUT = {"recurrent_dropout": 0.3, "return_sequences": True, "return_state": True}
 
-    class Cell(keras.layers.GRUCell):
-        def call(self, inputs, states, training=False):
-            return super().call(inputs, [states[0] * mask], training=training)
 
-    return Cell
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["all steps", "lengths"])
+@pytest.mark.parametrize("go_backwards", [False, True])
+@pytest.mark.parametrize("reset_after", [True, False])
+def test_recurrent_dropout_of_a_gru_is_keras_own(reset_after, go_backwards, lengths, dtype, keras, tf):
+    """Keras' layer with the masks it draws itself, which multiply the state in the gates' products only."""
+    options = RECURRENT_DROPOUT | {"reset_after": reset_after, "go_backwards": go_backwards}
+    if go_backwards and lengths is not None:
+        options["return_sequences"] = False  # padding stands elsewhere in Keras
+    case = make_case(SHAPE, dtype, bias="two" if reset_after else "one")
+    masks = keras_masks(keras, (SHAPE[0], SHAPE[3]), dtype, rate=0.3, seed=11)
+    assert len({mask.tobytes() for mask in masks}) == 3
+    layer = layers.GRU(SHAPE[3], **options)
+    layer._draw_masks = lambda rows, dtype: (None, masks)
+    call = {"initial_state": case.initial_state, "lengths": lengths}
+    ours = fastgru_finds(layer, case.x, random_like(dtype), weights=case.parameters, **call)
+
+    theirs = keras_gru(keras, dtype, case.x.shape, case.parameters, SHAPE[3], seed=11, **options)
+    call = {"initial_state": tf.constant(case.initial_state), "training": True}
+    if lengths is not None:
+        call["mask"] = tf.constant(prefix_mask(lengths, SHAPE[1]))
+    assert_same(ours, keras_finds(tf, theirs, case.x, random_like(dtype), **call), dtype)
+    # Without training nothing is dropped.
+    plain, expected = layer(case.x)[-1], np.asarray(theirs(case.x)[-1], np.float64)
+    assert relative_error(plain, expected) <= BOTH * norm_bound(dtype, SHAPE, backward=False)
+
+
+def test_recurrent_dropout_of_both_directions_is_keras_own(keras, tf):
+    """Keras gives both directions one seed, and so the same masks."""
+    gru = keras.layers.GRU(SHAPE[3], seed=11, dtype="float64", **RECURRENT_DROPOUT)
+    theirs = keras.layers.Bidirectional(gru, dtype="float64")
+    theirs.build(SHAPE[:3])
+    masks = keras_masks(keras, (SHAPE[0], SHAPE[3]), np.float64, rate=0.3, seed=11)
+    ours = layers.Bidirectional(layers.GRU(SHAPE[3], **RECURRENT_DROPOUT))
+    for direction in (ours.forward_layer, ours.backward_layer):
+        direction._draw_masks = lambda rows, dtype: (None, masks)
+    case = make_case(SHAPE)
+    found = fastgru_finds(ours, case.x, random_like(np.float64), weights=theirs.get_weights())
+    assert_same(found, keras_finds(tf, theirs, case.x, random_like(np.float64), training=True), np.float64)
 
 
 @pytest.mark.parametrize("reset_after", [True, False])
-def test_recurrent_dropout_is_a_mask_of_the_state_that_enters_a_step(reset_after, keras, tf):
-    case = make_case(SHAPE, np.float64, bias="two" if reset_after else "one")
-    mask = (np.random.default_rng(0).random((SHAPE[0], SHAPE[3])) > 0.3) / 0.7
-    layer = layers.GRU(
-        SHAPE[3], recurrent_dropout=0.3, return_sequences=True, return_state=True, reset_after=reset_after
+def test_recurrent_dropout_over_a_long_sequence_is_keras_own(reset_after, keras):
+    """Where the carried state was masked too, kept units grew to 1e25."""
+    rows, steps, features, units = 8, 300, 8, 64
+    case = make_case((rows, steps, features, units), np.float32, bias="two" if reset_after else "one")
+    weights = [weight / 2 for weight in case.parameters]  # or rounding errors would grow from step to step
+    options = {"recurrent_dropout": 0.3, "return_sequences": True, "reset_after": reset_after, "seed": 11}
+    theirs = keras_gru(keras, np.float32, case.x.shape, weights, units, **options)
+    expected = np.asarray(theirs(case.x, training=True))
+    masks = keras_masks(keras, (rows, units), np.float32, rate=0.3, seed=11)
+    found, _ = functional.gru_forward(case.x, *weights, reset_after=reset_after, recurrent_mask=masks)
+    assert relative_error(found, expected.astype(np.float64)) <= BOTH * norm_bound(
+        np.float32, case.shape, backward=False
     )
-    layer._draw_masks = lambda rows, dtype: (None, mask)
-    ours = fastgru_finds(
-        layer, case.x, random_like(np.float64), weights=case.parameters, initial_state=case.initial_state
-    )
-    cell = masked_states(keras, mask)(SHAPE[3], reset_after=reset_after, dtype="float64")
-    theirs = keras.layers.RNN(cell, return_sequences=True, return_state=True, dtype="float64")
-    theirs.build(case.x.shape)
-    theirs.set_weights(list(case.parameters))
-    expected = keras_finds(tf, theirs, case.x, random_like(np.float64), initial_state=tf.constant(case.initial_state))
-    assert_same(ours, expected, np.float64)
+    assert np.abs(found).max() < 1
 
 
 # --- Initializers and regularizers ----------------------------------------------------------------------------
@@ -839,7 +880,8 @@ def batches(job, dtype):
         own = prefix_mask(lengths, T)
         if job.tokens:
             # No token twice: TensorFlow hands over an embedding's gradient without adding up the parts of one token,
-            # and Keras' RMSprop and Adam then square the parts instead of their sum.
+            # and Keras' RMSprop and Adam then square the parts instead of their sum. PyTorch judges tokens that occur
+            # again, in test_layers_against_torch.py.
             x = np.where(own, rng.permutation(np.arange(1, TOKENS))[: ROWS * T].reshape(ROWS, T), 0).astype(np.int32)
             seen = x.sum(axis=1)
         else:

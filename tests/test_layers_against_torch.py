@@ -72,9 +72,9 @@ def ours(depth, bidirectional, each_step):
     return model
 
 
-def copy_weights(model, peer):
-    """From the model to PyTorch."""
-    *stack, dense = model.layers
+def copy_weights(chain, peer):
+    """From GRUs and a Dense to PyTorch."""
+    *stack, dense = chain
     with torch.no_grad():
         for number, layer in enumerate(stack):
             directions = {"forward/": "", "backward/": "_reverse"} if peer.gru.bidirectional else {"": ""}
@@ -109,7 +109,7 @@ directions = pytest.mark.parametrize("bidirectional", [False, True])
 @directions
 def test_outputs_of_packed_sequences(depth, bidirectional, each_step):
     model, peer = ours(depth, bidirectional, each_step), Peer(depth, bidirectional, each_step)
-    copy_weights(model, peer)
+    copy_weights(model.layers, peer)
     x, _, lengths = data(each_step)
     expected = peer(torch.from_numpy(x), torch.from_numpy(lengths)).detach().numpy()
     np.testing.assert_allclose(model.predict(x, lengths=lengths), expected, rtol=1e-12, atol=1e-13)
@@ -166,7 +166,7 @@ def test_fifty_steps_of_training(name, bidirectional, each_step):
     job = JOBS[name]
     fastgru.set_seed(1)
     model, peer = ours(2, bidirectional, each_step), Peer(2, bidirectional, each_step)
-    copy_weights(model, peer)
+    copy_weights(model.layers, peer)
     model.compile(job.mine(), losses.SparseCategoricalCrossentropy(from_logits=True))
     optimizer = job.theirs(peer.parameters())
     schedule = job.schedule(optimizer) if job.schedule else None
@@ -188,6 +188,33 @@ def test_fifty_steps_of_training(name, bidirectional, each_step):
         expected.append(loss.item())
     np.testing.assert_allclose(found, expected, rtol=1e-9)
     assert expected[-1] != pytest.approx(expected[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["Adam", "RMSprop, centered"])
+def test_tokens_that_occur_again_and_again(name):
+    """Keras on TensorFlow does not add up the parts of a token's gradient, so that it is no judge of this."""
+    job = JOBS[name]
+    model = Sequential([layers.Embedding(5, F), layers.GRU(H), layers.Dense(C)], dtype="float64")
+    model.build((None, T))
+    embedding, peer = torch.nn.Embedding(5, F).double(), Peer(1, False, False)
+    embedding.load_state_dict({"weight": torch.from_numpy(model.layers[0].weights["embeddings"].copy())})
+    copy_weights(model.layers[1:], peer)
+    model.compile(job.mine(), losses.SparseCategoricalCrossentropy(from_logits=True))
+    optimizer = job.theirs([*embedding.parameters(), *peer.parameters()])
+    rng = np.random.default_rng(0)
+    found, expected = [], []
+    for _ in range(STEPS):
+        x, y = rng.integers(0, 5, (ROWS, T)), rng.integers(0, C, ROWS)
+        found += model.train_on_batch(x, y)
+        scores = peer(embedding(torch.from_numpy(x)), torch.full((ROWS,), T))
+        loss = torch.nn.functional.cross_entropy(scores, torch.from_numpy(y))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        expected.append(loss.item())
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    tokens = embedding.weight.detach().numpy()
+    np.testing.assert_allclose(model.layers[0].weights["embeddings"], tokens, rtol=1e-8, atol=1e-10)
 
 
 def test_the_norm_is_clipped_where_pytorch_clips_it():

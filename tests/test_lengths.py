@@ -1,4 +1,4 @@
-"""Sequences of different lengths, and recurrent masks: against the reference, and bit for bit whatever stands beside.
+"""Sequences of different lengths: against the reference, and bit for bit whatever stands beside.
 
 The reference is judged by complex steps in test_reference.py; the frameworks' masks and packed sequences judge what
 lengths mean in test_against_keras.py and test_layers_against_torch.py.
@@ -43,7 +43,7 @@ def one_row(case, row, steps=None):
     length = int(case.options["lengths"][row])
     steps = length if steps is None else steps
     if "recurrent_mask" in case.options:
-        options["recurrent_mask"] = case.options["recurrent_mask"][row : row + 1]
+        options["recurrent_mask"] = case.options["recurrent_mask"][..., row : row + 1, :]
     alone = make_case((1, steps, *case.shape[2:]), case.dtype, lengths=np.array([length]), **options)
     alone.x = case.x[row : row + 1, :steps]
     alone.parameters = case.parameters
@@ -75,7 +75,7 @@ def test_every_awkward_shape_matches_the_reference(shape, reset_after, dtype):
     dtype=st.sampled_from([np.float32, np.float64]),
     seed=st.integers(0, 2**32 - 1),
     lengths=st.sampled_from(["random", "short", "one long", "zeros", "full"]),
-    mask=st.booleans(),
+    mask=st.sampled_from([False, True, "one"]),
     placement=st.sampled_from(PLACEMENTS),
     bias=st.sampled_from(BIASES),
     initial_state=st.booleans(),
@@ -128,7 +128,10 @@ def test_any_order_of_the_rows_gives_the_same_bits(reset_after, dtype):
     outputs, state, gradients = run(case)
     order = np.random.default_rng(0).permutation(33)
     x, *parameters, h0 = case.arguments
-    options = case.options | {name: case.options[name][order] for name in ("lengths", "recurrent_mask")}
+    options = case.options | {
+        "lengths": case.options["lengths"][order],
+        "recurrent_mask": case.options["recurrent_mask"][:, order],
+    }
     tape = functional.GRUTape()
     moved, moved_state = functional.gru_forward(x[order], *parameters, h0[order], **options, tape=tape)
     moved_gradients = functional.gru_backward(tape, case.d_outputs[order], case.d_state[order])
@@ -237,27 +240,6 @@ def test_a_mask_of_bools_is_its_lengths():
         functional.gru_forward(*case.arguments, lengths=mask)
 
 
-@forms
-def test_a_recurrent_mask_stands_wherever_a_step_uses_the_state(reset_after):
-    case = make_case((5, 1, 3, 7), reset_after=reset_after)
-    mask = np.random.default_rng(0).integers(0, 2, (5, 7)) * 2.0
-    x, *parameters, h0 = case.arguments
-    masked, _ = functional.gru_forward(*case.arguments, **case.options, recurrent_mask=mask)
-    plain, _ = functional.gru_forward(x, *parameters, h0 * mask, **case.options)
-    np.testing.assert_array_equal(masked, plain)
-
-
-@dtypes
-@forms
-def test_a_mask_of_ones_changes_no_bit(reset_after, dtype):
-    case = make_case((37, 5, 9, 21), dtype, reset_after=reset_after)
-    masked = make_case((37, 5, 9, 21), dtype, reset_after=reset_after, recurrent_mask=np.ones((37, 21), dtype))
-    for a, b in zip(run(case)[:2], run(masked)[:2], strict=True):
-        np.testing.assert_array_equal(a, b)
-    for a, b in zip(run(case)[2], run(masked)[2], strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 # --- Memory ------------------------------------------------------------------------------------------------------
 
 
@@ -311,10 +293,8 @@ def test_lengths_that_do_not_fit(lengths, error, message):
         functional.gru_forward(*case.arguments, lengths=lengths)
 
 
-def test_masks_and_names_that_do_not_fit():
+def test_names_that_do_not_fit():
     case = make_case((3, 4, 2, 5))
-    with pytest.raises(ValueError, match=r"recurrent_mask: expected shape \(3, 5\).*, got \(3, 4\)"):
-        functional.gru_forward(*case.arguments, recurrent_mask=np.ones((3, 4)))
     with pytest.raises(ValueError, match=r"padded_outputs: expected .*'repeat'.*'zeros'.*got 'last'"):
         functional.gru_forward(*case.arguments, padded_outputs="last")
     with pytest.raises(ValueError, match=r"output_order: expected .*got 'time'"):

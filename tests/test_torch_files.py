@@ -101,31 +101,6 @@ def path(request, tmp_path):
     return tmp_path / request.param
 
 
-def by_hand(tensors, x, *, return_sequences=False):
-    """What the GRU `gru` and the head `fc` of `state_dict` give, after PyTorch's documentation."""
-
-    def sigmoid(a):
-        return 1 / (1 + np.exp(-a))
-
-    def run(x, number, suffix):
-        w_ih, w_hh = (tensors[f"gru.weight_{which}_l{number}{suffix}"].astype(float) for which in ("ih", "hh"))
-        b_ih, b_hh = (tensors.get(f"gru.bias_{which}_l{number}{suffix}", np.zeros(len(w_ih))) for which in ("ih", "hh"))
-        h, outputs = np.zeros((len(x), w_hh.shape[1])), []
-        steps = range(x.shape[1])
-        for t in reversed(steps) if suffix else steps:
-            (ir, iz, i_n), (hr, hz, hn) = (np.split(a, 3, axis=1) for a in (x[:, t] @ w_ih.T + b_ih, h @ w_hh.T + b_hh))
-            r, z = sigmoid(ir + hr), sigmoid(iz + hz)
-            h = (1 - z) * np.tanh(i_n + r * hn) + z * h
-            outputs.append(h)
-        return np.stack(outputs[::-1] if suffix else outputs, axis=1), h
-
-    suffixes = ("", "_reverse") if "gru.weight_ih_l0_reverse" in tensors else ("",)
-    for number in range(sum(name.startswith("gru.weight_ih") for name in tensors) // len(suffixes)):
-        both = [run(x, number, suffix) for suffix in suffixes]
-        x, last = (np.concatenate(parts, axis=-1) for parts in zip(*both, strict=True))
-    return (x if return_sequences else last) @ tensors["fc.weight"].T + tensors["fc.bias"]
-
-
 # --- Round trips ----------------------------------------------------------------------------------------------------
 
 
@@ -272,11 +247,23 @@ def test_what_pytorch_cannot_say_is_refused_and_nothing_written(tmp_path, ending
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("suffixes", [("",), ("", "_reverse")])
 @pytest.mark.parametrize("depth", [1, 3])
-def test_names_and_shapes_make_the_model(path, depth, suffixes, bias, return_sequences):
+def test_names_and_shapes_make_the_model(path, depth, suffixes, bias, return_sequences, torch):
     tensors = state_dict(depth=depth, suffixes=suffixes, bias=bias, dtype="float64")
     model = load_model(save(path, tensors), return_sequences=return_sequences)
     x = np.random.default_rng(1).normal(size=(4, 5, 3))
-    expected = by_hand(tensors, x, return_sequences=return_sequences)
+
+    bidirectional = len(suffixes) == 2
+    peer = torch.nn.ModuleDict(
+        {
+            "gru": torch.nn.GRU(3, 2, depth, bias, batch_first=True, bidirectional=bidirectional),
+            "fc": torch.nn.Linear(2 * len(suffixes), 4),
+        }
+    ).double()
+    peer.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()}, strict=True)
+    with torch.no_grad():
+        outputs, h = peer["gru"](torch.from_numpy(x))
+        seen = outputs if return_sequences else torch.cat(tuple(h[-len(suffixes) :]), dim=-1)
+        expected = peer["fc"](seen).numpy()
     np.testing.assert_allclose(model.predict(x), expected, rtol=1e-12, atol=1e-12)
     assert model.dtype == np.float64
     assert [layer.name for layer in model.layers] == [*["gru", "gru.l1", "gru.l2"][:depth], "fc"]

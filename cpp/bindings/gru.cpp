@@ -179,6 +179,19 @@ struct Bias {
   }
 };
 
+// A mask (N, H), or one for each gate (3, N, H).
+template <class T>
+std::optional<Input<T>> read_masks(const py::object& object, const GruShape& s, const std::string& why) {
+  if (object.is_none()) return std::nullopt;
+  const bool each = require_array(object, "recurrent_mask").ndim() == 3;
+  const Shape shape = each ? Shape{Index{3}, s.batch, s.units} : Shape{s.batch, s.units};
+  return read<T>(object, "recurrent_mask", shape, why + ", one mask or (z, r, n)", "x");
+}
+template <class T>
+RecurrentMasks<T> masks_of(const py::array& array, const GruShape& s) {
+  return {static_cast<const T*>(array.data()), s.units, array.ndim() == 3 ? s.batch * s.units : 0};
+}
+
 // The shape of a matrix of weights.
 std::vector<Index> weights_shape(WeightLayout layout, Index depth, Index units) {
   if (layout == WeightLayout::keras) return {depth, 3 * units};
@@ -209,7 +222,7 @@ py::tuple gru_forward_typed(const py::object& x_object, const py::object& kernel
   const Index batch = x.holder.shape(0), steps = x.holder.shape(1);
   const std::string why = "x has " + text(batch) + " rows and recurrent_kernel " + text(units) + " units";
   const auto initial = read_optional<T>(initial_object, "initial_state", {batch, units}, why, "x");
-  const auto mask = read_optional<T>(mask_object, "recurrent_mask", {batch, units}, why, "x");
+  const auto mask = read_masks<T>(mask_object, {batch, steps, features, units}, why);
   reading.take_lengths(lengths, batch, steps);
 
   GruForwardArguments<T> arguments;
@@ -219,7 +232,7 @@ py::tuple gru_forward_typed(const py::object& x_object, const py::object& kernel
   arguments.x = sequences(x, reading, reading.backwards);
   arguments.sequences = reading.map(arguments.shape);
   arguments.initial_state = pointer<T>(initial);
-  arguments.recurrent_mask = pointer<T>(mask);
+  if (mask) arguments.recurrent_masks = masks_of<T>(mask->holder, arguments.shape);
   checked_multiply(checked_multiply(batch, steps + 1), checked_multiply(units, Index{4 * sizeof(T)}));
   if (tape != nullptr) {
     tape->recorded = false;
@@ -357,9 +370,9 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
   const Reading& reading = tape.reading;
   arguments.x = sequences(now.x, reading, reading.backwards);
   arguments.sequences = reading.map(s);
-  std::optional<py::array> mask;
-  if (!tape.recurrent_mask.is_none()) mask = tape.recurrent_mask.cast<py::array>();
-  if (mask) arguments.recurrent_mask = static_cast<const T*>(mask->data());
+  if (!tape.recurrent_mask.is_none()) {
+    arguments.recurrent_masks = masks_of<T>(tape.recurrent_mask.cast<py::array>(), s);
+  }
   arguments.repeat_last_output = reading.repeat_last_output;
   arguments.tape = tape.memory<T>();
   if (d_outputs) arguments.d_outputs = sequences(*d_outputs, reading, reading.backwards && reading.outputs_like_x);

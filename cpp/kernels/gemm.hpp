@@ -45,7 +45,7 @@ FASTGRU_INLINE void for_each_tile(Index rows, F&& f) {
   }
 }
 
-// --- The two ways A can lie in memory ---------------------------------------------------------------------
+// --- The ways A can lie in memory -------------------------------------------------------------------------
 
 // A(r, k) = data[r * stride + k]: activations of a batch, a row each.
 template <class T>
@@ -62,7 +62,23 @@ struct TileMajor {
   FASTGRU_INLINE T operator()(Index r, Index k) const { return data[k * kTileRows + r]; }
 };
 
-// acc += A B with B(k, v) at b[k * b_stride + v * lanes].
+// An A for each packet v of B, side by side within a piece of `Piece` depths, so that an element's offset from its row
+// is a constant: A_v(r, k) = data[r * stride + v * Piece + k] for k < Piece. Pieces follow each other in a row.
+template <class T, int Piece>
+struct RowMajorOfEach {
+  const T* data;
+  Index stride;
+  FASTGRU_INLINE T operator()(Index r, Index k, Index v) const { return data[r * stride + v * Piece + k]; }
+};
+
+// A TileMajor for each of V packets, by depth and then by packet: A_v(r, k) = data[(k * V + v) * kTileRows + r].
+template <class T, int V>
+struct TileMajorOfEach {
+  const T* data;
+  FASTGRU_INLINE T operator()(Index r, Index k, Index v) const { return data[(k * V + v) * kTileRows + r]; }
+};
+
+// acc += A B with B(k, v) at b[k * b_stride + v * lanes]; each packet of B with its own A, if there is one for each.
 template <int R, int V, class T, class A>
 FASTGRU_INLINE void multiply_add(Vec<T> (&acc)[R][V], A a, const T* b, Index b_stride, Index depth) {
   for (Index k = 0; k < depth; ++k, b += b_stride) {
@@ -70,9 +86,14 @@ FASTGRU_INLINE void multiply_add(Vec<T> (&acc)[R][V], A a, const T* b, Index b_s
     for (int v = 0; v < V; ++v) row_of_b[v] = Vec<T>::load(b + v * Vec<T>::lanes);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const Vec<T> scalar(a(r, k));
+      if constexpr (std::is_invocable_v<A, Index, Index>) {
+        const Vec<T> scalar(a(r, k));
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) acc[r][v] = fma(scalar, row_of_b[v], acc[r][v]);
+        for (int v = 0; v < V; ++v) acc[r][v] = fma(scalar, row_of_b[v], acc[r][v]);
+      } else {
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) acc[r][v] = fma(Vec<T>(a(r, k, v)), row_of_b[v], acc[r][v]);
+      }
     }
   }
 }
@@ -199,6 +220,17 @@ FASTGRU_INLINE void pack_into_tiles(T* tiles, Index depth, Index k, const T* row
     std::memcpy(to, row + c, kTileRows * sizeof(T));
   }
   for (; c < count; ++c) *to++ = row[c];
+}
+
+// The same for a row times `factors`.
+template <class T>
+FASTGRU_INLINE void pack_into_tiles(T* tiles, Index depth, Index k, const T* row, const T* factors, Index count) {
+  T* to = tiles + k * kTileRows;
+  Index c = 0;
+  for (; c + kTileRows <= count; c += kTileRows, to += depth * kTileRows) {
+    for (int i = 0; i < kTileRows; ++i) to[i] = row[c + i] * factors[c + i];
+  }
+  for (; c < count; ++c) *to++ = row[c] * factors[c];
 }
 
 }  // namespace fastgru

@@ -9,6 +9,10 @@
 //     n  = act(x Wn + b_n + r * (h Un + b_rn))        reset_after  (cuDNN, PyTorch, Keras' default)
 //     n  = act(x Wn + b_n + b_rn + (r * h) Un)        reset before (the 2014 paper, TensorFlow.js)
 //
+// Recurrent dropout replaces h by m * h in the products alone, with a mask m for each gate; z * h is not masked:
+//
+//     (m_z * h) Uz    (m_r * h) Ur    (m_n * h) Un, or (r * m_n * h) Un where the reset comes before
+//
 // Parameters lie as in Keras or as in PyTorch: see WeightLayout.
 #pragma once
 
@@ -49,6 +53,24 @@ struct GruParameters {
   const T* recurrent_kernel;  // (H, 3H) or (3H, H)
   const T* bias;              // (3H) or null
   const T* recurrent_bias;    // (3H) or null
+};
+
+// The masks m_z, m_r, m_n of recurrent dropout, in this order whatever the layout of the weights. C-contiguous (3, N,
+// H); or (N, H), one mask for the three gates. Null: no masks, and h enters the products as it is.
+template <class T>
+struct RecurrentMasks {
+  enum Gate : int { z, r, n };
+
+  const T* data = nullptr;
+  Index units = 0;
+  Index gate_stride = 0;  // N H, or 0 for one mask
+
+  explicit operator bool() const { return data != nullptr; }
+  const T* row(int gate, Index row) const { return data + gate * gate_stride + row * units; }
+  // The factors of the units from `unit` on; zeros after the last unit.
+  FASTGRU_INLINE Vec<T> at(int gate, Index row, Index unit) const {
+    return Vec<T>::load_first(this->row(gate, row) + unit, units - unit);
+  }
 };
 
 // A batch of sequences (N, T, ...): the last axis contiguous, the others at any stride, negative ones too.

@@ -31,11 +31,11 @@ struct CellFunctions {
 // fastest.
 template <class T>
 struct ChunkMemory {
-  T* d_gates;    // [block][depth][G][L]
-  T* x;          // tiles of (depth, F)
-  T* h;          // tiles of (depth, H): states before the step
-  T* reset_h;    // tiles of (depth, H): r * h, reset before only
-  T* d_h;        // [row][state_stride], what flows from step to step
+  T* d_gates;  // [block][depth][G][L]
+  T* x;        // tiles of (depth, F)
+  T* h;        // tiles of (depth, H): states before the step; with masks those of each gate, by depth and then by gate
+  T* reset_h;  // tiles of (depth, H): r * h, masked for n; reset before only
+  T* d_h;      // [row][state_stride], what flows from step to step
   T* d_reset_h;  // the same layout, reset before only
 };
 
@@ -80,12 +80,20 @@ class BackwardPass {
       : a_(arguments),
         shape_(arguments.shape),
         reset_after_(arguments.options.reset_after),
+        masked_(arguments.recurrent_masks),
         plan_(BatchPlan::of<T>(shape_)),
         blocks_(shape_.units, reset_after_),
         cell_(with_cell<BackwardCell, T>(a_.options, [](auto cell) { return CellFunctions<T>::of(cell); })),
-        recurrent_(shape_.units, shape_.units, GateSlots::z, reset_after_ ? 3 : 2, workspace),
         groups_(plan_, a_.sequences, workspace),
         chunk_steps_(std::min(std::max(kChunkDepth / plan_.largest_group(), Index{1}), shape_.steps)) {
+    const int gates = recurrent_gates();
+    if (masked_) {
+      for (int gate = 0; gate < gates; ++gate) {
+        recurrent_[gate] = TransposedWeights<T>(shape_.units, shape_.units, GateSlots::z + gate, 1, workspace);
+      }
+    } else {
+      recurrent_[0] = TransposedWeights<T>(shape_.units, shape_.units, GateSlots::z, gates, workspace);
+    }
     if (!reset_after_) {
       candidate_ = TransposedWeights<T>(shape_.units, shape_.units, GateSlots::n, 1, workspace);
     }
@@ -137,16 +145,23 @@ class BackwardPass {
   bool transposed() const { return a_.parameters.layout == WeightLayout::torch; }
   WeightGradients<T> wanted() const { return {a_.d_kernel, a_.d_recurrent_kernel, a_.d_bias, a_.d_recurrent_bias}; }
 
-  // Packing falls into independent items: the panels of three matrices.
+  // The gates whose products h itself enters: z, r and, reset after, q.
+  int recurrent_gates() const { return reset_after_ ? 3 : 2; }
+
+  // Packing falls into independent items: the panels of all matrices.
   Index packing_items() const {
-    return recurrent_.matrix().panels() + candidate_.matrix().panels() + kernel_.matrix().panels();
+    Index items = candidate_.matrix().panels() + kernel_.matrix().panels();
+    for (const TransposedWeights<T>& weights : recurrent_) items += weights.matrix().panels();
+    return items;
   }
   void pack(Index item) const {
     const WeightLayout layout = a_.parameters.layout;
     const GateMatrix<T> kernel{a_.parameters.kernel, layout, shape_.features, shape_.units};
     const GateMatrix<T> recurrent{a_.parameters.recurrent_kernel, layout, shape_.units, shape_.units};
-    if (item < recurrent_.matrix().panels()) return recurrent_.pack(recurrent, item);
-    item -= recurrent_.matrix().panels();
+    for (const TransposedWeights<T>& weights : recurrent_) {
+      if (item < weights.matrix().panels()) return weights.pack(recurrent, item);
+      item -= weights.matrix().panels();
+    }
     if (item < candidate_.matrix().panels()) return candidate_.pack(recurrent, item);
     kernel_.pack(kernel, item - candidate_.matrix().panels());
   }
@@ -157,7 +172,7 @@ class BackwardPass {
     const auto when_reset_before = [&](Index count) { return reset_after_ ? nullptr : workspace.take<T>(count); };
     return {workspace.take_pages<T>(checked_multiply(depth, blocks_.count * blocks_.gates_row)),
             workspace.take<T>(tiles_size<T>(depth, shape_.features)),
-            workspace.take<T>(tiles_size<T>(depth, shape_.units)),
+            workspace.take<T>(tiles_size<T>(depth * (masked_ ? recurrent_gates() : 1), shape_.units)),
             when_reset_before(tiles_size<T>(depth, shape_.units)),
             workspace.take<T>(state),
             when_reset_before(state)};
@@ -323,11 +338,7 @@ class BackwardPass {
     }
     meet(group, team);
     if (!reset_after_) {
-      if (proceed) {
-        multiply_gates(
-            candidate_, group, work, memory, team, memory.d_reset_h, [](Index, Index) { return V(T(0)); },
-            [](Index, Index, V sum) { return sum; });
-      }
+      if (proceed) store_reset_gradients(group, work, memory, team);
       meet(group, team);
       if (proceed) for_each_cell(group, work, memory, cell_.reset_before_reset);
       meet(group, team);
@@ -404,20 +415,42 @@ class BackwardPass {
     }
   }
 
-  // d_h += [d_z d_r d_q] U^T, and then through the recurrent mask.
+  // The mask of a gate for the row-th of a step's rows.
+  V mask_at(int gate, const Group<T>& group, const StepWork& work, Index row, Index unit) const {
+    return a_.recurrent_masks.at(gate, a_.sequences.row(group.first + work.rows.begin + row), unit);
+  }
+
+  // Reset before: the gradient of r * h, d_n Un^T, with masks m_n * (d_n Un^T).
+  void store_reset_gradients(const Group<T>& group, const StepWork& work, const ChunkMemory<T>& memory,
+                             const Team& team) const {
+    const auto zero = [](Index, Index) { return V(T(0)); };
+    if (!masked_) {
+      multiply_gates(candidate_, group, work, memory, team, memory.d_reset_h, zero,
+                     [](Index, Index, V sum) { return sum; });
+      return;
+    }
+    multiply_gates(candidate_, group, work, memory, team, memory.d_reset_h, zero, [&](Index row, Index unit, V sum) {
+      return mask_at(RecurrentMasks<T>::n, group, work, row, unit) * sum;
+    });
+  }
+
+  // d_h += [d_z d_r d_q] U^T, or with masks d_h += m_z * (d_z Uz^T), and so for the other gates.
   void add_state_gradients(const Group<T>& group, const StepWork& work, const ChunkMemory<T>& memory,
                            const Team& team) const {
     const T* const rows = memory.d_h + work.rows.begin * blocks_.state_stride;
     const auto d_h = [&](Index row, Index column) { return V::load(rows + row * blocks_.state_stride + column); };
-    if (a_.recurrent_mask == nullptr) {
-      multiply_gates(recurrent_, group, work, memory, team, memory.d_h, d_h, [](Index, Index, V sum) { return sum; });
+    if (!masked_) {
+      multiply_gates(recurrent_[0], group, work, memory, team, memory.d_h, d_h,
+                     [](Index, Index, V sum) { return sum; });
       return;
     }
-    multiply_gates(recurrent_, group, work, memory, team, memory.d_h, d_h, [&](Index row, Index column, V sum) {
-      const Index place = group.first + work.rows.begin + row;
-      const T* mask = a_.recurrent_mask + a_.sequences.row(place) * shape_.units;
-      return sum * V::load_first(mask + column, std::max(shape_.units - column, Index{0}));
-    });
+    for (int gate = 0; gate < recurrent_gates(); ++gate) {
+      multiply_gates(
+          recurrent_[gate], group, work, memory, team, memory.d_h, [](Index, Index) { return V(T(0)); },
+          [&](Index row, Index unit, V sum) {
+            return fma(mask_at(gate, group, work, row, unit), sum, d_h(row, unit));
+          });
+    }
   }
 
   void store_input_gradients(const Group<T>& group, const StepWork& work, const ChunkMemory<T>& memory,
@@ -445,16 +478,30 @@ class BackwardPass {
     const Range own = group.by_units ? team.share(work.rows.size()) : work.rows;
     for (Index row = own.begin; row < own.end; ++row) {
       const Index place = group.first + row, at = work.at + row;
+      const Index in_batch = map.row(place), units = shape_.units;
       const T* h = tape_state(group, row, work.step);
-      pack_into_tiles(memory.x, depth, at, a_.x.at(map.row(place), map.input_step(place, work.step)), shape_.features);
-      pack_into_tiles(memory.h, depth, at, h, shape_.units);
+      pack_into_tiles(memory.x, depth, at, a_.x.at(in_batch, map.input_step(place, work.step)), shape_.features);
+      if (masked_) {
+        const int gates = recurrent_gates();
+        for (int gate = 0; gate < gates; ++gate) {
+          const T* const mask = a_.recurrent_masks.row(gate, in_batch);
+          pack_into_tiles(memory.h, gates * depth, gates * at + gate, h, mask, units);
+        }
+      } else {
+        pack_into_tiles(memory.h, depth, at, h, units);
+      }
       if (reset_after_) continue;
       T* reset_h = memory.d_reset_h + row * blocks_.state_stride;  // its gradient has been used up
       for (Index block = 0; block < blocks_.count; ++block) {
         const V r = V::load(tape_gates(group, row, work.step, block) + GateSlots::r * L);
         (r * V::load(h + block * L)).store(reset_h + block * L);
       }
-      pack_into_tiles(memory.reset_h, depth, at, reset_h, shape_.units);
+      if (masked_) {
+        const T* const mask = a_.recurrent_masks.row(RecurrentMasks<T>::n, in_batch);
+        pack_into_tiles(memory.reset_h, depth, at, reset_h, mask, units);
+      } else {
+        pack_into_tiles(memory.reset_h, depth, at, reset_h, units);
+      }
     }
   }
 
@@ -469,23 +516,40 @@ class BackwardPass {
     for (Index item = share.begin; item < share.end; ++item) {
       const Index block = item / tiles, tile = item % tiles;
       if (tile < input_tiles) {
-        add_product<3>(memory.x, tile, shape_.features, block, GateSlots::n, depth, memory, to.kernel, overwrite);
+        add_product<3>(tile_of(memory.x, tile, depth), tile, shape_.features, block, GateSlots::n, depth, memory,
+                       to.kernel, overwrite);
       } else if (reset_after_) {
-        add_product<3>(memory.h, tile - input_tiles, shape_.units, block, GateSlots::z, depth, memory,
-                       to.recurrent_kernel, overwrite);
+        add_state_product<3>(tile - input_tiles, block, depth, memory, to, overwrite);
       } else {
-        add_product<2>(memory.h, tile - input_tiles, shape_.units, block, GateSlots::z, depth, memory,
-                       to.recurrent_kernel, overwrite);
-        add_product<1>(memory.reset_h, tile - input_tiles, shape_.units, block, GateSlots::n, depth, memory,
-                       to.recurrent_kernel, overwrite);
+        add_state_product<2>(tile - input_tiles, block, depth, memory, to, overwrite);
+        add_product<1>(tile_of(memory.reset_h, tile - input_tiles, depth), tile - input_tiles, shape_.units, block,
+                       GateSlots::n, depth, memory, to.recurrent_kernel, overwrite);
       }
       if (tile == 0) add_bias_gradients(block, depth, overwrite, memory, to);
     }
   }
 
-  // d_weights(tile of rows, gates of the block) (+)= A^T d_gates, for Slots neighbouring slots.
-  template <int Slots>
-  void add_product(const T* operand, Index tile, Index count, Index block, int first_slot, Index depth,
+  static TileMajor<T> tile_of(const T* operand, Index tile, Index depth) {
+    return {operand + tile * depth * kTileRows};
+  }
+
+  // What z, r and, with Gates = 3, q have of the recurrent weights: their gradients times h, or times an h for each.
+  template <int Gates>
+  void add_state_product(Index tile, Index block, Index depth, const ChunkMemory<T>& memory,
+                         const WeightGradients<T>& to, bool overwrite) const {
+    if (masked_) {
+      add_product<Gates>(TileMajorOfEach<T, Gates>{memory.h + tile * Gates * depth * kTileRows}, tile, shape_.units,
+                         block, GateSlots::z, depth, memory, to.recurrent_kernel, overwrite);
+    } else {
+      add_product<Gates>(tile_of(memory.h, tile, depth), tile, shape_.units, block, GateSlots::z, depth, memory,
+                         to.recurrent_kernel, overwrite);
+    }
+  }
+
+  // d_weights(tile of rows, gates of the block) (+)= A^T d_gates, for Slots neighbouring slots; `operand` is the tile
+  // of A.
+  template <int Slots, class A>
+  void add_product(A operand, Index tile, Index count, Index block, int first_slot, Index depth,
                    const ChunkMemory<T>& memory, T* d_weights, bool overwrite) const {
     const Index first_row = tile * kTileRows, unit = block * L;
     const T* d_gates = d_gates_at(memory, block, 0, depth) + first_slot * L;
@@ -495,7 +559,7 @@ class BackwardPass {
       for (int r = 0; r < R; ++r) {
         for (int s = 0; s < Slots; ++s) acc[r][s] = V(T(0));
       }
-      multiply_add(acc, TileMajor<T>{operand + tile * depth * kTileRows}, d_gates, blocks_.gates_row, depth);
+      multiply_add(acc, operand, d_gates, blocks_.gates_row, depth);
       for (int r = 0; r < R; ++r) {
         for (int s = 0; s < Slots; ++s) {
           const Index gate = gate_position(WeightLayout::keras, first_slot + s);
@@ -538,11 +602,12 @@ class BackwardPass {
 
   const GruBackwardArguments<T>& a_;
   const GruShape& shape_;
-  const bool reset_after_;
+  const bool reset_after_, masked_;
   const BatchPlan plan_;
   const UnitBlocks<T> blocks_;
   const CellFunctions<T> cell_;
-  TransposedWeights<T> recurrent_, candidate_, kernel_;
+  TransposedWeights<T> recurrent_[3];  // the first has z, r and q together, or with masks each has one of them
+  TransposedWeights<T> candidate_, kernel_;
   const RowGroups groups_;
   const Index chunk_steps_;
   bool by_units_ = false;

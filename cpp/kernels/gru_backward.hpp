@@ -5,12 +5,18 @@
 //     d_h(t)      += d_outputs(t)
 //     d_z, d_r, d_n, d_q from d_h(t), the tape and h(t-1)
 //     d_h(t-1)     = d_h(t) * z + [d_z d_r d_q] U^T          d_initial_state = d_h(0)
-//                    times the recurrent mask, if there is one
 //     d_x(t)       = [d_n d_z d_r] W^T                       where wanted
 //     d_kernel    += x(t)^T [d_z d_r d_n]                    d_bias           += [d_z d_r d_n]
 //     d_recurrent += h(t-1)^T [d_z d_r d_q]                  d_recurrent_bias += [d_z d_r d_q]
 //
 // Reset before: d_q = d_n, and (r * h(t-1))^T d_n for n's columns of d_recurrent.
+//
+// With recurrent masks each gate has a product of its own, and weights see the states that forward multiplied them
+// with:
+//
+//     d_h(t-1)     = d_h(t) * z + m_z * (d_z Uz^T) + m_r * (d_r Ur^T) + m_n * (d_q Un^T)
+//     d_recurrent += [(m_z * h)^T d_z   (m_r * h)^T d_r   (m_n * h)^T d_q]
+//     d_(r * h)    = m_n * (d_n Un^T)   and (m_n * r * h)^T d_n        where the reset comes before
 //
 // Each sequence begins at its own end. Where its last output was repeated behind it, the gradients for those outputs
 // are the last output's. d_x is zero there.
@@ -36,7 +42,7 @@ struct GruBackwardArguments {
   GruParameters<T> parameters;  // as in forward; the biases are not read
   Sequences<const T> x;         // as in forward, as the next four
   SequenceMap sequences;
-  const T* recurrent_mask = nullptr;
+  RecurrentMasks<T> recurrent_masks;
   bool repeat_last_output = false;
   GruTape<T> tape;                  // from forward; not changed
   Sequences<const T> d_outputs;     // (N, T, H) or null

@@ -19,7 +19,9 @@ struct ForwardTile {
   const T* h;       // in: states before the step
   T* h_next;        // out: states after it; may not overlap h
   Index h_row;      // elements between two rows of h, h_next and reset_h
-  T* reset_h;       // out, reset before only: r * h
+  const T* n_h;     // in, reset before only: what the candidate takes for h, masked or h itself
+  Index n_h_row;    // elements between two of its rows
+  T* reset_h;       // out, reset before only: r * n_h
   Index rows;
 };
 
@@ -78,7 +80,7 @@ struct ForwardCell {
     for (Index row = 0; row < tile.rows; ++row, gates += tile.gates_row) {
       const V z = Rec::apply(V::load(gates + GateSlots::z * L));
       const V r = Rec::apply(V::load(gates + GateSlots::r * L));
-      (r * V::load(tile.h + row * tile.h_row)).store(tile.reset_h + row * tile.h_row);
+      (r * V::load(tile.n_h + row * tile.n_h_row)).store(tile.reset_h + row * tile.h_row);
       z.store(gates + GateSlots::z * L);
       r.store(gates + GateSlots::r * L);
     }
@@ -105,7 +107,7 @@ struct BackwardTile {
   T* d_gates;  // out: d_n, d_z, d_r, d_q in the same slots
   T* d_h;      // in: gradient of the states after the step; out: its direct share of that before it
   Index d_h_row;
-  const T* d_reset_h;  // in, reset before, second stage only: gradient of r * h, rows d_h_row apart
+  const T* d_reset_h;  // in, reset before, second stage only: gradient of r * h, through n's mask; rows d_h_row apart
   Index rows;
 };
 
@@ -139,7 +141,7 @@ struct BackwardCell {
     }
   }
 
-  // Two stages again: the gradient of r * h is d_n Un^T, a product, and only then is that of r known.
+  // Two stages again: the gradient of r * h is (m_n *) d_n Un^T, a product, and only then is that of r known.
   static void reset_before_candidate(const BackwardTile<T>& tile) {
     const T* gates = tile.gates;
     T* d_gates = tile.d_gates;

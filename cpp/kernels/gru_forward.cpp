@@ -52,6 +52,7 @@ struct GroupMemory {
   bool stream;      // the tape past the caches
   Index rows;       // of the group: what the strides follow from
   T* states;        // without a tape: two steps' that take turns
+  T* masked;        // with recurrent masks: two steps' masked states that take turns, [row][block][z, r, n][L]
   T* gates;         // without a tape, reset before: all blocks' of one step
   T* reset_h;       // reset before: r * h
   T* tile;          // this thread's, reset after: one tile's gates
@@ -105,15 +106,20 @@ class ForwardPass {
     if (all.size() == 0 && !cut.meets()) return;
     start(group, all, cut.blocks, memory);
     meet(cut, team);
+    const bool masked(a_.recurrent_masks);
     for (Index step = 0; step < group.steps; ++step) {
       const Range rows = cut.rows(group.at_work(step), team);
       const bool proceed = team.proceed() && rows.size() > 0;  // who does not still comes to the barriers
       if (!proceed && !cut.meets()) break;
       const StepInputs<T> x = proceed ? inputs(group, rows, step, memory) : StepInputs<T>{};
       if (a_.options.reset_after) {
-        if (proceed) step_reset_after(group, rows, cut.blocks, step, x, memory);
+        if (proceed)
+          masked ? step_reset_after<true>(group, rows, cut.blocks, step, x, memory)
+                 : step_reset_after<false>(group, rows, cut.blocks, step, x, memory);
       } else {
-        if (proceed) reset_before_gates(group, rows, cut.blocks, step, x, memory);
+        if (proceed)
+          masked ? reset_before_gates<true>(group, rows, cut.blocks, step, x, memory)
+                 : reset_before_gates<false>(group, rows, cut.blocks, step, x, memory);
         meet(cut, team);
         if (proceed) reset_before_candidate(group, rows, cut.kind == Cut::by_units, step, memory, team);
         meet(cut, team);
@@ -165,6 +171,10 @@ class ForwardPass {
                                      : m.states + step % 2 * m.rows * blocks_.state_stride) +
            row * blocks_.state_stride;
   }
+  Index masked_stride() const { return 3 * blocks_.state_stride; }
+  T* masked_at(const GroupMemory<T>& m, Index step, Index row) const {
+    return m.masked + (step % 2 * m.rows + row) * masked_stride();
+  }
   T* gates_at(const RowGroup& group, const GroupMemory<T>& m, Index step, Index block, Index row) const {
     if (m.tape.gates == nullptr) return m.gates + (block * m.rows + row) * blocks_.gates_row;
     const Index pairs = group.offset(step) * blocks_.count + block * group.at_work(step) + row;
@@ -183,9 +193,23 @@ class ForwardPass {
       const Index place = group.first + row;
       const T* from = a_.initial_state + a_.sequences.row(place) * a_.shape.units;
       std::copy(from + begin, from + used, h + begin);
-      if (a_.recurrent_mask != nullptr && a_.sequences.length(place) > 0) {
-        const T* mask = a_.recurrent_mask + a_.sequences.row(place) * a_.shape.units;
-        for (Index unit = begin; unit < used; ++unit) h[unit] *= mask[unit];
+    }
+    if (!a_.recurrent_masks) return;
+    for (Index block = blocks.begin; block < blocks.end; ++block) {
+      mask_states(group, block, rows.begin, rows.size(), 0, states_at(group, memory, 0, rows.begin) + block * L,
+                  memory);
+    }
+  }
+
+  // m_z * h, m_r * h and m_n * h of a block of units, for the products of `step`.
+  void mask_states(const RowGroup& group, Index block, Index first, Index rows, Index step, const T* states,
+                   const GroupMemory<T>& m) const {
+    for (Index row = 0; row < rows; ++row) {
+      const V h = V::load(states + row * blocks_.state_stride);
+      const Index in_batch = a_.sequences.row(group.first + first + row);
+      T* const to = masked_at(m, step, first + row) + block * 3 * L;
+      for (int gate = 0; gate < 3; ++gate) {
+        (h * a_.recurrent_masks.at(gate, in_batch, block * L)).store(to + gate * L);
       }
     }
   }
@@ -203,19 +227,24 @@ class ForwardPass {
   ForwardTile<T> cell_tile(const RowGroup& group, Index block, Index row, Index rows, Index step, T* gates,
                            const GroupMemory<T>& m) const {
     const bool apart = a_.options.reset_after && m.tape.gates != nullptr;  // gates are in m.tile, not in the tape
+    const T* const h = states_at(group, m, step, row) + block * L;
+    const bool masked(a_.recurrent_masks);
     return {gates,
             apart ? gates_at(group, m, step, block, row) : nullptr,
             m.stream,
             blocks_.gates_row,
-            states_at(group, m, step, row) + block * L,
+            h,
             states_at(group, m, step + 1, row) + block * L,
             blocks_.state_stride,
+            masked ? masked_at(m, step, row) + (block * 3 + RecurrentMasks<T>::n) * L : h,
+            masked ? masked_stride() : blocks_.state_stride,
             m.reset_h == nullptr ? nullptr : m.reset_h + row * blocks_.state_stride + block * L,
             rows};
   }
 
-  // What becomes of new states: they are outputs, and the mask's next inputs.
-  void store_outputs(const RowGroup& group, Index block, Index first, Index rows, Index step, T* h_next) const {
+  // What becomes of new states: they are outputs, and masked the next step's operands.
+  void pass_states_on(const RowGroup& group, Index block, Index first, Index rows, Index step, const T* h_next,
+                      const GroupMemory<T>& m) const {
     const SequenceMap& map = a_.sequences;
     const Index count = a_.shape.units - block * L;
     if (a_.outputs) {
@@ -225,19 +254,31 @@ class ForwardPass {
         V::load(h_next + row * blocks_.state_stride).store_first(output, count);
       }
     }
-    if (a_.recurrent_mask != nullptr) {
-      for (Index row = 0; row < rows; ++row) {
-        const Index place = group.first + first + row;
-        if (step + 1 == map.length(place)) continue;  // the last state is as it is
-        T* const h = h_next + row * blocks_.state_stride;
-        const T* mask = a_.recurrent_mask + map.row(place) * a_.shape.units + block * L;
-        (V::load(h) * V::load_first(mask, count)).store(h);
+    if (a_.recurrent_masks) mask_states(group, block, first, rows, step + 1, h_next, m);
+  }
+
+  // What the gates' products of a step take for h.
+  template <bool Masked>
+  const T* operand_at(const RowGroup& group, const GroupMemory<T>& m, Index step, Index row) const {
+    return Masked ? masked_at(m, step, row) : states_at(group, m, step, row);
+  }
+
+  // acc += h U for the block's first gates: z, r and, with Gates = 3, n. With masks each gate has an h of its own.
+  template <bool Masked, int R, int Gates>
+  FASTGRU_INLINE void multiply_states(V (&acc)[R][Gates], const T* h, Index block) const {
+    const T* weights = weights_.recurrent_block(block);
+    const Index units = a_.shape.units;
+    if constexpr (Masked) {
+      for (Index unit = 0; unit < units; unit += L, h += 3 * L, weights += Gates * L * L) {
+        multiply_add(acc, RowMajorOfEach<T, L>{h, masked_stride()}, weights, Gates * L, std::min(L, units - unit));
       }
+    } else {
+      multiply_add(acc, RowMajor<T>{h, blocks_.state_stride}, weights, Gates * L, units);
     }
   }
 
   // [n z r] = b + x [Wn Wz Wr];  [z r q] += h [Uz Ur Uq], q starting from its own bias.
-  template <int R>
+  template <bool Masked, int R>
   void products_reset_after(Index block, StepInputs<T> x, const T* h, T* gates) const {
     const T* bias = weights_.bias_block(block);
     V acc[R][3];
@@ -252,7 +293,7 @@ class ForwardPass {
       acc[row][1] = acc[row][2];
       acc[row][2] = q;
     }
-    multiply_add(acc, RowMajor<T>{h, blocks_.state_stride}, weights_.recurrent_block(block), 3 * L, a_.shape.units);
+    multiply_states<Masked>(acc, h, block);
     for (int row = 0; row < R; ++row) {
       for (int slot = 0; slot < 3; ++slot) {
         acc[row][slot].store(gates + row * blocks_.gates_row + (GateSlots::z + slot) * L);
@@ -260,24 +301,25 @@ class ForwardPass {
     }
   }
 
+  template <bool Masked>
   void step_reset_after(const RowGroup& group, Range rows, Range blocks, Index step, StepInputs<T> x,
                         const GroupMemory<T>& memory) const {
     for (Index block = blocks.begin; block < blocks.end; ++block) {
       for_each_tile(rows.size(), [&](Index tile, Index count) {
         const Index row = rows.begin + tile;
         with_constant<kTileRows>(count, [&](auto tile_rows) {
-          products_reset_after<decltype(tile_rows)::value>(block, {x.row(row), x.stride},
-                                                           states_at(group, memory, step, row), memory.tile);
+          products_reset_after<Masked, decltype(tile_rows)::value>(
+              block, {x.row(row), x.stride}, operand_at<Masked>(group, memory, step, row), memory.tile);
         });
         const ForwardTile<T> cell = cell_tile(group, block, row, count, step, memory.tile, memory);
         cell_.reset_after(cell);
-        store_outputs(group, block, row, count, step, cell.h_next);
+        pass_states_on(group, block, row, count, step, cell.h_next, memory);
       });
     }
   }
 
   // [n z r] = b + x [Wn Wz Wr];  [z r] += h [Uz Ur].
-  template <int R>
+  template <bool Masked, int R>
   void products_reset_before(Index block, StepInputs<T> x, const T* h, T* gates) const {
     const T* bias = weights_.bias_block(block);
     V all[R][3], recurrent[R][2];
@@ -290,14 +332,14 @@ class ForwardPass {
       recurrent[row][0] = all[row][1];
       recurrent[row][1] = all[row][2];
     }
-    multiply_add(recurrent, RowMajor<T>{h, blocks_.state_stride}, weights_.recurrent_block(block), 2 * L,
-                 a_.shape.units);
+    multiply_states<Masked>(recurrent, h, block);
     for (int row = 0; row < R; ++row) {
       recurrent[row][0].store(gates + row * blocks_.gates_row + GateSlots::z * L);
       recurrent[row][1].store(gates + row * blocks_.gates_row + GateSlots::r * L);
     }
   }
 
+  template <bool Masked>
   void reset_before_gates(const RowGroup& group, Range rows, Range blocks, Index step, StepInputs<T> x,
                           const GroupMemory<T>& memory) const {
     for (Index block = blocks.begin; block < blocks.end; ++block) {
@@ -305,8 +347,8 @@ class ForwardPass {
         const Index row = rows.begin + tile;
         T* const gates = gates_at(group, memory, step, block, row);
         with_constant<kTileRows>(count, [&](auto tile_rows) {
-          products_reset_before<decltype(tile_rows)::value>(block, {x.row(row), x.stride},
-                                                            states_at(group, memory, step, row), gates);
+          products_reset_before<Masked, decltype(tile_rows)::value>(
+              block, {x.row(row), x.stride}, operand_at<Masked>(group, memory, step, row), gates);
         });
         cell_.reset_before_gates(cell_tile(group, block, row, count, step, gates, memory));
       });
@@ -338,7 +380,7 @@ class ForwardPass {
       T* const gates = gates_at(group, memory, step, block, row);
       const ForwardTile<T> tile = cell_tile(group, block, row, rows.size(), step, gates, memory);
       cell_.reset_before_state(tile);
-      store_outputs(group, block, row, rows.size(), step, tile.h_next);
+      pass_states_on(group, block, row, rows.size(), step, tile.h_next, memory);
     }
   }
 
@@ -388,6 +430,8 @@ void gru_forward(const GruForwardArguments<T>& a, Workspace& workspace, Cancella
   };
   const auto tile = scratch(kTileRows, blocks.gates_row, threads, reset_after);
   const auto states = scratch(together, 2 * blocks.state_stride, sets, !taped);
+  const auto masked =  // one set also where threads have rows of their own in the same group
+      scratch(together, 2 * 3 * blocks.state_stride, by_groups ? 1 : threads, bool(a.recurrent_masks));
   const auto gates = scratch(together, blocks.count * blocks.gates_row, sets, !taped && !reset_after);
   const auto reset_h = scratch(together, blocks.state_stride, sets, !reset_after);
   const auto x = scratch(together, shape.features, threads, different);
@@ -401,7 +445,8 @@ void gru_forward(const GruForwardArguments<T>& a, Workspace& workspace, Cancella
   const auto memory_of = [&](const RowGroup& group, const Team& team) {
     const GruTape<T> tape = taped ? a.tape.piece(group.pairs_before, group.first, blocks) : GruTape<T>{};
     const Index own = team.index();
-    return GroupMemory<T>{tape, stream, group.rows, states(own), gates(own), reset_h(own), tile(own), x(own)};
+    return GroupMemory<T>{tape,       stream,       group.rows, states(own), masked(own),
+                          gates(own), reset_h(own), tile(own),  x(own)};
   };
   const auto run_alone = [&](const RowGroup& group, const Team& member) {
     Team alone = member.alone();

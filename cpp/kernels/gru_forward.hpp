@@ -5,8 +5,8 @@
 //   tape  where given, everything gru_backward needs; without it the memory does not grow with T
 //
 // Where lengths are given, a sequence's state is that after its last step, the initial one if it has none, and nothing
-// of x behind its end is read. A recurrent mask multiplies the state that enters a step, wherever the step uses it; the
-// outputs and the last state are without it.
+// of x behind its end is read. Recurrent masks multiply the state in the gates' products only; z * h, the outputs and
+// the last state are not masked.
 //
 // Nothing overlaps. T = 0 gives the initial state, N = 0 nothing. A row's results depend on that row alone and are
 // the same bits whatever the batch, the tile or the number of threads. 2 N T 3H (F + H) flops in products; memory is
@@ -25,9 +25,9 @@ struct GruForwardArguments {
   GruOptions options;
   GruParameters<T> parameters;
   Sequences<const T> x;
-  SequenceMap sequences;              // steps as in shape
-  const T* initial_state = nullptr;   // C-contiguous
-  const T* recurrent_mask = nullptr;  // C-contiguous (N, H)
+  SequenceMap sequences;             // steps as in shape
+  const T* initial_state = nullptr;  // C-contiguous
+  RecurrentMasks<T> recurrent_masks;
   Sequences<T> outputs;
   bool repeat_last_output = false;  // behind the end of a sequence; else zeros
   T* last_state = nullptr;          // C-contiguous

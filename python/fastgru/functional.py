@@ -112,6 +112,9 @@ def gru_forward(
         n = activation(x_h + (r * h) U_h)            reset_after=False  (Cho et al. 2014, TensorFlow.js)
         h = z * h + (1 - z) * n
 
+    A `recurrent_mask` replaces h by its product with the mask in ``h U_z``, ``h U_r`` and ``h U_h`` (or
+    ``(r * h) U_h``), and nowhere else.
+
     Parameters
     ----------
     x : ndarray (N, T, F)
@@ -141,9 +144,10 @@ def gru_forward(
         With `go_backwards`, whether outputs stand in the order of processing, the first one first, or where the step of
         x stands that they read, as a bidirectional layer needs it. In the latter case padding comes before the
         sequence, and its outputs are zeros.
-    recurrent_mask : ndarray (N, H), optional
-        Factors of the state that enters each step, wherever the step uses it: Keras' recurrent dropout. Outputs and the
-        last state are without them.
+    recurrent_mask : ndarray (3, N, H) or (N, H), optional
+        Keras 3's recurrent dropout: factors of the state in the recurrent products, the same in all steps. One mask for
+        each gate in the order z, r, h, whatever the `weight_layout`, or one mask for all three. ``z * h``, the outputs
+        and the last state are not masked.
     weight_layout : {"keras", "torch"}
         How weights lie: as in Keras, a column for each gate's unit, gates in the order z, r, h; or as in PyTorch, a row
         for each, gates in the order r, z, n. Biases and gradients follow.

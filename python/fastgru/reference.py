@@ -78,8 +78,12 @@ def gru_step(
     activation: str,
     recurrent_activation: str,
     reset_after: bool,
+    masks: Array | tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> tuple[Array, tuple[Array, Array, Array, Array]]:
-    """One step: the new state, and (z, r, n, q) where q is what the reset gate multiplies (reset_after)."""
+    """One step: the new state, and (z, r, n, q) where q is what the reset gate multiplies (reset_after).
+
+    `masks` are those of recurrent dropout, for z, r and n: each multiplies the state in its gate's product only.
+    """
     units = recurrent_kernel.shape[0]
     act, rec = ACTIVATIONS[activation][0], ACTIVATIONS[recurrent_activation][0]
     b_in, b_rec = _biases(bias, units)
@@ -87,15 +91,21 @@ def gru_step(
     u_z, u_r, u_n = np.split(recurrent_kernel, 3, axis=-1)
     b_rec_z, b_rec_r, b_rec_n = np.split(b_rec, 3)
 
-    z = rec(x_z + h @ u_z + b_rec_z)
-    r = rec(x_r + h @ u_r + b_rec_r)
+    h_z, h_r, h_n = (h * mask for mask in masks)
+    z = rec(x_z + h_z @ u_z + b_rec_z)
+    r = rec(x_r + h_r @ u_r + b_rec_r)
     if reset_after:
-        q = h @ u_n + b_rec_n
+        q = h_n @ u_n + b_rec_n
         n = act(x_n + r * q)
     else:
-        q = (r * h) @ u_n + b_rec_n
+        q = (r * h_n) @ u_n + b_rec_n
         n = act(x_n + q)
     return z * h + (1 - z) * n, (z, r, n, q)
+
+
+def _masks(recurrent_mask: Array | None, count: int, units: int) -> Array:
+    """Masks (3, N, H) for z, r and n, of which one (N, H) may stand for all."""
+    return np.broadcast_to(np.ones(()) if recurrent_mask is None else recurrent_mask, (3, count, units))
 
 
 def _reading(s: int, lengths: Array, go_backwards: bool, output_order: str) -> tuple[Array, Array, Array]:
@@ -131,14 +141,14 @@ def gru_forward(
     x, kernel, recurrent_kernel, bias, h = _wide(x, kernel, recurrent_kernel, bias, initial_state)
     count, steps, units = x.shape[0], x.shape[1], recurrent_kernel.shape[0]
     lengths = np.full(count, steps) if lengths is None else np.asarray(lengths, np.int64)
-    mask = np.ones((count, units)) if recurrent_mask is None else recurrent_mask
+    masks = _masks(recurrent_mask, count, units)
     options = (activation, recurrent_activation, reset_after)
     kind = np.result_type(*(a for a in (x, kernel, recurrent_kernel, bias, h) if a is not None))
     h = np.zeros((count, units), kind) if h is None else h.astype(kind)
     outputs = np.zeros((count, steps, units), kind)
     for s in range(steps):
         rows, read, place = _reading(s, lengths, go_backwards, output_order)
-        h[rows], _ = gru_step(x[rows, read], h[rows] * mask[rows], kernel, recurrent_kernel, bias, *options)
+        h[rows], _ = gru_step(x[rows, read], h[rows], kernel, recurrent_kernel, bias, *options, masks[:, rows])
         outputs[rows, place] = h[rows]
     repeated = _padding(lengths, steps, padded_outputs, go_backwards, output_order)
     return np.where(repeated[:, :, None], h[:, None, :], outputs), h
@@ -166,7 +176,8 @@ def gru_backward(
     x, kernel, recurrent_kernel, bias, h = _wide(x, kernel, recurrent_kernel, bias, initial_state)
     count, steps, units = x.shape[0], x.shape[1], recurrent_kernel.shape[0]
     lengths = np.full(count, steps) if lengths is None else np.asarray(lengths, np.int64)
-    mask = np.ones((count, units)) if recurrent_mask is None else recurrent_mask
+    masks = _masks(recurrent_mask, count, units)
+    options = (activation, recurrent_activation, reset_after)
     d_act, d_rec = ACTIVATIONS[activation][1], ACTIVATIONS[recurrent_activation][1]
     u_z, u_r, u_n = np.split(recurrent_kernel, 3, axis=-1)
 
@@ -174,10 +185,8 @@ def gru_backward(
     tape = []
     for s in range(steps):
         rows, read, place = _reading(s, lengths, go_backwards, output_order)
-        before = h[rows] * mask[rows]
-        h[rows], gates = gru_step(
-            x[rows, read], before, kernel, recurrent_kernel, bias, activation, recurrent_activation, reset_after
-        )
+        before = h[rows]
+        h[rows], gates = gru_step(x[rows, read], before, kernel, recurrent_kernel, bias, *options, masks[:, rows])
         tape.append((rows, read, place, before, gates))
 
     d_x, d_kernel, d_recurrent = np.zeros_like(x), np.zeros_like(kernel), np.zeros_like(recurrent_kernel)
@@ -192,23 +201,24 @@ def gru_backward(
             d_h = d_h + d_outputs[rows, place]
         d_z = d_h * (h - n) * d_rec(z)
         d_n = d_h * (1 - z) * d_act(n)
-        d_h = d_h * z
+        m_z, m_r, m_n = masks[:, rows]
+        h_z, h_r, h_n = h * m_z, h * m_r, h * m_n
         if reset_after:
             d_q = d_n * r
             d_r = d_n * q * d_rec(r)
-            d_h = d_h + d_q @ u_n.T
-            d_u_n = h.T @ d_q
+            d_h_n = d_q @ u_n.T
+            d_u_n = h_n.T @ d_q
         else:
             d_q = d_n
             d_reset_h = d_n @ u_n.T
-            d_r = d_reset_h * h * d_rec(r)
-            d_h = d_h + d_reset_h * r
-            d_u_n = (r * h).T @ d_n
-        d_states[rows] = (d_h + d_z @ u_z.T + d_r @ u_r.T) * mask[rows]
+            d_r = d_reset_h * h_n * d_rec(r)
+            d_h_n = d_reset_h * r
+            d_u_n = (r * h_n).T @ d_n
+        d_states[rows] = d_h * z + d_z @ u_z.T * m_z + d_r @ u_r.T * m_r + d_h_n * m_n
         d_input = np.concatenate([d_z, d_r, d_n], axis=-1)
         d_x[rows, read] = d_input @ kernel.T
         d_kernel += x[rows, read].T @ d_input
-        d_recurrent += np.concatenate([h.T @ d_z, h.T @ d_r, d_u_n], axis=-1)
+        d_recurrent += np.concatenate([h_z.T @ d_z, h_r.T @ d_r, d_u_n], axis=-1)
         d_b_in += d_input.sum(axis=0)
         d_b_rec += np.concatenate([d_z, d_r, d_q], axis=-1).sum(axis=0)
 

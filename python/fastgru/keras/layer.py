@@ -26,13 +26,13 @@ class GRU(keras.layers.GRU):  # type: ignore[misc]
     """A ``keras.layers.GRU`` that runs on fastgru's kernels where it can, and is Keras' own everywhere else.
 
     All arguments, inputs, outputs, variables and the configuration are those of ``keras.layers.GRU``, and so are all
-    errors. Results agree within rounding, dropout for the same seed. `fastgru.set_num_threads` says how many threads
+    errors; only ``dropout`` with ``implementation=1`` works here where Keras 3.15 raises (unless ``use_cudnn=False``).
+    Results agree within rounding, both dropouts for the same seed. `fastgru.set_num_threads` says how many threads
     compute; their number never changes a bit of a result.
 
     Keras' own loop is taken on the JAX backend and on GPUs; for other activations than tanh, relu and linear, and
     other recurrent ones than sigmoid and hard_sigmoid; in other dtypes than float32 and float64, mixed precision
-    among them; with ``recurrent_dropout`` (or ``dropout`` and ``implementation=1``) while training; for masks with
-    holes; with ``use_cudnn=True``; and where PyTorch compiles, traces or transforms.
+    among them; for masks with holes; with ``use_cudnn=True``; and where PyTorch compiles, traces or transforms.
 
     Raises
     ------
@@ -57,21 +57,37 @@ class GRU(keras.layers.GRU):  # type: ignore[misc]
         run = _backends_run()
         if run is None or not self._is_served(training):
             return keras_own()
-        x = sequences
-        if training and self.dropout:
-            x = x * keras.ops.expand_dims(self.cell.get_dropout_mask(sequences[:, 0]), 1)
+        x, kernel, recurrent_mask = sequences, self.cell.kernel.value, None
+        # Keras' cell does not apply a rate of 1. Its masks are those that RNN.call has drawn for this call.
+        if training and 0 < self.dropout < 1:
+            x, kernel = self._drop_inputs(x, kernel)
+        if training and 0 < self.recurrent_dropout < 1:
+            recurrent_mask = keras.ops.stack(self.cell.get_recurrent_dropout_mask(initial_state))
         if self.stateful:
             initial_state = keras.ops.copy(initial_state)  # it is the variable that this call's end writes to
-        weights = [self.cell.kernel, self.cell.recurrent_kernel, self.cell.bias]
-        tensors = [weight.value if weight is not None else None for weight in weights]
+        bias = self.cell.bias.value if self.cell.bias is not None else None
         return run(
             self._pass(),
-            [x, initial_state, *tensors],
+            [x, initial_state, kernel, self.cell.recurrent_kernel.value, bias],
             mask,
+            recurrent_mask,
             functools.partial(self._finish, mask),
             keras_own,
             training=bool(training),
         )
+
+    def _drop_inputs(self, x: Any, kernel: Any) -> tuple[Any, Any]:
+        """The masked input, and the kernel for it."""
+        masks = self.cell.get_dropout_mask(x[:, 0])
+        if not isinstance(masks, list):
+            return x * keras.ops.expand_dims(masks, 1), kernel
+        # implementation=1, which recurrent_dropout implies, has a mask for each gate: three inputs side by side, of
+        # which each gate's columns of the kernel read one.
+        x = keras.ops.concatenate([x * keras.ops.expand_dims(mask, 1) for mask in masks], axis=-1)
+        gates = keras.ops.split(kernel, 3, axis=1)
+        columns = [(gate * self.units, (2 - gate) * self.units) for gate in range(3)]
+        rows = [keras.ops.pad(own, ((0, 0), zeros)) for own, zeros in zip(gates, columns, strict=True)]
+        return x, keras.ops.concatenate(rows, axis=0)
 
     def _trackable_children(self, save_type: str = "checkpoint", **options: Any) -> Any:
         """What TensorFlow saves of this layer; a SavedModel could not call the kernels in another process."""
@@ -88,9 +104,7 @@ class GRU(keras.layers.GRU):  # type: ignore[misc]
             return False
         if self.use_cudnn is True or not isinstance(training, bool | None):
             return False
-        # With implementation 1, which recurrent_dropout asks for, each gate has its own mask.
-        dropped_alike = self.cell.implementation != 1 and self.dropout < 1
-        return not training or dropped_alike or not (self.dropout or self.recurrent_dropout)
+        return not training or self.cell.implementation == 1 or self.dropout < 1
 
     def _pass(self) -> GRUPass:
         return GRUPass(

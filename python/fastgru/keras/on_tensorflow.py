@@ -36,6 +36,7 @@ def run(
     gru: GRUPass,
     tensors: Sequence[Any],
     mask: Any,
+    recurrent_mask: Any,
     finish: Callable[[Any, Any], T],
     keras_own: Callable[[], T],
     *,
@@ -43,44 +44,48 @@ def run(
 ) -> T:
     """What `finish` makes of outputs (None if they are not returned) and last state, or else `keras_own`."""
     given = [tensor.value() if isinstance(tensor, tf.Variable) else tensor for tensor in tensors if tensor is not None]
-    readable = all(isinstance(t, tf.Tensor) and t.dtype in (tf.float32, tf.float64) for t in given)
-    if not readable or any(t.dtype != given[0].dtype for t in given) or tf.config.list_physical_devices("GPU"):
+    masks = [recurrent_mask] if recurrent_mask is not None else []
+    readable = all(isinstance(t, tf.Tensor) and t.dtype in (tf.float32, tf.float64) for t in given + masks)
+    if not readable or any(t.dtype != given[0].dtype for t in given + masks) or tf.config.list_physical_devices("GPU"):
         return keras_own()
     if mask is None:
-        return finish(*_in_graph(gru, given, None, training))
+        return finish(*_in_graph(gru, given, None, recurrent_mask, training))
     prefixes = tf.sequence_mask(tf.reduce_sum(tf.cast(mask, tf.int32), axis=1), tf.shape(mask)[1])
     without_holes = tf.reduce_all(tf.equal(mask, prefixes))
-    return tf.cond(without_holes, lambda: finish(*_in_graph(gru, given, mask, training)), keras_own)  # type: ignore[no-any-return]
+    return tf.cond(without_holes, lambda: finish(*_in_graph(gru, given, mask, recurrent_mask, training)), keras_own)  # type: ignore[no-any-return]
 
 
-def _in_graph(gru: GRUPass, tensors: Sequence[Any], mask: Any, training: bool) -> tuple[Any, Any]:
+def _in_graph(gru: GRUPass, tensors: Sequence[Any], mask: Any, recurrent_mask: Any, training: bool) -> tuple[Any, Any]:
     """The pass as operations with a gradient."""
     dtype = tensors[0].dtype
-    masks = [mask] if mask is not None else []
+    masks = [tensor for tensor in (mask, recurrent_mask) if tensor is not None]  # which have no gradient
 
     def forward(*arrays: Array) -> tuple[Array, ...]:
-        pass_arrays, mask_array = _split(arrays)
         tape = gru.spares.take() if training else None
-        outputs, state = gru.forward(pass_arrays, mask_array, tape)
+        outputs, state = gru.forward(*_split(arrays), tape)
         number = _keep(tape, gru.spares) if tape is not None else _NOT_RECORDED
         return *([outputs] if outputs is not None else []), state, np.array(number, np.int64)
 
     def backward(number: Array, *arrays: Array) -> list[Array]:
         d_outputs = arrays[0] if gru.return_sequences else None
         d_state, *arrays_of_pass = arrays[gru.return_sequences :]
-        pass_arrays, mask_array = _split(arrays_of_pass)
+        pass_arrays, mask_array, recurrent_mask_array = _split(arrays_of_pass)
         tape = _waiting.get(gru.spares, {}).pop(int(number), None)
         if tape is None:
             tape = gru.spares.take()
-            gru.forward(pass_arrays, mask_array, tape)
+            gru.forward(pass_arrays, mask_array, recurrent_mask_array, tape)
         found = gru.backward(tape, d_outputs, d_state, mask_array, input_gradient=True)
         gru.spares.give_back(tape)
         return [gradient for gradient in found if gradient is not None]
 
-    def _split(arrays: Sequence[Array]) -> tuple[list[Array | None], Array | None]:
+    def _split(arrays: Sequence[Array]) -> tuple[list[Array | None], Array | None, Array | None]:
         pass_arrays: list[Array | None] = list(arrays[: len(tensors)])
         pass_arrays += [None] * (5 - len(tensors))  # no bias
-        return pass_arrays, arrays[-1] if masks else None
+        return (
+            pass_arrays,
+            arrays[len(tensors)] if mask is not None else None,
+            arrays[-1] if recurrent_mask is not None else None,
+        )
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def operation(*tensors: Any) -> Any:

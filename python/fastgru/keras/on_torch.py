@@ -24,6 +24,7 @@ def run(
     gru: GRUPass,
     tensors: Sequence[Any],
     mask: Any,
+    recurrent_mask: Any,
     finish: Callable[[Any, Any], T],
     keras_own: Callable[[], T],
     *,
@@ -31,13 +32,15 @@ def run(
 ) -> T:
     """What `finish` makes of outputs (None if they are not returned) and last state, or else `keras_own`."""
     del training  # PyTorch says itself whether gradients can be asked for
-    given = [tensor for tensor in tensors if tensor is not None]
+    given = [tensor for tensor in (*tensors, recurrent_mask) if tensor is not None]
     if not is_plain_call() or not all(is_readable(tensor) for tensor in given) or given[0].numel() == 0:
         return keras_own()
     mask_array = view(mask) if mask is not None else None
     if any(tensor.dtype != given[0].dtype for tensor in given) or (mask_array is not None and has_holes(mask_array)):
         return keras_own()
-    outputs, state = record(_TorchPass(gru, mask_array), tensors)
+    outputs, state = record(
+        _TorchPass(gru, mask_array, view(recurrent_mask) if recurrent_mask is not None else None), tensors
+    )
     return finish(outputs, state)
 
 
@@ -47,6 +50,7 @@ class _TorchPass:
 
     gru: GRUPass
     mask: Array | None
+    recurrent_mask: Array | None
 
     module = MODULE
     instead = INSTEAD
@@ -58,7 +62,7 @@ class _TorchPass:
 
     def run(self, tensors: Sequence[Any], tapes: Sequence[GRUTape | None]) -> tuple[Tensor | None, Tensor]:
         arrays = [view(tensor) if tensor is not None else None for tensor in tensors]
-        outputs, state = self.gru.forward(arrays, self.mask, tapes[0])
+        outputs, state = self.gru.forward(arrays, self.mask, self.recurrent_mask, tapes[0])
         return torch.from_numpy(outputs) if outputs is not None else None, torch.from_numpy(state)
 
     def gradients(

@@ -31,9 +31,16 @@ class GRUPass:
     spares: Spares
 
     def forward(
-        self, arrays: Sequence[Array | None], mask: Array | None, tape: functional.GRUTape | None
+        self,
+        arrays: Sequence[Array | None],
+        mask: Array | None,
+        recurrent_mask: Array | None,
+        tape: functional.GRUTape | None,
     ) -> tuple[Array | None, Array]:
-        """Outputs as Keras orders them (None without `return_sequences`), and the last state."""
+        """Outputs as Keras orders them (None without `return_sequences`), and the last state.
+
+        `mask` (N, T) says which steps count; `recurrent_mask` (3, N, H) is that of recurrent dropout.
+        """
         x, initial_state, kernel, recurrent_kernel, bias = arrays
         assert x is not None
         assert kernel is not None
@@ -51,6 +58,7 @@ class GRUPass:
             lengths=mask.sum(axis=1, dtype=np.int64) if mask is not None else None,
             padded_outputs="zeros" if self.zero_output_for_mask else "repeat",
             output_order="input" if self._flipped(mask) else "processing",
+            recurrent_mask=recurrent_mask,
             return_sequences=self.return_sequences,
             tape=tape,
         )

@@ -37,7 +37,9 @@ class GRU(Layer):
         Fraction of the input's features to drop in training, from 0 to below 1: the same ones in all steps of a
         sequence.
     recurrent_dropout : float
-        The same for the state that enters a step.
+        Fraction of the state's units to drop in training, from 0 to below 1, in the recurrent products only
+        (Gal and Ghahramani 2016): each gate has a mask of its own, the same in all steps. ``z * h`` is not masked.
+        As in Keras 3; with both dropouts Keras draws three masks for the input too, here one serves all gates.
     return_sequences : bool
         Return every step's state.
     return_state : bool
@@ -227,7 +229,7 @@ class GRU(Layer):
             if self.dropout:
                 inputs = keep_mask(self.generator, self.dropout, (rows, self.features), dtype)
             if self.recurrent_dropout:
-                recurrent = keep_mask(self.generator, self.recurrent_dropout, (rows, self.units), dtype)
+                recurrent = keep_mask(self.generator, self.recurrent_dropout, (3, rows, self.units), dtype)
         return inputs, recurrent
 
     def _carried_states(self, rows: int) -> Array | None:
