@@ -77,7 +77,13 @@ HOUSE_FLOORS = [
 ]
 PYTHON_FLOORS = [GROUND, *FORMATS_FLOORS, *HOUSE_FLOORS]
 CPP_FLOORS = [
-    ["simd/packet.hpp", "runtime/workspace.hpp", "runtime/parallel.hpp", "bindings/cpu_features.cpp"],
+    [
+        "simd/packet.hpp",
+        "runtime/workspace.hpp",
+        "runtime/parallel.hpp",
+        "bindings/cpu_features.cpp",
+        "bindings/overlap.hpp",
+    ],
     [
         "simd/activations.hpp",
         "kernels/gemm.hpp",
@@ -85,6 +91,7 @@ CPP_FLOORS = [
         "kernels/optimizers.hpp",
         "kernels/softmax_cross_entropy.hpp",
         "runtime/parallel.cpp",
+        "bindings/overlap.cpp",
         "bindings/result_array.hpp",
     ],
     [

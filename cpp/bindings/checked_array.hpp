@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/overlap.hpp"
 #include "bindings/result_array.hpp"
 #include "simd/packet.hpp"
 
@@ -160,37 +161,6 @@ py::array write_to_rows(const py::object& object, const char* name, const Shape&
   return array;
 }
 
-// The bytes an array's elements lie within.
-struct Extent {
-  Extent(const char* name, const py::array& array) : name(name) {
-    const char* data = static_cast<const char*>(array.data());
-    begin = end = data;
-    if (array.size() == 0) return;
-    for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
-      const py::ssize_t reach = (array.shape(axis) - 1) * array.strides(axis);
-      (reach < 0 ? begin : end) += reach;
-    }
-    end += array.itemsize();
-  }
-  const char* name;
-  const char* begin;
-  const char* end;
-};
-
-// The kernels' contract: what is written overlaps neither another output nor an input.
-inline void require_apart(const std::vector<Extent>& outputs, const std::vector<Extent>& inputs) {
-  const auto check = [](const Extent& a, const Extent& b) {
-    if (a.begin < b.end && b.begin < a.end) {
-      throw py::value_error(std::string(a.name) +
-                            ": expected memory of its own to write to, got an array that overlaps " + b.name);
-    }
-  };
-  for (std::size_t i = 0; i < outputs.size(); ++i) {
-    for (std::size_t j = i + 1; j < outputs.size(); ++j) check(outputs[i], outputs[j]);
-    for (const Extent& input : inputs) check(outputs[i], input);
-  }
-}
-
 // `object` checked, or a new array where it is None.
 template <class T>
 py::array write_to_or_new(const py::object& object, const char* name, const std::vector<Index>& shape,
@@ -210,6 +180,16 @@ T* pointer(std::optional<py::array>& array) {
 template <class T>
 const T* pointer(const std::optional<Input<T>>& input) {
   return input ? input->data() : nullptr;
+}
+
+// For require_apart, which passes over what was not given.
+template <class T>
+const py::array* array_of(const std::optional<Input<T>>& input) {
+  return input ? &input->holder : nullptr;
+}
+// A new array lies apart from everything: only one that was given to write to need be compared.
+inline const py::array* array_of(const py::object& given, const py::array& output) {
+  return given.is_none() ? nullptr : &output;
 }
 
 // One of `choices`, or a ValueError that lists them.

@@ -177,6 +177,8 @@ struct Bias {
     input = arrays[0].data();
     if (two) recurrent = input + 3 * units;
   }
+
+  const py::array* array(std::size_t index) const { return index < arrays.size() ? &arrays[index].holder : nullptr; }
 };
 
 // The shape of a matrix of weights.
@@ -232,9 +234,17 @@ py::tuple gru_forward_typed(const py::object& x_object, const py::object& kernel
   if (return_sequences) {
     outputs = out.is_none() ? new_array<T>({batch, steps, units})
                             : write_to_rows<T>(out, "out", {batch, steps, units}, why, "x");
-    std::vector<Extent> inputs{{"x", x.holder}, {"kernel", kernel.holder}, {"recurrent_kernel", recurrent.holder}};
-    if (initial) inputs.emplace_back("initial_state", initial->holder);
-    if (!out.is_none()) require_apart({{"out", *outputs}}, inputs);
+    if (!out.is_none()) {
+      const auto given_lengths = lengths.is_none() ? std::nullopt : std::optional(require_array(lengths, "lengths"));
+      require_apart({{"out", &*outputs}}, {{"x", &x.holder},
+                                           {"kernel", &kernel.holder},
+                                           {"recurrent_kernel", &recurrent.holder},
+                                           {bias.arrays.size() == 2 ? "bias[0]" : "bias", bias.array(0)},
+                                           {"bias[1]", bias.array(1)},
+                                           {"initial_state", array_of(initial)},
+                                           {"lengths", given_lengths ? &*given_lengths : nullptr},
+                                           {"recurrent_mask", array_of(mask)}});
+    }
     arguments.outputs =
         reading.from(pointer<T>(*outputs), outputs->strides(0) / Index{sizeof(T)},
                      outputs->strides(1) / Index{sizeof(T)}, steps, reading.backwards && reading.outputs_like_x);
@@ -340,13 +350,17 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
     d_bias = write_to_or_new<T>(d_bias_object, "d_bias", shape, why, like);
   }
   const TapeInputs<T> now(tape, inputs_object);
-  std::vector<Extent> outputs{{"d_kernel", d_kernel}, {"d_recurrent_kernel", d_recurrent}};
-  std::vector<Extent> inputs{
-      {"x", now.x.holder}, {"kernel", now.kernel.holder}, {"recurrent_kernel", now.recurrent_kernel.holder}};
-  if (d_bias) outputs.emplace_back("d_bias", *d_bias);
-  if (d_outputs) inputs.emplace_back("d_outputs", d_outputs->holder);
-  if (d_state) inputs.emplace_back("d_state", d_state->holder);
-  require_apart(outputs, inputs);
+  std::optional<py::array> mask;
+  if (!tape.recurrent_mask.is_none()) mask = tape.recurrent_mask.cast<py::array>();
+  require_apart({{"d_kernel", array_of(d_kernel_object, d_kernel)},
+                 {"d_recurrent_kernel", array_of(d_recurrent_object, d_recurrent)},
+                 {"d_bias", d_bias && !d_bias_object.is_none() ? &*d_bias : nullptr}},
+                {{"x", &now.x.holder},
+                 {"kernel", &now.kernel.holder},
+                 {"recurrent_kernel", &now.recurrent_kernel.holder},
+                 {"recurrent_mask", mask ? &*mask : nullptr},
+                 {"d_outputs", array_of(d_outputs)},
+                 {"d_state", array_of(d_state)}});
   if (input_gradient) d_x = new_array<T>({s.batch, s.steps, s.features});
   py::array d_initial = new_array<T>({s.batch, s.units});
 
@@ -357,8 +371,6 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
   const Reading& reading = tape.reading;
   arguments.x = sequences(now.x, reading, reading.backwards);
   arguments.sequences = reading.map(s);
-  std::optional<py::array> mask;
-  if (!tape.recurrent_mask.is_none()) mask = tape.recurrent_mask.cast<py::array>();
   if (mask) arguments.recurrent_mask = static_cast<const T*>(mask->data());
   arguments.repeat_last_output = reading.repeat_last_output;
   arguments.tape = tape.memory<T>();

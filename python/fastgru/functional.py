@@ -150,7 +150,9 @@ def gru_forward(
     return_sequences : bool
         Whether to return every step's state.
     out : ndarray (N, T, H), optional
-        Where to write the outputs; its last axis contiguous, the others at any stride.
+        Where to write the outputs; its last axis contiguous, the others at any stride. It may share no byte with
+        another argument, nor two of its elements with each other. It may be interleaved with other arguments:
+        ``out=big[:, :, :H]`` and ``x=big[:, :, H:]`` works.
     tape : GRUTape, optional
         Filled for `gru_backward`. Without one, memory does not grow with T beyond the outputs.
 
@@ -163,7 +165,8 @@ def gru_forward(
     Raises
     ------
     ValueError
-        A shape or a name does not fit; the message says which, what was expected and what came.
+        A shape or a name does not fit, or `out` overlaps itself or another argument; the message says which, what was
+        expected and what came.
     TypeError
         A dtype does not fit, or an argument is no NumPy array.
     MemoryError
@@ -304,7 +307,7 @@ def dense_backward(
     Raises
     ------
     ValueError, TypeError
-        A shape or dtype does not fit.
+        A shape or dtype does not fit, or an array of `out` overlaps another array.
     """
     d_kernel, d_bias = out if out is not None else (None, None)
     return DenseGradients(
@@ -425,8 +428,8 @@ def adam_update(
     Raises
     ------
     ValueError, TypeError
-        A shape, dtype or name does not fit, `step` is below 1, a number is not finite, or an array cannot be written
-        to.
+        A shape, dtype or name does not fit, `step` is below 1, a number is not finite, an array cannot be written to,
+        or two arrays overlap.
     """
     kernels.adam(
         parameters,
@@ -567,7 +570,8 @@ def embedding_backward(tokens: Array, d_y: Array, d_table: Array) -> None:
     Raises
     ------
     ValueError, TypeError
-        A shape or dtype does not fit, or a token is no row of `d_table`; the message gives its index.
+        A shape or dtype does not fit, a token is no row of `d_table` (the message gives its index), or `d_table`
+        overlaps another argument.
     """
     kernels.embedding_backward(tokens, d_y, d_table)
 
