@@ -79,9 +79,11 @@ PYTHON_FLOORS = [GROUND, *FORMATS_FLOORS, *HOUSE_FLOORS]
 CPP_FLOORS = [
     [
         "simd/packet.hpp",
+        "runtime/denormals.hpp",
         "runtime/workspace.hpp",
         "runtime/parallel.hpp",
         "bindings/cpu_features.cpp",
+        "bindings/gil.hpp",
         "bindings/overlap.hpp",
     ],
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,37 @@ def test_subinterpreters_are_refused_at_once(first, module):
     assert refusal.startswith("fastgru: expected the main interpreter of the process because NumPy does not support")
     assert "got a sub-interpreter; import fastgru in the main interpreter" in refusal
     assert (numpy_imported, norm) == ("False", "2.0")
+
+
+COMPILER = shutil.which("c++")
+PARALLEL = """
+#include "runtime/parallel.hpp"
+void call(int& result) {{
+  fastgru::Items items(3);
+  fastgru::parallel{items}(2, 1e6, nullptr, [&](fastgru::Team& team) {body} {{
+    items.run(team, [&](std::ptrdiff_t item) {item} {{ result += static_cast<int>(item); }});
+  }});
+}}
+"""
+
+
+def compiled(tmp_path, **qualifiers):
+    source = tmp_path / "parallel.cpp"
+    source.write_text(PARALLEL.format(**qualifiers))
+    include = Path(__file__).parents[1] / "cpp"
+    command = [COMPILER, "-std=c++17", "-fsyntax-only", f"-I{include}", str(source)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.returncode, result.stderr
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+@pytest.mark.parametrize("items", ["", "_items"])
+def test_a_parallel_body_that_may_throw_does_not_compile(tmp_path, items):
+    # An exception would leave the pool busy, or the team at its barriers, for ever.
+    assert compiled(tmp_path, items=items, body="noexcept", item="noexcept") == (0, "")
+    status, errors = compiled(tmp_path, items=items, body="", item="noexcept")
+    assert status != 0
+    assert "a parallel body must be noexcept" in errors
+    status, errors = compiled(tmp_path, items=items, body="noexcept", item="")
+    assert status != 0
+    assert "an item's body must be noexcept" in errors

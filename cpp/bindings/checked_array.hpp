@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/gil.hpp"
 #include "bindings/overlap.hpp"
 #include "bindings/result_array.hpp"
 #include "simd/packet.hpp"
@@ -106,6 +107,21 @@ struct Input {
   Index stride(py::ssize_t axis) const { return holder.strides(axis) / static_cast<Index>(sizeof(T)); }
 };
 
+// A C-contiguous, aligned copy in a dtype of its own, in native byte order. By NumPy's C interface, which is there when
+// nothing can be imported any more; it drops the GIL for large arrays.
+inline py::array copy_as(const py::array& array, const py::dtype& dtype) {
+  using Api = py::detail::npy_api;
+  constexpr int ensure_copy = 0x0020;  // NPY_ARRAY_ENSURECOPY
+  constexpr int flags = Api::NPY_ARRAY_C_CONTIGUOUS_ | Api::NPY_ARRAY_ALIGNED_ | Api::NPY_ARRAY_FORCECAST_ |
+                        Api::NPY_ARRAY_ENSUREARRAY_ | ensure_copy;
+  const Api& api = Api::get();
+  PyObject* const steals_dtype = dtype.inc_ref().ptr();
+  PyObject* const copy =
+      stop_if_ended([&] { return api.PyArray_FromAny_(array.ptr(), steals_dtype, 0, 0, flags, nullptr); });
+  if (copy == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::array>(copy);
+}
+
 enum class Layout { c_contiguous, last_axis_contiguous };
 
 template <class T>
@@ -116,8 +132,7 @@ Input<T> read(const py::object& object, const char* name, const Shape& shape, co
   require_shape(array, name, shape, why);
   const bool whole = layout == Layout::c_contiguous;
   if (is_native(array) && (whole ? is_c_contiguous(array) : last_axis_is_contiguous<T>(array))) return {array};
-  return {
-      py::module_::import("numpy").attr("array")(array, py::arg("dtype") = py::dtype::of<T>(), py::arg("order") = "C")};
+  return {copy_as(array, py::dtype::of<T>())};
 }
 
 template <class T>

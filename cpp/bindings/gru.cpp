@@ -81,7 +81,7 @@ struct Reading {
 // What gru_forward records for gru_backward. Its memory is kept when it is used again.
 class Tape {
  public:
-  bool recorded = false;
+  std::atomic<bool> recorded{false};  // read without Use
   char dtype = 0;
   GruShape shape{};
   GruOptions options;
@@ -103,7 +103,8 @@ class Tape {
   GruTape<T> memory() const {
     return {reinterpret_cast<T*>(gates_.memory.get()), reinterpret_cast<T*>(states_.memory.get())};
   }
-  std::size_t nbytes() const { return gates_.size + states_.size; }
+  // May be asked while another thread records: of each buffer, the size before or after.
+  std::size_t nbytes() const { return gates_.size.load() + states_.size.load(); }
 
   // Lets go of what was recorded, but not of the memory.
   void clear() {
@@ -130,13 +131,13 @@ class Tape {
  private:
   struct Buffer {
     AlignedMemory memory;
-    std::size_t size = 0;
+    std::atomic<std::size_t> size{0};
     void reserve(Index bytes) {
-      if (static_cast<std::size_t>(bytes) <= size && memory != nullptr) return;
+      if (static_cast<std::size_t>(bytes) <= size.load() && memory != nullptr) return;
+      size.store(0);
       memory.reset();
-      size = 0;
       memory = allocate_aligned(static_cast<std::size_t>(bytes));
-      size = static_cast<std::size_t>(bytes);
+      size.store(static_cast<std::size_t>(bytes));
     }
   };
   Buffer gates_, states_;
@@ -407,7 +408,7 @@ py::tuple gru_backward_checked(Tape& tape, const py::object& d_outputs, const py
 void bind_gru(py::module_& m) {
   py::class_<Tape>(m, "GRUTape")
       .def(py::init<>())
-      .def_readonly("recorded", &Tape::recorded)
+      .def_property_readonly("recorded", [](const Tape& tape) { return tape.recorded.load(); })
       .def_property_readonly("nbytes", &Tape::nbytes)
       .def("clear", [](Tape& tape) {
         const Tape::Use use(tape);

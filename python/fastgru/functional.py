@@ -6,7 +6,8 @@ byte order foreign, or its elements not contiguous (in ``x`` and ``d_outputs`` o
 others may have any stride, negative ones too). Results are new arrays, unless a function takes arrays to write to.
 
 The GIL is released while a kernel runs, on up to `get_num_threads` threads; their number never changes a bit of a
-result. Denormal numbers are flushed to zero inside. Ctrl-C interrupts a GRU kernel between two time steps.
+result. Denormal numbers are flushed to zero inside every kernel. Ctrl-C interrupts a GRU kernel between two time steps,
+within a fraction of a second.
 
 Axes: N batch rows, T time steps, F input features, H units, C classes. Gates lie in Keras' order z, r, h (update,
 reset, candidate) in ``kernel (F, 3H)``, ``recurrent_kernel (H, 3H)`` and ``bias``.
