@@ -79,6 +79,7 @@ PYTHON_FLOORS = [GROUND, *FORMATS_FLOORS, *HOUSE_FLOORS]
 CPP_FLOORS = [
     [
         "simd/packet.hpp",
+        "runtime/cpu_quota.hpp",
         "runtime/denormals.hpp",
         "runtime/workspace.hpp",
         "runtime/parallel.hpp",
@@ -92,6 +93,7 @@ CPP_FLOORS = [
         "kernels/gru.hpp",
         "kernels/optimizers.hpp",
         "kernels/softmax_cross_entropy.hpp",
+        "runtime/cpu_quota.cpp",
         "runtime/parallel.cpp",
         "bindings/overlap.cpp",
         "bindings/result_array.hpp",

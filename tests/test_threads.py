@@ -13,6 +13,8 @@ import fastgru
 import numpy as np
 import pytest
 from fastgru import functional
+from fastgru._native import kernels
+from fastgru.functional import MOST_THREADS
 from gru_cases import make_case
 
 COUNTS = (1, 2, 3, 4, 8)
@@ -104,14 +106,15 @@ def test_training_has_the_same_bits_on_any_number_of_threads_and_on_every_run(th
     np.testing.assert_array_equal(weights(threads), weights(2))
 
 
-def test_the_default_is_omp_num_threads_else_the_processors():
+def test_the_default_is_omp_num_threads_else_the_processors_or_their_quota():
     program = "import fastgru; print(fastgru.get_num_threads())"
     for value, expected in (("3", "3"), ("2,1", "2"), ("", None), ("nonsense", None)):
         environment = os.environ | {"OMP_NUM_THREADS": value}
         printed = subprocess.run(
             [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
         ).stdout.strip()
-        assert printed == (expected or str(len(os.sched_getaffinity(0))))
+        quota = kernels.cpu_quota() or MOST_THREADS
+        assert printed == (expected or str(min(len(os.sched_getaffinity(0)), quota)))
 
 
 @pytest.mark.parametrize("count", [0, -1, 1025, 10**30])
@@ -259,6 +262,8 @@ DAEMON = """
 import threading, time
 import numpy as np
 from fastgru import functional
+from fastgru._native import kernels
+from fastgru.functional import MOST_THREADS
 x = np.zeros((64, 3000, 8), np.float32)
 weights = np.zeros((8, 1536), np.float32), np.zeros((512, 1536), np.float32)
 threading.Thread(target=lambda: functional.gru_forward(x, *weights, return_sequences=False), daemon=True).start()
@@ -276,6 +281,8 @@ INTERRUPTED = """
 import signal, sys, threading, os, time
 import numpy as np
 from fastgru import functional
+from fastgru._native import kernels
+from fastgru.functional import MOST_THREADS
 def zeros(*shape): return np.zeros(shape, np.float32)
 tape = functional.GRUTape() if sys.argv[1] == "backward" else None
 arguments = [zeros(64, 300, 8), zeros(8, 1536), zeros(512, 1536)]

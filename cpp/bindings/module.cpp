@@ -3,6 +3,7 @@
 // Each function checks every argument first, with the GIL; what it then hands to a kernel is plain pointers, while the
 // arrays behind them are held by local variables, which are destroyed only after the GIL has been taken back.
 #include "bindings/call.hpp"
+#include "runtime/cpu_quota.hpp"
 #include "simd/activations.hpp"
 
 namespace fastgru::bindings {
@@ -79,6 +80,8 @@ PYBIND11_MODULE(FASTGRU_MODULE, m, py::mod_gil_not_used()) {
   m.def("activate", &activate, "x"_a, "name"_a);
   m.def("set_num_threads", &set_num_threads_checked, "count"_a);
   m.def("get_num_threads", &num_threads);
+  m.def("default_threads", &default_threads, "root"_a = "");
+  m.def("cpu_quota", &cpu_quota, "root"_a = "");
   m.def("bytes_allocated", &bytes_allocated);
 }
 

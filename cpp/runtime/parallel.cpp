@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "runtime/cpu_quota.hpp"
 #include "runtime/denormals.hpp"
 
 #if defined(__linux__)
@@ -198,7 +199,7 @@ std::atomic<int>& thread_limit() {
 
 }  // namespace
 
-int default_threads() {
+int default_threads(const std::string& root) {
   if (const char* text = std::getenv("OMP_NUM_THREADS")) {
     const long count = std::strtol(text, nullptr, 10);  // "4,2" (nested levels) means 4 here
     if (count >= 1 && count <= 1024) return static_cast<int>(count);
@@ -207,6 +208,8 @@ int default_threads() {
 #if defined(__linux__)
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof(set), &set) == 0) processors = CPU_COUNT(&set);
+  // More threads than a container has processors' time for would be stopped together for the rest of each period.
+  if (const int quota = cpu_quota(root)) processors = std::min(processors, quota);
 #endif
   return std::max(1, processors);
 }

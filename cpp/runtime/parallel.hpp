@@ -13,6 +13,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <string>
 #include <type_traits>
 
 namespace fastgru {
@@ -161,7 +162,8 @@ void parallel_items(int threads, double operations, Cancellation* cancellation, 
 int num_threads();
 void set_num_threads(int count);
 
-// OMP_NUM_THREADS where it is set to a number, else the processors that this process may run on.
-int default_threads();
+// OMP_NUM_THREADS where it is set to a number; else the processors that this process may run on, or whose time its
+// control group grants it (cpu_quota.hpp, which has `root`), whichever is fewer.
+int default_threads(const std::string& root = "");
 
 }  // namespace fastgru

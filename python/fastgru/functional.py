@@ -580,8 +580,9 @@ def embedding_backward(tokens: Array, d_y: Array, d_table: Array) -> None:
 def set_num_threads(count: int) -> None:
     """Set how many threads a kernel may use, for the whole process; 1 to 1024.
 
-    At first it is ``OMP_NUM_THREADS`` where that is set, else the number of processors the process may run on. Results
-    do not depend on it.
+    The default is ``OMP_NUM_THREADS`` where that is set. Otherwise it is the number of processors that the process may
+    run on, or the CPU quota of its container (Linux control groups), rounded up, if that is smaller. Results do not
+    depend on it.
     """
     kernels.set_num_threads(checks.integer("count", count, least=1, most=MOST_THREADS))
 
