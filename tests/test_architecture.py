@@ -77,14 +77,25 @@ HOUSE_FLOORS = [
 ]
 PYTHON_FLOORS = [GROUND, *FORMATS_FLOORS, *HOUSE_FLOORS]
 CPP_FLOORS = [
-    ["simd/packet.hpp", "runtime/workspace.hpp", "runtime/parallel.hpp", "bindings/cpu_features.cpp"],
+    [
+        "simd/packet.hpp",
+        "runtime/cpu_quota.hpp",
+        "runtime/denormals.hpp",
+        "runtime/workspace.hpp",
+        "runtime/parallel.hpp",
+        "bindings/cpu_features.cpp",
+        "bindings/gil.hpp",
+        "bindings/overlap.hpp",
+    ],
     [
         "simd/activations.hpp",
         "kernels/gemm.hpp",
         "kernels/gru.hpp",
         "kernels/optimizers.hpp",
         "kernels/softmax_cross_entropy.hpp",
+        "runtime/cpu_quota.cpp",
         "runtime/parallel.cpp",
+        "bindings/overlap.cpp",
         "bindings/result_array.hpp",
     ],
     [

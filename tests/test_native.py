@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +75,75 @@ def test_the_installation_holds_types_and_licences_but_no_sources():
     assert {"py.typed", "_baseline.pyi", "LICENSE", "Eigen-MPL-2.0.txt", "pybind11-BSD-3-Clause.txt"} <= names
     assert not {file.suffix for file in files} & {".cpp", ".hpp", ".txt.in", ".cmake"}
     assert not any(file.name == "CMakeLists.txt" for file in files)
+
+
+INTERPRETERS = next((n for n in ("_interpreters", "_xxsubinterpreters") if importlib.util.find_spec(n)), None)
+IN_A_SUBINTERPRETER = """
+import {interpreters} as interpreters
+{first}
+interpreter = interpreters.create()
+interpreters.run_string(interpreter, '''
+import sys
+try:
+    import {module}
+except ImportError as error:
+    print(error, flush=True)
+print("numpy" in sys.modules, flush=True)
+''')
+interpreters.destroy(interpreter)
+import fastgru, numpy
+print(fastgru.functional.norm(numpy.ones(4)))
+"""
+
+
+@pytest.mark.skipif(INTERPRETERS is None, reason="this Python has no module of interpreters")
+@pytest.mark.parametrize("module", ["fastgru", "fastgru.functional", "fastgru._native", "fastgru.torch"])
+@pytest.mark.parametrize("first", ["", "import fastgru", "import numpy"])
+def test_subinterpreters_are_refused_at_once(first, module):
+    # The import waited for ever.
+    result = subprocess.run(
+        [sys.executable, "-c", IN_A_SUBINTERPRETER.format(interpreters=INTERPRETERS, first=first, module=module)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    refusal, numpy_imported, norm = result.stdout.splitlines()
+    assert refusal.startswith("fastgru: expected the main interpreter of the process because NumPy does not support")
+    assert "got a sub-interpreter; import fastgru in the main interpreter" in refusal
+    assert (numpy_imported, norm) == ("False", "2.0")
+
+
+COMPILER = shutil.which("c++")
+PARALLEL = """
+#include "runtime/parallel.hpp"
+void call(int& result) {{
+  fastgru::Items items(3);
+  fastgru::parallel{items}(2, 1e6, nullptr, [&](fastgru::Team& team) {body} {{
+    items.run(team, [&](std::ptrdiff_t item) {item} {{ result += static_cast<int>(item); }});
+  }});
+}}
+"""
+
+
+def compiled(tmp_path, **qualifiers):
+    source = tmp_path / "parallel.cpp"
+    source.write_text(PARALLEL.format(**qualifiers))
+    include = Path(__file__).parents[1] / "cpp"
+    command = [COMPILER, "-std=c++17", "-fsyntax-only", f"-I{include}", str(source)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.returncode, result.stderr
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+@pytest.mark.parametrize("items", ["", "_items"])
+def test_a_parallel_body_that_may_throw_does_not_compile(tmp_path, items):
+    # An exception would leave the pool busy, or the team at its barriers, for ever.
+    assert compiled(tmp_path, items=items, body="noexcept", item="noexcept") == (0, "")
+    status, errors = compiled(tmp_path, items=items, body="", item="noexcept")
+    assert status != 0
+    assert "a parallel body must be noexcept" in errors
+    status, errors = compiled(tmp_path, items=items, body="noexcept", item="")
+    assert status != 0
+    assert "an item's body must be noexcept" in errors

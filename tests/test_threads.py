@@ -13,6 +13,8 @@ import fastgru
 import numpy as np
 import pytest
 from fastgru import functional
+from fastgru._native import kernels
+from fastgru.functional import MOST_THREADS
 from gru_cases import make_case
 
 COUNTS = (1, 2, 3, 4, 8)
@@ -104,14 +106,15 @@ def test_training_has_the_same_bits_on_any_number_of_threads_and_on_every_run(th
     np.testing.assert_array_equal(weights(threads), weights(2))
 
 
-def test_the_default_is_omp_num_threads_else_the_processors():
+def test_the_default_is_omp_num_threads_else_the_processors_or_their_quota():
     program = "import fastgru; print(fastgru.get_num_threads())"
     for value, expected in (("3", "3"), ("2,1", "2"), ("", None), ("nonsense", None)):
         environment = os.environ | {"OMP_NUM_THREADS": value}
         printed = subprocess.run(
             [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
         ).stdout.strip()
-        assert printed == (expected or str(len(os.sched_getaffinity(0))))
+        quota = kernels.cpu_quota() or MOST_THREADS
+        assert printed == (expected or str(min(len(os.sched_getaffinity(0)), quota)))
 
 
 @pytest.mark.parametrize("count", [0, -1, 1025, 10**30])
@@ -184,6 +187,29 @@ def test_a_tape_in_use_is_refused():
     assert set(refused) == {"tape: expected one that no other call is using, got one in use by another thread"}
 
 
+def test_a_tape_in_use_can_be_asked_for_its_memory():
+    # Without the GIL these were read while another thread wrote them.
+    tape = functional.GRUTape()
+    cases = [make_case((16, steps, 4, 16), np.float32) for steps in (50, 400)]
+    for case in cases:
+        functional.gru_forward(*case.arguments, tape=tape)
+    largest, seen, done = tape.nbytes, set(), threading.Event()
+
+    def work():
+        for _ in range(100):
+            for case in cases:
+                functional.gru_forward(*case.arguments, tape=tape)
+        done.set()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    while not done.is_set():
+        seen.add((tape.nbytes, tape.recorded))
+    worker.join()
+    assert seen <= {(largest, False), (largest, True)}
+    assert (tape.nbytes, tape.recorded) == (largest, True)
+
+
 def test_a_signal_handler_may_call_a_kernel_while_one_runs():
     fastgru.set_num_threads(2)
     case = make_case((64, 800, 8, 128), np.float32)
@@ -204,10 +230,40 @@ def test_a_signal_handler_may_call_a_kernel_while_one_runs():
         np.testing.assert_array_equal(answer, wanted)
 
 
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_a_call_asks_for_signals_ten_times_a_second(direction):
+    # Each time it takes the GIL, which other threads of the program are using.
+    fastgru.set_num_threads(2)
+    case = make_case((64, 1000, 8, 100), np.float32)
+    tape = functional.GRUTape()
+    functional.gru_forward(*case.arguments, tape=tape)
+    handled = []
+    before = signal.signal(signal.SIGALRM, lambda *_: handled.append(time.monotonic()))
+    asked, spent, calls = 0, 0.0, 0
+    try:
+        while spent < 1.5:
+            signal.setitimer(signal.ITIMER_REAL, 0.004, 0.004)
+            begin = time.monotonic()
+            if direction == "forward":
+                functional.gru_forward(np.broadcast_to(case.arguments[0][:, :1], (64, 8000, 8)), *case.arguments[1:])
+            else:
+                functional.gru_backward(tape, case.d_outputs, case.d_state)
+            end = time.monotonic()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            asked += sum(begin < moment < end for moment in handled)
+            spent, calls = spent + end - begin, calls + 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert asked <= spent / 0.1 + calls  # one more where a signal arrived before the call or behind it
+
+
 DAEMON = """
 import threading, time
 import numpy as np
 from fastgru import functional
+from fastgru._native import kernels
+from fastgru.functional import MOST_THREADS
 x = np.zeros((64, 3000, 8), np.float32)
 weights = np.zeros((8, 1536), np.float32), np.zeros((512, 1536), np.float32)
 threading.Thread(target=lambda: functional.gru_forward(x, *weights, return_sequences=False), daemon=True).start()
@@ -225,6 +281,8 @@ INTERRUPTED = """
 import signal, sys, threading, os, time
 import numpy as np
 from fastgru import functional
+from fastgru._native import kernels
+from fastgru.functional import MOST_THREADS
 def zeros(*shape): return np.zeros(shape, np.float32)
 tape = functional.GRUTape() if sys.argv[1] == "backward" else None
 arguments = [zeros(64, 300, 8), zeros(8, 1536), zeros(512, 1536)]

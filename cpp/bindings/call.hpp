@@ -1,35 +1,60 @@
-// How the bindings call kernels: without the GIL, and where a call can last long, so that Ctrl-C ends it.
+// How the bindings call kernels: the one way, which drops the GIL, flushes denormals, and lets Ctrl-C end long calls.
 #pragma once
 
+#include <pthread.h>
+
+#include <atomic>
+
 #include "bindings/checked_array.hpp"
+#include "bindings/gil.hpp"
+#include "runtime/denormals.hpp"
 #include "runtime/parallel.hpp"
 
 namespace fastgru::bindings {
 
-// Ctrl-C inside a long call: asked on the calling thread, which holds no GIL then.
-inline bool python_wants_to_stop() {
-  const py::gil_scoped_acquire gil;
-  return PyErr_CheckSignals() != 0;
-}
-
-// Runs kernel(cancellation) without the GIL; raises what a signal handler raised meanwhile.
-template <class Kernel>
-void call_interruptible(Kernel&& kernel) {
-  // Python runs signal handlers on its main thread alone, so no other thread need ask; a daemon thread that took the
-  // GIL while the interpreter shuts down would be ended in the middle of the kernel.
-  const auto main_thread = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
-  Cancellation cancellation(PyThread_get_thread_ident() == main_thread ? python_wants_to_stop : nullptr);
-  {
-    const py::gil_scoped_release no_gil;
-    kernel(&cancellation);
-  }
-  if (cancellation.requested()) throw py::error_already_set();
-}
-
+// Runs kernel() without the GIL, with denormals flushed to zero on this thread.
 template <class Kernel>
 void call(Kernel&& kernel) {
-  const py::gil_scoped_release no_gil;
+  const WithoutGil no_gil;
+  const FlushDenormals flush;
   kernel();
+}
+
+// Python's main thread, the only one that runs signal handlers. Looked up once, at import: while the interpreter shuts
+// down nothing can be imported, and kernels still run.
+class MainThread {
+ public:
+  static void remember() {
+    ident() = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
+    // The thread that forks is the child's main thread.
+    pthread_atfork(nullptr, nullptr, [] { ident() = PyThread_get_thread_ident(); });
+  }
+  static bool is_this() { return PyThread_get_thread_ident() == ident(); }
+
+ private:
+  static std::atomic<unsigned long>& ident() {
+    static std::atomic<unsigned long> instance{0};
+    return instance;
+  }
+};
+
+// Asked on the main thread, which holds no GIL then: whether a signal handler has raised.
+inline bool python_wants_to_stop() noexcept {
+  return stop_if_ended([] {
+    PyEval_RestoreThread(PyGILState_GetThisThreadState());
+    const bool stop = PyErr_CheckSignals() != 0;
+    PyEval_SaveThread();
+    return stop;
+  });
+}
+
+// The same as call() for kernel(cancellation); raises what a signal handler raised meanwhile. Only the main thread asks
+// for signals: no other thread would learn of any.
+template <class Kernel>
+void call_interruptible(Kernel&& kernel) {
+  Cancellation cancellation(MainThread::is_this() ? python_wants_to_stop : nullptr);
+  call([&] { kernel(&cancellation); });
+  if (cancellation.requested()) throw py::error_already_set();
 }
 
 inline std::string text(Index number) { return std::to_string(number); }
@@ -39,9 +64,7 @@ inline py::array read_classes(const py::array& given, const char* name, const ch
                               const std::string& why_rows, const std::string& why_classes) {
   require_shape(given, name, {rows}, why_rows);
   // Always a copy: the kernel reads them without the GIL, when another thread might change what was checked.
-  const auto copy = py::module_::import("numpy")
-                        .attr("array")(given, py::arg("dtype") = py::dtype::of<std::int64_t>(), py::arg("order") = "C")
-                        .cast<py::array>();
+  py::array copy = copy_as(given, py::dtype::of<std::int64_t>());
   const auto* values = static_cast<const std::int64_t*>(copy.data());
   for (Index row = 0; row < rows; ++row) {
     if (values[row] < 0 || values[row] >= classes) {

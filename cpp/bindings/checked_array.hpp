@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "bindings/gil.hpp"
+#include "bindings/overlap.hpp"
 #include "bindings/result_array.hpp"
 #include "simd/packet.hpp"
 
@@ -105,6 +107,21 @@ struct Input {
   Index stride(py::ssize_t axis) const { return holder.strides(axis) / static_cast<Index>(sizeof(T)); }
 };
 
+// A C-contiguous, aligned copy in a dtype of its own, in native byte order. By NumPy's C interface, which is there when
+// nothing can be imported any more; it drops the GIL for large arrays.
+inline py::array copy_as(const py::array& array, const py::dtype& dtype) {
+  using Api = py::detail::npy_api;
+  constexpr int ensure_copy = 0x0020;  // NPY_ARRAY_ENSURECOPY
+  constexpr int flags = Api::NPY_ARRAY_C_CONTIGUOUS_ | Api::NPY_ARRAY_ALIGNED_ | Api::NPY_ARRAY_FORCECAST_ |
+                        Api::NPY_ARRAY_ENSUREARRAY_ | ensure_copy;
+  const Api& api = Api::get();
+  PyObject* const steals_dtype = dtype.inc_ref().ptr();
+  PyObject* const copy =
+      stop_if_ended([&] { return api.PyArray_FromAny_(array.ptr(), steals_dtype, 0, 0, flags, nullptr); });
+  if (copy == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::array>(copy);
+}
+
 enum class Layout { c_contiguous, last_axis_contiguous };
 
 template <class T>
@@ -115,8 +132,7 @@ Input<T> read(const py::object& object, const char* name, const Shape& shape, co
   require_shape(array, name, shape, why);
   const bool whole = layout == Layout::c_contiguous;
   if (is_native(array) && (whole ? is_c_contiguous(array) : last_axis_is_contiguous<T>(array))) return {array};
-  return {
-      py::module_::import("numpy").attr("array")(array, py::arg("dtype") = py::dtype::of<T>(), py::arg("order") = "C")};
+  return {copy_as(array, py::dtype::of<T>())};
 }
 
 template <class T>
@@ -160,37 +176,6 @@ py::array write_to_rows(const py::object& object, const char* name, const Shape&
   return array;
 }
 
-// The bytes an array's elements lie within.
-struct Extent {
-  Extent(const char* name, const py::array& array) : name(name) {
-    const char* data = static_cast<const char*>(array.data());
-    begin = end = data;
-    if (array.size() == 0) return;
-    for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
-      const py::ssize_t reach = (array.shape(axis) - 1) * array.strides(axis);
-      (reach < 0 ? begin : end) += reach;
-    }
-    end += array.itemsize();
-  }
-  const char* name;
-  const char* begin;
-  const char* end;
-};
-
-// The kernels' contract: what is written overlaps neither another output nor an input.
-inline void require_apart(const std::vector<Extent>& outputs, const std::vector<Extent>& inputs) {
-  const auto check = [](const Extent& a, const Extent& b) {
-    if (a.begin < b.end && b.begin < a.end) {
-      throw py::value_error(std::string(a.name) +
-                            ": expected memory of its own to write to, got an array that overlaps " + b.name);
-    }
-  };
-  for (std::size_t i = 0; i < outputs.size(); ++i) {
-    for (std::size_t j = i + 1; j < outputs.size(); ++j) check(outputs[i], outputs[j]);
-    for (const Extent& input : inputs) check(outputs[i], input);
-  }
-}
-
 // `object` checked, or a new array where it is None.
 template <class T>
 py::array write_to_or_new(const py::object& object, const char* name, const std::vector<Index>& shape,
@@ -210,6 +195,16 @@ T* pointer(std::optional<py::array>& array) {
 template <class T>
 const T* pointer(const std::optional<Input<T>>& input) {
   return input ? input->data() : nullptr;
+}
+
+// For require_apart, which passes over what was not given.
+template <class T>
+const py::array* array_of(const std::optional<Input<T>>& input) {
+  return input ? &input->holder : nullptr;
+}
+// A new array lies apart from everything: only one that was given to write to need be compared.
+inline const py::array* array_of(const py::object& given, const py::array& output) {
+  return given.is_none() ? nullptr : &output;
 }
 
 // One of `choices`, or a ValueError that lists them.

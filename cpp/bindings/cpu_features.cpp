@@ -1,37 +1,67 @@
 // A module that any CPU of the architecture can load: which instruction sets this one can run. It asks the compiler's
 // run-time support, which also checks that the operating system saves the wide registers.
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
-#include <string>
-#include <vector>
+//
+// It is the first compiled module that is imported, and refuses sub-interpreters. NumPy does not support those, and
+// pybind11's modules wait for ever in one that shares the GIL: their PyInit asks for the GIL in the name of the main
+// interpreter's thread state. So this module uses Python's own interface.
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
 
 namespace {
 
 // The instruction sets of CMakeLists.txt that can run here, best first.
-std::vector<std::string> supported() {
-  std::vector<std::string> names;
+PyObject* supported(PyObject*, PyObject*) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
-    names.push_back("avx512");
+    return Py_BuildValue("[sss]", "avx512", "avx2", "baseline");
   }
-  if (avx2) names.push_back("avx2");
-  names.push_back("baseline");
+  if (avx2) return Py_BuildValue("[ss]", "avx2", "baseline");
+  return Py_BuildValue("[s]", "baseline");
 #elif defined(__aarch64__)
-  names.push_back("neon");
+  return Py_BuildValue("[s]", "neon");
 #else
-  names.push_back("baseline");
+  return Py_BuildValue("[s]", "baseline");
 #endif
-  return names;
 }
+
+int execute(PyObject* module) {
+  if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+    PyErr_SetString(PyExc_ImportError,
+                    "fastgru: expected the main interpreter of the process because NumPy does not support "
+                    "sub-interpreters, got a sub-interpreter; import fastgru in the main interpreter, or in a process "
+                    "of its own (mod_wsgi: WSGIApplicationGroup %{GLOBAL})");
+    return -1;
+  }
+  return PyModule_AddStringConstant(module, "__version__", FASTGRU_VERSION);
+}
+
+PyMethodDef methods[] = {{"supported", supported, METH_NOARGS,
+                          PyDoc_STR("supported()\n--\n\nInstruction sets this CPU can run, best first.")},
+                         {nullptr, nullptr, 0, nullptr}};
+
+// Sub-interpreters of every kind get as far as execute().
+PyModuleDef_Slot slots[] = {{Py_mod_exec, reinterpret_cast<void*>(execute)},
+#if PY_VERSION_HEX >= 0x030C0000
+                            {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+                            {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+                            {0, nullptr}};
+
+PyModuleDef definition = {PyModuleDef_HEAD_INIT,
+                          "_cpu_features",
+                          PyDoc_STR("Which of fastgru's instruction sets this CPU can run, and the package's version."),
+                          0,
+                          methods,
+                          slots,
+                          nullptr,
+                          nullptr,
+                          nullptr};
 
 }  // namespace
 
-PYBIND11_MODULE(_cpu_features, m, pybind11::mod_gil_not_used()) {
-  m.doc() = "Which of fastgru's instruction sets this CPU can run, and the version of the package.";
-  m.attr("__version__") = FASTGRU_VERSION;
-  m.def("supported", &supported);
-}
+PyMODINIT_FUNC PyInit__cpu_features() { return PyModuleDef_Init(&definition); }

@@ -81,7 +81,7 @@ struct Reading {
 // What gru_forward records for gru_backward. Its memory is kept when it is used again.
 class Tape {
  public:
-  bool recorded = false;
+  std::atomic<bool> recorded{false};  // read without Use
   char dtype = 0;
   GruShape shape{};
   GruOptions options;
@@ -103,7 +103,8 @@ class Tape {
   GruTape<T> memory() const {
     return {reinterpret_cast<T*>(gates_.memory.get()), reinterpret_cast<T*>(states_.memory.get())};
   }
-  std::size_t nbytes() const { return gates_.size + states_.size; }
+  // May be asked while another thread records: of each buffer, the size before or after.
+  std::size_t nbytes() const { return gates_.size.load() + states_.size.load(); }
 
   // Lets go of what was recorded, but not of the memory.
   void clear() {
@@ -130,13 +131,13 @@ class Tape {
  private:
   struct Buffer {
     AlignedMemory memory;
-    std::size_t size = 0;
+    std::atomic<std::size_t> size{0};
     void reserve(Index bytes) {
-      if (static_cast<std::size_t>(bytes) <= size && memory != nullptr) return;
+      if (static_cast<std::size_t>(bytes) <= size.load() && memory != nullptr) return;
+      size.store(0);
       memory.reset();
-      size = 0;
       memory = allocate_aligned(static_cast<std::size_t>(bytes));
-      size = static_cast<std::size_t>(bytes);
+      size.store(static_cast<std::size_t>(bytes));
     }
   };
   Buffer gates_, states_;
@@ -177,6 +178,8 @@ struct Bias {
     input = arrays[0].data();
     if (two) recurrent = input + 3 * units;
   }
+
+  const py::array* array(std::size_t index) const { return index < arrays.size() ? &arrays[index].holder : nullptr; }
 };
 
 // A mask (N, H), or one for each gate (3, N, H).
@@ -245,9 +248,17 @@ py::tuple gru_forward_typed(const py::object& x_object, const py::object& kernel
   if (return_sequences) {
     outputs = out.is_none() ? new_array<T>({batch, steps, units})
                             : write_to_rows<T>(out, "out", {batch, steps, units}, why, "x");
-    std::vector<Extent> inputs{{"x", x.holder}, {"kernel", kernel.holder}, {"recurrent_kernel", recurrent.holder}};
-    if (initial) inputs.emplace_back("initial_state", initial->holder);
-    if (!out.is_none()) require_apart({{"out", *outputs}}, inputs);
+    if (!out.is_none()) {
+      const auto given_lengths = lengths.is_none() ? std::nullopt : std::optional(require_array(lengths, "lengths"));
+      require_apart({{"out", &*outputs}}, {{"x", &x.holder},
+                                           {"kernel", &kernel.holder},
+                                           {"recurrent_kernel", &recurrent.holder},
+                                           {bias.arrays.size() == 2 ? "bias[0]" : "bias", bias.array(0)},
+                                           {"bias[1]", bias.array(1)},
+                                           {"initial_state", array_of(initial)},
+                                           {"lengths", given_lengths ? &*given_lengths : nullptr},
+                                           {"recurrent_mask", array_of(mask)}});
+    }
     arguments.outputs =
         reading.from(pointer<T>(*outputs), outputs->strides(0) / Index{sizeof(T)},
                      outputs->strides(1) / Index{sizeof(T)}, steps, reading.backwards && reading.outputs_like_x);
@@ -353,13 +364,17 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
     d_bias = write_to_or_new<T>(d_bias_object, "d_bias", shape, why, like);
   }
   const TapeInputs<T> now(tape, inputs_object);
-  std::vector<Extent> outputs{{"d_kernel", d_kernel}, {"d_recurrent_kernel", d_recurrent}};
-  std::vector<Extent> inputs{
-      {"x", now.x.holder}, {"kernel", now.kernel.holder}, {"recurrent_kernel", now.recurrent_kernel.holder}};
-  if (d_bias) outputs.emplace_back("d_bias", *d_bias);
-  if (d_outputs) inputs.emplace_back("d_outputs", d_outputs->holder);
-  if (d_state) inputs.emplace_back("d_state", d_state->holder);
-  require_apart(outputs, inputs);
+  std::optional<py::array> mask;
+  if (!tape.recurrent_mask.is_none()) mask = tape.recurrent_mask.cast<py::array>();
+  require_apart({{"d_kernel", array_of(d_kernel_object, d_kernel)},
+                 {"d_recurrent_kernel", array_of(d_recurrent_object, d_recurrent)},
+                 {"d_bias", d_bias && !d_bias_object.is_none() ? &*d_bias : nullptr}},
+                {{"x", &now.x.holder},
+                 {"kernel", &now.kernel.holder},
+                 {"recurrent_kernel", &now.recurrent_kernel.holder},
+                 {"recurrent_mask", mask ? &*mask : nullptr},
+                 {"d_outputs", array_of(d_outputs)},
+                 {"d_state", array_of(d_state)}});
   if (input_gradient) d_x = new_array<T>({s.batch, s.steps, s.features});
   py::array d_initial = new_array<T>({s.batch, s.units});
 
@@ -370,9 +385,7 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
   const Reading& reading = tape.reading;
   arguments.x = sequences(now.x, reading, reading.backwards);
   arguments.sequences = reading.map(s);
-  if (!tape.recurrent_mask.is_none()) {
-    arguments.recurrent_masks = masks_of<T>(tape.recurrent_mask.cast<py::array>(), s);
-  }
+  if (mask) arguments.recurrent_masks = masks_of<T>(*mask, s);
   arguments.repeat_last_output = reading.repeat_last_output;
   arguments.tape = tape.memory<T>();
   if (d_outputs) arguments.d_outputs = sequences(*d_outputs, reading, reading.backwards && reading.outputs_like_x);
@@ -408,7 +421,7 @@ py::tuple gru_backward_checked(Tape& tape, const py::object& d_outputs, const py
 void bind_gru(py::module_& m) {
   py::class_<Tape>(m, "GRUTape")
       .def(py::init<>())
-      .def_readonly("recorded", &Tape::recorded)
+      .def_property_readonly("recorded", [](const Tape& tape) { return tape.recorded.load(); })
       .def_property_readonly("nbytes", &Tape::nbytes)
       .def("clear", [](Tape& tape) {
         const Tape::Use use(tape);

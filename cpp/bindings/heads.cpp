@@ -85,8 +85,12 @@ py::tuple dense_backward_typed(const py::object& x_object, const py::object& ker
   py::array d_kernel =
       write_to_or_new<T>(d_kernel_object, "d_kernel", {shape.features, shape.columns}, "kernel has that shape", "x");
   py::array d_bias = write_to_or_new<T>(d_bias_object, "d_bias", {shape.columns}, why, "x");
-  require_apart({{"d_kernel", d_kernel}, {"d_bias", d_bias}},
-                {{"x", x.holder}, {"kernel", kernel.holder}, {"d_y", d_y.holder}});
+  const auto given_rows = rows.is_none() ? std::nullopt : std::optional(require_array(rows, "rows"));
+  require_apart({{"d_kernel", array_of(d_kernel_object, d_kernel)}, {"d_bias", array_of(d_bias_object, d_bias)}},
+                {{"x", &x.holder},
+                 {"kernel", &kernel.holder},
+                 {"d_y", &d_y.holder},
+                 {"rows", given_rows ? &*given_rows : nullptr}});
   std::optional<py::array> d_x;
   if (input_gradient) d_x = new_array<T>({shape.all_rows, shape.features});
   DenseBackwardArguments<T> arguments{};
@@ -197,7 +201,7 @@ void embedding_backward_checked(const py::object& tokens_object, const py::objec
     }
     const py::array tokens = read_classes(given, "tokens", "rows", count, rows, "d_y has " + text(count) + " rows",
                                           "d_table has " + text(rows) + " rows");
-    require_apart({{"d_table", d_table}}, {{"d_y", d_y.holder}});
+    require_apart({{"d_table", &d_table}}, {{"tokens", &given}, {"d_y", &d_y.holder}});
     const auto* token = static_cast<const std::int64_t*>(tokens.data());
     T* const to = pointer<T>(d_table);
     const T* from = d_y.data();

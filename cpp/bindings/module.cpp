@@ -3,6 +3,7 @@
 // Each function checks every argument first, with the GIL; what it then hands to a kernel is plain pointers, while the
 // arrays behind them are held by local variables, which are destroyed only after the GIL has been taken back.
 #include "bindings/call.hpp"
+#include "runtime/cpu_quota.hpp"
 #include "simd/activations.hpp"
 
 namespace fastgru::bindings {
@@ -13,7 +14,7 @@ using namespace py::literals;
 // --- Activations ------------------------------------------------------------------------------------------------
 
 template <class T>
-void apply_activation(const std::string& name, const T* x, T* y, Index count) {
+py::array activate_typed(const py::object& object, const std::string& name) {
   using V = Vec<T>;
   using Function = V (*)(V);
   const Choice<Function> functions[] = {
@@ -26,14 +27,15 @@ void apply_activation(const std::string& name, const T* x, T* y, Index count) {
       {"exp", [](V v) { return exp(v); }},
   };
   const Function function = choose(name, "name", functions);
-  for (Index i = 0; i < count; i += V::lanes) function(V::load_first(x + i, count - i)).store_first(y + i, count - i);
-}
-
-template <class T>
-py::array activate_typed(const py::object& object, const std::string& name) {
   const Input<T> x = read<T>(object, "x", {"N"}, "", "x");
-  py::array y = py::array_t<T>(x.holder.shape(0));
-  apply_activation<T>(name, x.data(), pointer<T>(y), x.holder.shape(0));
+  const Index count = x.holder.shape(0);
+  py::array y = new_array<T>({count});
+  const T* const from = x.data();
+  T* const to = pointer<T>(y);
+  call([&] {
+    for (Index i = 0; i < count; i += V::lanes)
+      function(V::load_first(from + i, count - i)).store_first(to + i, count - i);
+  });
   return y;
 }
 
@@ -62,12 +64,15 @@ std::string compiler() {
 
 }  // namespace
 
-// The functions are safe without the GIL: what they share (the pool, the free workspaces) is locked, and arrays and
-// tapes belong to their callers.
+// The functions are safe without the GIL: what they share (the pool, the free workspaces) is locked, a tape refuses a
+// second user and has atomic properties, and arrays belong to their callers.
 PYBIND11_MODULE(FASTGRU_MODULE, m, py::mod_gil_not_used()) {
   m.doc() = "fastgru's kernels for one instruction set; the documented functions are in fastgru.functional.";
   m.attr("__compiler__") = compiler();
   m.attr("__lanes__") = static_cast<int>(Vec<float>::lanes);
+
+  MainThread::remember();
+  py::detail::npy_api::get();  // NumPy's functions, which are imported when they are first asked for
 
   bind_gru(m);
   bind_heads(m);
@@ -75,6 +80,8 @@ PYBIND11_MODULE(FASTGRU_MODULE, m, py::mod_gil_not_used()) {
   m.def("activate", &activate, "x"_a, "name"_a);
   m.def("set_num_threads", &set_num_threads_checked, "count"_a);
   m.def("get_num_threads", &num_threads);
+  m.def("default_threads", &default_threads, "root"_a = "");
+  m.def("cpu_quota", &cpu_quota, "root"_a = "");
   m.def("bytes_allocated", &bytes_allocated);
 }
 

@@ -43,16 +43,15 @@ void optimize_typed(const py::object& parameters_object, const py::object& gradi
   buffers.scale = checked_scale(scale);
   buffers.clip = clip.value_or(std::numeric_limits<double>::infinity());
   if (!(buffers.clip > 0)) throw py::value_error("clip: expected a number above 0, got " + std::to_string(*clip));
-  std::vector<Extent> outputs{{"parameters", parameters}};
-  std::vector<py::array> held;
+  std::optional<py::array> held[3];
+  Argument given[3];
   for (std::size_t i = 0; i < states.size(); ++i) {
     if (states[i].array.is_none()) continue;
     py::array state = write_to<T>(states[i].array, states[i].name, {count}, why, "parameters");
     buffers.states[i] = pointer<T>(state);
-    outputs.emplace_back(states[i].name, state);
-    held.push_back(std::move(state));
+    given[i] = {states[i].name, &held[i].emplace(std::move(state))};
   }
-  require_apart(outputs, {{"gradient", gradient.holder}});
+  require_apart({{"parameters", &parameters}, given[0], given[1], given[2]}, {{"gradient", &gradient.holder}});
   call([&] { update(buffers); });
 }
 

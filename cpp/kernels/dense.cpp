@@ -109,7 +109,7 @@ void dense_forward(const DenseShape& s, const T* x, const T* kernel, const T* bi
   if (s.rows == 0 || s.columns == 0) return;
   const PackedMatrix<T> packed = take_packed<T>(s.features, s.columns, workspace);
   for (Index p = 0; p < packed.panels(); ++p) packed.pack(p, kernel, s.columns, 1);
-  parallel(useful_threads(s), multiply_adds(s) / Vec<T>::lanes, nullptr, [&](Team& team) {
+  parallel(useful_threads(s), multiply_adds(s) / Vec<T>::lanes, nullptr, [&](Team& team) noexcept {
     for_each_run(s.which, team.share(s.rows), [&](Index row, Index from, Index count) {
       multiply_rows(x + from * s.features, packed, bias, y + row * s.columns, count);
     });
@@ -134,7 +134,7 @@ void dense_backward(const DenseBackwardArguments<T>& a, Workspace& workspace) {
     return;
   }
   const Index tiles = (s.features + kTileRows - 1) / kTileRows;
-  parallel(useful_threads(s), multiply_adds(s) / Vec<T>::lanes, nullptr, [&](Team& team) {
+  parallel(useful_threads(s), multiply_adds(s) / Vec<T>::lanes, nullptr, [&](Team& team) noexcept {
     if (a.d_x != nullptr) {
       clear_other_rows(s, team.share(s.rows), a.d_x);
       for_each_run(s.which, team.share(s.rows), [&](Index row, Index to, Index count) {

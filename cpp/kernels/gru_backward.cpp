@@ -120,15 +120,15 @@ class BackwardPass {
     const Index results = transposed() || plan_.parts() > 1 ? 3 * blocks_.count : 0;  // that are not in place
     if (plan_.small_weights()) {
       Items packing(packing_items()), parts(plan_.parts()), delivery(results);
-      parallel_items(threads_, operations, cancellation, [&](Team& team) {
-        packing.run(team, [&](Index item) { pack(item); });
+      parallel_items(threads_, operations, cancellation, [&](Team& team) noexcept {
+        packing.run(team, [&](Index item) noexcept { pack(item); });
         Team alone = team.alone();
-        parts.run(team, [&](Index part) { run_part(part, memory_[team.index()], alone); });
-        delivery.run(team, [&](Index result) { deliver(result); });
+        parts.run(team, [&](Index part) noexcept { run_part(part, memory_[team.index()], alone); });
+        delivery.run(team, [&](Index result) noexcept { deliver(result); });
       });
       return;
     }
-    parallel(threads_, operations, cancellation, [&](Team& team) {
+    parallel(threads_, operations, cancellation, [&](Team& team) noexcept {
       const auto share = [&](Index count, const auto& body) {
         const Range own = team.share(count);
         for (Index item = own.begin; item < own.end; ++item) body(item);

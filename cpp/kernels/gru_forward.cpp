@@ -457,16 +457,16 @@ void gru_forward(const GruForwardArguments<T>& a, Workspace& workspace, Cancella
 
   if (small_weights) {
     Items packing(weights.items()), pieces(by_parts ? plan.parts() : slices);
-    parallel_items(threads, operations, cancellation, [&](Team& team) {
-      packing.run(team, [&](Index item) { weights.pack(a.parameters, item); });
-      pieces.run(team, [&](Index piece) {
+    parallel_items(threads, operations, cancellation, [&](Team& team) noexcept {
+      packing.run(team, [&](Index item) noexcept { weights.pack(a.parameters, item); });
+      pieces.run(team, [&](Index piece) noexcept {
         if (!by_parts) return run_alone(rows_alone(split(shape.batch, piece, slices), shape.steps), team);
         for (Index index = 0; index < plan.groups_in_part(); ++index) run_alone(groups.group(piece, index), team);
       });
     });
     return;
   }
-  parallel(threads, operations, cancellation, [&](Team& team) {
+  parallel(threads, operations, cancellation, [&](Team& team) noexcept {
     const Range packing = team.share(weights.items());
     for (Index item = packing.begin; item < packing.end; ++item) weights.pack(a.parameters, item);
     team.barrier();

@@ -161,7 +161,7 @@ void sweep(const FlatBuffers<T>& b, const Rule& rule) {
       static_cast<int>(std::max<Index>(1, std::min<Index>(num_threads(), packets / kPacketsWorthAThread)));
   const V scale(T(b.scale));
   const T clip = T(b.clip);
-  parallel(threads, kOperationsOfAPacket * static_cast<double>(packets), nullptr, [&](Team& team) {
+  parallel(threads, kOperationsOfAPacket * static_cast<double>(packets), nullptr, [&](Team& team) noexcept {
     const Range share = team.share(packets);
     for (Index i = share.begin * V::lanes; i < share.end * V::lanes; i += V::lanes) {
       const Index count = b.count - i;

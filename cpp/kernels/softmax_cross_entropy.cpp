@@ -18,7 +18,7 @@ void parallel_rows(Index rows, Index classes, Body&& body) {
   const double elements = static_cast<double>(rows) * static_cast<double>(classes);
   const double threads = std::min<double>(num_threads(), elements / kElementsWorthAThread);
   parallel(std::max(1, static_cast<int>(threads)), kOperationsOfAnElement * elements, nullptr,
-           [&](Team& team) { body(team.share(rows)); });
+           [&](Team& team) noexcept { body(team.share(rows)); });
 }
 
 // The largest element, or a NaN if there is one in front; a later NaN reaches the sum through exp.

@@ -11,6 +11,9 @@
 #include <thread>
 #include <vector>
 
+#include "runtime/cpu_quota.hpp"
+#include "runtime/denormals.hpp"
+
 #if defined(__linux__)
 #include <sched.h>
 #endif
@@ -39,39 +42,6 @@ constexpr double kOperationsWorthWaking = 1e6;
 // A barrier is passed within microseconds unless there are more threads than processors; then give way.
 constexpr int kSpinsBeforeYield = 1000;
 
-// Denormals cost a hundred cycles each and mean nothing here (sigmoid(-100) is one). For its lifetime, flushes them to
-// zero, or honours them while somebody else's code runs.
-class FlushDenormals {
- public:
-  explicit FlushDenormals(bool flush = true) : saved_(read()) { write(flush ? saved_ | kBits : saved_ & ~kBits); }
-  ~FlushDenormals() { write(saved_); }
-  FlushDenormals(const FlushDenormals&) = delete;
-  FlushDenormals& operator=(const FlushDenormals&) = delete;
-
- private:
-#if defined(__x86_64__)
-  using Control = unsigned;
-  static constexpr Control kBits = 0x8040U;  // MXCSR: flush to zero, denormals are zero
-  static Control read() { return _mm_getcsr(); }
-  static void write(Control control) { _mm_setcsr(control); }
-#elif defined(__aarch64__)
-  using Control = unsigned long;
-  static constexpr Control kBits = 1UL << 24;  // FPCR: FZ
-  static Control read() {
-    Control control;
-    asm volatile("mrs %0, fpcr" : "=r"(control));
-    return control;
-  }
-  static void write(Control control) { asm volatile("msr fpcr, %0" ::"r"(control)); }
-#else
-  using Control = int;
-  static constexpr Control kBits = 0;
-  static Control read() { return 0; }
-  static void write(Control) {}
-#endif
-  Control saved_;
-};
-
 class BlockSignals {
  public:
   BlockSignals() {
@@ -88,14 +58,13 @@ class BlockSignals {
 };
 
 struct Job {
-  void (*body)(void*, Team&) = nullptr;
+  detail::TeamBody body = nullptr;
   void* context = nullptr;
   int size = 0;
   std::atomic<int> running{0};  // members besides the caller that have not finished
   Team::Shared shared;
 
-  void run_member(int index) {
-    const FlushDenormals flush;
+  void run_member(int index) noexcept {
     Team team(index, size, shared);
     body(context, team);
   }
@@ -145,7 +114,7 @@ class Worker {
 class Pool {
  public:
   void run(int threads, detail::Attendance attendance, double operations, Cancellation* cancellation,
-           void (*body)(void*, Team&), void* context) {
+           detail::TeamBody body, void* context) {
     Job job;
     job.body = body;
     job.context = context;
@@ -191,6 +160,7 @@ class Pool {
         const int index = static_cast<int>(workers_.size()) + 1;
         auto worker = std::make_unique<Worker>();
         std::thread([index, own = worker.get()] {
+          const FlushDenormals flush;
           for (;;) {
             Job* job = own->wait();
             job->run_member(index);
@@ -222,24 +192,27 @@ Pool& pool() {
   return *the_pool.load();
 }
 
-int default_threads() {
-  if (const char* text = std::getenv("OMP_NUM_THREADS")) {
-    const long count = std::strtol(text, nullptr, 10);  // "4,2" (nested levels) means 4 here
-    if (count >= 1 && count <= 1024) return static_cast<int>(count);
-  }
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
-#endif
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
-
 std::atomic<int>& thread_limit() {
   static std::atomic<int> limit{default_threads()};
   return limit;
 }
 
 }  // namespace
+
+int default_threads(const std::string& root) {
+  if (const char* text = std::getenv("OMP_NUM_THREADS")) {
+    const long count = std::strtol(text, nullptr, 10);  // "4,2" (nested levels) means 4 here
+    if (count >= 1 && count <= 1024) return static_cast<int>(count);
+  }
+  int processors = static_cast<int>(std::thread::hardware_concurrency());
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) processors = CPU_COUNT(&set);
+  // More threads than a container has processors' time for would be stopped together for the rest of each period.
+  if (const int quota = cpu_quota(root)) processors = std::min(processors, quota);
+#endif
+  return std::max(1, processors);
+}
 
 void Cancellation::ask_now() {
   const FlushDenormals honour(false);  // a signal handler is the program's code
@@ -272,8 +245,8 @@ void Team::barrier() {
 }
 
 namespace detail {
-void run_team(int threads, Attendance attendance, double operations, Cancellation* cancellation,
-              void (*body)(void*, Team&), void* context) {
+void run_team(int threads, Attendance attendance, double operations, Cancellation* cancellation, TeamBody body,
+              void* context) {
   pool().run(threads, attendance, operations, cancellation, body, context);
 }
 }  // namespace detail

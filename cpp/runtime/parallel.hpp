@@ -13,14 +13,16 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <string>
+#include <type_traits>
 
 namespace fastgru {
 
 // What a kernel asks now and then whether its caller still wants the result. `poll` runs on the calling thread
-// only, at most every 20 ms, and answers true to stop.
+// only, at most every 100 ms, and answers true to stop: a call of less than that never polls.
 class Cancellation {
  public:
-  using Poll = bool (*)();
+  using Poll = bool (*)() noexcept;
   explicit Cancellation(Poll poll = nullptr) : poll_(poll), next_(std::chrono::steady_clock::now() + kInterval) {}
 
   bool requested() const { return requested_.load(std::memory_order_relaxed); }
@@ -29,7 +31,7 @@ class Cancellation {
   }
 
  private:
-  static constexpr std::chrono::milliseconds kInterval{20};
+  static constexpr std::chrono::milliseconds kInterval{100};
   void ask_now();
 
   Poll poll_;
@@ -90,10 +92,12 @@ class Items {
  public:
   explicit Items(std::ptrdiff_t count) : count_(count) {}
 
-  // body(item) until none is left to claim; returns when those that others have claimed are done, too. While it waits
-  // the caller goes on asking whether it is cancelled: members that work alone do not ask.
+  // body(item), which is noexcept, until none is left to claim; returns when those that others have claimed are done,
+  // too. While it waits the caller goes on asking whether it is cancelled: members that work alone do not ask.
   template <class Body>
   void run(Team& team, Body&& body) {
+    static_assert(std::is_nothrow_invocable_v<Body&, std::ptrdiff_t>,
+                  "an item's body must be noexcept: one that threw would never be counted as done");
     const int shares = team.size() < kMostShares ? team.size() : kMostShares;
     std::ptrdiff_t done = 0;
     for (int other = 0; other < shares; ++other) {
@@ -121,22 +125,27 @@ namespace detail {
 // Whether a job needs all its members, because they meet at barriers, or gets by with those who come in time.
 enum class Attendance { all, optional };
 
-void run_team(int threads, Attendance attendance, double operations, Cancellation* cancellation,
-              void (*body)(void*, Team&), void* context);
+using TeamBody = void (*)(void*, Team&) noexcept;
+
+void run_team(int threads, Attendance attendance, double operations, Cancellation* cancellation, TeamBody body,
+              void* context);
 
 template <class Body>
 void run_team(int threads, Attendance attendance, double operations, Cancellation* cancellation, Body& body) {
+  static_assert(
+      std::is_nothrow_invocable_v<Body&, Team&>,
+      "a parallel body must be noexcept: one that threw would leave the team at its barriers and the pool busy");
   run_team(
       threads, attendance, operations, cancellation,
-      [](void* context, Team& team) { (*static_cast<Body*>(context))(team); }, &body);
+      [](void* context, Team& team) noexcept { (*static_cast<Body*>(context))(team); }, &body);
 }
 }  // namespace detail
 
-// Runs body(Team&) on `threads` threads, the caller among them, and returns when all have returned. Inside, the
-// CPU flushes denormals to zero; the callers' mode is restored. If the pool is at work for another thread of
-// the program, the caller runs as a team of one; also if the pool sleeps and the job would be done before it is awake,
-// which is what `operations` is for: roughly how many instructions on whole registers the job takes. `body` must not
-// throw.
+// Runs body(Team&) on `threads` threads, the caller among them, and returns when all have returned. `body` is noexcept.
+// Workers flush denormals to zero; the caller must do so, too (denormals.hpp), or its results would differ from theirs.
+// If the pool is busy with a job of another thread of the program, the caller runs as a team of one. It does the same
+// if the pool sleeps and the job would be done before it is awake; `operations` is for that estimate: roughly how many
+// instructions on whole registers the job takes.
 template <class Body>
 void parallel(int threads, double operations, Cancellation* cancellation, Body&& body) {
   detail::run_team(threads, detail::Attendance::all, operations, cancellation, body);
@@ -149,9 +158,12 @@ void parallel_items(int threads, double operations, Cancellation* cancellation, 
   detail::run_team(threads, detail::Attendance::optional, operations, cancellation, body);
 }
 
-// The most threads a call may use. At first: OMP_NUM_THREADS where it is set to a number, else the processors
-// this process may run on.
+// The most threads a call may use; at first default_threads().
 int num_threads();
 void set_num_threads(int count);
+
+// OMP_NUM_THREADS where it is set to a number; else the processors that this process may run on, or whose time its
+// control group grants it (cpu_quota.hpp, which has `root`), whichever is fewer.
+int default_threads(const std::string& root = "");
 
 }  // namespace fastgru

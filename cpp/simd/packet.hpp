@@ -17,6 +17,7 @@
 namespace fastgru {
 
 using Index = std::ptrdiff_t;
+static_assert(sizeof(Index) == 8, "sizes are multiplied as 64-bit integers");
 
 #define FASTGRU_INLINE inline __attribute__((always_inline))
 

@@ -4,6 +4,10 @@
 >>> model = Sequential([layers.GRU(64, input_shape=(28, 28)), layers.Dense(10, activation="softmax")])
 """
 
+# First of all: it refuses what NumPy, which all others import, does not support, such as sub-interpreters.
+from fastgru._native._cpu_features import __version__
+
+# isort: split
 from fastgru import (
     callbacks,
     datasets,
@@ -16,7 +20,6 @@ from fastgru import (
     regularizers,
     schedules,
 )
-from fastgru._native._cpu_features import __version__
 from fastgru.formats.description import ModelFileError
 from fastgru.functional import get_num_threads, set_num_threads
 from fastgru.model import Sequential, load_model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -71,7 +72,10 @@ def shape(name: str, value: Any) -> tuple[int | None, ...]:
 
 def unmasked(name: str, value: Any) -> Any:
     """`value`, which must be no masked array."""
-    if isinstance(value, np.ma.MaskedArray):
+    # Where nobody has imported numpy.ma there are no masked arrays. NumPy imports it when np.ma is first asked for,
+    # which fails while the interpreter shuts down.
+    ma = sys.modules.get("numpy.ma")
+    if ma is not None and isinstance(value, ma.MaskedArray):
         raise TypeError(
             f"{name}: expected an array without a mask, which would be ignored; fill it with {name}.filled(...)"
         )

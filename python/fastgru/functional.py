@@ -6,7 +6,8 @@ byte order foreign, or its elements not contiguous (in ``x`` and ``d_outputs`` o
 others may have any stride, negative ones too). Results are new arrays, unless a function takes arrays to write to.
 
 The GIL is released while a kernel runs, on up to `get_num_threads` threads; their number never changes a bit of a
-result. Denormal numbers are flushed to zero inside. Ctrl-C interrupts a GRU kernel between two time steps.
+result. Denormal numbers are flushed to zero inside every kernel. Ctrl-C interrupts a GRU kernel between two time steps,
+within a fraction of a second.
 
 Axes: N batch rows, T time steps, F input features, H units, C classes. Gates lie in Keras' order z, r, h (update,
 reset, candidate) in ``kernel (F, 3H)``, ``recurrent_kernel (H, 3H)`` and ``bias``.
@@ -154,7 +155,9 @@ def gru_forward(
     return_sequences : bool
         Whether to return every step's state.
     out : ndarray (N, T, H), optional
-        Where to write the outputs; its last axis contiguous, the others at any stride.
+        Where to write the outputs; its last axis contiguous, the others at any stride. It may share no byte with
+        another argument, nor two of its elements with each other. It may be interleaved with other arguments:
+        ``out=big[:, :, :H]`` and ``x=big[:, :, H:]`` works.
     tape : GRUTape, optional
         Filled for `gru_backward`. Without one, memory does not grow with T beyond the outputs.
 
@@ -167,7 +170,8 @@ def gru_forward(
     Raises
     ------
     ValueError
-        A shape or a name does not fit; the message says which, what was expected and what came.
+        A shape or a name does not fit, or `out` overlaps itself or another argument; the message says which, what was
+        expected and what came.
     TypeError
         A dtype does not fit, or an argument is no NumPy array.
     MemoryError
@@ -308,7 +312,7 @@ def dense_backward(
     Raises
     ------
     ValueError, TypeError
-        A shape or dtype does not fit.
+        A shape or dtype does not fit, or an array of `out` overlaps another array.
     """
     d_kernel, d_bias = out if out is not None else (None, None)
     return DenseGradients(
@@ -429,8 +433,8 @@ def adam_update(
     Raises
     ------
     ValueError, TypeError
-        A shape, dtype or name does not fit, `step` is below 1, a number is not finite, or an array cannot be written
-        to.
+        A shape, dtype or name does not fit, `step` is below 1, a number is not finite, an array cannot be written to,
+        or two arrays overlap.
     """
     kernels.adam(
         parameters,
@@ -571,7 +575,8 @@ def embedding_backward(tokens: Array, d_y: Array, d_table: Array) -> None:
     Raises
     ------
     ValueError, TypeError
-        A shape or dtype does not fit, or a token is no row of `d_table`; the message gives its index.
+        A shape or dtype does not fit, a token is no row of `d_table` (the message gives its index), or `d_table`
+        overlaps another argument.
     """
     kernels.embedding_backward(tokens, d_y, d_table)
 
@@ -579,8 +584,9 @@ def embedding_backward(tokens: Array, d_y: Array, d_table: Array) -> None:
 def set_num_threads(count: int) -> None:
     """Set how many threads a kernel may use, for the whole process; 1 to 1024.
 
-    At first it is ``OMP_NUM_THREADS`` where that is set, else the number of processors the process may run on. Results
-    do not depend on it.
+    The default is ``OMP_NUM_THREADS`` where that is set. Otherwise it is the number of processors that the process may
+    run on, or the CPU quota of its container (Linux control groups), rounded up, if that is smaller. Results do not
+    depend on it.
     """
     kernels.set_num_threads(checks.integer("count", count, least=1, most=MOST_THREADS))
 
