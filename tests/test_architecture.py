@@ -16,7 +16,7 @@ CPP = ROOT / "cpp"
 
 # From the ground up; the files of one floor do not use each other.
 GROUND = [
-    ["checks", "files", "_native", "reference", "progress", "datasets.idx"],
+    ["checks", "files", "_native", "reference", "progress", "usage", "datasets.idx"],
     ["sequences"],
 ]
 # Files of models know descriptions of models and nothing of the house that makes models from them.
@@ -54,6 +54,7 @@ HOUSE_FLOORS = [
     [
         "metrics",
         "weighting",
+        "diagnosis",
         "callbacks",
         "layers.gru",
         "layers.dense",
