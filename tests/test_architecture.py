@@ -15,7 +15,10 @@ PACKAGE = ROOT / "python" / "fastgru"
 CPP = ROOT / "cpp"
 
 # From the ground up; the files of one floor do not use each other.
-GROUND = ["checks", "files", "_native", "reference", "sequences", "progress", "datasets.idx"]
+GROUND = [
+    ["checks", "files", "_native", "reference", "progress", "usage", "datasets.idx"],
+    ["sequences"],
+]
 # Files of models know descriptions of models and nothing of the house that makes models from them.
 FORMATS_FLOORS = [
     ["formats.description", "formats.hdf5", "formats.keras_dialects", "formats.onnx.tensors", "formats.pickles"],
@@ -51,6 +54,7 @@ HOUSE_FLOORS = [
     [
         "metrics",
         "weighting",
+        "diagnosis",
         "callbacks",
         "layers.gru",
         "layers.dense",
@@ -75,7 +79,7 @@ HOUSE_FLOORS = [
     ["cli"],
     ["__main__"],
 ]
-PYTHON_FLOORS = [GROUND, *FORMATS_FLOORS, *HOUSE_FLOORS]
+PYTHON_FLOORS = [*GROUND, *FORMATS_FLOORS, *HOUSE_FLOORS]
 CPP_FLOORS = [
     [
         "simd/packet.hpp",

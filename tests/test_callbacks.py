@@ -316,7 +316,7 @@ def test_a_metric_says_itself_which_way_is_better(metric, mode):
     watching = [callbacks.EarlyStopping(f"val_{name}", patience=9), callbacks.ReduceLROnPlateau(name)]
     model.fit(*data(), validation_data=data(1), verbose=0, callbacks=watching)
     assert [callback.mode for callback in watching] == [mode, mode]
-    assert watching[0].best > -1  # begins on the right side
+    assert np.isfinite([callback.best for callback in watching]).all()  # the first value was better than nothing
     explicit = callbacks.EarlyStopping(name, mode="min")
     model.fit(*data(), verbose=0, callbacks=[explicit])
     assert explicit.mode == "min"
@@ -513,16 +513,3 @@ def test_a_callback_may_evaluate_within_an_epoch():
     evaluate = callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: model.evaluate(*data(1, 7)))
     watched = model.fit(x, y, epochs=2, batch_size=8, verbose=0, callbacks=[evaluate])
     assert watched.history == plain.history
-
-
-def test_a_callback_may_train_the_model(tmp_path):
-    model = make_model()
-
-    def train(epoch, logs):
-        model.fit(*data(1), epochs=2, verbose=0, callbacks=[callbacks.EarlyStopping("loss", min_delta=100)])
-
-    save = callbacks.ModelCheckpoint(tmp_path / "{epoch}.safetensors")
-    told = [callbacks.LambdaCallback(on_epoch_end=train), save]
-    history = model.fit(*data(), epochs=2, verbose=0, callbacks=told)
-    assert len(history.epoch) == 2  # what stopped the training within did not stop the one around it
-    assert len(list(tmp_path.iterdir())) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fastgru import losses, metrics
+from fastgru import Sequential, layers, losses, metrics
 from fastgru.losses import LossResult
 
 CROSS_ENTROPY = losses.CategoricalCrossentropy()
@@ -106,6 +106,94 @@ def test_nothing_counted_is_no_number():
     for name in metrics.METRICS:
         loss = CROSS_ENTROPY if name in ("accuracy", "top_k_accuracy", "f1_score") else losses.BinaryCrossentropy()
         assert np.isnan(metrics.get(name, loss).value())
+
+
+# --- Metrics of one's own -------------------------------------------------------------------------------------------
+
+
+class Largest(metrics.Metric):
+    """A user's metric: the largest output, and how many elements were seen."""
+
+    name = "largest"
+    on_scores = False
+
+    def reset(self):
+        self._largest, self._count = -np.inf, 0
+
+    def update(self, outputs, targets, result):
+        assert len(outputs) == len(targets) == len(result.values)
+        self._largest = max(self._largest, float(outputs.max()))
+        self._count += len(outputs)
+
+    def value(self):
+        return self._largest
+
+
+class OfNumbers(Largest):
+    """One that says what it goes with."""
+
+    name = "of_numbers"
+    accepts = ("numbers",)
+
+
+class OwnLoss(losses.MeanSquaredError):
+    name = "own"
+
+
+KINDS = {
+    "categorical_crossentropy": ("softmax", "classes"),
+    "sparse_categorical_crossentropy": ("softmax", "classes"),
+    "binary_crossentropy": ("sigmoid", "questions"),
+    "mean_squared_error": (None, "numbers"),
+    "mean_absolute_error": (None, "numbers"),
+    "huber": (None, "numbers"),
+    OwnLoss(): (None, "numbers"),
+}
+
+
+@pytest.mark.parametrize("loss", KINDS, ids=lambda loss: losses.get(loss).name)
+@pytest.mark.parametrize("each_step", [False, True])
+def test_a_metric_of_ones_own_goes_with_every_loss(loss, each_step):
+    activation, _ = KINDS[loss]
+    model = Sequential([layers.GRU(4, return_sequences=each_step, input_shape=(5, 2)), layers.Dense(3, activation)])
+    own = Largest()
+    model.compile("adam", loss, [own])
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20, 5, 2)).astype(np.float32)
+    y = rng.integers(0, 2, (20, 5, 3) if each_step else (20, 3)).astype(np.float32)
+    found = model.evaluate(x, y, batch_size=7, return_dict=True)
+    assert found["largest"] == float(model.predict(x).max())
+    assert own._count == (100 if each_step else 20)
+    history = model.fit(x, y, validation_data=(x, y), verbose=0).history
+    assert history["val_largest"] == [float(model.predict(x).max())]
+    assert model.train_on_batch(x, y)[1] == history["val_largest"][0]
+
+
+@pytest.mark.parametrize("loss", KINDS, ids=lambda loss: losses.get(loss).name)
+def test_a_metric_says_what_it_goes_with(loss):
+    activation, kind = KINDS[loss]
+    assert losses.get(loss).kind == kind
+    model = Sequential([layers.GRU(4, input_shape=(5, 2)), layers.Dense(3, activation)])
+    for metric in (OfNumbers(), *(cls() for cls in metrics.CLASSES.values())):
+        if kind in metric.accepts:
+            model.compile("adam", loss, [metric])
+            continue
+        with pytest.raises(
+            ValueError, match=f"metrics: {metric.name} does not go with the loss .* targets are {kind};"
+        ):
+            model.compile("adam", loss, [metric])
+
+
+def test_what_the_metrics_of_the_package_go_with():
+    accepted = {name: cls().accepts for name, cls in metrics.METRICS.items()}
+    assert accepted == {
+        "accuracy": ("classes",),
+        "top_k_accuracy": ("classes",),
+        "binary_accuracy": ("questions", "numbers"),
+        "mean_absolute_error": ("questions", "numbers"),
+        "mean_squared_error": ("questions", "numbers"),
+        "f1_score": ("classes", "questions"),
+    }
 
 
 def test_accuracy_is_what_it_means_for_the_loss():

@@ -47,11 +47,23 @@ inline std::string shape_text(const py::array& array) {
   return tuple_text(parts);
 }
 
+// Whether it is one of numpy.ma's arrays, whose mask the kernels would ignore.
+inline bool is_masked(const py::object& array) {
+  const auto* const plain = reinterpret_cast<PyTypeObject*>(py::detail::npy_api::get().PyArray_Type_);
+  if (Py_TYPE(array.ptr()) == plain) return false;
+  return py::isinstance(array, py::module_::import("numpy.ma").attr("MaskedArray"));
+}
+
 inline py::array require_array(const py::object& object, const char* name) {
   if (!py::isinstance<py::array>(object)) {
     throw py::type_error(std::string(name) + ": expected a NumPy array, got " +
                          std::string(py::str(py::type::of(object).attr("__name__"))) +
                          "; convert it with numpy.asarray");
+  }
+  if (is_masked(object)) {
+    throw py::type_error(std::string(name) +
+                         ": expected an array without a mask, which would be ignored; fill it with " + name +
+                         ".filled(...)");
   }
   return py::reinterpret_borrow<py::array>(object);
 }

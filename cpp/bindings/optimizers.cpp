@@ -3,6 +3,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -26,6 +27,26 @@ struct State {
 double checked_scale(double scale) {
   if (!std::isfinite(scale)) throw py::value_error("scale: expected a finite number, got " + std::to_string(scale));
   return scale;
+}
+
+// Raises FloatingPointError if nothing has been updated.
+template <class T>
+void require_updated(Outcome outcome, const Input<T>& gradient) {
+  if (outcome == Outcome::gradient_not_finite) {
+    const T* const begin = gradient.data();
+    const T* const end = begin + gradient.holder.shape(0);
+    const T* const bad = std::find_if(begin, end, [](T value) { return !std::isfinite(value); });
+    const std::string what = bad == end ? "others" : std::to_string(*bad) + " at index " + text(bad - begin);
+    PyErr_SetString(PyExc_FloatingPointError,
+                    ("gradient: expected finite numbers, got " + what + "; nothing has been updated").c_str());
+    throw py::error_already_set();
+  }
+  if (outcome == Outcome::result_not_finite) {
+    PyErr_SetString(PyExc_FloatingPointError,
+                    "parameters: expected finite numbers after the update, got others; nothing has been updated; lower "
+                    "the learning rate or weight decay, raise epsilon, or clip the gradient");
+    throw py::error_already_set();
+  }
 }
 
 // update(buffers) for parameters, gradient and states, all checked.
@@ -52,7 +73,9 @@ void optimize_typed(const py::object& parameters_object, const py::object& gradi
     given[i] = {states[i].name, &held[i].emplace(std::move(state))};
   }
   require_apart({{"parameters", &parameters}, given[0], given[1], given[2]}, {{"gradient", &gradient.holder}});
-  call([&] { update(buffers); });
+  Outcome outcome = Outcome::updated;
+  call([&] { outcome = update(buffers); });
+  require_updated(outcome, gradient);
 }
 
 template <class Update>
@@ -77,14 +100,14 @@ void adam_checked(const py::object& parameters, const py::object& gradient, cons
       step, learning_rate, beta_1, beta_2, epsilon, weight_decay, choose(form, "form", kAdamForms)};
   require_state(m, "m", "Adam has two moments");
   require_state(v, "v", "Adam has two moments");
-  optimize(parameters, gradient, {{"m", m}, {"v", v}}, scale, clip, [&](const auto& b) { adam(b, settings); });
+  optimize(parameters, gradient, {{"m", m}, {"v", v}}, scale, clip, [&](const auto& b) { return adam(b, settings); });
 }
 
 void sgd_checked(const py::object& parameters, const py::object& gradient, const py::object& m, double learning_rate,
                  double momentum, bool nesterov, const std::string& form, double scale, std::optional<double> clip) {
   const SgdSettings settings{learning_rate, momentum, nesterov, choose(form, "form", kMomentumForms)};
   if (momentum != 0.0) require_state(m, "m", "there is momentum");
-  optimize(parameters, gradient, {{"m", m}}, scale, clip, [&](const auto& b) { sgd(b, settings); });
+  optimize(parameters, gradient, {{"m", m}}, scale, clip, [&](const auto& b) { return sgd(b, settings); });
 }
 
 void rmsprop_checked(const py::object& parameters, const py::object& gradient, const py::object& v, const py::object& m,
@@ -95,7 +118,7 @@ void rmsprop_checked(const py::object& parameters, const py::object& gradient, c
   if (momentum != 0.0) require_state(m, "m", "there is momentum");
   if (centered) require_state(a, "a", "centered is True");
   optimize(parameters, gradient, {{"v", v}, {"m", m}, {"a", a}}, scale, clip,
-           [&](const auto& b) { rmsprop(b, settings); });
+           [&](const auto& b) { return rmsprop(b, settings); });
 }
 
 double sum_of_squares_checked(const py::object& x) {

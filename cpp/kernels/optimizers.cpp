@@ -1,6 +1,7 @@
 #include "kernels/optimizers.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "runtime/parallel.hpp"
@@ -153,50 +154,143 @@ struct Rmsprop {
   }
 };
 
-template <bool kPrepare, class Rule, class T>
-void sweep(const FlatBuffers<T>& b, const Rule& rule) {
+// Settings with which an update can overflow although the gradient's squares do not. A float's square does not overflow
+// below 1.8e19, so 1e12 times as much leaves a factor of 1e7 to its range. Where the states do not bound the quotient,
+// an update is at most the rate times the gradient divided by epsilon.
+constexpr double kLargestRate = 1e12;
+constexpr double kLargestRateOverEpsilon = 1e18;
+
+bool is_risky(double rate, double epsilon) {
+  return !(rate <= kLargestRate && rate <= kLargestRateOverEpsilon * epsilon);
+}
+bool is_risky(const AdamSettings& a) {
+  return is_risky(a.learning_rate, a.epsilon) || !(a.learning_rate * a.weight_decay <= kLargestRate);
+}
+bool is_risky(const SgdSettings& a) { return is_risky(a.learning_rate, 1.0); }
+bool is_risky(const RmspropSettings& a) {
+  // Centered: rounding can leave a variance below -epsilon, which has no root.
+  return a.centered || is_risky(a.learning_rate, a.epsilon);
+}
+
+template <class T>
+bool has_finite(const T* values, Index count) {
+  return std::all_of(values, values + count, [](T value) { return std::isfinite(value); });
+}
+
+template <class T>
+bool has_finite_squares(const T* values, Index count) {
   using V = Vec<T>;
-  const Index packets = (b.count + V::lanes - 1) / V::lanes;
-  const int threads =
-      static_cast<int>(std::max<Index>(1, std::min<Index>(num_threads(), packets / kPacketsWorthAThread)));
-  const V scale(T(b.scale));
-  const T clip = T(b.clip);
-  parallel(threads, kOperationsOfAPacket * static_cast<double>(packets), nullptr, [&](Team& team) noexcept {
-    const Range share = team.share(packets);
-    for (Index i = share.begin * V::lanes; i < share.end * V::lanes; i += V::lanes) {
-      const Index count = b.count - i;
-      V g = V::load_first(b.gradient + i, count), s[3];
-      if constexpr (kPrepare) g = at_least(at_most(g * scale, clip), -clip);
-      for (int k = 0; k < 3; ++k) s[k] = b.states[k] != nullptr ? V::load_first(b.states[k] + i, count) : V(T(0));
-      rule.update(V::load_first(b.parameters + i, count), g, s).store_first(b.parameters + i, count);
+  constexpr int kChains = 4;  // so that additions need not wait for each other
+  V sums[kChains];
+  for (V& sum : sums) sum = V(T(0));
+  Index i = 0;
+  for (; i + kChains * V::lanes <= count; i += kChains * V::lanes) {
+    for (int k = 0; k < kChains; ++k) {
+      const V value = V::load(values + i + k * V::lanes);
+      sums[k] = fma(value, value, sums[k]);
+    }
+  }
+  for (; i < count; i += V::lanes) {
+    const V value = V::load_first(values + i, count - i);
+    sums[0] = fma(value, value, sums[0]);
+  }
+  T lanes[V::lanes];
+  ((sums[0] + sums[1]) + (sums[2] + sums[3])).store(lanes);
+  return has_finite(lanes, V::lanes);
+}
+
+// One update of one rule, packet by packet.
+template <bool kPrepare, class Rule, class T>
+class Pass {
+ public:
+  using V = Vec<T>;
+  Pass(const FlatBuffers<T>& buffers, const Rule& rule)
+      : b_(buffers), rule_(rule), scale_(T(buffers.scale)), clip_(T(buffers.clip)) {}
+
+  void update(Range elements) const {
+    for (Index i = elements.begin; i < elements.end; i += V::lanes) {
+      const Index count = elements.end - i;
+      V s[3];
+      compute(i, count, s).store_first(b_.parameters + i, count);
       for (int k = 0; k < 3; ++k) {
-        if (b.states[k] != nullptr) s[k].store_first(b.states[k] + i, count);
+        if (b_.states[k] != nullptr) s[k].store_first(b_.states[k] + i, count);
       }
     }
+  }
+
+  // Whether all that `update` would write is finite.
+  bool stays_finite(Range elements) const {
+    for (Index i = elements.begin; i < elements.end; i += V::lanes) {
+      const Index count = std::min<Index>(elements.end - i, V::lanes);
+      V results[4];
+      results[3] = compute(i, count, results);
+      for (const V& result : results) {
+        T lanes[V::lanes];
+        result.store(lanes);
+        if (!has_finite(lanes, count)) return false;
+      }
+    }
+    return true;
+  }
+
+ private:
+  // The new parameters of a packet, and its new states in `s`.
+  FASTGRU_INLINE V compute(Index i, Index count, V* s) const {
+    V g = V::load_first(b_.gradient + i, count);
+    if constexpr (kPrepare) g = at_least(at_most(g * scale_, clip_), -clip_);
+    for (int k = 0; k < 3; ++k) s[k] = b_.states[k] != nullptr ? V::load_first(b_.states[k] + i, count) : V(T(0));
+    return rule_.update(V::load_first(b_.parameters + i, count), g, s);
+  }
+
+  const FlatBuffers<T>& b_;
+  const Rule& rule_;
+  const V scale_;
+  const T clip_;
+};
+
+template <bool kPrepare, class Rule, class T>
+Outcome sweep(const FlatBuffers<T>& b, const Rule& rule, bool risky) {
+  const Pass<kPrepare, Rule, T> pass(b, rule);
+  const Index packets = (b.count + Vec<T>::lanes - 1) / Vec<T>::lanes;
+  const int threads =
+      static_cast<int>(std::max<Index>(1, std::min<Index>(num_threads(), packets / kPacketsWorthAThread)));
+  std::atomic<bool> doubtful{risky}, bad_gradient{false}, bad_result{false};
+  parallel(threads, kOperationsOfAPacket * static_cast<double>(packets), nullptr, [&](Team& team) noexcept {
+    const Range share = team.share(packets);
+    const Range elements{share.begin * Vec<T>::lanes, std::min<Index>(share.end * Vec<T>::lanes, b.count)};
+    if (!has_finite_squares(b.gradient + elements.begin, elements.size())) doubtful = true;
+    team.barrier();
+    if (doubtful) {
+      if (!has_finite(b.gradient + elements.begin, elements.size())) {
+        bad_gradient = true;
+      } else if (!pass.stays_finite(elements)) {
+        bad_result = true;
+      }
+      team.barrier();
+      if (bad_gradient || bad_result) return;
+    }
+    pass.update(elements);
   });
+  if (bad_gradient) return Outcome::gradient_not_finite;
+  return bad_result ? Outcome::result_not_finite : Outcome::updated;
 }
 
 template <class Rule, class T, class Settings>
-void run(const FlatBuffers<T>& buffers, const Settings& settings) {
+Outcome run(const FlatBuffers<T>& buffers, const Settings& settings) {
   const Rule rule(settings);
-  if (buffers.scale == 1.0 && std::isinf(buffers.clip)) {
-    sweep<false>(buffers, rule);
-  } else {
-    sweep<true>(buffers, rule);
-  }
+  const bool risky = is_risky(settings);
+  if (buffers.scale == 1.0 && std::isinf(buffers.clip)) return sweep<false>(buffers, rule, risky);
+  return sweep<true>(buffers, rule, risky);
 }
 
 template <class Rule, class T>
-void run_adam(const FlatBuffers<T>& buffers, const AdamSettings& settings) {
-  if (settings.weight_decay == 0.0) {
-    run<Rule>(buffers, settings);
-  } else {
-    run<Decayed<Rule, T>>(buffers, settings);
-  }
+Outcome run_adam(const FlatBuffers<T>& buffers, const AdamSettings& settings) {
+  if (settings.weight_decay == 0.0) return run<Rule>(buffers, settings);
+  return run<Decayed<Rule, T>>(buffers, settings);
 }
 
 template <class T, MomentumForm kForm>
-void run_rmsprop(const FlatBuffers<T>& b, const RmspropSettings& a) {
+Outcome run_rmsprop(const FlatBuffers<T>& b, const RmspropSettings& a) {
   if (a.momentum == 0.0) {
     return a.centered ? run<Rmsprop<T, kForm, false, true>>(b, a) : run<Rmsprop<T, kForm, false, false>>(b, a);
   }
@@ -206,16 +300,14 @@ void run_rmsprop(const FlatBuffers<T>& b, const RmspropSettings& a) {
 }  // namespace
 
 template <class T>
-void adam(const FlatBuffers<T>& buffers, const AdamSettings& settings) {
-  switch (settings.form) {
-    case AdamForm::keras: return run_adam<KerasAdam<T>>(buffers, settings);
-    case AdamForm::tfjs: return run_adam<TfjsAdam<T>>(buffers, settings);
-    case AdamForm::pytorch: return run_adam<PytorchAdam<T>>(buffers, settings);
-  }
+Outcome adam(const FlatBuffers<T>& buffers, const AdamSettings& settings) {
+  if (settings.form == AdamForm::keras) return run_adam<KerasAdam<T>>(buffers, settings);
+  if (settings.form == AdamForm::tfjs) return run_adam<TfjsAdam<T>>(buffers, settings);
+  return run_adam<PytorchAdam<T>>(buffers, settings);
 }
 
 template <class T>
-void sgd(const FlatBuffers<T>& b, const SgdSettings& a) {
+Outcome sgd(const FlatBuffers<T>& b, const SgdSettings& a) {
   if (a.momentum == 0.0) return run<PlainSgd<T>>(b, a);
   if (a.form == MomentumForm::keras) {
     return a.nesterov ? run<KerasMomentum<T, true>>(b, a) : run<KerasMomentum<T, false>>(b, a);
@@ -224,7 +316,7 @@ void sgd(const FlatBuffers<T>& b, const SgdSettings& a) {
 }
 
 template <class T>
-void rmsprop(const FlatBuffers<T>& buffers, const RmspropSettings& settings) {
+Outcome rmsprop(const FlatBuffers<T>& buffers, const RmspropSettings& settings) {
   if (settings.form == MomentumForm::keras) return run_rmsprop<T, MomentumForm::keras>(buffers, settings);
   return run_rmsprop<T, MomentumForm::pytorch>(buffers, settings);
 }
@@ -246,10 +338,10 @@ double sum_of_squares(const T* values, Index count) {
   return total;
 }
 
-#define FASTGRU_INSTANTIATE(T)                                          \
-  template void adam(const FlatBuffers<T>&, const AdamSettings&);       \
-  template void sgd(const FlatBuffers<T>&, const SgdSettings&);         \
-  template void rmsprop(const FlatBuffers<T>&, const RmspropSettings&); \
+#define FASTGRU_INSTANTIATE(T)                                             \
+  template Outcome adam(const FlatBuffers<T>&, const AdamSettings&);       \
+  template Outcome sgd(const FlatBuffers<T>&, const SgdSettings&);         \
+  template Outcome rmsprop(const FlatBuffers<T>&, const RmspropSettings&); \
   template double sum_of_squares(const T*, Index);
 FASTGRU_INSTANTIATE(float)
 FASTGRU_INSTANTIATE(double)

@@ -16,6 +16,10 @@
 //
 // Adam's last two are the paper's algorithm and differ in rounding only; Keras' epsilon is the paper's "epsilon hat",
 // and so means something else. Nothing is allocated; elements do not depend on each other.
+//
+// Each thread first adds up the squares of its share of the gradient, which then lies in its cache. Only if all sums
+// are finite does any thread write: every element is then finite, and its square does not overflow. Otherwise the
+// threads look at each element, and compute the update once without writing it.
 #pragma once
 
 #include <limits>
@@ -57,12 +61,19 @@ struct RmspropSettings {  // states: v; m, if there is momentum; a, if it is cen
   MomentumForm form;
 };
 
+// Whether the update was made. If not, nothing has been written: neither parameters nor states.
+enum class Outcome {
+  updated,
+  gradient_not_finite,  // an element of the gradient is NaN or infinite
+  result_not_finite,    // a parameter or a state would become NaN or infinite
+};
+
 template <class T>
-void adam(const FlatBuffers<T>& buffers, const AdamSettings& settings);
+Outcome adam(const FlatBuffers<T>& buffers, const AdamSettings& settings);
 template <class T>
-void sgd(const FlatBuffers<T>& buffers, const SgdSettings& settings);
+Outcome sgd(const FlatBuffers<T>& buffers, const SgdSettings& settings);
 template <class T>
-void rmsprop(const FlatBuffers<T>& buffers, const RmspropSettings& settings);
+Outcome rmsprop(const FlatBuffers<T>& buffers, const RmspropSettings& settings);
 
 // The sum of squares in double, in an order that depends on the count alone.
 template <class T>

@@ -20,6 +20,7 @@ class Batch(NamedTuple):
     y: Array  # (N, ...), as the loss takes it
     lengths: Array | None = None  # (N,) of int64
     weights: Array | None = None  # (N,) or (N, T)
+    samples: NDArray[np.intp] | None = None  # (N,), which samples of the set these are, where it has numbers for them
 
     def rows(self, part: slice) -> Batch:
         """Some rows of it, as views."""
@@ -68,15 +69,25 @@ class ArraySet:
     samples : Samples
     y, lengths, weights : ndarray or None
         As in `Batch`, for all samples.
+    rows : ndarray of integers, optional
+        Which of these samples the set consists of; all if not given.
     """
 
-    def __init__(self, samples: Samples, y: Array, lengths: Array | None, weights: Array | None) -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        y: Array,
+        lengths: Array | None,
+        weights: Array | None,
+        rows: NDArray[np.intp] | None = None,
+    ) -> None:
         self._samples = samples
         self._rest = (y, lengths, weights)
+        self._rows = rows
         self._order: NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._samples) if self._rows is None else len(self._rows)
 
     @property
     def count(self) -> int | None:
@@ -93,10 +104,25 @@ class ArraySet:
             parts.append(ArraySet(self._samples.part(rows), y, lengths, weights))
         return parts[0], parts[1]
 
+    def hold_back(self, rows: NDArray[np.intp]) -> tuple[ArraySet, ArraySet]:
+        """Two sets, of which the second has the samples `rows`; no array is copied."""
+        kept = np.ones(len(self._samples), bool)
+        kept[rows] = False
+        others = self._samples.part(slice(None))  # with a buffer of its own
+        return ArraySet(self._samples, *self._rest, np.flatnonzero(kept)), ArraySet(others, *self._rest, rows)
+
+    def targets(self) -> tuple[Array, Array | None]:
+        """Targets and lengths of all its samples."""
+        y, lengths, _ = self._rest
+        if self._rows is None:
+            return y, lengths
+        return y[self._rows], None if lengths is None else lengths[self._rows]
+
     def shuffle(self, generator: np.random.Generator | None) -> None:
         """Draw the order of the next epoch, or keep that of the arrays."""
         count = len(self)
-        self._order = np.arange(count) if generator is None else generator.permutation(count)
+        order = np.arange(count) if generator is None else generator.permutation(count)
+        self._order = order if self._rows is None else self._rows[order]
 
     def pass_over(self, epochs: int) -> None:
         """Nothing: epochs done elsewhere have used nothing up."""
@@ -105,20 +131,26 @@ class ArraySet:
         """An epoch in the order drawn, from the batch numbered `first` on; memory is used again by the next batch."""
         order = self._order
         assert order is not None
-        y, lengths, weights = self._rest
         for begin in range(first * batch_size, len(order), batch_size):
-            chosen = order[begin : begin + batch_size]
-            yield Batch(
-                self._samples.batch(chosen),
-                y[chosen],
-                None if lengths is None else lengths[chosen],
-                None if weights is None else weights[chosen],
-            )
+            yield self._gather(order[begin : begin + batch_size])
+
+    def _gather(self, chosen: NDArray[np.intp]) -> Batch:
+        y, lengths, weights = self._rest
+        return Batch(
+            self._samples.batch(chosen),
+            y[chosen],
+            None if lengths is None else lengths[chosen],
+            None if weights is None else weights[chosen],
+            chosen,
+        )
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """All batches, as the samples lie."""
         for begin in range(0, len(self), batch_size):
             rows = slice(begin, begin + batch_size)
+            if self._rows is not None:
+                yield self._gather(self._rows[rows])
+                continue
             rest = (None if array is None else array[rows] for array in self._rest)
             yield Batch(self._samples.batch(rows), *rest)  # type: ignore[arg-type]
 

@@ -25,6 +25,8 @@ Logs = dict[str, float]
 class Callback:
     """Does nothing at each occasion; derive from it and override what you need.
 
+    It may use the model, and set its weights, but not train, compile or extend it; see `fastgru.Sequential`.
+
     Attributes
     ----------
     model : Sequential
@@ -580,7 +582,9 @@ class CSVLogger(Callback):
 
 
 class TerminateOnNaN(Callback):
-    """End the training without an error where a loss is NaN or infinite; the weights are those before that batch.
+    """End the training without an error where a loss, its gradient or the update is NaN or infinite.
+
+    The weights are those before that batch.
 
     As in Keras the epoch ends there, with validation and the logs of the batches before. No file is written for it:
     those that `ModelCheckpoint` wrote before stay.

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks, sequences
+from fastgru import checks, sequences, usage
 from fastgru.layers import Dense, Layer
 from fastgru.layers.base import Outputs, Shape, copy_weights, strip_prefix
 from fastgru.optimizers import Optimizer
 from fastgru.regularizers import Regularizer
 from fastgru.samples import Samples, natural_dtype, require_samples
 from fastgru.seeding import new_generator
-from fastgru.training import Scores
+from fastgru.training import Scores, Snapshot
 
 Array = NDArray[Any]
 
@@ -54,6 +56,8 @@ class Chain:
         self.name = name
         self._dtype = None if dtype is None else checks.floating_dtype("dtype", dtype)
         self._generator = new_generator()
+        self._usage = usage.Usage()
+        self._counting = threading.Lock()  # held while an evaluation uses the model's metrics
         self._input_shape: Shape = ()
         self._output_shapes: list[Shape] = []
         self.parameters: Array = np.empty(0, np.float32)
@@ -63,7 +67,7 @@ class Chain:
         self._penalties: list[tuple[Regularizer, Array, Array]] = []
         self._first_with_weights = 0  # before it no layer needs its output's gradient
         self._raw_head = False  # whether the loss takes what comes before the last activation
-        self._scored = Scores(np.empty((0, 0), np.float32), None, (0,))  # what `scores` returned last
+        self._scored = Scores(np.empty((0, 0), np.float32), None, (0,))  # what `scores` returned last in training
         self.optimizer: Optimizer | None = None
         if isinstance(layers, Layer):
             raise TypeError(f"layers: expected a list of layers, got a single {type(layers).__name__}")
@@ -98,6 +102,7 @@ class Chain:
         """With the batch axis; empty until the model is built."""
         return self._output_shapes[-1] if self._output_shapes else ()
 
+    @usage.alone("add changes the layers", outermost=True)
     def add(self, layer: Layer) -> None:
         """Append a layer. If the first one knows its ``input_shape``, the weights are made at once."""
         if not isinstance(layer, Layer):
@@ -127,17 +132,21 @@ class Chain:
             first = self.layers[0].input_shape
             if first is not None:
                 try:
-                    self.build((None, *first))
+                    self._build((None, *first))
                 except BaseException:
                     self.layers.pop()
                     raise
 
+    @usage.alone("build makes the weights", outermost=True)
     def build(self, input_shape: Shape) -> None:
         """Make the weights for inputs of that shape, batch axis included.
 
         Data given to `fit` does it as well, for sequences of any length; of the data's length, where a `Flatten` has
         to know it.
         """
+        self._build(input_shape)
+
+    def _build(self, input_shape: Shape) -> None:
         if self.built:
             raise ValueError(f"the model is built already, for input {checks.dims(self._input_shape)}")
         self._infer_shapes(input_shape)
@@ -210,7 +219,7 @@ class Chain:
         self._first_with_weights = next((i for i, layer in enumerate(self.layers) if layer.weights), len(self.layers))
         if self.optimizer is not None:
             self.optimizer.set_state(0, {})
-        self.set_states({name: state.astype(self.dtype) for name, state in self.get_states().items()})
+        self._set_states({name: state.astype(self.dtype) for name, state in self.get_states().items()})
 
     @property
     def takes_tokens(self) -> bool:
@@ -231,7 +240,7 @@ class Chain:
         if decide_dtype:
             self._dtype = form.dtype
         if not self.built:
-            self.build(form.input_shape)
+            self._build(form.input_shape)
         elif self.parameters.dtype != self.dtype:
             self._allocate(keep=True)
 
@@ -296,8 +305,10 @@ class Chain:
         else:
             values = x.reshape(int(np.prod(shape)), x.shape[-1])
             values = values if kept is None else values[kept]
-        self._scored = Scores(values, kept, shape)
-        return self._scored
+        scores = Scores(values, kept, shape)
+        if training:
+            self._scored = scores
+        return scores
 
     def outputs(self, scores: Array) -> Array:
         """What the model gives (M, C), from its scores (M, C)."""
@@ -372,18 +383,55 @@ class Chain:
         """Whether each row of a batch goes on from the states of the same row of the batch before it."""
         return any(layer.stateful for layer in self.layers)
 
+    def snapshot(self) -> Snapshot:
+        """What training on a batch changes besides the weights and the optimizer."""
+        draws = any(layer.draws for layer in self.layers)
+        return Snapshot(self.get_states(), self._generator.bit_generator.state if draws else None)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to what `snapshot` returned."""
+        self._set_states(snapshot.states)
+        if snapshot.generator is not None:
+            self._generator.bit_generator.state = snapshot.generator
+
+    @usage.alone("set_states changes the states")
     def set_states(self, states: dict[str, Array]) -> None:
         """Carry on with what `get_states` returned."""
+        self._set_states(states)
+
+    def _set_states(self, states: dict[str, Array]) -> None:
         unknown = {name.partition("/")[0] for name in states} - {layer.name for layer in self.layers}
         if unknown:
             raise ValueError(f"states: expected those of layers of this model, got {', '.join(sorted(unknown))}")
         for layer in self.layers:
             layer.set_states(strip_prefix(states, f"{layer.name}/"))
 
+    @usage.alone("reset_states changes the states")
     def reset_states(self) -> None:
         """Forget what stateful layers carry from batch to batch."""
+        self._reset_states()
+
+    def _reset_states(self) -> None:
         for layer in self.layers:
             layer.reset_states()
+
+    @contextlib.contextmanager
+    def _with_own_states(self) -> Iterator[None]:
+        """A pass that begins without states, and leaves those of the call around it as they were."""
+        states = self.get_states()
+        self._reset_states()
+        try:
+            yield
+        finally:
+            self._reset_states()
+            self._set_states(states)
+
+    def _why_alone(self) -> str | None:
+        """Why a pass forward cannot share the model with another thread, if it cannot."""
+        if not self.built:
+            return "the call makes the weights"
+        stateful = next((layer.name for layer in self.layers if layer.stateful), None)
+        return None if stateful is None else f"{stateful} is stateful"
 
     # --- Weights ---------------------------------------------------------------------------------------------
 
@@ -394,8 +442,10 @@ class Chain:
     def get_weights(self) -> list[Array]:
         """Copies of all weights in Keras' order: for a GRU kernel, recurrent_kernel, bias; for a Dense kernel, bias."""
         self._require_built()
-        return [array.copy() for layer in self.layers for array in layer.weights.values()]
+        with self._usage.call("get_weights"):
+            return [array.copy() for layer in self.layers for array in layer.weights.values()]
 
+    @usage.alone("set_weights changes the weights")
     def set_weights(self, weights: Sequence[Array]) -> None:
         """Copy in what `get_weights` returns; all shapes are checked before anything changes."""
         self._require_built()

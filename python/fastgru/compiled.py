@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fastgru import losses, metrics, optimizers
+from fastgru import losses, optimizers, usage
+from fastgru import metrics as _metrics
 from fastgru.chain import Chain
 from fastgru.layers import Dense
 
@@ -25,13 +26,14 @@ class Compiled(Chain):
     ) -> None:
         super().__init__(layers, dtype=dtype, name=name)
         self.loss: losses.Loss | None = None
-        self.metrics: list[metrics.Metric] = []
+        self.metrics: list[_metrics.Metric] = []
 
+    @usage.alone("compile replaces the optimizer", outermost=True)
     def compile(
         self,
         optimizer: str | optimizers.Optimizer = "adam",
         loss: str | losses.Loss = "categorical_crossentropy",
-        metrics: Sequence[str | metrics.Metric] | None = None,
+        metrics: Sequence[str | _metrics.Metric] | None = None,
     ) -> None:
         """Choose how to train.
 
@@ -51,9 +53,11 @@ class Compiled(Chain):
         """
         checked = optimizers.get(optimizer)
         loss = losses.get(loss)
-        if isinstance(metrics, str):
+        if isinstance(metrics, (str, _metrics.Metric)):
             raise TypeError(f"metrics: expected a list, got {metrics!r}; write metrics=[{metrics!r}]")
-        chosen = [_metric(metric, loss) for metric in metrics or ()]
+        if not isinstance(metrics or (), (list, tuple)):
+            raise TypeError(f"metrics: expected a list, got {type(metrics).__name__}")
+        chosen = [_metrics.get(metric, loss) for metric in metrics or ()]
         names = [metric.name for metric in chosen]
         if len(set(names)) < len(names):
             raise ValueError(f"metrics: expected different ones, got {', '.join(names)}")
@@ -93,7 +97,3 @@ class Compiled(Chain):
                 f"several arrays"
             )
         return self.optimizer, self.loss
-
-
-def _metric(metric: Any, loss: losses.Loss) -> metrics.Metric:
-    return metrics.get(metric, loss)

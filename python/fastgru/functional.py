@@ -435,6 +435,9 @@ def adam_update(
     ValueError, TypeError
         A shape, dtype or name does not fit, `step` is below 1, a number is not finite, an array cannot be written to,
         or two arrays overlap.
+    FloatingPointError
+        The gradient is not finite, or parameters or moments would not be finite after the update. Nothing has changed
+        then.
     """
     kernels.adam(
         parameters,
@@ -484,7 +487,7 @@ def sgd_update(
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError, TypeError, FloatingPointError
         As in `adam_update`.
     """
     kernels.sgd(
@@ -537,7 +540,7 @@ def rmsprop_update(
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError, TypeError, FloatingPointError
         As in `adam_update`.
     """
     kernels.rmsprop(
@@ -559,7 +562,10 @@ def rmsprop_update(
 
 def norm(x: Array) -> float:
     """The Euclidean norm of x (P,), summed in double in an order that depends on P alone."""
-    return math.sqrt(kernels.sum_of_squares(x))
+    squares = kernels.sum_of_squares(x)
+    if math.isinf(squares) and math.isfinite(largest := float(np.abs(x).max())):  # of float64 beyond 1e154
+        return largest * math.sqrt(kernels.sum_of_squares(x / largest))
+    return math.sqrt(squares)
 
 
 def embedding_backward(tokens: Array, d_y: Array, d_table: Array) -> None:

@@ -19,6 +19,10 @@ Array = NDArray[Any]
 Shape = tuple[int | None, ...]
 
 
+#: What a loss' targets can be; see `Loss.kind`.
+KINDS = ("classes", "questions", "numbers")
+
+
 class LossResult(NamedTuple):
     """What a loss finds on M elements."""
 
@@ -49,6 +53,11 @@ class Loss(ABC):
     from_logits: bool = False
     classifies: ClassVar[bool] = False
     asks: ClassVar[bool] = False
+
+    @property
+    def kind(self) -> str:
+        """What targets are: "classes", "questions" (yes or no, one for each output), or "numbers"."""
+        return "classes" if self.classifies else "questions" if self.asks else "numbers"
 
     @abstractmethod
     def __call__(self, scores: Array, targets: Array, *, gradient: bool = True) -> LossResult:

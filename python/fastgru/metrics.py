@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import checks
-from fastgru.losses import Loss, LossResult
+from fastgru.losses import KINDS, Loss, LossResult
 
 Array = NDArray[Any]
 
@@ -30,9 +30,13 @@ class Metric(ABC):
         Which way is better.
     on_scores : bool
         Whether it looks at the outputs before the last activation, where the loss does: an order is the same there.
+    accepts : tuple of str
+        Which kinds of loss it goes with (`fastgru.losses.Loss.kind`): "classes", "questions", "numbers". All of them,
+        unless a class says otherwise.
     """
 
     name: str
+    accepts: ClassVar[tuple[str, ...]] = KINDS
     mode: ClassVar[str] = "max"
     on_scores: ClassVar[bool] = True
 
@@ -108,6 +112,7 @@ class Accuracy(_Mean):
     """How often the largest output stands at the label, the first of equal ones."""
 
     name = "accuracy"
+    accepts = ("classes",)
 
     def total(self, outputs: Array, targets: Array, result: LossResult) -> float:  # noqa: D102
         correct = result.correct
@@ -125,6 +130,7 @@ class TopKAccuracy(_Mean):
     """
 
     name = "top_k_accuracy"
+    accepts = ("classes",)
 
     def __init__(self, k: int = 5) -> None:
         super().__init__()
@@ -149,6 +155,7 @@ class BinaryAccuracy(_Mean):
     """
 
     name = "binary_accuracy"
+    accepts = ("questions", "numbers")
     on_scores = False
 
     def __init__(self, threshold: float = 0.5) -> None:
@@ -172,6 +179,7 @@ class MeanAbsoluteError(_Mean):
     """Mean of absolute differences."""
 
     name = "mean_absolute_error"
+    accepts = ("questions", "numbers")
     mode = "min"
     on_scores = False
 
@@ -184,6 +192,7 @@ class MeanSquaredError(_Mean):
     """Mean of squared differences."""
 
     name = "mean_squared_error"
+    accepts = ("questions", "numbers")
     mode = "min"
     on_scores = False
 
@@ -201,6 +210,7 @@ class F1Score(Metric):
     """
 
     name = "f1_score"
+    accepts = ("classes", "questions")
     on_scores = False
 
     def __init__(self) -> None:
@@ -281,9 +291,10 @@ def get(metric: str | Metric, loss: Loss) -> Metric:
         binary = name == "accuracy" and loss.asks
         given, metric = metric, BinaryAccuracy() if binary else METRICS[name]()
         metric.name = given  # as in Keras, what was asked for is what history calls it
-    if loss.classifies == isinstance(metric, (BinaryAccuracy, MeanAbsoluteError, MeanSquaredError)) and not (
-        isinstance(metric, F1Score) and loss.asks
-    ):
-        raise ValueError(f"metrics: {metric.name} does not go with the loss {loss.name}")
+    if loss.kind not in metric.accepts:
+        raise ValueError(
+            f"metrics: {metric.name} does not go with the loss {loss.name}, whose targets are {loss.kind}; it accepts "
+            f"{' and '.join(metric.accepts)}"
+        )
     metric.set_loss(loss)
     return metric

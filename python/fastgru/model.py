@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import os
+import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import batches, callbacks, checks, formats, training
+from fastgru import batches, callbacks, checks, formats, training, usage
 from fastgru.batches import ArraySet, Batch, StreamSet, Unchecked
 from fastgru.chain import Form
 from fastgru.formats import checkpoint
@@ -19,7 +22,7 @@ from fastgru.formats.description import ModelFileError
 from fastgru.progress import Progress
 from fastgru.samples import Samples, lengths_of
 from fastgru.saved import Saved
-from fastgru.weighting import check_class_weight, check_weights, weigh_classes
+from fastgru.weighting import check_class_weight, check_weights, classes_in, weigh_classes
 
 Array = NDArray[Any]
 
@@ -50,7 +53,13 @@ class Sequential(Saved):
 
     Notes
     -----
-    A model serves one call at a time: give each thread its own copy (`copy.deepcopy`).
+    Several threads may call `predict`, `evaluate`, `get_weights` and `save` at once, unless a layer is stateful. All
+    other calls need the model for themselves and raise RuntimeError while another thread uses it: give each thread its
+    own copy (`copy.deepcopy`).
+
+    Callbacks, data streams, losses and metrics may call `predict`, `evaluate`, `save`, `get_weights`, `set_weights`,
+    `load_weights` and `reset_states` while `fit` runs. Stateful layers begin such a `predict` or `evaluate` without
+    states, and training goes on with its own. `fit`, `train_on_batch`, `compile` and `add` raise RuntimeError there.
 
     Examples
     --------
@@ -133,6 +142,7 @@ class Sequential(Saved):
         form = self._form_for("x", given.x, decide_dtype=decide)
         return self._check_set(given, form, class_weight), form
 
+    @usage.alone("fit changes the weights", outermost=True)
     def fit(
         self,
         x: Any,
@@ -145,7 +155,7 @@ class Sequential(Saved):
         sample_weight: Any = None,
         class_weight: dict[int, float] | None = None,
         validation_data: Any = None,
-        validation_split: float = 0.0,
+        validation_split: Any = 0.0,
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
         shuffle: bool = True,
@@ -181,8 +191,9 @@ class Sequential(Saved):
             iterable of such batches. Stateful layers begin it without states, and training goes on with its own.
         validation_steps : int, optional
             How many of an iterable's batches to evaluate; all if not given.
-        validation_split : float
-            Instead, keep back this fraction, the last samples before shuffling.
+        validation_split : float, or ndarray (K,) of integers
+            Instead, hold back this fraction: the last samples, before shuffling. UserWarning if a class is missing from
+            either part. Or hold back the samples with these indices; no array is copied.
         validation_batch_size : int, optional
             `batch_size` if not given; affects memory and speed only.
         shuffle : bool
@@ -204,7 +215,11 @@ class Sequential(Saved):
         Raises
         ------
         FloatingPointError
-            A loss became NaN or infinite. The message gives epoch and batch; the weights are those before it.
+            A loss or a gradient became NaN or infinite, or the update would have made a weight so. The message gives
+            epoch and batch, and the sample where one is the cause. Weights, optimizer, states, random numbers and
+            metrics are those before that batch.
+        RuntimeError
+            Another call is using the model; see the notes of the class.
         KeyboardInterrupt
             Ctrl-C. The weights are those after the last whole batch, and usable.
         ValueError, TypeError
@@ -214,7 +229,8 @@ class Sequential(Saved):
         _, loss = self._compiled()
         epochs = checks.integer("epochs", epochs, least=0)
         batch_size = _batch_size(batch_size, 32)
-        split = checks.number("validation_split", validation_split, least=0, below=1)
+        split = _split("validation_split", validation_split)
+        has_split = not isinstance(split, float) or split > 0
         shuffle = checks.flag("shuffle", shuffle)
         if steps_per_epoch is not None:
             steps_per_epoch = checks.integer("steps_per_epoch", steps_per_epoch, least=1)
@@ -231,19 +247,24 @@ class Sequential(Saved):
         data, form = self._data(Unchecked(x, y, lengths, sample_weight), class_weight, steps_per_epoch, decide=True)
         validation: ArraySet | StreamSet | None = None
         if validation_data is not None:
-            if split:
+            if has_split:
                 raise ValueError("validation_split: expected 0 because validation_data is given, got both")
             validation, form = self._validation(validation_data, validation_steps, form)
-        elif split:
+        elif has_split:
             if isinstance(data, StreamSet):
-                raise ValueError("validation_split: expected 0 because x is an iterable of batches, got a fraction")
-            data, validation = data.split(split)
+                raise ValueError("validation_split: expected 0 because x is an iterable of batches, got some")
+            assert form is not None
+            data, validation = self._hold_back(data, split, form)
         if validation_steps is not None and not isinstance(validation, StreamSet):
             raise ValueError(
                 "validation_steps: expected none because validation_data is no iterable of batches, got a number"
             )
         if data.count == 0 or (validation is not None and validation.count == 0):
-            part = "" if split == 0 else f" after validation_split={split:g}"
+            part = ""
+            if has_split:
+                part = (
+                    f" after validation_split={f'{split:g}' if isinstance(split, float) else f'{len(split)} indices'}"
+                )
             raise ValueError(f"x: expected at least one sample to train and to validate on, got {len(x)}{part}")
         self._require_whole_batches("batch_size", batch_size, data.count)
         if validation is not None:
@@ -258,6 +279,9 @@ class Sequential(Saved):
             "shuffle": shuffle if isinstance(data, ArraySet) else None,
             "steps_per_epoch": steps_per_epoch,
             "class_weight": None if class_weight is None else [list(entry) for entry in sorted(class_weight.items())],
+            "validation_split": split
+            if isinstance(split, float)
+            else f"{len(split)} indices, {zlib.crc32(split.astype(np.int64).tobytes()):08x}",
         }
         # Metrics of its own: whoever evaluates in the midst of an epoch uses the model's.
         tally = training.Tally(self, loss, copy.deepcopy(self.metrics))
@@ -284,9 +308,7 @@ class Sequential(Saved):
                 epochs=epochs,
                 batch_size=batch_size,
                 shuffle=shuffle,
-                metrics=self.metrics,
-                validation=validation,
-                validation_batch_size=at_once,
+                validate=None if validation is None else functools.partial(self._evaluate, validation, at_once, True),
                 progress=Progress(1 if verbose == "auto" else int(verbose), epochs, data.count),
             )
             run.tell("on_train_end", {})
@@ -294,15 +316,36 @@ class Sequential(Saved):
 
     @contextlib.contextmanager
     def _at_work(self, run: training.Run) -> Iterator[None]:
-        """While `run` trains the model; a callback may train it as well meanwhile."""
-        outer, stop = self._run, self.stop_training
+        """While `run` trains the model."""
         self._run = run
         try:
             yield
         finally:
-            self._run = outer
-            if outer is not None:
-                self.stop_training = stop
+            self._run = None
+
+    def _hold_back(self, data: ArraySet, split: float | NDArray[np.intp], form: Form) -> tuple[ArraySet, ArraySet]:
+        """Data to train on, and to validate on."""
+        assert self.loss is not None
+        if not isinstance(split, float):
+            outside = split[(split < 0) | (split >= len(data))]
+            if len(outside):
+                raise ValueError(
+                    f"validation_split: expected indices from 0 to {len(data) - 1} because x has {len(data)} samples, "
+                    f"got {outside[0]}"
+                )
+            return data.hold_back(split)
+        kept, held = data.split(split)
+        one, other = (classes_in(self.loss, *part.targets(), form.output_shape) for part in (kept, held))
+        if len(kept) and len(held) and one is not None and other is not None and (one != other).any():
+            warnings.warn(
+                f"validation_split: expected every class in both parts, got none of {_listed(one & ~other)} among the "
+                f"{len(held)} samples held back, and none of {_listed(other & ~one)} among the {len(kept)} others; the "
+                f"last samples are held back, as in Keras: shuffle x and y together before, or pass the indices of the "
+                f"samples to hold back",
+                UserWarning,
+                stacklevel=4,  # the line that calls fit
+            )
+        return kept, held
 
     def _require_whole_batches(self, name: str, batch_size: int, count: int | None) -> None:
         """Raise if a stateful layer would get a last batch of fewer rows; not known of an iterable."""
@@ -328,8 +371,15 @@ class Sequential(Saved):
             )
         return self._stream("validation_data", data, None, steps, steps_name="validation_steps"), form
 
+    @usage.alone("train_on_batch changes the weights", outermost=True)
     def train_on_batch(self, x: Array, y: Any, *, lengths: Any = None, sample_weight: Any = None) -> list[float]:
-        """One update on one batch; returns its loss before the update, and the metrics."""
+        """One update on one batch; returns its loss before the update, and the metrics.
+
+        Raises
+        ------
+        FloatingPointError
+            As from `fit`; nothing has changed then.
+        """
         optimizer, loss = self._compiled()
         batch = self._check_batch(Unchecked(x, y, lengths, sample_weight))
         tally = training.Tally(self, loss, self.metrics)
@@ -365,15 +415,29 @@ class Sequential(Saved):
         list of float, or dict of str to float
         """
         del verbose
-        _, loss = self._compiled()
-        batch_size = _batch_size(batch_size, 128)
-        data, form = self._data(Unchecked(x, y, lengths, sample_weight), None, None, decide=False)
-        if form is not None:
-            self._settle(form, decide_dtype=False)
-        if data.count == 0:
-            raise ValueError("x: expected at least one sample, got 0")
-        found = training.evaluate(self, loss, data, batch_size, self.metrics)
+        with self._usage.call("evaluate", alone=self._why_alone()) as call:
+            self._compiled()
+            batch_size = _batch_size(batch_size, 128)
+            data, form = self._data(Unchecked(x, y, lengths, sample_weight), None, None, decide=False)
+            if form is not None:
+                self._settle(form, decide_dtype=False)
+            if data.count == 0:
+                raise ValueError("x: expected at least one sample, got 0")
+            found = self._evaluate(data, batch_size, call.nested)
         return found if checks.flag("return_dict", return_dict) else list(found.values())
+
+    def _evaluate(self, data: ArraySet | StreamSet, batch_size: int, apart: bool) -> dict[str, float]:
+        """Loss and metrics by name; `apart` from the states of the call around it."""
+        assert self.loss is not None
+        # Another evaluation may be counting with the model's metrics: in another thread, or around this one.
+        first = self._counting.acquire(blocking=False)
+        try:
+            with self._with_own_states() if apart else contextlib.nullcontext():
+                metrics = self.metrics if first else copy.deepcopy(self.metrics)
+                return training.evaluate(self, self.loss, data, batch_size, metrics)
+        finally:
+            if first:
+                self._counting.release()
 
     def predict(self, x: Array, batch_size: int | None = 128, verbose: Any = 0, *, lengths: Any = None) -> Any:
         """Outputs (N, ...) for samples (N, ...), batch by batch, so that only the result grows with N.
@@ -394,9 +458,16 @@ class Sequential(Saved):
         -------
         ndarray, or tuple of ndarray if the last layer returns several
         """
-        batch_size = _batch_size(batch_size, 128)
         del verbose
+        batch_size = _batch_size(batch_size, 128)
         self._require_built()
+        with self._usage.call("predict", alone=self._why_alone()) as call:
+            if not call.nested:
+                return self._predict(x, batch_size, lengths)
+            with self._with_own_states():
+                return self._predict(x, batch_size, lengths)
+
+    def _predict(self, x: Array, batch_size: int, lengths: Any) -> Any:
         form = self._form_for("x", x, decide_dtype=False)
         samples = Samples("x", x, form.input_shape, form.dtype, tokens=self.takes_tokens)
         lengths = lengths_of("lengths", lengths, x, tokens=self.takes_tokens)
@@ -463,6 +534,25 @@ def load_model(
 
 def _batch_size(value: int | None, default: int) -> int:
     return default if value is None else checks.integer("batch_size", value, least=1)
+
+
+def _split(name: str, value: Any) -> float | NDArray[np.intp]:
+    """What to hold back: a fraction from 0 to below 1, or the indices of some samples."""
+    if not isinstance(value, (np.ndarray, list, tuple)) or np.ndim(value) == 0:
+        return checks.number(name, value, least=0, below=1)
+    indices = checks.array(name, value)
+    if indices.ndim != 1 or indices.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected a number, or integers (K,), got {indices.dtype} of shape {indices.shape}")
+    if len(np.unique(indices)) < len(indices):
+        raise ValueError(f"{name}: expected different indices, got some twice")
+    return indices.astype(np.intp)
+
+
+def _listed(classes: NDArray[np.bool_]) -> str:
+    """Numbers of classes for a message."""
+    numbers = np.flatnonzero(classes)
+    shown = ", ".join(map(str, numbers[:8]))
+    return f"the classes {shown}{', ...' if len(numbers) > 8 else ''}" if shown else "no class"
 
 
 def _callbacks(given: Any, model: Sequential, params: dict[str, Any], *, validated: bool) -> callbacks.Callbacks:

@@ -94,20 +94,37 @@ class Optimizer(ABC):
         return rate(self.step) if isinstance(rate, Schedule) else rate
 
     def update(self, parameters: Array, gradient: Array) -> None:
-        """Move `parameters` (P,), in place, against `gradient` (P,)."""
-        if not self.states:
-            self.states = {name: np.zeros_like(parameters) for name in self.state_names}
+        """Move `parameters` (P,), in place, against `gradient` (P,).
+
+        Raises
+        ------
+        FloatingPointError
+            The gradient is not finite, or parameters or states would not be finite after the update. Nothing has
+            changed then.
+        """
         scale = 1.0
         if self.global_clipnorm is not None:
             length = functional.norm(gradient)
             if length > self.global_clipnorm:
                 scale = self.global_clipnorm / length
-        self._update(parameters, gradient, scale=scale, clip=self.clipvalue)
+        if type(self) not in _KNOWN and not np.isfinite(gradient).all():  # the kernels look for themselves
+            raise FloatingPointError("the gradient is not finite")
+        first = not self.states
+        if first:
+            self.states = {name: np.zeros_like(parameters) for name in self.state_names}
+        try:
+            self._update(parameters, gradient, scale=scale, clip=self.clipvalue)
+        except Exception as error:
+            if first:
+                self.states = {}
+            if isinstance(error, FloatingPointError):
+                raise FloatingPointError(_describe_failure(gradient)) from None
+            raise
         self.step += 1
 
     @abstractmethod
     def _update(self, parameters: Array, gradient: Array, **prepare: Any) -> None:
-        """One update; `prepare` says how the gradient is scaled and clipped."""
+        """One update, or a FloatingPointError before anything changes; `prepare` says how to scale and clip."""
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make the same optimizer again."""
@@ -124,7 +141,14 @@ class Optimizer(ABC):
         if states and set(states) != set(self.state_names):
             raise ValueError(f"states: expected {', '.join(self.state_names)}, got {', '.join(states)}")
         self.step = checks.integer("step", step, least=0)
-        self.states = {name: states[name].copy() for name in self.state_names if name in states}
+        self.states = {name: checks.unmasked(name, states[name]).copy() for name in self.state_names if name in states}
+
+
+def _describe_failure(gradient: Array) -> str:
+    """Why an update was refused."""
+    if not np.isfinite(gradient).all():
+        return "the gradient is not finite"
+    return f"the update would make weights or moments overflow {gradient.dtype}"
 
 
 def _positive(name: str, value: float | None) -> float | None:
@@ -321,6 +345,7 @@ class RMSprop(Optimizer):
 #: Name in a saved configuration -> class.
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {cls.__name__: cls for cls in (Adam, AdamW, SGD, RMSprop)}
 NAMES = {name.lower(): cls for name, cls in OPTIMIZERS.items()}
+_KNOWN = frozenset(OPTIMIZERS.values())
 
 
 def get(optimizer: str | Optimizer) -> Optimizer:

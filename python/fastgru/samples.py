@@ -113,7 +113,7 @@ def lengths_of(name: str, lengths: Any, x: Array, *, tokens: bool = False) -> Ar
         return None
     if x.ndim < (2 if tokens else 3):
         raise ValueError(f"{name}: expected none because x of shape {x.shape} has no steps, got some")
-    return sequences.check_lengths(name, checks.array(name, lengths), len(x), x.shape[1])
+    return sequences.check_lengths(name, lengths, len(x), x.shape[1])
 
 
 def natural_dtype(x: Array) -> np.dtype[Any]:

@@ -69,6 +69,10 @@ class Saved(Compiled):
             The kind of file needs an extra that is not installed.
         """
         self._require_built()
+        with self._usage.call("save"):
+            self._save(path, format, include_optimizer)
+
+    def _save(self, path: str | os.PathLike[str], format: str | None, include_optimizer: bool) -> None:
         kind = formats.kind_of_name(path) if format is None else checks.choice("format", format, formats.KINDS)
         compiled = checks.flag("include_optimizer", include_optimizer)
         if kind == "fastgru":
@@ -93,6 +97,10 @@ class Saved(Compiled):
     def describe(self) -> ModelDescription:
         """The model in the words that file formats understand; its arrays are copies."""
         self._require_built()
+        with self._usage.call("describe"):
+            return self._describe()
+
+    def _describe(self) -> ModelDescription:
         layers = [
             LayerDescription(
                 type(layer).__name__,
@@ -210,7 +218,16 @@ class Saved(Compiled):
             name: place for name, value in own.items() for place, layer in enumerate(self.layers) if value is layer
         }
         others = {name: value for name, value in own.items() if name not in places}
-        return _remake, (type(self), *self._to_checkpoint(), places, others)
+        with self._usage.call("a copy"):
+            config, tensors = self._to_checkpoint()
+            # A pickle reads the arrays after this has returned.
+            return _remake, (
+                type(self),
+                config,
+                {name: array.copy() for name, array in tensors.items()},
+                places,
+                others,
+            )
 
     def _to_checkpoint(self, *, compiled: bool = True) -> tuple[dict[str, Any], dict[str, Array]]:
         if compiled:
@@ -274,6 +291,12 @@ class Saved(Compiled):
 
     def _write_training(self, path: str | os.PathLike[str]) -> None:
         assert self._run is not None
+        bad = [name for name, weight in self.views(self.parameters).items() if not np.isfinite(weight).all()]
+        if bad:
+            raise FloatingPointError(
+                f"{os.fspath(path)}: expected finite weights to write a checkpoint of, got others in {', '.join(bad)}; "
+                f"the file is left as it was"
+            )
         config, tensors = self._to_checkpoint()
         config["training"], arrays = checkpoint.split_arrays("training", self._run.get_state())
         tensors |= {f"training/{name}": array for name, array in arrays.items()}

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru import checks
+
 Array = NDArray[Any]
 
 
@@ -75,7 +77,7 @@ def pad_sequences(sequences: Sequence[Any], *, value: float = 0, steps: int | No
 
 def _numbers(number: int, sequence: Any) -> Array:
     try:
-        array = np.asarray(sequence)
+        array = np.asarray(checks.unmasked("sequences", sequence))
     except ValueError:
         raise ValueError(f"sequences: expected arrays, got lists of different lengths at index {number}") from None
     if array.dtype.kind not in "biufc":
@@ -93,7 +95,7 @@ def check_lengths(name: str, lengths: Any, rows: int, steps: int) -> Array:
     ValueError
         There are not as many as `rows`, one is out of range, or a mask has a hole; the message gives the index.
     """
-    array = np.asarray(lengths)
+    array = checks.array(name, lengths)
     if array.dtype == bool and array.ndim > 1:
         if array.shape != (rows, steps):
             raise ValueError(f"{name}: expected a mask of shape ({rows}, {steps}), got {array.shape}")

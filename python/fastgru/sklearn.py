@@ -82,6 +82,7 @@ class _GRUEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
 
     def _pad(self, X: Any, lengths: Any) -> tuple[Any, Any]:
         """X as one array, with the lengths of its sequences if they differ."""
+        checks.unmasked("X", X)  # scikit-learn would take what stands behind the mask for data
         ragged = isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1
         if not ragged and not isinstance(X, (list, tuple)):
             return X, lengths
@@ -112,6 +113,7 @@ class _GRUEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
 
     def _check_pair(self, X: Any, y: Any, lengths: Any, **options: Any) -> tuple[Array, Array, Array | None]:
         """Sequences, targets and lengths for `fit`."""
+        checks.unmasked("y", y)
         if y is None:
             raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None")
         X, lengths = self._pad(X, lengths)
@@ -141,19 +143,18 @@ class _GRUEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
             if not split:
                 raise ValueError("patience: expected None because validation_split is 0, got a number of epochs")
         random = check_random_state(self.random_state)
-        weights = None if sample_weight is None else np.asarray(sample_weight)
+        weights = None if sample_weight is None else checks.array("sample_weight", sample_weight)
         if weights is not None and weights.shape != (len(X),):
             raise ValueError(f"sample_weight: expected shape ({len(X)},), one for each sequence, got {weights.shape}")
         if weights is not None and not weights.any():
             raise ValueError("sample_weight: expected at least one that is not zero, got only zeros")
         given = {"x": X, "y": y, "lengths": lengths, "sample_weight": weights}
         data: dict[str, Any] = {name: array for name, array in given.items() if array is not None}
-        validation = None
+        held: Any = 0.0
         if split:  # at random, not the last ones as in Keras: data often comes sorted by class
-            rows = train_test_split(
+            _, held = train_test_split(
                 np.arange(len(X)), test_size=split, random_state=random, stratify=y if classify else None
             )
-            data, validation = ({name: array[part] for name, array in data.items()} for part in rows)
 
         model = Sequential(
             recipe.make_layers(outputs, activation="softmax" if classify else "linear"), dtype=natural_dtype(X).name
@@ -162,7 +163,7 @@ class _GRUEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
         model.draw_from(np.random.default_rng(random.randint(np.iinfo(np.int32).max)))
         model.build((None, None, X.shape[2]))
         model.compile(
-            optimizer=recipe.make_optimizer(len(data["x"])),
+            optimizer=recipe.make_optimizer(len(X) - (len(held) if split else 0)),
             loss="sparse_categorical_crossentropy" if classify else "mean_squared_error",
             metrics=["accuracy" if classify else "mean_absolute_error"],
         )
@@ -171,7 +172,7 @@ class _GRUEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
             class_weight=class_weight,
-            validation_data=validation,
+            validation_split=held,
             callbacks=chosen,
             verbose=self.verbose,
         )

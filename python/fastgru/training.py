@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks
+from fastgru import checks, diagnosis
 from fastgru.batches import ArraySet, Batch, StreamSet
 from fastgru.callbacks import Callbacks
 from fastgru.losses import Loss, LossResult
@@ -66,6 +66,21 @@ class Scores(NamedTuple):
         return tuple(int(i) for i in np.unravel_index(number, self.shape))
 
 
+class Snapshot(NamedTuple):
+    """What training on a batch changes besides parameters and optimizer: nothing of it outlives a refused batch.
+
+    Attributes
+    ----------
+    states : dict of str to ndarray
+        What stateful layers carry from batch to batch.
+    generator : dict or None
+        The state of the random numbers; None if no layer draws any.
+    """
+
+    states: dict[str, Array]
+    generator: Any
+
+
 class Network(Protocol):
     """What is trained here."""
 
@@ -89,14 +104,14 @@ class Network(Protocol):
     def backward(self, d_scores: Array, *, add: bool = False) -> None:
         """Overwrite `gradient`, or with `add` add to it, given that (M, C) of the last `scores` in training."""
 
-    def get_states(self) -> dict[str, Array]:
-        """What is carried from batch to batch."""
+    def views(self, flat: Array) -> dict[str, Array]:
+        """The part of each weight, by name, of a buffer as flat as `parameters`."""
 
-    def set_states(self, states: dict[str, Array]) -> None:
-        """Carry on with what `get_states` returned."""
+    def snapshot(self) -> Snapshot:
+        """What a batch changes besides `parameters` and the optimizer."""
 
-    def reset_states(self) -> None:
-        """Forget what is carried from batch to batch."""
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to what `snapshot` returned."""
 
     def penalty(self) -> float:
         """What the regularizers add to the loss."""
@@ -197,24 +212,46 @@ def _judge(loss: Loss, batch: Batch, scores: Scores, *, gradient: bool) -> tuple
 
 
 def train_step(network: Network, loss: Loss, optimizer: Optimizer, batch: Batch, tally: Tally) -> None:
-    """Forward, loss, backward and update on one batch, which is counted in `tally`.
+    """Forward, loss, backward and update on one batch, which is then counted in `tally`.
 
     Raises
     ------
     FloatingPointError
-        The loss is not finite; parameters and states are then as they were before the batch.
+        The loss, its gradient or the updated parameters are not finite. Then nothing has changed: neither parameters,
+        the optimizer, states, random numbers nor `tally`. The message says what is wrong, and names the sample.
     """
-    states = network.get_states()
-    try:
-        _find_gradient(network, loss, batch, tally)
-    except BaseException:
-        network.set_states(states)
-        raise
-    optimizer.update(network.parameters, network.gradient)
-
-
-def _find_gradient(network: Network, loss: Loss, batch: Batch, tally: Tally) -> None:
+    before = network.snapshot()
     penalty = network.penalty()
+    updating = False
+    try:
+        if not math.isfinite(penalty):
+            raise FloatingPointError(f"the regularizers' penalty is {penalty}")
+        found = _find_gradient(network, loss, batch)
+        updating = True
+        optimizer.update(network.parameters, network.gradient)
+    except BaseException as error:
+        # Ctrl-C during the update is raised after it: the batch has been trained on.
+        if isinstance(error, Exception) or not updating:
+            network.restore(before)
+        if isinstance(error, FloatingPointError):
+            raise FloatingPointError(_explain(network, batch, before, error)) from None
+        raise
+    for each in found:
+        tally.add(*each, penalty)
+
+
+def _explain(network: Network, batch: Batch, before: Snapshot, error: FloatingPointError) -> str:
+    """What is wrong with a batch that was refused with that error, and what to do."""
+    what, remedy = str(error), "lower the learning rate, or scale x and y to numbers near 1"
+    weights = network.views(network.parameters)
+    cause = diagnosis.find_cause(batch, network.parameters.dtype, weights, before.states)
+    if cause is not None:
+        what, remedy = f"{what} because {cause[0]}", cause[1]
+    return f"{what}; the weights are those before that batch; {remedy}"
+
+
+def _find_gradient(network: Network, loss: Loss, batch: Batch) -> list[tuple[Array, Array, LossResult, Array]]:
+    """Write the gradient; for each piece of the batch, what `Tally.add` takes."""
     everything = counted = 0
     found: list[tuple[Array, Array, LossResult, Array]] = []
     for rows in pieces(network, batch.x):
@@ -223,7 +260,7 @@ def _find_gradient(network: Network, loss: Loss, batch: Batch, tally: Tally) -> 
         targets, result, values = _judge(loss, piece, scores, gradient=True)
         if not np.isfinite(values).all():
             bad = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise FloatingPointError(f"the loss of {_place(scores, rows, bad)} is {values[bad]}")
+            raise FloatingPointError(_describe_loss(values[bad], scores.place(bad), piece, rows))
         d_scores = result.d_scores
         assert d_scores is not None
         if piece is not batch:
@@ -234,17 +271,17 @@ def _find_gradient(network: Network, loss: Loss, batch: Batch, tally: Tally) -> 
         network.backward(d_scores, add=rows.start > 0)
         found.append((scores.values, targets, result._replace(d_scores=None), values))
         counted += len(values)
-    for each in found:  # of a batch whose loss is not finite nothing counts
-        tally.add(*each, penalty)
     if everything > counted:
         network.gradient *= network.gradient.dtype.type(everything / max(counted, 1))
     network.add_penalty_gradient()
+    return found
 
 
-def _place(scores: Scores, rows: slice, element: int) -> str:
-    sample, *step = scores.place(element)
-    where = f"sample {rows.start + sample} of the batch"
-    return f"{where}, step {step[0]}," if step else where
+def _describe_loss(value: float, place: tuple[int, ...], piece: Batch, rows: slice) -> str:
+    sample, *step = place
+    where = f"sample {rows.start + sample} of the batch" + (f", step {step[0]}," if step else "")
+    number = "" if piece.samples is None else f" (sample {piece.samples[sample]} of x)"
+    return f"the loss of {where} is {value}{number}"
 
 
 def pieces(network: Network, x: Array) -> list[slice]:
@@ -381,6 +418,8 @@ class Run:
         ValueError
         """
         for name, ours in self._asked.items():
+            if name == "validation_split" and name not in state["asked"]:  # written before 0.1.0 was released
+                continue
             if state["asked"][name] != ours:
                 raise ValueError(
                     f"resume_from: expected {name}={state['asked'][name]} as the training to resume had, got {ours}"
@@ -407,17 +446,17 @@ def fit(
     epochs: int,
     batch_size: int,
     shuffle: bool,
-    metrics: Sequence[Metric],
-    validation: ArraySet | StreamSet | None,
-    validation_batch_size: int,
+    validate: Callable[[], dict[str, float]] | None,
     progress: Progress,
 ) -> None:
     """Train until `epochs` are done, recording each in the run's history as it ends.
 
+    `validate` returns the loss and the metrics of the validation, by name.
+
     Raises
     ------
     FloatingPointError
-        A loss is not finite; the message gives epoch and batch, and the parameters are those before that batch.
+        As from `train_step`; the message gives epoch and batch, too.
     """
     tally, history = run.tally, run.history
     network.stop_training = run.stopped
@@ -443,8 +482,8 @@ def fit(
                     progress.update(samples, tally.values())
             seconds = time.perf_counter() - begin
             logs = tally.values()
-            if validation is not None:
-                logs |= _validate(network, loss, validation, validation_batch_size, metrics)
+            if validate is not None:
+                logs |= {f"val_{name}": value for name, value in validate().items()}
             history.seconds.append(seconds)
             progress.epoch_ends(epoch, logs, seconds, samples)
             run.callbacks.tell("on_epoch_end", epoch, logs, write=whole)
@@ -471,10 +510,7 @@ def _train_batch(
     except FloatingPointError as error:
         message = f"training stopped in epoch {run.epoch + 1}, batch {run.batch + 1}: {error}"
         if not run.callbacks.stops_at_nan():
-            raise FloatingPointError(
-                f"{message}; the weights are those before that batch. Look for NaN or infinity in x, or lower the "
-                f"learning rate"
-            ) from None
+            raise FloatingPointError(message) from None
         progress.say(message)
         network.stop_training = True
         return False
@@ -484,16 +520,3 @@ def _train_batch(
         run.stopped = network.stop_training
         run.write_due()
     return True
-
-
-def _validate(
-    network: Network, loss: Loss, data: ArraySet | StreamSet, batch_size: int, metrics: Sequence[Metric]
-) -> dict[str, float]:
-    """Loss and metrics as an epoch's logs have them; stateful layers begin anew, and training goes on with its own."""
-    states = network.get_states()
-    network.reset_states()
-    try:
-        found = evaluate(network, loss, data, batch_size, metrics)
-    finally:
-        network.set_states(states)
-    return {f"val_{name}": value for name, value in found.items()}

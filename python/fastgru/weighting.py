@@ -46,14 +46,33 @@ def check_class_weight(class_weight: Any, loss: losses.Loss) -> dict[int, float]
     }
 
 
+def classes_in(
+    loss: losses.Loss, y: Array, lengths: Array | None, shape: tuple[int | None, ...]
+) -> NDArray[np.bool_] | None:
+    """Which of the classes (C,) occur in targets for outputs of that shape; None where targets are no classes."""
+    if not (loss.classifies or (loss.asks and shape[-1] == 1)):
+        return None
+    labels = _labels(y, shape)
+    if lengths is not None and labels.ndim > 1:
+        labels = labels[np.broadcast_to(sequences.valid_in(lengths, labels.shape), labels.shape)]
+    bins = max(shape[-1] or 0, 2)
+    labels = labels[(labels >= 0) & (labels < bins)]  # others stand in padding that a layer finds
+    return np.bincount(labels, minlength=bins) > 0
+
+
+def _labels(y: Array, shape: tuple[int | None, ...]) -> Array:
+    """Classes, given classes or a target for each; of a single yes-or-no question 0 and 1."""
+    if y.ndim < len(shape):
+        return y
+    return (y[..., 0] > 0.5).astype(np.int64) if shape[-1] == 1 else y.argmax(axis=-1)
+
+
 def weigh_classes(
     class_weight: dict[int, float], y: Array, shape: tuple[int, ...], weights: Array | None, lengths: Array | None
 ) -> Array:
     """The weights of all elements: those of their classes, times `weights`."""
     classes = shape[-1]
-    labels = y
-    if y.ndim == len(shape):
-        labels = (y[..., 0] > 0.5).astype(np.int64) if classes == 1 else y.argmax(axis=-1)
+    labels = _labels(y, shape)
     if lengths is not None:
         labels = np.where(sequences.valid_in(lengths, labels.shape), labels, 0)
     bins = max(classes, 2)

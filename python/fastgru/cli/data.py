@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +21,13 @@ TASKS = ("classify", "regress")
 
 #: Labels above this are taken for a mistake before a network is made for them.
 MOST_CLASSES = 1 << 16
+
+#: Which samples `hold_back` can choose.
+CHOICES = ("random", "last")
+#: The key of the random numbers that choose them; `fastgru.set_seed` counts its own keys from 0.
+_HOLD_BACK = (1 << 32) - 1
+#: How many pairs of neighbouring sequences are compared, where there are as many.
+_LEAST_PAIRS, _MOST_PAIRS = 3, 16
 
 
 @dataclass(frozen=True)
@@ -159,14 +167,116 @@ def _first(wrong: Array) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argwhere(wrong)[0])
 
 
-def hold_back(part: Sequences, fraction: float) -> tuple[Sequences, Sequences]:
-    """Two parts, of which the second has the last `fraction` of the sequences, at least one; so has the first."""
-    count = len(part.x)
+# --- Samples held back to validate on -------------------------------------------------------------------------
+
+
+class HeldBack(NamedTuple):
+    """Which samples are held back.
+
+    Attributes
+    ----------
+    rows : ndarray (K,) of integers
+        Ascending.
+    which : {"random", "last"}
+    stratified : bool
+        Whether all classes are held back in proportion.
+    """
+
+    rows: Array
+    which: str
+    stratified: bool
+
+    def describe(self, found: Data) -> str:
+        """A sentence: how many samples are held back, how they were chosen, how many of each class."""
+        y = found.train.y
+        assert y is not None
+        how = "the last ones" if self.which == "last" else "drawn at random"
+        if self.stratified:
+            how += " with all classes in proportion"
+        text = f"{len(self.rows):,} of {len(y):,} {found.samples} held back, {how}"
+        if found.task == "classify" and y.ndim == 1:
+            everything = np.bincount(y)
+            counts = np.bincount(y[self.rows], minlength=len(everything))[everything > 0]
+            text += f": {counts.min():,} to {counts.max():,} of each class"
+        return text
+
+
+def hold_back(found: Data, fraction: float, seed: int, which: str | None) -> HeldBack:
+    """Choose a fraction of the training samples, at least one and not all; the same ones for the same seed.
+
+    Without `which`, they are drawn at random, classes of sequences in proportion. Of other targets the last ones are
+    taken where the sequences are overlapping windows of a series: others' neighbours would be trained on.
+    """
+    x, y, lengths = found.train
+    assert y is not None
+    count = len(x)
     if count < 2:
         raise ValueError(f"--validation: expected at least two samples to hold one back, got {count}")
     kept = min(max(int(count * (1 - fraction) + 1e-9), 1), count - 1)  # rounded as fit's validation_split is
-    first, last = (
-        Sequences(*(None if array is None else array[rows] for array in part))  # type: ignore[arg-type]
-        for rows in (slice(0, kept), slice(kept, None))
-    )
-    return first, last
+    stratified = found.task == "classify" and y.ndim == 1 and np.bincount(y).max() > 1
+    if which is None:
+        which = "last" if not stratified and lengths is None and are_overlapping_windows(x) else "random"
+    if which == "last":
+        return HeldBack(np.arange(kept, count), which, False)
+    # A stream of its own: the model's first weights are those of a training that holds nothing back.
+    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_HOLD_BACK,)))
+    order = generator.permutation(count)
+    rows = _in_proportion(order, np.asarray(y), count - kept) if stratified else order[kept:]
+    return HeldBack(np.sort(rows), which, stratified)
+
+
+def _in_proportion(order: Array, labels: Array, budget: int) -> Array:
+    """The first samples of each class in that order, `budget` in all: classes in proportion, by largest remainders.
+
+    Each class that has two samples or more keeps one; one of each is held back if the budget is large enough.
+    """
+    sizes = np.bincount(labels)
+    shares = sizes * (budget / len(labels))
+    held = np.floor(shares).astype(np.int64)
+    if budget >= np.count_nonzero(sizes > 1):
+        held[sizes > 1] = np.maximum(held[sizes > 1], 1)
+    by_remainder = np.argsort(held - shares, kind="stable")
+    for label in by_remainder:
+        if held.sum() >= budget:
+            break
+        held[label] += sizes[label] > 0
+    held = np.minimum(held, np.maximum(sizes - 1, 0))
+    ordered = labels[order]
+    by_class = np.argsort(ordered, kind="stable")  # within a class still in that order
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    ranks = np.arange(len(labels)) - starts[ordered[by_class]]
+    return np.asarray(order[by_class[ranks < held[ordered[by_class]]]])
+
+
+def are_overlapping_windows(x: Array) -> bool:
+    """Whether each sequence repeats the end of the one before it, as windows that are cut from a series do.
+
+    A few pairs are compared. Steps that repeat a constant do not count, nor does an overlap of a single step.
+    """
+    pairs = len(x) - 1
+    if pairs < _LEAST_PAIRS:
+        return False
+    chosen = np.unique(np.linspace(0, pairs - 1, _MOST_PAIRS).astype(np.intp))
+    shifts: set[int] | None = None
+    for row in chosen:
+        one, other = np.asarray(x[row]), np.asarray(x[row + 1])
+        starts = np.flatnonzero((one[1:-1] == other[0]).all(axis=1)) + 1
+        found = {
+            int(s) for s in starts if (one[s] != one[s + 1 :]).any() and np.array_equal(one[s:], other[: len(one) - s])
+        }
+        shifts = found if shifts is None else shifts & found
+        if not shifts:
+            return False
+    return True
+
+
+def pieces(part: Sequences, rows: Array | None = None, size: int = 128) -> Iterator[Sequences]:
+    """Some of the sequences, or all, a few at a time: memory-mapped ones are not loaded whole."""
+    for begin in range(0, len(part.x) if rows is None else len(rows), size):
+        chosen: Any = slice(begin, begin + size) if rows is None else rows[begin : begin + size]
+        yield Sequences(*(None if array is None else array[chosen] for array in part))  # type: ignore[arg-type]
+
+
+def as_dict(part: Sequences) -> dict[str, Array]:
+    """The arrays by the names of the arguments that take them."""
+    return {name: array for name, array in part._asdict().items() if array is not None}

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 import fastgru
 from fastgru.cli import data
 from fastgru.cli.options import add_dataset, print_json
@@ -45,9 +48,12 @@ def form(metric: str, value: float) -> str:
     return f"{value:.2%}" if metric == "accuracy" else f"{value:.4g}"
 
 
-def score(model: Sequential, part: Sequences) -> Score:
-    """Evaluate a model that was compiled with one metric."""
-    loss, value = model.evaluate(part.x, part.y, lengths=part.lengths)
+def score(model: Sequential, part: Sequences, rows: NDArray[np.intp] | None = None) -> Score:
+    """Evaluate a model that was compiled with one metric, on some of the sequences if `rows` says so."""
+    if rows is None:
+        loss, value = model.evaluate(part.x, part.y, lengths=part.lengths)
+    else:
+        loss, value = model.evaluate(data.as_dict(piece) for piece in data.pieces(part, rows))
     return Score(loss, model.metrics[0].name, value)
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 import fastgru
 from fastgru import _native, callbacks, checks, optimizers, plotting
 from fastgru.cli import data
-from fastgru.cli.data import Data
+from fastgru.cli.data import Data, HeldBack
 from fastgru.cli.evaluate import Score, form, score
 from fastgru.cli.options import add_dataset, integer, integers, number, print_json, require_writable
 from fastgru.datasets.arrays import Sequences
@@ -59,7 +60,16 @@ def add_to(commands: Any) -> None:
     training.add_argument("--weight-decay", type=number(least=0), metavar="RATE", help="of adamw (default: 0.004)")
     training.add_argument("--clip-norm", type=number(above=0), metavar="NORM", help="shorten longer gradients to this")
     training.add_argument(
-        "--validation", type=number(above=0, below=1), metavar="FRACTION", help="hold back the last samples"
+        "--validation",
+        type=number(above=0, below=1),
+        metavar="FRACTION",
+        help="hold back this fraction of the training samples to validate on",
+    )
+    training.add_argument(
+        "--validation-samples",
+        choices=data.CHOICES,
+        help="which samples to hold back (default: random, classes in proportion; but the last ones where numbers are "
+        "predicted from overlapping windows of a series)",
     )
     training.add_argument(
         "--patience",
@@ -122,7 +132,11 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.threads is not None:
         fastgru.set_num_threads(arguments.threads)
     recipe = _recipe(arguments)
-    seeds = arguments.seeds or (_seed(arguments),)
+    if _resumes(arguments):
+        _take_from_checkpoint(arguments)
+    elif arguments.seed is None:
+        arguments.seed = int.from_bytes(os.urandom(4), "big")
+    seeds = arguments.seeds or (arguments.seed,)
     found = data.load(arguments.dataset, arguments.data, seeds[0], arguments.task)
     print(f"Data: {found.name} ({found.reason})", flush=True)
     on = "test" if found.test is not None else "training" if arguments.validation is None else "validation"
@@ -175,8 +189,10 @@ def _require_consistent(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--{name}: expected none because --seeds trains several times, got {path}")
     if arguments.resume and arguments.checkpoint is None:
         raise ValueError("--resume: expected --checkpoint FILE as well, which says what to go on from, got none")
-    if arguments.patience is not None and arguments.validation is None:
-        raise ValueError("--patience: expected --validation FRACTION as well, which says what to watch, got none")
+    for option, why in (("patience", "says what to watch"), ("validation_samples", "says how many")):
+        if getattr(arguments, option) is not None and arguments.validation is None:
+            name = option.replace("_", "-")
+            raise ValueError(f"--{name}: expected --validation FRACTION as well, which {why}, got none")
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
@@ -187,34 +203,46 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
 
 
 class Seed(callbacks.Callback):
-    """Keeps the seed in a checkpoint: the synthetic digits of a resumed training must be those it began with."""
+    """Keeps in a checkpoint what decides the data of a resumed training: synthetic digits, and samples held back.
 
-    def __init__(self, seed: int) -> None:
+    Parameters
+    ----------
+    seed : int
+    samples : {"random", "last"}, optional
+        Which samples are held back, if any.
+    """
+
+    def __init__(self, seed: int, samples: str | None) -> None:
         self.seed = seed
+        self.samples = samples
 
     def get_state(self) -> dict[str, Any]:  # noqa: D102
-        return {"seed": self.seed}
+        return {"seed": self.seed, "samples": self.samples}
 
     @classmethod
-    def in_checkpoint(cls, path: str) -> int:
-        """The seed that a checkpoint keeps."""
+    def in_checkpoint(cls, path: str) -> Seed:
+        """What a checkpoint keeps."""
         config, _ = checkpoint.load(path)
         try:
             states = config["training"]["callbacks"]
-            (seed,) = (each["state"]["seed"] for each in states if each["class_name"] == cls.__name__)
-            return checks.integer("seed", seed, least=0)
-        except (LookupError, TypeError, ValueError):
+            (state,) = (each["state"] for each in states if each["class_name"] == cls.__name__)
+            samples = state.get("samples", "last")  # the only ones before there was a choice
+            if samples is not None:
+                checks.choice("samples", samples, data.CHOICES)
+            return cls(checks.integer("seed", state["seed"], least=0), samples)
+        except (LookupError, TypeError, ValueError, AttributeError):
             raise ValueError(f"{path}: expected what --checkpoint wrote, got another model file") from None
 
 
-def _seed(arguments: argparse.Namespace) -> int:
-    given: int | None = arguments.seed
-    if _resumes(arguments):
-        saved = Seed.in_checkpoint(arguments.checkpoint)
-        if given not in (None, saved):
-            raise ValueError(f"--seed: expected {saved} because the training to resume had it, got {given}")
-        return saved
-    return given if given is not None else int.from_bytes(os.urandom(4), "big")
+def _take_from_checkpoint(arguments: argparse.Namespace) -> None:
+    """Take the seed, and which samples are held back, from the training to resume, which must be those asked for."""
+    saved = Seed.in_checkpoint(arguments.checkpoint)
+    for option, value in (("seed", saved.seed), ("validation_samples", saved.samples)):
+        given = getattr(arguments, option)
+        if given not in (None, value):
+            name = option.replace("_", "-")
+            raise ValueError(f"--{name}: expected {value} because the training to resume had it, got {given}")
+        setattr(arguments, option, value)
 
 
 def _resumes(arguments: argparse.Namespace) -> bool:
@@ -253,33 +281,35 @@ def _describe_goal(goal: float, outcomes: list[Outcome]) -> str:
 
 def _train(arguments: argparse.Namespace, recipe: Recipe, found: Data, seed: int, on: str) -> Outcome:
     fastgru.set_seed(seed)
-    train, validation = found.train, None
+    train, held = found.train, None
     if arguments.validation is not None:
-        train, validation = data.hold_back(train, arguments.validation)
-        _mention_unseen(found, train, validation)
-    model = _make_model(recipe, found, len(train.x))
+        held = data.hold_back(found, arguments.validation, seed, arguments.validation_samples)
+        print(f"Validation: {held.describe(found)}", flush=True)
+        _mention_unseen(found, held)
+    samples = len(train.x) - (0 if held is None else len(held.rows))
+    model = _make_model(recipe, found, samples)
     print(
         f"Model: {recipe.describe(found.outputs)}, {model.count_params():,} parameters; seed {seed}, "
         f"{fastgru.get_num_threads()} threads, {_native.ISA}",
         flush=True,
     )
-    watched = validation
-    if watched is None and arguments.plot is not None:
-        watched = found.test
+    watched = found.test if held is None and arguments.plot is not None else None
     begin = time.perf_counter()
-    history = _fit(arguments, model, recipe, train, watched, seed)
+    history = _fit(arguments, model, recipe, train, held, watched, seed)
     seconds = time.perf_counter() - begin
     if arguments.save is not None:
         _save(model, arguments.save)
         print(f"Saved: {arguments.save}")
-    judged = {"test": found.test, "validation": validation, "training": train}[on]
+    judged = found.test if on == "test" else train
+    rows = held.rows if on == "validation" and held is not None else None
     assert judged is not None
-    reached = score(model, judged)
+    reached = score(model, judged, rows)
     if arguments.plot is not None:
         title = f"fastgru on {found.name}: {recipe.describe(found.outputs)}, {on} {reached.metric_text}"
-        _plot(arguments.plot, model, found, history, judged, title, "test" if validation is None else "validation")
+        watched_name = "test" if held is None else "validation"
+        _plot(arguments.plot, model, found, history, data.pieces(judged, rows), title, watched_name)
         print(f"Plot: {arguments.plot}")
-    rate = len(train.x) * len(history.seconds) / seconds  # of the epochs done here
+    rate = samples * len(history.seconds) / seconds  # of the epochs done here
     return Outcome(seed, reached, len(history.epoch), seconds, rate, len(history.seconds))
 
 
@@ -305,6 +335,7 @@ def _fit(
     model: Sequential,
     recipe: Recipe,
     train: Sequences,
+    held: HeldBack | None,
     watched: Sequences | None,
     seed: int,
 ) -> History:
@@ -313,7 +344,7 @@ def _fit(
         chosen.append(callbacks.EarlyStopping(patience=arguments.patience, restore_best_weights=True))
     if arguments.checkpoint is not None:
         literal = arguments.checkpoint.replace("{", "{{").replace("}", "}}")
-        chosen += [Seed(seed), callbacks.ModelCheckpoint(literal)]
+        chosen += [Seed(seed, None if held is None else held.which), callbacks.ModelCheckpoint(literal)]
     if _resumes(arguments):
         print(f"Resumed: {arguments.checkpoint}", flush=True)
     try:
@@ -323,7 +354,8 @@ def _fit(
             lengths=train.lengths,
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
-            validation_data=_as_validation(watched),
+            validation_split=0.0 if held is None else held.rows,
+            validation_data=None if watched is None else data.as_dict(watched),
             callbacks=chosen,
             resume_from=arguments.checkpoint if _resumes(arguments) else None,
         )
@@ -340,24 +372,21 @@ def _fit(
         raise FloatingPointError(f"{error}{kept}") from None
 
 
-def _as_validation(part: Sequences | None) -> dict[str, Any] | None:
-    if part is None:
-        return None
-    return {name: array for name, array in part._asdict().items() if array is not None}
-
-
-def _mention_unseen(found: Data, train: Sequences, validation: Sequences) -> None:
-    """Say where a class stands among the last samples only: the file is then sorted, and the validation no use."""
-    if found.task != "classify":
+def _mention_unseen(found: Data, held: HeldBack) -> None:
+    """Warn if the last samples have other classes than the rest: the data are sorted, the validation is no use."""
+    if found.task != "classify" or held.which != "last":
         return
-    unseen = np.setdiff1d(np.asarray(validation.y), np.asarray(train.y))
-    if unseen.size:
-        classes = ", ".join(map(str, unseen[:8])) + (", ..." if unseen.size > 8 else "")
-        print(
-            f"fastgru: classes {classes} stand only among the samples held back by --validation; shuffle the arrays if "
-            f"they are sorted",
-            file=sys.stderr,
-        )
+    y = np.asarray(found.train.y)
+    kept = y[: held.rows[0]]
+    for some, others, where in ((y[held.rows], kept, "only"), (kept, y[held.rows], "not")):
+        classes = np.setdiff1d(some, others)
+        if classes.size:
+            shown = ", ".join(map(str, classes[:8])) + (", ..." if classes.size > 8 else "")
+            print(
+                f"fastgru: classes {shown} are {where} among the samples held back by --validation; use "
+                f"--validation-samples random if the order means nothing",
+                file=sys.stderr,
+            )
 
 
 def _save(model: Sequential, path: str) -> None:
@@ -370,12 +399,15 @@ def _save(model: Sequential, path: str) -> None:
 
 
 def _plot(
-    path: str, model: Sequential, found: Data, history: History, judged: Sequences, title: str, watched: str
+    path: str, model: Sequential, found: Data, history: History, judged: Iterator[Sequences], title: str, watched: str
 ) -> None:
-    assert judged.y is not None
-    outputs, targets = model.predict(judged.x, lengths=judged.lengths), np.asarray(judged.y)
-    if found.each_step and judged.lengths is not None:
-        counted = valid_steps(judged.lengths, judged.x.shape[1])
-        outputs, targets = outputs[counted], targets[counted]
+    results: list[tuple[Array, Array]] = []
+    for part in judged:
+        outputs, targets = model.predict(part.x, lengths=part.lengths), np.asarray(part.y)
+        if found.each_step and part.lengths is not None:
+            counted = valid_steps(part.lengths, part.x.shape[1])
+            outputs, targets = outputs[counted], targets[counted]
+        results.append((outputs, targets))
+    outputs, targets = (np.concatenate(arrays) for arrays in zip(*results, strict=True))
     metric = "accuracy" if found.task == "classify" else "mean_absolute_error"
     plotting.plot_training(path, history, title, metric=metric, watched=watched, outputs=outputs, targets=targets)

@@ -122,6 +122,11 @@ class Layer(ABC):
         """Whether `forward` returns a tuple: no other layer can follow then."""
         return False
 
+    @property
+    def draws(self) -> bool:
+        """Whether a pass in training draws random numbers from `generator`."""
+        return False
+
     # --- Computing -----------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -134,7 +139,8 @@ class Layer(ABC):
         lengths : ndarray (N,) of int64, optional
             How many steps of each sequence count; the rest is padding.
         training : bool
-            Whether dropout drops, and what `backward` needs is kept.
+            Whether dropout drops, and what `backward` needs is kept. Without, the layer must not change, but for the
+            states that a stateful one carries: several threads may call it then.
         """
 
     @abstractmethod
@@ -246,7 +252,7 @@ def copy_weights(targets: Sequence[tuple[str, Array]], weights: Sequence[Array])
     """Copy `weights` into the arrays of `targets`, if all of them fit."""
     if len(weights) != len(targets):
         raise ValueError(f"weights: expected {len(targets)} arrays, got {len(weights)}")
-    arrays = [np.asarray(given) for given in weights]
+    arrays = [checks.array("weights", given) for given in weights]
     for (name, target), array in zip(targets, arrays, strict=True):
         if array.shape != target.shape:
             raise ValueError(f"weights: expected shape {target.shape} for {name}, got {array.shape}")

@@ -72,6 +72,10 @@ class Bidirectional(Layer):
     def several_outputs(self) -> bool:  # noqa: D102
         return self.merge_mode is None or self.forward_layer.return_state
 
+    @property
+    def draws(self) -> bool:  # noqa: D102
+        return any(layer.draws for layer in self._directions.values())
+
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102
         for direction, layer in self._directions.items():
             layer.name = f"{self.name}/{direction}"
@@ -150,7 +154,8 @@ class Bidirectional(Layer):
         return np.empty((*x.shape[:2], 2 * layer.units), self.weights["forward/kernel"].dtype)
 
     def _merge(self, one: Array, other: Array, *, training: bool) -> tuple[Array, ...]:
-        self._halves = (one, other) if training and self.merge_mode == "mul" else None
+        if training and self.merge_mode == "mul":
+            self._halves = one, other
         match self.merge_mode:
             case "concat":
                 return (np.concatenate([one, other], axis=-1),)

@@ -95,7 +95,8 @@ class Dense(Layer):
         if x.shape[-1] != self.features:
             raise ValueError(f"{self.name}: expected input of shape (N, ..., {self.features}), got {x.shape}")
         flat = x.reshape(-1, self.features) if x.size else x.reshape(int(np.prod(x.shape[:-1])), self.features)
-        self._x, self._rows, self._shape = (flat if training else None), rows, x.shape
+        if training:  # only then: other calls may come between a pass in training and its backward
+            self._x, self._rows, self._shape = flat, rows, x.shape
         return functional.dense_forward(flat, self.weights["kernel"], self.weights.get("bias"), rows=rows)
 
     def activate(self, logits: Array) -> Array:
@@ -112,7 +113,8 @@ class Dense(Layer):
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
         y = self.activate(self.logits(x, training=training))
-        self._y, self._lengths = (y if training else None), lengths
+        if training:
+            self._y, self._lengths = y, lengths
         return y.reshape(*x.shape[:-1], self.units)
 
     def backward_from_logits(self, d_logits: Array, *, input_gradient: bool) -> Array | None:

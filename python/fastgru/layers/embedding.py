@@ -75,7 +75,8 @@ class Embedding(Layer):
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
         tokens = self._tokens_of(self.name, x, lengths)
-        self._tokens = tokens.astype(np.int64) if training else None
+        if training:
+            self._tokens = tokens.astype(np.int64)
         return np.take(self.weights["embeddings"], tokens, axis=0)
 
     def check_input(self, name: str, x: Array, lengths: Array | None, first: int) -> Array | None:  # noqa: D102

@@ -133,6 +133,10 @@ class GRU(Layer):
     def several_outputs(self) -> bool:  # noqa: D102
         return self.return_state
 
+    @property
+    def draws(self) -> bool:  # noqa: D102
+        return self.dropout > 0 or self.recurrent_dropout > 0
+
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102
         if len(input_shape) != 3 or input_shape[2] is None:
             advice = "; a GRU before it needs return_sequences=True" if len(input_shape) == 2 else ""
@@ -252,7 +256,7 @@ class GRU(Layer):
         if not self.stateful or states.keys() - {"state"}:
             super().set_states(states)
             return
-        state = states.get("state")
+        state = checks.unmasked("state", states.get("state"))
         if state is not None:
             dtype = self.weights["recurrent_kernel"].dtype
             if state.ndim != 2 or state.shape[1] != self.units or state.dtype != dtype:

@@ -30,12 +30,18 @@ class Dropout(Layer):
         self.rate = checks.number("rate", rate, least=0, below=1)
         self._mask: Array | None = None
 
+    @property
+    def draws(self) -> bool:  # noqa: D102
+        return self.rate > 0
+
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102
         return input_shape
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
+        if not training:
+            return x
         self._mask = None
-        if not training or self.rate == 0:
+        if self.rate == 0:
             return x
         assert self.generator is not None
         kept = None if lengths is None else sequences.valid_elements(lengths, x.shape)
@@ -70,8 +76,9 @@ class Flatten(Layer):
         return (batch, int(np.prod(known, dtype=object)) if len(known) == len(sizes) else None)
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
-        del lengths, training
-        self._shape = x.shape
+        del lengths
+        if training:
+            self._shape = x.shape
         return x.reshape(len(x), -1) if len(x) else np.empty((0, int(np.prod(x.shape[1:]))), x.dtype)
 
     def output_lengths(self, x: Array, lengths: Array | None) -> None:  # noqa: D102
@@ -111,8 +118,8 @@ class GlobalAveragePooling1D(_Pooling1D):
         self._lengths: Array | None = None
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
-        del training
-        self._shape, self._lengths = x.shape, lengths
+        if training:
+            self._shape, self._lengths = x.shape, lengths
         rows, steps, _ = x.shape
         if steps == 0:
             return np.zeros((rows, x.shape[2]), x.dtype)
@@ -147,13 +154,12 @@ class GlobalMaxPooling1D(_Pooling1D):
     def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
         super().__init__(input_shape=input_shape, name=name)
         self._chosen: Array | None = None
-        self._shape: tuple[int, ...] = ()
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
         rows, steps, features = x.shape
-        self._shape = x.shape
         if steps == 0:
-            self._chosen = np.zeros(x.shape, bool)
+            if training:
+                self._chosen = np.zeros(x.shape, bool)
             return np.zeros((rows, features), x.dtype)
         if lengths is None:
             largest: Array = x.max(axis=1)

@@ -1,0 +1,369 @@
+"""A model that is in use: what callbacks may do with it, and what threads may do at the same time."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import threading
+
+import fastgru
+import numpy as np
+import pytest
+from fastgru import Sequential, callbacks, layers, load_model, losses
+
+
+def data(seed=0, count=24, steps=5):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(count, steps, 3)).astype(np.float32), rng.integers(0, 2, count)
+
+
+def make_model(*, stateful=False, more=(), **options):
+    fastgru.set_seed(3)
+    model = Sequential(
+        [layers.GRU(4, stateful=stateful, input_shape=(5, 3), **options), *more, layers.Dense(2, activation="softmax")]
+    )
+    model.compile(metrics=["accuracy", "f1_score"])
+    return model
+
+
+OCCASIONS = callbacks.LambdaCallback.OCCASIONS
+
+
+def fit_with(model, occasion, action, **options):
+    """fit, with something done on that occasion."""
+    told = callbacks.LambdaCallback(**{occasion: lambda *_: action(model)})
+    return model.fit(*data(), **{"epochs": 2, "batch_size": 8, "verbose": 0, "callbacks": [told], **options})
+
+
+# --- In callbacks ---------------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "fit": lambda model: model.fit(*data(1), verbose=0),
+    "train_on_batch": lambda model: model.train_on_batch(*data(1)),
+    "compile": lambda model: model.compile("sgd"),
+    "add": lambda model: model.add(layers.Dense(2, activation="softmax")),
+}
+
+
+@pytest.mark.parametrize("occasion", OCCASIONS)
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_would_change_the_training_is_refused_in_a_callback(name, occasion):
+    model = make_model()
+    parts = model.optimizer, model.loss, list(model.layers)
+    with pytest.raises(
+        RuntimeError, match=f"^{name}: expected a model that is not in use because {name} .* got one in"
+    ):
+        fit_with(model, occasion, REFUSED[name])
+    assert (model.optimizer, model.loss, model.layers) == parts
+    fit_with(model, occasion, lambda model: None)  # usable again
+    REFUSED[name](model)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_would_change_the_training_is_refused_in_streams_and_losses(name):
+    model = make_model()
+
+    def batches():
+        REFUSED[name](model)
+        yield data()
+
+    class Own(losses.SparseCategoricalCrossentropy):
+        def __call__(self, *arguments, **options):
+            REFUSED[name](model)
+            return super().__call__(*arguments, **options)
+
+    message = f"^{name}: .* got one in use by"
+    with pytest.raises(RuntimeError, match=f"{message} fit, from which {name} is called; call it after fit"):
+        model.fit(batches(), verbose=0)
+    with pytest.raises(RuntimeError, match=f"{message} evaluate"):
+        model.evaluate(batches())
+    model.compile("adam", Own())
+    for use in (model.train_on_batch, model.evaluate):
+        with pytest.raises(RuntimeError, match=f"{message} {use.__name__}"):
+            use(*data())
+
+
+def test_a_refusal_leaves_the_training_as_it_was():
+    """A callback that goes on after the error trains the same model."""
+    plain, tried = make_model(), make_model()
+
+    def action(model):
+        for attempt in REFUSED.values():
+            with pytest.raises(RuntimeError):
+                attempt(model)
+
+    expected = plain.fit(*data(), epochs=2, batch_size=8, verbose=0)
+    assert fit_with(tried, "on_train_batch_end", action).history == expected.history
+    np.testing.assert_array_equal(tried.parameters, plain.parameters)
+
+
+def train_copy(model):
+    model.reset_states()
+    model.fit(*data(1), verbose=0)
+
+
+ALLOWED = {
+    "predict": lambda model: model.predict(data(1, 7)[0]),
+    "evaluate": lambda model: model.evaluate(*data(1, 7)),
+    "evaluate a stream": lambda model: model.evaluate([data(1, 7), data(2, 7)]),
+    "get and set weights": lambda model: model.set_weights(model.get_weights()),
+    "copy": lambda model: train_copy(copy.deepcopy(model)),
+    "pickle": lambda model: train_copy(pickle.loads(pickle.dumps(model))),
+}
+
+MORE = {
+    "plain": {},
+    "stateful": {"stateful": True},
+    "dropouts": {"dropout": 0.2, "recurrent_dropout": 0.2, "more": (layers.Dropout(0.3), layers.Dense(3, "tanh"))},
+    "pooling": {"return_sequences": True, "more": (layers.GlobalMaxPooling1D(),)},
+    "mean": {"return_sequences": True, "more": (layers.GlobalAveragePooling1D(),)},
+    "flat": {"return_sequences": True, "more": (layers.Flatten(), layers.Dense(3, "relu"))},
+    "both ways": {"return_sequences": True, "more": (layers.Bidirectional(layers.GRU(3), "mul"),)},
+}
+
+
+@pytest.mark.parametrize("options", MORE.values(), ids=MORE)
+@pytest.mark.parametrize("name", ALLOWED)
+def test_a_callback_may_use_the_model_and_changes_nothing(name, options):
+    options = copy.deepcopy(options)
+    plain, watched = make_model(**copy.deepcopy(options)), make_model(**options)
+    expected = plain.fit(*data(), epochs=2, batch_size=8, verbose=0, validation_data=data(2, 8))
+    for_each = ("on_epoch_begin", "on_train_batch_begin", "on_train_batch_end", "on_epoch_end")
+    told = callbacks.LambdaCallback(**dict.fromkeys(for_each, lambda *_: ALLOWED[name](watched)))
+    found = watched.fit(*data(), epochs=2, batch_size=8, verbose=0, validation_data=data(2, 8), callbacks=[told])
+    assert found.history == expected.history
+    np.testing.assert_array_equal(watched.parameters, plain.parameters)
+    assert watched.get_states().keys() == plain.get_states().keys()
+    for state, other in zip(watched.get_states().values(), plain.get_states().values(), strict=True):
+        np.testing.assert_array_equal(state, other)
+
+
+@pytest.mark.parametrize("options", MORE.values(), ids=MORE)
+@pytest.mark.parametrize("name", ["predict", "evaluate"])
+def test_a_loss_may_use_the_model_between_forward_and_backward(name, options):
+    class Own(losses.SparseCategoricalCrossentropy):
+        busy = False
+
+        def __call__(self, *arguments, **more):
+            if not self.busy:
+                self.busy = True
+                ALLOWED[name](watched)
+                self.busy = False
+            return super().__call__(*arguments, **more)
+
+    plain, watched = make_model(**copy.deepcopy(options)), make_model(**copy.deepcopy(options))
+    watched.compile(loss=Own(), metrics=["accuracy", "f1_score"])
+    expected = plain.fit(*data(), epochs=2, batch_size=8, verbose=0, validation_data=data(2, 8))
+    found = watched.fit(*data(), epochs=2, batch_size=8, verbose=0, validation_data=data(2, 8))
+    assert found.history == expected.history
+    np.testing.assert_array_equal(watched.parameters, plain.parameters)
+
+
+def test_an_evaluation_around_another_counts_its_own():
+    model = make_model()
+    expected = model.evaluate(*data(), batch_size=8)
+
+    def batches():
+        for begin in (0, 8, 16):
+            yield tuple(array[begin : begin + 8] for array in data())
+            model.evaluate(*data(1))
+
+    assert model.evaluate(batches()) == expected
+
+
+def test_states_that_a_callback_resets_stay_reset():
+    """The usual way to train a stateful model epoch by epoch."""
+    reset, expected = make_model(stateful=True), make_model(stateful=True)
+    fit_with(reset, "on_epoch_begin", lambda model: model.reset_states(), shuffle=False)
+    for _ in range(2):
+        expected.reset_states()
+        expected.fit(*data(), batch_size=8, shuffle=False, verbose=0)
+    np.testing.assert_array_equal(reset.parameters, expected.parameters)
+
+
+def test_weights_that_a_callback_loads_are_trained_on(tmp_path):
+    pytest.importorskip("h5py")
+    path = tmp_path / "a.weights.h5"
+    make_model().save_weights(path)
+    model = make_model()
+    fit_with(model, "on_epoch_end", lambda model: model.load_weights(path))
+    np.testing.assert_array_equal(model.parameters, make_model().parameters)
+
+
+def test_a_callback_may_save_the_model(tmp_path):
+    path = tmp_path / "a.safetensors"
+    model = make_model(stateful=True)
+    fit_with(model, "on_epoch_end", lambda model: model.save(path), shuffle=False)
+    np.testing.assert_array_equal(load_model(path).parameters, model.parameters)
+
+
+# --- In other threads -----------------------------------------------------------------------------------------------
+
+
+class Held:
+    """A model that a thread is using: within `use`, until the block ends."""
+
+    def __init__(self, model, use):
+        self.model, self.use = model, use
+        self.inside, self.leave, self.error = threading.Event(), threading.Event(), None
+
+    def wait(self):
+        self.inside.set()
+        assert self.leave.wait(60)
+
+    def batches(self):
+        self.wait()
+        yield data()
+
+    def run(self):
+        try:
+            if self.use == "fit":
+                self.model.fit(self.batches(), verbose=0)
+            elif self.use == "evaluate":
+                self.model.evaluate(self.batches())
+            else:  # the last layer is asked, then it waits
+                head = self.model.layers[-1]
+                forward = head.forward
+
+                def slow(*arguments, **options):
+                    if threading.current_thread() is self.thread:
+                        self.wait()
+                    return forward(*arguments, **options)
+
+                head.forward = slow
+                try:
+                    self.model.predict(data()[0])
+                finally:
+                    del head.forward
+        except BaseException as error:
+            self.error = error
+            self.inside.set()
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self.run, name="the other")
+        self.thread.start()
+        assert self.inside.wait(60)
+        return self
+
+    def __exit__(self, *_):
+        self.leave.set()
+        self.thread.join(60)
+        assert self.error is None
+
+
+USES = {
+    **REFUSED,
+    "predict": ALLOWED["predict"],
+    "evaluate": ALLOWED["evaluate"],
+    "get_weights": lambda model: model.get_weights(),
+    "set_weights": lambda model: model.set_weights([w.copy() for w in model.layers[0].weights.values()] + [
+        w.copy() for w in model.layers[1].weights.values()]),
+    "reset_states": lambda model: model.reset_states(),
+    "a copy": copy.deepcopy,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", USES)
+def test_while_one_thread_trains_others_are_refused(name):
+    model, plain = make_model(), make_model()
+    message = (
+        f"^{name}: expected a model that no other thread is using because .*, got one in use by fit in thread 'the"
+    )
+    with Held(model, "fit"), pytest.raises(RuntimeError, match=message):
+        USES[name](model)
+    plain.fit([data()], verbose=0)
+    np.testing.assert_array_equal(model.parameters, plain.parameters)
+
+
+@pytest.mark.parametrize("other", ["predict", "evaluate", "fit"])
+@pytest.mark.parametrize("name", ["fit", "train_on_batch", "predict", "evaluate", "reset_states"])
+def test_a_stateful_model_serves_one_thread(other, name):
+    model = make_model(stateful=True)
+    with Held(model, other):
+        states = {key: state.copy() for key, state in model.get_states().items()}
+        with pytest.raises(
+            RuntimeError, match=rf"^{name}: .* because (gru is stateful|\w+ changes the \w+), got one in"
+        ):
+            USES[name](model)
+        assert model.get_states().keys() == states.keys()
+    USES[name](make_model(stateful=True))
+
+
+@pytest.mark.parametrize("other", ["predict", "evaluate"])
+@pytest.mark.parametrize("name", ["predict", "evaluate", "get_weights", "a copy"])
+def test_threads_may_read_a_model_at_the_same_time(other, name):
+    model = make_model()
+    expected = make_model()
+    with Held(model, other):
+        found = USES[name](model)
+        if name in ("predict", "evaluate"):
+            np.testing.assert_array_equal(found, USES[name](expected))
+
+
+@pytest.mark.parametrize("other", ["predict", "evaluate"])
+@pytest.mark.parametrize("name", [*REFUSED, "set_weights"])
+def test_a_model_that_is_read_is_not_changed(other, name):
+    model = make_model()
+    message = f"^{name}: .* in use by {other} in thread 'the other'; give each thread a copy"
+    with Held(model, other), pytest.raises(RuntimeError, match=message):
+        USES[name](model)
+    USES[name](model)
+
+
+def test_many_threads_get_the_answers_of_one():
+    model = make_model(return_sequences=True, more=(layers.GlobalMaxPooling1D(), layers.Dense(3, "relu")))
+    questions = [data(seed, 5 + seed) for seed in range(6)]
+    answers = [(model.predict(x), model.evaluate(x, y)) for x, y in questions]
+    wrong = []
+
+    def ask():
+        for _ in range(10):
+            for (x, y), (outputs, values) in zip(questions, answers, strict=True):
+                if not np.array_equal(model.predict(x), outputs) or model.evaluate(x, y) != values:
+                    wrong.append(len(x))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_an_evaluation_that_makes_the_weights_is_alone():
+    model = Sequential([layers.GRU(3), layers.Dense(2, activation="softmax")])
+    model.compile()
+    with (
+        Held(model, "evaluate"),
+        pytest.raises(RuntimeError, match="because the call makes the weights, got one in use"),
+    ):
+        model.evaluate(*data())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_does_not_wait_for_the_threads_of_its_parent():
+    model = make_model()
+    with Held(model, "fit"):
+        child = os.fork()
+        if child == 0:
+            try:
+                model.predict(data()[0])
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+    assert status == 0
+
+
+def test_a_model_is_free_after_an_error():
+    model = make_model()
+    x, y = data()
+    x[3, 1, 1] = np.inf
+    with pytest.raises(FloatingPointError):
+        model.fit(x, y, verbose=0)
+    with pytest.raises(ValueError, match="y: expected"):
+        model.evaluate(x, y[:3])
+    with pytest.raises(TypeError):
+        model.predict("x")
+    model.fit(*data(), verbose=0)
