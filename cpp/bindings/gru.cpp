@@ -314,8 +314,9 @@ struct TapeInputs {
 
 template <class T>
 py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_object, const py::object& d_state_object,
-                             const py::object& inputs_object, bool input_gradient, const py::object& d_kernel_object,
-                             const py::object& d_recurrent_object, const py::object& d_bias_object) {
+                             const py::object& inputs_object, const py::object& input_gradient,
+                             const py::object& d_kernel_object, const py::object& d_recurrent_object,
+                             const py::object& d_bias_object) {
   const GruShape& s = tape.shape;
   const char* like = "the tape";
   const std::string why = "that is what the tape recorded";
@@ -346,8 +347,13 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
   if (d_bias) outputs.emplace_back("d_bias", *d_bias);
   if (d_outputs) inputs.emplace_back("d_outputs", d_outputs->holder);
   if (d_state) inputs.emplace_back("d_state", d_state->holder);
+  if (!py::isinstance<py::bool_>(input_gradient)) {
+    d_x = write_to_rows<T>(input_gradient, "input_gradient", {s.batch, s.steps, s.features}, why, like);
+    outputs.emplace_back("input_gradient", *d_x);
+  } else if (input_gradient.cast<bool>()) {
+    d_x = new_array<T>({s.batch, s.steps, s.features});
+  }
   require_apart(outputs, inputs);
-  if (input_gradient) d_x = new_array<T>({s.batch, s.steps, s.features});
   py::array d_initial = new_array<T>({s.batch, s.units});
 
   GruBackwardArguments<T> arguments;
@@ -365,7 +371,8 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
   if (d_outputs) arguments.d_outputs = sequences(*d_outputs, reading, reading.backwards && reading.outputs_like_x);
   arguments.d_last_state = pointer<T>(d_state);
   if (d_x) {
-    arguments.d_x = reading.from(pointer<T>(*d_x), s.steps * s.features, s.features, s.steps, reading.backwards);
+    arguments.d_x = reading.from(pointer<T>(*d_x), d_x->strides(0) / Index{sizeof(T)},
+                                 d_x->strides(1) / Index{sizeof(T)}, s.steps, reading.backwards);
   }
   arguments.d_initial_state = pointer<T>(d_initial);
   arguments.d_kernel = pointer<T>(d_kernel);
@@ -381,8 +388,8 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
                         d_bias ? py::object(*d_bias) : py::none());
 }
 
-py::tuple gru_backward_checked(Tape& tape, const py::object& d_outputs, const py::object& d_state, bool input_gradient,
-                               const py::object& inputs, const py::object& d_kernel,
+py::tuple gru_backward_checked(Tape& tape, const py::object& d_outputs, const py::object& d_state,
+                               const py::object& input_gradient, const py::object& inputs, const py::object& d_kernel,
                                const py::object& d_recurrent_kernel, const py::object& d_bias) {
   const Tape::Use use(tape);
   if (!tape.recorded) throw py::value_error("tape: expected one that gru_forward has recorded on, got an empty one");
