@@ -233,7 +233,9 @@ class _Part:
 
 
 #: Layers without weights, which PyTorch has as modules or functions.
-_WITHOUT_WEIGHTS = frozenset({"Dropout", "Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D"})
+_WITHOUT_WEIGHTS = frozenset(
+    {"Activation", "Dropout", "Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "LastStep"}
+)
 #: What an nn.GRU always is.
 _FIXED = {
     "activation": "tanh",
