@@ -34,6 +34,7 @@ FORMATS_FLOORS = [
         "formats.onnx.layers",
         "formats.onnx.signatures",
         "formats.state_dicts",
+        "formats.torch_chains",
     ],
     ["formats.keras", "formats.onnx.moves", "formats.tfjs_training", "formats.torch"],
     ["formats.onnx.reader", "formats.tfjs"],

@@ -17,7 +17,7 @@ from fastgru import (
     schedules,
 )
 from fastgru._native._cpu_features import __version__
-from fastgru.formats.description import ModelFileError
+from fastgru.formats.description import AssumptionWarning, ModelFileError
 from fastgru.functional import get_num_threads, set_num_threads
 from fastgru.model import Sequential, load_model
 from fastgru.seeding import set_seed
@@ -25,6 +25,7 @@ from fastgru.sequences import pad_sequences
 from fastgru.training import History
 
 __all__ = [
+    "AssumptionWarning",
     "History",
     "ModelFileError",
     "Sequential",
