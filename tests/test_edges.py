@@ -17,11 +17,13 @@ LAYERS = {
         for m in MERGES
     },
     "Dense": lambda: layers.Dense(3, "tanh"),
+    "Activation": lambda: layers.Activation("softmax"),
     "Masking": lambda: layers.Masking(),
     "Dropout": lambda: layers.Dropout(0.5),
     "Flatten": lambda: layers.Flatten(),
     "average": lambda: layers.GlobalAveragePooling1D(),
     "maximum": lambda: layers.GlobalMaxPooling1D(),
+    "last step": lambda: layers.LastStep(),
 }
 all_layers = pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
 
@@ -90,7 +92,7 @@ def test_what_is_not_finite_stays_in_its_sample(make, value):
     layer = make()
     x = np.random.default_rng(0).normal(size=(9, 5, 2)).astype(np.float32)
     expected = outputs(layer, x)
-    x[4, 2, 1] = value
+    x[4, 2:, 1] = value
     for clean, other in zip(expected, outputs(layer, x), strict=True):
         np.testing.assert_array_equal(np.delete(other, 4, axis=0), np.delete(clean, 4, axis=0))
         assert np.isnan(value) <= np.isnan(other[4]).any()  # and does not get lost

@@ -212,6 +212,18 @@ def test_gradients_are_written_where_asked_and_overwrite():
         np.testing.assert_array_equal(given_array, getattr(expected, name))
 
 
+@pytest.mark.parametrize("lengths", [None, np.array([3, 0, 4, 1, 2, 4, 4, 2, 3])])
+@pytest.mark.parametrize("go_backwards", [False, True])
+def test_the_input_gradient_is_written_where_asked_at_any_strides(go_backwards, lengths):
+    case = make_case((9, 4, 3, 7), np.float32)
+    tape = functional.GRUTape()
+    functional.gru_forward(*case.arguments, go_backwards=go_backwards, lengths=lengths, tape=tape)
+    expected = functional.gru_backward(tape, case.d_outputs).x
+    for memory in (np.full((4, 9, 3), 7, np.float32).swapaxes(0, 1), np.full((9, 8, 5), 7, np.float32)[:, ::2, 1:4]):
+        assert functional.gru_backward(tape, case.d_outputs, input_gradient=memory).x is memory
+        np.testing.assert_array_equal(memory, expected)
+
+
 def strided_copies(array):
     """The same values in memory that is not C-contiguous, aligned or in native order."""
     wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)

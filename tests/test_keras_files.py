@@ -96,6 +96,9 @@ class Chain:
             self.add(f"Bidirectional {merge}", **options)
 
     def add_head(self):
+        if self.rng.random() < 0.3:
+            self.add("Activation", activation=self.pick("linear", "softmax", "sigmoid", "tanh", "relu"))
+            self.add_recurrent()
         end = self.pick("last", "Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "steps")
         if end == "last" or (self.masked and end in ("GlobalMaxPooling1D", "Flatten")):
             self.calls[-1 if "units" in self.calls[-1][1] else -2][1]["return_sequences"] = False
@@ -446,14 +449,19 @@ SAYABLE_MASKS = {
 def with_layer(path, place, class_name, **options):
     """Put a layer of Keras without weights into a file."""
     entry = {"class_name": class_name, "config": {"name": "new", **options}}
+    changed_config(path, lambda config: config["config"]["layers"].insert(place, entry))
+
+
+def changed_config(path, change):
+    """Change the configuration of the model in a file."""
     if path.suffix == ".keras":
         config, *rest = parts_of(path)
-        config["config"]["layers"].insert(place, entry)
+        change(config)
         write_parts(path, config, *rest)
     else:
         with h5py.File(path, "r+") as file:
             config = json.loads(file.attrs["model_config"])
-            config["config"]["layers"].insert(place, entry)
+            change(config)
             file.attrs["model_config"] = json.dumps(config)
 
 
@@ -479,6 +487,7 @@ def test_an_activation_belongs_to_the_dense_layer_before_it(class_name, options,
         ("ReLU", {**RELU, "negative_slope": 0.1}, "negative_slope=0.1 is not known here"),
         ("ReLU", {**RELU, "threshold": 1.0}, "threshold=1.0 is not known here"),
         ("Softmax", {"axis": 1}, "axis=1 is not known here"),
+        ("Softmax", {"axis": None}, "axis='all axes' is not known here"),
         ("Softmax", {"axis": -1}, "expected no mask before it, because Keras' leaves out what is masked"),
         ("Softmax", {"axis": -1, "other": 3}, "other=3 is not known here"),
     ],
@@ -883,6 +892,57 @@ def test_a_functional_chain(masked, keras, tmp_path):
         assert_same_outputs(ours.predict(x), theirs(x), "float32", ending)
 
 
+def models_with_none(keras):
+    """Models whose options are None where Keras takes that, and what it means there."""
+    kind = keras.layers
+    off = dict.fromkeys(("return_sequences", "return_state", "go_backwards", "stateful"))
+    inputs, tokens = keras.Input((4, 2)), keras.Input((4,))
+    yield [inputs, kind.GRU(3, activation=None, use_bias=None, **off), kind.Dense(2, activation=None, use_bias=None)]
+    yield [inputs, kind.GRU(3, reset_after=None, kernel_initializer=None, kernel_regularizer=None), kind.ReLU()]
+    yield [tokens, kind.Embedding(7, 3, mask_zero=None, embeddings_regularizer=None), kind.GRU(2)]
+    yield [inputs, kind.Bidirectional(kind.GRU(2, use_bias=None, reset_after=None)), kind.Dense(2)]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_options_that_are_none_mean_what_they_mean_to_keras(keras, ending, tmp_path):
+    rng = np.random.default_rng(0)
+    for inputs, *stack in models_with_none(keras):
+        theirs = keras.Sequential([inputs, *stack])
+        theirs.set_weights([rng.normal(size=weight.shape).astype(np.float32) for weight in theirs.get_weights()])
+        theirs.save(tmp_path / f"model{ending}")
+        x = rng.integers(0, 7, (3, 4)) if len(inputs.shape) == 2 else rng.normal(size=(3, 4, 2)).astype(np.float32)
+        assert_same_outputs(load_model(tmp_path / f"model{ending}").predict(x), theirs(x), "float32", ending)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_no_layer_needs_may_be_null_or_left_out(keras, gone, ending, tmp_path):
+    """Keras makes up names of layers, and takes an object without a configuration for its class' defaults."""
+    kind = keras.layers
+    theirs = keras.Sequential([keras.Input((4, 2)), kind.GRU(3), kind.Dropout(0.5), kind.Dense(2), kind.ReLU()])
+    path = tmp_path / f"model{ending}"
+    theirs.save(path)
+
+    def change(config):
+        _, gru, dropout, dense, relu = config["config"]["layers"]
+        for inner, key in (
+            (dropout["config"], "name"), (relu["config"], "name"), (relu["config"], "max_value"),
+            (gru["config"]["bias_initializer"], "config"), (gru["config"], "kernel_initializer"),
+            (dense["config"], "activation"), (config["config"], "name"), (gru["config"], "dtype"),
+        ):  # fmt: skip
+            if not gone:
+                inner[key] = None
+            elif inner is not config["config"]:  # Keras 3 wants a model's name
+                del inner[key]
+
+    changed_config(path, change)
+    x = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float32)
+    again = keras.models.load_model(path, compile=False)
+    model = load_model(path)
+    assert_same_outputs(model.predict(x), again(x), "float32", ending)
+    assert len({layer.name for layer in model.layers}) == len(model.layers)
+
+
 def foreign_models(keras):
     """Models of Keras that are refused, and what the message names."""
     kind = keras.layers
@@ -913,7 +973,7 @@ def foreign_models(keras):
         "keepdims": (
             chain(kind.GlobalAveragePooling1D(keepdims=True, name="p")), "p: keepdims=True",
         ),
-        "lonely activation": (chain(kind.GRU(2), kind.Activation("relu", name="a")), "a: expected an activation after"),
+        "another activation": (chain(kind.GRU(2), kind.Activation("elu", name="a")), "a: expected one of .* got 'elu'"),
         "a branch": (graph(lambda x: kind.Add(name="a")([x, kind.Dense(2)(x)])), "a: "),
         "state without outputs": (
             graph(lambda x: kind.GRU(2, return_state=True, name="g")(x)[0]), "g: expected all of its outputs",

@@ -107,7 +107,7 @@ def random_model(seed):
         stack.append(pick(rng, layers.Masking, layers.Dropout)(pick(rng, 0.0, 0.25), input_shape=(steps, F)))
     stack += [random_recurrent(rng, last=False, return_sequences=True) for _ in range(rng.integers(2))]
     stack += [layers.Dropout(0.5)] * int(pick(rng, 0, 1))
-    end = pick(rng, "recurrent", "average", "max", "dense", *(["flatten"] if steps else []))
+    end = pick(rng, "recurrent", "average", "max", "step", "dense", *(["flatten"] if steps else []))
     match end:
         case "recurrent":
             stack.append(random_recurrent(rng, last=True))
@@ -115,8 +115,12 @@ def random_model(seed):
             stack.append(layers.GlobalAveragePooling1D())
         case "max":
             stack.append(layers.GlobalMaxPooling1D())
+        case "step":
+            stack.append(layers.LastStep())
         case "flatten":
             stack.append(layers.Flatten())
+    if rng.random() < 0.3 and (end != "recurrent" or not stack[-1].several_outputs):
+        stack.append(layers.Activation(pick(rng, "linear", "softmax", "sigmoid", "tanh", "relu")))
     if end != "recurrent":
         activation = pick(rng, "linear", "softmax", "sigmoid", "tanh", "relu")
         stack.append(layers.Dense(4, activation, use_bias=pick(rng, True, False)))
@@ -510,6 +514,8 @@ class TestPyTorch:
                 match end:
                     case "last":
                         outputs = outputs[:, -1]
+                    case "last, rectified":
+                        outputs = torch.relu(outputs[:, -1])
                     case "state":
                         outputs = states[-1]
                     case "states":
@@ -530,7 +536,10 @@ class TestPyTorch:
     @pytest.mark.parametrize("dynamic", [False, True])
     @pytest.mark.parametrize(
         ("depth", "bidirectional", "end"),
-        [(1, False, "last"), (2, True, "all"), (3, False, "state"), (2, True, "states"), (1, False, "mean")],
+        [
+            *((1, False, "last"), (2, True, "all"), (3, False, "state"), (2, True, "states"), (1, False, "mean")),
+            *((2, True, "last"), (1, True, "last, rectified"), (2, False, "last, rectified")),
+        ],
     )
     def test_a_scripted_module_is_read(self, torch, tmp_path, dynamic, depth, bidirectional, end):
         module = self.module(torch, depth, bidirectional, end)
@@ -576,12 +585,12 @@ class TestPyTorch:
         self.export(torch, module, path, x, external_data=False)
         assert_close(load_model(path).predict(x.numpy()), [want[0], want[1][0]])
 
-    def test_the_last_step_of_both_directions_is_refused(self, torch, tmp_path):
-        """What looks like the last state of a bidirectional GRU is not one."""
-        module = self.module(torch, 1, True, "last")
+    def test_the_last_step_of_both_directions_is_no_last_state(self, torch, tmp_path):
+        """The backward direction has read one step there."""
+        module = self.module(torch, 1, True, "last, rectified")
         self.export(torch, module, tmp_path / "model.onnx", torch.randn(4, T, F), dynamo=False)
-        with pytest.raises(ModelFileError, match=r"node .*\(Gather\): .* has seen one step backwards"):
-            load_model(tmp_path / "model.onnx")
+        kinds = [type(layer).__name__ for layer in load_model(tmp_path / "model.onnx").layers]
+        assert kinds == ["Bidirectional", "LastStep", "Activation", "Dense"]
 
 
 # --- In: the node tests of ONNX ------------------------------------------------------------------------------------
@@ -715,6 +724,13 @@ def ending_in(operator, *more, **attributes):
     return graph.model(graph.node(operator, [graph.steps(y), *inputs], **attributes))
 
 
+def test_an_activation_of_a_gru_is_a_layer(tmp_path):
+    model = load(ending_in("Relu"), tmp_path)
+    assert [type(layer).__name__ for layer in model.layers] == ["GRU", "Activation"]
+    x = np.random.default_rng(0).normal(size=(3, T, F)).astype(np.float32)
+    assert_close(model.predict(x), session(tmp_path / "model.onnx").run(None, {"x": x})[0])
+
+
 def bias_on_another_axis():
     """A bias as long as there are steps, added along time."""
     graph = onnx_graphs.Graph(("n", 4, F))
@@ -830,7 +846,6 @@ REFUSED = {
     "pooled padding": (pooled_padding, "sequences of different lengths are pooled with their padding"),
     "unknown operator": (lambda: ending_in("Erf"), r"node 'Erf_4' \(Erf\): no operator that is read here"),
     "domain": (lambda: ending_in("Relu", domain="com.microsoft"), "no operator that is read here"),
-    "activation of a GRU": (lambda: ending_in("Relu"), "an activation is understood right after a product"),
     "softmax over time": (
         lambda: changed(
             onnx_graphs.FOREIGN["keras_classifier"](), lambda m: setattr(m.graph.node[-1].attribute[0], "i", 0)

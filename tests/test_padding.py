@@ -15,6 +15,14 @@ CHAINS = {
     "Dense softmax, Bidirectional": lambda: [layers.Dense(4, "softmax"), layers.Bidirectional(layers.GRU(3), "mul")],
     "Dropout, Dense, average": lambda: [layers.Dropout(0.3), layers.Dense(4), layers.GlobalAveragePooling1D()],
     "Dense, maximum": lambda: [layers.Dense(4, "tanh"), layers.GlobalMaxPooling1D()],
+    "Dense, Activation, GRU": lambda: [layers.Dense(4), layers.Activation("softmax"), layers.GRU(3)],
+    "Dense, Activation twice": lambda: [
+        layers.Dense(4),
+        layers.Activation("tanh"),
+        layers.Activation("relu"),
+        layers.GRU(2),
+    ],
+    "Dense, last step": lambda: [layers.Dense(4), layers.Activation("tanh"), layers.LastStep()],
     "GRU with dropout": lambda: [layers.GRU(4, dropout=0.3, return_sequences=True), layers.Dense(3), layers.GRU(2)],
 }
 
@@ -47,10 +55,14 @@ def test_no_weight_hears_of_padding(chain, padding):
     np.testing.assert_array_equal(*weights)
 
 
-@pytest.mark.parametrize("activation", layers.dense.ACTIVATIONS)
-def test_no_weight_hears_of_padding_with_outputs_at_each_step(activation):
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("activation", layers.activation.ACTIVATIONS)
+def test_no_weight_hears_of_padding_with_outputs_at_each_step(activation, alone):
+    def head():
+        return [layers.Dense(3), layers.Activation(activation)] if alone else [layers.Dense(3, activation)]
+
     y = np.zeros((4, 5, 3), np.float32)
-    chain = [[layers.Dense(4, activation), layers.Dense(3, activation)] for _ in range(2)]
+    chain = [[layers.Dense(4, activation), *head()] for _ in range(2)]
     weights = [trained(one, samples(filling), y, "mse") for one, filling in zip(chain, (0.0, np.nan), strict=True)]
     np.testing.assert_array_equal(*weights)
 

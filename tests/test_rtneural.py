@@ -69,6 +69,8 @@ def random_model(seed):
     stack = [layers.Dropout(0.5, input_shape=(None, F))]
     stack += [dense() for _ in range(rng.integers(2))]
     stack += [gru(int(rng.choice([1, 5, 8])), use_bias=bool(rng.integers(2))) for _ in range(rng.integers(1, 3))]
+    if rng.random() < 0.4:
+        stack.append(layers.Activation(str(rng.choice(["linear", "softmax", "sigmoid", "tanh", "relu"]))))
     return filled([*stack, *(dense() for _ in range(rng.integers(3)))], seed)
 
 
@@ -94,6 +96,22 @@ def test_a_round_trip_is_exact(seed, tmp_path):
     assert (tmp_path / f"again.{NAME}").read_text() == path.read_text()
 
 
+@pytest.mark.parametrize("place", [0, 2])
+def test_an_activation_without_a_dense_layer_before_it_is_a_layer(place, tmp_path):
+    what = content()
+    del what["layers"][3], what["layers"][2]
+    what["layers"][-1]["weights"] = [[[1.0], [2.0]], [0.5]]
+    width = F if place == 0 else 2
+    entry = {"type": "activation", "activation": "relu", "shape": [None, None, width], "weights": []}
+    what["layers"].insert(place, entry)
+    path = tmp_path / NAME
+    path.write_text(json.dumps(what))
+    model = load_model(path)
+    assert [type(layer).__name__ for layer in model.layers].index("Activation") == place
+    x = np.random.default_rng(0).normal(size=(2, T, F)).astype(np.float32)
+    np.testing.assert_allclose(model.predict(x), np.stack([rtneural(what, row) for row in x]), rtol=1e-5, atol=1e-6)
+
+
 def test_the_file_is_what_its_reader_expects(tmp_path):
     path = tmp_path / NAME
     filled([gru(2, use_bias=False, input_shape=(None, 1)), layers.Dense(1, "tanh")]).save(path)
@@ -117,6 +135,7 @@ def test_the_file_is_what_its_reader_expects(tmp_path):
         ([gru(go_backwards=True)], "gru: go_backwards=True"),
         ([gru(return_state=True)], "gru: return_state=True"),
         ([layers.Bidirectional(gru())], "bidirectional: a Bidirectional cannot be said"),
+        ([gru(), layers.LastStep()], "last_step: a LastStep cannot be said"),
         ([gru(), layers.GlobalMaxPooling1D()], "global_max_pooling1d: a GlobalMaxPooling1D cannot be said"),
         ([layers.Masking()], "masking: a Masking cannot be said"),
         ([layers.Dropout(0.5)], "expected a GRU or a Dense, got neither"),
@@ -206,7 +225,6 @@ HOSTILE = {
     "conv1d": (entry(0, type="conv1d"), r"layer 0 \('conv1d'\): expected gru, dense"),
     "type": (entry(0, type=["dense"]), "expected gru, dense"),
     "elu": (entry(3, activation="elu"), r"layer 3 \('activation'\): expected an activation of tanh, .*got 'elu'"),
-    "activation after gru": (lambda what: what["layers"].pop(2), "only after a dense layer that has none"),
     "relu gru": (entry(1, activation="relu"), "expected activation tanh, which is what RTNeural computes"),
     "activation": (entry(0, activation={}), "expected an activation"),
     "units": (entry(1, shape=[None, None, 10**30]), "expected kernel to be nested lists of shape"),

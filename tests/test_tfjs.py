@@ -21,6 +21,7 @@ KINDS = {
     "GRU": "gru",
     "Bidirectional": "bidirectional",
     "Dense": "dense",
+    "Activation": "activation",
     "Embedding": "embedding",
     "Masking": "masking",
     "Dropout": "dropout",
@@ -157,7 +158,8 @@ def random_model(rng):
         kernel_regularizer=regularizer(rng),
         bias_regularizer=regularizer(rng),
     )
-    model = Sequential([*chain, *pick(rng, [head], [head], [])], name="any")
+    between = pick(rng, [], [layers.Activation(pick(rng, "linear", "softmax", "sigmoid", "tanh", "relu"))])
+    model = Sequential([*chain, *between, *pick(rng, [head], [head], [])], name="any")
     model.build((None, *shape))
     for layer in model.layers:
         layer.set_weights([rng.normal(0, 0.5, weight.shape).astype(np.float32) for weight in layer.weights.values()])

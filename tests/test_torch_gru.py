@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import itertools
 import pickle
 import re
 import subprocess
@@ -196,6 +197,61 @@ def test_results_are_pytorchs(settings, call):
         assert error <= bound, name
 
 
+# --- The same memory layout ---------------------------------------------------------------------------------------
+
+
+def layouts(gru, kind, rows, steps, *, initial, training):
+    """The strides of all results of a call, with and without a graph, and of the gradients of all inputs."""
+    batch_first, features, units = gru.batch_first, gru.input_size, gru.hidden_size
+    states = (gru.num_layers * (2 if gru.bidirectional else 1), rows, units)
+    first, second = (rows, steps) if batch_first else (steps, rows)
+    x = torch.randn(first, second, features)
+    if kind == "transposed":
+        x = torch.randn(second, first, features).transpose(0, 1)
+    if kind == "unbatched":
+        x, states = torch.randn(steps, features), (states[0], units)
+    x.requires_grad_()
+    given = x
+    if kind == "packed":
+        lengths = torch.arange(rows) % steps + 1
+        given = pack_padded_sequence(x, lengths, batch_first, enforce_sorted=False)
+    hx = torch.randn(states, requires_grad=True) if initial else None
+    gru.train(training)
+    found = {}
+    for recorded in (False, True):
+        with torch.set_grad_enabled(recorded):
+            y, h_n = gru(given, hx)
+        y = y.data if isinstance(y, PackedSequence) else y
+        found |= {f"output {recorded}": y.stride(), f"h_n {recorded}": h_n.stride()}
+    wanted = {"x": x, **({"hx": hx} if initial else {}), **dict(gru.named_parameters())}
+    gradients = torch.autograd.grad(y.sin().sum() + h_n.cos().sum(), list(wanted.values()))
+    for name, gradient in zip(wanted, gradients, strict=True):
+        found[f"gradient of {name}"] = gradient.stride()
+    return found
+
+
+@pytest.mark.parametrize("kind", ["plain", "transposed", "unbatched", "packed"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_all_results_have_the_strides_of_pytorchs(kind, batch_first, bidirectional, served):
+    sizes = [(4, 6), (1, 6), (4, 1), (1, 1)]
+    for (rows, steps), depth, initial, training in itertools.product(sizes, (1, 2), (False, True), (False, True)):
+        options = {"num_layers": depth, "batch_first": batch_first, "bidirectional": bidirectional}
+        pair = make_pair(5, 7, dropout=0.2 * (depth > 1), **options)
+        theirs, ours = (layouts(gru, kind, rows, steps, initial=initial, training=training) for gru in pair)
+        assert ours == theirs, (rows, steps, depth, initial, training)
+    assert served
+
+
+def test_outputs_with_the_batch_first_are_time_major_in_memory(served):
+    """As ``torch.nn.GRU``'s are: code that flattens the transposed outputs by view depends on it."""
+    gru = fastgru.torch.GRU(5, 7, batch_first=True)
+    y, _ = gru(torch.randn(4, 6, 5))
+    assert served
+    assert y.transpose(0, 1).view(-1, 7).data_ptr() == y.data_ptr()
+    y.mul_(2)  # it is no view of another tensor, which a custom function's results must not be to be changed
+
+
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2, "batch_first": True, "bias": False}])
 def test_gradients_are_those_of_finite_differences(options):
     _, gru = make_pair(3, 4, dtype=torch.float64, **options)
@@ -334,7 +390,7 @@ def test_only_what_is_asked_for_is_recorded(x, monkeypatch):
         return forward(*args, tape=tape, **options)
 
     def watched_backward(*args, input_gradient, **options):
-        inputs.append(input_gradient)
+        inputs.append(input_gradient is not False)
         return backward(*args, input_gradient=input_gradient, **options)
 
     monkeypatch.setattr(functional, "gru_forward", watched_forward)

@@ -51,16 +51,22 @@ def random_model(seed):
         else:
             chain.append(layers.Dropout(0.3, input_shape=(steps, features)))
     chain += [random_recurrent(rng, return_sequences=True) for _ in range(int(rng.integers(0, 3)))]
-    match int(rng.integers(0, 5)):
+    if rng.random() < 0.3:
+        chain.append(layers.Activation(str(rng.choice(layers.activation.ACTIVATIONS))))
+    match int(rng.integers(0, 6)):
         case 0:
             chain.append(layers.GlobalAveragePooling1D())
         case 1:
             chain.append(layers.GlobalMaxPooling1D())
         case 2:
             chain.append(random_recurrent(rng))
+        case 5:
+            chain.append(layers.LastStep())
         case 3 if chain[0].input_shape == (steps, features):
             chain.append(layers.Flatten())
     chain.append(layers.Dense(int(rng.integers(1, 5)), str(rng.choice(layers.dense.ACTIVATIONS))))
+    if rng.random() < 0.3:
+        chain.append(layers.Activation(str(rng.choice(layers.activation.ACTIVATIONS))))
     return Sequential(chain, dtype="float64"), x, lengths
 
 

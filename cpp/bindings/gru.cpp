@@ -338,8 +338,9 @@ struct TapeInputs {
 
 template <class T>
 py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_object, const py::object& d_state_object,
-                             const py::object& inputs_object, bool input_gradient, const py::object& d_kernel_object,
-                             const py::object& d_recurrent_object, const py::object& d_bias_object) {
+                             const py::object& inputs_object, const py::object& input_gradient,
+                             const py::object& d_kernel_object, const py::object& d_recurrent_object,
+                             const py::object& d_bias_object) {
   const GruShape& s = tape.shape;
   const char* like = "the tape";
   const std::string why = "that is what the tape recorded";
@@ -366,16 +367,22 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
   const TapeInputs<T> now(tape, inputs_object);
   std::optional<py::array> mask;
   if (!tape.recurrent_mask.is_none()) mask = tape.recurrent_mask.cast<py::array>();
+  const bool given_d_x = !py::isinstance<py::bool_>(input_gradient);
+  if (given_d_x) {
+    d_x = write_to_rows<T>(input_gradient, "input_gradient", {s.batch, s.steps, s.features}, why, like);
+  } else if (input_gradient.cast<bool>()) {
+    d_x = new_array<T>({s.batch, s.steps, s.features});
+  }
   require_apart({{"d_kernel", array_of(d_kernel_object, d_kernel)},
                  {"d_recurrent_kernel", array_of(d_recurrent_object, d_recurrent)},
-                 {"d_bias", d_bias && !d_bias_object.is_none() ? &*d_bias : nullptr}},
+                 {"d_bias", d_bias && !d_bias_object.is_none() ? &*d_bias : nullptr},
+                 {"input_gradient", given_d_x ? &*d_x : nullptr}},
                 {{"x", &now.x.holder},
                  {"kernel", &now.kernel.holder},
                  {"recurrent_kernel", &now.recurrent_kernel.holder},
                  {"recurrent_mask", mask ? &*mask : nullptr},
                  {"d_outputs", array_of(d_outputs)},
                  {"d_state", array_of(d_state)}});
-  if (input_gradient) d_x = new_array<T>({s.batch, s.steps, s.features});
   py::array d_initial = new_array<T>({s.batch, s.units});
 
   GruBackwardArguments<T> arguments;
@@ -391,7 +398,8 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
   if (d_outputs) arguments.d_outputs = sequences(*d_outputs, reading, reading.backwards && reading.outputs_like_x);
   arguments.d_last_state = pointer<T>(d_state);
   if (d_x) {
-    arguments.d_x = reading.from(pointer<T>(*d_x), s.steps * s.features, s.features, s.steps, reading.backwards);
+    arguments.d_x = reading.from(pointer<T>(*d_x), d_x->strides(0) / Index{sizeof(T)},
+                                 d_x->strides(1) / Index{sizeof(T)}, s.steps, reading.backwards);
   }
   arguments.d_initial_state = pointer<T>(d_initial);
   arguments.d_kernel = pointer<T>(d_kernel);
@@ -407,8 +415,8 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
                         d_bias ? py::object(*d_bias) : py::none());
 }
 
-py::tuple gru_backward_checked(Tape& tape, const py::object& d_outputs, const py::object& d_state, bool input_gradient,
-                               const py::object& inputs, const py::object& d_kernel,
+py::tuple gru_backward_checked(Tape& tape, const py::object& d_outputs, const py::object& d_state,
+                               const py::object& input_gradient, const py::object& inputs, const py::object& d_kernel,
                                const py::object& d_recurrent_kernel, const py::object& d_bias) {
   const Tape::Use use(tape);
   if (!tape.recorded) throw py::value_error("tape: expected one that gru_forward has recorded on, got an empty one");

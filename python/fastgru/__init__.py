@@ -20,7 +20,7 @@ from fastgru import (
     regularizers,
     schedules,
 )
-from fastgru.formats.description import ModelFileError
+from fastgru.formats.description import AssumptionWarning, ModelFileError
 from fastgru.functional import get_num_threads, set_num_threads
 from fastgru.model import Sequential, load_model
 from fastgru.seeding import set_seed
@@ -28,6 +28,7 @@ from fastgru.sequences import pad_sequences
 from fastgru.training import History
 
 __all__ = [
+    "AssumptionWarning",
     "History",
     "ModelFileError",
     "Sequential",

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import checks, sequences, usage
-from fastgru.layers import Dense, Layer
+from fastgru.layers import Head, Layer
 from fastgru.layers.base import Outputs, Shape, copy_weights, strip_prefix
 from fastgru.optimizers import Optimizer
 from fastgru.regularizers import Regularizer
@@ -300,7 +300,7 @@ class Chain:
         shape = x.shape[:-1]
         kept = None if lengths is None else sequences.valid_elements(lengths, shape)
         if self._raw_head:
-            assert isinstance(head, Dense)
+            assert isinstance(head, Head)
             values = head.logits(x, training=training, rows=kept)
         else:
             values = x.reshape(int(np.prod(shape)), x.shape[-1])
@@ -315,7 +315,7 @@ class Chain:
         if not self._raw_head:
             return scores
         head = self.layers[-1]
-        assert isinstance(head, Dense)
+        assert isinstance(head, Head)
         return head.activate(scores)
 
     def tape_bytes(self, x: Array) -> int:
@@ -339,7 +339,7 @@ class Chain:
             layer, inner = self.layers[index], index > self._first_with_weights
             assert d_y is not None
             if self._raw_head and index == len(self.layers) - 1:
-                assert isinstance(layer, Dense)
+                assert isinstance(layer, Head)
                 d_y = layer.backward_from_logits(d_y, input_gradient=inner)
             else:
                 d_y = layer.backward(d_y, input_gradient=inner)

@@ -8,7 +8,7 @@ from typing import Any
 from fastgru import losses, optimizers, usage
 from fastgru import metrics as _metrics
 from fastgru.chain import Chain
-from fastgru.layers import Dense
+from fastgru.layers import Head
 
 
 class Compiled(Chain):
@@ -72,7 +72,7 @@ class Compiled(Chain):
         if not self.layers:
             raise ValueError("the model has no layers: add one")
         head = self.layers[-1]
-        activation = head.activation if isinstance(head, Dense) else None
+        activation = head.activation if isinstance(head, Head) else None
         if loss.head is None:
             if loss.from_logits and activation in ("softmax", "sigmoid"):
                 raise ValueError(
@@ -80,7 +80,7 @@ class Compiled(Chain):
                 )
             return activation == "linear"
         if activation != loss.head:
-            found = repr(activation) if activation else f"a {type(head).__name__}, which is no Dense"
+            found = repr(activation) if activation else f"a {type(head).__name__}, which has none"
             raise ValueError(
                 f"loss: {loss.name} needs a last layer with activation={loss.head!r}, got {found}; if that gives "
                 f"logits, write losses.{type(loss).__name__}(from_logits=True)"

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import formats, judges
-from fastgru.formats.description import ModelFileError
+from fastgru.formats.description import Assumption, ModelFileError
 from fastgru.layers import Embedding, Masking
-from fastgru.model import Sequential, load_model
+from fastgru.model import Sequential, load_model, read_model, warn_of
 from fastgru.sequences import valid_steps
 
 Array = NDArray[Any]
@@ -42,6 +42,9 @@ class Comparison:
         The largest of the outputs.
     left_behind : str or None
         Why the target does not say how the model is trained, where the source does.
+    assumptions : tuple of Assumption
+        What had to be assumed of the source, because neither the file nor an option says it. Both files were run under
+        these assumptions, so that the comparison does not confirm them.
     """
 
     source: str
@@ -49,6 +52,7 @@ class Comparison:
     difference: float
     largest: float
     left_behind: str | None = None
+    assumptions: tuple[Assumption, ...] = ()
 
     @property
     def agrees(self) -> bool:
@@ -79,17 +83,23 @@ def convert(
     ModelFileError, ValueError, ImportError, OSError
         `source` cannot be read, or `target` cannot say what the model is, or they do not agree. Nothing is written
         then.
+
+    Warns
+    -----
+    AssumptionWarning
+        As `fastgru.load_model` does.
     """
     kind = formats.kind_of_file(source) if source_format is None else source_format
     written = formats.kind_of_name(target)
-    model, unread = _load(source, kind, options)
+    model, assumptions, unread = _load(source, kind, options)
+    warn_of(source, assumptions)
     x = random_samples(model)
     by_source, expected = _run_source(source, kind, model, x)
     with tempfile.TemporaryDirectory() as folder:
         trial = os.path.join(folder, os.path.basename(target))
         unwritten = _save(model, trial)
         by_target, actual = _run_target(trial, written, x)
-    compared = Comparison(by_source, by_target, *_difference(actual, expected), unread or unwritten)
+    compared = Comparison(by_source, by_target, *_difference(actual, expected), unread or unwritten, assumptions)
     if not compared.agrees:
         raise ValueError(
             f"{os.fspath(target)}: not written, because it would not compute what {os.fspath(source)} does: "
@@ -99,13 +109,15 @@ def convert(
     return compared
 
 
-def _load(source: str | os.PathLike[str], kind: str, options: dict[str, Any]) -> tuple[Sequential, str | None]:
-    """The model with its training if that is known here, else without; why not, if so."""
+def _load(
+    source: str | os.PathLike[str], kind: str, options: dict[str, Any]
+) -> tuple[Sequential, tuple[Assumption, ...], str | None]:
+    """The model, with its training if that is known here; what was assumed; and why the training is not, if so."""
     try:
-        return load_model(source, format=kind, **options), None
+        return *read_model(source, format=kind, **options), None
     except ModelFileError as error:
         try:
-            return load_model(source, format=kind, compile=False, **options), str(error)
+            return *read_model(source, format=kind, compile=False, **options), str(error)
         except ModelFileError:
             raise error from None
 

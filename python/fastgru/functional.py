@@ -205,7 +205,7 @@ def gru_backward(
     d_outputs: Array | None = None,
     d_state: Array | None = None,
     *,
-    input_gradient: bool = True,
+    input_gradient: bool | Array = True,
     inputs: tuple[Array, Array, Array] | None = None,
     out: tuple[Array, Array, Array | None] | None = None,
 ) -> GRUGradients:
@@ -219,8 +219,9 @@ def gru_backward(
         The loss' gradient for the outputs, in their order.
     d_state : ndarray (N, H), optional
         The loss' gradient for the last state. At least one of the two must be given; both add up.
-    input_gradient : bool
-        Whether to compute the gradient for x, which a first layer does not need.
+    input_gradient : bool or ndarray (N, T, F)
+        Whether to compute the gradient for x, which a first layer does not need; or an array to write it to, its last
+        axis contiguous, the others at any stride.
     inputs : tuple of ndarray, optional
         x, kernel and recurrent_kernel as given to `gru_forward`, where their memory has moved since.
     out : tuple of ndarray, optional

@@ -106,6 +106,10 @@ def _by_torch(path: str | os.PathLike[str], description: ModelDescription, x: Ar
                     y = _torch_activation(layer.config["activation"], torch.nn.functional.linear(y, **own))
                 case "Embedding":
                     y = torch.nn.functional.embedding(y, **own)
+                case "Activation":
+                    y = _torch_activation(layer.config["activation"], y)
+                case "LastStep":
+                    y = y[:, -1]
                 case "GlobalAveragePooling1D":
                     y = y.mean(1)
                 case "GlobalMaxPooling1D":

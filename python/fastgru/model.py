@@ -8,7 +8,7 @@ import functools
 import os
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from fastgru import batches, callbacks, checks, formats, training, usage
 from fastgru.batches import ArraySet, Batch, StreamSet, Unchecked
 from fastgru.chain import Form
 from fastgru.formats import checkpoint
-from fastgru.formats.description import ModelFileError
+from fastgru.formats.description import Assumption, AssumptionWarning, ModelFileError, list_assumptions
 from fastgru.progress import Progress
 from fastgru.samples import Samples, lengths_of
 from fastgru.saved import Saved
@@ -486,6 +486,23 @@ class Sequential(Saved):
         return tuple(results) if several else results[0]
 
 
+def read_model(
+    path: str | os.PathLike[str], *, compile: bool = True, format: str | None = None, **options: Any
+) -> tuple[Sequential, tuple[Assumption, ...]]:
+    """`load_model`, which returns what had to be assumed instead of warning about it."""
+    kind = formats.kind_of_file(path) if format is None else checks.choice("format", format, formats.KINDS)
+    if kind == "fastgru":
+        if options:
+            raise TypeError(f"{min(options)}: expected no options because the file is fastgru's own, got some")
+        config, tensors = checkpoint.load(path)
+        return Sequential.from_file(path, config if compile else {**config, "compile": None}, tensors), ()
+    description = formats.read(path, kind, compile=compile, **options)
+    try:
+        return Sequential.from_description(description), description.assumptions
+    except (LookupError, TypeError, ValueError, ArithmeticError, MemoryError, RecursionError) as error:
+        raise ModelFileError(f"{os.fspath(path)}: not a model that this package can make: {error}") from None
+
+
 def load_model(
     path: str | os.PathLike[str], *, compile: bool = True, format: str | None = None, **options: Any
 ) -> Sequential:
@@ -503,6 +520,12 @@ def load_model(
     **options
         What the kind of file leaves open, as its reader takes it: see `fastgru.formats.torch.read`.
 
+    Warns
+    -----
+    AssumptionWarning
+        The file does not say all that decides the model's outputs, which is so of PyTorch's state_dicts, and `options`
+        do not either. The warning lists what was assumed, and the options that say the same or something else.
+
     Returns
     -------
     Sequential
@@ -519,17 +542,16 @@ def load_model(
     OSError
         The file cannot be read.
     """
-    kind = formats.kind_of_file(path) if format is None else checks.choice("format", format, formats.KINDS)
-    if kind == "fastgru":
-        if options:
-            raise TypeError(f"{min(options)}: expected no options because the file is fastgru's own, got some")
-        config, tensors = checkpoint.load(path)
-        return Sequential.from_file(path, config if compile else {**config, "compile": None}, tensors)
-    description = formats.read(path, kind, compile=compile, **options)
-    try:
-        return Sequential.from_description(description)
-    except (LookupError, TypeError, ValueError, ArithmeticError, MemoryError, RecursionError) as error:
-        raise ModelFileError(f"{os.fspath(path)}: not a model that this package can make: {error}") from None
+    model, assumptions = read_model(path, compile=compile, format=format, **options)
+    warn_of(path, assumptions)
+    return model
+
+
+def warn_of(path: str | os.PathLike[str], assumptions: Sequence[Assumption]) -> None:
+    """Warn the caller's caller of what was assumed of a file, if anything was."""
+    if assumptions:
+        message = "\n".join([f"{os.fspath(path)}:", *list_assumptions(assumptions)])
+        warnings.warn(AssumptionWarning(message, assumptions), stacklevel=3)
 
 
 def _batch_size(value: int | None, default: int) -> int:

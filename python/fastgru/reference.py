@@ -335,8 +335,14 @@ def _dense(
     x: Array, lengths: Array | None, weights: dict[str, Array], *, activation: str = "linear", **config: Any
 ) -> tuple[Array, Array | None]:
     del config
-    y = dense_forward(x, weights["kernel"], weights.get("bias"))
-    return (softmax(y) if activation == "softmax" else ACTIVATIONS[activation][0](y)), lengths
+    return _activation(dense_forward(x, weights["kernel"], weights.get("bias")), lengths, {}, activation=activation)
+
+
+def _activation(
+    x: Array, lengths: Array | None, weights: dict[str, Array], *, activation: str = "linear"
+) -> tuple[Array, Array | None]:
+    del weights
+    return (softmax(x) if activation == "softmax" else ACTIVATIONS[activation][0](x)), lengths
 
 
 def _embedding(
@@ -368,17 +374,26 @@ def _maximum(x: Array, lengths: Array | None, weights: dict[str, Array]) -> tupl
     return np.where(valid.any(axis=1), largest, 0.0), None
 
 
+def _last_step(x: Array, lengths: Array | None, weights: dict[str, Array]) -> tuple[Array, None]:
+    del weights
+    valid = _valid(lengths, x)
+    last = valid & ~np.pad(valid[:, 1:], ((0, 0), (0, 1)))
+    return np.where(last[:, :, None], x, 0.0).sum(axis=1), None
+
+
 #: Name -> (x, lengths, weights, **config) -> (y, lengths of y's sequences), as they are in use, not in training.
 LAYERS: dict[str, Callable[..., tuple[Any, Array | None]]] = {
     "GRU": _gru,
     "Bidirectional": _bidirectional,
     "Dense": _dense,
+    "Activation": _activation,
     "Embedding": _embedding,
     "Masking": _masking,
     "Dropout": lambda x, lengths, weights, **config: (x, lengths),
     "Flatten": lambda x, lengths, weights: (x.reshape(len(x), int(np.prod(x.shape[1:]))), None),
     "GlobalAveragePooling1D": _average,
     "GlobalMaxPooling1D": _maximum,
+    "LastStep": _last_step,
 }
 
 

@@ -149,8 +149,7 @@ class GRU(torch.nn.GRU):
                 directions=directions,
                 has_bias=self.bias,
                 lengths=lengths.numpy() if lengths is not None else None,
-                # Between layers the steps come first: dropout's mask is drawn in the order of memory, and PyTorch's
-                # layers leave it so.
+                # Between layers the time axis comes first, as in PyTorch: dropout draws its mask in that order.
                 reads_batch_first=batch_first and layer == 0,
                 writes_batch_first=batch_first and last,
                 spares=spares,
@@ -234,8 +233,7 @@ class _LayerPass:
         initial = view(h0) if h0 is not None else [None] * self.directions
         rows, steps = x_array.shape[:2]
         units = weights[1].shape[1]
-        leading = (rows, steps) if self.writes_batch_first else (steps, rows)
-        outputs = x.new_empty((*leading, self.directions * units))
+        outputs = _time_major(x, rows, steps, self.directions * units, batch_first=self.writes_batch_first)
         halves = self._halves(outputs)
         states = []
         for direction, (tape, half, own) in enumerate(zip(tapes, halves, self._by_direction(weights), strict=True)):
@@ -267,7 +265,10 @@ class _LayerPass:
         d_outputs, d_states = d_results
         x_wanted, h0_wanted, *weights_wanted = wanted
         d_halves = self._halves(d_outputs) if d_outputs is not None else [None] * self.directions
-        d_x: Array | None = None
+        d_input, d_x = None, None
+        if x_wanted:
+            d_input = _time_major(x, *x_array.shape, batch_first=self.reads_batch_first)
+            d_x = _batch_major(view(d_input), self.reads_batch_first)
         d_initial: list[Array] = []
         d_weights: list[Tensor | None] = []
         for direction, (tape, d_half, own) in enumerate(zip(tapes, d_halves, self._by_direction(weights), strict=True)):
@@ -275,17 +276,16 @@ class _LayerPass:
                 tape,
                 d_half,
                 view(d_states[direction]) if d_states is not None else None,
-                input_gradient=x_wanted,
+                input_gradient=_destination(d_x, first=not d_initial),
                 inputs=(x_array, view(own[0]), view(own[1])),
             )
             d_initial.append(found.initial_state)
             for array in (found.kernel, found.recurrent_kernel, *(found.bias if found.bias is not None else ())):
                 asked = weights_wanted[len(d_weights)]
                 d_weights.append(torch.from_numpy(array) if asked else None)
-            if found.x is not None:
+            if d_x is not None and found.x is not None and found.x is not d_x:
                 # Not PyTorch's addition, after which its threads would hold the processors that the next kernel needs.
-                d_x = found.x if d_x is None else np.add(d_x, found.x, out=d_x)
-        d_input = torch.from_numpy(_batch_major(d_x, self.reads_batch_first)) if d_x is not None else None
+                np.add(d_x, found.x, out=d_x)
         d_h0 = torch.from_numpy(_stacked(d_initial)) if h0_wanted else None
         return d_input, d_h0, *d_weights
 
@@ -300,6 +300,26 @@ class _LayerPass:
         return (weights[count * direction : count * (direction + 1)] for direction in range(self.directions))
 
 
+def _time_major(like: Tensor, rows: int, steps: int, features: int, *, batch_first: bool) -> Tensor:
+    """A new tensor of sequences with the memory layout of ``torch.nn.GRU``'s: steps before rows, whatever its shape.
+
+    With `batch_first` the shape is (N, T, F) and the strides are those of a transposed (T, N, F), so that
+    ``y.transpose(0, 1).view(-1, F)`` works as it does there. It is no view: those of a custom function may not be
+    changed in place.
+    """
+    shape, strides = (steps, rows, features), (rows * features, features, 1)
+    if batch_first:
+        shape, strides = (rows, steps, features), (features, rows * features, 1)
+    return like.new_empty_strided(shape, strides)
+
+
+def _destination(d_x: Array | None, *, first: bool) -> bool | Array:
+    """Where a direction writes its part of the input's gradient (N, T, F): the second one's is added later."""
+    if d_x is None or first:
+        return d_x if d_x is not None else False
+    return np.empty_like(d_x)
+
+
 def _batch_major(array: Array, batch_first: bool) -> Array:
     """Sequences as the kernels count their axes, (N, T, ...); and back."""
     return array if batch_first else array.swapaxes(0, 1)
@@ -307,7 +327,8 @@ def _batch_major(array: Array, batch_first: bool) -> Array:
 
 def _stacked(states: Sequence[Array]) -> Array:
     """Each direction's states (N, H) as (directions, N, H)."""
-    return states[0][np.newaxis] if len(states) == 1 else np.stack(states)
+    # reshape, because the strides of np.newaxis are 0, which nn.GRU's are not.
+    return states[0].reshape(1, *states[0].shape) if len(states) == 1 else np.stack(states)
 
 
 def _arrays(weights: Sequence[Tensor]) -> tuple[Array, Array, tuple[Array, Array] | None]:

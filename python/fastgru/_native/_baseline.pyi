@@ -41,7 +41,7 @@ def gru_backward(
     d_outputs: _Array | None,
     d_state: _Array | None,
     *,
-    input_gradient: bool,
+    input_gradient: bool | _Array,
     inputs: tuple[_Array, _Array, _Array] | None,
     d_kernel: _Array | None,
     d_recurrent_kernel: _Array | None,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from typing import Any
 
 from fastgru import conversion, formats
-from fastgru.cli.options import require_writable
-from fastgru.layers.dense import ACTIVATIONS
+from fastgru.cli.options import add_state_dict_options, as_options, require_writable, state_dict_options
+from fastgru.formats.description import AssumptionWarning, list_assumptions
 
 
 def add_to(commands: Any) -> None:
@@ -23,31 +24,23 @@ def add_to(commands: Any) -> None:
     command.add_argument("source", metavar="IN", help="whose kind shows in its contents")
     command.add_argument("target", metavar="OUT", help="whose kind shows in its name")
     command.add_argument("--from", dest="source_format", choices=formats.KINDS, help="the kind of IN")
-    pytorch = command.add_argument_group("what a state_dict of PyTorch's leaves open")
-    pytorch.add_argument(
-        "--return-sequences", action="store_true", help="the last GRU gives each step's state, not the last one"
-    )
-    pytorch.add_argument(
-        "--activations",
-        type=lambda text: text.split(","),
-        metavar="NAME[,NAME...]",
-        help=f"of the Linears, from the first to the last: {', '.join(ACTIVATIONS)}",
-    )
-    pytorch.add_argument(
-        "--order", type=lambda text: text.split(","), metavar="NAME[,NAME...]", help="the modules, first to last"
-    )
+    add_state_dict_options(command)
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Convert, and say how far the two files differ."""
     require_writable("OUT", arguments.target)
-    names = ("return_sequences", "activations", "order")
-    options = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
     kind = arguments.source_format or formats.kind_of_file(arguments.source)
-    compared = conversion.convert(arguments.source, arguments.target, source_format=kind, **options)
+    options = state_dict_options(arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AssumptionWarning)  # what was assumed is printed with the comparison
+        compared = conversion.convert(arguments.source, arguments.target, source_format=kind, **options)
     print(f"{arguments.source} ({kind}, run by {compared.source})")
     print(f"{arguments.target} ({formats.kind_of_name(arguments.target)}, run by {compared.target})")
     if compared.left_behind is not None:
         print(f"Without its training: {compared.left_behind}")
+    if compared.assumptions:
+        print("\n".join(list_assumptions(compared.assumptions, as_options)))
+        print("Compared under these assumptions, which the comparison does not confirm:")
     print(f"Largest difference on random samples: {compared.difference:.1e}, outputs up to {compared.largest:.3g}")

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 import fastgru
 from fastgru.cli import data
-from fastgru.cli.options import add_dataset, print_json
+from fastgru.cli.options import add_dataset, add_state_dict_options, load_model, print_json
 from fastgru.datasets.arrays import Sequences
-from fastgru.layers import Dense
+from fastgru.layers import Head
 from fastgru.losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -20,7 +20,7 @@ from fastgru.losses import (
     MeanSquaredError,
     SparseCategoricalCrossentropy,
 )
-from fastgru.model import Sequential, load_model
+from fastgru.model import Sequential
 
 
 class Score(NamedTuple):
@@ -62,12 +62,13 @@ def add_to(commands: Any) -> None:
     command = commands.add_parser("evaluate", help="loss and accuracy of a saved model on test images or your arrays")
     command.add_argument("model", metavar="MODEL")
     add_dataset(command)
+    add_state_dict_options(command)
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate on the test samples; on a file without any, on all there are."""
-    model = load_model(arguments.model)
+    model = load_model(arguments.model, arguments)
     task = arguments.task
     own = arguments.dataset is not None and arguments.dataset not in data.DIGITS
     if own and task is None and model.loss is not None:
@@ -95,7 +96,7 @@ def _compile(model: Sequential, task: str) -> None:
 
 def _loss_for(model: Sequential, task: str) -> Loss:
     head = model.layers[-1] if model.layers else None
-    activation = head.activation if isinstance(head, Dense) else None
+    activation = head.activation if isinstance(head, Head) else None
     if activation == "softmax":
         return CategoricalCrossentropy()
     if activation == "sigmoid":

@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable
+import shlex
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from fastgru import checks
 from fastgru.cli.data import DIGITS, TASKS
 from fastgru.datasets.mnist import DATA_VARIABLE
+from fastgru.formats.description import list_assumptions
+from fastgru.formats.torch_chains import POOLINGS
+from fastgru.layers.activation import ACTIVATIONS
+from fastgru.model import Sequential, read_model
 
 
 class Parser(argparse.ArgumentParser):
@@ -82,6 +88,65 @@ def _dataset(text: str) -> str:
     raise argparse.ArgumentTypeError(
         f"invalid choice: {text!r} (choose from {', '.join(map(repr, DIGITS))}, an .npz file, a folder of .npy files)"
     )
+
+
+def add_state_dict_options(command: argparse.ArgumentParser) -> None:
+    """The options for what a state_dict of PyTorch leaves open, those of `fastgru.formats.torch.read`."""
+    group = command.add_argument_group("what a state_dict of PyTorch leaves open")
+    group.add_argument("--return-sequences", action="store_true", help="keep every step of the last GRU's output")
+    group.add_argument(
+        "--pooling",
+        choices=POOLINGS,
+        help="what follows the last GRU receives: its last state (h_n), its output at the last step, or the mean or "
+        "maximum of its outputs over the steps",
+    )
+    group.add_argument(
+        "--activations",
+        type=_activations,
+        metavar="MODULE=NAME[,...]",
+        help=f"after a module: {', '.join(ACTIVATIONS)}; names alone are those after the Linears, first to last",
+    )
+    group.add_argument(
+        "--order", type=lambda text: text.split(","), metavar="MODULE[,...]", help="the modules, first to last"
+    )
+
+
+def _activations(text: str) -> list[str] | dict[str, str]:
+    parts = text.split(",")
+    if not any("=" in part for part in parts):
+        return parts
+    pairs = [part.rpartition("=") for part in parts]
+    if not all(module for module, _, _ in pairs):
+        raise argparse.ArgumentTypeError(f"expected MODULE=NAME everywhere or nowhere, got {text!r}")
+    return {module: activation for module, _, activation in pairs}
+
+
+def state_dict_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those of `add_state_dict_options` that were given, for `fastgru.load_model`."""
+    names = ("return_sequences", "pooling", "activations", "order")
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
+
+
+def as_options(options: Mapping[str, Any]) -> str:
+    """Arguments of `fastgru.load_model` as options of the command line."""
+    words = []
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            value = [f"{module}={activation}" for module, activation in value.items()]
+        words += [f"--{name.replace('_', '-')}", *([] if value is True else [shlex.quote(_with_commas(value))])]
+    return " ".join(words)
+
+
+def _with_commas(value: Any) -> str:
+    return value if isinstance(value, str) else ",".join(value)
+
+
+def load_model(path: str, arguments: argparse.Namespace) -> Sequential:
+    """The model in a file; what has to be assumed of it is printed on standard error, with the options to pass."""
+    model, assumptions = read_model(path, **state_dict_options(arguments))
+    if assumptions:
+        print("\n".join([f"fastgru: {path}:", *list_assumptions(assumptions, as_options)]), file=sys.stderr, flush=True)
+    return model
 
 
 def require_writable(option: str, path: str | None) -> None:

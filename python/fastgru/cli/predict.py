@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import checks, datasets, images
-from fastgru.cli.options import print_json, require_writable
+from fastgru.cli.options import add_state_dict_options, load_model, print_json, require_writable
 from fastgru.datasets.arrays import Sequences
 from fastgru.files import write_atomically
-from fastgru.layers import Dense
-from fastgru.model import Sequential, load_model
+from fastgru.layers import Head
+from fastgru.model import Sequential
 from fastgru.sequences import valid_steps
 
 Array = NDArray[Any]
@@ -39,6 +39,7 @@ def add_to(commands: Any) -> None:
     command.add_argument("--invert", action="store_true", help="for black on white pictures; MNIST is white on black")
     command.add_argument("--out", metavar="FILE", help="write labels and outputs of one input there, as .csv or .npz")
     command.add_argument("--json", action="store_true", help="a line of JSON for each sample, with all outputs")
+    add_state_dict_options(command)
     command.set_defaults(run=run)
 
 
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
                 f"--out: expected one input because there is one file to write, got {len(arguments.inputs)}"
             )
         require_writable("--out", out)
-    model = load_model(arguments.model)
+    model = load_model(arguments.model, arguments)
     if len(model.input_shape) != 3 or len(model.output_shape) not in (2, 3) or model.layers[-1].several_outputs:
         raise ValueError(
             f"{arguments.model}: expected a model from (N, T, F) to (N, C) or (N, T, C), got one from "
@@ -91,7 +92,7 @@ def _read(path: str, model: Sequential, *, invert: bool) -> Sequences:
 def _kind(model: Sequential) -> str:
     """What outputs are: "probabilities" or "logits" of classes, a yes' "probability" or "logit", or "numbers"."""
     head = model.layers[-1]
-    activation = head.activation if isinstance(head, Dense) else None
+    activation = head.activation if isinstance(head, Head) else None
     if activation == "softmax":
         return "probabilities"
     if model.output_shape[-1] == 1:

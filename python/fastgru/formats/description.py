@@ -6,6 +6,7 @@ descriptions and descriptions from models. So no format knows of models, nor of 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,61 @@ Array = NDArray[Any]
 
 class ModelFileError(ValueError):
     """A file is no model, or is damaged; the message says which file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """What a reader had to assume, because the file does not say it and another model would fit it as well.
+
+    Attributes
+    ----------
+    what : str
+    options : mapping
+        Options of the reader that say the same; with them nothing is assumed.
+    alternatives : tuple of (mapping, str)
+        Options that say something else, and what that is.
+    """
+
+    what: str
+    options: Mapping[str, Any]
+    alternatives: tuple[tuple[Mapping[str, Any], str], ...]
+
+    def text(self, written: Callable[[Mapping[str, Any]], str]) -> str:
+        """What is assumed and what to pass otherwise; `written` turns options into text."""
+        others = " or ".join(f"{written(options)} ({meaning})" for options, meaning in self.alternatives)
+        return f"{self.what}; otherwise pass {others}"
+
+
+def as_arguments(options: Mapping[str, Any]) -> str:
+    """Options as arguments of a call in Python."""
+    return ", ".join(f"{name}={value!r}" for name, value in options.items())
+
+
+class AssumptionWarning(UserWarning):
+    """A model was read under assumptions that change its outputs.
+
+    Attributes
+    ----------
+    assumptions : tuple of Assumption
+    """
+
+    def __init__(self, message: str, assumptions: Sequence[Assumption] = ()) -> None:
+        super().__init__(message)
+        self.assumptions = tuple(assumptions)
+
+
+def list_assumptions(
+    assumptions: Sequence[Assumption], written: Callable[[Mapping[str, Any]], str] = as_arguments
+) -> list[str]:
+    """Lines of text: each assumption with the options that say otherwise, and the options that confirm all of them."""
+    options: dict[str, Any] = {}
+    for assumption in assumptions:
+        options |= assumption.options
+    return [
+        "Assumed, because a state_dict holds the weights of modules, not how forward() uses them:",
+        *(f"- {assumption.text(written)}" for assumption in assumptions),
+        f"If this is all that forward() does, pass {written(options)}",
+    ]
 
 
 @dataclass
@@ -90,6 +146,8 @@ class ModelDescription:
     name : str
     dtype : {"float32", "float64"}
     training : TrainingDescription or None
+    assumptions : tuple of Assumption
+        What the reader had to assume; empty where the file says everything.
     """
 
     layers: list[LayerDescription]
@@ -97,6 +155,7 @@ class ModelDescription:
     name: str = "sequential"
     dtype: str = "float32"
     training: TrainingDescription | None = None
+    assumptions: tuple[Assumption, ...] = ()
 
     def weights(self) -> dict[str, Array]:
         """All weights by ``layer/weight``."""

@@ -68,6 +68,8 @@ class Dialect:
         Whether a learning rate may be a schedule.
     omitted : mapping
         Class -> options -> the dialect's defaults where they are not this package's.
+    nulls : mapping
+        Option -> the value that null stands for, where that is not the default.
     optimizers : tuple of OptimizerWords
     optimizer_key : str
         Where the optimizer stands in the configuration of a training.
@@ -86,6 +88,7 @@ class Dialect:
     loss_options: bool
     schedules: bool
     omitted: Mapping[str, Mapping[str, Any]]
+    nulls: Mapping[str, Any]
     optimizers: tuple[OptimizerWords, ...]
     optimizer_key: str
 
@@ -134,6 +137,11 @@ _TFJS_OPTIMIZERS = (
     ),
 )
 
+_NO_ACTIVATION = {"activation": "linear", "recurrent_activation": "linear"}
+#: In Python None is a value of its own: a flag that is off, or a softmax over all axes. TensorFlow.js takes null for an
+#: argument that was not given.
+_PYTHON_NULLS = {**_NO_ACTIVATION, "use_bias": False, "reset_after": False, "axis": "all axes"}
+
 KERAS_3 = Dialect(
     name="Keras 3",
     modules=True,
@@ -148,6 +156,7 @@ KERAS_3 = Dialect(
     loss_options=True,
     schedules=True,
     omitted={},
+    nulls=_PYTHON_NULLS,
     optimizers=_KERAS_OPTIMIZERS,
     optimizer_key="optimizer",
 )
@@ -165,6 +174,7 @@ KERAS_2 = Dialect(
     loss_options=True,
     schedules=True,
     omitted={"GRU": {"reset_after": False}},  # which had no other form, and no such option, before Keras 2.1.3
+    nulls=_PYTHON_NULLS,
     optimizers=_KERAS_2_OPTIMIZERS,
     optimizer_key="optimizer_config",
 )
@@ -184,8 +194,10 @@ TFJS = Dialect(
     omitted={
         "GRU": {"recurrent_activation": "hard_sigmoid", "kernel_initializer": "glorot_normal", "reset_after": False},
         "Dense": {"kernel_initializer": "glorot_normal"},
+        "Activation": {"activation": "linear"},
         "Softmax": {"axis": 1},
     },
+    nulls=_NO_ACTIVATION,
     optimizers=_TFJS_OPTIMIZERS,
     optimizer_key="optimizer_config",
 )
@@ -199,7 +211,8 @@ def class_and_config(where: str, entry: Any) -> tuple[str, Any]:
     class_name = entry.get("class_name")
     if not isinstance(class_name, str):
         raise ValueError(f"{where}: expected an object with a class_name, got {entry!r:.200}")  # noqa: TRY004
-    return class_name, entry.get("config", {})
+    config = entry.get("config")
+    return class_name, {} if config is None else config
 
 
 def class_and_options(where: str, entry: Any) -> tuple[str, Config]:

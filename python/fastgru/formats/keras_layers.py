@@ -11,6 +11,7 @@ out.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,12 +63,21 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
         "bias_regularizer",
     ),
     "Embedding": ("input_dim", "output_dim", "embeddings_initializer", "embeddings_regularizer", "mask_zero"),
+    "Activation": ("activation",),
     "Masking": ("mask_value",),
     "Dropout": ("rate",),
     "Flatten": (),
     "GlobalAveragePooling1D": (),
     "GlobalMaxPooling1D": (),
 }  # fmt: skip
+#: Class -> the options without a default.
+_REQUIRED = {
+    "GRU": ("units",),
+    "Dense": ("units",),
+    "Embedding": ("input_dim", "output_dim"),
+    "Activation": ("activation",),
+    "Dropout": ("rate",),
+}
 #: Class -> its weights in Keras' order.
 _WEIGHTS = {
     "GRU": ("kernel", "recurrent_kernel", "bias"),
@@ -107,7 +117,7 @@ class FileLayer:
     ----------
     class_name, name : str
     layer : LayerDescription or None
-        What it is here; None of an input, and of an activation that belongs to the layer before it.
+        What it is here; None of an input, and of an activation that the Dense layer before it takes on.
     """
 
     class_name: str
@@ -176,18 +186,20 @@ def topology_from_config(dialect: Dialect, config: Any) -> Topology:
         inner = {"layers": inner}
     inner = require_object("the model", inner)
     entries = [require_object("a layer", entry) for entry in require_list("layers", inner.get("layers"))]
+    if not entries:
+        raise ValueError("the model has no layers")
     functional = class_name in ("Functional", "Model")
     if not functional and class_name != "Sequential":
         raise ValueError(f"expected a Sequential or Functional model, got {class_name!r}")
-    if functional:
-        entries = _chain(inner, entries)
-    name = inner.get("name", "sequential")
+    entries = _chain(inner, entries) if functional else _with_names(entries)
+    name = "sequential" if inner.get("name") is None else inner["name"]
     if not isinstance(name, str):
         raise ValueError(f"name: expected a string, got {name!r}")  # noqa: TRY004
+    input_shape = _input_shape(dialect, inner, entries)
     file_layers: list[FileLayer] = []
     dtypes: dict[str, str] = {}
     for entry in entries:
-        _append(dialect, entry, file_layers, dtypes)
+        _append(dialect, entry, file_layers, dtypes, input_shape)
     layers = [each.layer for each in file_layers if each.layer is not None]
     if not layers:
         raise ValueError("the model has no layers")
@@ -197,7 +209,25 @@ def topology_from_config(dialect: Dialect, config: Any) -> Topology:
     if len(set(dtypes.values())) > 1:
         text = ", ".join(f"{layer} {dtype}" for layer, dtype in dtypes.items())
         raise ValueError(f"dtype: expected the same for all layers, got {text}")
-    return Topology(layers, _input_shape(inner, entries), name, next(iter(dtypes.values())), file_layers)
+    return Topology(layers, input_shape, name, next(iter(dtypes.values())), file_layers)
+
+
+def _with_names(entries: list[Config]) -> list[Config]:
+    """The layers of a Sequential model, where frameworks make up a name for one that has none."""
+    configs = [class_and_options("a layer", entry) for entry in entries]
+    names = [
+        entry.get("name") if config.get("name") is None else config["name"]
+        for entry, (_, config) in zip(entries, configs, strict=True)
+    ]
+    taken = {name for name in names if isinstance(name, str)}
+    named = []
+    for entry, (class_name, config), name in zip(entries, configs, names, strict=True):
+        if name is None:
+            numbered = (class_name.lower() + (f"_{number}" if number else "") for number in itertools.count())
+            name = next(each for each in numbered if each not in taken)
+            taken.add(name)
+        named.append({**entry, "config": {**config, "name": name}})
+    return named
 
 
 #: What neither reads nor counts padding, whatever stands there.
@@ -244,7 +274,7 @@ def _require_unseen_padding(masking: LayerDescription, after: list[LayerDescript
 
 def _masked_after(layer: LayerDescription, *, masked: bool) -> bool:
     """Whether a mask comes with what a layer returns, given whether one comes with its input."""
-    passes = layer.class_name in ("Dense", "Dropout") or _returns_steps(layer)
+    passes = layer.class_name in ("Dense", "Activation", "Dropout") or _returns_steps(layer)
     return _makes_mask(layer) or (masked and passes)
 
 
@@ -265,7 +295,25 @@ def _returns_steps(layer: LayerDescription) -> bool:
     return bool(config.get("return_sequences"))
 
 
-def _append(dialect: Dialect, entry: Config, layers: list[FileLayer], dtypes: dict[str, str]) -> None:
+def axes_after(class_name: str, config: Config, axes: int) -> int:
+    """How many axes a layer's output has, that of the batch included, given those of its input."""
+    if class_name == "Embedding":
+        return axes + 1
+    if class_name == "Bidirectional":
+        config = config["layer"]["config"]
+    if class_name in ("GRU", "Bidirectional"):
+        return 3 if config.get("return_sequences") else 2
+    joined = ("Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "LastStep")
+    return 2 if class_name in joined else axes
+
+
+def _append(
+    dialect: Dialect,
+    entry: Config,
+    layers: list[FileLayer],
+    dtypes: dict[str, str],
+    input_shape: tuple[int | None, ...] | None,
+) -> None:
     """Read a layer of a file, and note its dtype."""
     class_name, config = class_and_options("a layer", entry)
     name = config.get("name", entry.get("name"))
@@ -276,37 +324,51 @@ def _append(dialect: Dialect, entry: Config, layers: list[FileLayer], dtypes: di
         layers.append(FileLayer(class_name, name, None))
         return
     dtypes[name] = _dtype(name, config.get("dtype", "float32"))
-    if class_name == "Activation":
-        _refuse_others(name, config, ("activation",))
-        _fold(dialect, name, config.get("activation"), layers)
-        layers.append(FileLayer(class_name, name, None))
-    elif class_name in _ACTIVATION_LAYERS:
-        _fold(dialect, name, _own_activation(dialect, class_name, name, config, layers), layers)
-        layers.append(FileLayer(class_name, name, None))
-    else:
-        layers.append(FileLayer(class_name, name, layer_from_config(dialect, class_name, {**config, "name": name})))
+    if class_name in _ACTIVATION_LAYERS:
+        before = [each.layer for each in layers if each.layer is not None]
+        config = {"activation": _own_activation(dialect, class_name, name, config, before, input_shape)}
+    layer = layer_from_config(dialect, _own_class(class_name), {**config, "name": name})
+    last = layers[-1].layer if layers else None
+    taken_on = last is not None and _takes_on(last, layer)
+    layers.append(FileLayer(class_name, name, None if taken_on else layer))
 
 
-def _own_activation(dialect: Dialect, class_name: str, where: str, config: Config, before: list[FileLayer]) -> str:
-    """The activation that a layer stands for."""
+def _own_class(class_name: str) -> str:
+    return "Activation" if class_name in _ACTIVATION_LAYERS else class_name
+
+
+def _takes_on(dense: LayerDescription, layer: LayerDescription) -> bool:
+    """Give an activation that is a layer of its own to the Dense layer before it, if that has none."""
+    if layer.class_name != "Activation" or dense.class_name != "Dense":
+        return False
+    if dense.config.get("activation", "linear") != "linear":
+        return False
+    dense.config["activation"] = layer.config["activation"]
+    return True
+
+
+def _own_activation(
+    dialect: Dialect,
+    class_name: str,
+    where: str,
+    config: Config,
+    before: list[LayerDescription],
+    input_shape: tuple[int | None, ...] | None,
+) -> str:
+    """The activation that a layer stands for, after the layers `before` it."""
     activation, plain = _ACTIVATION_LAYERS[class_name]
-    given = {**dialect.omitted.get(class_name, {}), **config}
+    given = _given(dialect, class_name, config)
+    if input_shape is not None:
+        axes = 1 + len(input_shape)
+        for layer in before:
+            axes = axes_after(layer.class_name, layer.config, axes)
+        if given.get("axis") == axes - 1:  # the last one, counted from the first
+            given["axis"] = -1
     more = {option: value for option, value in given.items() if option not in plain or value != plain[option]}
     _refuse_others(where, more, ())
-    if class_name == "Softmax" and _is_masked([each.layer for each in before if each.layer is not None]):
+    if class_name == "Softmax" and _is_masked(before):
         raise ValueError(f"{where}: expected no mask before it, because Keras' leaves out what is masked, got one")
     return activation
-
-
-def _fold(dialect: Dialect, name: str, activation: Any, layers: list[FileLayer]) -> None:
-    """Give an activation that is a layer of its own to the Dense layer before it."""
-    activation = _activation(dialect, name, "activation", activation, _DENSE_ACTIVATIONS)
-    if activation == "linear":
-        return
-    before = layers[-1].layer if layers else None
-    if before is None or before.class_name != "Dense" or before.config["activation"] != "linear":
-        raise ValueError(f"{name}: expected an activation after a Dense layer without one, got one elsewhere")
-    before.config["activation"] = activation
 
 
 def layer_from_config(dialect: Dialect, class_name: str, config: Config) -> LayerDescription:
@@ -329,7 +391,7 @@ def layer_from_config(dialect: Dialect, class_name: str, config: Config) -> Laye
     if class_name == "RNN":
         return LayerDescription("GRU", name, _rnn(dialect, name, config))
     if class_name not in _OPTIONS:
-        known = ", ".join((*_OPTIONS, "Bidirectional", "Activation", *_ACTIVATION_LAYERS, "TimeDistributed", "RNN"))
+        known = ", ".join((*_OPTIONS, "Bidirectional", *_ACTIVATION_LAYERS, "TimeDistributed", "RNN"))
         raise ValueError(f"{name}: expected a layer of {known}, got {class_name}")
     return LayerDescription(class_name, name, _options(dialect, class_name, name, config))
 
@@ -337,8 +399,11 @@ def layer_from_config(dialect: Dialect, class_name: str, config: Config) -> Laye
 def _options(dialect: Dialect, class_name: str, where: str, config: Config) -> Config:
     """Our options of a layer from those of the file."""
     wanted = _OPTIONS[class_name]
+    for option in _REQUIRED.get(class_name, ()):
+        if option not in _given(dialect, class_name, config):
+            raise ValueError(f"{where}: expected {option}, got none")
     _refuse_others(where, config, wanted, weighted=class_name in _WEIGHTS)
-    given = {**dialect.omitted.get(class_name, {}), **config}
+    given = _given(dialect, class_name, config)
     found: Config = {}
     for option in wanted:
         if option not in given:
@@ -355,12 +420,21 @@ def _options(dialect: Dialect, class_name: str, where: str, config: Config) -> C
             value = _activation(dialect, where, option, value, known)
         elif option == "recurrent_activation":
             value = _activation(dialect, where, option, value, ("sigmoid", dialect.hard_sigmoid))
-        elif value is not None and not isinstance(value, (bool, int, float)):
+        elif not isinstance(value, (bool, int, float)):
             raise ValueError(f"{where}: expected a number or a flag as {option}, got {value!r}")
         found[option] = value
     if found.get("reset_after") and not dialect.after:
         raise ValueError(f"{where}: expected reset_after=False in {dialect.name}, got True")
     return found
+
+
+def _given(dialect: Dialect, class_name: str, config: Config) -> Config:
+    """The options that a configuration gives; what is null or left out is the dialect's default, if it has its own."""
+    said = {option: dialect.nulls.get(option) if value is None else value for option, value in config.items()}
+    return {
+        **dialect.omitted.get(class_name, {}),
+        **{option: value for option, value in said.items() if value is not None},
+    }
 
 
 def _rnn(dialect: Dialect, where: str, config: Config) -> Config:
@@ -512,10 +586,12 @@ def _dtype(where: str, value: Any) -> str:
 # --- The shape of the input, and the order of a Functional model's layers ---------------------------------------
 
 
-def _input_shape(model: Config, entries: list[Config]) -> tuple[int | None, ...] | None:
+def _input_shape(dialect: Dialect, model: Config, entries: list[Config]) -> tuple[int | None, ...] | None:
     """The input's shape without the batch axis, from wherever the first layers or the model have it."""
-    _, first = class_and_options("a layer", entries[0])
+    class_name, first = class_and_options("a layer", entries[0])
     candidates = [first.get("batch_shape"), first.get("batch_input_shape"), model.get("build_input_shape")]
+    if class_name == "Embedding" and dialect is not KERAS_3:  # which takes tokens of any length without a shape
+        candidates.append([None, first.get("input_length")])
     for shape in candidates:
         if shape is not None:
             shape = require_list("the input's shape", shape)
@@ -663,6 +739,8 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str) -> Co
         The dialect has no word for something; the message names the layer.
     """
     common = {"name": layer.name, "trainable": True, "dtype": _dtype_object(dialect, dtype)}
+    if layer.class_name not in (*_OPTIONS, "Bidirectional"):
+        raise ValueError(f"{layer.name}: {dialect.name} has no layer {layer.class_name}")
     if layer.class_name != "Bidirectional":
         options = _written_options(dialect, layer.class_name, layer.name, layer.config)
         return written_object(dialect, "layers", layer.class_name, {**common, **options}, outer=True)

@@ -22,6 +22,8 @@ _Shapes = dict[str, tuple[int, ...]]
 
 #: Activations of a Dense that RTNeural knows too, and what it calls them.
 _ACTIVATIONS = {"linear": "", "tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "softmax": "softmax"}
+#: A layer that does nothing, for which RTNeural has no word.
+_NOTHING = ("Activation", "linear")
 _DENSE_TYPES = ("dense", "time-distributed-dense")
 #: What RTNeural's GRU is, whatever the file says.
 _GRU = {
@@ -61,18 +63,20 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
         )
     steps = [None] * len(description.input_shape)  # batch and, where there is one, time
     layers = []
+    width = description.input_shape[-1]
+    assert width is not None  # or there would be no weights
     for layer in description.layers:
-        if layer.class_name == "Dropout":
+        if layer.class_name == "Dropout" or (layer.class_name, layer.config.get("activation")) == _NOTHING:
             continue
         for name, array in layer.weights.items():
             if not np.isfinite(array).all():
                 raise ValueError(f"{layer.name}: {name} has numbers that are not finite, which JSON cannot say")
-        kind, activation, units, weights = _said(layer)
+        kind, activation, width, weights = _said(layer, width)
         layers.append(
             {
                 "type": kind,
                 "activation": activation,
-                "shape": [*steps, units],
+                "shape": [*steps, width],
                 "weights": [array.tolist() for array in weights],
             }
         )
@@ -82,8 +86,8 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     write_atomically(path, json.dumps(content, allow_nan=False).encode())
 
 
-def _said(layer: LayerDescription) -> tuple[str, str, int, list[Array]]:
-    """Type, activation, units and weights of a layer in RTNeural's words."""
+def _said(layer: LayerDescription, width: int) -> tuple[str, str, int, list[Array]]:
+    """Type, activation, units and weights in RTNeural's words, of a layer whose input has that width."""
     config, units = layer.config, layer.config.get("units", 0)
     if layer.class_name == "GRU":
         for option, value in _GRU.items():
@@ -96,7 +100,11 @@ def _said(layer: LayerDescription) -> tuple[str, str, int, list[Array]]:
         return "gru", "tanh", units, [layer.weights["kernel"], layer.weights["recurrent_kernel"], bias]
     if layer.class_name == "Dense":
         return "dense", _ACTIVATIONS[config["activation"]], units, list(layer.weights.values())
-    raise ValueError(f"{layer.name}: a {layer.class_name} cannot be said in RTNeural's JSON, only GRU and Dense")
+    if layer.class_name == "Activation":
+        return "activation", _ACTIVATIONS[config["activation"]], width, []
+    raise ValueError(
+        f"{layer.name}: a {layer.class_name} cannot be said in RTNeural's JSON, only GRU, Dense and Activation"
+    )
 
 
 # --- In ---------------------------------------------------------------------------------------------------------
@@ -114,7 +122,8 @@ def read(path: str | os.PathLike[str]) -> ModelDescription:
     """
     try:
         content = _json(path)
-        steps, features = _in_shape(content["in_shape"])
+        steps, width = _in_shape(content["in_shape"])
+        features = width
         layers: list[LayerDescription] = []
         for number, entry in enumerate(content["layers"]):
             features = _append(layers, f"layer {number}", entry, features)
@@ -124,8 +133,7 @@ def read(path: str | os.PathLike[str]) -> ModelDescription:
         raise ModelFileError(f"{os.fspath(path)}: expected an entry {error}, which is missing") from None
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ModelFileError(f"{os.fspath(path)}: {error}") from None
-    first = layers[0].weights["kernel"].shape[0]
-    return ModelDescription(layers, (*steps, first))
+    return ModelDescription(layers, (*steps, width))
 
 
 def _json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -159,7 +167,7 @@ def _append(layers: list[LayerDescription], where: str, entry: Any, features: in
     kind, activation = entry["type"], entry.get("activation", "")
     where = f"{where} ({kind!r})"
     if kind == "activation":
-        _activate(layers, where, activation)
+        _activate(layers, _own(where, activation))
         return features
     if kind not in ("gru", *_DENSE_TYPES):
         raise ValueError(f"{where}: expected gru, dense, time-distributed-dense or activation")
@@ -196,11 +204,14 @@ def _dense(where: str, activation: Any, weights: list[Any], features: int, units
     return LayerDescription("Dense", "dense", config, _arrays(where, shapes, weights))
 
 
-def _activate(layers: list[LayerDescription], where: str, activation: Any) -> None:
-    """An activation of its own belongs to the Dense before it."""
-    if not layers or layers[-1].config["activation"] != "linear":
-        raise ValueError(f"{where}: an activation is understood only after a dense layer that has none")
-    layers[-1].config["activation"] = _own(where, activation)
+def _activate(layers: list[LayerDescription], activation: str) -> None:
+    """Give an activation to the Dense layer before it; where that has one, or there is none, it is a layer here too."""
+    if layers and layers[-1].class_name == "Dense" and layers[-1].config["activation"] == "linear":
+        layers[-1].config["activation"] = activation
+        return
+    count = sum(layer.class_name == "Activation" for layer in layers)
+    name = f"activation_{count}" if count else "activation"
+    layers.append(LayerDescription("Activation", name, {"activation": activation}))
 
 
 def _own(where: str, activation: Any) -> str:

@@ -63,7 +63,7 @@ def _load_json(file: Path) -> dict[str, Any]:
 
 
 def _read(folder: Path, content: dict[str, Any], compile: bool) -> ModelDescription:
-    kind = content.get("format", "layers-model")
+    kind = "layers-model" if content.get("format") is None else content["format"]
     require(kind == "layers-model", "format: expected 'layers-model', which alone has layers", kind)
     config = content.get("modelTopology")
     if isinstance(config, dict) and "model_config" in config:  # as converters from Keras write it
@@ -191,7 +191,7 @@ def _require_same_meaning(description: ModelDescription) -> None:
         what = _other_meaning(layer.class_name, config, axes, masked=masked)
         if what is not None:
             raise ValueError(f"{layer.name}: {what}")
-        axes = _axes_after(layer.class_name, config, axes)
+        axes = keras_layers.axes_after(layer.class_name, layer.config, axes)
         masked = masked and axes > 2
     if masked and description.training is not None:
         raise ValueError("loss: TensorFlow.js counts the steps of padding, which do not count here")
@@ -207,12 +207,3 @@ def _other_meaning(class_name: str, config: dict[str, Any], axes: int, *, masked
     if masked and class_name in ("Flatten", "GlobalAveragePooling1D"):
         return f"{class_name} takes padding for data in TensorFlow.js, and not here"
     return None
-
-
-def _axes_after(class_name: str, config: dict[str, Any], axes: int) -> int:
-    """How many axes a layer's output has, the batch's included."""
-    if class_name == "Embedding":
-        return axes + 1
-    if class_name in ("GRU", "Bidirectional"):
-        return 3 if config.get("return_sequences") else 2
-    return 2 if class_name in ("Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D") else axes

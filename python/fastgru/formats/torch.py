@@ -1,17 +1,7 @@
 """PyTorch's state_dicts: `nn.GRU`, `nn.Linear` and `nn.Embedding` in a chain.
 
-A state_dict has names and arrays, not what is done with them. Files that `write` made say that beside the state_dict;
-of others it is inferred from names and shapes, and what cannot be is asked for:
-
-- A GRU's inputs are batch-major here whatever ``batch_first`` says, which is a matter of layout only.
-- The last GRU gives its last state, of both directions side by side (``torch.cat((h[-2], h[-1]), -1)``), or with
-  ``return_sequences=True`` each step's; all others give each step's.
-- Outputs behind a sequence's end are zeros, as in packed sequences.
-- A Linear at the end has no activation, unless `activations` says so. One before other layers mostly has some, so that
-  `activations` must say which.
-- Dropout is none: what acts in training only is not in a state_dict.
-
-The order is the file's where that fits the shapes. safetensors keeps none; then it is the only one that fits.
+A state_dict has names and arrays, not what is done with them. Files that `write` made describe that beside the
+state_dict; of others it is inferred by `fastgru.formats.torch_chains`, which lists what it assumes.
 
 A stack of k layers in one `nn.GRU` is k layers here, and the other way.
 """
@@ -20,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,41 +18,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import checks
-from fastgru.formats import state_dicts
+from fastgru.formats import state_dicts, torch_chains
 from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError, TrainingDescription
 from fastgru.formats.torch_modules import Module, modules_of, tensors_of, unwrapped
 
 Array = NDArray[Any]
 
-_MOST_TRIES = 10_000
-
 
 def read(
     path: str | os.PathLike[str],
     *,
-    return_sequences: bool = False,
-    activations: Sequence[str] | None = None,
+    return_sequences: bool | None = None,
+    pooling: str | None = None,
+    activations: Sequence[str] | Mapping[str, str] | None = None,
     order: Sequence[str] | None = None,
 ) -> ModelDescription:
     """The model in a file.
 
+    What a file of others leaves open and no option says is assumed where one choice is usual, and is then listed in the
+    description's `assumptions`; elsewhere it is an error.
+
     Parameters
     ----------
     path : path
-    return_sequences : bool
-        Whether what follows the last GRU gets every step's state instead of the last.
-    activations : sequence of str, optional
-        Those of the Linears, from the first to the last: names as `fastgru.layers.Dense` has them.
+    return_sequences : bool, optional
+        True: what follows the last GRU receives every step's state. False: one vector a sequence, see `pooling`.
+    pooling : {"last_state", "last_step", "mean", "max"}, optional
+        What follows the last GRU receives: its last state, of both directions side by side
+        (``torch.cat((h_n[-2], h_n[-1]), -1)``); its output at the last step (``output[:, -1]``), which differs from
+        that where a GRU is bidirectional; or the mean or the maximum of its outputs over the steps that count.
+        ``"last_state"`` is assumed.
+    activations : mapping of str to str, or sequence of str, optional
+        Module's name -> the activation after it, as `fastgru.layers.Activation` has them: of a Linear, of a GRU (the
+        last one's after `pooling`) or of an Embedding. A sequence is for the Linears alone, from the first to the last.
+        None (``"linear"``) is assumed after GRUs and after a Linear at the end; a Linear before other layers mostly has
+        one, so that it must be named.
     order : sequence of str, optional
-        The modules' names from the first to the last, ``["gru", "head"]``, where shapes leave a doubt.
+        The modules' names from the first to the last, ``["gru", "head"]``, where sizes leave a doubt. The file's order
+        is assumed; safetensors keeps none, so that a doubt is an error there.
 
     Raises
     ------
     ModelFileError
         The file holds something else, is damaged, or leaves a doubt; the message says which option ends it.
     """
-    return_sequences = checks.flag("return_sequences", return_sequences)
-    asked = return_sequences or activations is not None or order is not None
+    options = {"return_sequences": return_sequences, "pooling": pooling, "activations": activations, "order": order}
+    if return_sequences is not None:
+        return_sequences = checks.flag("return_sequences", return_sequences)
+    if pooling is not None:
+        checks.choice("pooling", pooling, torch_chains.POOLINGS)
+        if return_sequences:
+            raise ValueError(f"pooling: expected none because return_sequences=True keeps all steps, got {pooling!r}")
     found = state_dicts.read(path)
     try:
         if not found.tensors:
@@ -70,10 +76,10 @@ def read(
         dtype = str(np.result_type(*found.tensors.values()))
         if found.description is None:
             modules = modules_of(unwrapped(found.tensors))
-            chain = _chain(modules, order, ordered=found.ordered)
-            return _inferred(chain, return_sequences, _activations(chain, activations), dtype)
-        if asked:
-            raise ValueError("return_sequences, activations, order: expected none, because the file says them itself")
+            chain = torch_chains.Chain.of(modules, order, ordered=found.ordered)
+            return chain.describe(dtype, return_sequences, pooling, activations)
+        if any(option is not None for option in options.values()):
+            raise ValueError(f"{', '.join(options)}: expected none, because the file says them itself")
         return _described(found.description, modules_of(found.tensors), dtype)
     except RecursionError:
         raise ModelFileError(f"{os.fspath(path)}: its description is nested too deeply") from None
@@ -100,125 +106,6 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     state_dicts.write(path, tensors, _description_as_json(description))
 
 
-# --- From modules to a chain, where nothing but names and shapes is known -------------------------------------------
-
-
-def _chain(modules: list[list[Module]], order: Sequence[str] | None, *, ordered: bool) -> list[Module]:
-    """The modules in the only order and meaning that fit."""
-    if not any(reading.class_name == "GRU" for readings in modules for reading in readings):
-        raise ValueError("expected an nn.GRU among its modules, got none")
-    if order is not None:
-        modules = _reordered(modules, order)
-    attempts = [False] if order is not None else [False, True] if ordered else [True]
-    for any_order in attempts:
-        chains = _fitting(tuple(map(tuple, modules)), None, iter(range(_MOST_TRIES)), any_order=any_order)
-        found = next(chains, None)
-        if found is None:
-            continue
-        other = next(chains, None)
-        if other is not None:
-            raise ValueError(
-                f"its modules fit together as {_shown(found)} and as {_shown(other)}: say their order with order=[...]"
-            )
-        return found
-    sizes = "; ".join(" or ".join(map(_sizes, readings)) for readings in modules)
-    raise ValueError(f"expected modules of which each takes what the one before gives, got {sizes:.1000}")
-
-
-def _reordered(modules: list[list[Module]], order: Sequence[str]) -> list[list[Module]]:
-    by_path = {readings[0].path: readings for readings in modules}
-    if isinstance(order, str) or sorted(map(str, order)) != sorted(by_path):
-        raise ValueError(f"order: expected all of {list(by_path)!s:.500}, got {order!r}")
-    return [by_path[path] for path in order]
-
-
-def _fitting(
-    rest: tuple[tuple[Module, ...], ...], before: Module | None, tries: Iterator[int], *, any_order: bool
-) -> Iterator[list[Module]]:
-    """Every way to go on with the rest of the modules; those in order first."""
-    if not rest:
-        yield []
-        return
-    for index in range(len(rest) if any_order else 1):
-        for module in rest[index]:
-            if before is not None and module.takes != before.gives:
-                continue
-            if next(tries, None) is None:
-                raise ValueError("too many modules of the same sizes to try their orders: say it with order=[...]")
-            others = rest[:index] + rest[index + 1 :]
-            for chain in _fitting(others, module, tries, any_order=any_order):
-                yield [module, *chain]
-
-
-def _shown(chain: list[Module]) -> str:
-    return " -> ".join(f"{module.path} ({module.class_name})" for module in chain)
-
-
-def _sizes(module: Module) -> str:
-    takes = "tokens" if module.takes is None else module.takes
-    return f"{module.path} ({module.class_name}, {takes} -> {module.gives})"
-
-
-def _activations(chain: list[Module], given: Sequence[str] | None) -> list[str]:
-    """One for each Linear of the chain."""
-    linears = [module.path for module in chain if module.class_name == "Dense"]
-    if given is not None:
-        if isinstance(given, str) or len(given) != len(linears):
-            raise ValueError(f"activations: expected {len(linears)}, one for each of {linears}, got {given!r}")
-        return list(given)
-    if any(module.class_name == "Dense" for module in chain[:-1]):
-        raise ValueError(
-            f"a state_dict does not say which activations stand between the modules {_shown(chain)}: say it with "
-            f'activations=["linear", ...], one for each of {linears}'
-        )
-    return ["linear"] * len(linears)
-
-
-def _inferred(chain: list[Module], return_sequences: bool, activations: list[str], dtype: str) -> ModelDescription:
-    layers: list[LayerDescription] = []
-    last_gru = [module for module in chain if module.class_name == "GRU"][-1]
-    remaining = iter(activations)
-    for module in chain:
-        name = module.path or {"GRU": "gru", "Dense": "dense", "Embedding": "embedding"}[module.class_name]
-        match module.class_name:
-            case "GRU":
-                layers += _gru_layers(module, name, last=module is last_gru and not return_sequences)
-            case "Dense":
-                (weights,) = module.layers
-                config = {"units": module.gives, "activation": next(remaining), "use_bias": "bias" in weights}
-                layers.append(LayerDescription("Dense", name, config, weights))
-            case "Embedding":
-                (weights,) = module.layers
-                config = {"input_dim": len(weights["embeddings"]), "output_dim": module.gives}
-                layers.append(LayerDescription("Embedding", name, config, weights))
-    first = chain[0].takes
-    return ModelDescription(layers, (None,) if first is None else (None, first), dtype=dtype)
-
-
-def _gru_layers(module: Module, name: str, *, last: bool) -> list[LayerDescription]:
-    """A GRU's layers; `last`: the last one gives the last state only."""
-    described = []
-    for number, weights in enumerate(module.layers):
-        sequences = not last or number + 1 < len(module.layers)
-        bidirectional = "forward/kernel" in weights
-        config: dict[str, Any] = {
-            "units": module.gives // (1 + bidirectional),
-            "use_bias": any(name.endswith("bias") for name in weights),
-            "return_sequences": sequences,
-            "zero_output_for_mask": True,
-        }
-        if bidirectional:
-            backward = {**config, "go_backwards": True}
-            config = {
-                "layer": {"class_name": "GRU", "config": config},
-                "backward_layer": {"class_name": "GRU", "config": backward},
-                "merge_mode": "concat",
-            }
-        layer_name = name if number == 0 else f"{name}.l{number}"
-        described.append(LayerDescription("Bidirectional" if bidirectional else "GRU", layer_name, config, weights))
-    return described
-
-
 # --- From layers to modules ---------------------------------------------------------------------------------------
 
 
@@ -233,7 +120,9 @@ class _Part:
 
 
 #: Layers without weights, which PyTorch has as modules or functions.
-_WITHOUT_WEIGHTS = frozenset({"Dropout", "Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D"})
+_WITHOUT_WEIGHTS = frozenset(
+    {"Activation", "Dropout", "Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "LastStep"}
+)
 #: What an nn.GRU always is.
 _FIXED = {
     "activation": "tanh",

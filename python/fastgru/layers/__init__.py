@@ -2,15 +2,24 @@
 
 from typing import Any
 
+from fastgru.layers.activation import Activation, Head
 from fastgru.layers.base import Layer
 from fastgru.layers.bidirectional import Bidirectional
 from fastgru.layers.dense import Dense
 from fastgru.layers.embedding import Embedding
 from fastgru.layers.gru import GRU
-from fastgru.layers.shaping import Dropout, Flatten, GlobalAveragePooling1D, GlobalMaxPooling1D, Masking
+from fastgru.layers.shaping import (
+    Dropout,
+    Flatten,
+    GlobalAveragePooling1D,
+    GlobalMaxPooling1D,
+    LastStep,
+    Masking,
+)
 
 __all__ = [
     "GRU",
+    "Activation",
     "Bidirectional",
     "Dense",
     "Dropout",
@@ -18,6 +27,8 @@ __all__ = [
     "Flatten",
     "GlobalAveragePooling1D",
     "GlobalMaxPooling1D",
+    "Head",
+    "LastStep",
     "Layer",
     "Masking",
 ]
@@ -30,11 +41,13 @@ LAYERS: dict[str, type[Layer]] = {
         Bidirectional,
         Dense,
         Embedding,
+        Activation,
         Masking,
         Dropout,
         Flatten,
         GlobalAveragePooling1D,
         GlobalMaxPooling1D,
+        LastStep,
     )
 }
 

@@ -6,13 +6,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastgru import checks, functional, sequences
-from fastgru.layers.base import Array, Layer, Shape
+from fastgru import checks, functional
+from fastgru.layers.activation import ACTIVATIONS, Head, gradient, rows_with_gradient
+from fastgru.layers.base import Array, Shape
 
-ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
 
-
-class Dense(Layer):
+class Dense(Head):
     """A fully connected layer, ``activation(x @ kernel + bias)``, with Keras 3's arguments and defaults.
 
     Input (N, ..., F), output (N, ..., units): it works on the last axis, on each step of a sequence by itself. In
@@ -82,16 +81,7 @@ class Dense(Layer):
             shapes["bias"] = (self.units,)
         return shapes
 
-    def logits(self, x: Array, *, training: bool, rows: Array | None = None) -> Array:
-        """The output before the activation, which a loss from logits takes, as rows (M, units).
-
-        Parameters
-        ----------
-        x : ndarray (N, ..., F)
-        training : bool
-        rows : ndarray (M,) of integers, optional
-            Which of x's rows, all axes but the last taken as one, in ascending order.
-        """
+    def logits(self, x: Array, *, training: bool, rows: Array | None = None) -> Array:  # noqa: D102
         if x.shape[-1] != self.features:
             raise ValueError(f"{self.name}: expected input of shape (N, ..., {self.features}), got {x.shape}")
         flat = x.reshape(-1, self.features) if x.size else x.reshape(int(np.prod(x.shape[:-1])), self.features)
@@ -99,26 +89,13 @@ class Dense(Layer):
             self._x, self._rows, self._shape = flat, rows, x.shape
         return functional.dense_forward(flat, self.weights["kernel"], self.weights.get("bias"), rows=rows)
 
-    def activate(self, logits: Array) -> Array:
-        """The output (M, units), given that of `logits`."""
-        match self.activation:
-            case "linear":
-                return logits
-            case "softmax":
-                return functional.softmax(logits)
-            case "relu":
-                return np.asarray(np.maximum(logits, logits.dtype.type(0)))
-            case name:
-                return functional.activate(logits, name)
-
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
         y = self.activate(self.logits(x, training=training))
         if training:
             self._y, self._lengths = y, lengths
         return y.reshape(*x.shape[:-1], self.units)
 
-    def backward_from_logits(self, d_logits: Array, *, input_gradient: bool) -> Array | None:
-        """`backward` for the gradient of what `logits` returned; 0 for rows of x that it left out."""
+    def backward_from_logits(self, d_logits: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
         if self._x is None:
             raise RuntimeError(f"{self.name}: backward needs a forward with training=True before it")
         d_x = functional.dense_backward(
@@ -136,31 +113,11 @@ class Dense(Layer):
         if y is None or self._x is None:
             raise RuntimeError(f"{self.name}: backward needs a forward with training=True before it")
         d_y = d_y.reshape(len(self._x), self.units)
-        self._rows = self._rows_with_gradient(d_y)
+        self._rows = rows_with_gradient(d_y, self._lengths, self._shape[:-1])
         if self._rows is not None:
             d_y, y = d_y[self._rows], y[self._rows]
-        match self.activation:
-            case "softmax":
-                d_y = y * (d_y - (d_y * y).sum(axis=-1, keepdims=True))
-            case "sigmoid":
-                d_y = d_y * (y * (1 - y))
-            case "tanh":
-                d_y = d_y * (1 - y * y)
-            case "relu":
-                d_y = d_y * (y > 0)
+        d_y = gradient(self.activation, y, d_y)
         return self.backward_from_logits(d_y, input_gradient=input_gradient)
-
-    def _rows_with_gradient(self, d_y: Array) -> Array | None:
-        """All rows that are no padding, and of padding those that a later layer has looked at; None if that is all.
-
-        The others' gradient is 0, but times a NaN in x or y it would not stay that.
-        """
-        kept = None if self._lengths is None else sequences.valid_elements(self._lengths, self._shape[:-1])
-        if kept is None:
-            return None
-        chosen: Array = np.asarray(d_y.any(axis=1))
-        chosen[kept] = True
-        return np.flatnonzero(chosen)
 
     def get_config(self) -> dict[str, Any]:  # noqa: D102
         return self._config(

@@ -1,4 +1,4 @@
-"""Layers without weights: dropout, flattening, pooling over time, and masking."""
+"""Layers without weights: dropout, flattening, pooling over time, the last step, and masking."""
 
 from __future__ import annotations
 
@@ -181,6 +181,42 @@ class GlobalMaxPooling1D(_Pooling1D):
             raise RuntimeError(f"{self.name}: backward needs a forward with training=True before it")
         share = d_y / np.maximum(self._chosen.sum(axis=1), 1).astype(d_y.dtype)
         return np.asarray(self._chosen * share[:, None, :])
+
+
+class LastStep(_Pooling1D):
+    """The last step of each sequence: (N, T, F) becomes (N, F), as PyTorch's ``output[:, -1]``.
+
+    Where `lengths` say so, it is the last step that counts. The last of no steps is 0.
+
+    After a GRU that reads forwards, this is its last state. After a `Bidirectional` it is not: there the backward
+    direction has read one step only. `Bidirectional` without ``return_sequences`` returns the states that have read all
+    steps. Keras has no such layer.
+    """
+
+    def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
+        super().__init__(input_shape=input_shape, name=name)
+        self._shape: tuple[int, ...] = ()
+        self._places: tuple[Array, Array] | None = None  # rows and steps
+
+    def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
+        del training
+        self._shape = x.shape
+        rows, steps, features = x.shape
+        counted = np.full(rows, steps, np.int64) if lengths is None else lengths
+        present = np.flatnonzero(counted)
+        self._places = present, counted[present] - 1
+        last = np.zeros((rows, features), x.dtype)
+        last[present] = x[self._places]
+        return last
+
+    def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
+        if not input_gradient:
+            return None
+        if self._places is None:
+            raise RuntimeError(f"{self.name}: backward needs a forward before it")
+        d_x = np.zeros(self._shape, d_y.dtype)
+        d_x[self._places] = d_y[self._places[0]]
+        return d_x
 
 
 class Masking(Layer):

@@ -38,8 +38,8 @@ GATES: dict[str, tuple[str, float | None, float | None]] = {
     "hard_sigmoid": ("HardSigmoid", 1 / 6, 0.5),
     "hard_sigmoid_tfjs": ("HardSigmoid", 0.2, 0.5),
 }
-#: Activation of a Dense -> operator.
-DENSE_ACTIVATIONS = {"softmax": "Softmax", "sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu"}
+#: Activation of a Dense, or an Activation layer's -> operator.
+ACTIVATIONS = {"softmax": "Softmax", "sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu"}
 _MERGES = {"sum": "Add", "mul": "Mul", "ave": "Add"}
 
 Shape = tuple[int | str, ...]
@@ -341,11 +341,20 @@ def _dense(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
     if "bias" in layer.weights:
         bias = made.constant(f"{layer.name}/bias", layer.weights["bias"], made.dtype)
         x = made.node("Add", [x, bias], f"{layer.name}/sum")
-    activation = layer.config["activation"]
-    if activation != "linear":
-        axis = {"axis": -1} if activation == "softmax" else {}
-        x = made.node(DENSE_ACTIVATIONS[activation], [x], f"{layer.name}/{activation}", **axis)
+    x = _activated(made, layer, x)
     return replace(flow, values=(x,), shape=(*flow.shape[:-1], layer.weights["kernel"].shape[1]))
+
+
+def _activation(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
+    return replace(flow, values=(_activated(made, layer, flow.x),))
+
+
+def _activated(made: _Graph, layer: LayerDescription, x: str) -> str:
+    activation = layer.config["activation"]
+    if activation == "linear":
+        return x
+    axis = {"axis": -1} if activation == "softmax" else {}
+    return made.node(ACTIVATIONS[activation], [x], f"{layer.name}/{activation}", **axis)
 
 
 def _embedding(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
@@ -398,6 +407,16 @@ def _maximum(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
     return _Flow((found,), (flow.shape[0], flow.shape[2]), None)
 
 
+def _last_step(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
+    name, lengths = layer.name, _lengths_of(made, flow)
+    least = made.node("Max", [lengths, made.ints(1)], f"{name}/at_least_one")
+    column = made.node("Unsqueeze", [least, made.ints(1)], f"{name}/column")
+    place = made.node("Sub", [column, made.ints(1)], f"{name}/place")
+    step = made.node("GatherND", [flow.x, place], f"{name}/step", batch_dims=1)
+    found = made.node("Where", [made.any_valid(lengths), step, made.number(0.0)], f"{name}/found")
+    return _Flow((found,), (flow.shape[0], flow.shape[2]), None)
+
+
 def _keep_valid(made: _Graph, name: str, x: str, lengths: str, other: float) -> str:
     """`x` with `other` instead of padding."""
     mask = made.node("Unsqueeze", [made.valid(lengths), made.ints(2)], f"{name}/valid")
@@ -427,6 +446,8 @@ _LAYERS: dict[str, Callable[[_Graph, LayerDescription, _Flow], _Flow]] = {
     "Flatten": _flatten,
     "GlobalAveragePooling1D": _average,
     "GlobalMaxPooling1D": _maximum,
+    "LastStep": _last_step,
+    "Activation": _activation,
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru.formats.onnx.export import CANDIDATES, DENSE_ACTIVATIONS, GATES
+from fastgru.formats.onnx.export import ACTIVATIONS, CANDIDATES, GATES
 from fastgru.formats.onnx.tensors import from_node
 from fastgru.formats.onnx.values import (
     ONE,
@@ -41,7 +41,7 @@ Array = NDArray[Any]
 
 OPERATORS = Operators()
 
-_ACTIVATIONS = {name: activation for activation, name in DENSE_ACTIVATIONS.items()}
+_ACTIVATIONS = {name: activation for activation, name in ACTIVATIONS.items()}
 
 
 @OPERATORS.reads("GRU")
@@ -294,10 +294,11 @@ def _activate(chains: Chains, node: Node, inputs: list[Any]) -> Data:
         axis = node.attribute("axis", "i", -1 if node.opset >= 13 else 1)
         if data.axis(axis) != F or data.axes[-1] != F:
             raise ValueError(f"expected the softmax over the last axis, got axis={axis} of ({', '.join(data.axes)})")
+    config = {"activation": _ACTIVATIONS[node.operator]}
     dense = _last(stream, "Dense")
-    if not dense or "activation" in dense:
-        raise ValueError("an activation is understood right after a product with a matrix only")
-    return _with_last(data, stream, {"activation": _ACTIVATIONS[node.operator]}, {})
+    if dense and "activation" not in dense:
+        return _with_last(data, stream, config, {})
+    return replace(data, streams=(chains.add(stream, "Activation", config),))
 
 
 def side_by_side(chains: Chains, halves: list[Data]) -> Data:

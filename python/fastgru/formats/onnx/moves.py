@@ -278,10 +278,10 @@ def _gather(chains: Chains, node: Node, inputs: list[Any]) -> Any:
         return np.asarray(np.take(value, index.astype(np.int64), axis=axis), value.dtype)
     if index.size != 1 or index.ndim > 1:
         raise ValueError(f"expected one index, got shape {index.shape}")
-    return _take(value, axis, int(index.reshape(-1)[0]), keep=index.ndim == 1)
+    return _take(chains, value, axis, int(index.reshape(-1)[0]), keep=index.ndim == 1)
 
 
-def _take(data: Data, axis: int, index: int, *, keep: bool) -> Data:
+def _take(chains: Chains, data: Data, axis: int, index: int, *, keep: bool) -> Data:
     """One place along an axis, which stays as one of size 1 or goes."""
     name, axes = data.axis(axis), data.without(axis, keep=keep)
     if name == D:
@@ -289,19 +289,18 @@ def _take(data: Data, axis: int, index: int, *, keep: bool) -> Data:
     if name == ONE and index in (0, -1):
         return replace(data, axes=axes)
     if name == T and index in (0, -1):
-        return replace(data.on_streams(lambda stream: _one_step(stream, index)), axes=axes)
+        return replace(data.on_streams(lambda stream: _one_step(chains, stream, index)), axes=axes)
     raise ValueError(f"expected a direction, or the first or last step, got index {index} of the axis {name}")
 
 
-def _one_step(stream: Stream, index: int) -> Stream:
-    """The first or last step, where that is a GRU's last state."""
+def _one_step(chains: Chains, stream: Stream, index: int) -> Stream:
+    """The step that is a GRU's last state, or the last one of what comes out of another layer."""
     part = stream.recurrent
-    if part is None or not part.steps:
-        raise ValueError(
-            "a step can be taken of a single GRU's outputs only: the last one of a Bidirectional has seen one step "
-            "backwards, and is not its last state"
-        )
     require_all_steps(stream, "cut")
+    if part is None:
+        if index != -1 or stream.flipped:
+            raise ValueError("the first step can be taken of a GRU that reads backwards only")
+        return chains.add(stream, "LastStep", {}, lengths=False)
     if (index == -1) != (part.backward == stream.flipped):
         raise ValueError(
             f"step {index} is not the last one that the GRU computes: where it reads backwards, that is the other end"
@@ -311,7 +310,6 @@ def _one_step(stream: Stream, index: int) -> Stream:
 
 @OPERATORS.reads("Slice")
 def _slice(chains: Chains, node: Node, inputs: list[Any]) -> Any:
-    del chains
     value = inputs[0]
     starts, ends = whole_numbers(node, inputs, 1, "starts"), whole_numbers(node, inputs, 2, "ends")
     axes = whole_numbers(node, inputs, 3, "axes", list(range(len(starts))))
@@ -325,7 +323,7 @@ def _slice(chains: Chains, node: Node, inputs: list[Any]) -> Any:
             # A start before the first element is out of Python's slices, but not out of ONNX'.
             value = value[(slice(None),) * place_of(axis, value.ndim) + (_cut(part, value.shape[axis]),)]
         else:
-            value = _slice_data(value, axis, part)
+            value = _slice_data(chains, value, axis, part)
     return value
 
 
@@ -334,7 +332,7 @@ def _cut(part: slice, size: int) -> slice:
     return slice(part.start, None, part.step) if part.step < 0 and part.stop < -size else part
 
 
-def _slice_data(data: Data, axis: int, part: slice) -> Data:
+def _slice_data(chains: Chains, data: Data, axis: int, part: slice) -> Data:
     name = data.axis(axis)
     if name == D:
         return replace(data, streams=data.streams[_cut(part, len(data.streams))] or _refuse("an empty part"))
@@ -342,7 +340,7 @@ def _slice_data(data: Data, axis: int, part: slice) -> Data:
         return data.on_streams(_flip)
     last, first = part.start == -1 and part.stop > 2**30, part.start == 0 and part.stop == 1
     if name == T and part.step == 1 and (last or first):
-        return _take(data, axis, -1 if last else 0, keep=True)
+        return _take(chains, data, axis, -1 if last else 0, keep=True)
     if part.step == 1 and part.start == 0 and part.stop > 2**30:
         return data
     raise ValueError(f"[{part.start}:{part.stop}:{part.step}] of the axis {name} is not understood")

@@ -22,7 +22,11 @@ _LONGEST_SIZE = 64
 DTYPES = {FLOAT: "float32", DOUBLE: "float64"}
 
 
-_NAMES = {"GlobalAveragePooling1D": "global_average_pooling1d", "GlobalMaxPooling1D": "global_max_pooling1d"}
+_NAMES = {
+    "GlobalAveragePooling1D": "global_average_pooling1d",
+    "GlobalMaxPooling1D": "global_max_pooling1d",
+    "LastStep": "last_step",
+}
 
 # The names of axes: the batch, time, features, the directions of a GRU, one of size 1, and batch and time in one.
 N, T, F, D, ONE, NT, TN = "N", "T", "F", "D", "1", "NT", "TN"

@@ -1,0 +1,429 @@
+"""What a state_dict does not say: which modules are called when, and what stands between them.
+
+Each model is a module of PyTorch's own, saved as people save them, and is judged by what that module computes.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from fastgru import AssumptionWarning, ModelFileError, Sequential, conversion, layers, load_model
+from fastgru.cli import main
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install torch==2.13.0")
+nn = torch.nn
+
+F, H, C, T = 5, 6, 3, 7
+#: Two float32 computations of the same outputs.
+CLOSE = 1e-5
+#: Under another assumption the outputs of these models differ by more than this.
+FAR = 1e-3
+
+POOLINGS = {
+    "last_state": lambda y, h, directions: torch.cat(tuple(h[-directions:]), -1),
+    "last_step": lambda y, h, directions: y[:, -1],
+    "mean": lambda y, h, directions: y.mean(1),
+    "max": lambda y, h, directions: y.amax(1),
+    "every step": lambda y, h, directions: y,
+}
+ACTIVATIONS = {
+    "linear": lambda y: y,
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softmax": lambda y: y.softmax(-1),
+}
+
+
+class Network(nn.Module):
+    """A GRU, what is taken of its outputs, an activation, and a head."""
+
+    def __init__(self, pooling, after="linear", head="linear", *, depth=1, bidirectional=False, hidden=None):
+        super().__init__()
+        self.directions = 1 + bidirectional
+        self.gru = nn.GRU(F, H, depth, batch_first=True, bidirectional=bidirectional)
+        width = self.directions * H
+        if hidden is not None:
+            self.hidden, width = nn.Linear(width, 4), 4
+        self.fc = nn.Linear(width, C)
+        self.pooling, self.after, self.head, self.between = pooling, after, head, hidden
+        with torch.no_grad():  # so that no assumption is close to another
+            for weight in self.parameters():
+                weight.mul_(3)
+
+    def forward(self, x):
+        y = POOLINGS[self.pooling](*self.gru(x), self.directions)
+        y = ACTIVATIONS[self.after](y)
+        if self.between is not None:
+            y = ACTIVATIONS[self.between](self.hidden(y))
+        return ACTIVATIONS[self.head](self.fc(y))
+
+    def options(self):
+        """What says it all."""
+        said = {"gru": self.after, "fc": self.head} | ({} if self.between is None else {"hidden": self.between})
+        each_step = self.pooling == "every step"
+        return {"activations": said, **({"return_sequences": True} if each_step else {"pooling": self.pooling})}
+
+
+def saved(module, path):
+    module.eval()
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file(module.state_dict(), path)
+    else:
+        torch.save(module.state_dict(), path)
+    return path
+
+
+def samples(seed=0):
+    return np.random.default_rng(seed).normal(size=(8, T, F)).astype(np.float32)
+
+
+def outputs_of(module, x):
+    with torch.no_grad():
+        return module(torch.from_numpy(x)).numpy()
+
+
+def silently(path, **options):
+    """The model, loaded without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return load_model(path, **options)
+
+
+def warned(path, **options):
+    """The model, and the one warning about it."""
+    with pytest.warns(AssumptionWarning) as caught:
+        model = load_model(path, **options)
+    (warning,) = caught
+    assert warning.filename == __file__
+    return model, warning.message
+
+
+@pytest.fixture(params=["m.pt", "m.safetensors"])
+def path(request, tmp_path):
+    return tmp_path / request.param
+
+
+# --- Said by whoever loads -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("after", ["linear", "relu", "tanh"])
+def test_the_model_is_the_module_when_all_is_said(path, pooling, after, bidirectional):
+    torch.manual_seed(0)
+    module = Network(pooling, after, "softmax", depth=2, bidirectional=bidirectional)
+    model = silently(saved(module, path), **module.options())
+    np.testing.assert_allclose(model.predict(samples()), outputs_of(module, samples()), rtol=CLOSE, atol=CLOSE)
+
+
+@pytest.mark.parametrize("hidden", ACTIVATIONS)
+@pytest.mark.parametrize("after", ACTIVATIONS)
+def test_activations_are_said_by_name(path, after, hidden):
+    torch.manual_seed(0)
+    module = Network("last_step", after, "linear", bidirectional=True, hidden=hidden)
+    model = silently(saved(module, path), **module.options())
+    np.testing.assert_allclose(model.predict(samples()), outputs_of(module, samples()), rtol=CLOSE, atol=CLOSE)
+
+
+def test_the_last_step_of_packed_sequences_is_the_last_that_counts(path):
+    torch.manual_seed(0)
+    module = Network("last_step", "relu", bidirectional=True)
+    model = silently(saved(module, path), **module.options())
+    x, lengths = samples(), np.array([7, 1, 3, 7, 2, 5, 4, 6])
+    expected = [outputs_of(module, row[None, :length])[0] for row, length in zip(x, lengths, strict=True)]
+    np.testing.assert_allclose(model.predict(x, lengths=lengths), expected, rtol=CLOSE, atol=CLOSE)
+
+
+def test_an_activation_between_two_grus(path):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.GRU(F, H, batch_first=True)
+            self.second = nn.GRU(H, 4, batch_first=True)
+
+        def forward(self, x):
+            return self.second(torch.relu(self.first(x)[0]))[1][-1]
+
+    torch.manual_seed(0)
+    module = Two()
+    said = {"first": "relu", "second": "linear"}
+    model = silently(saved(module, path), activations=said, pooling="last_state")
+    np.testing.assert_allclose(model.predict(samples()), outputs_of(module, samples()), rtol=CLOSE, atol=CLOSE)
+    _, warning = warned(path, activations={"second": "linear"}, pooling="last_state")
+    assert "no activation after first; otherwise pass activations={'second': 'linear', 'first': 'relu'}" in str(warning)
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pt", "onnx"])
+def test_own_files_keep_what_was_said(tmp_path, ending):
+    if ending == "onnx":
+        pytest.importorskip("onnx", reason="needs onnx: pip install onnx")
+    torch.manual_seed(0)
+    module = Network("last_step", "relu", "softmax", bidirectional=True)
+    silently(saved(module, tmp_path / "m.pth"), **module.options()).save(tmp_path / f"own.{ending}")
+    model = silently(tmp_path / f"own.{ending}")
+    np.testing.assert_allclose(model.predict(samples()), outputs_of(module, samples()), rtol=CLOSE, atol=CLOSE)
+
+
+# --- Assumed, and said to be -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_what_is_assumed_is_right_for_the_usual_module(path, bidirectional):
+    torch.manual_seed(0)
+    module = Network("last_state", bidirectional=bidirectional)
+    model, warning = warned(saved(module, path))
+    np.testing.assert_allclose(model.predict(samples()), outputs_of(module, samples()), rtol=CLOSE, atol=CLOSE)
+    assert "pass pooling='last_state', activations={'gru': 'linear', 'fc': 'linear'}" in str(warning)
+    options = {name: value for assumption in warning.assumptions for name, value in assumption.options.items()}
+    np.testing.assert_array_equal(silently(path, **options).predict(samples()), model.predict(samples()))
+
+
+OTHERS = [
+    ({"pooling": "last_step", "bidirectional": True}, "pooling='last_step' (output[:, -1])"),
+    ({"pooling": "last_step", "bidirectional": True, "after": "relu"}, "pooling='last_step' (output[:, -1])"),
+    ({"pooling": "last_step", "after": "relu"}, "no activation after gru and fc; otherwise pass activations={'gru': "),
+    ({"pooling": "mean"}, "pooling='mean' (output.mean(1))"),
+    ({"pooling": "max", "bidirectional": True}, "pooling='max' (output.amax(1))"),
+    ({"pooling": "every step"}, "return_sequences=True (every step's output)"),
+    ({"pooling": "last_state", "head": "softmax"}, "no activation after gru and fc"),
+]
+
+
+@pytest.mark.parametrize(("network", "remedy"), OTHERS, ids=[remedy[:30] for _, remedy in OTHERS])
+def test_a_module_that_does_something_else_is_named_with_what_to_pass(path, network, remedy):
+    """Each of these used to be read as another model, without a word."""
+    torch.manual_seed(0)
+    module = Network(**network)
+    expected = outputs_of(module, samples())
+    model, warning = warned(saved(module, path))
+    wrong = model.predict(samples())
+    assert wrong.shape != expected.shape or np.abs(wrong - expected).max() > FAR
+    assert str(warning).startswith(f"{path}:\nAssumed, because a state_dict holds the weights of modules")
+    assert remedy in str(warning)
+    right = silently(path, **module.options()).predict(samples())
+    np.testing.assert_allclose(right, expected, rtol=CLOSE, atol=CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ({"pooling": "last_state"}, ["no activation after gru and fc"]),
+        ({"pooling": "last_state", "activations": ["softmax"]}, ["no activation after gru"]),
+        ({"activations": {"gru": "relu", "fc": "softmax"}}, ["fc receives the last states of both directions of gru"]),
+        (
+            {"activations": {"gru": None, "fc": None}, "return_sequences": False},
+            ["fc receives the last states of both"],
+        ),
+        ({"return_sequences": True}, ["no activation after gru and fc"]),
+    ],
+)
+def test_only_what_no_option_says_is_assumed(path, options, left):
+    saved(Network("last_state", bidirectional=True), path)
+    _, warning = warned(path, **options)
+    assert [each.what[: len(text)] for each, text in zip(warning.assumptions, left, strict=True)] == left
+
+
+def test_one_vector_of_a_forward_gru_leaves_no_doubt(path):
+    saved(Network("last_state"), path)
+    silently(path, return_sequences=False, activations={"gru": "linear", "fc": "linear"})
+
+
+def test_a_gru_alone_is_warned_about_too(path):
+    module = nn.GRU(F, H, batch_first=True)
+    _, warning = warned(saved(module, path))
+    assert "the model returns the last state of gru, h_n[-1] or output[:, -1]" in str(warning)
+    model = silently(path, return_sequences=True, activations={"gru": "linear"})
+    expected = outputs_of(nn.Sequential(module, Taken(0)), samples())
+    np.testing.assert_allclose(model.predict(samples()), expected, rtol=CLOSE, atol=CLOSE)
+
+
+class Taken(nn.Module):
+    """One of several outputs."""
+
+    def __init__(self, place):
+        super().__init__()
+        self.place = place
+
+    def forward(self, x):
+        return x[self.place]
+
+
+# --- The order of modules --------------------------------------------------------------------------------------------
+
+
+class Swapped(nn.Module):
+    """Two GRUs of one size, called in another order than they are declared."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(F, H)
+        self.one = nn.GRU(H, H, batch_first=True)
+        self.two = nn.GRU(H, H, batch_first=True)
+        self.fc = nn.Linear(H, C)
+        with torch.no_grad():
+            for weight in self.parameters():
+                weight.mul_(3)
+
+    def forward(self, x):
+        y, _ = self.two(self.embed(x))
+        return self.fc(self.one(y)[0][:, -1])
+
+
+SAID = {
+    "pooling": "last_state",
+    "activations": dict.fromkeys(("embed", "one", "two", "fc"), "linear"),
+}
+
+
+def test_an_order_that_is_not_the_only_one_is_assumed_and_said(tmp_path):
+    torch.manual_seed(0)
+    path = saved(Swapped(), tmp_path / "m.pt")
+    expected = outputs_of(torch_load(path), samples())
+    model, warning = warned(path, **SAID)
+    assert np.abs(model.predict(samples()) - expected).max() > FAR
+    assert "the modules are called in the order of the file, embed (Dense) -> one (GRU) -> two (GRU)" in str(warning)
+    assert "otherwise pass order=['embed', 'two', 'one', 'fc']" in str(warning)
+    assert warning.assumptions[0].options == {"order": ["embed", "one", "two", "fc"]}
+    model = silently(path, **SAID, order=["embed", "two", "one", "fc"])
+    np.testing.assert_allclose(model.predict(samples()), expected, rtol=CLOSE, atol=CLOSE)
+    silently(path, **SAID, order=["embed", "one", "two", "fc"])
+
+
+def torch_load(path):
+    module = Swapped()
+    module.load_state_dict(torch.load(path, weights_only=True))
+    return module.eval()
+
+
+def test_without_an_order_in_the_file_a_doubt_is_an_error(tmp_path):
+    with pytest.raises(ModelFileError, match="say their order with order="):
+        load_model(saved(Swapped(), tmp_path / "m.safetensors"), **SAID)
+
+
+def test_an_order_that_only_fits_one_way_is_no_assumption(tmp_path):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(H, C)
+            self.two = nn.GRU(4, H, batch_first=True)
+            self.one = nn.GRU(F, 4, batch_first=True)
+
+    said = {"pooling": "last_state", "activations": dict.fromkeys(("one", "two", "fc"), "linear")}
+    model = silently(saved(Net(), tmp_path / "m.pt"), **said)
+    assert [layer.name for layer in model.layers] == ["one", "two", "fc"]
+
+
+def test_many_modules_of_one_size_are_an_assumption_at_once(tmp_path):
+    stack = nn.Sequential(*(nn.Linear(4, 4) for _ in range(60)), nn.GRU(4, 4))
+    said = {"pooling": "last_state", "activations": {str(number): "linear" for number in range(61)}}
+    _, warning = warned(saved(stack, tmp_path / "m.pt"), **said)
+    assert [list(each.options) for each in warning.assumptions] == [["order"]]
+
+
+# --- Options ---------------------------------------------------------------------------------------------------------
+
+
+def test_wrong_options_are_named(path):
+    saved(Network("last_state"), path)
+    for options, error, message in [
+        ({"pooling": "first"}, ValueError, "pooling: expected one of 'last_state', 'last_step', 'mean', 'max'"),
+        ({"pooling": "mean", "return_sequences": True}, ValueError, "pooling: expected none because return_sequences"),
+        ({"activations": {"lstm": "relu"}}, ModelFileError, r"activations: expected names of modules, \['gru', 'fc'\]"),
+        ({"activations": {"gru": "gelu"}}, ModelFileError, "activation: expected one of"),
+        ({"activations": ["relu", "relu"]}, ModelFileError, "activations: expected 1, one for each of"),
+    ]:
+        with pytest.raises(error, match=message):
+            load_model(path, **options)
+
+
+def test_own_files_need_no_options(tmp_path):
+    model = Sequential([layers.GRU(3, input_shape=(None, 2)), layers.Dense(2)])
+    model.save(tmp_path / "m.pt")
+    silently(tmp_path / "m.pt")
+    with pytest.raises(ModelFileError, match="expected none, because the file says them itself"):
+        load_model(tmp_path / "m.pt", pooling="last_state")
+
+
+# --- Conversion and the command line ---------------------------------------------------------------------------------
+
+
+def test_a_conversion_says_under_which_assumptions_it_compared(tmp_path, capsys):
+    """Both files are run under the same assumptions: that they agree does not confirm those."""
+    torch.manual_seed(0)
+    module = Network("last_step", "relu", bidirectional=True)
+    source, target = saved(module, tmp_path / "m.pth"), tmp_path / "own.safetensors"
+    with pytest.warns(AssumptionWarning, match="otherwise pass pooling='last_step'"):
+        compared = conversion.convert(source, target)
+    assert [list(each.options) for each in compared.assumptions] == [["pooling"], ["activations"]]
+    assert main(["convert", str(source), str(target)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[2].startswith("Assumed, because a state_dict holds")
+    assert "otherwise pass --pooling last_step (output[:, -1])" in out[3]
+    assert "no activation after gru and fc; otherwise pass --activations gru=relu" in out[4]
+    assert out[5] == "If this is all that forward() does, pass --pooling last_state --activations gru=linear,fc=linear"
+    assert out[6] == "Compared under these assumptions, which the comparison does not confirm:"
+    assert np.abs(load_model(target).predict(samples()) - outputs_of(module, samples())).max() > FAR
+
+    options = ["--pooling", "last_step", "--activations", "gru=relu,fc=linear"]
+    assert main(["convert", str(source), str(target), *options]) == 0
+    captured = capsys.readouterr()
+    assert "ssum" not in captured.out + captured.err
+    expected = outputs_of(module, samples())
+    np.testing.assert_allclose(load_model(target).predict(samples()), expected, rtol=CLOSE, atol=CLOSE)
+
+
+@pytest.mark.parametrize("pooling", ["last_step", "mean", "max", "every step"])
+def test_pytorch_judges_each_head(tmp_path, capsys, pooling):
+    source = saved(Network(pooling, "relu", "softmax", depth=2, bidirectional=True), tmp_path / "m.pth")
+    said = ["--return-sequences"] if pooling == "every step" else ["--pooling", pooling]
+    options = [*said, "--activations", "gru=relu,fc=softmax"]
+    assert main(["convert", str(source), str(tmp_path / "own.pt"), *options]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == f"{source} (torch, run by PyTorch)"
+    assert out[1] == f"{tmp_path / 'own.pt'} (torch, run by PyTorch)"
+    assert len(out) == 3
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_commands_say_what_they_assume_and_take_the_options(tmp_path, capsys, command):
+    torch.manual_seed(0)
+    module = Network("last_step", "relu", "softmax", bidirectional=True)
+    model, data = saved(module, tmp_path / "m.pth"), tmp_path / "d.npz"
+    np.savez(data, x=samples(), y=np.arange(8) % C)
+    assert main([command, str(model), str(data)]) == 0
+    error = capsys.readouterr().err
+    assert error.startswith(f"fastgru: {model}:\nAssumed, because a state_dict holds")
+    assert "If this is all that forward() does, pass --pooling last_state --activations gru=linear,fc=linear" in error
+    assert main([command, str(model), str(data), "--pooling", "last_step", "--activations", "gru=relu,fc=softmax"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    expected = outputs_of(module, samples())
+    if command == "predict":
+        labels = [int(line.split(": ")[1].split()[0]) for line in captured.out.splitlines()]
+        assert labels == expected.argmax(axis=1).tolist()
+    else:
+        assert f"accuracy {(expected.argmax(axis=1) == np.arange(8) % C).mean():.2%}" in captured.out
+
+
+def test_the_order_is_reachable_from_the_command_line(tmp_path, capsys):
+    torch.manual_seed(0)
+    source, target = saved(Swapped(), tmp_path / "m.pth"), tmp_path / "own.safetensors"
+    said = ["--pooling", "last_state", "--activations", "embed=linear,one=linear,two=linear,fc=linear"]
+    assert main(["convert", str(source), str(target), *said]) == 0
+    assert "otherwise pass --order embed,two,one,fc" in capsys.readouterr().out
+    assert main(["convert", str(source), str(target), *said, "--order", "embed,two,one,fc"]) == 0
+    assert "Assumed" not in capsys.readouterr().out
+    expected = outputs_of(torch_load(source), samples())
+    np.testing.assert_allclose(load_model(target).predict(samples()), expected, rtol=CLOSE, atol=CLOSE)
+
+
+def test_activations_of_the_command_line_are_all_with_names_or_none(tmp_path, capsys):
+    source = saved(Network("last_state"), tmp_path / "m.pth")
+    with pytest.raises(SystemExit):
+        main(["predict", str(source), "x.npy", "--activations", "gru=relu,softmax"])
+    assert "expected MODULE=NAME everywhere or nowhere, got 'gru=relu,softmax'" in capsys.readouterr().err
