@@ -18,7 +18,14 @@ CPP = ROOT / "cpp"
 GROUND = ["checks", "files", "_native", "reference", "sequences", "progress", "datasets.idx"]
 # Files of models know descriptions of models and nothing of the house that makes models from them.
 FORMATS_FLOORS = [
-    ["formats.description", "formats.hdf5", "formats.keras_dialects", "formats.onnx.tensors", "formats.pickles"],
+    [
+        "formats.description",
+        "formats.hdf5",
+        "formats.keras_dialects",
+        "formats.onnx.tensors",
+        "formats.pickles",
+    ],
+    ["formats.boundary"],
     [
         "formats.archives",
         "formats.checkpoint",

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 
 from fastgru import checks
 from fastgru.formats import state_dicts
-from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError, TrainingDescription
+from fastgru.formats.boundary import reading
+from fastgru.formats.description import LayerDescription, ModelDescription, TrainingDescription
 from fastgru.formats.torch_modules import Module, modules_of, tensors_of, unwrapped
 
 Array = NDArray[Any]
@@ -64,7 +65,7 @@ def read(
     return_sequences = checks.flag("return_sequences", return_sequences)
     asked = return_sequences or activations is not None or order is not None
     found = state_dicts.read(path)
-    try:
+    with reading(path):
         if not found.tensors:
             raise ValueError("expected a state_dict, got one without tensors")
         dtype = str(np.result_type(*found.tensors.values()))
@@ -75,10 +76,6 @@ def read(
         if asked:
             raise ValueError("return_sequences, activations, order: expected none, because the file says them itself")
         return _described(found.description, modules_of(found.tensors), dtype)
-    except RecursionError:
-        raise ModelFileError(f"{os.fspath(path)}: its description is nested too deeply") from None
-    except ValueError as error:
-        raise ModelFileError(f"{os.fspath(path)}: {error}") from None
 
 
 def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
