@@ -20,15 +20,16 @@ GROUND = ["checks", "files", "_native", "reference", "sequences", "progress", "d
 FORMATS_FLOORS = [
     [
         "formats.description",
-        "formats.hdf5",
+        "formats.hdf5.storage",
         "formats.keras_dialects",
         "formats.onnx.tensors",
         "formats.pickles",
     ],
-    ["formats.boundary"],
+    ["formats.boundary", "formats.hdf5.indexes"],
     [
         "formats.archives",
         "formats.checkpoint",
+        "formats.hdf5.objects",
         "formats.keras_training",
         "formats.onnx.export",
         "formats.onnx.values",
@@ -36,7 +37,7 @@ FORMATS_FLOORS = [
         "formats.tfjs_weights",
         "formats.torch_modules",
     ],
-    ["formats.keras_layers", "formats.onnx.layers", "formats.onnx.signatures", "formats.state_dicts"],
+    ["formats.hdf5", "formats.keras_layers", "formats.onnx.layers", "formats.onnx.signatures", "formats.state_dicts"],
     ["formats.keras", "formats.onnx.moves", "formats.tfjs_training", "formats.torch"],
     ["formats.onnx.reader", "formats.tfjs"],
     ["formats.onnx"],
