@@ -21,10 +21,18 @@ GROUND = [
 ]
 # Files of models know descriptions of models and nothing of the house that makes models from them.
 FORMATS_FLOORS = [
-    ["formats.description", "formats.hdf5", "formats.keras_dialects", "formats.onnx.tensors", "formats.pickles"],
+    [
+        "formats.description",
+        "formats.hdf5.storage",
+        "formats.keras_dialects",
+        "formats.onnx.tensors",
+        "formats.pickles",
+    ],
+    ["formats.boundary", "formats.hdf5.indexes"],
     [
         "formats.archives",
         "formats.checkpoint",
+        "formats.hdf5.objects",
         "formats.keras_training",
         "formats.onnx.export",
         "formats.onnx.values",
@@ -33,6 +41,7 @@ FORMATS_FLOORS = [
         "formats.torch_modules",
     ],
     [
+        "formats.hdf5",
         "formats.keras_layers",
         "formats.onnx.layers",
         "formats.onnx.signatures",

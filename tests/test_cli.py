@@ -187,7 +187,7 @@ def test_errors_are_one_line_and_an_exit_code(capsys, arguments, code, message):
         ("nan.npy", lambda p: np.save(p, np.full((28, 28), np.nan, np.float32)), "outputs are not finite"),
         ("header.npy", lambda p: p.write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': (      \n"), "not a .npy file"),
         ("pickle.npy", lambda p: p.write_bytes(b"PK\x03\x04"), "not a .npy file of numbers"),
-        ("folder.png", lambda p: p.mkdir(), "Is a directory"),
+        ("folder.png", lambda p: p.mkdir(), "expected a regular file or a link to one, got a folder"),
         ("cut.png", lambda p: p.write_bytes(png(np.zeros((28, 28), np.uint8))[:-30]), "damaged picture"),
         ("bomb.png", lambda p: p.write_bytes(png(np.zeros((9000, 9999), bool))), "9999 x 9000 pixels are too many"),
         ("huge.png", lambda p: p.write_bytes(png(np.zeros((20000, 20000), bool))), "damaged picture"),

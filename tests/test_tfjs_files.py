@@ -663,7 +663,7 @@ HOSTILE = {
     "number": (set_paths(7), PLAIN),
     "address": (set_paths("http://x"), PLAIN),
     "link": (link_out, "link: expected a file beside the model, got a link that leads out"),
-    "pipe": (name_a_fifo, "pipe: expected a file, got something else"),
+    "pipe": (name_a_fifo, "pipe: expected a regular file or a link to one, got a FIFO"),
     "missing": (set_paths("nowhere.bin"), "nowhere.bin: expected this file of weights beside the model"),
     "twice": (lambda files: files.group["paths"].append(files.group["paths"][0]), "expected each file once"),
     "no paths": (set_paths(), "gru/kernel: expected 360 bytes, got 0"),

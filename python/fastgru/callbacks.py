@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import csv
 import inspect
+import io
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
 from fastgru import checks
+from fastgru.files import naming, open_regular, replaceable
 from fastgru.formats import checkpoint
 
 Array = NDArray[Any]
@@ -82,6 +84,12 @@ class Callback:
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what `get_state` returned."""
 
+    def require_sound(self, state: dict[str, Any], weights: Sequence[Array]) -> None:
+        """Raise unless `get_state` could have returned that for a model with these weights: it comes from a file."""
+
+    def require_same(self, state: dict[str, Any]) -> None:
+        """Raise unless this callback can go on from the state: unless the files that belong to it are there."""
+
     def may_add_logs(self) -> bool:
         """Whether it may add entries of its own to an epoch's logs: if it overrides `on_epoch_end`."""
         return type(self).on_epoch_end.__module__ != __name__
@@ -140,11 +148,22 @@ class Callbacks:
         """The states of all, in order."""
         return [{"class_name": type(c).__name__, "state": c.get_state()} for c in self._all]
 
+    def require_sound(self, states: list[dict[str, Any]], weights: Sequence[Array]) -> None:
+        """Raise unless `get_state` could have returned that; of callbacks of other classes it is not known."""
+        for state in states:
+            if not isinstance(state["class_name"], str) or not isinstance(state["state"], dict):
+                raise TypeError(f"callbacks: expected the name of a class and its state, got {state!r:.100}")
+        for callback, state in zip(self._all, states, strict=False):
+            if type(callback).__name__ == state["class_name"]:
+                callback.require_sound(state["state"], weights)
+
     def require_same(self, states: list[dict[str, Any]]) -> None:
         """Raise unless these are states of such callbacks."""
         names = [type(callback).__name__ for callback in self._all]
         if (saved := [state["class_name"] for state in states]) != names:
             raise ValueError(f"callbacks: expected {saved} because the training to resume had these, got {names}")
+        for callback, state in zip(self._all, states, strict=True):
+            callback.require_same(state["state"])
 
     def set_state(self, states: list[dict[str, Any]]) -> None:
         """Give each its state back."""
@@ -199,6 +218,14 @@ class _Watching(Callback):
         if self.mode == "min":
             return value < self.best - self.min_delta
         return value > self.best + self.min_delta
+
+
+def _require_numbers(state: dict[str, Any], *, counts: Iterable[str] = (), reals: Iterable[str] = ()) -> None:
+    """Raise unless these entries of a state are integers from 0, and numbers."""
+    for name in counts:
+        checks.integer(name, state[name], least=0)
+    for name in reals:
+        checks.real(name, state[name])
 
 
 def _verbose(value: Any) -> bool:
@@ -295,6 +322,13 @@ class EarlyStopping(_Watching):
         state: dict[str, Any] = {name: getattr(self, name) for name in ("wait", "stopped_epoch", "best_epoch", "best")}
         return state | {f"weights/{i}": array for i, array in enumerate(self.best_weights or ())}
 
+    def require_sound(self, state: dict[str, Any], weights: Sequence[Array]) -> None:  # noqa: D102
+        _require_numbers(state, counts=("wait", "stopped_epoch", "best_epoch"), reals=("best",))
+        best = [name for name in state if name.startswith("weights/")]
+        forms = [(array.shape, array.dtype) for array in weights]
+        if best and [(state[f"weights/{i}"].shape, state[f"weights/{i}"].dtype) for i in range(len(best))] != forms:
+            raise ValueError(f"best_weights: expected arrays of shapes {forms}, got others")
+
     def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
         for name in ("wait", "stopped_epoch", "best_epoch", "best"):
             setattr(self, name, state[name])
@@ -365,7 +399,7 @@ class ModelCheckpoint(_Watching):
             logs = [name for name in logs if not name.startswith("val_")]
         if complete:
             self._path(dict.fromkeys(logs, 0.0))
-        _require_folder("filepath", self.filepath)
+        _require_target("filepath", self.filepath)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:  # noqa: D102
         self._batches += 1
@@ -397,6 +431,9 @@ class ModelCheckpoint(_Watching):
 
     def get_state(self) -> dict[str, Any]:  # noqa: D102
         return {"best": self.best, "batches": self._batches, "epoch": self._epoch}
+
+    def require_sound(self, state: dict[str, Any], weights: Sequence[Array]) -> None:  # noqa: D102
+        _require_numbers(state, counts=("batches", "epoch"), reals=("best",))
 
     def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
         self.best, self._batches, self._epoch = state["best"], state["batches"], state["epoch"]
@@ -471,6 +508,9 @@ class ReduceLROnPlateau(_Watching):
 
     def get_state(self) -> dict[str, Any]:  # noqa: D102
         return {"wait": self.wait, "cooling": self.cooling, "best": self.best}
+
+    def require_sound(self, state: dict[str, Any], weights: Sequence[Array]) -> None:  # noqa: D102
+        _require_numbers(state, counts=("wait", "cooling"), reals=("best",))
 
     def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
         self.wait, self.cooling, self.best = state["wait"], state["cooling"], state["best"]
@@ -547,7 +587,7 @@ class CSVLogger(Callback):
     def on_train_begin(self, logs: Logs | None = None) -> None:  # noqa: D102
         self._columns, self._size = [], 0
         if self.append and os.path.exists(self.filename):
-            with open(self.filename, newline="", encoding="utf-8") as file:
+            with io.TextIOWrapper(open_regular(self.filename), newline="", encoding="utf-8") as file:
                 self._columns = next(csv.reader(file, delimiter=self.separator), [])
             self._size = os.path.getsize(self.filename)
 
@@ -556,29 +596,39 @@ class CSVLogger(Callback):
         new = not self._columns
         if new:
             self._columns = list(values)
-        with open(self.filename, "r+" if self._size else "w", newline="", encoding="utf-8") as file:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, delimiter=self.separator, extrasaction="ignore")
+        if new:
+            writer.writeheader()
+        writer.writerow(values)
+        replaceable(self.filename)
+        with naming(self.filename), open(self.filename, "r+b" if self._size else "wb") as file:
             file.seek(self._size)
             file.truncate()  # lines of epochs after a checkpoint, which are done again
-            writer = csv.DictWriter(file, self._columns, delimiter=self.separator, extrasaction="ignore")
-            if new:
-                writer.writeheader()
-            writer.writerow(values)
+            file.write(text.getvalue().encode())
         self._size = os.path.getsize(self.filename)
 
     def require_possible(self, logs: list[str], *, complete: bool) -> None:  # noqa: D102
-        _require_folder("filename", self.filename)
+        _require_target("filename", self.filename)
 
     def get_state(self) -> dict[str, Any]:  # noqa: D102
         return {"columns": self._columns, "size": self._size}
 
-    def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
+    def require_sound(self, state: dict[str, Any], weights: Sequence[Array]) -> None:  # noqa: D102
+        _require_numbers(state, counts=("size",))
+        if not isinstance(state["columns"], list) or not all(isinstance(name, str) for name in state["columns"]):
+            raise TypeError(f"columns: expected a list of names, got {state['columns']!r:.100}")
+
+    def require_same(self, state: dict[str, Any]) -> None:  # noqa: D102
         size = os.path.getsize(self.filename) if os.path.exists(self.filename) else 0
         if size < state["size"]:
             raise ValueError(
                 f"filename: expected {self.filename} with at least {state['size']} bytes because the training to "
                 f"resume had written them, got {size}"
             )
-        self._columns, self._size = state["columns"], state["size"]
+
+    def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
+        self._columns, self._size = list(state["columns"]), state["size"]
 
 
 class TerminateOnNaN(Callback):
@@ -649,10 +699,13 @@ class LambdaCallback(Callback):
             self._functions[occasion](*arguments)
 
 
-def _require_folder(argument: str, path: str) -> None:
+def _require_target(argument: str, path: str) -> None:
+    """Raise unless a file can be written there, as far as that is known of a name with fields."""
     folder = os.path.dirname(path)
     if folder and "{" not in folder and not os.path.isdir(folder):
         raise FileNotFoundError(f"{argument}: expected a file in an existing folder, got {path}")
+    if "{" not in path:
+        replaceable(path)
 
 
 def check(callbacks: Any) -> list[Callback]:

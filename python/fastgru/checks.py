@@ -41,6 +41,13 @@ def number(
     return result
 
 
+def real(name: str, value: Any) -> float:
+    """`value` as a float, which may be infinite or NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected a number, got {value!r:.100}")
+    return float(value)
+
+
 def choice(name: str, value: Any, choices: Collection[str]) -> str:
     """`value`, which must be one of `choices`."""
     if not isinstance(value, str) or value not in choices:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru.files import open_regular
+
 Array = NDArray[Any]
 
 #: A picture with more pixels than this is no input of a GRU, and is refused before it is decoded.
@@ -54,7 +56,7 @@ def read_samples(path: Path, steps: int | None, features: int, *, invert: bool =
 
 
 def _read_npy(path: Path) -> Array:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         try:
             array = np.load(file, allow_pickle=False)
         except Exception as error:  # a damaged header can make NumPy raise almost anything
@@ -71,7 +73,7 @@ def _read_picture(path: Path) -> Array:
         raise InputFileError(
             f"{path}: reading pictures needs Pillow: pip install 'fastgru[images]' (a .npy file needs nothing)"
         ) from None
-    with path.open("rb") as file, warnings.catch_warnings():
+    with open_regular(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's about large pictures, which are refused below
         try:
             with Image.open(file) as picture:

@@ -75,6 +75,19 @@ class Metric(ABC):
             if name.startswith("_")
         }
 
+    def require_sound(self, state: dict[str, Any]) -> None:
+        """Raise unless `get_state` could have returned that, sooner or later."""
+        own = self.get_state()
+        if own.keys() != state.keys():
+            raise ValueError(f"{self.name}: expected {', '.join(own)}, got {', '.join(state)}")
+        for name, value in state.items():
+            if isinstance(value, list) != isinstance(own[name], list):
+                raise TypeError(f"{self.name}: expected {name} to be like {own[name]!r:.100}, got {value!r:.100}")
+            for number in value if isinstance(value, list) else [value]:
+                checks.real(f"{self.name}: {name}", number)
+        if len({len(value) for value in state.values() if isinstance(value, list)}) > 1:
+            raise ValueError(f"{self.name}: expected lists of one length, got others")
+
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what `get_state` returned."""
         for name, value in state.items():

@@ -18,7 +18,8 @@ from fastgru import batches, callbacks, checks, formats, training, usage
 from fastgru.batches import ArraySet, Batch, StreamSet, Unchecked
 from fastgru.chain import Form
 from fastgru.formats import checkpoint
-from fastgru.formats.description import Assumption, AssumptionWarning, ModelFileError, list_assumptions
+from fastgru.formats.boundary import reading
+from fastgru.formats.description import Assumption, AssumptionWarning, list_assumptions
 from fastgru.progress import Progress
 from fastgru.samples import Samples, lengths_of
 from fastgru.saved import Saved
@@ -497,10 +498,8 @@ def read_model(
         config, tensors = checkpoint.load(path)
         return Sequential.from_file(path, config if compile else {**config, "compile": None}, tensors), ()
     description = formats.read(path, kind, compile=compile, **options)
-    try:
+    with reading(path, "not a model that this package can make"):
         return Sequential.from_description(description), description.assumptions
-    except (LookupError, TypeError, ValueError, ArithmeticError, MemoryError, RecursionError) as error:
-        raise ModelFileError(f"{os.fspath(path)}: not a model that this package can make: {error}") from None
 
 
 def load_model(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru.files import write_atomically
 from fastgru.training import History
 
 Array = NDArray[Any]
@@ -90,7 +93,9 @@ def plot_training(
             _draw_confusion(panel, confusion_matrix(targets.reshape(-1), predicted, outputs.shape[-1]))
     else:
         _draw_numbers(panel, targets.reshape(-1), outputs.reshape(-1))
-    figure.savefig(path, dpi=120)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=120, format=Path(path).suffix[1:].lower())
+    write_atomically(path, drawn.getvalue())
 
 
 def _draw_confusion(axes: Any, confusion: Array) -> None:

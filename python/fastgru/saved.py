@@ -6,9 +6,8 @@ can be resumed.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -18,8 +17,10 @@ from fastgru import checks, formats, losses, metrics, optimizers, schedules, tra
 from fastgru._native._cpu_features import __version__
 from fastgru.chain import Form
 from fastgru.compiled import Compiled
+from fastgru.files import check_path
 from fastgru.formats import checkpoint
-from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError, TrainingDescription
+from fastgru.formats.boundary import reading
+from fastgru.formats.description import LayerDescription, ModelDescription, TrainingDescription
 from fastgru.layers import from_config
 from fastgru.layers.base import strip_prefix
 
@@ -134,6 +135,7 @@ class Saved(Compiled):
             ``*.weights.h5`` as Keras 3 writes it; ``*.h5`` as Keras 2 did.
         """
         self._require_built()
+        check_path(path)
         if not os.fspath(path).lower().endswith((".h5", ".hdf5")):
             raise ValueError(f"path: expected a name that ends in .weights.h5 or .h5, got {os.fspath(path)}")
         formats.write_weights(path, self.describe())
@@ -155,10 +157,8 @@ class Saved(Compiled):
         """
         self._require_built()
         found = formats.read_weights(path, self.describe().layers)
-        try:
+        with reading(path):
             self.set_weights(list(found.values()))
-        except (ValueError, TypeError) as error:
-            raise ModelFileError(f"{os.fspath(path)}: {error}") from None
 
     @classmethod
     def from_description(cls, description: ModelDescription) -> Self:
@@ -328,16 +328,15 @@ class Saved(Compiled):
         dtype = form.dtype if form is not None else self._dtype
         if dtype is not None and dtype != saved.dtype:
             raise ValueError(f"resume_from: expected {saved.dtype} data as the training to resume had, got {dtype}")
-        with _state_of_training(path, ValueError, ArithmeticError):
+        with reading(path, _NO_STATE):
             state = checkpoint.join_arrays(config["training"], strip_prefix(tensors, "training/"))
-            run.require_sound(state)
-        with _state_of_training(path):
-            run.require_same(state)
+            run.require_sound(state, saved.get_weights())
+        run.require_same(state)
         return _Saved(path, saved, state)
 
     def _go_on_from(self, saved: _Saved, run: training.Run) -> None:
         """Take on what `_read_training` found."""
-        with _state_of_training(saved.path):
+        with reading(saved.path, _NO_STATE):
             run.set_state(saved.state)
         other = saved.model
         assert self.optimizer is not None
@@ -379,11 +378,8 @@ class Saved(Compiled):
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], config: dict[str, Any], tensors: dict[str, Array]) -> Self:
         """The same, for what stood in the file at `path`: whatever is wrong is a ModelFileError that names it."""
-        try:
+        with reading(path, "not a model that this version can make"):
             return cls.from_checkpoint(config, tensors)
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
-            # Whatever a hostile configuration trips over, the file is what is wrong.
-            raise ModelFileError(f"{os.fspath(path)}: not a model that this version can make: {error!r}") from None
 
     def _compile_as(self, choices: dict[str, Any], tensors: dict[str, Array]) -> None:
         optimizer = optimizers.from_config(choices["optimizer"]["class_name"], choices["optimizer"]["config"])
@@ -426,14 +422,8 @@ class _Saved(NamedTuple):
     state: dict[str, Any]  # of the training
 
 
-@contextlib.contextmanager
-def _state_of_training(path: str | os.PathLike[str], *more: type[Exception]) -> Iterator[None]:
-    """Whatever a state trips over that no training wrote, and `more`, the file is what is wrong."""
-    malformed: tuple[type[Exception], ...] = (LookupError, TypeError, AttributeError, RecursionError, *more)
-    try:
-        yield
-    except malformed as error:
-        raise ModelFileError(f"{os.fspath(path)}: its state of training is not one: {error!r}") from None
+#: What is wrong with a file whose state no training wrote.
+_NO_STATE = "its state of training is not one"
 
 
 def _described(thing: Any) -> dict[str, Any]:

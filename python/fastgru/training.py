@@ -5,6 +5,7 @@ This module knows no model: `fastgru.Sequential` stands above it and hands itsel
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -187,6 +188,13 @@ class Tally:
     def get_state(self) -> dict[str, Any]:
         """What has been counted, as JSON can hold it."""
         return {"sum": self._sum, "count": self._count, "metrics": [metric.get_state() for metric in self._metrics]}
+
+    def require_sound(self, state: dict[str, Any]) -> None:
+        """Raise unless `get_state` could have returned that."""
+        checks.real("tally.sum", state["sum"])
+        checks.integer("tally.count", state["count"], least=0)
+        for metric, saved in zip(self._metrics, state["metrics"], strict=True):
+            metric.require_sound(saved)
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what `get_state` returned."""
@@ -401,14 +409,29 @@ class Run:
             "callbacks": self.callbacks.get_state(),
         }
 
-    @staticmethod
-    def require_sound(state: dict[str, Any]) -> None:
-        """Raise what a state that no training wrote would otherwise raise in the midst of one."""
-        checks.integer("epoch", state["epoch"], least=0)
+    def require_sound(self, state: dict[str, Any], weights: Sequence[Array]) -> None:
+        """Raise what a state that no training wrote would otherwise raise in the midst of one.
+
+        It may be of another training, which `require_same` finds out. `weights` are those that the model had.
+        """
+        for epoch in state["epochs_done"]:
+            checks.integer("epochs_done", epoch, least=0)
+        # A stream is read from its beginning: a number that is too large would take for ever.
+        checks.integer("epoch", state["epoch"], least=0, most=len(state["epochs_done"]))
         checks.integer("batch", state["batch"], least=0)
         checks.flag("stopped", state["stopped"])
+        for name, values in state["history"]:
+            if not isinstance(name, str) or not isinstance(values, list):
+                raise TypeError(f"history: expected lists of numbers by name, got {name!r:.100}: {values!r:.100}")
+            for value in values:
+                checks.real(f"history of {name}", value)
         if state["generator_before_epoch"] is not None:
             np.random.PCG64().state = state["generator_before_epoch"]
+        json.dumps(state["asked"])  # no arrays, which cannot be compared as a whole
+        if self._asked.keys() != state["asked"].keys():
+            raise ValueError(f"asked: expected {', '.join(self._asked)}, got {', '.join(state['asked'])}")
+        self.tally.require_sound(state["tally"])
+        self.callbacks.require_sound(state["callbacks"], weights)
 
     def require_same(self, state: dict[str, Any]) -> None:
         """Raise unless the training that `state` came from was one of the same data, batches and callbacks.

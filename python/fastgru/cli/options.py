@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from fastgru import checks
 from fastgru.cli.data import DIGITS, TASKS
 from fastgru.datasets.mnist import DATA_VARIABLE
+from fastgru.files import replaceable
 from fastgru.formats.description import list_assumptions
 from fastgru.formats.torch_chains import POOLINGS
 from fastgru.layers.activation import ACTIVATIONS
@@ -160,6 +161,7 @@ def require_writable(option: str, path: str | None) -> None:
         raise FileNotFoundError(f"{option}: expected a file in an existing folder, got {path}")
     if not os.access(target.parent, os.W_OK):
         raise PermissionError(f"{option}: the folder of {path} cannot be written to")
+    replaceable(path)
 
 
 def print_json(**values: Any) -> None:

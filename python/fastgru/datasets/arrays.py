@@ -55,6 +55,10 @@ def load_data(path: str | os.PathLike[str]) -> tuple[Sequences, Sequences | None
         - ``lengths`` (N,), optional: how many steps of each sequence count,
         - ``x_test``, ``y_test``, ``lengths_test``, optional: the same for other sequences.
 
+        Files in a folder are mapped into memory, so that they can be larger than it. They must not become shorter
+        while they are in use: the operating system ends a process that reads beyond the end (SIGBUS). To replace one,
+        write another file and rename it.
+
     Returns
     -------
     train : Sequences

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
 from types import TracebackType
 
+from fastgru.files import open_regular
+from fastgru.formats.boundary import reading
 from fastgru.formats.description import ModelFileError
 
 #: Archives of models are stored, not compressed, or hardly: weights are noise, configurations are small.
@@ -29,23 +30,22 @@ class Archive:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
+        self._file = open_regular(path)
         try:
-            self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-            raise ModelFileError(f"{self.path}: no zip archive, or a damaged one: {error}") from None
-        entries = self._zip.infolist()
-        self.names = [entry.filename for entry in entries]
-        total, most = sum(entry.file_size for entry in entries), os.path.getsize(path) * _EXPANSION + _ALLOWANCE
-        try:
+            with reading(path, "no zip archive, or a damaged one"):
+                self._zip = zipfile.ZipFile(self._file)
+                entries = self._zip.infolist()
+            self.names = [entry.filename for entry in entries]
+            total = sum(entry.file_size for entry in entries)
             if len(set(self.names)) < len(self.names):
                 raise ModelFileError(f"{self.path}: an archive with two files of one name")
-            if total > most:
+            if total > os.fstat(self._file.fileno()).st_size * _EXPANSION + _ALLOWANCE:
                 raise ModelFileError(
                     f"{self.path}: refused because it would unpack to {total:,} bytes, more than {_EXPANSION} times "
                     f"its size"
                 )
-        except ModelFileError:
-            self._zip.close()
+        except BaseException:
+            self._file.close()
             raise
 
     def __enter__(self) -> Archive:
@@ -55,12 +55,11 @@ class Archive:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._zip.close()
+        self._file.close()
 
     def read(self, name: str) -> bytes:
         """A file of the archive, its checksum compared."""
-        try:
+        if name not in self.names:
+            raise ModelFileError(f"{self.path}: expected it to hold {name}, which is missing")
+        with reading(self.path, f"{name} in it is damaged"):
             return self._zip.read(name)
-        except KeyError:
-            raise ModelFileError(f"{self.path}: expected it to hold {name}, which is missing") from None
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-            raise ModelFileError(f"{self.path}: {name} in it is damaged: {error}") from None

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru.files import write_atomically
+from fastgru.files import read_all, write_atomically
+from fastgru.formats.boundary import model_file, reading
 from fastgru.formats.description import ModelFileError
 
 Array = NDArray[Any]
@@ -128,25 +129,17 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]
     OSError
         The file cannot be read.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors.numpy import load as from_bytes
 
-    with open(path, "rb"):  # an OSError of its own, with the file's name
-        pass
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            _require_known_format(path, metadata)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except ModelFileError:
-        raise
-    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelFileError(f"{os.fspath(path)}: not a model file, or a damaged one: {error}") from None
-    if _checksum(metadata["config"], tensors) != metadata["sha256"]:
-        raise ModelFileError(f"{os.fspath(path)}: damaged: its checksum does not match its contents")
-    try:
+    with model_file(path, "not a model file, or a damaged one") as file:
+        data = read_all(file)
+        tensors = from_bytes(data)
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
+        _require_known_format(path, metadata)
+        if _checksum(metadata["config"], tensors) != metadata["sha256"]:
+            raise ModelFileError(f"{os.fspath(path)}: damaged: its checksum does not match its contents")
+    with reading(path, "its configuration is no JSON"):
         config = json.loads(metadata["config"])
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{os.fspath(path)}: its configuration is no JSON: {error}") from None
     if not isinstance(config, dict):
         raise ModelFileError(f"{os.fspath(path)}: expected an object as configuration, got {type(config).__name__}")
     return config, tensors

@@ -8,22 +8,21 @@ dialect: the version that stands in a file says whose ``hard_sigmoid`` is meant.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
 import zipfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru.files import write_atomically
+from fastgru.files import read_all, write_atomically
 from fastgru.formats import hdf5
 from fastgru.formats.archives import Archive
-from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError, TrainingDescription
+from fastgru.formats.boundary import model_file
+from fastgru.formats.description import LayerDescription, ModelDescription, TrainingDescription
 from fastgru.formats.keras_layers import (
     KERAS_2,
     KERAS_3,
@@ -92,13 +91,11 @@ def read(path: PathLike, *, compile: bool = True) -> ModelDescription:
     ------
     ModelFileError
         It is none, is damaged, or holds something that this package does not have.
-    ImportError
-        h5py is not installed.
     OSError
         The file cannot be read.
     """
-    with _told(path):
-        return _read_archive(path, compile) if _is_archive(path) else _read_h5(Path(path).read_bytes(), compile)
+    with model_file(path) as file:
+        return _read_archive(path, compile) if _is_archive(file) else _read_h5(read_all(file), compile)
 
 
 def write(path: PathLike, description: ModelDescription) -> None:
@@ -176,19 +173,19 @@ def read_weights(path: PathLike, layers: list[LayerDescription]) -> dict[str, Ar
     dict of str to ndarray
         By ``layer/weight``.
     """
-    with _told(path):
-        if _is_archive(path):
+    with model_file(path) as source:
+        if _is_archive(source):
             with Archive(path) as archive:
                 data = archive.read(_WEIGHTS)
         else:
-            data = Path(path).read_bytes()
-        with hdf5.Reader(data) as file:
-            root = "model_weights" if file.has("model_weights") else ""
-            if file.texts(root, "layer_names", len(layers) + 1) is None:
-                _load_stored(file, layers, [layer.class_name for layer in layers])
-                _refuse_more(file, layers)
-            else:
-                _load_in_order(file, root, layers)
+            data = read_all(source)
+        file = hdf5.Reader(data)
+        root = "model_weights" if file.has("model_weights") else ""
+        if file.texts(root, "layer_names", len(layers) + 1) is None:
+            _load_stored(file, layers, [layer.class_name for layer in layers])
+            _refuse_more(file, layers)
+        else:
+            _load_in_order(file, root, layers)
     return {f"{layer.name}/{name}": array for layer in layers for name, array in layer.weights.items()}
 
 
@@ -204,20 +201,8 @@ def write_weights(path: PathLike, description: ModelDescription) -> None:
 # --- Models ---------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _told(path: PathLike) -> Iterator[None]:
-    """Whatever a file's contents trip over is an error of the file, which names it."""
-    try:
-        yield
-    except ModelFileError:
-        raise
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise ModelFileError(f"{os.fspath(path)}: {error}") from None
-
-
-def _is_archive(path: PathLike) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"PK"
+def _is_archive(file: BinaryIO) -> bool:
+    return file.read(2) == b"PK"
 
 
 def _read_archive(path: PathLike, compile: bool) -> ModelDescription:
@@ -232,38 +217,39 @@ def _read_archive(path: PathLike, compile: bool) -> ModelDescription:
     topology = topology_from_config(dialect, config)
     with separable():
         training = training_from_config(dialect, config.get("compile_config")) if compile else None
-    with hdf5.Reader(data) as file:
-        weighty = [each for each in topology.file_layers if each.layer is not None]
-        _load_stored(file, [each.layer for each in weighty if each.layer], [each.class_name for each in weighty])
-        description = _checked(topology, training)
-        if training is not None:
-            with separable():
-                _load_optimizer_variables(file, description, training)
+    file = hdf5.Reader(data)
+    weighty = [each for each in topology.file_layers if each.layer is not None]
+    _load_stored(file, [each.layer for each in weighty if each.layer], [each.class_name for each in weighty])
+    description = _checked(topology, training)
+    if training is not None:
+        with separable():
+            _load_optimizer_variables(file, description, training)
     return description
 
 
 def _read_h5(data: bytes, compile: bool) -> ModelDescription:
-    with hdf5.Reader(data) as file:
-        text = file.text("", "model_config")
-        if text is None:
-            raise ValueError("weights without a model: make the model, and give the file to its load_weights")
-        dialect = _dialect(file.text("", "keras_version") or file.text("model_weights", "keras_version"))
-        config = _json("model_config", text)
-        topology = topology_from_config(dialect, config)
-        trained = _json("training_config", file.text("", "training_config") or "null")
+    file = hdf5.Reader(data)
+    text = file.text("", "model_config")
+    if text is None:
+        raise ValueError("weights without a model: make the model, and give the file to its load_weights")
+    dialect = _dialect(file.text("", "keras_version") or file.text("model_weights", "keras_version"))
+    config = _json("model_config", text)
+    topology = topology_from_config(dialect, config)
+    trained = _json("training_config", file.text("", "training_config") or "null")
+    with separable():
+        training = training_from_config(dialect, trained) if compile else None
+    paths = _load_named(file, topology.layers)
+    description = _checked(topology, training)
+    if training is not None:
         with separable():
-            training = training_from_config(dialect, trained) if compile else None
-        paths = _load_named(file, topology.layers)
-        description = _checked(topology, training)
-        if training is not None:
-            with separable():
-                _load_named_states(file, description, training, paths, trained["optimizer_config"])
+            _load_named_states(file, description, training, paths, trained["optimizer_config"])
     return description
 
 
 def is_keras_2(path: str | os.PathLike[str]) -> bool:
     """Whether Keras 2 wrote an .h5 file of a model, or the file says so: names in it then mean what they mean there."""
-    with open(path, "rb") as source, hdf5.Reader(source.read()) as file:
+    with model_file(path) as source:
+        file = hdf5.Reader(read_all(source))
         return _dialect(file.text("", "keras_version") or file.text("model_weights", "keras_version")) is KERAS_2
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fastgru.files import check_path
+from fastgru.files import check_path, open_regular, read_all
 from fastgru.formats.archives import Archive
+from fastgru.formats.boundary import model_file
 from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError
 
 #: Kind -> how its files' names end. Longer endings come before those that they contain.
@@ -68,13 +69,13 @@ def kind_of_file(path: str | os.PathLike[str]) -> str:
         raise IsADirectoryError(
             f"{os.fspath(path)}: expected a file, or a folder with a model.json, got another folder"
         )
-    with open(path, "rb") as file:
-        start = file.read(512)
+    with open_regular(path) as file:
+        start, size, archived = file.read(512), os.fstat(file.fileno()).st_size, zipfile.is_zipfile(file)
     if os.fspath(path).lower().endswith(KINDS["fastgru"]):
         return _safetensors_kind(path)
     if start.startswith(_HDF5):
         return "keras_h5"
-    if zipfile.is_zipfile(path):
+    if archived:
         with Archive(path) as archive:
             names = archive.names
         if "config.json" in names and "model.weights.h5" in names:
@@ -82,7 +83,7 @@ def kind_of_file(path: str | os.PathLike[str]) -> str:
         if any(name.endswith("data.pkl") for name in names):
             return "torch"
         raise ModelFileError(f"{os.fspath(path)}: a zip archive, but neither Keras' nor PyTorch's")
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < os.path.getsize(path):
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < size:
         return _safetensors_kind(path)
     if start.startswith(b"\x80"):  # a pickle, from before PyTorch 1.6
         return "torch"
@@ -96,24 +97,21 @@ def kind_of_file(path: str | os.PathLike[str]) -> str:
 
 def _safetensors_kind(path: str | os.PathLike[str]) -> str:
     """Own or another's: the header says so."""
-    with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = file.read(min(size, os.path.getsize(path)))
     try:
-        metadata = json.loads(header).get("__metadata__") or {}
-        own = metadata.get("format") == "fastgru" or "sha256" in metadata
-    except (ValueError, AttributeError, RecursionError):
+        with model_file(path) as file:
+            size = int.from_bytes(file.read(8), "little")
+            metadata = json.loads(file.read(min(size, os.fstat(file.fileno()).st_size))).get("__metadata__") or {}
+            own = metadata.get("format") == "fastgru" or "sha256" in metadata
+    except ModelFileError:
         return "fastgru"  # whose reader says what is wrong
     return "fastgru" if own else "torch"
 
 
 def _json_kind(path: str | os.PathLike[str]) -> str:
-    if os.path.getsize(path) > _MOST_JSON:
-        raise ModelFileError(f"{os.fspath(path)}: larger than any model in JSON that is read here")
-    try:
-        content: Any = json.loads(Path(path).read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{os.fspath(path)}: begins like JSON, but is none: {error}") from None
+    with model_file(path, "begins like JSON, but is none") as file:
+        if os.fstat(file.fileno()).st_size > _MOST_JSON:
+            raise ModelFileError(f"{os.fspath(path)}: larger than any model in JSON that is read here")
+        content: Any = json.loads(read_all(file))
     if "modelTopology" in content:
         return "tfjs"
     if "layers" in content:

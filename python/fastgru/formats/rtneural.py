@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, TypeGuard
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru.files import write_atomically
-from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError
+from fastgru.files import read_all, write_atomically
+from fastgru.formats.boundary import model_file
+from fastgru.formats.description import LayerDescription, ModelDescription
 
 Array = NDArray[Any]
 _Shapes = dict[str, tuple[int, ...]]
@@ -120,8 +121,8 @@ def read(path: str | os.PathLike[str]) -> ModelDescription:
     OSError
         The file cannot be read.
     """
-    try:
-        content = _json(path)
+    with model_file(path) as file:
+        content = _json(file)
         steps, width = _in_shape(content["in_shape"])
         features = width
         layers: list[LayerDescription] = []
@@ -129,18 +130,13 @@ def read(path: str | os.PathLike[str]) -> ModelDescription:
             features = _append(layers, f"layer {number}", entry, features)
         if not layers:
             raise ValueError("expected layers, got none")
-    except KeyError as error:
-        raise ModelFileError(f"{os.fspath(path)}: expected an entry {error}, which is missing") from None
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise ModelFileError(f"{os.fspath(path)}: {error}") from None
-    return ModelDescription(layers, (*steps, width))
+        return ModelDescription(layers, (*steps, width))
 
 
-def _json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    if os.path.getsize(path) > _MOST_BYTES:
+def _json(file: BinaryIO) -> dict[str, Any]:
+    if os.fstat(file.fileno()).st_size > _MOST_BYTES:
         raise ValueError(f"larger than the {_MOST_BYTES:,} bytes that are read here")
-    with open(path, "rb") as file:
-        content = json.loads(file.read())
+    content = json.loads(read_all(file))
     if not isinstance(content, dict) or not isinstance(content.get("layers"), list):
         raise TypeError("expected an object with a list of layers")
     return content

@@ -23,15 +23,15 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru.files import write_atomically
+from fastgru.files import open_regular, read_all, write_atomically
 from fastgru.formats import pickles
 from fastgru.formats.archives import Archive
+from fastgru.formats.boundary import model_file, reading
 from fastgru.formats.description import ModelFileError
 from fastgru.formats.pickles import Call, ForeignError, Global, Persistent, PickleError
 
@@ -89,9 +89,9 @@ def read(path: str | os.PathLike[str]) -> StateDict:
     ModelFileError
         It holds something else, or is damaged.
     """
-    with open(path, "rb") as file:
-        start = file.read(9)
-    if start[8:] == b"{" and int.from_bytes(start[:8], "little") < os.path.getsize(path):
+    with open_regular(path) as file:
+        start, size = file.read(9), os.fstat(file.fileno()).st_size
+    if start[8:] == b"{" and int.from_bytes(start[:8], "little") < size:
         return _read_safetensors(path)
     if start.startswith(b"PK"):
         return _read_archive(path)
@@ -131,24 +131,22 @@ def _decoded(data: bytes, code: str, byte_order: str = "<") -> Array:
 
 
 def _read_safetensors(path: str | os.PathLike[str]) -> StateDict:
-    from safetensors import SafetensorError, deserialize
+    from safetensors import deserialize
 
-    data = Path(path).read_bytes()
-    try:
+    with model_file(path, "damaged") as file:
+        data = read_all(file)
         entries = deserialize(data)  # type: ignore[no-untyped-call]
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (SafetensorError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"{os.fspath(path)}: damaged: {error}") from None
-    tensors = {}
-    for name, entry in entries:
-        if entry["dtype"] not in _SAFETENSORS:
-            raise ModelFileError(
-                f"{os.fspath(path)}: {name!r}: expected one of {', '.join(_SAFETENSORS)}, got {entry['dtype']}"
-            )
-        if 0 in entry["shape"]:
-            raise ModelFileError(f"{os.fspath(path)}: {name!r}: expected some numbers, got shape {entry['shape']}")
-        tensors[name] = _decoded(entry["data"], _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
-    return StateDict(tensors, ordered=False, description=(header.get("__metadata__") or {}).get(_ENTRY))
+        tensors = {}
+        for name, entry in entries:
+            if entry["dtype"] not in _SAFETENSORS:
+                raise ModelFileError(
+                    f"{os.fspath(path)}: {name!r}: expected one of {', '.join(_SAFETENSORS)}, got {entry['dtype']}"
+                )
+            if 0 in entry["shape"]:
+                raise ModelFileError(f"{os.fspath(path)}: {name!r}: expected some numbers, got shape {entry['shape']}")
+            tensors[name] = _decoded(entry["data"], _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
+        return StateDict(tensors, ordered=False, description=(header.get("__metadata__") or {}).get(_ENTRY))
 
 
 # --- Archives of torch.save ---------------------------------------------------------------------------------------
@@ -191,7 +189,8 @@ def _read_archive(path: str | os.PathLike[str]) -> StateDict:
 
 
 def _read_legacy(path: str | os.PathLike[str]) -> StateDict:
-    stream = io.BytesIO(Path(path).read_bytes())
+    with open_regular(path) as file:
+        stream = io.BytesIO(read_all(file))
     storages: dict[str, _Storage] = {}
 
     def remember(identity: Any) -> _Storage:
@@ -221,11 +220,12 @@ def _legacy_content(stream: io.BytesIO, storage: _Storage) -> bytes:
 @contextlib.contextmanager
 def _refusing(path: str | os.PathLike[str]) -> Iterator[None]:
     """What is wrong with a pickle is wrong with the file."""
-    try:
-        yield
-    except PickleError as error:
-        advice = f": {_ADVICE}" if isinstance(error, ForeignError) else ""
-        raise ModelFileError(f"{os.fspath(path)}: {error}{advice}") from None
+    with reading(path, "damaged"):
+        try:
+            yield
+        except PickleError as error:
+            advice = f": {_ADVICE}" if isinstance(error, ForeignError) else ""
+            raise ModelFileError(f"{os.fspath(path)}: {error}{advice}") from error
 
 
 def _load(stream: io.BytesIO, persistent: Callable[[Any], _Storage]) -> Any:

@@ -11,12 +11,14 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from fastgru._native._cpu_features import __version__
+from fastgru.files import alone_in, check_path, read_all, replaceable
 from fastgru.formats import keras_layers, tfjs_training, tfjs_weights
+from fastgru.formats.boundary import model_file
 from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError
 from fastgru.formats.keras_training import separable
 from fastgru.formats.tfjs_weights import StoredTensor, require
@@ -42,18 +44,17 @@ def read(path: str | os.PathLike[str], *, compile: bool = True) -> ModelDescript
         A file cannot be read.
     """
     file = _model_file(path)
-    try:
-        return _read(file.parent, _load_json(file), compile)
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{file}: {error}") from None
+    with model_file(file) as opened:
+        return _read(file.parent, _load_json(opened), compile)
 
 
 def _model_file(path: str | os.PathLike[str]) -> Path:
+    check_path(path)
     return Path(path) / "model.json" if os.path.isdir(path) else Path(path)
 
 
-def _load_json(file: Path) -> dict[str, Any]:
-    data = file.read_bytes()
+def _load_json(file: BinaryIO) -> dict[str, Any]:
+    data = read_all(file)
     try:
         content = json.loads(data)
     except ValueError as error:
@@ -143,15 +144,21 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
             raise ValueError(f"{error}; include_optimizer=False saves the model without") from None
         tensors += states
     content["weightsManifest"], shards = tfjs_weights.manifest_and_shards(file, tensors)
-    former = tfjs_weights.former_shards(file, _former_manifest(file))
-    tfjs_weights.write(file, json.dumps(content, allow_nan=False), shards, former=former)
+    text = json.dumps(content, allow_nan=False)
+    replaceable(file)
+    with alone_in(file.parent) as alone:
+        former = tfjs_weights.former_shards(file, _former_manifest(file))
+        tfjs_weights.write(file, text, shards, former=former)
+        if alone:  # nobody else is writing shards that no manifest names yet
+            tfjs_weights.remove_stale(file, shards)
 
 
 def _former_manifest(file: Path) -> Any:
     """That of the model that is at `file` now, if there is one."""
     try:
-        return _load_json(file).get("weightsManifest")
-    except (OSError, ValueError, RecursionError):
+        with model_file(file) as opened:
+            return _load_json(opened).get("weightsManifest")
+    except (OSError, ModelFileError):
         return None
 
 

@@ -12,7 +12,6 @@ import hashlib
 import math
 import os
 import re
-import stat
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgru.files import write_atomically
+from fastgru.files import open_regular, read_all, write_atomically
 from fastgru.formats.description import Array
 
 #: The size of TensorFlow.js' converters' shards; browsers fetch several at once.
@@ -96,10 +95,8 @@ def _read_shard(folder: Path, name: str) -> bytes:
     if os.path.dirname(shard) != os.path.realpath(folder):
         raise ValueError(f"{name}: expected a file beside the model, got a link that leads out of its folder")
     try:
-        if not stat.S_ISREG(os.stat(shard).st_mode):
-            raise ValueError(f"{name}: expected a file, got something else")
-        with open(shard, "rb") as file:
-            return file.read()
+        with open_regular(shard) as file:
+            return read_all(file)
     except FileNotFoundError:
         raise ValueError(f"{name}: expected this file of weights beside the model, which is missing") from None
 
@@ -237,11 +234,30 @@ def _holds(path: Path, data: bytes) -> bool:
 
 def former_shards(path: Path, manifest: Any) -> list[str]:
     """The shards of the model that is at `path` now, those that `write` wrote for it and no others'."""
-    own = re.compile(re.escape(_prefix(path)) + r"-shard\d+of\d+-[0-9a-f]{16}\.bin")
+    own = _own_shard(path)
     groups = manifest if isinstance(manifest, list) else []
     named = [group.get("paths") for group in groups if isinstance(group, dict)]
     names = [name for names in named if isinstance(names, list) for name in names if isinstance(name, str)]
     return [name for name in names if own.fullmatch(name) and (path.parent / name).is_file()]
+
+
+def _own_shard(path: Path) -> re.Pattern[str]:
+    """The names of the shards that `write` writes for the model at `path`."""
+    return re.compile(re.escape(_prefix(path)) + r"-shard\d+of\d+-([0-9a-f]{16})\.bin")
+
+
+def remove_stale(path: Path, current: Iterable[str]) -> None:
+    """Remove the shards that a killed `write` of the model at `path` left: those that are not `current`.
+
+    They are known by their names, which end in a hash of their contents.
+    """
+    own, current = _own_shard(path), set(current)
+    for name in os.listdir(path.parent):
+        found = own.fullmatch(name)
+        if found and name not in current:
+            with contextlib.suppress(OSError), open_regular(path.parent / name) as file:
+                if hashlib.sha256(read_all(file)).hexdigest()[:16] == found[1]:
+                    os.unlink(path.parent / name)
 
 
 def _remove(folder: Path, names: Iterable[str]) -> None:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from fastgru import checks
 from fastgru.formats import state_dicts, torch_chains
-from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError, TrainingDescription
+from fastgru.formats.boundary import reading
+from fastgru.formats.description import LayerDescription, ModelDescription, TrainingDescription
 from fastgru.formats.torch_modules import Module, modules_of, tensors_of, unwrapped
 
 Array = NDArray[Any]
@@ -70,7 +71,7 @@ def read(
         if return_sequences:
             raise ValueError(f"pooling: expected none because return_sequences=True keeps all steps, got {pooling!r}")
     found = state_dicts.read(path)
-    try:
+    with reading(path):
         if not found.tensors:
             raise ValueError("expected a state_dict, got one without tensors")
         dtype = str(np.result_type(*found.tensors.values()))
@@ -81,10 +82,6 @@ def read(
         if any(option is not None for option in options.values()):
             raise ValueError(f"{', '.join(options)}: expected none, because the file says them itself")
         return _described(found.description, modules_of(found.tensors), dtype)
-    except RecursionError:
-        raise ModelFileError(f"{os.fspath(path)}: its description is nested too deeply") from None
-    except ValueError as error:
-        raise ModelFileError(f"{os.fspath(path)}: {error}") from None
 
 
 def write(path: str | os.PathLike[str], description: ModelDescription) -> None:

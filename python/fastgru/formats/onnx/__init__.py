@@ -17,8 +17,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fastgru._native._cpu_features import __version__
-from fastgru.files import write_atomically
-from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError
+from fastgru.files import read_all, write_atomically
+from fastgru.formats.boundary import model_file
+from fastgru.formats.description import LayerDescription, ModelDescription
 from fastgru.formats.onnx import export, reader
 from fastgru.formats.onnx.signatures import Given, Signature
 from fastgru.formats.onnx.tensors import Budget, to_array
@@ -104,22 +105,19 @@ def _understood(path: str | os.PathLike[str]) -> tuple[ModelDescription, Signatu
     onnx = _onnx()
     from google.protobuf.message import DecodeError
 
-    size = os.path.getsize(path)
-    if size > _MOST_BYTES:
-        raise ModelFileError(f"{os.fspath(path)}: {size:,} bytes are more than an ONNX file can have")
-    with open(path, "rb") as file:
-        data = file.read()
-    try:
-        model = onnx.ModelProto.FromString(data)
-    except DecodeError as error:
-        raise ModelFileError(f"{os.fspath(path)}: not an ONNX model, or a damaged one: {error}") from None
-    budget = Budget(_EXPANSION * len(data) + _ALLOWANCE)
-    try:
+    with model_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MOST_BYTES:
+            raise ValueError(f"{size:,} bytes are more than an ONNX file can have")
+        data = read_all(file)
+        try:
+            model = onnx.ModelProto.FromString(data)
+        except DecodeError as error:
+            raise ValueError(f"not an ONNX model, or a damaged one: {error}") from error
+        budget = Budget(_EXPANSION * len(data) + _ALLOWANCE)
         arrays = _initializers(model.graph)
         own = _own(model, arrays)
         return (own, _own_signature(model.graph)) if own is not None else reader.read_graph(model, arrays, budget)
-    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-        raise ModelFileError(f"{os.fspath(path)}: {error}") from None
 
 
 def _onnx() -> Any:
@@ -173,7 +171,7 @@ def _own(model: Any, arrays: dict[str, Array]) -> ModelDescription | None:
             layer.weights = export.weights_of(layer, arrays)
         described = ModelDescription(layers, tuple(said["input_shape"]), said["name"], said["dtype"])
         same = export.graph(described) == model.graph
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
+    except Exception:  # whatever a file causes, as in fastgru.formats.boundary
         return None  # somebody has changed the file; the graph counts
     return described if same else None
 

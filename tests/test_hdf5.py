@@ -1,0 +1,297 @@
+"""The reader of HDF5: it reads what h5py does, and ends soon for any bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import random
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from fastgru import ModelFileError, Sequential, layers, load_model
+from fastgru.formats.hdf5 import Reader, UnreadableError, to_bytes
+from fastgru.formats.hdf5.storage import lookup3
+
+h5py = pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
+
+#: How long a small file may take; the machine may be busy.
+SECONDS = 1.0
+LOAD = """
+import sys
+import fastgru
+from fastgru import Sequential, layers
+path, compile = sys.argv[1], sys.argv[2] == "compile"
+try:
+    if path.endswith(".weights.h5"):
+        Sequential([layers.GRU(3, input_shape=(None, 2)), layers.Dense(2)]).load_weights(path)
+    else:
+        fastgru.load_model(path, compile=compile)
+except fastgru.ModelFileError as error:
+    print(error)
+"""
+
+
+def compiled():
+    model = Sequential([layers.GRU(3, input_shape=(None, 2)), layers.Dense(2)])
+    model.compile("adam", "mse", ["mae"])
+    return model
+
+
+# --- What intact files say ----------------------------------------------------------------------------------------
+
+
+def array(number):
+    dtype = ("<f4", "<f8", ">f4", "<f2", "<i8", "|u1", ">i2")[number % 7]
+    return (np.arange(number % 5 * 3).reshape(-1, 3) * 7 - 5 * (number % 2)).astype(dtype)
+
+
+@pytest.mark.parametrize("members", [0, 1, 9, 200])
+@pytest.mark.parametrize("track_order", [False, True], ids=["", "in order"])
+@pytest.mark.parametrize("libver", ["earliest", "v108", "latest"])
+def test_files_of_every_version_hold_what_h5py_finds(libver, track_order, members):
+    """Few members lie in messages, many in heaps with B-trees; older files have symbol tables."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=libver, track_order=track_order) as file:
+        group = file.create_group("group", track_order=track_order)
+        for number in range(members):
+            group.create_dataset(f"{'inner/' * (number % 3)}array {number}", data=array(number))
+            group.attrs[f"texts {number}"] = ["a", "bc" * number, "größe"]
+            file.attrs[f"text {number}"] = "ü" * number
+            file.attrs[f"fixed {number}"] = np.array([b"ab", b"c" * (number % 90 + 1)])
+        file.attrs["long"] = "[" * 300_000
+        file.attrs["number"] = 3.0
+        file.attrs["none"] = h5py.Empty("S1")
+    data = buffer.getvalue()
+    reader = Reader(data)
+    with h5py.File(io.BytesIO(data)) as file:
+        assert reader.members("") == sorted(file)
+        assert reader.members("group") == sorted(file["group"])
+        assert reader.members("group/inner") == sorted(file["group"].get("inner", ()))
+    for number in range(members):
+        found = reader.array(f"group/{'inner/' * (number % 3)}array {number}")
+        assert found.dtype == array(number).dtype
+        np.testing.assert_array_equal(found, array(number), strict=True)
+        assert reader.texts("group", f"texts {number}", 3) == ["a", "bc" * number, "größe"]
+        assert reader.text("", f"text {number}") == "ü" * number
+        assert reader.texts("", f"fixed {number}", 2) == ["ab", "c" * (number % 90 + 1)]
+    assert reader.text("", "long") == "[" * 300_000
+    assert reader.text("", "none") is None
+    assert reader.text("", "missing") is None
+    assert reader.text("missing", "missing") is None
+    with pytest.raises(UnreadableError, match="expected text as number, got float64"):
+        reader.text("", "number")
+
+
+def test_b_trees_of_several_levels():
+    for libver in ("earliest", "latest"):
+        buffer = io.BytesIO()
+        with h5py.File(buffer, "w", libver=libver) as file:
+            target = file.create_dataset("target", data=np.arange(3.0))
+            group = file.create_group("group")
+            for number in range(4000):
+                group[f"some name {number}"] = target
+        reader = Reader(buffer.getvalue())
+        assert reader.members("group") == sorted(f"some name {number}" for number in range(4000))
+        np.testing.assert_array_equal(reader.array("group/some name 3999"), np.arange(3.0))
+
+
+def test_what_is_written_here_is_read_here():
+    arrays = {f"layers/gru_{number}/cell/vars/{weight}": array(number) for number in range(40) for weight in range(3)}
+    attributes = {"": {"config": "x" * 100_000, "names": [f"layer {number}" for number in range(40)]}}
+    reader = Reader(to_bytes(arrays, attributes))
+    for path, expected in arrays.items():
+        np.testing.assert_array_equal(reader.array(path), expected, strict=True)
+    assert reader.text("", "config") == "x" * 100_000
+    assert reader.texts("", "names", 40) == attributes[""]["names"]
+
+
+def test_the_checksum_is_jenkins_lookup3():
+    """The values that its author gives in lookup3.c, with a seed of 0."""
+    assert lookup3(memoryview(b"")) == 0xDEADBEEF
+    assert lookup3(memoryview(b"Four score and seven years ago")) == 0x17770551
+
+
+def test_a_flipped_bit_in_a_checked_header_is_found():
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver="latest") as file:
+        file.attrs["name"] = "value"
+        for number in range(20):
+            file[f"array {number}"] = np.arange(3.0)
+    data = bytearray(buffer.getvalue())
+    data[data.index(b"OHDR") + 20] ^= 1
+    with pytest.raises(UnreadableError, match="the checksum of an object's header does not match"):
+        Reader(bytes(data)).members("")
+
+
+def test_one_text_with_many_names_takes_its_memory_once():
+    """A million characters that ten thousand references point to would be ten gigabytes."""
+    text = "x" * 1_000_000
+    data = bytearray(to_bytes({}, {}))
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.attrs["texts"] = [text] + ["y"] * 3000
+    data = bytearray(buffer.getvalue())
+    reference = len(text).to_bytes(4, "little")
+    place = next(
+        place
+        for place in range(len(data))
+        if data[place : place + 4] == reference and data[place + 12 : place + 16] == b"\1\0\0\0"
+    )
+    for number in range(1, 3001):
+        data[place + 16 * number : place + 16 * (number + 1)] = data[place : place + 16]
+    found = Reader(bytes(data)).texts("", "texts", 3001)
+    assert len(found) == 3001
+    assert len(set(map(id, found))) == 1
+
+
+# --- What damaged files do ----------------------------------------------------------------------------------------
+
+
+def in_file(path, data):
+    """Put HDF5 bytes where they belong: into an .h5 file, or a .keras file that exists."""
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in parts.items():
+                archive.writestr(name, data if name == "model.weights.h5" else content)
+    else:
+        path.write_bytes(data)
+
+
+def heap_of_zeros(data):
+    """The first object of a collection of the global heap has a header of zeros, so that no search gets beyond it."""
+    place = data.index(b"GCOL") + 16
+    return data[:place] + bytes(16) + data[place + 16 :]
+
+
+@pytest.mark.parametrize("how", ["compile", "without"])
+@pytest.mark.parametrize("name", ["model.h5", "model.keras", "model.weights.h5"])
+def test_zeros_in_the_global_heap_are_one_error_at_once(name, how, tmp_path):
+    """The HDF5 library looped for ever in C, so that this runs in a process of its own."""
+    path = tmp_path / name
+    if name.endswith(".weights.h5"):
+        compiled().save_weights(path)
+    else:
+        compiled().save(path)
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:  # weights of Keras 3 have no texts; those of others may have
+        file.attrs["layer_names"] = ["gru", "dense"]
+        file.create_group("model_weights").attrs["layer_names"] = ["gru", "dense"]
+    in_file(path, heap_of_zeros(path.read_bytes() if name == "model.h5" else buffer.getvalue()))
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, path, how], timeout=30, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert str(path) in done.stdout
+    if name != "model.keras":  # in which the text is not asked for
+        assert "a text is missing in the global heap" in done.stdout
+
+
+def everything(reader, names):
+    """Ask for whatever may be in a file; what is read of it does not matter."""
+    waiting = [""]
+    for _ in range(100):
+        if not waiting:
+            break
+        path = waiting.pop()
+        acts = [
+            lambda path=path: waiting.extend(f"{path}/{name}" for name in reader.members(path)),
+            lambda path=path: reader.array(path),
+            *(lambda path=path, name=name: reader.texts(path, name, 9) for name in names),
+        ]
+        for act in acts:
+            with contextlib.suppress(UnreadableError):
+                act()
+
+
+def soon(data):
+    begin = time.process_time()
+    with contextlib.suppress(UnreadableError):
+        everything(Reader(data), ["model_config", "names"])
+    assert time.process_time() - begin < SECONDS
+
+
+@pytest.fixture(scope="module", params=["earliest", "v108", "latest"])
+def small(request):
+    """A small file with all structures that its version has."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=request.param, track_order=request.param == "latest") as file:
+        file.attrs["model_config"] = "{}" * 300
+        for number in range(12):
+            file.attrs[f"names {number}" if number else "names"] = ["a", "bc"]
+            file[f"group/{number}"] = np.arange(3.0, dtype=np.float32)
+    return buffer.getvalue()
+
+
+def test_structures_that_refer_to_each_other_in_any_way_end(small):
+    """Every address in the file is replaced by every other: cycles, overlaps, a structure in the place of another."""
+    signatures = (b"TREE", b"SNOD", b"HEAP", b"GCOL", b"OHDR", b"OCHK", b"FRHP", b"FHDB", b"FHIB", b"BTHD", b"BTLF")
+    targets = {place for place in range(len(small)) if small[place : place + 4] in signatures} | {0, 96, 8}
+    places = [
+        place
+        for place in range(len(small) - 7)
+        if int.from_bytes(small[place : place + 8], "little") in targets - {0, 8}
+    ]
+    pairs = list(itertools.product(places, sorted(targets)))
+    assert len(pairs) > 100
+    for place, target in random.Random(0).sample(pairs, min(len(pairs), 250)):
+        soon(small[:place] + target.to_bytes(8, "little") + small[place + 8 :])
+
+
+def mutated(draw, data):
+    content = bytearray(data)
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        place, size = draw.randrange(len(content)), draw.choice((1, 2, 4, 8, 16, 64))
+        match draw.randrange(6):
+            case 0:
+                content[place] ^= 1 << draw.randrange(8)
+            case 1:
+                content[place : place + size] = bytes(len(content[place : place + size]))
+            case 2:
+                content[place : place + size] = b"\xff" * len(content[place : place + size])
+            case 3:
+                other = draw.randrange(len(content))
+                content[place : place + size] = content[other : other + size]
+            case 4:
+                place -= place % 8
+                content[place : place + 8] = draw.choice((0, 1, 96, 2**31, 2**63, len(content))).to_bytes(8, "little")
+            case 5:
+                del content[max(place, 100) :]
+    return bytes(content)
+
+
+def test_any_damage_is_one_error_or_none(small):
+    draw = random.Random(1)
+    for _ in range(300):
+        soon(mutated(draw, small))
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model.keras", "model.weights.h5"])
+def test_damaged_models_are_one_error_soon_and_change_no_model(name, tmp_path):
+    model, draw = compiled(), random.Random(2)
+    path = tmp_path / name
+    weights = name.endswith(".weights.h5")
+    model.save_weights(path) if weights else model.save(path)
+    original = path.read_bytes()
+    backup = shutil.copy(path, tmp_path / "backup")
+    for _ in range(100):
+        if path.suffix == ".keras":
+            shutil.copy(backup, path)
+            with zipfile.ZipFile(path) as archive:
+                in_file(path, mutated(draw, archive.read("model.weights.h5")))
+        else:
+            path.write_bytes(mutated(draw, original))
+        before, begin, message = model.parameters.tobytes(), time.process_time(), None
+        try:
+            model.load_weights(path) if weights else load_model(path)
+        except ModelFileError as error:
+            message = str(error)
+        assert time.process_time() - begin < SECONDS
+        assert message is None or (message.startswith(str(path)) and model.parameters.tobytes() == before)
