@@ -208,5 +208,3 @@ def _training(run: Run, number: int, random: Random) -> None:
 
     what = f"a training, {units} units, {rows} rows in batches of {batch}, {bidirectional=}, {reset_after=}"
     on_threads(run, number, what, compute)
-
-

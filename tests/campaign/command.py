@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from fastgru import _native
@@ -26,17 +28,18 @@ def main() -> int:
     planned = plan.chosen(plan.tasks(_native.available()), arguments.only)
     if not arguments.long and arguments.only is None:
         planned = [task for task in planned if task.share > 0]
-    keep = Path(arguments.findings).absolute()
-    with tempfile.TemporaryDirectory(prefix="fastgru-campaign-") as scratch:
-        options = {"seed": arguments.seed, "keep": keep, "scratch": Path(scratch), "jobs": arguments.jobs}
-        if arguments.long:
-            estimate = sum(task.count * task.milliseconds for task in planned) / 1000 / arguments.jobs
-            _say(f"the long form: {len(planned)} tasks, about {estimate / 60:.0f} minutes by {arguments.jobs} jobs")
-            reports = scheduler.run_all(planned, None, **options)
-        else:
-            budget = plan.seconds(planned, arguments.minutes, arguments.jobs)
-            _say(f"the short form: {len(budget)} tasks, {arguments.minutes:g} minutes by {arguments.jobs} jobs")
-            reports = scheduler.run_all(planned, budget, **options)
+    budget = {} if arguments.long else plan.seconds(planned, arguments.minutes, arguments.jobs)
+    _announce(arguments, planned)
+    with _folders() as (scratch, memory):
+        reports = scheduler.run_all(
+            planned,
+            budget,
+            seed=arguments.seed,
+            keep=Path(arguments.findings).absolute(),
+            scratch=scratch,
+            memory=memory,
+            jobs=arguments.jobs,
+        )
     text = table.markdown(reports, "long" if arguments.long else "short", arguments.seed)
     print(text)
     if arguments.out is not None:
@@ -44,20 +47,39 @@ def main() -> int:
     return table.status(reports)
 
 
+def _announce(arguments: argparse.Namespace, planned: list[plan.Task]) -> None:
+    if arguments.long:
+        minutes = sum(task.count * task.milliseconds for task in planned) / 60_000 / arguments.jobs
+        form = f"the long form, estimated at {minutes:.0f} minutes"
+    else:
+        form = f"the short form, {arguments.minutes:g} minutes"
+    print(f"campaign: {form}; {len(planned)} tasks by {arguments.jobs} jobs", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _folders() -> Iterator[tuple[Path, Path]]:
+    """Two folders that go at the end, one on the disk and one in memory if the system has such a place."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with (
+        tempfile.TemporaryDirectory(prefix="fastgru-campaign-") as on_disk,
+        tempfile.TemporaryDirectory(prefix="fastgru-campaign-", dir=memory) as in_memory,
+    ):
+        yield Path(on_disk), Path(in_memory)
+
+
 def _replay(file: Path) -> int:
     file = file / "finding.json" if file.is_dir() else file
     content = json.loads(file.read_text())
-    with tempfile.TemporaryDirectory(prefix="fastgru-campaign-") as scratch:
-        report = scheduler.replay(content, file.parent, Path(scratch))
+    if content["isa"] != _native.ISA:
+        os.environ["FASTGRU_ISA"] = content["isa"]
+        os.execv(sys.executable, [sys.executable, "-m", "tests.campaign", "--replay", str(file)])
+    with _folders() as (scratch, memory):
+        report = scheduler.replay(content, file.parent, scratch, memory)
     for finding in report.findings:
         print(f"{finding.kind}\n{finding.detail}")
     if not report.findings:
         print(f"no finding any more: {content['part']} {content['subject']}, case {content['number']}")
-    return 1 if report.findings else 0
-
-
-def _say(message: str) -> None:
-    print(f"campaign: {message}", file=sys.stderr, flush=True)
+    return table.FOUND if report.findings else 0
 
 
 def _parser() -> argparse.ArgumentParser:

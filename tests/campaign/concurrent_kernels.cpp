@@ -26,9 +26,9 @@ namespace {
 
 using fastgru::Index;
 
-constexpr int kCallers = 4;
-constexpr int kMostThreads = 4;
-constexpr int kCallsOfAThread = 20;
+constexpr int kCallers = 3;
+constexpr int kMostThreads = 3;
+constexpr int kCallsOfAThread = 5;
 
 // A GRU forward and backward, a dense layer on its outputs and an update of its weights, with memory of its own.
 template <class T>

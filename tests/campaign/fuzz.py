@@ -45,7 +45,7 @@ def run(run: Run) -> None:
 def replay(run: Run, number: int, files: Path) -> None:
     """Read the files of a finding again."""
     reader = readers.get(run.subject)
-    folder = _folder(run)
+    folder = run.memory
     for file in files.iterdir():
         if file.name != "finding.json":
             shutil.copy(file, folder / file.name)
@@ -53,11 +53,11 @@ def replay(run: Run, number: int, files: Path) -> None:
     _watch(run, _Worker(run, reader, {number: names[:1]}), number)
 
 
-def check(run: Run, reader: Reader) -> None:
+def check(run: Run, reader: Reader, *, wall_seconds: float = _WALL_SECONDS, most_memory: int = _MOST_MEMORY) -> None:
     """Read damaged files until there are enough, or the time is up."""
     for base in reader.bases:  # a reader that refuses all would have nothing to find
-        reader.read(_written(reader, _folder(run), base))
-    worker = _Worker(run, reader, None)
+        reader.read(_written(reader, run.memory, base))
+    worker = _Worker(run, reader, None, wall_seconds, most_memory)
     number = run.only or 0
     while run.wants_more(number):
         number = _watch(run, worker, number)
@@ -65,16 +65,6 @@ def check(run: Run, reader: Reader) -> None:
     loaded, refused = int(worker.shared[_LOADED]), int(worker.shared[_REFUSED])
     run.report.done = f"{number:,} inputs, {loaded:,} loaded, {refused:,} refused"
     run.report.worst = f"{worker.shared[_SLOWEST] * 1000:.0f} ms"
-    shutil.rmtree(_folder(run), ignore_errors=True)
-
-
-def _folder(run: Run) -> Path:
-    """Where inputs are written: in memory, if the system has such a place."""
-    memory = Path("/dev/shm")
-    parent = memory if os.access(memory, os.W_OK) else run.scratch
-    folder = parent / f"fastgru-campaign-{os.getpid()}"
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 def _written(reader: Reader, folder: Path, files: Files) -> Path:
@@ -90,9 +80,17 @@ def _written(reader: Reader, folder: Path, files: Files) -> Path:
 class _Worker:
     """What a worker and its watcher share."""
 
-    def __init__(self, run: Run, reader: Reader, stored: dict[int, list[str]] | None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        reader: Reader,
+        stored: dict[int, list[str]] | None,
+        wall_seconds: float = _WALL_SECONDS,
+        most_memory: int = _MOST_MEMORY,
+    ) -> None:
         self.run, self.reader, self.stored = run, reader, stored
-        self.folder = _folder(run)
+        self.wall_seconds, self.most_memory = wall_seconds, most_memory
+        self.folder = run.memory
         self.log, self.trace = run.scratch / "found.jsonl", run.scratch / "trace.txt"
         self.shared = np.frombuffer(mmap.mmap(-1, 4096), np.float64)
         self.reported = 0
@@ -114,26 +112,28 @@ def _watch(run: Run, worker: _Worker, first: int) -> int:
                 worker.trace.write_text(traceback.format_exc())
         finally:
             os._exit(status)
-    status = _wait(worker, child)
+    status, gave_up = _wait(worker, child)
     _take_findings(run, worker)
     number = int(worker.shared[_INPUT])
     if status == 0:
         return number
     trace = worker.trace.read_text(errors="replace") if worker.trace.exists() else ""
-    run.found(f"{_how(status)} {_place(trace)}", trace[-2000:], number, sorted(worker.folder.iterdir()))
+    how = f"no end within {worker.wall_seconds:g} s" if gave_up else _how(status)
+    run.found(f"{how} {_place(trace)}", trace[-2000:], number, sorted(worker.folder.iterdir()))
     return number + 1
 
 
-def _wait(worker: _Worker, child: int) -> int:
-    """The status with which the worker ended; one that makes no progress is killed."""
-    last, since = -1.0, time.monotonic()
+def _wait(worker: _Worker, child: int) -> tuple[int, bool]:
+    """The status with which the worker ended, and whether it was killed because it made no progress."""
+    last, since, gave_up = -1.0, time.monotonic(), False
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return status
+            return status, gave_up
         if worker.shared[_INPUT] != last:
             last, since = worker.shared[_INPUT], time.monotonic()
-        elif time.monotonic() - since > _WALL_SECONDS:
+        elif time.monotonic() - since > worker.wall_seconds:
+            gave_up = True
             os.kill(child, signal.SIGABRT)  # whose traceback says where
             time.sleep(0.5)
             with contextlib.suppress(ProcessLookupError):
@@ -196,8 +196,8 @@ def _read_inputs(worker: _Worker, first: int) -> None:
         outcome, found = _read(worker.reader, path)
         signal.setitimer(signal.ITIMER_PROF, 0)
         seconds = time.process_time() - begin
-        if (more := _peak_memory()) > peak + _MOST_MEMORY:
-            found = found or ("more than 1 GB of memory", f"{(more - peak) >> 20} MB")
+        if (more := _peak_memory()) > peak + worker.most_memory:
+            found = found or ("more memory than a reader may take", f"{(more - peak) >> 20} MB")
         peak = max(peak, more)
         if found is not None and "memory" in found[0].lower() and number != first:
             return  # what inputs before it have left may be to blame: a new worker begins with this one

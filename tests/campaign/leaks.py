@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import os
 import resource
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +43,7 @@ class Size:
 
 def run(run: Run) -> None:
     if run.subject == "saves":
-        check(run, _saves(run.scratch), "saves and loads")
+        check(run, _saves(run.memory), "saves and loads")
     else:
         check(run, _steps(run.scratch), "steps")
 
@@ -69,7 +68,9 @@ def check(run: Run, work: Callable[[int], None], what: str) -> None:
     if growth > _MOST_BYTES:
         run.found("the memory grows", f"{growth:,} bytes in {count:,} {what}", count)
     if after.objects - before.objects > _MOST_OBJECTS:
-        run.found("the number of Python's objects grows", f"{after.objects - before.objects} in {count:,} {what}", count)
+        run.found(
+            "the number of Python's objects grows", f"{after.objects - before.objects} in {count:,} {what}", count
+        )
     for name in ("files", "threads"):
         grown = getattr(after, name) - getattr(before, name)
         if grown > 0:
@@ -108,11 +109,8 @@ def _steps(folder: Path) -> Callable[[int], None]:
     return step
 
 
-def _saves(scratch: Path) -> Callable[[int], None]:
+def _saves(folder: Path) -> Callable[[int], None]:
     """A save and a load of each kind of file in turn."""
-    memory = Path("/dev/shm")  # where flushing to the disk costs nothing
-    parent = memory if os.access(memory, os.W_OK) else scratch
-    folder = Path(tempfile.mkdtemp(prefix="fastgru-campaign-", dir=parent))
     kinds = [formats.get(subject) for subject in formats.SUBJECTS]
     models = [formats.make_model(subject, seed=1) for subject in formats.SUBJECTS]
     rng = np.random.default_rng(0)

@@ -73,7 +73,7 @@ _READERS = {
 
 def tasks(isas: list[str]) -> list[Task]:
     """All tasks; `isas` are the instruction sets that this CPU can run, the best first."""
-    planned = [Task("planted", "faults", 1.5, 1, 8000)]
+    planned = [Task("planted", "faults", 1.5, 1, 15_000)]
     planned += [Task("kills", subject, 1, 1000, cost) for subject, cost in _KILLS.items()]
     planned += [
         Task("disk_full", "every format", 1.5, 500, 40),

@@ -41,6 +41,8 @@ class Reader:
         (random, base) -> Files, with what guards the format repaired. The fuzzer also edits bytes without repair.
     folder : bool
         Whether the folder is what is read, not the first file in it.
+    certain : bool
+        Whether all inputs come from `damage`, without edits of bytes.
     """
 
     read: Callable[[Path], Any]
@@ -48,10 +50,11 @@ class Reader:
     bases: list[Files]
     damage: Callable[[Random, Files], Files]
     folder: bool = False
+    certain: bool = False
 
     def damaged(self, random: Random) -> Files:
         base = random.choice(self.bases)
-        if random.random() < 0.65:
+        if self.certain or random.random() < 0.65:
             return self.damage(random, base)
         name = random.choice(list(base))
         other = random.choice(self.bases)

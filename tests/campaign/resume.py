@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,24 @@ _CHECKPOINT, _MODEL, _LOG = "run.safetensors", "model.safetensors", "log.csv"
 
 
 def run(run: Run) -> None:
+    check(run, TRAININGS)
+
+
+def check(run: Run, trainings: Sequence[Training]) -> None:
+    """Kill and resume each training, again and again."""
     expected, durations = [], []
-    for number, train in enumerate(TRAININGS):
+    for number, train in enumerate(trainings):
         folder = run.scratch / f"whole{number}"
         folder.mkdir()
         begin = time.perf_counter()
         _at_work(train, folder)
         durations.append(time.perf_counter() - begin)
         expected.append(_results(folder))
-    for number in run.cases(least=len(TRAININGS)):
-        which = number % len(TRAININGS)
+    for number in run.cases(least=len(trainings)):
+        which = number % len(trainings)
         folder = run.scratch / str(number)
         folder.mkdir()
-        _killed_and_resumed(run, TRAININGS[which], folder, durations[which], number)
+        _killed_and_resumed(run, trainings[which], folder, durations[which], number)
         for name, content in _results(folder).items():
             if content != expected[which][name]:
                 run.found(f"training {which}: {name} differs from that of a training never killed", "", number)

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from fastgru import _native
+
 #: Of findings with one cause, so many are kept as files.
 MOST_KEPT = 3
 
@@ -65,6 +67,8 @@ class Run:
         How many cases are enough; None for as many as the time allows.
     scratch : Path
         A folder for the task alone.
+    memory : Path
+        Another one, in memory if the system has such a place: where flushing files to the disk costs nothing.
     keep : Path
         Where the files of findings are kept.
     only : int or None
@@ -80,11 +84,12 @@ class Run:
         seconds: float,
         count: int | None,
         scratch: Path,
+        memory: Path,
         keep: Path,
         only: int | None = None,
     ) -> None:
         self.part, self.subject, self.seed, self.count = part, subject, seed, count
-        self.scratch, self.keep, self.only = scratch, keep, only
+        self.scratch, self.memory, self.keep, self.only = scratch, memory, keep, only
         self.counts: Counter[str] = Counter()
         self.report = Report(part, subject, wanted=count)
         self._started = time.monotonic()
@@ -126,6 +131,7 @@ class Run:
             if file.is_file():
                 shutil.copy(file, folder)
         content = {"part": self.part, "subject": self.subject, "seed": self.seed, "number": number}
+        content["isa"] = _native.ISA
         (folder / "finding.json").write_text(json.dumps(content | {"kind": kind, "detail": detail}, indent=2) + "\n")
         finding.replays.append(str(folder / "finding.json"))
 

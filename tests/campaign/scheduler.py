@@ -22,9 +22,9 @@ PATIENCE_SECONDS = 180.0
 
 
 def run_all(
-    tasks: list[Task], budget: dict[Task, float] | None, *, seed: int, keep: Path, scratch: Path, jobs: int
+    tasks: list[Task], budget: dict[Task, float], *, seed: int, keep: Path, scratch: Path, memory: Path, jobs: int
 ) -> list[Report]:
-    """The reports of all tasks, in their order; without a `budget` each works until it has its count of cases."""
+    """The reports of all tasks, in their order; those without a `budget` work until they have their count of cases."""
     waiting, running = list(enumerate(tasks)), []
     reports: dict[int, Report] = {}
     try:
@@ -32,9 +32,10 @@ def run_all(
             while waiting and len(running) < jobs:
                 number, task = waiting.pop(0)
                 # Without a budget the time is still limited: to four times what the cases should take.
-                seconds = budget.get(task, 60.0) if budget else 60 + 4 * task.count * task.milliseconds / 1000
-                count = None if budget and task.share > 0 else task.count
-                running.append((number, _Process(task, seed, seconds, count, keep, scratch / str(number))))
+                seconds = budget.get(task, 60 + 4 * task.count * task.milliseconds / 1000)
+                count = None if task in budget else task.count
+                folders = scratch / str(number), memory / str(number)
+                running.append((number, _Process(task, seed, seconds, count, keep, *folders)))
             time.sleep(0.05)
             for number, process in list(running):
                 if (report := process.poll()) is not None:
@@ -60,12 +61,15 @@ def _progress(done: int, count: int, report: Report) -> None:
 class _Process:
     """A task in a process of its own, with a group of processes for all that it starts."""
 
-    def __init__(self, task: Task, seed: int, seconds: float, count: int | None, keep: Path, scratch: Path) -> None:
+    def __init__(
+        self, task: Task, seed: int, seconds: float, count: int | None, keep: Path, scratch: Path, memory: Path
+    ) -> None:
         scratch.mkdir()
+        memory.mkdir()
         self._task, self._result = task, scratch / "report.json"
         content = {
             "part": task.part, "subject": task.subject, "seed": seed, "seconds": seconds, "count": count,
-            "keep": str(keep), "scratch": str(scratch),
+            "keep": str(keep), "scratch": str(scratch), "memory": str(memory),
         }  # fmt: skip
         environment = dict(os.environ)
         if task.isa is not None:
@@ -114,18 +118,19 @@ def work(content: dict[str, Any]) -> None:
         seconds=content["seconds"],
         count=content["count"],
         scratch=Path(content["scratch"]),
+        memory=Path(content["memory"]),
         keep=Path(content["keep"]),
     )
     _part(run).run(run)
     (run.scratch / "report.json").write_text(run.finish().to_json())
 
 
-def replay(content: dict[str, Any], files: Path, scratch: Path) -> Report:
+def replay(content: dict[str, Any], files: Path, scratch: Path, memory: Path) -> Report:
     """Run the case of a finding again, in this process."""
     number = content["number"]
     run = Run(
         content["part"], content["subject"], seed=content["seed"], seconds=60, count=1, scratch=scratch,
-        keep=scratch / "kept", only=number,
+        memory=memory, keep=scratch / "kept", only=number,
     )  # fmt: skip
     part = _part(run)
     if hasattr(part, "replay"):
