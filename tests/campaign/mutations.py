@@ -16,7 +16,7 @@ import pickletools
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -35,17 +35,17 @@ _FLOATS = (0.0, -0.0, 0.5, -1.0, 1e-320, 1e38, 1e39, 1e308, float("inf"), float(
 # --- Bytes ----------------------------------------------------------------------------------------------------------
 
 
-def edited(random: Random, data: bytes, other: bytes = b"") -> bytes:
-    """The bytes after one to four random edits; pieces of `other` may be spliced in."""
+def edited(random: Random, data: bytes, other: bytes = b"", places: Sequence[int] = ()) -> bytes:
+    """The bytes after one to four random edits, at one of the `places` if given; pieces of `other` are spliced in."""
     content = bytearray(data)
     for _ in range(random.choice((1, 1, 1, 2, 3, 4))):
-        _edit(random, content, other or data)
+        place = random.choice(places) if places else random.randrange(len(data) + 1)
+        _edit(random, content, other or data, min(place, max(len(content) - 1, 0)))
     return bytes(content)
 
 
-def _edit(random: Random, data: bytearray, other: bytes) -> None:
+def _edit(random: Random, data: bytearray, other: bytes, place: int) -> None:
     size = len(data)
-    place = random.randrange(size) if size else 0
     length = min(random.choice((1, 2, 4, 8, 16, 16, 32, 64, 256)), size - place)
     match random.randrange(14):
         case 0 | 1 if size:
@@ -299,7 +299,9 @@ def edited_hdf5(random: Random, content: tuple[dict[str, Any], dict[str, dict[st
                 continue
             here = file[path] if path in file else file.require_group(path or "/")
             for name, value in values.items():
-                here.attrs[name] = _odd_attribute(random, value) if what > 4 and random.random() < 0.5 else value
+                odd = _odd_attribute(random, value) if what > 4 and random.random() < 0.5 else value
+                with contextlib.suppress(ValueError):  # a text with a zero, which HDF5's texts end with
+                    here.attrs[name] = odd
     return buffer.getvalue()
 
 
@@ -311,6 +313,8 @@ def _put_another_array(random: Random, file: Any, path: str, array: Any) -> None
 
 
 def _odd_attribute(random: Random, value: Any) -> Any:
+    if isinstance(value, str):
+        return _odd_attribute(random, value.encode())
     if isinstance(value, bytes) and value[:1] == b"{" and random.random() < 0.8:
         return edited_json(random, value)
     if isinstance(value, bytes):

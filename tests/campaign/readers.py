@@ -190,14 +190,35 @@ def _keras() -> Reader:
 def _hdf5_damage(bases: list[Files]) -> Callable[[Random, Files], Files]:
     """Edits of bytes, which no checksum of HDF5's first format guards, and now and then a changed sound file."""
     contents = [_hdf5_content(next(iter(base.values()))) for base in bases]
+    # Most of such a file is zeros that nothing reads: the words that say something are edited.
+    places = {
+        data: [place for place in range(0, len(data), 8) if any(data[place : place + 8])]
+        for data in (next(iter(base.values())) for base in bases)
+    }
 
     def damage(random: Random, base: Files) -> Files:
-        name = next(iter(base))
+        name, data = next(iter(base.items()))
         if random.random() < 0.2:
             return {name: mutations.edited_hdf5(random, random.choice(contents))}
-        return {name: mutations.edited(random, base[name])}
+        if random.random() < 0.3:
+            place = random.choice(places[data])
+            return {name: data[:place] + bytes(16) + data[place + 16 :]}
+        return {name: mutations.edited(random, data, places=places[data])}
 
     return damage
+
+
+def _with_texts_in_the_heap(base: Files) -> Files:
+    """The same file with attributes as Keras writes them: texts of any length, which lie in HDF5's global heap."""
+    import h5py
+
+    name, data = next(iter(base.items()))
+    buffer = io.BytesIO(data)
+    with h5py.File(buffer, "r+") as file:
+        for key, value in list(file.attrs.items()):
+            if isinstance(value, bytes):
+                file.attrs[key] = value.decode()
+    return {name: buffer.getvalue()}
 
 
 def _hdf5_content(data: bytes) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -218,6 +239,7 @@ def _hdf5_content(data: bytes) -> tuple[dict[str, Any], dict[str, dict[str, Any]
 
 def _h5() -> Reader:
     bases = _saved("model.h5", _simple(), _rich())
+    bases.append(_with_texts_in_the_heap(bases[0]))
     return _model_reader(bases, _hdf5_damage(bases))
 
 

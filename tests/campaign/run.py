@@ -73,6 +73,8 @@ class Run:
         Where the files of findings are kept.
     only : int or None
         The one case to run, to replay a finding.
+    started : float or None
+        When the time began (`time.monotonic`), if not now: the start of the process counts too.
     """
 
     def __init__(
@@ -87,12 +89,13 @@ class Run:
         memory: Path,
         keep: Path,
         only: int | None = None,
+        started: float | None = None,
     ) -> None:
         self.part, self.subject, self.seed, self.count = part, subject, seed, count
         self.scratch, self.memory, self.keep, self.only = scratch, memory, keep, only
         self.counts: Counter[str] = Counter()
         self.report = Report(part, subject, wanted=count)
-        self._started = time.monotonic()
+        self._started = time.monotonic() if started is None else started
         self._deadline = self._started + seconds
         self._findings: dict[str, Finding] = {}
 

@@ -70,6 +70,7 @@ class _Process:
         content = {
             "part": task.part, "subject": task.subject, "seed": seed, "seconds": seconds, "count": count,
             "keep": str(keep), "scratch": str(scratch), "memory": str(memory),
+            "started": time.monotonic(),
         }  # fmt: skip
         environment = dict(os.environ)
         if task.isa is not None:
@@ -120,6 +121,7 @@ def work(content: dict[str, Any]) -> None:
         scratch=Path(content["scratch"]),
         memory=Path(content["memory"]),
         keep=Path(content["keep"]),
+        started=content["started"],
     )
     _part(run).run(run)
     (run.scratch / "report.json").write_text(run.finish().to_json())
