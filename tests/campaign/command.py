@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ _EPILOG = """exit status: 0 without findings; 1 with findings; 2 if a task did n
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # which ends the tasks too
     arguments = _parser().parse_args()
     if arguments.task is not None:
         scheduler.work(json.loads(arguments.task))

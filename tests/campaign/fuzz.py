@@ -58,7 +58,7 @@ def check(run: Run, reader: Reader, *, wall_seconds: float = _WALL_SECONDS, most
     for base in reader.bases:  # a reader that refuses all would have nothing to find
         reader.read(_written(reader, run.memory, base))
     worker = _Worker(run, reader, None, wall_seconds, most_memory)
-    number = run.only or 0
+    number = 0
     while run.wants_more(number):
         number = _watch(run, worker, number)
     run.report.cases = number

@@ -299,9 +299,9 @@ def edited_hdf5(random: Random, content: tuple[dict[str, Any], dict[str, dict[st
                 continue
             here = file[path] if path in file else file.require_group(path or "/")
             for name, value in values.items():
-                odd = _odd_attribute(random, value) if what > 4 and random.random() < 0.5 else value
+                changed = _odd_attribute(random, value) if what > 4 and random.random() < 0.5 else value
                 with contextlib.suppress(ValueError):  # a text with a zero, which HDF5's texts end with
-                    here.attrs[name] = odd
+                    here.attrs[name] = changed
     return buffer.getvalue()
 
 

@@ -123,7 +123,10 @@ def work(content: dict[str, Any]) -> None:
         keep=Path(content["keep"]),
         started=content["started"],
     )
-    _part(run).run(run)
+    try:
+        _part(run).run(run)
+    except ImportError as error:  # of a package that a format needs
+        run.skip(str(error))
     (run.scratch / "report.json").write_text(run.finish().to_json())
 
 
