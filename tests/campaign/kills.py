@@ -71,8 +71,9 @@ def _check(run: Run, kind: Format, folder: Path, whole: list[bytes], number: int
     path = folder / kind.name
     try:
         found = kind.read(path)
-        run.counts["left the old model" if found == whole[0] else "left the new one"] += 1
-        if found not in whole:
+        if found in whole:
+            run.counts[("left the old model", "left the new one")[whole.index(found)]] += 1
+        else:
             run.found("the file is neither the old model nor the new one", path.name, number, [path])
         stale = _names(folder) - kind.files(folder)
     except Exception as error:
