@@ -112,9 +112,10 @@ def _torch_order(array: np.ndarray) -> np.ndarray:
 def _row(case: Case, row: int) -> Case:
     """The case of one row alone."""
     options = dict(case.options)
-    for name in ("lengths", "recurrent_mask"):
-        if name in options:
-            options[name] = options[name][row : row + 1]
+    if "lengths" in options:
+        options["lengths"] = options["lengths"][row : row + 1]
+    if "recurrent_mask" in options:  # (N, H), or one for each gate
+        options["recurrent_mask"] = options["recurrent_mask"][..., row : row + 1, :]
     alone = Case((1, *case.shape[1:]), case.dtype, options)
     alone.x, alone.parameters = case.x[row : row + 1], case.parameters
     for name in ("initial_state", "d_outputs", "d_state"):
