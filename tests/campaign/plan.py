@@ -85,7 +85,7 @@ def tasks(isas: list[str]) -> list[Task]:
     planned += [
         Task("leaks", "training steps", 2.5, 20_000, 1.0),
         Task("leaks", "saves", 2.5, 2_000, 40),
-        Task("sanitizers", "address and undefined behaviour", 0, len(isas), 400_000),
+        Task("sanitizers", "address and undefined behaviour", 0, len(isas), 600_000),
         Task("sanitizers", "threads", 0, len(isas), 120_000),
     ]
     return planned
