@@ -1,0 +1,74 @@
+"""Every kind of file that the package writes: how a model is written to one, and what is read from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fastgru
+import numpy as np
+from fastgru import Sequential, layers, load_model
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file.
+
+    Attributes
+    ----------
+    name : str
+        Of the file.
+    write : callable
+        (model, path)
+    read : callable
+        (path) -> the weights, as bytes.
+    """
+
+    name: str
+    write: Callable[[Sequential, Path], None]
+    read: Callable[[Path], bytes]
+
+    def files(self, folder: Path) -> set[str]:
+        """The names of the files that belong to the model in the folder."""
+        names = {self.name}
+        if self.name == "model.json":
+            manifest = json.loads((folder / self.name).read_text())["weightsManifest"]
+            names |= {name for group in manifest for name in group["paths"]}
+        return names
+
+
+def get(subject: str) -> Format:
+    if subject == "weights.h5":
+        return Format("model.weights.h5", Sequential.save_weights, _read_weights)
+    names = {"native": "model.safetensors", "tfjs": "model.json", "rtneural": "model.rtneural.json"}
+    whole = subject not in ("tfjs", "rtneural")  # which do not have this package's optimizer
+    return Format(
+        names.get(subject, f"model.{subject}"),
+        lambda model, path: model.save(path, include_optimizer=whole),
+        lambda path: weights(load_model(path)),
+    )
+
+
+SUBJECTS = ("native", "keras", "h5", "weights.h5", "pt", "torch.safetensors", "onnx", "tfjs", "rtneural")
+
+
+def weights(model: Sequential) -> bytes:
+    return b"".join(np.ascontiguousarray(array).tobytes() for array in model.get_weights())
+
+
+def _read_weights(path: Path) -> bytes:
+    model = make_model("weights.h5", seed=99)
+    model.load_weights(path)
+    return weights(model)
+
+
+def make_model(subject: str, *, seed: int, units: int = 32, features: int = 16) -> Sequential:
+    """A compiled model that can be written to the subject's kind of file."""
+    fastgru.set_seed(seed)
+    options: dict[str, Any] = {"tfjs": {"reset_after": False}, "rtneural": {"return_sequences": True}}.get(subject, {})
+    model = Sequential([layers.GRU(units, input_shape=(6, features), **options), layers.Dense(4, activation="softmax")])
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    return model

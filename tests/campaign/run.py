@@ -1,0 +1,153 @@
+"""What a task of the campaign is given, and what it reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from fastgru import _native
+
+#: Of findings with one cause, so many are kept as files.
+MOST_KEPT = 3
+
+
+@dataclasses.dataclass
+class Finding:
+    """A fault. Findings of the same `kind` are counted and reported as one."""
+
+    kind: str
+    detail: str
+    count: int = 1
+    replays: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Report:
+    """A row of the table."""
+
+    part: str
+    subject: str
+    cases: int = 0
+    done: str = ""
+    worst: str = ""
+    seconds: float = 0.0
+    skipped: str | None = None
+    wanted: int | None = None
+    findings: list[Finding] = dataclasses.field(default_factory=list)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        content = json.loads(text)
+        content["findings"] = [Finding(**finding) for finding in content["findings"]]
+        return cls(**content)
+
+
+class Run:
+    """A task at work.
+
+    Parameters
+    ----------
+    part, subject : str
+        The module, and what it is to test.
+    seed : int
+        Every case follows from the seed, the part, the subject and the number of the case.
+    seconds : float
+        The time budget.
+    count : int or None
+        How many cases are enough; None for as many as the time allows.
+    scratch : Path
+        A folder for the task alone.
+    memory : Path
+        Another one, in memory if the system has such a place: where flushing files to the disk costs nothing.
+    keep : Path
+        Where the files of findings are kept.
+    only : int or None
+        The one case to run, to replay a finding.
+    started : float or None
+        When the time began (`time.monotonic`), if not now: the start of the process counts too.
+    """
+
+    def __init__(
+        self,
+        part: str,
+        subject: str,
+        *,
+        seed: int,
+        seconds: float,
+        count: int | None,
+        scratch: Path,
+        memory: Path,
+        keep: Path,
+        only: int | None = None,
+        started: float | None = None,
+    ) -> None:
+        self.part, self.subject, self.seed, self.count = part, subject, seed, count
+        self.scratch, self.memory, self.keep, self.only = scratch, memory, keep, only
+        self.counts: Counter[str] = Counter()
+        self.report = Report(part, subject, wanted=count)
+        self._started = time.monotonic() if started is None else started
+        self._deadline = self._started + seconds
+        self._findings: dict[str, Finding] = {}
+
+    def cases(self, least: int = 1) -> Iterator[int]:
+        """The numbers of the cases to run, until there are enough or the time is up; never fewer than `least`."""
+        if self.only is not None:
+            self.report.cases = 1
+            yield self.only
+            return
+        while self.wants_more(self.report.cases, least):
+            yield self.report.cases
+            self.report.cases += 1
+
+    def wants_more(self, cases: int, least: int = 1) -> bool:
+        if self.count is not None and cases >= self.count:
+            return False
+        return cases < least or time.monotonic() < self._deadline
+
+    def elapsed(self) -> float:
+        """The share of the time budget that is used up."""
+        return (time.monotonic() - self._started) / max(self._deadline - self._started, 1e-9)
+
+    def random(self, number: int) -> random.Random:
+        return random.Random(f"{self.seed} {self.part} {self.subject} {number}")
+
+    def found(self, kind: str, detail: str, number: int, files: Iterable[Path] = (), *, count: int = 1) -> None:
+        """Report a fault in the case of that number; the first of a kind are kept with their files."""
+        finding = self._findings.setdefault(kind, Finding(kind, detail, 0))
+        finding.count += count
+        if len(finding.replays) >= MOST_KEPT:
+            return
+        name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{self.part} {self.subject} {self.seed} {number}")
+        folder = self.keep / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            if file.is_file():
+                shutil.copy(file, folder)
+        content = {"part": self.part, "subject": self.subject, "seed": self.seed, "number": number}
+        content["isa"] = _native.ISA
+        (folder / "finding.json").write_text(json.dumps(content | {"kind": kind, "detail": detail}, indent=2) + "\n")
+        finding.replays.append(str(folder / "finding.json"))
+
+    def skip(self, reason: str) -> None:
+        self.report.skipped = reason
+
+    def finish(self) -> Report:
+        self.report.findings = list(self._findings.values())
+        self.report.seconds = time.monotonic() - self._started
+        if not self.report.done:
+            self.report.done = counted(self.counts)
+        return self.report
+
+
+def counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items())
