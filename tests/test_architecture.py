@@ -17,7 +17,7 @@ CPP = ROOT / "cpp"
 # From the ground up; the files of one floor do not use each other.
 GROUND = [
     ["checks", "files", "_native", "reference", "progress", "usage", "datasets.idx"],
-    ["sequences"],
+    ["sequences", "datasets.npy"],
 ]
 # Files of models know descriptions of models and nothing of the house that makes models from them.
 FORMATS_FLOORS = [

@@ -178,6 +178,13 @@ def test_errors_are_one_line_and_an_exit_code(capsys, arguments, code, message):
     assert "Traceback" not in error
 
 
+def claim_rows(path, rows):
+    """A .npy file of a few bytes whose header claims that many samples."""
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, 28, 28)})
+        file.write(bytes(64))
+
+
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
@@ -193,6 +200,7 @@ def test_errors_are_one_line_and_an_exit_code(capsys, arguments, code, message):
         ("huge.png", lambda p: p.write_bytes(png(np.zeros((20000, 20000), bool))), "damaged picture"),
         ("objects.npy", lambda p: np.save(p, np.array([{}]), allow_pickle=True), "not a .npy file of numbers"),
         ("ints.npy", lambda p: np.save(p, np.zeros((28, 28), np.int64)), "expected float32, float64 or uint8"),
+        ("claims.npy", lambda p: claim_rows(p, 10**13), "damaged: expected 31,360,000,000,000,000 bytes"),
         ("cut.npy", lambda p: p.write_bytes(b"\x93NUMPY\x01\x00"), "not a .npy file of numbers"),
         ("text.png", lambda p: p.write_text("hello"), "neither a picture nor a .npy file"),
         ("missing.png", lambda p: None, "No such file"),

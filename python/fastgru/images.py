@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru.datasets.npy import read_header
 from fastgru.files import open_regular
 
 Array = NDArray[Any]
@@ -58,11 +60,11 @@ def read_samples(path: Path, steps: int | None, features: int, *, invert: bool =
 def _read_npy(path: Path) -> Array:
     with open_regular(path) as file:
         try:
-            array = np.load(file, allow_pickle=False)
+            read_header(file, os.fstat(file.fileno()).st_size)
+            file.seek(0)
+            array: Array = np.load(file, allow_pickle=False)
         except Exception as error:  # a damaged header can make NumPy raise almost anything
             raise InputFileError(f"{path}: not a .npy file of numbers: {error}") from None
-    if not isinstance(array, np.ndarray):
-        raise InputFileError(f"{path}: expected a single array, got an archive")
     return array if array.ndim else array[np.newaxis]
 
 

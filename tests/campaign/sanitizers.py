@@ -133,7 +133,7 @@ def _threads(run: Run, compiler: str) -> None:
     if not _require_found(run, compiler, "thread"):
         return
     sources = [Path(__file__).with_name("concurrent_kernels.cpp")]
-    sources += [*sorted((ROOT / "cpp" / "kernels").glob("*.cpp")), ROOT / "cpp" / "runtime" / "parallel.cpp"]
+    sources += [path for part in ("kernels", "runtime") for path in sorted((ROOT / "cpp" / part).glob("*.cpp"))]
     done = []
     for number, isa in enumerate(_native.available()):
         program = run.scratch / isa

@@ -6,7 +6,6 @@ for an array before its header has been held against the bytes that are there.
 
 from __future__ import annotations
 
-import math
 import os
 import zipfile
 from collections.abc import Iterator, Set
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from fastgru import sequences
 from fastgru.datasets.idx import DataFileError
+from fastgru.datasets.npy import Header, read_header
 
 Array = NDArray[Any]
 
@@ -91,18 +91,13 @@ def load_inputs(path: str | os.PathLike[str]) -> Sequences:
 # --- Where arrays lie -----------------------------------------------------------------------------------------
 
 
-class _Header(NamedTuple):
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
 class _Source(Protocol):
     path: Path
 
     def names(self) -> Set[str]:
         """Names of the arrays there are."""
 
-    def header(self, name: str) -> _Header:
+    def header(self, name: str) -> Header:
         """Shape and dtype; they have been held against the bytes that are there."""
 
     def read(self, name: str) -> Array:
@@ -159,10 +154,10 @@ class _Archive:
     def names(self) -> Set[str]:
         return self._members.keys()
 
-    def header(self, name: str) -> _Header:
+    def header(self, name: str) -> Header:
         member = self._members[name]
         with self._reading(name) as file:
-            return _parse_header(file, member.file_size)
+            return read_header(file, member.file_size)
 
     def read(self, name: str) -> Array:
         with self._reading(name) as file:  # to its end, so that zipfile compares the checksum
@@ -186,10 +181,10 @@ class _Folder:
     def names(self) -> Set[str]:
         return {entry.name.removesuffix(".npy") for entry in self.path.iterdir() if _is_array(entry)}
 
-    def header(self, name: str) -> _Header:
+    def header(self, name: str) -> Header:
         with self._file(name).open("rb") as file:
             try:
-                return _parse_header(file, os.fstat(file.fileno()).st_size)
+                return read_header(file, os.fstat(file.fileno()).st_size)
             except Exception as error:  # a damaged header can make NumPy raise almost anything
                 raise DataFileError(f"{self._file(name)}: {_reason(error)}") from None
 
@@ -206,25 +201,6 @@ def _is_array(entry: Path) -> bool:
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, DataFileError) else f"not an array of numbers, or damaged: {error}"
-
-
-def _parse_header(file: IO[bytes], size: int) -> _Header:
-    """The header of a .npy file of `size` bytes, whose array fills what follows it exactly."""
-    match np.lib.format.read_magic(file):
-        case (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        case (2, 0):
-            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-        case version:
-            raise DataFileError(f"expected version 1.0 or 2.0 of NumPy's format, got {version}")
-    if dtype.hasobject:
-        raise DataFileError("expected numbers, got Python objects, which are not read because they may run programs")
-    if dtype.kind not in "biuf":
-        raise DataFileError(f"expected numbers, got {dtype}")
-    needed, there = math.prod(shape) * dtype.itemsize, size - file.tell()
-    if min(shape, default=0) < 0 or needed != there:
-        raise DataFileError(f"damaged: expected {needed:,} bytes for {dtype} of shape {shape}, got {there:,}")
-    return _Header(shape, dtype)
 
 
 # --- What they must be ----------------------------------------------------------------------------------------

@@ -1,0 +1,36 @@
+"""Headers of .npy files, compared with the bytes that are there before memory is taken for an array."""
+
+from __future__ import annotations
+
+import math
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from fastgru.datasets.idx import DataFileError
+
+
+class Header(NamedTuple):
+    """What a .npy file holds."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def read_header(file: IO[bytes], size: int) -> Header:
+    """The header of a .npy file of `size` bytes, whose array fills what follows it exactly."""
+    match np.lib.format.read_magic(file):
+        case (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        case (2, 0):
+            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+        case version:
+            raise DataFileError(f"expected version 1.0 or 2.0 of NumPy's format, got {version}")
+    if dtype.hasobject:
+        raise DataFileError("expected numbers, got Python objects, which are not read because they may run programs")
+    if dtype.kind not in "biuf":
+        raise DataFileError(f"expected numbers, got {dtype}")
+    needed, there = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if min(shape, default=0) < 0 or needed != there:
+        raise DataFileError(f"damaged: expected {needed:,} bytes for {dtype} of shape {shape}, got {there:,}")
+    return Header(shape, dtype)
