@@ -16,7 +16,7 @@ CPP = ROOT / "cpp"
 
 # From the ground up; the files of one floor do not use each other.
 GROUND = [
-    ["checks", "files", "_native", "reference", "progress", "usage", "datasets.idx"],
+    ["checks", "files", "_native", "memory", "reference", "progress", "usage", "datasets.idx"],
     ["sequences", "datasets.npy"],
 ]
 # Files of models know descriptions of models and nothing of the house that makes models from them.

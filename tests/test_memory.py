@@ -65,6 +65,16 @@ def test_a_training_loop_allocates_nothing(reset_after):
     assert peak < 60_000
 
 
+def test_flat_buffers_begin_on_a_cache_line():
+    for units in (1, 7, 64):
+        model = Sequential([layers.GRU(units, input_shape=(5, 3)), layers.Dense(2, activation="softmax")])
+        model.compile("adam")
+        model.train_on_batch(np.zeros((2, 5, 3), np.float32), np.array([0, 1]))
+        buffers = {"parameters": model.parameters, "gradient": model.gradient, **model.optimizer.states}
+        assert {name: buffer.ctypes.data % 64 for name, buffer in buffers.items()} == dict.fromkeys(buffers, 0)
+        assert all(array.ctypes.data % 64 == 0 for layer in model.layers for array in layer.gradients.values())
+
+
 def test_fit_allocates_one_batch_and_the_order():
     model = make_model()
     x, y = data()

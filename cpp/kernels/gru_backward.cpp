@@ -1,6 +1,7 @@
 #include "kernels/gru_backward.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "kernels/gemm.hpp"
 #include "kernels/gru_cell.hpp"
@@ -15,6 +16,9 @@ namespace {
 constexpr Index kChunkDepth = 512;
 
 constexpr Index kRowsWorthAThread = 4;
+
+// What a thread adds up at a time of the parts' sums: elements enough that claiming them costs nothing beside.
+constexpr Index kStretch = 2048;
 
 template <class T>
 struct CellFunctions {
@@ -117,9 +121,9 @@ class BackwardPass {
 
   void run(Cancellation* cancellation) {
     const double operations = 2 * shape_.multiply_adds() / L;
-    const Index results = transposed() || plan_.parts() > 1 ? 3 * blocks_.count : 0;  // that are not in place
+    const Index results = transposed() ? 3 * blocks_.count : plan_.parts() > 1 ? stretches() : 0;  // not in place yet
     if (plan_.small_weights()) {
-      Items packing(packing_items()), parts(plan_.parts()), delivery(results);
+      Items packing(packing_items()), parts(plan_.parts(), shares_of_parts(a_.sequences)), delivery(results);
       parallel_items(threads_, operations, cancellation, [&](Team& team) noexcept {
         packing.run(team, [&](Index item) noexcept { pack(item); });
         Team alone = team.alone();
@@ -232,44 +236,77 @@ class BackwardPass {
     }
   }
 
-  // One gate of one block of units: the sums of all parts as results.
-  void deliver(Index result) const {
-    const int slot = static_cast<int>(result / blocks_.count);  // n, z or r
-    const Index unit = result % blocks_.count * L;
-    deliver_matrix(&WeightGradients<T>::kernel, shape_.features, slot, unit);
-    deliver_matrix(&WeightGradients<T>::recurrent_kernel, shape_.units, slot, unit);
-    for (T* WeightGradients<T>::* bias : {&WeightGradients<T>::bias, &WeightGradients<T>::recurrent_bias}) {
-      T* const to = wanted().*bias;
-      if (to == nullptr) continue;
-      const Index at = gate_position(a_.parameters.layout, slot) * shape_.units + unit;
-      sum_of_parts(bias, 0, slot, unit).store_first(to + at, shape_.units - unit);
+  // Adds the parts' sums up. Where results lie as the sums do, an item is a stretch of one of the arrays: what a thread
+  // writes lies together then, and no cache line passes to and fro. As PyTorch lays weights out, it is one gate of one
+  // block of units, whose rows of depths lie together.
+  void deliver(Index item) const {
+    if (transposed()) return deliver_transposed(static_cast<int>(item / blocks_.count), item % blocks_.count * L);
+    for (const auto& [which, size] : summed_arrays()) {
+      const Index count = stretches(size);
+      if (item < count) return deliver_stretch(which, item * kStretch, std::min(size, (item + 1) * kStretch));
+      item -= count;
     }
   }
 
-  void deliver_matrix(T* WeightGradients<T>::* which, Index depth, int slot, Index unit) const {
-    const Index count = shape_.units - unit;
-    if (!transposed()) {
-      T* const to = wanted().*which + gate_position(WeightLayout::keras, slot) * shape_.units + unit;
-      for (Index k = 0; k < depth; ++k) {
-        sum_of_parts(which, k, slot, unit).store_first(to + k * 3 * shape_.units, count);
-      }
-      return;
+  using SummedArray = T* WeightGradients<T>::*;
+  struct SizedArray {
+    SummedArray which;
+    Index size;
+  };
+  std::array<SizedArray, 4> summed_arrays() const {
+    const Index columns = 3 * shape_.units;
+    return {{{&WeightGradients<T>::kernel, shape_.features * columns},
+             {&WeightGradients<T>::recurrent_kernel, shape_.units * columns},
+             {&WeightGradients<T>::bias, a_.d_bias == nullptr ? 0 : columns},
+             {&WeightGradients<T>::recurrent_bias, a_.d_recurrent_bias == nullptr ? 0 : columns}}};
+  }
+  static Index stretches(Index size) { return (size + kStretch - 1) / kStretch; }
+  Index stretches() const {
+    Index count = 0;
+    for (const SizedArray& array : summed_arrays()) count += stretches(array.size);
+    return count;
+  }
+
+  void deliver_stretch(SummedArray which, Index begin, Index end) const {
+    for (Index at = begin; at < end; at += L) {
+      sum_of_parts(which, at, end - at).store_first(wanted().*which + at, end - at);
     }
+  }
+
+  void deliver_transposed(int slot, Index unit) const {
+    const Index count = std::min(shape_.units - unit, L);
+    deliver_squares(&WeightGradients<T>::kernel, shape_.features, slot, unit, count);
+    deliver_squares(&WeightGradients<T>::recurrent_kernel, shape_.units, slot, unit, count);
+    for (const SummedArray bias : {&WeightGradients<T>::bias, &WeightGradients<T>::recurrent_bias}) {
+      T* const to = wanted().*bias;
+      if (to == nullptr) continue;
+      const Index at = gate_position(WeightLayout::torch, slot) * shape_.units + unit;
+      sum_of_parts(bias, sum_position(0, slot, unit), count).store_first(to + at, count);
+    }
+  }
+
+  // By squares, so that each cache line is written once.
+  void deliver_squares(SummedArray which, Index depth, int slot, Index unit, Index count) const {
     T* const to = wanted().*which + (gate_position(WeightLayout::torch, slot) * shape_.units + unit) * depth;
-    for (Index first = 0; first < depth; first += L) {  // by squares, so that each cache line is written once
+    for (Index first = 0; first < depth; first += L) {
       T square[L][L];
       const Index used = std::min(depth - first, L);
-      for (Index k = 0; k < used; ++k) sum_of_parts(which, first + k, slot, unit).store(square[k]);
-      for (Index lane = 0; lane < std::min(count, L); ++lane) {
+      for (Index k = 0; k < used; ++k) {
+        sum_of_parts(which, sum_position(first + k, slot, unit), count).store(square[k]);
+      }
+      for (Index lane = 0; lane < count; ++lane) {
         for (Index k = 0; k < used; ++k) to[lane * depth + first + k] = square[k][lane];
       }
     }
   }
 
-  // The sum of all parts, in order, for depth k and the units from `unit` on.
-  V sum_of_parts(T* WeightGradients<T>::* which, Index k, int slot, Index unit) const {
-    const Index at = (k * 3 + gate_position(WeightLayout::keras, slot)) * shape_.units + unit;
-    const Index count = shape_.units - unit;
+  // Where the sums for depth k and a gate's units from `unit` on lie.
+  Index sum_position(Index k, int slot, Index unit) const {
+    return (k * 3 + gate_position(WeightLayout::keras, slot)) * shape_.units + unit;
+  }
+
+  // The sum of all parts, in order, for up to L elements.
+  V sum_of_parts(SummedArray which, Index at, Index count) const {
     V sum = V::load_first(sums_[0].*which + at, count);
     for (Index part = 1; part < plan_.parts(); ++part) {
       sum = sum + V::load_first(sums_[part].*which + at, count);

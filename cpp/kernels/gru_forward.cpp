@@ -456,7 +456,7 @@ void gru_forward(const GruForwardArguments<T>& a, Workspace& workspace, Cancella
   const double operations = shape.multiply_adds() / Vec<T>::lanes;
 
   if (small_weights) {
-    Items packing(weights.items()), pieces(by_parts ? plan.parts() : slices);
+    Items packing(weights.items()), pieces(by_parts ? plan.parts() : slices, shares_of_parts(a.sequences));
     parallel_items(threads, operations, cancellation, [&](Team& team) noexcept {
       packing.run(team, [&](Index item) noexcept { weights.pack(a.parameters, item); });
       pieces.run(team, [&](Index piece) noexcept {

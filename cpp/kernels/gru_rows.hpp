@@ -75,6 +75,11 @@ struct SequenceMap {
   Index output_step(Index place, Index step) const { return outputs_like_x ? input_step(place, step) : step; }
 };
 
+// How a team shares the parts of a batch: sequences of different lengths lie by falling length, so parts fall in work.
+inline Items::Shares shares_of_parts(const SequenceMap& map) {
+  return map.different_lengths() ? Items::Shares::dealt : Items::Shares::contiguous;
+}
+
 // A group of rows that go through time together.
 struct RowGroup {
   Index first, rows;     // places

@@ -105,8 +105,8 @@ class Worker {
     return job_.exchange(nullptr, std::memory_order_acquire);
   }
 
-  std::atomic<Job*> job_{nullptr};
-  std::mutex mutex_;
+  alignas(64) std::atomic<Job*> job_{nullptr};  // a line of its own: the worker spins on it
+  alignas(64) std::mutex mutex_;
   std::condition_variable wake_;
 };
 

@@ -86,11 +86,14 @@ class Team {
 };
 
 // Independent items of work, claimed one by one by the members of a team: first those of a member's own share, whose
-// data the last job may have left in its cache, then what others have not got to. Shares are dealt like cards, and
-// taken in ascending order: where items fall in size, all shares do, and the smallest items come last.
+// data the last job may have left in its cache, then what others have not got to. Shares are taken in ascending order.
 class Items {
  public:
-  explicit Items(std::ptrdiff_t count) : count_(count) {}
+  enum class Shares {
+    contiguous,  // for items of equal work: what a member writes lies together, as rows that Team::share cuts do
+    dealt,       // like cards: where items fall in size, all shares do, and the smallest items come last
+  };
+  explicit Items(std::ptrdiff_t count, Shares shares = Shares::contiguous) : count_(count), cut_(shares) {}
 
   // body(item), which is noexcept, until none is left to claim; returns when those that others have claimed are done,
   // too. While it waits the caller goes on asking whether it is cancelled: members that work alone do not ask.
@@ -102,8 +105,13 @@ class Items {
     std::ptrdiff_t done = 0;
     for (int other = 0; other < shares; ++other) {
       const int share = (team.index() + other) % shares;
-      const auto claim = [&] { return share + shares * shares_[share].next.fetch_add(1, std::memory_order_relaxed); };
-      for (std::ptrdiff_t item; (item = claim()) < count_; ++done) body(item);
+      const bool dealt = cut_ == Shares::dealt;
+      const Range whole = dealt ? Range{share, count_} : split(count_, share, shares);
+      const std::ptrdiff_t stride = dealt ? shares : 1;
+      const auto claim = [&] {
+        return whole.begin + stride * shares_[share].next.fetch_add(1, std::memory_order_relaxed);
+      };
+      for (std::ptrdiff_t item; (item = claim()) < whole.end; ++done) body(item);
     }
     if (done > 0) done_.fetch_add(done, std::memory_order_acq_rel);
     wait(team);
@@ -117,6 +125,7 @@ class Items {
   void wait(Team& team) const;
 
   const std::ptrdiff_t count_;
+  const Shares cut_;
   Share shares_[kMostShares];
   alignas(64) std::atomic<std::ptrdiff_t> done_{0};
 };

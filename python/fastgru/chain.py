@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks, sequences, usage
+from fastgru import checks, memory, sequences, usage
 from fastgru.layers import Head, Layer
 from fastgru.layers.base import Outputs, Shape, copy_weights, strip_prefix
 from fastgru.optimizers import Optimizer
@@ -31,8 +31,6 @@ class Form(NamedTuple):
     dtype: np.dtype[Any]
 
 
-#: Weights and gradients of a layer begin on a cache line of the flat buffers.
-_LINE = 64
 #: How many samples are looked at together where all are.
 _ROWS_AT_ONCE = 1024
 
@@ -186,7 +184,7 @@ class Chain:
     def _allocate(self, *, keep: bool = False, initialize: bool = True) -> None:
         """Lay the weights of all layers into one flat buffer; `keep` the values of those that have some."""
         old = {layer.name: dict(layer.weights) for layer in self.layers} if keep else {}
-        line = _LINE // self.dtype.itemsize
+        line = memory.LINE // self.dtype.itemsize
         places: list[tuple[Layer, str, slice, tuple[int, ...]]] = []
         end = 0
         for layer in self.layers:
@@ -194,9 +192,9 @@ class Chain:
                 size = int(np.prod(shape, dtype=object))
                 places.append((layer, name, slice(end, end + size), shape))
                 end += -(-size // line) * line
-        if end * self.dtype.itemsize > sys.maxsize:
+        if end * self.dtype.itemsize > sys.maxsize - memory.LINE:
             raise MemoryError(f"the model's {end:,} parameters are more than any memory holds")
-        parameters, gradient = np.zeros(end, self.dtype), np.zeros(end, self.dtype)
+        parameters, gradient = memory.zeros(end, self.dtype), memory.zeros(end, self.dtype)
         weights: dict[str, dict[str, Array]] = {layer.name: {} for layer in self.layers}
         gradients: dict[str, dict[str, Array]] = {layer.name: {} for layer in self.layers}
         for layer, name, place, shape in places:

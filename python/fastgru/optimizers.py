@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks, functional, schedules
+from fastgru import checks, functional, memory, schedules
 from fastgru.schedules import Schedule
 
 Array = NDArray[Any]
@@ -111,7 +111,7 @@ class Optimizer(ABC):
             raise FloatingPointError("the gradient is not finite")
         first = not self.states
         if first:
-            self.states = {name: np.zeros_like(parameters) for name in self.state_names}
+            self.states = {name: memory.zeros(parameters.size, parameters.dtype) for name in self.state_names}
         try:
             self._update(parameters, gradient, scale=scale, clip=self.clipvalue)
         except Exception as error:
