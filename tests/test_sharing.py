@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import random
+import signal
 import threading
 
 import fastgru
@@ -347,13 +349,84 @@ def test_a_child_does_not_wait_for_the_threads_of_its_parent():
     with Held(model, "fit"):
         child = os.fork()
         if child == 0:
+            done = []
             try:
                 model.predict(data()[0])
-                os._exit(0)
-            except BaseException:
-                os._exit(1)
+                # A thread of the child gets the number that one of the parent's had.
+                threads = [threading.Thread(target=lambda: done.append(model.fit(*data(), verbose=0)))]
+                for thread in threads:
+                    thread.start()
+                    thread.join()
+            finally:
+                os._exit(len(done) != 1)
         _, status = os.waitpid(child, 0)
     assert status == 0
+
+
+# --- Signals --------------------------------------------------------------------------------------------------------
+
+
+class Alarms:
+    """Calls a function every millisecond or so, between two instructions of the main thread, until it raises."""
+
+    def __init__(self, function):
+        self.function = function
+        self.count = 0
+
+    def _ring(self, *_):
+        self.count += 1
+        self.function()
+        self.set()
+
+    def set(self):
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-4, 1e-3))
+
+    def __enter__(self):
+        self.before = signal.signal(signal.SIGALRM, self._ring)
+        return self
+
+    def __exit__(self, *_):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self.before)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["predict", "evaluate", "train_on_batch", "get_weights"])
+def test_a_model_is_free_after_ctrl_c_wherever_it_comes(name):
+    model = make_model()
+    x, y = data(count=2)
+    call = {
+        "predict": lambda: model.predict(x),
+        "evaluate": lambda: model.evaluate(x, y),
+        "train_on_batch": lambda: model.train_on_batch(x, y),
+        "get_weights": model.get_weights,
+    }[name]
+    failed = []
+    with Alarms(interrupt) as alarms:
+        while alarms.count < 1000:
+            try:
+                alarms.set()
+                while True:
+                    call()
+            except KeyboardInterrupt:
+                try:
+                    model.compile(metrics=["accuracy"])
+                except RuntimeError as error:
+                    failed.append(str(error))
+    assert not failed
+    model.fit(*data(), verbose=0)
+
+
+def test_a_signal_handler_may_use_a_model_that_is_in_use():
+    model = make_model()
+    x, _ = data(count=2)
+    with Alarms(model.get_weights) as alarms:
+        alarms.set()
+        while alarms.count < 1000:
+            model.predict(x)
 
 
 def test_a_model_is_free_after_an_error():
