@@ -578,13 +578,13 @@ def ring(file, path, old):
 HDF5_CHANGES = {
     "missing": (replace_by(lambda file, path, old: None), "gru"),
     "compressed": (
-        replace_by(lambda file, path, old: file.create_dataset(path, data=old, compression="gzip")), "stored plainly",
+        replace_by(lambda file, path, old: file.create_dataset(path, data=old, compression="gzip")), "stored in one piece",
     ),
     "chunked": (
-        replace_by(lambda file, path, old: file.create_dataset(path, data=old, chunks=(1, 2))), "stored plainly",
+        replace_by(lambda file, path, old: file.create_dataset(path, data=old, chunks=(1, 2))), "stored in one piece",
     ),
-    "virtual": (replace_by(virtual), "stored plainly"),
-    "external": (replace_by(external), "stored plainly"),
+    "virtual": (replace_by(virtual), "stored in one piece"),
+    "external": (replace_by(external), "stored in one piece"),
     "huge": (replace_by(huge), "refused because"),
     "soft link": (
         replace_by(lambda file, path, old: file.__setitem__(path, h5py.SoftLink("/elsewhere"))), "link to elsewhere",
