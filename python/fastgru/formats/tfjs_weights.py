@@ -1,7 +1,7 @@
 """The weights of a TensorFlow.js model: a manifest in its JSON, and files of bytes ("shards") beside it.
 
 A manifest is a list of groups. A group names its shards, whose bytes count as one file, and its tensors, which lie in
-those bytes one after the other without a gap. All of it comes from strangers: shards are looked for beside the JSON and
+those bytes one after the other without a gap. Files are not trusted: shards are looked for beside the JSON and
 nowhere else, and no memory is taken for a tensor before the bytes for it are known to be there.
 """
 
