@@ -23,7 +23,7 @@ UNDEFINED = 2**64 - 1
 
 # The work that a file may take, in bytes to be hashed; 4 MiB of them take about a second. What h5py and Keras write by
 # default has no checksums, and 1,000 arrays have 10,000 messages. With checksums, structures are an eighth of a file
-# only if its arrays are tiny, and 4 MiB describe 10,000 of these.
+# only if its arrays are tiny, and 4 MiB describe 7,000 of these, each in groups of its own as in Keras' files.
 _ALLOWED_WORK = 4 * 2**20
 _BYTES_PER_WORK = 8
 #: The work of reading a message of a header, or the head of an object in the global heap.
