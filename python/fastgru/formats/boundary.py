@@ -1,4 +1,4 @@
-"""Where files of models become models: whatever a file causes there is one error that names it.
+"""Errors of readers: every exception that a damaged or foreign file causes becomes one that names the file.
 
 Libraries raise almost anything for a damaged file: OSError for an offset that cannot be sought, AssertionError,
 struct.error, zlib.error, RecursionError. No list of them is complete, so that all are taken for the file's.
@@ -63,6 +63,8 @@ def _reason(error: Exception) -> str:
         case RecursionError():
             return "damaged: it is nested too deeply"
         case ValueError() if str(error):
+            return str(error)
+        case TypeError() if ": expected " in str(error):  # of this package's checks, which name an argument
             return str(error)
         case OSError(errno=None) if str(error):  # of fastgru.files
             return str(error)
