@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from fastgru.files import open_regular
-from fastgru.formats.description import ModelFileError
+from fastgru.formats.description import ModelFileError, UnsaidError
 
 #: What the system fails with, and not because of what a file holds.
 _SYSTEM = frozenset(
@@ -40,6 +40,8 @@ def reading(path: str | os.PathLike[str], what: str | None = None) -> Iterator[N
     """
     try:
         yield
+    except UnsaidError as error:
+        raise UnsaidError(f"{os.fspath(path)}: {error.problem}", error.options) from error
     except (ModelFileError, ImportError, MemoryError):
         raise
     except Exception as error:
