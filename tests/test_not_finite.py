@@ -337,11 +337,11 @@ REPEATED = {
 
 @pytest.mark.parametrize("name", REPEATED)
 def test_no_number_of_updates_makes_parameters_infinite(name):
-    """From the end of the range on, with the largest gradient whose square is finite."""
-    for start in (1.0, 3.4e38):
-        p = np.full(17, -start, np.float32)
-        g = np.full(17, 1.8e19 if name != "adam, negative rate" else -1.8e19, np.float32)
-        states = [np.zeros(17, np.float32) for _ in range(3)]
+    """From the end of the range on, with the largest gradient whose square is finite; so few that none are added up."""
+    for start in (1.0, np.finfo(np.float32).max):
+        p = np.full(3, -start, np.float32)
+        g = np.full(3, 1.8e19 if name != "adam, negative rate" else -1.8e19, np.float32)
+        states = [np.zeros(3, np.float32) for _ in range(3)]
         for step in range(1, 301):
             before = [array.copy() for array in (p, *states)]
             try:
