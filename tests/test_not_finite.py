@@ -219,6 +219,7 @@ def test_where_no_sample_is_the_cause_none_is_named():
     ):
         model.train_on_batch(x, y)
     assert "sample" not in str(e.value)
+    assert str(e.value).endswith("scale x and y to numbers near 1, or correct Steep if it returned that")
 
 
 def test_weights_and_states_that_were_not_finite_before_are_named():
