@@ -283,7 +283,7 @@ class Sequential(Saved):
             "class_weight": None if class_weight is None else [list(entry) for entry in sorted(class_weight.items())],
             "validation_split": split
             if isinstance(split, float)
-            else f"{len(split)} indices, {zlib.crc32(split.astype(np.int64).tobytes()):08x}",
+            else f"{len(split)} indices with checksum {zlib.crc32(split.astype(np.int64).tobytes()):08x}",
         }
         # Metrics of its own: whoever evaluates in the midst of an epoch uses the model's.
         tally = training.Tally(self, loss, copy.deepcopy(self.metrics))
@@ -342,11 +342,13 @@ class Sequential(Saved):
         kept, held = data.split(split)
         one, other = (classes_in(self.loss, *part.targets(), form.output_shape) for part in (kept, held))
         if len(kept) and len(held) and one is not None and other is not None and (one != other).any():
+            parts = (one & ~other, f"{len(held)} held back"), (other & ~one, f"{len(kept)} others")
+            missing = " and ".join(
+                f"no sample of {_listed(classes)} among the {part}" for classes, part in parts if classes.any()
+            )
             warnings.warn(
-                f"validation_split: expected every class in both parts, got none of {_listed(one & ~other)} among the "
-                f"{len(held)} samples held back, and none of {_listed(other & ~one)} among the {len(kept)} others; the "
-                f"last samples are held back, as in Keras: shuffle x and y together before, or pass the indices of the "
-                f"samples to hold back",
+                f"validation_split: expected every class in both parts, got {missing}; the last samples are held back, "
+                f"as in Keras: shuffle x and y together before, or pass the indices of the samples to hold back",
                 UserWarning,
                 stacklevel=4,  # the line that calls fit
             )
@@ -574,7 +576,7 @@ def _listed(classes: NDArray[np.bool_]) -> str:
     """Numbers of classes for a message."""
     numbers = np.flatnonzero(classes)
     shown = ", ".join(map(str, numbers[:8]))
-    return f"the classes {shown}{', ...' if len(numbers) > 8 else ''}" if shown else "no class"
+    return f"class {shown}{', ...' if len(numbers) > 8 else ''}"
 
 
 def _callbacks(given: Any, model: Sequential, params: dict[str, Any], *, validated: bool) -> callbacks.Callbacks:
