@@ -39,6 +39,7 @@ FORMATS_FLOORS = [
         "formats.rtneural",
         "formats.tfjs_weights",
         "formats.torch_modules",
+        "formats.torch_options",
     ],
     [
         "formats.hdf5",

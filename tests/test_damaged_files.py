@@ -105,6 +105,13 @@ def test_wrong_arguments_are_no_damage(tmp_path):
         load_model(3)
 
 
+def test_a_wrong_type_in_a_file_has_the_words_of_its_check_alone():
+    with pytest.raises(ModelFileError, match=r"^m\.keras: units: expected an integer, got 4\.5$"), reading("m.keras"):
+        layers.GRU(4.5)
+    with pytest.raises(ModelFileError, match=r"^m\.keras: damaged, .*: TypeError: "), reading("m.keras"):
+        len(4.5)
+
+
 def test_long_reasons_are_cut():
     with pytest.raises(ModelFileError) as caught, reading("m.pt"):
         raise ValueError("x" * 10**6)

@@ -7,6 +7,7 @@ import io
 import itertools
 import random
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -15,8 +16,8 @@ import zipfile
 import numpy as np
 import pytest
 from fastgru import ModelFileError, Sequential, layers, load_model
-from fastgru.formats.hdf5 import Reader, UnreadableError, to_bytes
-from fastgru.formats.hdf5.storage import lookup3
+from fastgru.formats.hdf5 import Reader, UnreadableError, indexes, storage, to_bytes
+from fastgru.formats.hdf5.storage import SIGNATURE, Storage, lookup3
 
 h5py = pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
 
@@ -295,3 +296,88 @@ def test_damaged_models_are_one_error_soon_and_change_no_model(name, tmp_path):
             message = str(error)
         assert time.process_time() - begin < SECONDS
         assert message is None or (message.startswith(str(path)) and model.parameters.tobytes() == before)
+
+
+# --- Work that a file may take ------------------------------------------------------------------------------------
+
+
+def old_file(*members, free=0):
+    """A file of the oldest version: a root group with members at a place in the names, and objects of free space."""
+    object_size = 16 + 8 * free
+    names = b"ab" * 50_000 + b"\0"
+    table = 136 + 32 + len(names)
+    objects = table + 8 + 40 * len(members)
+    superblock = SIGNATURE + bytes([0, 0, 0, 0, 0, 8, 8, 0]) + struct.pack("<HHI", 4, 16, 0)
+    end = objects + 40 + object_size * len(members)
+    superblock += struct.pack("<4Q", 0, 2**64 - 1, end, 2**64 - 1) + struct.pack("<QQ24x", 0, 96)
+    root = struct.pack("<BBHII4x", 1, 0, 1, 1, 24) + struct.pack("<HHB3xQQ", 0x11, 16, 0, objects, 136)
+    heap = b"HEAP" + bytes(4) + struct.pack("<QQQ", len(names), 0, 168)
+    entries = b"".join(struct.pack("<QQ24x", begin, objects + 48 + object_size * n) for n, begin in enumerate(members))
+    tree = b"TREE\0\0" + struct.pack("<H16xQQQ", 1, 0, table, 0)
+    header = struct.pack("<BBHII4x", 1, 0, min(free, 65535), 1, 8 * free) + bytes(8 * free)
+    found = superblock + root + heap + names + b"SNOD\1\0" + struct.pack("<H", len(members)) + entries + tree
+    return found + header * len(members)
+
+
+def test_a_header_has_no_more_messages_than_it_says(monkeypatch):
+    works = []
+    monkeypatch.setattr(Storage, "spend", lambda self, what, work: works.append(work))
+    reader = Reader(old_file(99_990, free=4_000_000))
+    with pytest.raises(UnreadableError, match="expected 65535 messages"):
+        reader.has("ababababab")
+    assert len(works) <= 65536 + 10
+
+
+def test_all_headers_of_a_file_share_the_work(monkeypatch):
+    """Each is allowed: their sum is not."""
+    places = range(99_700, 99_800)
+    data = old_file(*places, free=60_000)
+    reader, messages = Reader(data), itertools.count()
+    spend = Storage.spend
+
+    def counted(self, what, work):
+        next(messages)
+        spend(self, what, work)
+
+    monkeypatch.setattr(Storage, "spend", counted)
+    with pytest.raises(UnreadableError, match="take more work than those of a model"):
+        all(reader.has(("ab" * 50_000)[place:]) for place in places)
+    assert 2**20 < next(messages) < 2**20 + len(data) // 32 + 10
+
+
+def test_a_small_part_of_a_file_is_hashed(monkeypatch):
+    hashed = []
+    monkeypatch.setattr(storage, "lookup3", lambda data: hashed.append(len(data)) or lookup3(data))
+    size = 2**25
+    superblock = SIGNATURE + bytes([2, 8, 8, 0]) + struct.pack("<4Q", 0, 2**64 - 1, 62 + size, 48)
+    superblock += struct.pack("<I", lookup3(memoryview(superblock)))
+    reader = Reader(superblock + b"OHDR\2\2" + struct.pack("<I", size) + bytes(size + 4))
+    with pytest.raises(UnreadableError, match="take more work than those of a model"):
+        reader.members("")
+    assert sum(hashed) < size // 4
+
+
+def test_names_that_overlap_take_no_more_memory_than_the_file():
+    with pytest.raises(UnreadableError, match="names of members of a group overlap"):
+        Reader(old_file(*range(1000))).members("")
+
+
+def test_objects_of_a_heap_that_overlap_are_refused():
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver="latest") as file:
+        for number in range(50):
+            file.create_group(f"member {number}")
+    data = buffer.getvalue()
+    heap = indexes.FractalHeap(Storage(data), data.index(b"FRHP"))
+    with pytest.raises(UnreadableError, match="overlap"):
+        [heap.message(memoryview(b"\0" + struct.pack("<IH", 30, 100))) for _ in data]
+
+
+def test_texts_that_overlap_are_refused():
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.attrs["text"] = "x" * 1000
+    data = buffer.getvalue()
+    found = Storage(data)
+    with pytest.raises(UnreadableError, match="texts in the global heap overlap"):
+        [found.text(struct.pack("<IQI", size, data.index(b"GCOL"), 1)) for size in range(1000, 0, -1)]

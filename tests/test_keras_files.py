@@ -578,13 +578,14 @@ def ring(file, path, old):
 HDF5_CHANGES = {
     "missing": (replace_by(lambda file, path, old: None), "gru"),
     "compressed": (
-        replace_by(lambda file, path, old: file.create_dataset(path, data=old, compression="gzip")), "stored plainly",
+        replace_by(lambda file, path, old: file.create_dataset(path, data=old, compression="gzip")),
+        "stored in one piece",
     ),
     "chunked": (
-        replace_by(lambda file, path, old: file.create_dataset(path, data=old, chunks=(1, 2))), "stored plainly",
+        replace_by(lambda file, path, old: file.create_dataset(path, data=old, chunks=(1, 2))), "stored in one piece",
     ),
-    "virtual": (replace_by(virtual), "stored plainly"),
-    "external": (replace_by(external), "stored plainly"),
+    "virtual": (replace_by(virtual), "stored in one piece"),
+    "external": (replace_by(external), "stored in one piece"),
     "huge": (replace_by(huge), "refused because"),
     "soft link": (
         replace_by(lambda file, path, old: file.__setitem__(path, h5py.SoftLink("/elsewhere"))), "link to elsewhere",
@@ -890,6 +891,34 @@ def test_a_functional_chain(masked, keras, tmp_path):
         assert ours.layers[-3].activation == "relu"
         assert ours.layers[-1].activation == "softmax"
         assert_same_outputs(ours.predict(x), theirs(x), "float32", ending)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_weights_alone_of_layers_in_wrappers(number, keras, tmp_path):
+    """A Dense layer stands for TimeDistributed here, a GRU for RNN; Keras names groups of weights by the wrapper."""
+    kind = keras.layers
+    theirs = keras.Sequential([keras.Input((4, 2))])
+    for size in range(3, 3 + number):
+        theirs.add(kind.RNN(kind.GRUCell(size), return_sequences=True))
+        theirs.add(kind.TimeDistributed(kind.Dense(size)))
+    theirs.save(tmp_path / "model.keras")
+    theirs.save_weights(tmp_path / "model.weights.h5")
+    ours = load_model(tmp_path / "model.keras")
+    expected = ours.parameters.copy()
+    for name in ("model.weights.h5", "model.keras"):
+        ours.parameters[...] = 0
+        ours.load_weights(tmp_path / name)
+        np.testing.assert_array_equal(ours.parameters, expected)
+
+
+def test_weights_alone_of_layers_of_which_some_are_in_wrappers_are_refused(keras, tmp_path):
+    """The file says nothing of their order."""
+    theirs = functional(keras, masked=False)
+    theirs.save(tmp_path / "model.keras")
+    theirs.save_weights(tmp_path / "model.weights.h5")
+    ours = load_model(tmp_path / "model.keras")
+    with pytest.raises(ModelFileError, match="got other arrays"):
+        ours.load_weights(tmp_path / "model.weights.h5")
 
 
 def models_with_none(keras):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from fastgru import Sequential, layers, losses, metrics
@@ -200,3 +203,59 @@ def test_accuracy_is_what_it_means_for_the_loss():
     assert isinstance(metrics.get("accuracy", losses.BinaryCrossentropy()), metrics.BinaryAccuracy)
     assert metrics.get("accuracy", losses.BinaryCrossentropy()).name == "accuracy"
     assert isinstance(metrics.get("accuracy", CROSS_ENTROPY), metrics.Accuracy)
+
+
+class Plain(metrics.Metric):
+    """A metric of one's own that does not call the base class' __init__."""
+
+    name = "plain"
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        self._count = 0
+
+    def update(self, outputs, targets, result):
+        self._count += len(outputs)
+
+    def value(self):
+        return float(self._count)
+
+
+@pytest.mark.parametrize("make", [metrics.MeanSquaredError, Plain])
+def test_a_metric_counts_for_one_model_at_a_time(make):
+    one, other = (Sequential([layers.Dense(1, input_shape=(3,))]) for _ in range(2))
+    metric = make()
+    state = metric.get_state()
+    one.compile("adam", "mse", [metric])
+    one.compile("adam", "mae", [metric])  # the same again
+    with pytest.raises(ValueError, match=r"metrics: expected one of the model's own, .* got \w+, which another model"):
+        other.compile("adam", "mse", [metric])
+    assert other.optimizer is None
+    assert metric.get_state() == state
+    for again in (copy.deepcopy(metric), copy.copy(metric), pickle.loads(pickle.dumps(metric))):
+        other.compile("adam", "mse", [again])
+        assert other.metrics == [again]
+    x, y = np.ones((8, 3), np.float32), np.ones((8, 1), np.float32)
+    one.fit(x, y, verbose=0)
+    assert pickle.loads(pickle.dumps(one.metrics[0])).get_state() == one.metrics[0].get_state()
+    if make is not Plain:  # a model is copied by what a file holds, which is no code
+        third = copy.deepcopy(one)
+        third.compile("adam", "mse", third.metrics)
+        with pytest.raises(ValueError, match="metrics: expected one of the model's own"):
+            other.compile("adam", "mse", third.metrics)
+    one.compile("adam", "mse")
+    other.compile("adam", "mse", [metric])  # which the first no longer uses
+    del other
+    one.compile("adam", "mse", [metric])
+
+
+def test_metrics_come_as_any_iterable_but_a_dict():
+    model = Sequential([layers.Dense(1, input_shape=(3,))])
+    for given in (["mse", "mae"], ("mse", "mae"), {"mse", "mae"}, iter(["mse", "mae"]), np.array(["mse", "mae"])):
+        model.compile("adam", "mse", given)
+        assert {metric.name for metric in model.metrics} == {"mse", "mae"}
+    for wrong in ({"mse": "mse"}, b"mse", 3):
+        with pytest.raises(TypeError, match="metrics: expected a list, got"):
+            model.compile("adam", "mse", wrong)

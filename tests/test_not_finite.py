@@ -219,6 +219,7 @@ def test_where_no_sample_is_the_cause_none_is_named():
     ):
         model.train_on_batch(x, y)
     assert "sample" not in str(e.value)
+    assert str(e.value).endswith("scale x and y to numbers near 1, or correct Steep if it returned that")
 
 
 def test_weights_and_states_that_were_not_finite_before_are_named():
@@ -316,6 +317,51 @@ def test_which_updates_overflow():
         functional.adam_update(p, g * 0, states[0] * 0, states[1] * 0, step=1, epsilon=0)
     functional.sgd_update(p, np.full_like(g, 1e20), learning_rate=1e-20)  # whose square is infinite
     assert np.isfinite(p).all()
+
+
+REPEATED = {
+    "adam": lambda p, g, s, step: functional.adam_update(p, g, *s[:2], step=step, weight_decay=1e6),
+    "adam, negative rate": lambda p, g, s, step: functional.adam_update(
+        p, g, *s[:2], step=step, learning_rate=-1e-3, weight_decay=1e6
+    ),
+    "adam, tiny epsilon": lambda p, g, s, step: functional.adam_update(
+        p, g if step == 1 else g * 0, *s[:2], step=step, beta_2=0.0, epsilon=1e-19, learning_rate=0.1
+    ),
+    "sgd": lambda p, g, s, step: functional.sgd_update(p, g, learning_rate=1e12),
+    "sgd, scale": lambda p, g, s, step: functional.sgd_update(p, g, learning_rate=1.0, scale=1e18),
+    "sgd, momentum of 1": lambda p, g, s, step: functional.sgd_update(p, g, s[0], learning_rate=1e3, momentum=1.0),
+    "sgd, momentum above 1": lambda p, g, s, step: functional.sgd_update(p, g, s[0], learning_rate=1e-3, momentum=3.0),
+    "rmsprop, momentum above 1": lambda p, g, s, step: functional.rmsprop_update(p, g, *s[:2], momentum=3.0),
+    "rmsprop": lambda p, g, s, step: functional.rmsprop_update(p, g, *s[:1], learning_rate=1e12, epsilon=1.0),
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_no_number_of_updates_makes_parameters_infinite(name):
+    """From the end of the range on, with the largest gradient whose square is finite; so few that none are added up."""
+    for start in (1.0, np.finfo(np.float32).max):
+        p = np.full(3, -start, np.float32)
+        g = np.full(3, 1.8e19 if name != "adam, negative rate" else -1.8e19, np.float32)
+        states = [np.zeros(3, np.float32) for _ in range(3)]
+        for step in range(1, 301):
+            before = [array.copy() for array in (p, *states)]
+            try:
+                REPEATED[name](p, g, states, step)
+            except FloatingPointError:
+                for array, old in zip((p, *states), before, strict=True):
+                    np.testing.assert_array_equal(array, old)
+                break
+            assert all(np.isfinite(array).all() for array in (p, *states)), step
+
+
+def test_weight_decay_that_compounds_is_refused():
+    fastgru.set_seed(3)
+    model = Sequential([layers.GRU(4, input_shape=(5, 3)), layers.Dense(1)])
+    model.compile(optimizers.AdamW(1e-3, weight_decay=1e6), "mae")
+    x, y = data()
+    with pytest.raises(FloatingPointError, match=r"the update would make weights or moments overflow float32"):
+        model.fit(x, y[:, None].astype(np.float32), batch_size=48, epochs=30, verbose=0)
+    assert np.isfinite(model.parameters).all()
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,8 @@ def test_optimizers_refuse_arrays_over_each_other(optimizer, one, other, shift):
 def test_optimizers_take_arrays_side_by_side(optimizer):
     update, names, options = OPTIMIZERS[optimizer]
     memory = np.abs(array(len(names) * 9))
+    if "a" in names:  # mean of the gradients; the variance, v - a * a, must not be negative
+        memory[names.index("v") * 9 :][:9] += 9
     apart = [part.copy() for part in np.split(memory, len(names))]
     update(*np.split(memory, len(names)), **options)
     update(*apart, **options)

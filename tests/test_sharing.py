@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import random
+import signal
 import threading
 
 import fastgru
@@ -158,6 +160,100 @@ def test_a_loss_may_use_the_model_between_forward_and_backward(name, options):
     found = watched.fit(*data(), epochs=2, batch_size=8, verbose=0, validation_data=data(2, 8))
     assert found.history == expected.history
     np.testing.assert_array_equal(watched.parameters, plain.parameters)
+
+
+def sequence_model(*inner, tokens=False):
+    """A model of 4 features a step, in whose middle stands what is tested."""
+    first = (
+        layers.Embedding(9, 4, mask_zero=True, input_shape=(5,))
+        if tokens
+        else layers.GRU(4, return_sequences=True, input_shape=(5, 4))
+    )
+    return lambda: [copy.deepcopy(first), *copy.deepcopy(inner), layers.Dense(3)]
+
+
+POOL = layers.GlobalAveragePooling1D()
+#: Every class of layers, in its several ways of being backpropagated through: name -> a function that makes a model.
+WITH_EACH_LAYER = {
+    "GRU": sequence_model(layers.GRU(3, dropout=0.2, recurrent_dropout=0.2)),
+    "GRU of each step": sequence_model(layers.GRU(3, return_sequences=True, go_backwards=True)),
+    "Bidirectional": sequence_model(layers.Bidirectional(layers.GRU(3))),
+    "Bidirectional of each step": sequence_model(layers.Bidirectional(layers.GRU(3, return_sequences=True), "mul")),
+    "Dense": sequence_model(layers.Dense(4, "tanh"), layers.GRU(3)),
+    "Dense at the end": lambda: [layers.GRU(3, return_sequences=True, input_shape=(5, 4)), layers.Dense(3, "softmax")],
+    "Embedding": sequence_model(layers.GRU(3), tokens=True),
+    "Activation": sequence_model(layers.Activation("relu"), POOL),
+    "Activation of a state": sequence_model(layers.GRU(4), layers.Activation("tanh")),
+    "Activation at the end": lambda: [
+        layers.GRU(3, return_sequences=True, input_shape=(5, 4)), layers.Dense(3), layers.Activation("softmax")
+    ],
+    "Masking": lambda: [layers.Masking(input_shape=(5, 4)), layers.GRU(3), layers.Dense(3)],
+    "Dropout": sequence_model(layers.Dropout(0.3), POOL),
+    "Flatten": sequence_model(layers.Flatten()),
+    "GlobalAveragePooling1D": sequence_model(POOL),
+    "GlobalMaxPooling1D": sequence_model(layers.GlobalMaxPooling1D()),
+    "LastStep": sequence_model(layers.LastStep()),
+    "LastStep of both ways": sequence_model(
+        layers.Bidirectional(layers.GRU(3, return_sequences=True)), layers.LastStep()
+    ),
+}  # fmt: skip
+
+
+def test_each_class_of_layers_is_among_them():
+    made = {type(layer).__name__ for make in WITH_EACH_LAYER.values() for layer in make()}
+    assert made == layers.LAYERS.keys()
+
+
+@pytest.mark.parametrize("with_lengths", [False, True], ids=["whole", "lengths"])
+@pytest.mark.parametrize("use", ["predict", "evaluate"])
+@pytest.mark.parametrize("name", WITH_EACH_LAYER)
+def test_a_pass_without_training_changes_no_gradient_of_one_with(name, use, with_lengths):
+    """A user's loss may run the model between a training's forward and backward, with other shapes and lengths."""
+    make, rng = WITH_EACH_LAYER[name], np.random.default_rng(0)
+
+    def batch(count):
+        steps = np.arange(count) % 5 + 1 if with_lengths else None
+        if isinstance(make()[0], layers.Embedding):
+            x = rng.integers(1, 9, (count, 5))
+        else:
+            x = rng.normal(size=(count, 5, 4)).astype(np.float32)
+        return x, rng.integers(0, 3, count), steps
+
+    x, y, lengths = batch(6)
+    others = [batch(count) for count in (2, 4, 9)]
+
+    class Own(losses.SparseCategoricalCrossentropy):
+        nested = 0
+
+        def __call__(self, *arguments, **more):
+            if watched and not self.nested:
+                self.nested += 1
+                for other, classes, theirs in others:
+                    if use == "predict":
+                        watched[0].predict(other, lengths=theirs)
+                    else:
+                        watched[0].evaluate(other, labels_for(watched[0], classes), lengths=theirs)
+                self.nested -= 1
+            return super().__call__(*arguments, **more)
+
+    def labels_for(model, classes):
+        return classes if len(model.output_shape) == 2 else np.repeat(classes[:, None], 5, axis=1)
+
+    weights = []
+    for is_watched in (False, True):
+        watched = []
+        fastgru.set_seed(1)
+        model = Sequential(make())
+        model.compile("sgd", Own(from_logits=model.layers[-1].activation == "linear"))
+        if is_watched:
+            watched.append(model)
+        before = model.get_weights()
+        for _ in range(2):
+            model.train_on_batch(x, labels_for(model, y), lengths=lengths)
+        weights.append(model.get_weights())
+    assert any(np.any(one != other) for one, other in zip(before, weights[0], strict=True))
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_an_evaluation_around_another_counts_its_own():
@@ -347,13 +443,84 @@ def test_a_child_does_not_wait_for_the_threads_of_its_parent():
     with Held(model, "fit"):
         child = os.fork()
         if child == 0:
+            done = []
             try:
                 model.predict(data()[0])
-                os._exit(0)
-            except BaseException:
-                os._exit(1)
+                # A thread of the child gets the number that one of the parent's had.
+                threads = [threading.Thread(target=lambda: done.append(model.fit(*data(), verbose=0)))]
+                for thread in threads:
+                    thread.start()
+                    thread.join()
+            finally:
+                os._exit(len(done) != 1)
         _, status = os.waitpid(child, 0)
     assert status == 0
+
+
+# --- Signals --------------------------------------------------------------------------------------------------------
+
+
+class Alarms:
+    """Calls a function every millisecond or so, between two instructions of the main thread, until it raises."""
+
+    def __init__(self, function):
+        self.function = function
+        self.count = 0
+
+    def _ring(self, *_):
+        self.count += 1
+        self.function()
+        self.set()
+
+    def set(self):
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-4, 1e-3))
+
+    def __enter__(self):
+        self.before = signal.signal(signal.SIGALRM, self._ring)
+        return self
+
+    def __exit__(self, *_):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self.before)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["predict", "evaluate", "train_on_batch", "get_weights"])
+def test_a_model_is_free_after_ctrl_c_wherever_it_comes(name):
+    model = make_model()
+    x, y = data(count=2)
+    call = {
+        "predict": lambda: model.predict(x),
+        "evaluate": lambda: model.evaluate(x, y),
+        "train_on_batch": lambda: model.train_on_batch(x, y),
+        "get_weights": model.get_weights,
+    }[name]
+    failed = []
+    with Alarms(interrupt) as alarms:
+        while alarms.count < 1000:
+            try:
+                alarms.set()
+                while True:
+                    call()
+            except KeyboardInterrupt:
+                try:
+                    model.compile(metrics=["accuracy"])
+                except RuntimeError as error:
+                    failed.append(str(error))
+    assert not failed
+    model.fit(*data(), verbose=0)
+
+
+def test_a_signal_handler_may_use_a_model_that_is_in_use():
+    model = make_model()
+    x, _ = data(count=2)
+    with Alarms(model.get_weights) as alarms:
+        alarms.set()
+        while alarms.count < 1000:
+            model.predict(x)
 
 
 def test_a_model_is_free_after_an_error():

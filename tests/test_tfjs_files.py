@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import tracemalloc
 
 import fastgru
@@ -373,6 +374,48 @@ def test_saving_again_removes_the_shards_before_and_nothing_else(tmp_path):
     assert shards_in(tmp_path) == sorted([now, other, "precious.bin"])
 
 
+@pytest.mark.parametrize("how", [os.rename, shutil.copy], ids=["renamed", "copied"])
+@pytest.mark.parametrize("kept", ["best.json", "model.json.bak"])
+def test_a_renamed_or_copied_model_keeps_its_shards(tmp_path, monkeypatch, kept, how):
+    path, best = tmp_path / "model.json", make_model(trained=False)
+    best.save(path)
+    how(path, tmp_path / kept)
+    make_model().save(path)
+    with monkeypatch.context() as patched:  # a save that fails takes no shards of the same contents away either
+        write = tfjs_weights.write_atomically
+        patched.setattr(
+            tfjs_weights, "write_atomically", lambda to, data: write(to, data) if to != path else write(tmp_path, data)
+        )
+        with pytest.raises(OSError, match="expected a regular file"):
+            best.save(path)
+    make_model().save(path)
+    os.rename(tmp_path / kept, tmp_path / "best.json")
+    np.testing.assert_array_equal(load_model(tmp_path / "best.json").parameters, best.parameters)
+    np.testing.assert_array_equal(load_model(path).parameters, make_model().parameters)
+    os.unlink(tmp_path / "best.json")
+    make_model().save(path)
+    assert shards_in(tmp_path) == sorted(Files(tmp_path).group["paths"])
+
+
+@pytest.mark.parametrize("kind", ["damaged", "too large", "a folder", "a FIFO"])
+def test_shards_stay_when_the_json_beside_them_cannot_be_searched(tmp_path, monkeypatch, kind):
+    path, other = tmp_path / "model.json", tmp_path / "other.json"
+    make_model(trained=False).save(path)
+    (before,) = Files(tmp_path).group["paths"]
+    match kind:
+        case "damaged":
+            other.write_bytes(b"\xff{" + before.encode())
+        case "too large":
+            other.write_bytes(bytes(1000_000))
+            monkeypatch.setattr(tfjs_weights, "_MOST_JSON_BYTES", 999_999)
+        case "a folder":
+            other.mkdir()
+        case "a FIFO":
+            os.mkfifo(other)
+    make_model().save(path)
+    assert (before in shards_in(tmp_path)) == (kind in ("damaged", "too large"))
+
+
 @pytest.mark.parametrize("killed", [False, True], ids=["disk full", "killed"])
 @pytest.mark.parametrize("files_written", [0, 1, 2, 3])
 def test_a_crash_leaves_the_old_model_or_the_new_one(tmp_path, monkeypatch, files_written, killed):
@@ -392,7 +435,7 @@ def test_a_crash_leaves_the_old_model_or_the_new_one(tmp_path, monkeypatch, file
 
     monkeypatch.setattr(os, "replace", fail)
     if killed:
-        monkeypatch.setattr(tfjs_weights, "_remove", lambda *_: None)
+        monkeypatch.setattr(tfjs_weights, "_remove_unnamed", lambda *_: None)
     with pytest.raises(OSError, match="No space left"):
         new.save(path)
     np.testing.assert_array_equal(load_model(path).parameters, old.parameters)

@@ -255,7 +255,7 @@ def test_a_call_asks_for_signals_ten_times_a_second(direction):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert asked <= spent / 0.1 + calls  # one more where a signal arrived before the call or behind it
+    assert asked <= spent / 0.1 + 2 * calls  # Python itself looks before each call and after it
 
 
 DAEMON = """

@@ -315,7 +315,7 @@ def test_several_grus_embeddings_and_linears(path):
     assert [layer.return_sequences for layer in model.layers[1:3]] == [True, False]
     assert model.layers[3].activation == "relu"
     assert model.predict(np.zeros((2, 7), int)).shape == (2, 1)
-    with pytest.raises(ModelFileError, match=r"which activations stand between .* one for each of \['b.fc', 'out'\]"):
+    with pytest.raises(ModelFileError, match=r"which activations stand between .*{'b.fc': 'linear', 'out': 'linear'}"):
         load_model(path)
 
 
@@ -326,7 +326,7 @@ def test_the_order_is_the_files_or_the_only_one_that_fits(path):
 
 def test_a_doubtful_order_is_asked_for(tmp_path):
     tensors = state_dict(features=4, units=4, classes=4)
-    with pytest.raises(ModelFileError, match=r"gru \(GRU\) -> fc \(Dense\).*say their order with order="):
+    with pytest.raises(ModelFileError, match=r"gru \(GRU\) -> fc \(Dense\).*pass order="):
         load_model(save(tmp_path / "m.safetensors", tensors))
     model = load_model(tmp_path / "m.safetensors", order=["gru", "fc"])
     assert [layer.name for layer in model.layers] == ["gru", "fc"]
@@ -380,19 +380,10 @@ def test_other_modules_are_refused_by_name(path, change, message):
 
 def test_options_are_checked(path):
     save(path, state_dict())
-    for options, message in [
-        ({"activations": ["relu", "relu"]}, "activations: expected 1"),
-        ({"activations": "softmax"}, "activations: expected 1"),
-        ({"activations": ["swish"]}, "activation: expected one of"),
-        ({"order": ["gru"]}, "order: expected all of"),
-        ({"order": ["fc", "gru"]}, "each takes what the one before gives"),
-    ]:
-        with pytest.raises(ModelFileError, match=message):
-            load_model(path, **options)
     with pytest.raises(TypeError, match="head: expected no such option because the file is of the kind torch"):
         load_model(path, head="softmax")
     load_model(path).save(path, format="torch")
-    with pytest.raises(ModelFileError, match="expected none, because the file says them itself"):
+    with pytest.raises(ValueError, match=r"^activations: expected none, because the file says them itself"):
         load_model(path, activations=["softmax"])
     load_model(path).save(path, format="fastgru")
     if path.suffix == ".safetensors":

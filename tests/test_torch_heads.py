@@ -5,12 +5,15 @@ Each model is a module of PyTorch's own, saved as people save them, and is judge
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import numpy as np
 import pytest
 from fastgru import AssumptionWarning, ModelFileError, Sequential, conversion, layers, load_model
 from fastgru.cli import main
+from fastgru.formats import torch_chains, torch_options
+from fastgru.layers.activation import ACTIVATIONS as ACTIVATIONS_OF_LAYERS
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install torch==2.13.0")
 nn = torch.nn
@@ -152,9 +155,10 @@ def test_an_activation_between_two_grus(path):
     torch.manual_seed(0)
     module = Two()
     said = {"first": "relu", "second": "linear"}
-    model = silently(saved(module, path), activations=said, pooling="last_state")
+    order = ["first", "second"]
+    model = silently(saved(module, path), activations=said, pooling="last_state", order=order)
     np.testing.assert_allclose(model.predict(samples()), outputs_of(module, samples()), rtol=CLOSE, atol=CLOSE)
-    _, warning = warned(path, activations={"second": "linear"}, pooling="last_state")
+    _, warning = warned(path, activations={"second": "linear"}, pooling="last_state", order=order)
     assert "no activation after first; otherwise pass activations={'second': 'linear', 'first': 'relu'}" in str(warning)
 
 
@@ -301,7 +305,7 @@ def torch_load(path):
 
 
 def test_without_an_order_in_the_file_a_doubt_is_an_error(tmp_path):
-    with pytest.raises(ModelFileError, match="say their order with order="):
+    with pytest.raises(ModelFileError, match=r"pass order=\[.*\], or what forward\(\) does"):
         load_model(saved(Swapped(), tmp_path / "m.safetensors"), **SAID)
 
 
@@ -314,7 +318,8 @@ def test_an_order_that_only_fits_one_way_is_no_assumption(tmp_path):
             self.one = nn.GRU(F, 4, batch_first=True)
 
     said = {"pooling": "last_state", "activations": dict.fromkeys(("one", "two", "fc"), "linear")}
-    model = silently(saved(Net(), tmp_path / "m.pt"), **said)
+    model, warning = warned(saved(Net(), tmp_path / "m.pt"), **said)
+    assert [each.what for each in warning.assumptions] == ["two receives every step of one and begins with zeros"]
     assert [layer.name for layer in model.layers] == ["one", "two", "fc"]
 
 
@@ -325,6 +330,96 @@ def test_many_modules_of_one_size_are_an_assumption_at_once(tmp_path):
     assert [list(each.options) for each in warning.assumptions] == [["order"]]
 
 
+# --- Several GRUs -----------------------------------------------------------------------------------------------------
+
+
+class Chained(nn.Module):
+    """An encoder and a decoder, which receives every step of it, or its last state at each step."""
+
+    def __init__(self, *, repeats=False):
+        super().__init__()
+        self.enc = nn.GRU(F, H, batch_first=True)
+        self.dec = nn.GRU(H, H, batch_first=True)
+        self.fc = nn.Linear(H, C)
+        self.repeats = repeats
+        with torch.no_grad():
+            for weight in self.parameters():
+                weight.mul_(3)
+
+    def forward(self, x):
+        y, h = self.enc(x)
+        return self.fc(self.dec(h[-1][:, None].expand_as(y) if self.repeats else y)[1][-1])
+
+
+CHAINED = {"pooling": "last_state", "activations": dict.fromkeys(("enc", "dec", "fc"), "linear")}
+CHAIN_ASSUMED = "dec receives every step of enc and begins with zeros"
+
+
+def test_that_a_gru_receives_every_step_of_another_is_assumed_until_the_order_is_said(path):
+    torch.manual_seed(0)
+    module = Chained()
+    model, warning = warned(saved(module, path), **CHAINED)
+    np.testing.assert_allclose(model.predict(samples()), outputs_of(module, samples()), rtol=CLOSE, atol=CLOSE)
+    assert [each.what for each in warning.assumptions] == [CHAIN_ASSUMED]
+    assert f"- {CHAIN_ASSUMED}; otherwise no option says what forward() does" in str(warning)
+    assert "pass order=['enc', 'dec', 'fc']" in str(warning)
+    silently(path, **CHAINED, order=["enc", "dec", "fc"])
+
+
+def test_another_use_of_two_grus_is_not_confirmed_by_a_conversion(tmp_path, capsys):
+    torch.manual_seed(0)
+    module = Chained(repeats=True)
+    source, target = saved(module, tmp_path / "m.pth"), tmp_path / "own.safetensors"
+    said = ["--pooling", "last_state", "--activations", "enc=linear,dec=linear,fc=linear"]
+    assert main(["convert", str(source), str(target), *said]) == 0
+    assert np.abs(load_model(target).predict(samples()) - outputs_of(module, samples())).max() > FAR
+    out = capsys.readouterr().out
+    assert CHAIN_ASSUMED in out
+    assert "pass --order enc,dec,fc\nCompared under these assumptions, which the comparison does not confirm" in out
+    assert main(["convert", str(source), str(target), *said, "--order", "enc,dec,fc"]) == 0
+    assert "ssum" not in capsys.readouterr().out
+
+
+def test_each_pair_of_grus_is_assumed_and_all_that_is_listed_confirms_it(path):
+    sizes = {"a": (F, 4), "b": (4, 3), "c": (3, H)}
+    module = nn.ModuleDict({name: nn.GRU(*size, num_layers=2, batch_first=True) for name, size in sizes.items()})
+    _, warning = warned(saved(module, path))
+    assert [each.what[:29] for each in warning.assumptions[:2]] == [
+        f"{b} receives every step of {a} and"[:29] for a, b in ("ab", "bc")
+    ]
+    assert "no activation after a, b and c;" in str(warning)
+    options = {name: value for assumption in warning.assumptions for name, value in assumption.options.items()}
+    silently(path, **options)
+
+
+# --- Embeddings and Linears -------------------------------------------------------------------------------------------
+
+
+def tied():
+    """An embedding and a head of one shape, of which a state_dict does not say which is which."""
+    return nn.ModuleDict(
+        {"emb": nn.Embedding(11, H), "gru": nn.GRU(H, H, batch_first=True), "fc": nn.Linear(H, 11, bias=False)}
+    )
+
+
+def test_an_embedding_at_the_beginning_is_no_linear_at_the_end(tmp_path):
+    said = {"pooling": "last_state", "activations": {"gru": "linear", "fc": "linear"}}
+    model = silently(saved(tied(), tmp_path / "m.pt"), **said)
+    assert [type(layer).__name__ for layer in model.layers] == ["Embedding", "GRU", "Dense"]
+    with pytest.raises(ModelFileError, match=r"pass order=\['emb', 'gru', 'fc'\], or"):
+        load_model(saved(tied(), tmp_path / "m.safetensors"), **said)
+
+
+def test_another_order_of_too_many_modules_fits_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch_chains, "_MOST_TRIES", 14)  # as many as the file's order takes
+    stack = [nn.GRU(4, 4) for _ in range(12)]
+    module = nn.ModuleDict({"emb": nn.Embedding(9, 4), **{f"g{number}": gru for number, gru in enumerate(stack)}})
+    _, warning = warned(saved(module, tmp_path / "m.pt"))
+    order = warning.assumptions[0].alternatives[0][0]["order"]
+    assert order == ["emb", "g1", "g0", *(f"g{number}" for number in range(2, 12))]
+    load_model(tmp_path / "m.pt", order=order, pooling="last_state", activations=dict.fromkeys(order, "linear"))
+
+
 # --- Options ---------------------------------------------------------------------------------------------------------
 
 
@@ -333,20 +428,46 @@ def test_wrong_options_are_named(path):
     for options, error, message in [
         ({"pooling": "first"}, ValueError, "pooling: expected one of 'last_state', 'last_step', 'mean', 'max'"),
         ({"pooling": "mean", "return_sequences": True}, ValueError, "pooling: expected none because return_sequences"),
-        ({"activations": {"lstm": "relu"}}, ModelFileError, r"activations: expected names of modules, \['gru', 'fc'\]"),
-        ({"activations": {"gru": "gelu"}}, ModelFileError, "activation: expected one of"),
-        ({"activations": ["relu", "relu"]}, ModelFileError, "activations: expected 1, one for each of"),
+        ({"activations": {"lstm": "relu"}}, ValueError, "activations: expected names of the modules 'gru', 'fc', got"),
+        ({"activations": {"gru": "gelu"}}, ValueError, "activations: expected one of 'linear', 'softmax', 'sig"),
+        ({"activations": {"gru": 3}}, ValueError, "activations: expected one of 'linear', .* got 3"),
+        ({"activations": {3: "relu"}}, TypeError, "activations: expected names of modules, got 3"),
+        ({"activations": ["leaky_relu"]}, ValueError, "activations: expected one of 'linear', 'softmax', 'sigmoid'"),
+        ({"activations": ["relu", "relu"]}, ValueError, "activations: expected 1, one for each of the Linears 'fc', "),
+        ({"activations": []}, ValueError, "activations: expected 1, one for each of the Linears 'fc', got 0, none"),
+        ({"activations": 5}, TypeError, "activations: expected a mapping of .* or a sequence of activations, got 5"),
+        ({"activations": "softmax"}, TypeError, "activations: expected a mapping of .* got 'softmax'"),
+        ({"order": 5}, TypeError, "order: expected a sequence of modules' names, got 5"),
+        ({"order": "gru,fc"}, TypeError, "order: expected a sequence of modules' names, got 'gru,fc'"),
+        ({"order": ["gru", 1]}, TypeError, "order: expected names of modules, got 1"),
+        ({"order": ["gru"]}, ValueError, "order: expected each of the modules '(gru', 'fc|fc', 'gru)' once, got 'gru'"),
+        ({"order": ["gru", "gru"]}, ValueError, "order: expected each of the modules '.*' once, got 'gru', 'gru'"),
+        ({"order": ["fc", "gru"]}, ValueError, "order: expected modules of which each takes what the one before gives"),
+        ({"return_sequences": 0}, TypeError, "return_sequences: expected True or False, got 0"),
     ]:
-        with pytest.raises(error, match=message):
+        with pytest.raises(error, match=f"^{message}") as caught:
             load_model(path, **options)
+        assert type(caught.value) is error  # which the file's errors are not
+
+
+@pytest.mark.parametrize("options", [{"activations": 5}, {"order": 5}, {"activations": {"gru": "leaky_relu"}}])
+def test_types_and_values_are_checked_before_a_file_is_opened(tmp_path, options):
+    with pytest.raises((TypeError, ValueError), match=f"^{next(iter(options))}: expected"):
+        load_model(tmp_path / "missing.pt", format="torch", **options)
+
+
+def test_activations_are_those_of_the_layer():
+    assert torch_options.ACTIVATIONS == ACTIVATIONS_OF_LAYERS
 
 
 def test_own_files_need_no_options(tmp_path):
     model = Sequential([layers.GRU(3, input_shape=(None, 2)), layers.Dense(2)])
     model.save(tmp_path / "m.pt")
     silently(tmp_path / "m.pt")
-    with pytest.raises(ModelFileError, match="expected none, because the file says them itself"):
-        load_model(tmp_path / "m.pt", pooling="last_state")
+    for options in ({"pooling": "last_state"}, {"return_sequences": False}, {"order": ["gru"]}, {"activations": []}):
+        with pytest.raises(ValueError, match=f"^{min(options)}: expected none, because the file says them") as caught:
+            load_model(tmp_path / "m.pt", **options)
+        assert type(caught.value) is ValueError
 
 
 # --- Conversion and the command line ---------------------------------------------------------------------------------
@@ -427,3 +548,38 @@ def test_activations_of_the_command_line_are_all_with_names_or_none(tmp_path, ca
     with pytest.raises(SystemExit):
         main(["predict", str(source), "x.npy", "--activations", "gru=relu,softmax"])
     assert "expected MODULE=NAME everywhere or nowhere, got 'gru=relu,softmax'" in capsys.readouterr().err
+
+
+def test_the_command_line_names_its_own_options(tmp_path, capsys):
+    module = nn.ModuleDict({"gru": nn.GRU(F, H), "f1": nn.Linear(H, 4), "f2": nn.Linear(4, C)})
+    source = saved(module, tmp_path / "m.pth")
+    assert main(["convert", str(source), str(tmp_path / "own.pt")]) == 1
+    assert "pass --activations f1=linear,f2=linear, or what forward() does" in capsys.readouterr().err
+    source = saved(tied(), tmp_path / "m.safetensors")
+    assert main(["convert", str(source), str(tmp_path / "own.pt")]) == 1
+    assert "pass --order emb,gru,fc, or what forward() does" in capsys.readouterr().err
+    for options, message in [
+        (["--pooling", "mean", "--return-sequences"], "--return-sequences: not allowed with argument --pooling"),
+        (["--activations", "gru=gelu"], "argument --activations: expected one of 'linear', "),
+        (["--activations", "gelu"], "argument --activations: expected one of 'linear', "),
+        (["--activations", "gru="], "argument --activations: expected one of 'linear', "),
+    ]:
+        with pytest.raises(SystemExit):
+            main(["convert", str(source), str(tmp_path / "own.pt"), *options])
+        assert message in capsys.readouterr().err
+
+
+def test_none_is_linear_in_what_is_suggested(path):
+    saved(Network("last_state"), path)
+    _, warning = warned(path, activations={"fc": None}, pooling="last_state")
+    assert "pass activations={'fc': 'linear', 'gru': 'linear'}" in str(warning)
+    _, warning = warned(path, activations=[None], pooling="last_state")
+    assert "None" not in str(warning)
+
+
+def test_an_error_about_what_is_unsaid_can_be_pickled(path):
+    module = nn.ModuleDict({"gru": nn.GRU(F, H), "f1": nn.Linear(H, 4), "f2": nn.Linear(4, C)})
+    with pytest.raises(ModelFileError) as caught:
+        load_model(saved(module, path))
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    assert str(caught.value).startswith(f"{path}: a state_dict does not say")

@@ -40,7 +40,8 @@ def make_model(units=CLASSES, activation="softmax", loss="sparse_categorical_cro
 @pytest.mark.parametrize("kind", ["classes", "one-hot", "steps", "steps and lengths", "yes or no"])
 def test_a_class_that_one_part_lacks_is_a_warning(kind):
     x, y = sorted_by_class()
-    options, lengths, missing = {}, None, "the classes 4"
+    options, lengths = {}, None
+    message = "got no sample of class 0, 1, 2, 3 among the 40 held back and no sample of class 4 among the 160 others"
     if kind == "one-hot":
         y = np.eye(CLASSES, dtype=np.float32)[y]
     elif kind.startswith("steps"):
@@ -52,11 +53,9 @@ def test_a_class_that_one_part_lacks_is_a_warning(kind):
     model = make_model(**options)
     if kind == "yes or no":
         y = (y > 2).astype(np.float32)
-        model, missing = make_model(1, "sigmoid", "binary_crossentropy"), "no class"
-    message = (
-        rf"validation_split: expected every class in both parts, got none of .* among the 40 samples held back, and "
-        rf"none of {missing} among the 160 others; the last samples are held back, as in Keras: shuffle"
-    )
+        model = make_model(1, "sigmoid", "binary_crossentropy")
+        message = "got no sample of class 0 among the 40 held back"
+    message = f"validation_split: expected every class in both parts, {message}; the last samples are held back, as in"
     with pytest.warns(UserWarning, match=message) as found:
         model.fit(x, y, lengths=lengths, validation_split=0.2, verbose=0)
     assert [warning.filename for warning in found] == [__file__]
@@ -120,7 +119,8 @@ def test_a_resumed_training_must_hold_back_the_same(tmp_path):
     whole = fit(held, 4)
     fit(held, 2)
     with pytest.raises(
-        ValueError, match=r"resume_from: expected validation_split=40 indices, \w+ as .* got 40 indices"
+        ValueError,
+        match=r"expected validation_split=40 indices with checksum \w+ as in .*, got 40 indices with checksum",
     ):
         fit(held + 1, 4, path)
     np.testing.assert_array_equal(fit(held, 4, path), whole)
@@ -234,6 +234,31 @@ def test_windows_of_a_series_are_recognized():
     assert not cli_data.are_overlapping_windows(pictures)  # whose edges are all alike
 
 
+def test_windows_of_several_series_are_recognized():
+    rng = np.random.default_rng(0)
+    for count, windows in [(1, 190), (2, 20), (5, 190), (12, 30)]:
+        many = np.cumsum(rng.normal(size=(count, windows + 9, 1)), axis=1)
+        x = np.concatenate([np.stack([one[i : i + 10] for i in range(windows)]) for one in many])
+        assert cli_data.are_overlapping_windows(x)
+        number = np.broadcast_to(np.arange(len(x))[:, None, None] % 7, (len(x), 10, 1))
+        assert cli_data.are_overlapping_windows(np.concatenate([x, number], axis=2))
+        assert not cli_data.are_overlapping_windows(x[rng.permutation(len(x))])
+        assert not cli_data.are_overlapping_windows(number)
+    assert not cli_data.are_overlapping_windows(rng.integers(0, 2, (200, 12, 1)))  # single pairs agree by chance
+    tail = np.concatenate([rng.normal(size=(150, 10, 2)), series(50, 10)])  # a quarter are windows
+    assert not cli_data.are_overlapping_windows(tail)
+
+
+def test_the_report_does_not_say_in_proportion_of_a_class_without_samples():
+    y = np.repeat(np.arange(30), 4)
+    found = as_data(np.zeros((len(y), 2, 1), np.float32), y)
+    held = cli_data.hold_back(found, 0.1, 0, None)
+    assert held.describe(found) == (
+        "12 of 120 sequences held back, drawn at random with classes in proportion where they have enough: "
+        "0 to 1 of each class"
+    )
+
+
 def test_a_forecast_is_validated_on_its_end(capsys, tmp_path):
     x = series(60, 8)
     for y, how in [(x[:, -1, 0] * 1.5, "the last ones"), (np.repeat(x[:, :1, 0], 8, axis=1), "the last ones")]:
@@ -333,7 +358,7 @@ def test_a_class_with_one_sample_is_trained_on(capsys, tmp_path):
     x, y = sorted_by_class()
     file = write(tmp_path / "d.npz", np.concatenate([x, x[:1]]), np.append(y, CLASSES))
     assert main(["train", file, "--epochs", "1", "--validation", "0.2"]) == 0
-    assert "in proportion: 0 to 8 of each class" in capsys.readouterr().out
+    assert "in proportion where they have enough: 0 to 8 of each class" in capsys.readouterr().out
 
 
 # --- scikit-learn ---------------------------------------------------------------------------------------------------

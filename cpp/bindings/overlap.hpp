@@ -1,4 +1,4 @@
-// Which arguments share memory: what a kernel writes overlaps nothing else that it is given.
+// Finds arguments that share memory. An array that a kernel writes must not overlap any other of its arguments.
 #pragma once
 
 #include <pybind11/numpy.h>

@@ -154,22 +154,27 @@ struct Rmsprop {
   }
 };
 
-// Settings with which an update can overflow although the gradient's squares do not. A float's square does not overflow
-// below 1.8e19, so 1e12 times as much leaves a factor of 1e7 to its range. Where the states do not bound the quotient,
-// an update is at most the rate times the gradient divided by epsilon.
-constexpr double kLargestRate = 1e12;
-constexpr double kLargestRateOverEpsilon = 1e18;
+// Settings with which parameters or states can overflow although the squares of all gradients so far did not: of floats
+// below 1.8e19. What is added to a float of at most 3.4e38 cannot make it infinite if it is below 1e31, half the
+// distance to its neighbours at the end of the range, however often it is added. Momentum adds up to at most 2^24 times
+// a gradient for the same reason, which a rate of 1e3 leaves below 1e31. Where the states do not bound the quotient, an
+// update is at most the rate times the gradient divided by epsilon. A factor of parameters or of a momentum is applied
+// in each update, and so must not be above 1.
+constexpr double kLargestRate = 1e3;
+constexpr double kLargestRateOverEpsilon = 1e11;
+constexpr double kLeastEpsilon = 1e-30;  // a smaller one may be 0 as a float, and 0 / 0 is NaN
 
 bool is_risky(double rate, double epsilon) {
-  return !(rate <= kLargestRate && rate <= kLargestRateOverEpsilon * epsilon);
+  rate = std::abs(rate);
+  return !(rate <= kLargestRate && rate <= kLargestRateOverEpsilon * epsilon && epsilon >= kLeastEpsilon);
 }
 bool is_risky(const AdamSettings& a) {
-  return is_risky(a.learning_rate, a.epsilon) || !(a.learning_rate * a.weight_decay <= kLargestRate);
+  return is_risky(a.learning_rate, a.epsilon) || !(std::abs(1.0 - a.learning_rate * a.weight_decay) <= 1.0);
 }
-bool is_risky(const SgdSettings& a) { return is_risky(a.learning_rate, 1.0); }
+bool is_risky(const SgdSettings& a) { return is_risky(a.learning_rate, 1.0) || !(a.momentum <= 1.0); }
 bool is_risky(const RmspropSettings& a) {
   // Centered: rounding can leave a variance below -epsilon, which has no root.
-  return a.centered || is_risky(a.learning_rate, a.epsilon);
+  return a.centered || is_risky(a.learning_rate, a.epsilon) || !(a.momentum <= 1.0);
 }
 
 template <class T>
@@ -278,7 +283,7 @@ Outcome sweep(const FlatBuffers<T>& b, const Rule& rule, bool risky) {
 template <class Rule, class T, class Settings>
 Outcome run(const FlatBuffers<T>& buffers, const Settings& settings) {
   const Rule rule(settings);
-  const bool risky = is_risky(settings);
+  const bool risky = is_risky(settings) || !(std::abs(buffers.scale) <= 1.0);
   if (buffers.scale == 1.0 && std::isinf(buffers.clip)) return sweep<false>(buffers, rule, risky);
   return sweep<true>(buffers, rule, risky);
 }

@@ -18,8 +18,9 @@
 // and so means something else. Nothing is allocated; elements do not depend on each other.
 //
 // Each thread first adds up the squares of its share of the gradient, which then lies in its cache. Only if all sums
-// are finite does any thread write: every element is then finite, and its square does not overflow. Otherwise the
-// threads look at each element, and compute the update once without writing it.
+// are finite does any thread write: every element is then finite, and its square does not overflow. Otherwise, and with
+// settings that can make an update overflow all the same, the threads look at each element, and compute the update once
+// without writing it. States are taken to be zeros or those that such updates left: their squares are not added up.
 #pragma once
 
 #include <limits>

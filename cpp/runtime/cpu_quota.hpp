@@ -1,4 +1,4 @@
-// The CPU time that Linux control groups grant this process: what containers are limited by.
+// The CPU time that Linux control groups grant this process. Containers are limited by means of these groups.
 #pragma once
 
 #include <string>

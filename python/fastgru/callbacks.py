@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from numpy.typing import NDArray
 
 from fastgru import checks
-from fastgru.files import naming, open_regular, replaceable
+from fastgru.files import check_path, naming, open_regular, replaceable
 from fastgru.formats import checkpoint
 
 Array = NDArray[Any]
@@ -373,6 +373,7 @@ class ModelCheckpoint(_Watching):
         save_freq: str | int = "epoch",
     ) -> None:
         super().__init__(monitor, mode, 0.0)
+        check_path(filepath, "filepath")
         self.filepath = os.fspath(filepath)
         self.verbose = _verbose(verbose)
         self.save_best_only = checks.flag("save_best_only", save_best_only)
@@ -576,6 +577,7 @@ class CSVLogger(Callback):
     """
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
+        check_path(filename, "filename")
         self.filename = os.fspath(filename)
         if not isinstance(separator, str) or len(separator) != 1:
             raise ValueError(f"separator: expected a single character, got {separator!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -55,7 +54,6 @@ class Chain:
         self._dtype = None if dtype is None else checks.floating_dtype("dtype", dtype)
         self._generator = new_generator()
         self._usage = usage.Usage()
-        self._counting = threading.Lock()  # held while an evaluation uses the model's metrics
         self._input_shape: Shape = ()
         self._output_shapes: list[Shape] = []
         self.parameters: Array = np.empty(0, np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastgru import losses, optimizers, usage
@@ -33,7 +33,7 @@ class Compiled(Chain):
         self,
         optimizer: str | optimizers.Optimizer = "adam",
         loss: str | losses.Loss = "categorical_crossentropy",
-        metrics: Sequence[str | _metrics.Metric] | None = None,
+        metrics: Iterable[str | _metrics.Metric] | None = None,
     ) -> None:
         """Choose how to train.
 
@@ -46,8 +46,9 @@ class Compiled(Chain):
             one-hot targets), "binary_crossentropy", "mean_squared_error" ("mse"), "mean_absolute_error" ("mae"),
             "huber", or one of `fastgru.losses`. Cross-entropies are computed from what comes before the last layer's
             softmax or sigmoid, unless they say ``from_logits=True``.
-        metrics : list, optional
-            "accuracy", "top_k_accuracy", "binary_accuracy", "mae", "mse", "f1_score", or some of `fastgru.metrics`.
+        metrics : iterable, optional
+            "accuracy", "top_k_accuracy", "binary_accuracy", "mae", "mse", "f1_score", or some of `fastgru.metrics`,
+            objects that no other model is compiled with.
 
         A model with a loss, metric or schedule of a class of your own cannot be saved: a file holds names, no code.
         """
@@ -55,14 +56,20 @@ class Compiled(Chain):
         loss = losses.get(loss)
         if isinstance(metrics, (str, _metrics.Metric)):
             raise TypeError(f"metrics: expected a list, got {metrics!r}; write metrics=[{metrics!r}]")
-        if not isinstance(metrics or (), (list, tuple)):
+        if metrics is not None and (isinstance(metrics, (Mapping, bytes)) or not isinstance(metrics, Iterable)):
             raise TypeError(f"metrics: expected a list, got {type(metrics).__name__}")
-        chosen = [_metrics.get(metric, loss) for metric in metrics or ()]
+        given = [] if metrics is None else list(metrics)
+        for metric in given:
+            if isinstance(metric, _metrics.Metric):
+                metric.require_free(self)
+        chosen = [_metrics.get(metric, loss) for metric in given]
         names = [metric.name for metric in chosen]
         if len(set(names)) < len(names):
             raise ValueError(f"metrics: expected different ones, got {', '.join(names)}")
         raw = self._takes_raw_head(loss)
         checked.belong_to(self)
+        for metric in chosen:
+            metric.belong_to(self)
         if self.optimizer is not None and self.optimizer is not checked:
             self.optimizer.leave()
         self.optimizer, self.loss, self.metrics, self._raw_head = checked, loss, chosen, raw

@@ -38,17 +38,24 @@ _KINDS = {
 # --- Names --------------------------------------------------------------------------------------------------------
 
 
-def check_path(path: object) -> None:
-    """Refuse what is no name of a file; `open` would take a number for a file that is open already."""
+def check_path(path: object, argument: str = "path") -> None:
+    """Refuse what is no name of a file; `open` would take a number for a file that is open already.
+
+    Parameters
+    ----------
+    path : object
+    argument : str
+        What the caller calls it, for the message.
+    """
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path: expected a str or an os.PathLike, got {type(path).__name__}")
+        raise TypeError(f"{argument}: expected a str or an os.PathLike, got {type(path).__name__}")
     name = os.fspath(path)
     if not name:
-        raise ValueError("path: expected the name of a file, got an empty one")
+        raise ValueError(f"{argument}: expected the name of a file, got an empty one")
     if not isinstance(name, str):
-        raise TypeError(f"path: expected a name of type str, got {type(name).__name__}")
+        raise TypeError(f"{argument}: expected a name of type str, got {type(name).__name__}")
     if "\0" in name:
-        raise ValueError(f"path: expected the name of a file, which cannot have a NUL character, got {name!r}")
+        raise ValueError(f"{argument}: expected the name of a file, which cannot have a NUL character, got {name!r}")
 
 
 @contextlib.contextmanager
@@ -184,7 +191,7 @@ def _sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-# --- What killed processes left -------------------------------------------------------------------------------------
+# --- Temporary files of killed processes -----------------------------------------------------------------------------
 
 
 def remove_stale(folder: Path) -> None:

@@ -438,7 +438,8 @@ def adam_update(
         or two arrays overlap.
     FloatingPointError
         The gradient is not finite, or parameters or moments would not be finite after the update. Nothing has changed
-        then.
+        then. The latter is found as long as the moments are zeros or what earlier updates left, and finite. Of others,
+        such as an `m` of 1e30 beside a `v` of 0, an update may be made that overflows.
     """
     kernels.adam(
         parameters,

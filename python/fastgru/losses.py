@@ -56,7 +56,11 @@ class Loss(ABC):
 
     @property
     def kind(self) -> str:
-        """What targets are: "classes", "questions" (yes or no, one for each output), or "numbers"."""
+        """What targets are.
+
+        "classes", one for each element; "questions", a yes or no for each output, as of binary cross-entropy; or
+        "numbers".
+        """
         return "classes" if self.classifies else "questions" if self.asks else "numbers"
 
     @abstractmethod

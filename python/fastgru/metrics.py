@@ -6,6 +6,7 @@ An element is a sample, or with a sequence of outputs a step that counts. Metric
 from __future__ import annotations
 
 import math
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -17,6 +18,24 @@ from fastgru import checks
 from fastgru.losses import KINDS, Loss, LossResult
 
 Array = NDArray[Any]
+
+
+class _Owner:
+    """Which model a metric counts for. A copy of the metric counts for none."""
+
+    def __init__(self, metric: Metric | None = None, model: Any = None) -> None:
+        self._metric = None if metric is None else weakref.ref(metric)
+        self._model = None if model is None else weakref.ref(model)
+
+    def of(self, metric: Metric) -> Any:
+        """The model that the metric counts for, or None."""
+        if self._model is None or self._metric is None or self._metric() is not metric:
+            return None
+        return self._model()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Weak references cannot be pickled."""
+        return _Owner, ()
 
 
 class Metric(ABC):
@@ -31,17 +50,37 @@ class Metric(ABC):
     on_scores : bool
         Whether it looks at the outputs before the last activation, where the loss does: an order is the same there.
     accepts : tuple of str
-        Which kinds of loss it goes with (`fastgru.losses.Loss.kind`): "classes", "questions", "numbers". All of them,
-        unless a class says otherwise.
+        Which kinds of loss it goes with (`fastgru.losses.Loss.kind`): "classes"; "questions", where each output answers
+        a yes-or-no question; "numbers". All of them, unless a class says otherwise.
     """
 
     name: str
     accepts: ClassVar[tuple[str, ...]] = KINDS
     mode: ClassVar[str] = "max"
     on_scores: ClassVar[bool] = True
+    _owner = _Owner()  # of the class: a class of one's own need not call __init__ of this one
+
+    def require_free(self, model: Any) -> None:
+        """Raise if another model is compiled with this object.
+
+        Raises
+        ------
+        ValueError
+        """
+        owner = self._owner.of(self)
+        if owner is not None and owner is not model and any(each is self for each in owner.metrics):
+            raise ValueError(
+                f"metrics: expected one of the model's own, because it keeps what it has counted for a model, got "
+                f"{self.name}, which another model is compiled with; give each model its own, such as "
+                f"copy.deepcopy(metric)"
+            )
+
+    def belong_to(self, model: Any) -> None:
+        """Count for that model from now on."""
+        self._owner = _Owner(self, model)
 
     def set_loss(self, loss: Loss) -> None:  # noqa: B027
-        """Be told of the loss that the outputs are trained on, which says what they mean."""
+        """Take what the outputs mean from the loss that they are trained on; `compile` calls it."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -72,7 +111,7 @@ class Metric(ABC):
         return {
             name: value.tolist() if isinstance(value, np.ndarray) else value
             for name, value in vars(self).items()
-            if name.startswith("_")
+            if name.startswith("_") and name != "_owner"
         }
 
     def require_sound(self, state: dict[str, Any]) -> None:

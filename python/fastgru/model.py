@@ -20,6 +20,7 @@ from fastgru.chain import Form
 from fastgru.formats import checkpoint
 from fastgru.formats.boundary import reading
 from fastgru.formats.description import Assumption, AssumptionWarning, list_assumptions
+from fastgru.metrics import Metric
 from fastgru.progress import Progress
 from fastgru.samples import Samples, lengths_of
 from fastgru.saved import Saved
@@ -282,7 +283,7 @@ class Sequential(Saved):
             "class_weight": None if class_weight is None else [list(entry) for entry in sorted(class_weight.items())],
             "validation_split": split
             if isinstance(split, float)
-            else f"{len(split)} indices, {zlib.crc32(split.astype(np.int64).tobytes()):08x}",
+            else f"{len(split)} indices with checksum {zlib.crc32(split.astype(np.int64).tobytes()):08x}",
         }
         # Metrics of its own: whoever evaluates in the midst of an epoch uses the model's.
         tally = training.Tally(self, loss, copy.deepcopy(self.metrics))
@@ -292,6 +293,9 @@ class Sequential(Saved):
             form = saved.model._form
         if form is not None:
             self._settle(form, decide_dtype=True)
+        validate = None
+        if validation is not None:
+            validate = functools.partial(self._evaluate, validation, at_once, self.metrics, apart=True)
         with self._at_work(run):
             # As in Keras: on_train_begin starts a callback anew, a resumed state comes after it.
             told.tell("on_train_begin", {})
@@ -309,7 +313,7 @@ class Sequential(Saved):
                 epochs=epochs,
                 batch_size=batch_size,
                 shuffle=shuffle,
-                validate=None if validation is None else functools.partial(self._evaluate, validation, at_once, True),
+                validate=validate,
                 progress=Progress(1 if verbose == "auto" else int(verbose), epochs, data.count),
             )
             run.tell("on_train_end", {})
@@ -338,11 +342,13 @@ class Sequential(Saved):
         kept, held = data.split(split)
         one, other = (classes_in(self.loss, *part.targets(), form.output_shape) for part in (kept, held))
         if len(kept) and len(held) and one is not None and other is not None and (one != other).any():
+            parts = (one & ~other, f"{len(held)} held back"), (other & ~one, f"{len(kept)} others")
+            missing = " and ".join(
+                f"no sample of {_listed(classes)} among the {part}" for classes, part in parts if classes.any()
+            )
             warnings.warn(
-                f"validation_split: expected every class in both parts, got none of {_listed(one & ~other)} among the "
-                f"{len(held)} samples held back, and none of {_listed(other & ~one)} among the {len(kept)} others; the "
-                f"last samples are held back, as in Keras: shuffle x and y together before, or pass the indices of the "
-                f"samples to hold back",
+                f"validation_split: expected every class in both parts, got {missing}; the last samples are held back, "
+                f"as in Keras: shuffle x and y together before, or pass the indices of the samples to hold back",
                 UserWarning,
                 stacklevel=4,  # the line that calls fit
             )
@@ -424,21 +430,18 @@ class Sequential(Saved):
                 self._settle(form, decide_dtype=False)
             if data.count == 0:
                 raise ValueError("x: expected at least one sample, got 0")
-            found = self._evaluate(data, batch_size, call.nested)
+            # Another evaluation may be counting with the model's metrics: in another thread, or around this one.
+            metrics = self.metrics if call.first and not call.nested else copy.deepcopy(self.metrics)
+            found = self._evaluate(data, batch_size, metrics, apart=call.nested)
         return found if checks.flag("return_dict", return_dict) else list(found.values())
 
-    def _evaluate(self, data: ArraySet | StreamSet, batch_size: int, apart: bool) -> dict[str, float]:
+    def _evaluate(
+        self, data: ArraySet | StreamSet, batch_size: int, metrics: Sequence[Metric], *, apart: bool
+    ) -> dict[str, float]:
         """Loss and metrics by name; `apart` from the states of the call around it."""
         assert self.loss is not None
-        # Another evaluation may be counting with the model's metrics: in another thread, or around this one.
-        first = self._counting.acquire(blocking=False)
-        try:
-            with self._with_own_states() if apart else contextlib.nullcontext():
-                metrics = self.metrics if first else copy.deepcopy(self.metrics)
-                return training.evaluate(self, self.loss, data, batch_size, metrics)
-        finally:
-            if first:
-                self._counting.release()
+        with self._with_own_states() if apart else contextlib.nullcontext():
+            return training.evaluate(self, self.loss, data, batch_size, metrics)
 
     def predict(self, x: Array, batch_size: int | None = 128, verbose: Any = 0, *, lengths: Any = None) -> Any:
         """Outputs (N, ...) for samples (N, ...), batch by batch, so that only the result grows with N.
@@ -573,7 +576,7 @@ def _listed(classes: NDArray[np.bool_]) -> str:
     """Numbers of classes for a message."""
     numbers = np.flatnonzero(classes)
     shown = ", ".join(map(str, numbers[:8]))
-    return f"the classes {shown}{', ...' if len(numbers) > 8 else ''}" if shown else "no class"
+    return f"class {shown}{', ...' if len(numbers) > 8 else ''}"
 
 
 def _callbacks(given: Any, model: Sequential, params: dict[str, Any], *, validated: bool) -> callbacks.Callbacks:

@@ -422,7 +422,7 @@ class _Saved(NamedTuple):
     state: dict[str, Any]  # of the training
 
 
-#: What is wrong with a file whose state no training wrote.
+#: Says of a file that its state of a training was not written by a training.
 _NO_STATE = "its state of training is not one"
 
 

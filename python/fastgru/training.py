@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fastgru import checks, diagnosis
 from fastgru.batches import ArraySet, Batch, StreamSet
 from fastgru.callbacks import Callbacks
-from fastgru.losses import Loss, LossResult
+from fastgru.losses import LOSSES, Loss, LossResult
 from fastgru.metrics import Metric
 from fastgru.optimizers import Optimizer
 from fastgru.progress import Progress
@@ -28,6 +28,8 @@ Array = NDArray[Any]
 
 #: Backward finds a tape of so many bytes in a last-level cache, with all else that lies there.
 CACHED_TAPE = 5_000_000
+#: Entries of a training's `asked` that older files of 0.1.0 lack.
+_ASKED_LATER = {"validation_split"}
 #: Pieces of fewer rows would lose more in the kernels than they gain.
 LEAST_ROWS = 128
 
@@ -68,7 +70,7 @@ class Scores(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """What training on a batch changes besides parameters and optimizer: nothing of it outlives a refused batch.
+    """What training on a batch changes besides parameters and optimizer; put back if the batch is refused.
 
     Attributes
     ----------
@@ -242,15 +244,17 @@ def train_step(network: Network, loss: Loss, optimizer: Optimizer, batch: Batch,
         if isinstance(error, Exception) or not updating:
             network.restore(before)
         if isinstance(error, FloatingPointError):
-            raise FloatingPointError(_explain(network, batch, before, error)) from None
+            raise FloatingPointError(_explain(network, loss, batch, before, error)) from None
         raise
     for each in found:
         tally.add(*each, penalty)
 
 
-def _explain(network: Network, batch: Batch, before: Snapshot, error: FloatingPointError) -> str:
+def _explain(network: Network, loss: Loss, batch: Batch, before: Snapshot, error: FloatingPointError) -> str:
     """What is wrong with a batch that was refused with that error, and what to do."""
     what, remedy = str(error), "lower the learning rate, or scale x and y to numbers near 1"
+    if type(loss) not in LOSSES.values():
+        remedy += f", or correct {type(loss).__name__} if it returned that"
     weights = network.views(network.parameters)
     cause = diagnosis.find_cause(batch, network.parameters.dtype, weights, before.states)
     if cause is not None:
@@ -410,7 +414,7 @@ class Run:
         }
 
     def require_sound(self, state: dict[str, Any], weights: Sequence[Array]) -> None:
-        """Raise what a state that no training wrote would otherwise raise in the midst of one.
+        """Raise if `state` is damaged, before anything changes; otherwise the training would raise an error later.
 
         It may be of another training, which `require_same` finds out. `weights` are those that the model had.
         """
@@ -428,7 +432,7 @@ class Run:
         if state["generator_before_epoch"] is not None:
             np.random.PCG64().state = state["generator_before_epoch"]
         json.dumps(state["asked"])  # no arrays, which cannot be compared as a whole
-        if self._asked.keys() != state["asked"].keys():
+        if self._asked.keys() - _ASKED_LATER != state["asked"].keys() - _ASKED_LATER:
             raise ValueError(f"asked: expected {', '.join(self._asked)}, got {', '.join(state['asked'])}")
         self.tally.require_sound(state["tally"])
         self.callbacks.require_sound(state["callbacks"], weights)
@@ -441,11 +445,12 @@ class Run:
         ValueError
         """
         for name, ours in self._asked.items():
-            if name == "validation_split" and name not in state["asked"]:  # written before 0.1.0 was released
+            if name in _ASKED_LATER and name not in state["asked"]:
                 continue
-            if state["asked"][name] != ours:
+            theirs = state["asked"][name]
+            if theirs != ours:
                 raise ValueError(
-                    f"resume_from: expected {name}={state['asked'][name]} as the training to resume had, got {ours}"
+                    f"resume_from: expected {name}={theirs} as in the training to resume, got {ours}; pass the same"
                 )
         self.callbacks.require_same(state["callbacks"])
 

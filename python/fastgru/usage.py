@@ -1,12 +1,18 @@
-"""Which calls are using a model now, so that a call that would disturb another one is refused."""
+"""Which calls are using a model now, so that a call that would disturb another one is refused.
+
+Signal handlers may run between any two instructions, call methods of the model, or raise. So there is no lock, which a
+handler would wait for in vain, and an entry that an exception has left behind is ignored: a call counts only while its
+frame is on the stack of its thread.
+"""
 
 from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
 from typing import Concatenate, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -42,11 +48,10 @@ class Usage:
     """The calls that are using one model."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._calls: list[Call] = []
+        self._calls: dict[int, Call] = {}  # in the order of their beginning
 
     def call(self, name: str, *, alone: str | None = None, outermost: bool = False) -> Call:
-        """A context manager that registers a call while its block runs.
+        """A context manager that registers a call while its block runs, in the function that uses it.
 
         Parameters
         ----------
@@ -58,32 +63,53 @@ class Usage:
             Whether the call is refused inside another call of the same thread, that is, in a callback, a data stream,
             a loss or a metric.
         """
-        return Call(self, name, alone, outermost)
+        return Call(self, name, alone, outermost, sys._getframe(1))
 
     def _enter(self, call: Call) -> None:
-        with self._lock:
-            inside = None
-            for other in self._calls:
-                if other.thread == call.thread:
-                    inside = other
-                elif (call.alone or other.alone) and other.process == os.getpid():  # else a fork left it behind
-                    raise RuntimeError(
-                        f"{call.name}: expected a model that no other thread is using because "
-                        f"{call.alone or other.alone}, got one in use by {other.name} in thread {other.thread_name!r}; "
-                        f"give each thread a copy (copy.deepcopy), or let them take turns with a lock"
-                    )
-            if inside is not None and call.outermost:
+        # First registered, then compared with earlier calls: of two that begin together, one sees the other.
+        self._calls[id(call)] = call
+        if len(self._calls) == 1:
+            return
+        try:
+            self._compare(call)
+        except BaseException:
+            self._leave(call)
+            raise
+
+    def _compare(self, call: Call) -> None:
+        """Find out what runs around a call or beside it; raise if the call must not run now."""
+        inside = None
+        for other in self._earlier(call):
+            if other.is_around(call):
+                inside = other
+            elif (call.alone or other.alone) and other.process == call.process:  # else a fork left it behind
                 raise RuntimeError(
-                    f"{call.name}: expected a model that is not in use because {call.alone}, got one in use by "
-                    f"{inside.name}, from which {call.name} is called; call it after {inside.name} has returned, or on "
-                    f"a copy (copy.deepcopy)"
+                    f"{call.name}: expected a model that no other thread is using because "
+                    f"{call.alone or other.alone}, got one in use by {other.name} in thread {other.thread_name!r}; "
+                    f"give each thread a copy (copy.deepcopy), or let them take turns with a lock"
                 )
-            call.nested = inside is not None
-            self._calls.append(call)
+            call.first = call.first and other.name != call.name
+        if inside is not None and call.outermost:
+            raise RuntimeError(
+                f"{call.name}: expected a model that is not in use because {call.alone}, got one in use by "
+                f"{inside.name}, from which {call.name} is called; call it after {inside.name} has returned, or on "
+                f"a copy (copy.deepcopy)"
+            )
+        call.nested = inside is not None
+
+    def _earlier(self, call: Call) -> Iterator[Call]:
+        """The calls that began before and still run; entries of others are removed."""
+        for other in list(self._calls.values()):
+            if other is call:
+                return
+            if other.is_running():
+                yield other
+            else:
+                self._leave(other)
 
     def _leave(self, call: Call) -> None:
-        with self._lock:
-            self._calls.remove(call)
+        self._calls.pop(id(call), None)
+        call.frame = None  # which may hold the call
 
 
 class Call:
@@ -93,15 +119,18 @@ class Call:
     ----------
     nested : bool
         Whether another call of the same thread is using the model.
+    first : bool
+        Whether no other call of the same name was using the model when this one began.
     """
 
-    __slots__ = ("_usage", "alone", "name", "nested", "outermost", "process", "thread", "thread_name")
+    __slots__ = ("_usage", "alone", "first", "frame", "name", "nested", "outermost", "process", "thread")
 
-    def __init__(self, usage: Usage, name: str, alone: str | None, outermost: bool) -> None:
+    def __init__(self, usage: Usage, name: str, alone: str | None, outermost: bool, frame: FrameType) -> None:
         self._usage = usage
-        self.name, self.alone, self.outermost, self.nested = name, alone, outermost, False
+        self.frame: FrameType | None = frame
+        self.name, self.alone, self.outermost = name, alone, outermost
+        self.nested, self.first = False, True
         self.thread, self.process = threading.get_ident(), os.getpid()
-        self.thread_name = threading.current_thread().name
 
     def __enter__(self) -> Call:
         self._usage._enter(self)
@@ -111,3 +140,26 @@ class Call:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._usage._leave(self)
+
+    @property
+    def thread_name(self) -> str:
+        """The name of its thread."""
+        return next((t.name for t in threading.enumerate() if t.ident == self.thread), str(self.thread))
+
+    def is_around(self, call: Call) -> bool:
+        """Whether `call`, which is about to begin, is made from within this one."""
+        return _is_on_stack(self.frame, call.frame)
+
+    def is_running(self) -> bool:
+        """Whether its frame is on a stack: of its thread, or in a child process of the thread that forked."""
+        if _is_on_stack(self.frame, sys._getframe()):
+            return True
+        return self.process == os.getpid() and _is_on_stack(self.frame, sys._current_frames().get(self.thread))
+
+
+def _is_on_stack(wanted: FrameType | None, frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame is wanted:
+            return True
+        frame = frame.f_back
+    return False

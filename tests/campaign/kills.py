@@ -27,6 +27,8 @@ from campaign.run import Run
 _SPREAD = 1.5
 #: So many kills come between two looks at what a save leaves behind.
 _BETWEEN_LOOKS = 10
+#: Of so many kills some come within a save.
+_ENOUGH_TO_HIT = 40
 
 
 def run(run: Run) -> None:
@@ -54,8 +56,9 @@ def kill_saves(run: Run, kind: Format, models: list[Sequential]) -> None:
 
     most = 0
     for number in run.cases(least=_BETWEEN_LOOKS):
-        random = run.random(number)
-        _kill(save_for_ever, random.uniform(0, _SPREAD * duration))
+        status = _kill(save_for_ever, run.random(number).uniform(0, _SPREAD * duration))
+        if status != KILLED:
+            run.found("the process that saves ended by itself", f"status {status}", number)
         stale = _check(run, kind, folder, whole, number)
         most = max(most, len(stale))
         if number % _BETWEEN_LOOKS == _BETWEEN_LOOKS - 1 or run.only is not None:
@@ -63,6 +66,13 @@ def kill_saves(run: Run, kind: Format, models: list[Sequential]) -> None:
             _require_clean(run, folder, kind.files(folder), number)
     run.counts = _in_order(run, "kills", "within a save", "left the old model", "left the new one")
     run.report.worst = f"{most} stale files at once"
+    _require_kills_within_saves(run)
+
+
+def _require_kills_within_saves(run: Run) -> None:
+    """Mark the task as incomplete if its kills missed all saves: then it has tested nothing."""
+    if run.counts["kills"] >= _ENOUGH_TO_HIT and not run.counts["within a save"]:
+        run.skip("no kill came within a save")
 
 
 def _check(run: Run, kind: Format, folder: Path, whole: list[bytes], number: int) -> set[str]:
@@ -111,7 +121,9 @@ def kill_trainings(run: Run) -> None:
     most = 0
     for number in run.cases(least=_BETWEEN_LOOKS):
         path.unlink(missing_ok=True)
-        _kill(lambda: _train(path, lambda *_: None), run.random(number).uniform(0, duration))
+        status = _kill(lambda: _train(path, lambda *_: None), run.random(number).uniform(0, duration))
+        if status not in (KILLED, 0):  # 0: it was done before
+            run.found("the training ended by itself", f"status {status}", number)
         stale = _names(folder) - {path.name}
         most = max(most, len(stale))
         run.counts["kills"] += 1
@@ -129,6 +141,7 @@ def kill_trainings(run: Run) -> None:
             _require_clean(run, folder, {path.name}, number)
     run.counts = _in_order(run, "kills", "within a save", "left a file")
     run.report.worst = f"{most} stale files at once"
+    _require_kills_within_saves(run)
 
 
 def _train(path: Path, look: Callable[..., None]) -> None:
@@ -146,22 +159,39 @@ def _hash(path: Path) -> str:
 # --- Processes ------------------------------------------------------------------------------------------------------
 
 
-def _kill(work: Callable[[], None], delay: float) -> None:
-    """Run `work` in a forked process, and kill it so many seconds after it has begun."""
+#: How a process ends that is killed: minus the signal's number.
+KILLED = -signal.SIGKILL
+
+
+class Child:
+    """A forked process; `status`, once it has ended, is its exit code or minus the number of the signal."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.status = 0
+
+    def kill(self) -> None:
+        """End it, if it has not ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def _kill(work: Callable[[], None], delay: float) -> int:
+    """Run `work` in a forked process, kill it so many seconds after it has begun, and return its status."""
     with forked(work) as child:
         time.sleep(delay)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+        child.kill()
+    return child.status
 
 
 @contextlib.contextmanager
-def forked(work: Callable[[], None]) -> Iterator[int]:
+def forked(work: Callable[[], None]) -> Iterator[Child]:
     """A forked process that does the work, which has begun; at the end it is waited for."""
     begun, begin = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # about forks of processes with threads: none computes now
-        child = os.fork()
-    if child == 0:
+        child = Child(os.fork())
+    if child.pid == 0:
         status = 1
         try:
             os.write(begin, b"!")
@@ -175,7 +205,7 @@ def forked(work: Callable[[], None]) -> Iterator[int]:
     try:
         yield child
     finally:
-        os.waitpid(child, 0)
+        child.status = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
 
 
 def _duration(work: Callable[[], None], times: int = 5) -> float:

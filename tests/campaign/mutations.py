@@ -268,6 +268,13 @@ def _rename(random: Random, header: dict[str, Any]) -> None:
 # --- HDF5 -----------------------------------------------------------------------------------------------------------
 
 
+def hdf5_of_free_space(random: Random, size: int) -> bytes:
+    """A root group whose header of `size` bytes is nothing but messages of free space, 8 bytes each."""
+    superblock = b"\x89HDF\r\n\x1a\n" + bytes([0, 0, 0, 0, 0, 8, 8, 0]) + struct.pack("<HHI", 4, 16, 0)
+    superblock += struct.pack("<4Q", 0, 2**64 - 1, 112 + size, 2**64 - 1) + struct.pack("<QQ24x", 0, 96)
+    return superblock + struct.pack("<BBHII4x", 1, 0, random.choice((1, 65535)), 1, size) + bytes(size)
+
+
 def edited_hdf5(random: Random, content: tuple[dict[str, Any], dict[str, dict[str, Any]]]) -> bytes:
     """A sound file with changed arrays, attributes and links; `content` are arrays and attributes by path."""
     import h5py

@@ -130,6 +130,17 @@ def a_save_that_leaves_files(run: Run) -> None:
     _killing(run, _write_through_a_file_that_stays)
 
 
+def a_save_that_fails(run: Run) -> None:
+    parent = os.getpid()
+
+    def write(content: bytes, path: Path) -> None:
+        if os.getpid() != parent:
+            raise OSError("planted")
+        path.write_bytes(content)
+
+    _killing(run, write)
+
+
 def _without_room(run: Run, write: Callable[[bytes, Path], None]) -> None:
     run.count = 20
     contents = b"old" * 10_000, b"new" * 30_000
@@ -207,6 +218,7 @@ PLANTED: list[tuple[str, Callable[[Run], None]]] = [
     ("asked for more than 8 GB", a_reader_that_hides_a_memory_error),
     ("the file ", a_save_in_place),
     ("stale files remain", a_save_that_leaves_files),
+    ("ended by itself", a_save_that_fails),
     ("the old file is not whole", a_write_in_place_without_room),
     ("files were left behind", a_write_that_leaves_half_a_file_without_room),
     ("does not name the file", an_error_without_the_name_of_the_file),

@@ -198,6 +198,8 @@ def _hdf5_damage(bases: list[Files]) -> Callable[[Random, Files], Files]:
 
     def damage(random: Random, base: Files) -> Files:
         name, data = next(iter(base.items()))
+        if random.random() < 0.02:
+            return {name: mutations.hdf5_of_free_space(random, 2**24)}
         if random.random() < 0.2:
             return {name: mutations.edited_hdf5(random, random.choice(contents))}
         if random.random() < 0.3:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ import fastgru
 import numpy as np
 from fastgru import Sequential, callbacks, layers, optimizers, schedules
 
-from campaign.kills import forked
+from campaign.kills import KILLED, forked
 from campaign.run import Run
 
 _EPOCHS = 6
@@ -53,18 +51,20 @@ def _killed_and_resumed(run: Run, train: Training, folder: Path, duration: float
     for _ in range(random.randint(1, _MOST_KILLS)):
         with forked(lambda: train(folder)) as child:
             time.sleep(random.uniform(0.05, 1) * duration)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
+            child.kill()
+        if child.status not in (KILLED, 0):  # 0: it was done before
+            run.found("a training ended by itself", f"status {child.status}", number)
         run.counts["kills"] += not (folder / _MODEL).exists()
         run.counts["resumed"] += (folder / _CHECKPOINT).exists()
-    _at_work(train, folder)
-    if not (folder / _MODEL).exists():
-        run.found("a resumed training failed", str(sorted(os.listdir(folder))), number)
+    status = _at_work(train, folder)
+    if status != 0 or not (folder / _MODEL).exists():
+        run.found("a resumed training failed", f"status {status}, {sorted(os.listdir(folder))}", number)
 
 
-def _at_work(train: Training, folder: Path) -> None:
-    with forked(lambda: train(folder)):
+def _at_work(train: Training, folder: Path) -> int:
+    with forked(lambda: train(folder)) as child:
         pass
+    return child.status
 
 
 def _results(folder: Path) -> dict[str, bytes]:

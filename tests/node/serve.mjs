@@ -5,7 +5,7 @@
 //
 // model:     {tutorial: true}, {layers: [[kind, options], ...]} in TensorFlow.js' words, {load: "model.json"}, or
 //            {code: "the body of a function of tf that returns it"}
-// randomize: adds noise of this size to all weights, so that no bias stays zero
+// randomize: sets all weights to noise of this size, the same in every run, so that no bias stays zero
 // compile:   what model.compile takes; optimizer may be [name of a tf.train function, ...arguments]
 // outputs:   inputs, of which the outputs come back as `outputs`; after training as well, as `trained`
 // train:     {x, y, batchSize, steps}: batches in order, again from the first where they end; `losses` come back
@@ -40,7 +40,8 @@ async function makeModel(tf, {tutorial, layers, load, code}) {
 }
 
 function randomize(tf, model, size) {
-  model.setWeights(model.getWeights().map((weight) => tf.add(weight, tf.randomNormal(weight.shape, 0, size))));
+  const noise = (weight, index) => tf.randomNormal(weight.shape, 0, size, 'float32', index + 1);
+  model.setWeights(model.getWeights().map(noise));
 }
 
 function compile(tf, model, {optimizer, ...more}) {

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import fastgru
 from fastgru.cli import convert, evaluate, info, predict, train
-from fastgru.cli.options import Parser
+from fastgru.cli.options import Parser, as_options
+from fastgru.formats.description import UnsaidError
 
 #: What goes wrong in a way that one line explains.
 EXPECTED_ERRORS = (OSError, ValueError, TypeError, ArithmeticError, ImportError, MemoryError, RuntimeError)
@@ -47,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except EXPECTED_ERRORS as error:
-        message = " ".join(str(error).split()) or type(error).__name__
+        text = error.text(as_options) if isinstance(error, UnsaidError) else str(error)
+        message = " ".join(text.split()) or type(error).__name__
         print(f"fastgru: {message}", file=sys.stderr)
         return 1
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -191,14 +192,17 @@ class HeldBack(NamedTuple):
         y = found.train.y
         assert y is not None
         how = "the last ones" if self.which == "last" else "drawn at random"
-        if self.stratified:
-            how += " with all classes in proportion"
-        text = f"{len(self.rows):,} of {len(y):,} {found.samples} held back, {how}"
+        counts = None
         if found.task == "classify" and y.ndim == 1:
             everything = np.bincount(y)
             counts = np.bincount(y[self.rows], minlength=len(everything))[everything > 0]
-            text += f": {counts.min():,} to {counts.max():,} of each class"
-        return text
+        if self.stratified:
+            missing = counts is not None and not counts.min()
+            how += (
+                " with classes in proportion where they have enough" if missing else " with all classes in proportion"
+            )
+        text = f"{len(self.rows):,} of {len(y):,} {found.samples} held back, {how}"
+        return text if counts is None else f"{text}: {counts.min():,} to {counts.max():,} of each class"
 
 
 def hold_back(found: Data, fraction: float, seed: int, which: str | None) -> HeldBack:
@@ -226,9 +230,10 @@ def hold_back(found: Data, fraction: float, seed: int, which: str | None) -> Hel
 
 
 def _in_proportion(order: Array, labels: Array, budget: int) -> Array:
-    """The first samples of each class in that order, `budget` in all: classes in proportion, by largest remainders.
+    """The first samples of each class in that order, about `budget`: classes in proportion, by largest remainders.
 
-    Each class that has two samples or more keeps one; one of each is held back if the budget is large enough.
+    Of each class with two samples or more, one is not held back, and one is if `budget` is at least the number of these
+    classes. Where many classes are small, this makes more samples than `budget`, or fewer.
     """
     sizes = np.bincount(labels)
     shares = sizes * (budget / len(labels))
@@ -249,25 +254,26 @@ def _in_proportion(order: Array, labels: Array, budget: int) -> Array:
 
 
 def are_overlapping_windows(x: Array) -> bool:
-    """Whether each sequence repeats the end of the one before it, as windows that are cut from a series do.
+    """Whether sequences repeat the end of the one before, by the same number of steps, as windows of a series do.
 
-    A few pairs are compared. Steps that repeat a constant do not count, nor does an overlap of a single step.
+    A few pairs are compared, of which two in three must agree: where windows of several series stand one after the
+    other, some pairs are of two series. Steps that repeat a constant do not count, nor does an overlap of a single
+    step, nor features that are constant within both sequences, such as the number of the series.
     """
     pairs = len(x) - 1
     if pairs < _LEAST_PAIRS:
         return False
     chosen = np.unique(np.linspace(0, pairs - 1, _MOST_PAIRS).astype(np.intp))
-    shifts: set[int] | None = None
+    votes: Counter[int] = Counter()
     for row in chosen:
         one, other = np.asarray(x[row]), np.asarray(x[row + 1])
+        varying = (one != one[0]).any(axis=0) | (other != other[0]).any(axis=0)
+        one, other = one[:, varying], other[:, varying]
         starts = np.flatnonzero((one[1:-1] == other[0]).all(axis=1)) + 1
-        found = {
+        votes.update(
             int(s) for s in starts if (one[s] != one[s + 1 :]).any() and np.array_equal(one[s:], other[: len(one) - s])
-        }
-        shifts = found if shifts is None else shifts & found
-        if not shifts:
-            return False
-    return True
+        )
+    return max(votes.values(), default=0) >= max(_LEAST_PAIRS, 2 * len(chosen) / 3)
 
 
 def pieces(part: Sequences, rows: Array | None = None, size: int = 128) -> Iterator[Sequences]:

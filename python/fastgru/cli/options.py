@@ -16,8 +16,7 @@ from fastgru.cli.data import DIGITS, TASKS
 from fastgru.datasets.mnist import DATA_VARIABLE
 from fastgru.files import replaceable
 from fastgru.formats.description import list_assumptions
-from fastgru.formats.torch_chains import POOLINGS
-from fastgru.layers.activation import ACTIVATIONS
+from fastgru.formats.torch_options import ACTIVATIONS, POOLINGS
 from fastgru.model import Sequential, read_model
 
 
@@ -94,8 +93,9 @@ def _dataset(text: str) -> str:
 def add_state_dict_options(command: argparse.ArgumentParser) -> None:
     """The options for what a state_dict of PyTorch leaves open, those of `fastgru.formats.torch.read`."""
     group = command.add_argument_group("what a state_dict of PyTorch leaves open")
-    group.add_argument("--return-sequences", action="store_true", help="keep every step of the last GRU's output")
-    group.add_argument(
+    vectors = group.add_mutually_exclusive_group()
+    vectors.add_argument("--return-sequences", action="store_true", help="keep every step of the last GRU's output")
+    vectors.add_argument(
         "--pooling",
         choices=POOLINGS,
         help="what follows the last GRU receives: its last state (h_n), its output at the last step, or the mean or "
@@ -115,11 +115,14 @@ def add_state_dict_options(command: argparse.ArgumentParser) -> None:
 def _activations(text: str) -> list[str] | dict[str, str]:
     parts = text.split(",")
     if not any("=" in part for part in parts):
-        return parts
+        return [_activation(part) for part in parts]
     pairs = [part.rpartition("=") for part in parts]
     if not all(module for module, _, _ in pairs):
         raise argparse.ArgumentTypeError(f"expected MODULE=NAME everywhere or nowhere, got {text!r}")
-    return {module: activation for module, _, activation in pairs}
+    return {module: _activation(activation) for module, _, activation in pairs}
+
+
+_activation = checked(checks.choice, str, choices=ACTIVATIONS)
 
 
 def state_dict_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Zip archives from strangers: what they hold is bounded by what they weigh."""
+"""Reading untrusted zip archives: their contents may be at most 16 times as large as the archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where files of models become models: whatever a file causes there is one error that names it.
+"""Errors of readers: every exception that a damaged or foreign file causes becomes one that names the file.
 
 Libraries raise almost anything for a damaged file: OSError for an offset that cannot be sought, AssertionError,
 struct.error, zlib.error, RecursionError. No list of them is complete, so that all are taken for the file's.
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from fastgru.files import open_regular
-from fastgru.formats.description import ModelFileError
+from fastgru.formats.description import ModelFileError, UnsaidError
 
 #: What the system fails with, and not because of what a file holds.
 _SYSTEM = frozenset(
@@ -40,6 +40,8 @@ def reading(path: str | os.PathLike[str], what: str | None = None) -> Iterator[N
     """
     try:
         yield
+    except UnsaidError as error:
+        raise UnsaidError(f"{os.fspath(path)}: {error.problem}", error.options) from error
     except (ModelFileError, ImportError, MemoryError):
         raise
     except Exception as error:
@@ -63,6 +65,8 @@ def _reason(error: Exception) -> str:
         case RecursionError():
             return "damaged: it is nested too deeply"
         case ValueError() if str(error):
+            return str(error)
+        case TypeError() if ": expected " in str(error):  # of this package's checks, which name an argument
             return str(error)
         case OSError(errno=None) if str(error):  # of fastgru.files
             return str(error)

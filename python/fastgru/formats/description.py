@@ -19,6 +19,28 @@ class ModelFileError(ValueError):
     """A file is no model, or is damaged; the message says which file and what is wrong with it."""
 
 
+class UnsaidError(ModelFileError):
+    """A file leaves open what decides the model's outputs, no choice is usual, and no option says it.
+
+    Attributes
+    ----------
+    problem : str
+    options : mapping
+        An example of options that say it.
+    """
+
+    def __init__(self, problem: str, options: Mapping[str, Any]) -> None:
+        super().__init__(problem, options)  # as pickle makes it again
+        self.problem, self.options = problem, options
+
+    def text(self, written: Callable[[Mapping[str, Any]], str]) -> str:
+        """The problem and what to pass; `written` turns options into text."""
+        return f"{self.problem}: pass {written(self.options)}, or what forward() does instead"
+
+    def __str__(self) -> str:
+        return self.text(as_arguments)
+
+
 @dataclass(frozen=True)
 class Assumption:
     """What a reader had to assume, because the file does not say it and another model would fit it as well.
@@ -29,7 +51,7 @@ class Assumption:
     options : mapping
         Options of the reader that say the same; with them nothing is assumed.
     alternatives : tuple of (mapping, str)
-        Options that say something else, and what that is.
+        Options that say something else, and what that is. None: no option does.
     """
 
     what: str
@@ -38,6 +60,8 @@ class Assumption:
 
     def text(self, written: Callable[[Mapping[str, Any]], str]) -> str:
         """What is assumed and what to pass otherwise; `written` turns options into text."""
+        if not self.alternatives:
+            return f"{self.what}; otherwise no option says what forward() does, and this is another model"
         others = " or ".join(f"{written(options)} ({meaning})" for options, meaning in self.alternatives)
         return f"{self.what}; otherwise pass {others}"
 

@@ -53,6 +53,8 @@ _STORED: dict[str, tuple[str, ...]] = {
     "Embedding": ("",),
     "Bidirectional": ("forward_layer/cell/", "backward_layer/cell/"),
 }
+#: Class -> the wrapper that such a layer may have been read from, and the wrapper's name in a file of weights.
+_WRAPPERS = {"Dense": ("TimeDistributed", "time_distributed"), "GRU": ("RNN", "rnn")}
 #: Class -> the states of an optimizer in the order of its variables; those that stand together alternate.
 _STATES: dict[str, tuple[tuple[str, ...], ...]] = {
     "Adam": (("m", "v"),),
@@ -182,8 +184,9 @@ def read_weights(path: PathLike, layers: list[LayerDescription]) -> dict[str, Ar
         file = hdf5.Reader(data)
         root = "model_weights" if file.has("model_weights") else ""
         if file.texts(root, "layer_names", len(layers) + 1) is None:
-            _load_stored(file, layers, [layer.class_name for layer in layers])
-            _refuse_more(file, layers)
+            classes = _classes_in(file, layers)
+            _load_stored(file, layers, classes)
+            _refuse_more(file, layers, classes)
         else:
             _load_in_order(file, root, layers)
     return {f"{layer.name}/{name}": array for layer in layers for name, array in layer.weights.items()}
@@ -311,9 +314,23 @@ def _load_stored(file: hdf5.Reader, layers: list[LayerDescription], classes: lis
                 layer.weights[name] = file.array(f"{group}/{number}")
 
 
-def _refuse_more(file: hdf5.Reader, layers: list[LayerDescription]) -> None:
+def _classes_in(file: hdf5.Reader, layers: list[LayerDescription]) -> list[str]:
+    """The classes under which a file of weights keeps the layers.
+
+    A layer that was read from a wrapper is of the class within. If the file has layers of that class and wrappers,
+    their order is not in it, so that the class is kept and the rest of the file refused.
+    """
+    called = {
+        inner: wrapper
+        for inner, (wrapper, stored) in _WRAPPERS.items()
+        if file.has(f"layers/{stored}") and not file.has(f"layers/{inner.lower()}")
+    }
+    return [called.get(layer.class_name, layer.class_name) for layer in layers]
+
+
+def _refuse_more(file: hdf5.Reader, layers: list[LayerDescription], classes: list[str]) -> None:
     """Refuse a file that has weights of more layers."""
-    expected = {group for _, groups in _places(layers, [layer.class_name for layer in layers]) for group in groups}
+    expected = {group for _, groups in _places(layers, classes) for group in groups}
     for name in file.members("layers"):
         for inner in {part for parts in _STORED.values() for part in parts}:
             group = f"layers/{name}/{inner}vars"

@@ -219,7 +219,7 @@ def _legacy_content(stream: io.BytesIO, storage: _Storage) -> bytes:
 
 @contextlib.contextmanager
 def _refusing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """What is wrong with a pickle is wrong with the file."""
+    """As `reading`; a `PickleError` becomes a `ModelFileError` here, because some of them come with advice."""
     with reading(path, "damaged"):
         try:
             yield

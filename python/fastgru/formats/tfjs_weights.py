@@ -1,7 +1,7 @@
 """The weights of a TensorFlow.js model: a manifest in its JSON, and files of bytes ("shards") beside it.
 
 A manifest is a list of groups. A group names its shards, whose bytes count as one file, and its tensors, which lie in
-those bytes one after the other without a gap. All of it comes from strangers: shards are looked for beside the JSON and
+those bytes one after the other without a gap. Files are not trusted: shards are looked for beside the JSON and
 nowhere else, and no memory is taken for a tensor before the bytes for it are known to be there.
 """
 
@@ -26,6 +26,9 @@ from fastgru.formats.description import Array
 
 #: The size of TensorFlow.js' converters' shards; browsers fetch several at once.
 SHARD_BYTES = 4 * 2**20
+
+#: A larger JSON than this is not searched for names of shards; those of models have kilobytes.
+_MOST_JSON_BYTES = 64 * 2**20
 
 #: The types that weights and counters of the layers here can have; the bytes are little-endian.
 _DTYPES = {"float32": "<f4", "int32": "<i4"}
@@ -201,7 +204,8 @@ def write(path: Path, text: str, shards: dict[str, bytes], *, former: Iterable[s
     """Replace the model at `path` by another one, so that a crash leaves the old model or the new one.
 
     The shards come first, under names that the old model has for nothing else; then the JSON takes its name; then the
-    shards that only the old model had go.
+    shards that only the old model had are removed, except those that another JSON in the folder names: a copy of the
+    old one.
 
     Parameters
     ----------
@@ -220,9 +224,9 @@ def write(path: Path, text: str, shards: dict[str, bytes], *, former: Iterable[s
         write_atomically(path, data)
     except BaseException:
         if not _holds(path, data):
-            _remove(path.parent, shards.keys() - former)
+            _remove_unnamed(path.parent, shards.keys() - former)
         raise
-    _remove(path.parent, former - shards.keys())
+    _remove_unnamed(path.parent, former - shards.keys())
 
 
 def _holds(path: Path, data: bytes) -> bool:
@@ -247,20 +251,46 @@ def _own_shard(path: Path) -> re.Pattern[str]:
 
 
 def remove_stale(path: Path, current: Iterable[str]) -> None:
-    """Remove the shards that a killed `write` of the model at `path` left: those that are not `current`.
+    """Remove the shards that a killed `write` of the model at `path` left: no JSON in the folder names them.
 
-    They are known by their names, which end in a hash of their contents.
+    They have names as `write` makes them for this path, each with a hash that fits the contents. Shards of a model
+    whose JSON was renamed or copied have such names too, and stay because that JSON names them.
     """
-    own, current = _own_shard(path), set(current)
-    for name in os.listdir(path.parent):
-        found = own.fullmatch(name)
-        if found and name not in current:
-            with contextlib.suppress(OSError), open_regular(path.parent / name) as file:
-                if hashlib.sha256(read_all(file)).hexdigest()[:16] == found[1]:
-                    os.unlink(path.parent / name)
+    own = _own_shard(path)
+    names = set(filter(own.fullmatch, os.listdir(path.parent))) - set(current)
+    _remove_unnamed(path.parent, {name for name in names if _fits_its_name(path.parent / name)})
 
 
-def _remove(folder: Path, names: Iterable[str]) -> None:
-    for name in names:
+def _fits_its_name(shard: Path) -> bool:
+    """Whether the hash in the name is that of the contents."""
+    try:
+        with open_regular(shard) as file:
+            return hashlib.sha256(read_all(file)).hexdigest()[:16] == shard.stem[-16:]
+    except OSError:
+        return False
+
+
+def _remove_unnamed(folder: Path, shards: Iterable[str]) -> None:
+    """Remove those of the shards that no JSON in the folder names.
+
+    The name is searched in the bytes, so that a damaged JSON, or a model in a wrapper, keeps its shards as well.
+    """
+    unnamed = set(shards)
+    for name in os.listdir(folder) if unnamed else ():
+        if ".json" in name.lower():  # also model.json.bak, which its owner may rename back
+            data = _searchable(folder / name)
+            unnamed = set() if data is None else {shard for shard in unnamed if os.fsencode(shard) not in data}
+    for name in unnamed:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(folder / name)
+
+
+def _searchable(path: Path) -> bytes | None:
+    """The contents of a regular file, nothing of anything else; None if they cannot be read or are too many."""
+    if not path.is_file():
+        return b""
+    try:
+        with open_regular(path) as file:
+            return read_all(file) if os.fstat(file.fileno()).st_size <= _MOST_JSON_BYTES else None
+    except OSError:
+        return None

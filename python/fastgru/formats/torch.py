@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks
-from fastgru.formats import state_dicts, torch_chains
+from fastgru.formats import state_dicts
 from fastgru.formats.boundary import reading
 from fastgru.formats.description import LayerDescription, ModelDescription, TrainingDescription
+from fastgru.formats.torch_chains import Chain
 from fastgru.formats.torch_modules import Module, modules_of, tensors_of, unwrapped
+from fastgru.formats.torch_options import Said, listed
 
 Array = NDArray[Any]
 
@@ -31,7 +32,7 @@ def read(
     *,
     return_sequences: bool | None = None,
     pooling: str | None = None,
-    activations: Sequence[str] | Mapping[str, str] | None = None,
+    activations: Sequence[str | None] | Mapping[str, str | None] | None = None,
     order: Sequence[str] | None = None,
 ) -> ModelDescription:
     """The model in a file.
@@ -49,39 +50,47 @@ def read(
         (``torch.cat((h_n[-2], h_n[-1]), -1)``); its output at the last step (``output[:, -1]``), which differs from
         that where a GRU is bidirectional; or the mean or the maximum of its outputs over the steps that count.
         ``"last_state"`` is assumed.
-    activations : mapping of str to str, or sequence of str, optional
+    activations : mapping of str to str or None, or sequence of str or None, optional
         Module's name -> the activation after it, as `fastgru.layers.Activation` has them: of a Linear, of a GRU (the
         last one's after `pooling`) or of an Embedding. A sequence is for the Linears alone, from the first to the last.
-        None (``"linear"``) is assumed after GRUs and after a Linear at the end; a Linear before other layers mostly has
-        one, so that it must be named.
+        None is ``"linear"``, which is assumed after GRUs and after a Linear at the end; a Linear before other layers
+        mostly has one, so that it must be named.
     order : sequence of str, optional
         The modules' names from the first to the last, ``["gru", "head"]``, where sizes leave a doubt. The file's order
-        is assumed; safetensors keeps none, so that a doubt is an error there.
+        is assumed; safetensors keeps none, so that a doubt is an error there. It also confirms that each of several
+        `nn.GRU` receives every step of the one before, which is assumed otherwise.
 
     Raises
     ------
     ModelFileError
         The file holds something else, is damaged, or leaves a doubt; the message says which option ends it.
+    TypeError, ValueError
+        An option is of another type or value, or does not fit the modules in the file.
     """
-    options = {"return_sequences": return_sequences, "pooling": pooling, "activations": activations, "order": order}
-    if return_sequences is not None:
-        return_sequences = checks.flag("return_sequences", return_sequences)
-    if pooling is not None:
-        checks.choice("pooling", pooling, torch_chains.POOLINGS)
-        if return_sequences:
-            raise ValueError(f"pooling: expected none because return_sequences=True keeps all steps, got {pooling!r}")
+    said = Said.checked(return_sequences=return_sequences, pooling=pooling, activations=activations, order=order)
     found = state_dicts.read(path)
+    # What an option causes is raised outside of the blocks in which all is the file's.
+    if found.description is not None:
+        said.require_nothing()
     with reading(path):
         if not found.tensors:
             raise ValueError("expected a state_dict, got one without tensors")
         dtype = str(np.result_type(*found.tensors.values()))
-        if found.description is None:
-            modules = modules_of(unwrapped(found.tensors))
-            chain = torch_chains.Chain.of(modules, order, ordered=found.ordered)
-            return chain.describe(dtype, return_sequences, pooling, activations)
-        if any(option is not None for option in options.values()):
-            raise ValueError(f"{', '.join(options)}: expected none, because the file says them itself")
-        return _described(found.description, modules_of(found.tensors), dtype)
+        if found.description is not None:
+            return _described(found.description, modules_of(found.tensors), dtype)
+        modules = modules_of(unwrapped(found.tensors))
+        if not any(module.class_name == "GRU" for readings in modules for module in readings):
+            raise ValueError("expected an nn.GRU among its modules, got none")
+    said.require_order_of([readings[0].path for readings in modules])
+    with reading(path):
+        chain = Chain.of(modules, ordered=found.ordered) if said.order is None else Chain.said(modules, said.order)
+    if chain is None:
+        raise ValueError(
+            f"order: expected modules of which each takes what the one before gives, got {listed(said.order or [])}"
+        )
+    after = said.activations_of(chain.names, chain.linears)
+    with reading(path):
+        return chain.describe(dtype, said.return_sequences, said.pooling, after)
 
 
 def write(path: str | os.PathLike[str], description: ModelDescription) -> None:

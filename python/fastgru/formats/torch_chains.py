@@ -11,20 +11,15 @@ A state_dict says neither in which order modules are called nor what stands betw
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastgru.formats.description import Assumption, LayerDescription, ModelDescription
+from fastgru.formats.description import Assumption, LayerDescription, ModelDescription, UnsaidError
 from fastgru.formats.torch_modules import Module
+from fastgru.formats.torch_options import POOLINGS
 
-#: What may follow the last GRU -> the layer that computes it; None where the GRU itself does.
-POOLINGS = {
-    "last_state": None,
-    "last_step": "LastStep",
-    "mean": "GlobalAveragePooling1D",
-    "max": "GlobalMaxPooling1D",
-}
 _MOST_TRIES = 10_000
 _DEFAULT_NAMES = {"GRU": "gru", "Dense": "dense", "Embedding": "embedding"}
 
@@ -41,14 +36,14 @@ class Chain:
     ----------
     modules : list of Module
     assumptions : list of Assumption
-        About their order.
+        About their order, and what each GRU receives of the one before.
     """
 
     modules: list[Module]
     assumptions: list[Assumption]
 
     @classmethod
-    def of(cls, modules: list[list[Module]], order: Sequence[str] | None, *, ordered: bool) -> Chain:
+    def of(cls, modules: list[list[Module]], *, ordered: bool) -> Chain:
         """The modules in the only order and meaning that fit, or if they are `ordered`, in their own.
 
         Raises
@@ -56,29 +51,41 @@ class Chain:
         ValueError
             None fits, or several do.
         """
-        if not any(reading.class_name == "GRU" for readings in modules for reading in readings):
-            raise ValueError("expected an nn.GRU among its modules, got none")
-        if order is not None:
-            modules = _reordered(modules, order)
-        if order is not None or ordered:
-            found = _only_one(_all_fitting(modules, any_order=False))
+        for any_order in (False, True) if ordered else (True,):
+            found = _only_one(modules, any_order=any_order)
             if found is not None:
-                return cls(found, [] if order is not None else _assumed_order(found, modules))
-        if order is None:
-            found = _only_one(_all_fitting(modules, any_order=True))
-            if found is not None:
-                return cls(found, [])
+                return cls(found, [*([] if any_order else _assumed_order(found, modules)), *_assumed_steps(found)])
         sizes = "; ".join(" or ".join(map(_sizes, readings)) for readings in modules)
         raise ValueError(f"expected modules of which each takes what the one before gives, got {sizes:.1000}")
+
+    @classmethod
+    def said(cls, modules: list[list[Module]], order: Sequence[str]) -> Chain | None:
+        """The modules in the order of these paths, each of which is one's; None if they do not fit in it.
+
+        Who says the order says that of the GRUs too: nothing of it is assumed.
+        """
+        by_path = {readings[0].path: readings for readings in modules}
+        found = _only_one([by_path[path] for path in order], any_order=False)
+        return None if found is None else cls(found, [])
+
+    @property
+    def names(self) -> list[str]:
+        """What options call the modules."""
+        return [_name(module) for module in self.modules]
+
+    @property
+    def linears(self) -> list[str]:
+        """What options call the Linears."""
+        return [_name(module) for module in self.modules if module.class_name == "Dense"]
 
     def describe(
         self,
         dtype: str,
         return_sequences: bool | None,
         pooling: str | None,
-        activations: Sequence[str] | Mapping[str, str] | None,
+        said: Mapping[str, str],
     ) -> ModelDescription:
-        """The model, given what `fastgru.formats.torch.read` was told."""
+        """The model, given what `fastgru.formats.torch.read` was told; `said` are activations by module's name."""
         assumptions = list(self.assumptions)
         last_gru = [module for module in self.modules if module.class_name == "GRU"][-1]
         if pooling is None and not return_sequences:
@@ -86,7 +93,7 @@ class Chain:
             # One vector of a GRU that only reads forwards: its last state and its last step are the same.
             if return_sequences is None or _is_bidirectional(last_gru):
                 assumptions.append(self._assumed_state(last_gru))
-        said = self._activations(activations)
+        self._require_activations(said)
         assumptions += self._assumed_activations(said)
         layers: list[LayerDescription] = []
         for module in self.modules:
@@ -111,28 +118,15 @@ class Chain:
             what = f"the last state of {name}, h_n[-1] or output[:, -1]"
         return Assumption(f"{receiver} {what}", {"pooling": "last_state"}, tuple(alternatives))
 
-    def _activations(self, given: Sequence[str] | Mapping[str, str] | None) -> dict[str, str]:
-        """Module's name -> the activation after it, where that is said."""
-        linears = [_name(module) for module in self.modules if module.class_name == "Dense"]
-        if isinstance(given, Mapping):
-            names = [_name(module) for module in self.modules]
-            unknown = [name for name in given if name not in names]
-            if unknown:
-                raise ValueError(f"activations: expected names of modules, {names!s:.500}, got {unknown[0]!r}")
-            said = {name: activation or "linear" for name, activation in given.items()}
-        elif given is not None:
-            if isinstance(given, str) or len(given) != len(linears):
-                raise ValueError(f"activations: expected {len(linears)}, one for each of {linears}, got {given!r}")
-            said = dict(zip(linears, given, strict=True))
-        else:
-            said = {}
+    def _require_activations(self, said: Mapping[str, str]) -> None:
+        """Raise if no activation is said after a Linear before other layers."""
         for module in self.modules[:-1]:
             if module.class_name == "Dense" and _name(module) not in said:
-                raise ValueError(
-                    f"a state_dict does not say which activations stand between the modules {_shown(self.modules)}: "
-                    f'say it with activations=["linear", ...], one for each of {linears}'
+                problem = (
+                    f"a state_dict does not say which activations stand between the modules {_shown(self.modules)}"
                 )
-        return said
+                unsaid = {name: "linear" for name in self.linears if name not in said}
+                raise UnsaidError(problem, {"activations": {**said, **unsaid}})
 
     def _assumed_activations(self, said: Mapping[str, str]) -> list[Assumption]:
         names = [
@@ -144,17 +138,10 @@ class Chain:
             return []
         example = {"activations": {**said, names[0]: "relu"}}
         options = {"activations": {**said, **dict.fromkeys(names, "linear")}}
-        return [Assumption(f"no activation after {' and '.join(names)}", options, ((example, "or another one"),))]
+        return [Assumption(f"no activation after {_enumerated(names)}", options, ((example, "or another one"),))]
 
 
 # --- Orders that fit ------------------------------------------------------------------------------------------------
-
-
-def _reordered(modules: list[list[Module]], order: Sequence[str]) -> list[list[Module]]:
-    by_path = {readings[0].path: readings for readings in modules}
-    if isinstance(order, str) or sorted(map(str, order)) != sorted(by_path):
-        raise ValueError(f"order: expected all of {list(by_path)!s:.500}, got {order!r}")
-    return [by_path[path] for path in order]
 
 
 def _all_fitting(modules: list[list[Module]], *, any_order: bool) -> Iterator[list[Module]]:
@@ -173,37 +160,83 @@ def _fitting(
             if before is not None and module.takes != before.gives:
                 continue
             if next(tries, None) is None:
-                raise _TooManyTriesError(
-                    "too many modules of the same sizes to try their orders: say it with order=[...]"
-                )
+                raise _TooManyTriesError("too many modules of the same sizes to try their orders")
             others = rest[:index] + rest[index + 1 :]
             for chain in _fitting(others, module, tries, any_order=any_order):
                 yield [module, *chain]
 
 
-def _only_one(chains: Iterator[list[Module]]) -> list[Module] | None:
+def _only_one(modules: list[list[Module]], *, any_order: bool) -> list[Module] | None:
     """The first chain, which must be the only one; None if there is none."""
-    found = next(chains, None)
-    other = next(chains, None)
-    if found is not None and other is not None:
-        raise ValueError(
-            f"its modules fit together as {_shown(found)} and as {_shown(other)}: say their order with order=[...]"
-        )
-    return found
+    chains = _all_fitting(modules, any_order=any_order)
+    try:
+        found = next(chains, None)
+        other = next(chains, None)
+    except _TooManyTriesError as error:
+        raise UnsaidError(str(error), {"order": [readings[0].path for readings in modules]}) from None
+    if found is None or other is None:
+        return found
+    problem = f"its modules fit together as {_shown(found)} and as {_shown(other)}"
+    orders = [_paths(chain) for chain in sorted((found, other), key=_called_otherwise)]
+    if orders[0] == orders[1]:
+        raise ValueError(f"{problem}, and no option says which")
+    raise UnsaidError(problem, {"order": orders[0]})
+
+
+def _called_otherwise(chain: list[Module]) -> int:
+    """How many Linears of a chain have the name of an embedding."""
+    return sum(module.class_name == "Dense" and "emb" in module.path.lower() for module in chain)
 
 
 def _assumed_order(found: list[Module], modules: list[list[Module]]) -> list[Assumption]:
-    """That modules are called in the order of the file, where another one fits as well."""
-    paths = [module.path for module in found]
+    """That modules are called in the order of the file, where another one fits as well.
+
+    An embedding at the file's beginning is taken for one: orders in which its weights are a Linear's are no doubt.
+    """
+    paths = _paths(found)
+    embedding = found[0] if found[0].class_name == "Embedding" else None
+    if embedding is not None:
+        modules = [[embedding] if readings[0].path == embedding.path else readings for readings in modules]
     try:
-        orders = ([module.path for module in chain] for chain in _all_fitting(modules, any_order=True))
+        orders = (_paths(chain) for chain in _all_fitting(modules, any_order=True))
         other = next((order for order in orders if order != paths), None)
     except _TooManyTriesError:
-        other = paths[::-1]
+        other = _with_two_swapped(found)
     if other is None:
         return []
     what = f"the modules are called in the order of the file, {_shown(found)}"
     return [Assumption(what, {"order": paths}, (({"order": other}, "or another one that fits"),))]
+
+
+def _with_two_swapped(chain: list[Module]) -> list[str]:
+    """The paths of a chain in another order that fits as well, for chains of many modules of the same sizes."""
+    paths = _paths(chain)
+    places: dict[tuple[int | None, int], int] = {}
+    for place, module in enumerate(chain):
+        first = places.setdefault((module.takes, module.gives), place)
+        if first != place:
+            paths[first], paths[place] = paths[place], paths[first]
+            break
+    return paths
+
+
+def _assumed_steps(found: list[Module]) -> list[Assumption]:
+    """That a GRU behind another receives every step of that one, and no state; who says the order confirms it."""
+    grus = [module for module in found if module.class_name == "GRU"]
+    return [
+        Assumption(
+            f"{_name(gru)} receives every step of {_name(before)} and begins with zeros", {"order": _paths(found)}, ()
+        )
+        for before, gru in itertools.pairwise(grus)
+    ]
+
+
+def _paths(chain: list[Module]) -> list[str]:
+    return [module.path for module in chain]
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _shown(chain: list[Module]) -> str:

@@ -73,6 +73,7 @@ class Head(Layer):
         ----------
         x : ndarray (N, ..., F)
         training : bool
+            Whether `backward_from_logits` may follow. Without, nothing is written into the layer.
         rows : ndarray (M,) of integers, optional
             Which of x's rows, all axes but the last taken as one, in ascending order.
         """
@@ -120,14 +121,15 @@ class Activation(Head):
         return input_shape
 
     def logits(self, x: Array, *, training: bool, rows: Array | None = None) -> Array:  # noqa: D102
-        del training
-        self._rows, self._shape = rows, x.shape
+        if training:  # only then: other calls may come between a pass in training and its backward
+            self._rows, self._shape = rows, x.shape
         values = x.reshape(int(np.prod(x.shape[:-1])), x.shape[-1])
         return values if rows is None else values[rows]
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
         y = self.activate(self.logits(x, training=training))
-        self._y, self._lengths = (y if training else None), lengths
+        if training:
+            self._y, self._lengths = y, lengths
         return y.reshape(x.shape)
 
     def backward_from_logits(self, d_logits: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102

@@ -199,21 +199,21 @@ class LastStep(_Pooling1D):
         self._places: tuple[Array, Array] | None = None  # rows and steps
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
-        del training
-        self._shape = x.shape
         rows, steps, features = x.shape
         counted = np.full(rows, steps, np.int64) if lengths is None else lengths
         present = np.flatnonzero(counted)
-        self._places = present, counted[present] - 1
+        places = present, counted[present] - 1
+        if training:
+            self._shape, self._places = x.shape, places
         last = np.zeros((rows, features), x.dtype)
-        last[present] = x[self._places]
+        last[present] = x[places]
         return last
 
     def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
         if not input_gradient:
             return None
         if self._places is None:
-            raise RuntimeError(f"{self.name}: backward needs a forward before it")
+            raise RuntimeError(f"{self.name}: backward needs a forward with training=True before it")
         d_x = np.zeros(self._shape, d_y.dtype)
         d_x[self._places] = d_y[self._places[0]]
         return d_x

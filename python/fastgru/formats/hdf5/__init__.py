@@ -1,4 +1,4 @@
-"""HDF5 from strangers and for them: arrays and texts by path, and no more of them than the file is large.
+"""Reading untrusted HDF5 files and writing new ones: arrays and texts by path, in memory bounded by the file's size.
 
 Every object is reached by a path that the caller knows, link by link. Files are read by this package's own code, which
 `fastgru.formats.hdf5.storage` explains; they are written by h5py, which is imported only then.
@@ -75,7 +75,9 @@ class Reader:
             )
         elements = found.elements(size)
         if elements is None:
-            raise UnreadableError(f"{path}: expected an array that is stored plainly, as Keras does, got another")
+            raise UnreadableError(
+                f"{path}: expected an array stored in one piece without compression, as Keras writes it"
+            )
         self._left -= size
         return np.frombuffer(elements, datatype.numbers).reshape(shape).copy()
 

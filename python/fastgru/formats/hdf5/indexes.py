@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterator
 
-from fastgru.formats.hdf5.storage import UNDEFINED, Cursor, Storage, UnreadableError, lookup3
+from fastgru.formats.hdf5.storage import UNDEFINED, Cursor, Storage, UnreadableError
 
 #: The cache type of a symbol table entry that is a symbolic link.
 _SYMBOLIC = 2
@@ -26,6 +26,7 @@ def symbols(storage: Storage, tree: int, heap: int) -> Iterator[tuple[bytes, int
     header.skip(3)
     size, _, address = (header.address() for _ in range(3))
     names = bytes(storage.take("the names of a group", address, size))
+    left = size
     for node in _table_nodes(storage, tree):
         head = storage.block("a symbol table", b"SNOD", node, 8, checked=False)
         head.expect("version", 1)
@@ -38,6 +39,9 @@ def symbols(storage: Storage, tree: int, heap: int) -> Iterator[tuple[bytes, int
             end = names.find(b"\0", begin) if begin < size else -1
             if end < 0:
                 raise UnreadableError("damaged: the name of a member of a group does not end")
+            left -= end + 1 - begin
+            if left < 0:
+                raise UnreadableError("damaged: names of members of a group overlap")
             yield names[begin:end], None if cached == _SYMBOLIC else target
 
 
@@ -114,9 +118,10 @@ class FractalHeap:
         blocks = sorted(self._direct_blocks(root, rows), key=lambda block: block[0])
         self._offsets = [offset for offset, _ in blocks]
         self._blocks = [data for _, data in blocks]
+        self._left = sum(map(len, self._blocks))
 
     def message(self, identifier: memoryview) -> memoryview:
-        """An object of the heap."""
+        """An object of the heap, to be asked for once."""
         cursor = Cursor("an identifier", identifier)
         if cursor.number(1) != 0:
             raise UnreadableError("not supported: a fractal heap with objects outside of its blocks")
@@ -125,6 +130,9 @@ class FractalHeap:
         within = begin - self._offsets[place] if place >= 0 else 0
         if place < 0 or within + size > len(self._blocks[place]):
             raise UnreadableError("damaged: an object of a fractal heap lies outside of it")
+        self._left -= size
+        if self._left < 0:
+            raise UnreadableError("damaged: objects of a fractal heap overlap")
         return self._blocks[place][within : within + size]
 
     def _direct_blocks(self, root: int, rows: int) -> Iterator[tuple[int, memoryview]]:
@@ -146,7 +154,9 @@ class FractalHeap:
         if self._checked:
             plain = bytearray(data)
             plain[end : end + 4] = bytes(4)
-            if lookup3(memoryview(plain)) != int.from_bytes(data[end : end + 4], "little"):
+            if self._storage.checksum("a block of a fractal heap", memoryview(plain)) != int.from_bytes(
+                data[end : end + 4], "little"
+            ):
                 raise UnreadableError("damaged: the checksum of a block of a fractal heap does not match its contents")
         return data
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,13 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru.formats.hdf5.indexes import heap_messages, symbols
-from fastgru.formats.hdf5.storage import UNDEFINED, Cursor, Storage, UnreadableError
+from fastgru.formats.hdf5.storage import PER_ITEM, UNDEFINED, Cursor, Storage, UnreadableError
 
 Array = NDArray[Any]
 
 # Types of messages.
 _DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _EXTERNAL, _LAYOUT = 0x1, 0x2, 0x3, 0x6, 0x7, 0x8
 _FILTERS, _ATTRIBUTE, _CONTINUATION, _SYMBOLS, _ATTRIBUTE_INFO = 0xB, 0xC, 0x10, 0x11, 0x15
+#: Messages of other types are not kept. One of type 0 is free space, and a header may consist of these.
+_KEPT = frozenset(
+    {_DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _EXTERNAL, _LAYOUT, _FILTERS, _ATTRIBUTE, _SYMBOLS, _ATTRIBUTE_INFO}
+)
+#: Type, size and flags of a message in an older header, and in a newer one.
+_OLD_MESSAGE, _NEW_MESSAGE = struct.Struct("<HHB3x"), struct.Struct("<BHB")
 #: A message's flag: its contents lie elsewhere.
 _SHARED = 2
 #: How the elements of an array are stored.
@@ -100,12 +107,12 @@ class Object:
             raise UnreadableError("not supported: an object whose description is shared or repeated")
         return body
 
-    @property
+    @cached_property
     def is_group(self) -> bool:
         """Whether it has members."""
         return any(kind in (_SYMBOLS, _LINK_INFO, _LINK) for kind, _, _ in self._messages)
 
-    @property
+    @cached_property
     def is_array(self) -> bool:
         """Whether it has elements."""
         return any(kind == _LAYOUT for kind, _, _ in self._messages)
@@ -239,35 +246,52 @@ def _exactly(data: memoryview, size: int) -> memoryview:
 
 
 def _messages(storage: Storage, address: int) -> Iterator[tuple[int, int, memoryview]]:
-    """Type, flags and contents of the messages in an object's header."""
+    """Type, flags and contents of those messages in an object's header that say what is read here."""
     what = "an object's header"
-    start = Cursor(what, storage.contents(address, 16))
-    old = bytes(start.bytes(4)) != b"OHDR"
-    blocks = [_old_block(storage, address) if old else _new_block(storage, address)]
-    tracked = not old and bool(storage.contents(address, 6)[5] & 4)
+    most: float = math.inf
+    before = 0  # bytes between the head of a message and its contents
+    if bytes(storage.contents(address, 4)) == b"OHDR":
+        head, signature = _NEW_MESSAGE, b"OCHK"
+        before = 2 if storage.contents(address, 6)[5] & 4 else 0  # for the order of attributes
+        blocks = [_new_block(storage, address)]
+    else:
+        head, signature = _OLD_MESSAGE, b""
+        most, block = _old_block(storage, address)
+        blocks = [block]
+    count = 0
     while blocks:
         cursor = blocks.pop()
-        while cursor.left >= (8 if old else 6 if tracked else 4):
-            kind = cursor.number(2 if old else 1)
-            size, flags = cursor.number(2), cursor.number(1)
-            cursor.skip(3 if old else 2 if tracked else 0)
+        while cursor.left >= head.size + before:
+            count += 1
+            if count > most:
+                raise UnreadableError(f"damaged: expected {most} messages in {what}, got more")
+            storage.spend(what, PER_ITEM)
+            kind, size, flags = cursor.fields(head)
+            if kind not in _KEPT and kind != _CONTINUATION:
+                cursor.skip(before + size)
+                continue
+            cursor.skip(before)
             body = cursor.bytes(size)
             if kind != _CONTINUATION:
                 yield kind, flags, body
                 continue
             place = Cursor(what, body)
             begin, length = place.address(), place.address()
-            if old:
-                blocks.append(Cursor(what, storage.take(what, begin, length)))
+            if signature:
+                blocks.append(storage.block(what, signature, begin, length))
             else:
-                blocks.append(storage.block(what, b"OCHK", begin, length))
+                blocks.append(Cursor(what, storage.take(what, begin, length)))
 
 
-def _old_block(storage: Storage, address: int) -> Cursor:
-    head = Cursor("an object's header", storage.take("an object's header", address, 16))
+def _old_block(storage: Storage, address: int) -> tuple[int, Cursor]:
+    """The number of messages in all blocks, and the first block."""
+    what = "an object's header"
+    head = Cursor(what, storage.take(what, address, 16))
     head.expect("version", 1)
-    head.skip(7)
-    return Cursor("an object's header", storage.take("an object's header", address + 16, head.number(4)))
+    head.skip(1)
+    count = head.number(2)
+    head.skip(4)
+    return count, Cursor(what, storage.take(what, address + 16, head.number(4)))
 
 
 def _new_block(storage: Storage, address: int) -> Cursor:

@@ -7,6 +7,9 @@ Ctrl-C does not reach it.
 Every structure of an intact file has bytes of its own. `Storage.take` therefore counts the bytes that it hands out,
 and refuses to hand out more than the file has. Whatever a damaged file refers to, cycles and overlaps included,
 reading it ends after time in proportion to the file's size.
+
+Python takes 100 times as long as C for a checksum or a message, so that one byte of a structure takes 100 times as
+long as one of an array. `Storage.spend` counts this work, and refuses a file that needs more of it than a model's.
 """
 
 from __future__ import annotations
@@ -17,6 +20,14 @@ from collections.abc import Iterator
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 #: An address that means "nowhere".
 UNDEFINED = 2**64 - 1
+
+# The work that a file may take, in bytes to be hashed; 4 MiB of them take about a second. What h5py and Keras write by
+# default has no checksums, and 1,000 arrays have 10,000 messages. With checksums, structures are an eighth of a file
+# only if its arrays are tiny, and 4 MiB describe 7,000 of these, each in groups of its own as in Keras' files.
+_ALLOWED_WORK = 4 * 2**20
+_BYTES_PER_WORK = 8
+#: The work of reading a message of a header, or the head of an object in the global heap.
+PER_ITEM = 4
 
 
 class UnreadableError(ValueError):
@@ -48,14 +59,21 @@ class Cursor:
     def bytes(self, size: int) -> memoryview:
         """The next `size` bytes."""
         begin = self.position
-        if size > len(self._data) - begin:
-            raise UnreadableError(f"damaged: {self._what} ends after {len(self._data):,} bytes, within a field")
-        self.position = begin + size
+        self.skip(size)
         return self._data[begin : begin + size]
+
+    def fields(self, layout: struct.Struct) -> tuple[int, ...]:
+        """The next fields, which are numbers."""
+        begin = self.position
+        self.skip(layout.size)
+        return layout.unpack_from(self._data, begin)
 
     def skip(self, size: int) -> None:
         """Pass over `size` bytes."""
-        self.bytes(size)
+        end = self.position + size
+        if end > len(self._data):
+            raise UnreadableError(f"damaged: {self._what} ends after {len(self._data):,} bytes, within a field")
+        self.position = end
 
     def number(self, size: int) -> int:
         """The next `size` bytes as an integer without sign."""
@@ -93,7 +111,8 @@ class Storage:
     """
 
     def __init__(self, data: bytes) -> None:
-        self.size = self._left = len(data)
+        self.size = self._left = self._texts_left = len(data)
+        self._work_left = _ALLOWED_WORK + len(data) // _BYTES_PER_WORK
         self._data = memoryview(data)
         self._heaps: dict[int, dict[int, memoryview]] = {}
         self.root = self._read_superblock()
@@ -106,6 +125,19 @@ class Storage:
         if self._left < 0:
             raise UnreadableError(f"damaged: {what} and other structures overlap or contain each other")
         return self._data[address : address + size]
+
+    def spend(self, what: str, work: int) -> None:
+        """Count work that is about to be done in Python."""
+        self._work_left -= work
+        if self._work_left < 0:
+            raise UnreadableError(
+                f"refused at {what} because its structures take more work than those of a model in {self.size:,} bytes"
+            )
+
+    def checksum(self, what: str, data: memoryview) -> int:
+        """The checksum of a structure."""
+        self.spend(what, len(data))
+        return lookup3(data)
 
     def contents(self, address: int, size: int) -> memoryview:
         """The numbers of an array, for which the caller keeps count."""
@@ -125,7 +157,7 @@ class Storage:
         if bytes(data[: len(signature)]) != signature:
             raise UnreadableError(f"damaged: expected {what} at {address:,}, got something else")
         if checked:
-            if size < len(signature) + 4 or lookup3(data[:-4]) != int.from_bytes(data[-4:], "little"):
+            if size < len(signature) + 4 or self.checksum(what, data[:-4]) != int.from_bytes(data[-4:], "little"):
                 raise UnreadableError(f"damaged: the checksum of {what} does not match its contents")
             data = data[:-4]
         return Cursor(what, data[len(signature) :])
@@ -154,7 +186,7 @@ class Storage:
     # --- The global heap, where texts of variable length lie -----------------------------------------------------
 
     def text(self, reference: bytes) -> bytes:
-        """The text that 16 bytes refer to."""
+        """The text that 16 bytes refer to; the caller asks for each once."""
         size, address, index = struct.unpack("<IQI", reference)
         if size == 0:
             return b""
@@ -163,6 +195,9 @@ class Storage:
         found = self._heaps[address].get(index)
         if found is None or size > len(found):
             raise UnreadableError("damaged: a text is missing in the global heap")
+        self._texts_left -= size
+        if self._texts_left < 0:
+            raise UnreadableError("damaged: texts in the global heap overlap")
         return bytes(found[:size])
 
     def _heap_objects(self, address: int) -> Iterator[tuple[int, memoryview]]:
@@ -173,6 +208,7 @@ class Storage:
         header.skip(3)
         cursor = Cursor(what, self.take(what, address + 16, max(header.address() - 16, 0)))
         while cursor.left >= 16:
+            self.spend(what, PER_ITEM)
             index = cursor.number(2)
             cursor.skip(6)
             size = cursor.address()
