@@ -156,6 +156,8 @@ def test_a_damaged_file_is_refused(tmp_path, fake_mnist, damage, message):
         (b"\0\0\x08\3" + bytes(4), "expected a header of 16 bytes, got 8"),
         (b"\0\0\x08\1" + struct.pack(">I", 5) + bytes(4), r"expected 5 bytes .* shape is \(5,\), got 4"),
         (b"\0\0\x08\3" + struct.pack(">3I", *[2**32 - 1] * 3) + bytes(4), "expected 792281"),
+        (b"\0\0\x08\4" + struct.pack(">4I", *[2**32 - 1] * 3, 0), "f: not an array"),
+        (b"\0\0\x08\x50" + bytes(4 * 80), "f: not an array"),  # more axes than an array can have
     ],
 )
 def test_idx_files_that_lie_are_refused(data, message):

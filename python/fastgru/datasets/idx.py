@@ -33,7 +33,10 @@ def parse(name: str, data: bytes) -> NDArray[np.uint8]:
             f"{name}: expected {math.prod(shape)} bytes after the header because its shape is {shape}, "
             f"got {len(data) - header}"
         )
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+    try:
+        return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+    except ValueError as error:  # an axis of 0 beside others whose product no array can have
+        raise DataFileError(f"{name}: not an array: {error}") from None
 
 
 def gunzip(name: str, data: bytes, most: int) -> bytes:
