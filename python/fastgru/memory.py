@@ -1,7 +1,7 @@
 """Arrays that begin on a cache line.
 
-NumPy's own begin 16 bytes after one, so that every vector of a flat buffer crosses a line, and so do the borders between
-the parts that threads write.
+NumPy's arrays begin 16 bytes after one. Every second vector of a flat buffer then crosses a line, and threads that write
+neighbouring parts share one.
 """
 
 from __future__ import annotations
