@@ -1,7 +1,7 @@
 """Arrays that begin on a cache line.
 
-NumPy's arrays begin 16 bytes after one. Every second vector of a flat buffer then crosses a line, and threads that write
-neighbouring parts share one.
+NumPy's arrays begin 16 bytes after one. Every second vector of a flat buffer then crosses a line, and threads that
+write neighbouring parts share one.
 """
 
 from __future__ import annotations
