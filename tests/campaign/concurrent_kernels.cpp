@@ -19,6 +19,7 @@
 #include "kernels/gru_backward.hpp"
 #include "kernels/gru_forward.hpp"
 #include "kernels/optimizers.hpp"
+#include "runtime/denormals.hpp"
 #include "runtime/parallel.hpp"
 #include "runtime/workspace.hpp"
 
@@ -159,16 +160,20 @@ std::vector<Work<T>> works() {
   return all;
 }
 
+bool stop() noexcept { return true; }
+bool go_on() noexcept { return false; }
+
 std::atomic<bool> different{false};
 std::atomic<long> calls{0};
 
 template <class T>
 void call(const std::vector<Work<T>>& all, const std::vector<std::vector<T>>& expected, unsigned seed) {
+  const fastgru::FlushDenormals flush;  // as the bindings do
   std::mt19937 generator(seed);
   for (int number = 0; number < kCallsOfAThread; ++number) {
     const std::size_t which = generator() % all.size();
     // Now and then a call is cancelled, and now and then the pool has fallen asleep.
-    fastgru::Cancellation cancellation(generator() % 4 == 0 ? [] { return true; } : [] { return false; });
+    fastgru::Cancellation cancellation(generator() % 4 == 0 ? stop : go_on);
     const std::vector<T> results = all[which].run(&cancellation);
     if (!results.empty() && std::memcmp(results.data(), expected[which].data(), results.size() * sizeof(T)) != 0) {
       different = true;
@@ -182,6 +187,7 @@ void call(const std::vector<Work<T>>& all, const std::vector<std::vector<T>>& ex
 
 int main(int count, char** arguments) {
   const double seconds = count > 1 ? std::atof(arguments[1]) : 5.0;
+  const fastgru::FlushDenormals flush;
   const auto floats = works<float>();
   const auto doubles = works<double>();
   fastgru::set_num_threads(1);
