@@ -237,8 +237,8 @@ class BackwardPass {
   }
 
   // Adds the parts' sums up. Where results lie as the sums do, an item is a stretch of one of the arrays: what a thread
-  // writes lies together then, and no cache line passes to and fro. As PyTorch lays weights out, it is one gate of one
-  // block of units, whose rows of depths lie together.
+  // writes lies together then, and few cache lines are written by two threads. As PyTorch lays weights out, it is one
+  // gate of one block of units, whose rows of depths lie together.
   void deliver(Index item) const {
     if (transposed()) return deliver_transposed(static_cast<int>(item / blocks_.count), item % blocks_.count * L);
     for (const auto& [which, size] : summed_arrays()) {
