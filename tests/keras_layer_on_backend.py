@@ -17,7 +17,7 @@ from fastgru.keras import layer as layer_module
 BACKEND = keras.backend.backend()
 if BACKEND == "torch":
     import torch
-    from fastgru import autograd
+    from fastgru.torch import autograd
 else:
     import tensorflow as tf
     from fastgru.keras import on_tensorflow

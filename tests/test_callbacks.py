@@ -7,7 +7,8 @@ import csv
 import fastgru
 import numpy as np
 import pytest
-from fastgru import Sequential, callbacks, layers, load_model, losses, metrics, optimizers, schedules, training
+from fastgru import Sequential, callbacks, layers, load_model, losses, metrics, optimizers, schedules
+from fastgru._training import loop
 
 
 def data(seed=0, count=48):
@@ -220,8 +221,8 @@ def test_nan_ends_the_training_without_an_error_if_asked():
 
 
 def test_no_piece_of_a_bad_batch_counts(monkeypatch):
-    monkeypatch.setattr(training, "LEAST_ROWS", 5)
-    monkeypatch.setattr(training, "CACHED_TAPE", 4000)
+    monkeypatch.setattr(loop, "LEAST_ROWS", 5)
+    monkeypatch.setattr(loop, "CACHED_TAPE", 4000)
     x, y = data()
     x[47, 2, 1] = np.nan
     history = make_model().fit(x, y, batch_size=48, verbose=0, shuffle=False, callbacks=[callbacks.TerminateOnNaN()])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from fastgru import ModelFileError, Sequential, layers, load_model, optimizers
 from fastgru.datasets import synthetic
-from fastgru.formats import checkpoint
+from fastgru.formats import native
 
 
 def make_model(**options):
@@ -147,9 +147,9 @@ def test_foreign_files_are_refused_by_name(tmp_path):
 
 def forge(path, change, tensors=None):
     """A file with a valid checksum, as somebody hostile would write it."""
-    config, found = checkpoint.load(path)
+    config, found = native.load(path)
     change(config)
-    checkpoint.save(path, config, found if tensors is None else tensors)
+    native.save(path, config, found if tensors is None else tensors)
 
 
 @pytest.mark.parametrize(
@@ -186,8 +186,8 @@ def test_an_inconsistent_configuration_is_refused(saved, change):
 
 def test_moments_that_do_not_fit_are_refused(saved):
     _, path = saved
-    config, tensors = checkpoint.load(path)
-    checkpoint.save(path, config, tensors | {"optimizer/m": np.zeros(3, np.float32)})
+    config, tensors = native.load(path)
+    native.save(path, config, tensors | {"optimizer/m": np.zeros(3, np.float32)})
     with pytest.raises(ModelFileError, match="moments"):
         load_model(path)
 
@@ -234,9 +234,9 @@ def test_a_link_stays_a_link(saved):
 SAVER = """
 import sys, itertools
 import numpy as np
-from fastgru.formats import checkpoint
+from fastgru.formats import native
 for number in itertools.count():
-    checkpoint.save(sys.argv[1], {"number": number}, {"a": np.full(20000, number)})
+    native.save(sys.argv[1], {"number": number}, {"a": np.full(20000, number)})
     if number == 0:
         print("ready", flush=True)
 """
@@ -250,7 +250,7 @@ def test_kill_9_while_saving_leaves_a_whole_file(tmp_path):
             process.stdout.readline()
             time.sleep(float(rng.uniform(0, 0.02)))
             process.send_signal(signal.SIGKILL)
-        config, tensors = checkpoint.load(path)
+        config, tensors = native.load(path)
         assert (tensors["a"] == config["number"]).all()
 
 

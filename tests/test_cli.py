@@ -13,8 +13,8 @@ import termios
 import fastgru
 import numpy as np
 import pytest
-from fastgru import Sequential, images, layers, load_model
-from fastgru.cli import main
+from fastgru import Sequential, layers, load_model
+from fastgru.cli import images, main
 from fastgru.datasets import synthetic
 
 

@@ -9,10 +9,11 @@ import re
 import fastgru
 import numpy as np
 import pytest
-from fastgru import Sequential, callbacks, layers, load_model, optimizers, recipes, schedules
+from fastgru import Sequential, callbacks, layers, load_model, optimizers, schedules
+from fastgru._support.sequences import valid_steps
 from fastgru.cli import data, main, train
 from fastgru.datasets import mnist, synthetic
-from fastgru.sequences import valid_steps
+from fastgru.models import recipes
 
 N, T, F = 160, 9, 3
 

@@ -6,8 +6,9 @@ import importlib.util
 
 import numpy as np
 import pytest
-from fastgru import Sequential, conversion, formats, judges, layers, load_model, metrics, optimizers
+from fastgru import Sequential, conversion, formats, layers, load_model, metrics, optimizers
 from fastgru.cli import main
+from fastgru.conversion import runners
 
 NAMES = {
     "fastgru": "m.safetensors",
@@ -73,7 +74,7 @@ def require(kind):
 def test_every_kind_becomes_every_other(source, target, make, tmp_path, monkeypatch):
     require(source)
     require(target)
-    monkeypatch.setattr(judges, "_FRAMEWORKS", {})  # each framework judges its own files in its own tests
+    monkeypatch.setattr(runners, "_FRAMEWORKS", {})  # each framework judges its own files in its own tests
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
     one, other = tmp_path / "in" / NAMES[source], tmp_path / "out" / NAMES[target]
@@ -123,7 +124,7 @@ def test_a_file_of_keras_2_is_judged_by_keras_2(target, tmp_path):
     (tmp_path / target).parent.mkdir(exist_ok=True)
     compared = conversion.convert(tmp_path / "m.h5", tmp_path / target)
     installed = importlib.util.find_spec("tf_keras") is not None
-    assert compared.source == ("Keras 2" if installed else judges.EQUATIONS.name)
+    assert compared.source == ("Keras 2" if installed else runners.EQUATIONS.name)
     assert conversion.convert(tmp_path / target, tmp_path / "back.h5").target == compared.source
 
 
@@ -287,7 +288,7 @@ def test_a_framework_that_fails_at_a_strangers_file_is_named_and_replaced(torch,
     def fail(path, description, x):
         raise RuntimeError("this file says more than that")
 
-    monkeypatch.setitem(judges._FRAMEWORKS, "torch", judges.Judge("PyTorch", (), fail))
+    monkeypatch.setitem(runners._FRAMEWORKS, "torch", runners.Judge("PyTorch", (), fail))
     torch.save(state_dicts(torch)["plain"], tmp_path / "m.pt")
     compared = conversion.convert(tmp_path / "m.pt", tmp_path / "m.safetensors", **said("plain"))
     assert compared.source == (
@@ -309,9 +310,9 @@ def test_the_samples_of_a_model_that_finds_padding_have_some(kind, tmp_path, mon
     model.save(tmp_path / "m.safetensors")
     compared = conversion.convert(tmp_path / "m.safetensors", tmp_path / NAMES[kind])
     assert compared.difference <= 1e-6
-    monkeypatch.setattr(judges, "_FRAMEWORKS", {})
-    ignorant = judges.Judge("one that knows no masks", (), lambda path, description, x: model.layers[1](x))
-    monkeypatch.setattr(judges, "EQUATIONS", ignorant)
+    monkeypatch.setattr(runners, "_FRAMEWORKS", {})
+    ignorant = runners.Judge("one that knows no masks", (), lambda path, description, x: model.layers[1](x))
+    monkeypatch.setattr(runners, "EQUATIONS", ignorant)
     (tmp_path / NAMES[kind]).unlink()
     with pytest.raises(ValueError, match="not written"):
         conversion.convert(tmp_path / "m.safetensors", tmp_path / NAMES[kind])

@@ -16,7 +16,7 @@ import zlib
 import numpy as np
 import pytest
 from fastgru import ModelFileError, Sequential, callbacks, layers, load_model, optimizers
-from fastgru.formats import checkpoint
+from fastgru.formats import native
 from fastgru.formats.boundary import model_file, reading
 
 NAMES = (
@@ -242,12 +242,12 @@ def test_any_configuration_with_a_sound_checksum_is_a_model_or_one_error(tmp_pat
     model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy", "f1_score"])
     model.predict(np.zeros((3, 4, 2), np.float32))
     model.save(path)
-    config, tensors = checkpoint.load(path)
+    config, tensors = native.load(path)
     places, draw = list(places_in(config))[1:], random.Random(0)
     for _ in range(400):
         changed = replaced(config, draw.choice(places), draw.choice((*STRANGE, LEFT_OUT)))
         try:
-            checkpoint.save(path, changed, tensors)
+            native.save(path, changed, tensors)
         except ValueError:  # that JSON has no such text
             continue
         try:
@@ -284,14 +284,14 @@ def test_any_state_of_a_training_with_a_sound_checksum_goes_on_or_is_refused(see
     """A refused one changes neither weights nor optimizer; nothing fails in the midst of the training."""
     fit(compiled(), tmp_path, 2)
     good, log = (tmp_path / "run.safetensors").read_bytes(), (tmp_path / "log.csv").read_bytes()
-    config, tensors = checkpoint.load(tmp_path / "run.safetensors")
+    config, tensors = native.load(tmp_path / "run.safetensors")
     places, draw = list(places_in(config["training"]))[1:], random.Random(seed)
     refused = 0
     for _ in range(120):
         changed = replaced(config["training"], draw.choice(places), draw.choice((*STRANGE, LEFT_OUT)))
         (tmp_path / "log.csv").write_bytes(log)
         try:
-            checkpoint.save(tmp_path / "bad.safetensors", {**config, "training": changed}, tensors)
+            native.save(tmp_path / "bad.safetensors", {**config, "training": changed}, tensors)
         except ValueError:  # that JSON has no such text
             continue
         model = compiled()

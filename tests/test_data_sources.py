@@ -6,6 +6,7 @@ import fastgru
 import numpy as np
 import pytest
 from fastgru import Sequential, layers, losses, pad_sequences
+from fastgru._training import loop
 
 
 def data(count=40, steps=6, seed=0):
@@ -383,8 +384,6 @@ def test_weights_of_steps():
 
 
 def test_pieces_of_a_batch_with_lengths_and_weights_have_its_gradient(monkeypatch):
-    from fastgru import training
-
     x, y, lengths = data(count=60)
     y = np.random.default_rng(1).integers(0, 3, x.shape[:2])
     weights = np.random.default_rng(2).random(60)
@@ -392,8 +391,8 @@ def test_pieces_of_a_batch_with_lengths_and_weights_have_its_gradient(monkeypatc
     whole.compile("sgd", metrics=["accuracy"])
     pieces.compile("sgd", metrics=["accuracy"])
     first = whole.train_on_batch(x, y, lengths=lengths, sample_weight=weights)
-    monkeypatch.setattr(training, "LEAST_ROWS", 5)
-    monkeypatch.setattr(training, "CACHED_TAPE", 4000)
+    monkeypatch.setattr(loop, "LEAST_ROWS", 5)
+    monkeypatch.setattr(loop, "CACHED_TAPE", 4000)
     second = pieces.train_on_batch(x, y, lengths=lengths, sample_weight=weights)
     assert first == pytest.approx(second, rel=1e-6)
     np.testing.assert_allclose(whole.parameters, pieces.parameters, rtol=0, atol=1e-7)

@@ -22,8 +22,8 @@ import fastgru
 import numpy as np
 import pytest
 from fastgru import Sequential, callbacks, layers, load_model
+from fastgru._support.files import write_atomically
 from fastgru.cli import main
-from fastgru.files import write_atomically
 
 NAMES = (
     "m.safetensors", "m.json", "m.keras", "m.h5", "m.pt", "m.torch.safetensors", "m.onnx", "m.rtneural.json",
@@ -419,7 +419,7 @@ def test_without_locks_files_are_written_and_none_is_removed(tmp_path, monkeypat
 
 
 def test_another_program_that_locks_the_folder_delays_nobody_for_long(tmp_path, monkeypatch):
-    monkeypatch.setattr(fastgru.files, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(fastgru._support.files, "_PATIENCE_SECONDS", 0.1)
     folder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     with soon():
@@ -460,14 +460,14 @@ def test_many_saves_at_once_leave_whole_files_and_nothing_else(tmp_path):
 CUT = """
 import os, sys
 import fastgru
-from fastgru.formats import checkpoint
-path, after_open = sys.argv[1], checkpoint._require_known_format
+from fastgru.formats import native
+path, after_open = sys.argv[1], native._require_known_format
 
 def cut(*arguments):  # the file is open, and its header has been read
     after_open(*arguments)
     os.truncate(path, 4096)
 
-checkpoint._require_known_format = cut
+native._require_known_format = cut
 model = fastgru.load_model(path)
 print(model.parameters.size)
 """

@@ -6,7 +6,8 @@ import pickle
 import fastgru
 import numpy as np
 import pytest
-from fastgru import Sequential, functional, layers, reference, training
+from fastgru import Sequential, functional, layers, reference
+from fastgru._training import loop
 from fastgru.datasets import synthetic
 
 
@@ -302,7 +303,7 @@ def test_a_large_batch_is_trained_on_in_pieces_with_the_same_gradient():
     model = Sequential([layers.GRU(32, input_shape=(28, 6)), layers.Dense(3, activation="softmax")], dtype="float64")
     model.compile()
     weights = model.get_weights()
-    assert len(training.pieces(model, x)) == 6
+    assert len(loop.pieces(model, x)) == 6
     model.train_on_batch(x, y)
     in_pieces = model.gradient.copy()
     model.set_weights(weights)
@@ -315,7 +316,7 @@ def test_a_bad_sample_in_a_later_piece_is_named_and_changes_nothing():
     model = Sequential([layers.GRU(64, input_shape=(28, 28)), layers.Dense(3, activation="softmax")])
     model.compile()
     x, y = np.zeros((1024, 28, 28), np.float32), np.zeros(1024, np.int64)
-    assert [rows.start for rows in training.pieces(model, x)] == list(range(0, 1024, 128))
+    assert [rows.start for rows in loop.pieces(model, x)] == list(range(0, 1024, 128))
     x[900, 3, 3] = np.nan
     before = model.parameters.copy()
     with pytest.raises(FloatingPointError, match="sample 900 of the batch"):

@@ -7,8 +7,9 @@ import re
 import fastgru
 import numpy as np
 import pytest
-from fastgru import Sequential, callbacks, functional, layers, load_model, losses, optimizers, schedules, training
-from fastgru.formats import checkpoint
+from fastgru import Sequential, callbacks, functional, layers, load_model, losses, optimizers, schedules
+from fastgru._training import loop
+from fastgru.formats import native
 
 BAD = [np.inf, -np.inf, np.nan]
 
@@ -148,12 +149,12 @@ def test_metrics_and_history_leave_the_bad_batch_out():
 
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.2}])
 def test_pieces_of_a_large_batch(monkeypatch, options):
-    monkeypatch.setattr(training, "LEAST_ROWS", 5)
-    monkeypatch.setattr(training, "CACHED_TAPE", 4000)
+    monkeypatch.setattr(loop, "LEAST_ROWS", 5)
+    monkeypatch.setattr(loop, "CACHED_TAPE", 4000)
     x, y = data()
     model = make_model(**options)
     model.train_on_batch(x, y)
-    assert len(training.pieces(model, x)) > 2
+    assert len(loop.pieces(model, x)) > 2
     before = state_of(model)
     x[41, 2, 1] = np.inf
     with pytest.raises(FloatingPointError, match=r"the gradient is not finite because x has inf at index \(41, 2, 1\)"):
@@ -470,8 +471,8 @@ def test_resumed_training_refuses_a_state_written_before(tmp_path):
     x, y = data()
     path = tmp_path / "a.safetensors"
     make_model().fit(x, y, verbose=0, callbacks=[callbacks.ModelCheckpoint(path)])
-    config, tensors = checkpoint.load(path)
+    config, tensors = native.load(path)
     tensors["layers/gru/kernel"] = np.full_like(tensors["layers/gru/kernel"], np.nan)
-    checkpoint.save(path, config, tensors)
+    native.save(path, config, tensors)
     with pytest.raises(FloatingPointError, match=r"epoch 2, batch 1: .* the weights gru/kernel were not finite before"):
         make_model().fit(x, y, epochs=3, verbose=0, callbacks=[callbacks.ModelCheckpoint(path)], resume_from=path)

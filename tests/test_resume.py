@@ -10,7 +10,7 @@ import fastgru
 import numpy as np
 import pytest
 from fastgru import ModelFileError, Sequential, callbacks, layers, load_model, optimizers, schedules
-from fastgru.formats import checkpoint
+from fastgru.formats import native
 
 TRAIN = """
 import os, signal, sys
@@ -309,9 +309,9 @@ def test_files_that_hold_no_training_are_refused(tmp_path):
 def test_states_that_no_training_wrote_are_refused(tmp_path, change):
     path = tmp_path / "a.safetensors"
     trained_for(1, path)
-    config, tensors = checkpoint.load(path)
+    config, tensors = native.load(path)
     config["training"] |= change
-    checkpoint.save(path, config, tensors)
+    native.save(path, config, tensors)
     assert_refused(tmp_path, "a.safetensors: its state of training is not one", error=ModelFileError)
 
 

@@ -8,8 +8,9 @@ import pickle
 import fastgru
 import numpy as np
 import pytest
-from fastgru import ModelFileError, Sequential, layers, load_model, training
-from fastgru.formats import checkpoint
+from fastgru import ModelFileError, Sequential, layers, load_model
+from fastgru._training import loop
+from fastgru.formats import native
 
 
 def data(count=60, steps=6):
@@ -41,8 +42,8 @@ def test_a_batch_with_states_is_not_cut_into_pieces(monkeypatch, bidirectional):
     x, y = data()
     whole, large = make_model(bidirectional=bidirectional), make_model(bidirectional=bidirectional)
     whole.train_on_batch(x, y)
-    monkeypatch.setattr(training, "LEAST_ROWS", 5)
-    monkeypatch.setattr(training, "CACHED_TAPE", 16000)
+    monkeypatch.setattr(loop, "LEAST_ROWS", 5)
+    monkeypatch.setattr(loop, "CACHED_TAPE", 16000)
     large.train_on_batch(x, y)
     assert_same_states(large, states_of(whole))
     np.testing.assert_array_equal(large.parameters, whole.parameters)
@@ -131,8 +132,8 @@ def test_states_go_with_the_model(again, tmp_path, bidirectional):
 def test_states_that_do_not_fit_are_refused(tmp_path, states):
     path = tmp_path / "m.safetensors"
     make_model().save(path)
-    config, tensors = checkpoint.load(path)
-    checkpoint.save(path, config, tensors | {f"states/{name}": state for name, state in states.items()})
+    config, tensors = native.load(path)
+    native.save(path, config, tensors | {f"states/{name}": state for name, state in states.items()})
     with pytest.raises(ModelFileError, match="not a model that this version can make"):
         load_model(path)
 

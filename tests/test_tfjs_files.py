@@ -15,7 +15,7 @@ import fastgru
 import numpy as np
 import pytest
 from fastgru import ModelFileError, Sequential, layers, load_model, losses, optimizers, schedules
-from fastgru.formats import tfjs_weights
+from fastgru.formats.tfjs import weights as tfjs_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -18,8 +18,8 @@ import fastgru
 import numpy as np
 import pytest
 from fastgru import ModelFileError, Sequential, initializers, layers, load_model
-from fastgru.formats import pickles, state_dicts
-from fastgru.formats.pickles import Call, Global, Persistent
+from fastgru.formats.torch import pickles, state_dicts
+from fastgru.formats.torch.pickles import Call, Global, Persistent
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save as safetensors_bytes

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
 
 import fastgru.torch  # noqa: E402
-from fastgru import autograd  # noqa: E402
+from fastgru.torch import autograd  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
 
 #: Two float32 computations, each within its own bound of the exact result.

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from fastgru import AssumptionWarning, ModelFileError, Sequential, conversion, layers, load_model
 from fastgru.cli import main
-from fastgru.formats import torch_chains, torch_options
+from fastgru.formats.torch import chains as torch_chains
+from fastgru.formats.torch import options as torch_options
 from fastgru.layers.activation import ACTIVATIONS as ACTIVATIONS_OF_LAYERS
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install torch==2.13.0")

@@ -13,7 +13,7 @@ from fastgru import Sequential, callbacks, layers, load_model
 from fastgru.cli import data as cli_data
 from fastgru.cli import main, train
 from fastgru.datasets.arrays import Sequences
-from fastgru.formats import checkpoint
+from fastgru.formats import native
 
 CLASSES = 5
 
@@ -126,9 +126,9 @@ def test_a_resumed_training_must_hold_back_the_same(tmp_path):
     np.testing.assert_array_equal(fit(held, 4, path), whole)
 
     fit(held, 2)  # a file without that entry, as earlier versions wrote it
-    config, tensors = checkpoint.load(path)
+    config, tensors = native.load(path)
     del config["training"]["asked"]["validation_split"]
-    checkpoint.save(path, config, tensors)
+    native.save(path, config, tensors)
     np.testing.assert_array_equal(fit(held, 4, path), whole)
 
 
@@ -332,11 +332,11 @@ def test_a_training_begun_before_there_was_a_choice_goes_on_with_the_last_sample
     file, kept = write(tmp_path / "d.npz", x, y), str(tmp_path / "kept")
     begun = ["train", file, "--units", "4", "--validation", "0.2", "--checkpoint", kept]
     assert main([*begun, "--epochs", "1", "--seed", "5", "--validation-samples", "last"]) == 0
-    config, tensors = checkpoint.load(kept)
+    config, tensors = native.load(kept)
     del config["training"]["asked"]["validation_split"]
     for entry in config["training"]["callbacks"]:
         entry["state"].pop("samples", None)
-    checkpoint.save(kept, config, tensors)
+    native.save(kept, config, tensors)
     capsys.readouterr()
     assert main([*begun, "--epochs", "2", "--resume"]) == 0
     assert "held back, the last ones" in capsys.readouterr().out

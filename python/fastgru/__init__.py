@@ -8,24 +8,29 @@
 from fastgru._native._cpu_features import __version__
 
 # isort: split
+from importlib import import_module
+from types import ModuleType
+
 from fastgru import (
     callbacks,
     datasets,
+    formats,
     functional,
     initializers,
     layers,
     losses,
     metrics,
+    models,
     optimizers,
     regularizers,
     schedules,
 )
+from fastgru._support.seeding import set_seed
+from fastgru._support.sequences import pad_sequences
+from fastgru._training.loop import History
 from fastgru.formats.description import AssumptionWarning, ModelFileError
 from fastgru.functional import get_num_threads, set_num_threads
-from fastgru.model import Sequential, load_model
-from fastgru.seeding import set_seed
-from fastgru.sequences import pad_sequences
-from fastgru.training import History
+from fastgru.models import Sequential, load_model
 
 __all__ = [
     "AssumptionWarning",
@@ -35,6 +40,7 @@ __all__ = [
     "__version__",
     "callbacks",
     "datasets",
+    "formats",
     "functional",
     "get_num_threads",
     "initializers",
@@ -42,6 +48,7 @@ __all__ = [
     "load_model",
     "losses",
     "metrics",
+    "models",
     "optimizers",
     "pad_sequences",
     "regularizers",
@@ -49,3 +56,17 @@ __all__ = [
     "set_num_threads",
     "set_seed",
 ]
+
+_RARELY_WANTED = ("conversion", "reference")  # imported when asked for
+_DROP_INS = ("keras", "sklearn", "torch")  # import their frameworks, so only the user does that
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _RARELY_WANTED:
+        return import_module(f"fastgru.{name}")
+    remedy = f"; write import fastgru.{name}, which imports its framework" if name in _DROP_INS else ""
+    raise AttributeError(f"module 'fastgru' has no attribute {name!r}{remedy}")
+
+
+def __dir__() -> list[str]:
+    return sorted((*__all__, *_RARELY_WANTED, *_DROP_INS))

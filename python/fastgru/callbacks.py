@@ -16,9 +16,9 @@ from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
-from fastgru import checks
-from fastgru.files import check_path, naming, open_regular, replaceable
-from fastgru.formats import checkpoint
+from fastgru._support import checks
+from fastgru._support.files import check_path, naming, open_regular, replaceable
+from fastgru.formats import native
 
 Array = NDArray[Any]
 Logs = dict[str, float]
@@ -138,7 +138,7 @@ class Callbacks:
         """Raise before the first epoch, not after it, if there will be files and one's state cannot be in them."""
         if self.write_files():
             for callback in self._all:
-                checkpoint.split_arrays(f"{type(callback).__name__}.get_state()", callback.get_state())
+                native.split_arrays(f"{type(callback).__name__}.get_state()", callback.get_state())
 
     def stops_at_nan(self) -> bool:
         """Whether a loss that is not finite ends the training without an error."""

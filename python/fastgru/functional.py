@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks, sequences
 from fastgru._native import kernels
+from fastgru._support import checks, sequences
 
 __all__ = [
     "CrossEntropy",

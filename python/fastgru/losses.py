@@ -13,7 +13,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks, functional, sequences
+from fastgru import functional
+from fastgru._support import checks, sequences
 
 Array = NDArray[Any]
 Shape = tuple[int | None, ...]

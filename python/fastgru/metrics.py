@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks
+from fastgru._support import checks
 from fastgru.losses import KINDS, Loss, LossResult
 
 Array = NDArray[Any]

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks, functional, memory, schedules
+from fastgru import functional, schedules
+from fastgru._support import checks, memory
 from fastgru.schedules import Schedule
 
 Array = NDArray[Any]

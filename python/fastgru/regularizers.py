@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks
+from fastgru._support import checks
 
 Array = NDArray[Any]
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastgru import checks
+from fastgru._support import checks
 
 
 class Schedule(ABC):

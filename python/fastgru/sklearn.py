@@ -18,11 +18,12 @@ from sklearn.utils import check_array, check_random_state, check_X_y, compute_cl
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from fastgru import callbacks, checks
-from fastgru.model import Sequential
-from fastgru.recipes import Recipe
-from fastgru.samples import natural_dtype
-from fastgru.sequences import check_lengths, pad_sequences
+from fastgru import callbacks
+from fastgru._support import checks
+from fastgru._support.samples import natural_dtype
+from fastgru._support.sequences import check_lengths, pad_sequences
+from fastgru.models.recipes import Recipe
+from fastgru.models.sequential import Sequential
 
 Array = NDArray[Any]
 
@@ -209,7 +210,7 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
     learning_rate : float, optional
         The largest one of the schedule; the optimizer's own default if not given.
     schedule : {"constant", "cosine", "onecycle", "exponential"}
-        How the learning rate goes over the training; see `fastgru.recipes.Recipe`.
+        How the learning rate goes over the training; see `fastgru.models.recipes.Recipe`.
     weight_decay : float, optional
         Of AdamW, times the learning rate; its own default if not given.
     clip_norm : float, optional

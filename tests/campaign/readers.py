@@ -148,8 +148,8 @@ def _pt() -> Reader:
 
 def _legacy_pt() -> Reader:
     """Files of before PyTorch 1.6: five pickles, and after them the storages."""
-    from fastgru.formats import pickles
-    from fastgru.formats.pickles import Call, Global, Persistent
+    from fastgru.formats.torch import pickles
+    from fastgru.formats.torch.pickles import Call, Global, Persistent
 
     rng = np.random.default_rng(0)
     shapes = {"gru.weight_ih_l0": (6, 3), "gru.weight_hh_l0": (6, 2), "fc.weight": (2, 2), "fc.bias": (2,)}
@@ -376,7 +376,7 @@ def _npy_folder() -> Reader:
 
 
 def _predict_npy() -> Reader:
-    from fastgru import images
+    from fastgru.cli import images
 
     bases = [{"x.npy": _npy_bytes(array)} for array in (_arrays()["x"], _arrays()["x"][0])]
     return Reader(
@@ -385,7 +385,7 @@ def _predict_npy() -> Reader:
 
 
 def _png() -> Reader:
-    from fastgru import images
+    from fastgru.cli import images
     from PIL import Image
 
     rng = np.random.default_rng(0)

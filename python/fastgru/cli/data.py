@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import datasets
+from fastgru._support.sequences import valid_steps
 from fastgru.datasets.arrays import Sequences
 from fastgru.datasets.mnist import DataUnavailableError
-from fastgru.sequences import valid_steps
 
 Array = NDArray[Any]
 

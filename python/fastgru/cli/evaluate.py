@@ -20,7 +20,7 @@ from fastgru.losses import (
     MeanSquaredError,
     SparseCategoricalCrossentropy,
 )
-from fastgru.model import Sequential
+from fastgru.models.sequential import Sequential
 
 
 class Score(NamedTuple):

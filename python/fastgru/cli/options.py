@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fastgru import checks
+from fastgru._support import checks
+from fastgru._support.files import replaceable
 from fastgru.cli.data import DIGITS, TASKS
 from fastgru.datasets.mnist import DATA_VARIABLE
-from fastgru.files import replaceable
 from fastgru.formats.description import list_assumptions
-from fastgru.formats.torch_options import ACTIVATIONS, POOLINGS
-from fastgru.model import Sequential, read_model
+from fastgru.formats.torch.options import ACTIVATIONS, POOLINGS
+from fastgru.models.sequential import Sequential, read_model
 
 
 class Parser(argparse.ArgumentParser):

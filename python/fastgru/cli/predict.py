@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks, datasets, images
+from fastgru import datasets
+from fastgru._support import checks
+from fastgru._support.files import write_atomically
+from fastgru._support.sequences import valid_steps
+from fastgru.cli import images
 from fastgru.cli.options import add_state_dict_options, load_model, print_json, require_writable
 from fastgru.datasets.arrays import Sequences
-from fastgru.files import write_atomically
 from fastgru.layers import Head
-from fastgru.model import Sequential
-from fastgru.sequences import valid_steps
+from fastgru.models.sequential import Sequential
 
 Array = NDArray[Any]
 

@@ -16,19 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastgru
-from fastgru import _native, callbacks, checks, optimizers, plotting
-from fastgru.cli import data
+from fastgru import _native, callbacks, optimizers
+from fastgru._support import checks
+from fastgru._support.samples import natural_dtype
+from fastgru._support.sequences import valid_steps
+from fastgru._training.loop import History
+from fastgru.cli import data, plotting
 from fastgru.cli.data import Data, HeldBack
 from fastgru.cli.evaluate import Score, form, score
 from fastgru.cli.options import add_dataset, integer, integers, number, print_json, require_writable
 from fastgru.datasets.arrays import Sequences
-from fastgru.formats import checkpoint
+from fastgru.formats import native
 from fastgru.functional import MOST_THREADS
-from fastgru.model import Sequential
-from fastgru.recipes import GOALS, RECIPES, SCHEDULES, Recipe
-from fastgru.samples import natural_dtype
-from fastgru.sequences import valid_steps
-from fastgru.training import History
+from fastgru.models.recipes import GOALS, RECIPES, SCHEDULES, Recipe
+from fastgru.models.sequential import Sequential
 
 Array = NDArray[Any]
 
@@ -222,7 +223,7 @@ class Seed(callbacks.Callback):
     @classmethod
     def in_checkpoint(cls, path: str) -> Seed:
         """What a checkpoint keeps."""
-        config, _ = checkpoint.load(path)
+        config, _ = native.load(path)
         try:
             states = config["training"]["callbacks"]
             (state,) = (each["state"] for each in states if each["class_name"] == cls.__name__)

@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import sequences
+from fastgru._support import sequences
 from fastgru.datasets.idx import DataFileError
 from fastgru.datasets.npy import Header, read_header
 

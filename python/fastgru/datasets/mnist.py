@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru._support.files import write_atomically
 from fastgru.datasets import idx
 from fastgru.datasets.idx import DataFileError
-from fastgru.files import write_atomically
 
 DATA_VARIABLE = "FASTGRU_DATA"
 

@@ -6,7 +6,7 @@ import os
 import zipfile
 from types import TracebackType
 
-from fastgru.files import open_regular
+from fastgru._support.files import open_regular
 from fastgru.formats.boundary import reading
 from fastgru.formats.description import ModelFileError
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from fastgru.files import open_regular
+from fastgru._support.files import open_regular
 from fastgru.formats.description import ModelFileError, UnsaidError
 
 #: What the system fails with, and not because of what a file holds.
@@ -68,6 +68,6 @@ def _reason(error: Exception) -> str:
             return str(error)
         case TypeError() if ": expected " in str(error):  # of this package's checks, which name an argument
             return str(error)
-        case OSError(errno=None) if str(error):  # of fastgru.files
+        case OSError(errno=None) if str(error):  # of fastgru._support.files
             return str(error)
     return f"damaged, or not what it claims to be: {type(error).__name__}: {error}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fastgru.files import check_path, open_regular, read_all
+from fastgru._support.files import check_path, open_regular, read_all
 from fastgru.formats.archives import Archive
 from fastgru.formats.boundary import model_file
 from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru.files import read_all, write_atomically
+from fastgru._support.files import read_all, write_atomically
 from fastgru.formats.boundary import model_file
 from fastgru.formats.description import LayerDescription, ModelDescription
 

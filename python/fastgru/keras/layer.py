@@ -9,8 +9,8 @@ from typing import Any
 
 import keras
 
+from fastgru._support.tape_pool import Spares
 from fastgru.keras.passes import INSTEAD, MODULE, GRUPass
-from fastgru.tapes import Spares
 
 #: Kernels' names for Keras' functions; whatever else a layer uses is left to Keras.
 ACTIVATIONS = {keras.activations.tanh: "tanh", keras.activations.relu: "relu", keras.activations.linear: "linear"}

@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from fastgru._support.tape_pool import Spares
 from fastgru.functional import GRUTape
 from fastgru.keras.passes import INSTEAD, MODULE, GRUPass
-from fastgru.tapes import Spares
 
 Array = NDArray[Any]
 T = TypeVar("T")

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastgru.autograd import is_plain_call, is_readable, outside_compiler, record, view
+from fastgru._support.tape_pool import Spares
 from fastgru.functional import GRUTape
 from fastgru.keras.passes import INSTEAD, MODULE, GRUPass, has_holes
-from fastgru.tapes import Spares
+from fastgru.torch.autograd import is_plain_call, is_readable, outside_compiler, record, view
 
 Array = NDArray[Any]
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def run(
 
 @dataclass(frozen=True)
 class _TorchPass:
-    """The pass, as `fastgru.autograd` wants it."""
+    """The pass, as `fastgru.torch.autograd` wants it."""
 
     gru: GRUPass
     mask: Array | None

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import functional
-from fastgru.sequences import valid_steps
-from fastgru.tapes import Spares
+from fastgru._support.sequences import valid_steps
+from fastgru._support.tape_pool import Spares
 
 Array = NDArray[Any]
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastgru import checks, functional, sequences
+from fastgru import functional
+from fastgru._support import checks, sequences
 from fastgru.layers.base import Array, Layer, Shape
 
 ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")

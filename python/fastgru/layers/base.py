@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import checks, initializers, regularizers
+from fastgru import initializers, regularizers
+from fastgru._support import checks
+from fastgru._support.samples import lengths_of, natural_dtype, require_samples
+from fastgru._support.seeding import new_generator
 from fastgru.regularizers import Regularizer
-from fastgru.samples import lengths_of, natural_dtype, require_samples
-from fastgru.seeding import new_generator
 
 Array = NDArray[Any]
 #: A shape whose first axis, the batch, may be any size: None.

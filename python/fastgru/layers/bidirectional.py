@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgru import checks
+from fastgru._support import checks
 from fastgru.layers.base import Array, Layer, Outputs, Shape, strip_prefix
 from fastgru.layers.gru import GRU
 

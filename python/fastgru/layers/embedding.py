@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastgru import checks, functional, sequences
+from fastgru import functional
+from fastgru._support import checks, sequences
 from fastgru.layers.base import Array, Layer, Shape
 from fastgru.regularizers import Regularizer
 

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastgru import checks, functional
+from fastgru import functional
+from fastgru._support import checks
 from fastgru.layers.base import Array, Layer, Outputs, Shape, keep_mask
 
 ACTIVATIONS = ("tanh", "relu", "linear")

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastgru import checks, sequences
+from fastgru._support import checks, sequences
 from fastgru.layers.base import Array, Layer, Shape, keep_mask
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fastgru._native._cpu_features import __version__
-from fastgru.files import read_all, write_atomically
+from fastgru._support.files import read_all, write_atomically
 from fastgru.formats.boundary import model_file
 from fastgru.formats.description import LayerDescription, ModelDescription
 from fastgru.formats.onnx import export, reader

@@ -1,0 +1,163 @@
+"""Sequences of different lengths in one array: padded at the end, with an array of lengths beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru._support import checks
+
+Array = NDArray[Any]
+
+
+def pad_sequences(sequences: Sequence[Any], *, value: float = 0, steps: int | None = None) -> tuple[Array, Array]:
+    """One array from sequences of different lengths.
+
+    Parameters
+    ----------
+    sequences : sequence of array_like
+        Each (T_i, ...), all alike but for their lengths.
+    value : number
+        What padding holds. No layer that is given the lengths looks at it.
+    steps : int, optional
+        The length of the array's time axis; that of the longest sequence if not given.
+
+    Returns
+    -------
+    x : ndarray (N, T, ...)
+    lengths : ndarray (N,) of int64
+
+    Raises
+    ------
+    ValueError
+        There are no sequences, their shapes differ beyond the first axis, or one is longer than `steps`.
+    TypeError
+        One holds no numbers, or `steps` is no integer.
+    MemoryError
+        `steps` asks for more memory than there is.
+
+    Examples
+    --------
+    >>> x, lengths = pad_sequences([[[1.0], [2.0]], [[3.0]]])
+    >>> x.shape, lengths.tolist()
+    ((2, 2, 1), [2, 1])
+    """
+    if not isinstance(sequences, Iterable):
+        raise TypeError(f"sequences: expected a list of arrays, got {sequences!r}")
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, (int, np.integer))):
+        raise TypeError(f"steps: expected an integer, got {steps!r}")
+    arrays = [_numbers(number, sequence) for number, sequence in enumerate(sequences)]
+    if not arrays:
+        raise ValueError("sequences: expected at least one, got none")
+    for number, array in enumerate(arrays):
+        if array.ndim == 0 or array.shape[1:] != arrays[0].shape[1:]:
+            raise ValueError(
+                f"sequences: expected shape (T, {', '.join(map(str, arrays[0].shape[1:]))}) as the first one has, got "
+                f"{array.shape} at index {number}"
+            )
+    lengths = np.array([len(array) for array in arrays], np.int64)
+    longest = int(lengths.max())
+    if steps is not None and longest > steps:
+        raise ValueError(
+            f"sequences: expected at most {steps} steps because steps says so, got {longest} at index "
+            f"{int(lengths.argmax())}"
+        )
+    shape = (len(arrays), longest if steps is None else steps, *arrays[0].shape[1:])
+    try:
+        x = np.full(shape, value, np.result_type(*arrays))
+    except ValueError:  # of sizes that NumPy cannot even count
+        raise MemoryError(f"sequences of {shape[1]:,} steps are more than any memory holds") from None
+    for row, array in zip(x, arrays, strict=True):
+        row[: len(array)] = array
+    return x, lengths
+
+
+def _numbers(number: int, sequence: Any) -> Array:
+    try:
+        array = np.asarray(checks.unmasked("sequences", sequence))
+    except ValueError:
+        raise ValueError(f"sequences: expected arrays, got lists of different lengths at index {number}") from None
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"sequences: expected numbers, got {array.dtype} at index {number}")
+    return array
+
+
+def check_lengths(name: str, lengths: Any, rows: int, steps: int) -> Array:
+    """`lengths` as (N,) of int64, each from 0 to `steps`; a mask (N, T) of bool is turned into its lengths.
+
+    Raises
+    ------
+    TypeError
+        They are no integers.
+    ValueError
+        There are not as many as `rows`, one is out of range, or a mask has a hole; the message gives the index.
+    """
+    array = checks.array(name, lengths)
+    if array.dtype == bool and array.ndim > 1:
+        if array.shape != (rows, steps):
+            raise ValueError(f"{name}: expected a mask of shape ({rows}, {steps}), got {array.shape}")
+        return prefix_lengths(name, array)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{name}: expected integers, got {array.dtype}")
+    if array.shape != (rows,):
+        raise ValueError(f"{name}: expected shape ({rows},), one for each sample, got {array.shape}")
+    outside = np.flatnonzero((array < 0) | (array > steps))
+    if outside.size:
+        raise ValueError(
+            f"{name}: expected lengths from 0 to {steps} because x has {steps} steps, got {array[outside[0]]} at index "
+            f"{outside[0]}"
+        )
+    return array.astype(np.int64)
+
+
+def valid_steps(lengths: Array, steps: int) -> NDArray[np.bool_]:
+    """Mask (N, T) of the steps that count."""
+    return np.asarray(np.arange(steps) < lengths[:, None])
+
+
+def valid_in(lengths: Array, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """`valid_steps` to be broadcast to an array of that shape, (N, T, ...)."""
+    valid = valid_steps(lengths, shape[1])
+    return valid.reshape(*valid.shape, *(1 for _ in shape[2:]))
+
+
+def valid_elements(lengths: Array, shape: tuple[int, ...]) -> NDArray[np.intp] | None:
+    """Which elements of an array of that shape, (N, T, ...), count, all axes taken as one; None if all do."""
+    if (lengths >= shape[1]).all():
+        return None
+    return np.flatnonzero(np.broadcast_to(valid_in(lengths, shape), shape))
+
+
+def prefix_lengths(name: str, mask: Array, lengths: Array | None = None, *, first: int = 0) -> Array:
+    """Lengths (N,) for a mask (N, T) that is True where a step counts, which must be the first ones of each row.
+
+    Parameters
+    ----------
+    name : str
+        Whose mask it is, for the message.
+    mask : ndarray (N, T) of bool
+    lengths : ndarray (N,), optional
+        Known already: what stands beyond them counts as masked.
+    first : int
+        The number of the first row's sample, for the message.
+
+    Raises
+    ------
+    ValueError
+        A masked step stands before one that counts; the message gives both.
+    """
+    steps = mask.shape[1]
+    if lengths is not None:
+        mask = mask & valid_steps(lengths, steps)
+    counts: Array = mask.sum(axis=1, dtype=np.int64)
+    holes = mask & ~valid_steps(counts, steps)
+    if holes.any():
+        row, step = np.argwhere(holes)[0]
+        raise ValueError(
+            f"{name}: expected masked steps at the end of a sequence only, got one at step {int(np.argmin(mask[row]))} "
+            f"of sample {first + row}, before step {step} that counts; the kernels know no sequences with holes"
+        )
+    return counts

@@ -1,0 +1,1 @@
+"""The loops of fit and evaluate, and the data they go over."""

@@ -1,0 +1,551 @@
+"""The loops of fit and evaluate, over anything that computes scores and gradients.
+
+This module knows no model: `fastgru.Sequential` stands above it and hands itself in as a `Network`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru._support import checks
+from fastgru._training import diagnosis
+from fastgru._training.data import ArraySet, Batch, StreamSet
+from fastgru._training.progress import Progress
+from fastgru.callbacks import Callbacks
+from fastgru.losses import LOSSES, Loss, LossResult
+from fastgru.metrics import Metric
+from fastgru.optimizers import Optimizer
+
+Array = NDArray[Any]
+
+#: Backward finds a tape of so many bytes in a last-level cache, with all else that lies there.
+CACHED_TAPE = 5_000_000
+#: Entries of a training's `asked` that older files of 0.1.0 lack.
+_ASKED_LATER = {"validation_split"}
+#: Pieces of fewer rows would lose more in the kernels than they gain.
+LEAST_ROWS = 128
+
+
+class Scores(NamedTuple):
+    """What a network says of the elements of a batch: its samples, or where outputs are sequences the steps that count.
+
+    Scores are what the loss takes: the outputs, or what comes before the last activation where the loss takes that
+    activation in itself.
+
+    Attributes
+    ----------
+    values : ndarray (M, C)
+    kept : ndarray (M,) of integers, or None
+        Which of all elements these are; None if they are all.
+    shape : tuple of int
+        (N,) or (N, T, ...): how all elements lie.
+    """
+
+    values: Array
+    kept: NDArray[np.intp] | None
+    shape: tuple[int, ...]
+
+    @property
+    def everything(self) -> int:
+        """The number of all elements, padding included."""
+        return int(np.prod(self.shape))
+
+    def pick(self, array: Array) -> Array:
+        """What belongs to the elements of an array (N, ...) or (N, T, ...)."""
+        flat = array.reshape(self.everything, *array.shape[len(self.shape) :])
+        return flat if self.kept is None else flat[self.kept]
+
+    def place(self, element: int) -> tuple[int, ...]:
+        """Where the element lies: (sample,) or (sample, step, ...)."""
+        number = element if self.kept is None else int(self.kept[element])
+        return tuple(int(i) for i in np.unravel_index(number, self.shape))
+
+
+class Snapshot(NamedTuple):
+    """What training on a batch changes besides parameters and optimizer; put back if the batch is refused.
+
+    Attributes
+    ----------
+    states : dict of str to ndarray
+        What stateful layers carry from batch to batch.
+    generator : dict or None
+        The state of the random numbers; None if no layer draws any.
+    """
+
+    states: dict[str, Array]
+    generator: Any
+
+
+class Network(Protocol):
+    """What is trained here."""
+
+    parameters: Array
+    gradient: Array
+    stop_training: bool
+
+    @property
+    def stateful(self) -> bool:
+        """Whether each row of a batch goes on from the states of the same row of the batch before it."""
+
+    def scores(self, x: Array, lengths: Array | None, *, training: bool) -> Scores:
+        """What the loss takes; padding is left out."""
+
+    def outputs(self, scores: Array) -> Array:
+        """What the model gives (M, C), from its scores (M, C)."""
+
+    def tape_bytes(self, x: Array) -> int:
+        """What `scores` leaves in memory for `backward` when it trains on the batch `x`."""
+
+    def backward(self, d_scores: Array, *, add: bool = False) -> None:
+        """Overwrite `gradient`, or with `add` add to it, given that (M, C) of the last `scores` in training."""
+
+    def views(self, flat: Array) -> dict[str, Array]:
+        """The part of each weight, by name, of a buffer as flat as `parameters`."""
+
+    def snapshot(self) -> Snapshot:
+        """What a batch changes besides `parameters` and the optimizer."""
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to what `snapshot` returned."""
+
+    def penalty(self) -> float:
+        """What the regularizers add to the loss."""
+
+    def add_penalty_gradient(self) -> None:
+        """Add the regularizers' gradient to `gradient`."""
+
+
+class History:
+    """What `fastgru.Sequential.fit` returns.
+
+    Attributes
+    ----------
+    history : dict of str to list of float
+        ``loss``, the metrics, and with validation data the same under ``val_``: a number an epoch.
+    epoch : list of int
+        The epochs done, counted from 0.
+    params : dict
+        ``epochs``, ``batch_size`` and ``samples`` as they were asked for.
+    seconds : list of float
+        How long each epoch's training took, without validation; only of those done here, if training was resumed.
+    """
+
+    def __init__(self, epochs: int, batch_size: int, samples: int | None) -> None:
+        self.params: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "samples": samples}
+        self.history: dict[str, list[float]] = {}
+        self.epoch: list[int] = []
+        self.seconds: list[float] = []
+
+    def __repr__(self) -> str:
+        last = {name: round(values[-1], 4) for name, values in self.history.items()}
+        return f"History({len(self.epoch)} epochs, last: {last})"
+
+    def append(self, epoch: int, values: dict[str, float]) -> None:
+        """Add an epoch."""
+        self.epoch.append(epoch)
+        for name, value in values.items():
+            self.history.setdefault(name, []).append(value)
+
+
+class Tally:
+    """Mean loss and metrics over the elements seen so far, however they were batched; begins `metrics` anew."""
+
+    def __init__(self, network: Network, loss: Loss, metrics: Sequence[Metric]) -> None:
+        self._network = network
+        self._loss = loss
+        self._metrics = metrics
+        self._on_outputs = any(not metric.on_scores for metric in metrics)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self._sum = 0.0
+        self._count = 0
+        for metric in self._metrics:
+            metric.reset()
+
+    def add(self, scores: Array, targets: Array, result: LossResult, weighted: Array, penalty: float) -> None:
+        """Count M elements: their scores (M, C), what the loss found, and its values once they are weighted."""
+        self._sum += float(weighted.sum()) + penalty * len(weighted)
+        self._count += len(weighted)
+        outputs = self._network.outputs(scores) if self._on_outputs else scores
+        for metric in self._metrics:
+            metric.update(scores if metric.on_scores else outputs, targets, result)
+
+    def values(self) -> dict[str, float]:
+        """``loss``, and the metrics by name; NaN of nothing."""
+        values = {"loss": self._sum / self._count if self._count else math.nan}
+        for metric in self._metrics:
+            values[metric.name] = metric.value()
+        return values
+
+    def get_state(self) -> dict[str, Any]:
+        """What has been counted, as JSON can hold it."""
+        return {"sum": self._sum, "count": self._count, "metrics": [metric.get_state() for metric in self._metrics]}
+
+    def require_sound(self, state: dict[str, Any]) -> None:
+        """Raise unless `get_state` could have returned that."""
+        checks.real("tally.sum", state["sum"])
+        checks.integer("tally.count", state["count"], least=0)
+        for metric, saved in zip(self._metrics, state["metrics"], strict=True):
+            metric.require_sound(saved)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` returned."""
+        self._sum, self._count = state["sum"], state["count"]
+        for metric, saved in zip(self._metrics, state["metrics"], strict=True):
+            metric.set_state(saved)
+
+
+def _judge(loss: Loss, batch: Batch, scores: Scores, *, gradient: bool) -> tuple[Array, LossResult, Array]:
+    """Targets of the elements, what the loss finds on them, and its values once they are weighted.
+
+    With `gradient`, the result's is that of the weighted values' mean.
+    """
+    targets = scores.pick(batch.y)
+    result = loss(scores.values, targets, gradient=gradient)
+    if batch.weights is None:
+        return targets, result, result.values
+    axes = len(scores.shape) - batch.weights.ndim
+    weights = scores.pick(np.broadcast_to(np.expand_dims(batch.weights, tuple(range(-axes, 0))), scores.shape))
+    if result.d_scores is not None:
+        result = result._replace(d_scores=result.d_scores * weights[:, None].astype(result.d_scores.dtype))
+    return targets, result, result.values * weights
+
+
+def train_step(network: Network, loss: Loss, optimizer: Optimizer, batch: Batch, tally: Tally) -> None:
+    """Forward, loss, backward and update on one batch, which is then counted in `tally`.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss, its gradient or the updated parameters are not finite. Then nothing has changed: neither parameters,
+        the optimizer, states, random numbers nor `tally`. The message says what is wrong, and names the sample.
+    """
+    before = network.snapshot()
+    penalty = network.penalty()
+    updating = False
+    try:
+        if not math.isfinite(penalty):
+            raise FloatingPointError(f"the regularizers' penalty is {penalty}")
+        found = _find_gradient(network, loss, batch)
+        updating = True
+        optimizer.update(network.parameters, network.gradient)
+    except BaseException as error:
+        # Ctrl-C during the update is raised after it: the batch has been trained on.
+        if isinstance(error, Exception) or not updating:
+            network.restore(before)
+        if isinstance(error, FloatingPointError):
+            raise FloatingPointError(_explain(network, loss, batch, before, error)) from None
+        raise
+    for each in found:
+        tally.add(*each, penalty)
+
+
+def _explain(network: Network, loss: Loss, batch: Batch, before: Snapshot, error: FloatingPointError) -> str:
+    """What is wrong with a batch that was refused with that error, and what to do."""
+    what, remedy = str(error), "lower the learning rate, or scale x and y to numbers near 1"
+    if type(loss) not in LOSSES.values():
+        remedy += f", or correct {type(loss).__name__} if it returned that"
+    weights = network.views(network.parameters)
+    cause = diagnosis.find_cause(batch, network.parameters.dtype, weights, before.states)
+    if cause is not None:
+        what, remedy = f"{what} because {cause[0]}", cause[1]
+    return f"{what}; the weights are those before that batch; {remedy}"
+
+
+def _find_gradient(network: Network, loss: Loss, batch: Batch) -> list[tuple[Array, Array, LossResult, Array]]:
+    """Write the gradient; for each piece of the batch, what `Tally.add` takes."""
+    everything = counted = 0
+    found: list[tuple[Array, Array, LossResult, Array]] = []
+    for rows in pieces(network, batch.x):
+        piece = batch.rows(rows) if len(batch.x) > rows.stop - rows.start else batch
+        scores = network.scores(piece.x, piece.lengths, training=True)
+        targets, result, values = _judge(loss, piece, scores, gradient=True)
+        if not np.isfinite(values).all():
+            bad = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise FloatingPointError(_describe_loss(values[bad], scores.place(bad), piece, rows))
+        d_scores = result.d_scores
+        assert d_scores is not None
+        if piece is not batch:
+            # From the mean over the piece's elements to its share of the mean over the batch's, padding included:
+            # how many of those count is known in the end.
+            everything = len(batch.x) * (scores.everything // len(piece.x))
+            d_scores = d_scores * d_scores.dtype.type(len(values) / everything)
+        network.backward(d_scores, add=rows.start > 0)
+        found.append((scores.values, targets, result._replace(d_scores=None), values))
+        counted += len(values)
+    if everything > counted:
+        network.gradient *= network.gradient.dtype.type(everything / max(counted, 1))
+    network.add_penalty_gradient()
+    return found
+
+
+def _describe_loss(value: float, place: tuple[int, ...], piece: Batch, rows: slice) -> str:
+    sample, *step = place
+    where = f"sample {rows.start + sample} of the batch" + (f", step {step[0]}," if step else "")
+    number = "" if piece.samples is None else f" (sample {piece.samples[sample]} of x)"
+    return f"the loss of {where} is {value}{number}"
+
+
+def pieces(network: Network, x: Array) -> list[slice]:
+    """How a batch is trained on: whole, or cut by its shape alone into equal pieces whose tapes stay in the caches.
+
+    A stateful network's rows belong to the rows of the batch before: its batches stay whole.
+    """
+    if network.stateful:
+        return [slice(0, len(x))]
+    tape = network.tape_bytes(x)
+    count = -(-tape // CACHED_TAPE)
+    if count <= 1 or len(x) < count * LEAST_ROWS:
+        return [slice(0, len(x))]
+    edges = [len(x) * index // count for index in range(count + 1)]
+    return [slice(*edge) for edge in pairwise(edges)]
+
+
+def evaluate(
+    network: Network, loss: Loss, data: ArraySet | StreamSet, batch_size: int, metrics: Sequence[Metric]
+) -> dict[str, float]:
+    """Loss and metrics over a whole set."""
+    tally = Tally(network, loss, metrics)
+    penalty = network.penalty()
+    for batch in data.in_order(batch_size):
+        scores = network.scores(batch.x, batch.lengths, training=False)
+        targets, result, values = _judge(loss, batch, scores, gradient=False)
+        tally.add(scores.values, targets, result, values, penalty)
+    return tally.values()
+
+
+class Run:
+    """A training in progress: everything that decides what the next batch does to the weights, but for those.
+
+    Parameters
+    ----------
+    tally : Tally
+    history : History
+    callbacks : Callbacks
+    generator : numpy.random.Generator
+        The model's, from which orders and dropout are drawn.
+    asked : dict
+        What a training that goes on from this one must be asked for as well, as JSON can hold it.
+    write : callable
+        Writes the model and this run to a path.
+    """
+
+    def __init__(
+        self,
+        tally: Tally,
+        history: History,
+        callbacks: Callbacks,
+        generator: np.random.Generator,
+        asked: dict[str, Any],
+        write: Callable[[str | os.PathLike[str]], None],
+    ) -> None:
+        self.tally = tally
+        self.history = history
+        self.callbacks = callbacks
+        self.epoch = 0  # the one at work, or to do next
+        self.batch = 0  # how many of its batches are done
+        self.stopped = False
+        self._generator = generator
+        self._before_epoch: dict[str, Any] | None = None  # the generator's state that its order was drawn with
+        self._asked = asked
+        self._write = write
+        self._due: list[str | os.PathLike[str]] = []
+
+    def draw_order(self, data: ArraySet | StreamSet, *, shuffle: bool) -> None:
+        """Draw an epoch's order; where the epoch had begun before, the same again."""
+        if self.batch == 0 or self._before_epoch is None:
+            self._before_epoch = dict(self._generator.bit_generator.state)
+            data.shuffle(self._generator if shuffle else None)
+            return
+        now = self._generator.bit_generator.state
+        self._generator.bit_generator.state = self._before_epoch
+        data.shuffle(self._generator if shuffle else None)
+        self._generator.bit_generator.state = now
+
+    # --- Files ---------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Have the training written there at the next `write_due`.
+
+        What is told to one callback after the other is done only when all have heard of it: a file written in between
+        would have some callbacks' states from before and some from after.
+        """
+        self._due.append(path)
+
+    def write_due(self) -> None:
+        """Write what was asked for."""
+        due, self._due = self._due, []
+        for path in due:
+            self._write(path)
+
+    def forget_due(self) -> None:
+        """Write nothing of what was asked for."""
+        self._due = []
+
+    def tell(self, occasion: str, *arguments: Any) -> None:
+        """Tell all callbacks, then write what they asked for."""
+        self.callbacks.tell(occasion, *arguments)
+        self.write_due()
+
+    # --- State ---------------------------------------------------------------------------------------------------
+
+    def get_state(self) -> dict[str, Any]:
+        """All of it, of numbers, strings, lists, dicts and arrays."""
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "stopped": self.stopped,
+            "generator_before_epoch": self._before_epoch,
+            "tally": self.tally.get_state(),
+            "history": [[name, values] for name, values in self.history.history.items()],
+            "epochs_done": self.history.epoch,
+            "asked": self._asked,
+            "callbacks": self.callbacks.get_state(),
+        }
+
+    def require_sound(self, state: dict[str, Any], weights: Sequence[Array]) -> None:
+        """Raise if `state` is damaged, before anything changes; otherwise the training would raise an error later.
+
+        It may be of another training, which `require_same` finds out. `weights` are those that the model had.
+        """
+        for epoch in state["epochs_done"]:
+            checks.integer("epochs_done", epoch, least=0)
+        # A stream is read from its beginning: a number that is too large would take for ever.
+        checks.integer("epoch", state["epoch"], least=0, most=len(state["epochs_done"]))
+        checks.integer("batch", state["batch"], least=0)
+        checks.flag("stopped", state["stopped"])
+        for name, values in state["history"]:
+            if not isinstance(name, str) or not isinstance(values, list):
+                raise TypeError(f"history: expected lists of numbers by name, got {name!r:.100}: {values!r:.100}")
+            for value in values:
+                checks.real(f"history of {name}", value)
+        if state["generator_before_epoch"] is not None:
+            np.random.PCG64().state = state["generator_before_epoch"]
+        json.dumps(state["asked"])  # no arrays, which cannot be compared as a whole
+        if self._asked.keys() - _ASKED_LATER != state["asked"].keys() - _ASKED_LATER:
+            raise ValueError(f"asked: expected {', '.join(self._asked)}, got {', '.join(state['asked'])}")
+        self.tally.require_sound(state["tally"])
+        self.callbacks.require_sound(state["callbacks"], weights)
+
+    def require_same(self, state: dict[str, Any]) -> None:
+        """Raise unless the training that `state` came from was one of the same data, batches and callbacks.
+
+        Raises
+        ------
+        ValueError
+        """
+        for name, ours in self._asked.items():
+            if name in _ASKED_LATER and name not in state["asked"]:
+                continue
+            theirs = state["asked"][name]
+            if theirs != ours:
+                raise ValueError(
+                    f"resume_from: expected {name}={theirs} as in the training to resume, got {ours}; pass the same"
+                )
+        self.callbacks.require_same(state["callbacks"])
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` returned."""
+        self.tally.set_state(state["tally"])
+        self.history.history = {name: list(values) for name, values in state["history"]}
+        self.history.epoch = list(state["epochs_done"])
+        self.epoch, self.batch, self.stopped = state["epoch"], state["batch"], state["stopped"]
+        self._before_epoch = state["generator_before_epoch"]
+        self.callbacks.set_state(state["callbacks"])
+
+
+def fit(
+    network: Network,
+    loss: Loss,
+    optimizer: Optimizer,
+    data: ArraySet | StreamSet,
+    run: Run,
+    *,
+    epochs: int,
+    batch_size: int,
+    shuffle: bool,
+    validate: Callable[[], dict[str, float]] | None,
+    progress: Progress,
+) -> None:
+    """Train until `epochs` are done, recording each in the run's history as it ends.
+
+    `validate` returns the loss and the metrics of the validation, by name.
+
+    Raises
+    ------
+    FloatingPointError
+        As from `train_step`; the message gives epoch and batch, too.
+    """
+    tally, history = run.tally, run.history
+    network.stop_training = run.stopped
+    data.pass_over(run.epoch)
+    whole = True
+    try:
+        # An epoch that was stopped in its midst, and resumed there, is still to be ended.
+        while whole and run.epoch < epochs and not (network.stop_training and run.batch == 0):
+            epoch = run.epoch
+            run.draw_order(data, shuffle=shuffle)
+            if run.batch == 0:
+                tally.reset()
+                run.tell("on_epoch_begin", epoch, {})
+            progress.epoch_begins(epoch)
+            begin = time.perf_counter()
+            samples = run.batch * batch_size
+            for batch in data.batches(batch_size, run.batch):
+                whole = _train_batch(network, loss, optimizer, batch, run, progress)
+                if not whole:
+                    break
+                samples += len(batch.x)
+                if progress.wants_update():
+                    progress.update(samples, tally.values())
+            seconds = time.perf_counter() - begin
+            logs = tally.values()
+            if validate is not None:
+                logs |= {f"val_{name}": value for name, value in validate().items()}
+            history.seconds.append(seconds)
+            progress.epoch_ends(epoch, logs, seconds, samples)
+            run.callbacks.tell("on_epoch_end", epoch, logs, write=whole)
+            history.append(epoch, logs)
+            run.stopped = network.stop_training
+            if whole:
+                run.epoch, run.batch = epoch + 1, 0
+                run.write_due()
+            else:  # what was saved of whole epochs stays, also where a callback of another class saves
+                run.forget_due()
+    finally:
+        progress.close()
+
+
+def _train_batch(
+    network: Network, loss: Loss, optimizer: Optimizer, batch: Batch, run: Run, progress: Progress
+) -> bool:
+    """Train on the run's next batch, and tell those that watch; False if a callback lets a bad loss end the epoch."""
+    watched = bool(run.callbacks.of_batches)
+    if watched:
+        run.tell("on_train_batch_begin", run.batch, {})
+    try:
+        train_step(network, loss, optimizer, batch, run.tally)
+    except FloatingPointError as error:
+        message = f"training stopped in epoch {run.epoch + 1}, batch {run.batch + 1}: {error}"
+        if not run.callbacks.stops_at_nan():
+            raise FloatingPointError(message) from None
+        progress.say(message)
+        network.stop_training = True
+        return False
+    run.batch += 1
+    if watched:
+        run.callbacks.tell("on_train_batch_end", run.batch - 1, run.tally.values())
+        run.stopped = network.stop_training
+        run.write_due()
+    return True

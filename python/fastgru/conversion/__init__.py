@@ -1,0 +1,194 @@
+"""From one kind of model file to another, and the proof that both say the same.
+
+Both files are run on the same samples by `fastgru.conversion.runners`, not by the code that read and wrote them.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru import formats
+from fastgru._support.sequences import valid_steps
+from fastgru.conversion import runners
+from fastgru.formats.description import Assumption, ModelFileError
+from fastgru.layers import Embedding, Masking
+from fastgru.models.sequential import Sequential, load_model, read_model, warn_of
+
+Array = NDArray[Any]
+
+#: Samples that both sides are run on, and their steps where the model takes any number.
+_SAMPLES, _STEPS = 8, 20
+#: Kernels, frameworks and equations differ by the roundings of a few dozen float32 products.
+_AGREEMENT = 1e-4
+_MOST_OF_A_REASON = 200
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of running two files on the same random samples.
+
+    Attributes
+    ----------
+    source, target : str
+        Who ran each.
+    difference : float
+        The largest difference between their outputs.
+    largest : float
+        The largest of the outputs.
+    left_behind : str or None
+        Why the target does not say how the model is trained, where the source does.
+    assumptions : tuple of Assumption
+        What had to be assumed of the source, because neither the file nor an option says it. Both files were run under
+        these assumptions, so that the comparison does not confirm them.
+    """
+
+    source: str
+    target: str
+    difference: float
+    largest: float
+    left_behind: str | None = None
+    assumptions: tuple[Assumption, ...] = ()
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the difference is rounding."""
+        return bool(self.difference <= _AGREEMENT * max(self.largest, 1.0))
+
+
+def convert(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], *, source_format: str | None = None, **options: Any
+) -> Comparison:
+    """Write the model in one file to another of another kind, if both compute the same.
+
+    Parameters
+    ----------
+    source, target : path
+        Their kinds are found as `fastgru.load_model` and `fastgru.Sequential.save` find them.
+    source_format : str, optional
+        The kind of `source`, a key of `fastgru.formats.KINDS`.
+    **options
+        As `fastgru.load_model` takes them.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ModelFileError, ValueError, ImportError, OSError
+        `source` cannot be read, or `target` cannot say what the model is, or they do not agree. Nothing is written
+        then.
+
+    Warns
+    -----
+    AssumptionWarning
+        As `fastgru.load_model` does.
+    """
+    kind = formats.kind_of_file(source) if source_format is None else source_format
+    written = formats.kind_of_name(target)
+    model, assumptions, unread = _load(source, kind, options)
+    warn_of(source, assumptions)
+    x = random_samples(model)
+    by_source, expected = _run_source(source, kind, model, x)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = os.path.join(folder, os.path.basename(target))
+        unwritten = _save(model, trial)
+        by_target, actual = _run_target(trial, written, x)
+    compared = Comparison(by_source, by_target, *_difference(actual, expected), unread or unwritten, assumptions)
+    if not compared.agrees:
+        raise ValueError(
+            f"{os.fspath(target)}: not written, because it would not compute what {os.fspath(source)} does: "
+            f"{compared.target} finds {compared.difference:.1e} of difference to {compared.source}"
+        )
+    _save(model, target)
+    return compared
+
+
+def _load(
+    source: str | os.PathLike[str], kind: str, options: dict[str, Any]
+) -> tuple[Sequential, tuple[Assumption, ...], str | None]:
+    """The model, with its training if that is known here; what was assumed; and why the training is not, if so."""
+    try:
+        return *read_model(source, format=kind, **options), None
+    except ModelFileError as error:
+        try:
+            return *read_model(source, format=kind, compile=False, **options), str(error)
+        except ModelFileError:
+            raise error from None
+
+
+def _save(model: Sequential, target: str | os.PathLike[str]) -> str | None:
+    """Save with the training if the file can say it, else without; why not, if so."""
+    try:
+        model.save(target)
+    except ValueError as error:
+        if model.optimizer is None:
+            raise
+        model.save(target, include_optimizer=False)  # raises once more if the training was not the reason
+        return str(error)
+    return None
+
+
+def random_samples(model: Sequential) -> Array:
+    """Samples (N, ...) of the kind that the model takes, the same ones each time; float32, float64 or tokens.
+
+    Where the model finds padding by itself, the samples end in some: all have different lengths.
+    """
+    rng = np.random.default_rng(0)
+    shape = (_SAMPLES, *(_STEPS if size is None else size for size in model.input_shape[1:]))
+    first = model.layers[0]
+    padding: float | None = None
+    if isinstance(first, Embedding):
+        x = rng.integers(min(1, first.input_dim - 1), first.input_dim, shape)  # 0 may be padding
+        padding = 0 if first.mask_zero else None
+    else:
+        x = rng.standard_normal(shape).astype(model.dtype)
+        masks = [layer for layer in model.layers if isinstance(layer, Masking)]
+        padding = masks[0].mask_value if masks else None
+    if padding is not None:
+        steps = shape[1]
+        x[~valid_steps(np.linspace(1, steps, _SAMPLES).astype(np.int64), steps)] = padding
+    return x
+
+
+def _run_source(path: str | os.PathLike[str], kind: str, model: Sequential, x: Array) -> tuple[str, list[Array]]:
+    """Who ran a file on the samples, and what came.
+
+    A framework may fail at a stranger's file that is read here, for what it says besides the model.
+    """
+    if kind == "fastgru":
+        return "fastgru", _several(model.predict(x))
+    judge, description = runners.judge_of(kind, path), model.describe()
+    try:
+        return judge.name, _several(judge.run(path, description, x))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:_MOST_OF_A_REASON]
+        name = f"{runners.EQUATIONS.name}, because {judge.name} failed: {type(error).__name__}: {reason}"
+        return name, _several(runners.EQUATIONS.run(path, description, x))
+
+
+def _run_target(path: str | os.PathLike[str], kind: str, x: Array) -> tuple[str, list[Array]]:
+    """Who ran a file that was written here, which its framework must run."""
+    model = load_model(path, format=kind)
+    if kind == "fastgru":
+        return "fastgru", _several(model.predict(x))
+    judge = runners.judge_of(kind, path)
+    return judge.name, _several(judge.run(path, model.describe(), x))
+
+
+def _several(outputs: Any) -> list[Array]:
+    return [np.asarray(y) for y in (outputs if isinstance(outputs, (tuple, list)) else (outputs,))]
+
+
+def _difference(actual: list[Array], expected: list[Array]) -> tuple[float, float]:
+    """The largest difference between outputs, infinite if they are not alike, and the largest of the outputs."""
+    largest = max(float(np.abs(y).max(initial=0)) for y in expected)
+    if [y.shape for y in actual] != [y.shape for y in expected]:
+        return np.inf, largest
+    return max(float(np.abs(a - b).max(initial=0)) for a, b in zip(actual, expected, strict=True)), largest

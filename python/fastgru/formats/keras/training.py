@@ -1,0 +1,280 @@
+"""Keras' words for losses, metrics and optimizers, in three dialects, and their descriptions here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fastgru.formats.description import TrainingDescription
+from fastgru.formats.keras.dialects import (
+    TFJS,
+    Config,
+    Dialect,
+    OptimizerWords,
+    class_and_config,
+    class_and_options,
+    require_object,
+    snake_case,
+    written_object,
+)
+
+#: Our name -> class and our options.
+_LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "categorical_crossentropy": ("CategoricalCrossentropy", ("from_logits", "label_smoothing")),
+    "sparse_categorical_crossentropy": ("SparseCategoricalCrossentropy", ("from_logits",)),
+    "binary_crossentropy": ("BinaryCrossentropy", ("from_logits", "label_smoothing")),
+    "mean_squared_error": ("MeanSquaredError", ()),
+    "mean_absolute_error": ("MeanAbsoluteError", ()),
+    "huber": ("Huber", ("delta",)),
+}
+_LOSS_CLASSES = {class_name: name for name, (class_name, _) in _LOSSES.items()}
+_SHORT = {"mse": "mean_squared_error", "mae": "mean_absolute_error", "huber_loss": "huber"}
+_LOSS_DEFAULTS = {"from_logits": False, "label_smoothing": 0.0, "delta": 1.0}
+_LOSS_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "reduction": ("sum_over_batch_size", "auto"),
+    "axis": (-1,),
+}
+#: Keras' metrics, by name or class -> ours.
+_METRICS = {
+    "accuracy": "accuracy",
+    "acc": "acc",
+    "categorical_accuracy": "categorical_accuracy",
+    "sparse_categorical_accuracy": "sparse_categorical_accuracy",
+    "binary_accuracy": "binary_accuracy",
+    "mean_squared_error": "mean_squared_error",
+    "mean_absolute_error": "mean_absolute_error",
+    "mse": "mse",
+    "mae": "mae",
+    "top_k_categorical_accuracy": "top_k_accuracy",
+    "sparse_top_k_categorical_accuracy": "top_k_accuracy",
+}
+_METRIC_CLASSES = {
+    "CategoricalAccuracy": "categorical_accuracy",
+    "SparseCategoricalAccuracy": "sparse_categorical_accuracy",
+    "BinaryAccuracy": "binary_accuracy",
+    "MeanSquaredError": "mean_squared_error",
+    "MeanAbsoluteError": "mean_absolute_error",
+    "TopKCategoricalAccuracy": "top_k_categorical_accuracy",
+    "SparseTopKCategoricalAccuracy": "sparse_top_k_categorical_accuracy",
+}
+#: Those that TensorFlow.js has under another name only.
+_TFJS_METRICS = {
+    "mean_squared_error": "mse",
+    "mean_absolute_error": "mae",
+    "sparse_categorical_accuracy": "accuracy",
+}
+_METRIC_DEFAULTS = {"k": 5, "threshold": 0.5}
+_OPTIMIZER_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "weight_decay": (0,),
+    "decay": (0,),
+    "use_ema": (False,),
+    "amsgrad": (False,),
+    "momentum": (0,),
+    "nesterov": (False,),
+    "centered": (False,),
+}
+_OPTIMIZER_IGNORED = ("name", "ema_momentum", "ema_overwrite_frequency", "jit_compile", "is_legacy_optimizer")
+_OPTIMIZER_SHORT = {"lr": "learning_rate"}
+#: Of both sides, with the same options.
+_SCHEDULES = {
+    "CosineDecay": ("initial_learning_rate", "decay_steps", "alpha", "warmup_target", "warmup_steps"),
+    "ExponentialDecay": ("initial_learning_rate", "decay_steps", "decay_rate", "staircase"),
+}
+
+
+@contextlib.contextmanager
+def separable() -> Iterator[None]:
+    """What is wrong with how a model is trained need not keep anybody from using it, and the error says so."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}; compile=False loads the model without its training") from None
+
+
+def training_from_config(dialect: Dialect, config: Any) -> TrainingDescription | None:
+    """How a model is trained; None where the configuration is empty, of a model that was not compiled.
+
+    Parameters
+    ----------
+    dialect : Dialect
+    config : dict
+        With ``loss``, ``metrics`` and the optimizer.
+    """
+    if not config:
+        return None
+    config = require_object("the training", config)
+    for key in ("loss_weights", "weighted_metrics", "sample_weight_mode"):
+        if config.get(key) not in (None, [], {}, [[]], [None]):
+            raise ValueError(f"{key}: expected none, got {config[key]!r}")
+    optimizer = config.get("optimizer", config.get("optimizer_config"))  # Keras 3 writes .h5 files as Keras 2 did
+    if config.get("loss") is None or optimizer is None:
+        return None
+    metrics = [_metric(entry) for entry in _flat(config.get("metrics"))]
+    return TrainingDescription(_optimizer(dialect, optimizer), _loss(config["loss"]), metrics)
+
+
+def training_to_config(dialect: Dialect, training: TrainingDescription) -> Config:
+    """How a model is trained, as the dialect writes it.
+
+    Raises
+    ------
+    ValueError
+        The dialect has no word for something; the message names it.
+    """
+    return {
+        dialect.optimizer_key: _written_optimizer(dialect, training.optimizer),
+        "loss": _written_loss(dialect, training.loss),
+        "metrics": [_written_metric(dialect, metric, training.loss["name"]) for metric in training.metrics],
+    }
+
+
+def _flat(entries: Any) -> list[Any]:
+    """What stands in nested lists, or in an object by the names of outputs."""
+    if entries is None:
+        return []
+    if isinstance(entries, Mapping) and "class_name" not in entries:
+        entries = list(entries.values())
+    if not isinstance(entries, list):
+        return [entries]
+    return [inner for entry in entries for inner in _flat(entry)]
+
+
+def _loss(entry: Any) -> Config:
+    entries = _flat(entry)
+    if len(entries) != 1:
+        raise ValueError(f"loss: expected one, got {entry!r}")
+    name, config = _named("loss", entries[0])
+    name = (
+        _LOSS_CLASSES.get(name) or _SHORT.get(snake_case(name.lower() if name.isupper() else name)) or snake_case(name)
+    )
+    if name not in _LOSSES:
+        raise ValueError(f"loss: expected one of {', '.join(_LOSSES)}, got {name!r}")
+    _, options = _LOSSES[name]
+    found = {}
+    for option, value in config.items():
+        if option in ("name", "fn", "dtype") or value is None:
+            continue
+        if option in options:
+            found[option] = value
+        elif value not in _LOSS_NEUTRAL.get(option, (_LOSS_DEFAULTS.get(option),)):
+            raise ValueError(f"loss: {option}={value!r} of {name} is not known here")
+    return {"name": name, "config": found}
+
+
+def _metric(entry: Any) -> str:
+    name, config = _named("metrics", entry)
+    if name == "MeanMetricWrapper":  # Keras 2, around a function
+        name = config.pop("fn", "")
+    name = _METRIC_CLASSES.get(name) or _lower(name)
+    if name not in _METRICS:
+        raise ValueError(f"metrics: expected some of {', '.join(_METRICS)}, got {name!r}")
+    for option, value in config.items():
+        if option not in ("name", "dtype", "fn") and value is not None and value != _METRIC_DEFAULTS.get(option):
+            raise ValueError(f"metrics: {option}={value!r} of {name} is not known here")
+    return _METRICS[name]
+
+
+def _lower(name: str) -> str:
+    """``MSE`` and ``meanSquaredError`` in lower case."""
+    return name.lower() if name.isupper() else str(snake_case(name))
+
+
+def _named(where: str, entry: Any) -> tuple[str, Config]:
+    """The name or class of a loss or metric, and its configuration."""
+    if isinstance(entry, str):
+        return entry, {}
+    class_name, config = class_and_config(where, entry)
+    if class_name == "function" and isinstance(config, str):
+        return config, {}
+    return class_name, dict(require_object(where, config))
+
+
+def _optimizer(dialect: Dialect, entry: Any) -> Config:
+    class_name, config = _named("optimizer", entry)
+    class_name = class_name.removeprefix("Custom>")  # as TensorFlow 2.11 registered its new ones
+    config = {_OPTIMIZER_SHORT.get(name, name): value for name, value in config.items()}
+    if class_name == "Adam" and config.get("weight_decay"):
+        class_name = "AdamW"
+    words = _optimizer_words(dialect, class_name, config)
+    for option, value in config.items():
+        if option in words.options.values() or option in _OPTIMIZER_IGNORED or value is None:
+            continue
+        if value not in _OPTIMIZER_NEUTRAL.get(option, ()):
+            raise ValueError(f"optimizer: {option}={value!r} of {class_name} is not known here")
+    found = {ours: config[option] for ours, option in words.options.items() if config.get(option) is not None}
+    if "learning_rate" in found:
+        found["learning_rate"] = _learning_rate(dialect, found["learning_rate"])
+    return {"class_name": words.ours, "config": found | dict(words.fixed)}
+
+
+def _optimizer_words(dialect: Dialect, class_name: str, config: Config) -> OptimizerWords:
+    """The first entry of the dialect's table that an optimizer's configuration fits."""
+    legacy = config.get("is_legacy_optimizer", True)
+    for words in dialect.optimizers:
+        plain = "momentum" not in words.fixed or not config.get("momentum")
+        if words.theirs.lower() == class_name.lower() and words.legacy in (None, legacy) and plain:
+            return words
+    known = ", ".join(dict.fromkeys(words.theirs for words in dialect.optimizers))
+    raise ValueError(f"optimizer: expected one of {known}, got {class_name!r}")
+
+
+def _learning_rate(dialect: Dialect, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    class_name, config = class_and_options("learning_rate", value)
+    if class_name not in _SCHEDULES or not dialect.schedules:
+        raise ValueError(f"learning_rate: expected a number, {' or '.join(_SCHEDULES)}, got {class_name}")
+    options = {name: config[name] for name in _SCHEDULES[class_name] if name in config}
+    return {"class_name": class_name, "config": options}
+
+
+def _written_loss(dialect: Dialect, loss: Config) -> Any:
+    name = loss["name"]
+    class_name, options = _LOSSES[name]
+    config = loss["config"]
+    for option, value in config.items():
+        if not (dialect.loss_options and option in options) and value != _LOSS_DEFAULTS[option]:
+            raise ValueError(f"loss: {option}={value!r} of {name} cannot be said in {dialect.name}")
+    if not dialect.loss_options:
+        if name == "huber":
+            raise ValueError(f"loss: {name} cannot be said in {dialect.name}")
+        return name
+    sayable = {option: config[option] for option in options if option in config}
+    return written_object(dialect, "losses", class_name, sayable, outer=True)
+
+
+def _written_metric(dialect: Dialect, metric: str, loss: str) -> str:
+    if metric == "top_k_accuracy" and dialect is not TFJS:
+        return "sparse_top_k_categorical_accuracy" if loss.startswith("sparse") else "top_k_categorical_accuracy"
+    if metric not in _METRICS:
+        raise ValueError(f"metrics: {metric} cannot be said in {dialect.name}: compile without it")
+    return _TFJS_METRICS.get(metric, metric) if dialect is TFJS else metric
+
+
+def _written_optimizer(dialect: Dialect, optimizer: Config) -> Config:
+    class_name, config = optimizer["class_name"], optimizer["config"]
+    reason = class_name
+    for words in dialect.optimizers:
+        if words.ours != class_name:
+            continue
+        other = {key: config[key] for key, value in words.fixed.items() if config.get(key, value) != value}
+        if not other:
+            written = {theirs: config[ours] for ours, theirs in words.options.items() if ours in config}
+            written["learning_rate"] = _written_rate(dialect, written["learning_rate"])
+            if words.legacy is False:
+                written["is_legacy_optimizer"] = False
+            return written_object(dialect, "optimizers", words.theirs, written, outer=True)
+        reason = f"{class_name} with " + ", ".join(f"{key}={value!r}" for key, value in other.items())
+    raise ValueError(f"optimizer: {reason} cannot be said in {dialect.name}")
+
+
+def _written_rate(dialect: Dialect, rate: Any) -> Any:
+    if not isinstance(rate, Mapping):
+        return rate
+    class_name, config = rate["class_name"], rate["config"]
+    if class_name == "Constant":
+        return config["learning_rate"]
+    if class_name not in _SCHEDULES or not dialect.schedules:
+        raise ValueError(f"learning_rate: {class_name} cannot be said in {dialect.name}: give a number")
+    return written_object(dialect, "optimizers.schedules", class_name, config)

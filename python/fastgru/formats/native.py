@@ -1,0 +1,157 @@
+"""fastgru's own model files: safetensors, with the configuration and a checksum in the header's metadata.
+
+Any safetensors reader finds the tensors; ``__metadata__`` holds
+
+- ``format``: ``"fastgru"``, ``format_version``: ``"1"``,
+- ``config``: JSON, see `fastgru.Sequential.save`,
+- ``sha256``: of the configuration and of every tensor's name, dtype, shape and bytes, so that a flipped bit is found
+  wherever it lies.
+
+Nothing in such a file is code. A file is read whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru._support.files import read_all, write_atomically
+from fastgru.formats.boundary import model_file, reading
+from fastgru.formats.description import ModelFileError
+
+Array = NDArray[Any]
+
+FORMAT_VERSION = "1"
+
+#: The key of an object that stands in the place of an array.
+_ARRAY = "array in tensors"
+
+
+def _checksum(config: str, tensors: dict[str, Array]) -> str:
+    digest = hashlib.sha256(config.encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def split_arrays(name: str, value: Any) -> tuple[Any, dict[str, Array]]:
+    """What JSON can hold of `value`, and its arrays by the numbers that stand in their places.
+
+    NumPy's numbers become Python's, and tuples lists.
+
+    Raises
+    ------
+    TypeError
+        Something in it is neither of numbers, strings, lists, dicts nor arrays; the message begins with `name`.
+    """
+    arrays: dict[str, Array] = {}
+
+    def plain(name: str, value: Any) -> Any:
+        if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+            value = value.item()
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
+            number = str(len(arrays))
+            arrays[number] = value.astype(value.dtype.newbyteorder("="), copy=False)
+            return {_ARRAY: number}
+        if isinstance(value, dict) and all(isinstance(key, str) and key != _ARRAY for key in value):
+            return {key: plain(f"{name}[{key!r}]", each) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(f"{name}[{number}]", each) for number, each in enumerate(value)]
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        raise TypeError(
+            f"{name}: expected numbers, strings, lists, arrays of numbers, or dicts of them with strings as keys, "
+            f"because it is written to a file, got {type(value).__name__} {value!r:.100}"
+        )
+
+    return plain(name, value), arrays
+
+
+def join_arrays(value: Any, arrays: dict[str, Array]) -> Any:
+    """What `split_arrays` took apart."""
+    if isinstance(value, list):
+        return [join_arrays(each, arrays) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {_ARRAY}:
+        return arrays[value[_ARRAY]]
+    return {key: join_arrays(each, arrays) for key, each in value.items()}
+
+
+def save(path: str | os.PathLike[str], config: dict[str, Any], tensors: dict[str, Array]) -> None:
+    """Write a model file, atomically.
+
+    Parameters
+    ----------
+    path : path
+        Replaced if it exists.
+    config : dict
+        Anything JSON can hold.
+    tensors : dict of str to ndarray
+    """
+    from safetensors.numpy import save as to_bytes
+
+    text = json.dumps(config, sort_keys=True)
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    metadata = {
+        "format": "fastgru",
+        "format_version": FORMAT_VERSION,
+        "config": text,
+        "sha256": _checksum(text, tensors),
+    }
+    write_atomically(path, _with_sorted_metadata(to_bytes(tensors, metadata=metadata)))
+
+
+def _with_sorted_metadata(data: bytes) -> bytes:
+    """The same file, whose bytes follow from the contents alone: safetensors writes the metadata in random order."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
+
+
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Read a model file: its configuration and its tensors.
+
+    Raises
+    ------
+    ModelFileError
+        The file is no fastgru model, is of a newer format, or is damaged.
+    OSError
+        The file cannot be read.
+    """
+    from safetensors.numpy import load as from_bytes
+
+    with model_file(path, "not a model file, or a damaged one") as file:
+        data = read_all(file)
+        tensors = from_bytes(data)
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
+        _require_known_format(path, metadata)
+        if _checksum(metadata["config"], tensors) != metadata["sha256"]:
+            raise ModelFileError(f"{os.fspath(path)}: damaged: its checksum does not match its contents")
+    with reading(path, "its configuration is no JSON"):
+        config = json.loads(metadata["config"])
+    if not isinstance(config, dict):
+        raise ModelFileError(f"{os.fspath(path)}: expected an object as configuration, got {type(config).__name__}")
+    return config, tensors
+
+
+def _require_known_format(path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
+    if metadata.get("format") != "fastgru" or not {"config", "sha256"} <= metadata.keys():
+        raise ModelFileError(
+            f"{os.fspath(path)}: a safetensors file, but not one that fastgru saved: it has no fastgru configuration"
+        )
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise ModelFileError(
+            f"{os.fspath(path)}: expected format version {FORMAT_VERSION}, got {metadata.get('format_version')}; "
+            f"a newer fastgru wrote it"
+        )

@@ -1,0 +1,117 @@
+"""How a TensorFlow.js model is trained: its ``trainingConfig``, and its optimizer's tensors.
+
+TensorFlow.js restores both: a model that was saved with ``includeOptimizer`` trains on where it stopped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastgru.formats.description import Array, TrainingDescription
+from fastgru.formats.keras import layers as keras_layers
+from fastgru.formats.tfjs.weights import StoredTensor, require
+
+#: TensorFlow.js' optimizers -> our states and the endings of its tensors' names, in the order in which it has them.
+_STATES: dict[str, dict[str, str]] = {
+    "Adam": {"m": "m", "v": "v"},
+    "SGD": {},
+    "Momentum": {"m": "momentum"},
+    "RMSProp": {"v": "rms", "m": "momentum"},
+}
+
+
+def read(config: Any, tensors: Sequence[StoredTensor], weights: Mapping[str, Array]) -> TrainingDescription | None:
+    """How the model is trained and how far it has come.
+
+    Parameters
+    ----------
+    config
+        The ``trainingConfig``.
+    tensors : sequence of StoredTensor
+        The optimizer's.
+    weights : mapping of str to ndarray
+        The layers' by ``layer/weight``, in the order in which TensorFlow.js trains them.
+
+    Raises
+    ------
+    ValueError
+        It is none, or has something that this package does not.
+    """
+    require(isinstance(config, dict), "trainingConfig: expected an object", config)
+    optimizer = config.get("optimizer_config")
+    fits = isinstance(optimizer, dict) and isinstance(optimizer.get("config"), dict)
+    require(fits, "optimizer_config: expected a class_name and a config", optimizer)
+    class_name = optimizer.get("class_name")
+    fits = isinstance(class_name, str) and class_name in _STATES
+    require(fits, f"optimizer: expected one of {', '.join(_STATES)}, the others are not known here", class_name)
+    options = {_snake(option): value for option, value in optimizer["config"].items()}
+    optimizer = {"class_name": class_name, "config": options}
+    training = keras_layers.training_from_config(keras_layers.TFJS, {**config, "optimizer_config": optimizer})
+    if training is not None and tensors:
+        counter, *moments = tensors
+        training.step = _count(counter)
+        training.moments = _moments(_STATES[class_name], moments, weights)
+        if not training.optimizer["config"].get("momentum", True):  # which is kept here only where it is used
+            training.moments.pop("m", None)
+    return training
+
+
+def _snake(option: str) -> str:
+    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", option)
+
+
+def _count(tensor: StoredTensor) -> int:
+    """The updates done, which TensorFlow.js keeps in the first of an optimizer's tensors."""
+    fits = tensor.array.shape == () and tensor.array.dtype == np.int32 and tensor.array >= 0
+    require(bool(fits), "optimizer: expected the number of updates, an int32, first", tensor.name)
+    return int(tensor.array)
+
+
+def _moments(
+    states: Mapping[str, str], tensors: Sequence[StoredTensor], weights: Mapping[str, Array]
+) -> dict[str, dict[str, Array]]:
+    """TensorFlow.js goes by the tensors' order, not by their names; before the first update there are none."""
+    if not tensors:
+        return {}
+    expected = len(states) * len(weights)
+    require(len(tensors) == expected, f"optimizer: expected {expected} tensors besides the first", len(tensors))
+    rest = iter(tensors)
+    return {state: {name: _moment(next(rest), weight) for name, weight in weights.items()} for state in states}
+
+
+def _moment(tensor: StoredTensor, weight: Array) -> Array:
+    array = tensor.array
+    fits = array.shape == weight.shape and array.dtype == weight.dtype
+    require(fits, f"{tensor.name}: expected {weight.dtype} {weight.shape}", f"{array.dtype} {array.shape}")
+    return array
+
+
+def write(
+    training: TrainingDescription, names: Mapping[str, str], weights: Mapping[str, Array]
+) -> tuple[dict[str, Any], list[StoredTensor]]:
+    """The ``trainingConfig``, and the optimizer's tensors.
+
+    Parameters
+    ----------
+    training : TrainingDescription
+    names : mapping of str to str
+        TensorFlow.js' names of the weights by ``layer/weight``.
+    weights : mapping of str to ndarray
+        The layers' by ``layer/weight``, in the order in which TensorFlow.js trains them.
+
+    Raises
+    ------
+    ValueError
+        TensorFlow.js has no such optimizer, loss or metric.
+    """
+    config = keras_layers.training_to_config(keras_layers.TFJS, training)
+    tensors = [StoredTensor("iter", np.array(training.step, np.int32), optimizer=True)]
+    for state, ending in _STATES[config["optimizer_config"]["class_name"]].items() if training.moments else ():
+        # Without momentum, TensorFlow.js wants its tensors all the same, and makes no use of what they hold.
+        moments = training.moments.get(state) or {name: np.zeros_like(array) for name, array in weights.items()}
+        tensors += [StoredTensor(f"{names[name]}/{ending}", moments[name], optimizer=True) for name in weights]
+    return config, tensors

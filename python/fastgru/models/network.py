@@ -1,0 +1,480 @@
+"""Layers in a row, their memory, and what flows through them: all of a model but its training and its files."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru._support import checks, memory, sequences, usage
+from fastgru._support.samples import Samples, natural_dtype, require_samples
+from fastgru._support.seeding import new_generator
+from fastgru._training.loop import Scores, Snapshot
+from fastgru.layers import Head, Layer
+from fastgru.layers.base import Outputs, Shape, copy_weights, strip_prefix
+from fastgru.optimizers import Optimizer
+from fastgru.regularizers import Regularizer
+
+Array = NDArray[Any]
+
+
+class Form(NamedTuple):
+    """What a model is, or will be once data has decided it."""
+
+    input_shape: Shape  # with the batch axis
+    output_shape: Shape
+    dtype: np.dtype[Any]
+
+
+#: How many samples are looked at together where all are.
+_ROWS_AT_ONCE = 1024
+
+
+class Chain:
+    """Layers in a row over one flat buffer of parameters and one of gradients.
+
+    Parameters
+    ----------
+    layers : iterable of Layer, optional
+        As by `add`.
+    dtype : {"float32", "float64"}, optional
+        See `fastgru.Sequential`.
+    name : str
+    """
+
+    def __init__(
+        self, layers: Iterable[Layer] | None = None, *, dtype: str | None = None, name: str = "sequential"
+    ) -> None:
+        self.layers: list[Layer] = []
+        self.name = name
+        self._dtype = None if dtype is None else checks.floating_dtype("dtype", dtype)
+        self._generator = new_generator()
+        self._usage = usage.Usage()
+        self._input_shape: Shape = ()
+        self._output_shapes: list[Shape] = []
+        self.parameters: Array = np.empty(0, np.float32)
+        self.gradient: Array = np.empty(0, np.float32)
+        self._sum: Array = np.empty(0, np.float32)  # of a batch's earlier pieces, while it is trained on
+        self._places: dict[str, tuple[slice, tuple[int, ...]]] = {}  # of each weight in the flat buffers
+        self._penalties: list[tuple[Regularizer, Array, Array]] = []
+        self._first_with_weights = 0  # before it no layer needs its output's gradient
+        self._raw_head = False  # whether the loss takes what comes before the last activation
+        self._scored = Scores(np.empty((0, 0), np.float32), None, (0,))  # what `scores` returned last in training
+        self.optimizer: Optimizer | None = None
+        if isinstance(layers, Layer):
+            raise TypeError(f"layers: expected a list of layers, got a single {type(layers).__name__}")
+        for layer in layers or ():
+            self.add(layer)
+
+    # --- Topology and memory ---------------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the weights, float32 where nothing has decided yet."""
+        return self._dtype or np.dtype(np.float32)
+
+    @property
+    def built(self) -> bool:
+        """Whether the weights exist."""
+        return bool(self._output_shapes) and len(self._output_shapes) == len(self.layers)
+
+    def draw_from(self, generator: np.random.Generator) -> None:
+        """Take all random numbers from that generator: weights, orders of samples, dropout. Before weights are made."""
+        if self.built:
+            raise ValueError("generator: expected it before the weights are made, got it after that")
+        self._generator = generator
+
+    @property
+    def input_shape(self) -> Shape:
+        """With the batch axis, None where any size will do; empty until the model is built."""
+        return self._input_shape
+
+    @property
+    def output_shape(self) -> Shape:
+        """With the batch axis; empty until the model is built."""
+        return self._output_shapes[-1] if self._output_shapes else ()
+
+    @usage.alone("add changes the layers", outermost=True)
+    def add(self, layer: Layer) -> None:
+        """Append a layer. If the first one knows its ``input_shape``, the weights are made at once."""
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layer: expected a layer of fastgru.layers, got {layer!r}")
+        if any(layer is other for other in self.layers):
+            raise ValueError(f"layer: {layer.name} is in this model already, and layers cannot be shared")
+        if layer.weights:
+            raise ValueError(f"layer: {layer.name} belongs to another model already, and layers cannot be shared")
+        names = {other.name for other in self.layers}
+        layer.name = layer.given_name or _unused_name(layer.kind(), names)
+        if layer.name in names:
+            raise ValueError(f"name: expected a name no other layer has, got {layer.name!r} twice")
+        expected = self.output_shape if self.layers else None
+        if expected and layer.input_shape is not None and (None, *layer.input_shape) != expected:
+            raise ValueError(
+                f"{layer.name}: expected input_shape {checks.dims(expected[1:], 'T')} because the layer before gives "
+                f"that, got {layer.input_shape}"
+            )
+        if self.built:
+            self._require_one_output(self.layers[-1])
+            shape = self._build_layer(layer, expected or (), first=False)
+            self.layers.append(layer)
+            self._output_shapes.append(shape)
+            self._allocate(keep=True)
+        else:
+            self.layers.append(layer)
+            first = self.layers[0].input_shape
+            if first is not None:
+                try:
+                    self._build((None, *first))
+                except BaseException:
+                    self.layers.pop()
+                    raise
+
+    @usage.alone("build makes the weights", outermost=True)
+    def build(self, input_shape: Shape) -> None:
+        """Make the weights for inputs of that shape, batch axis included.
+
+        Data given to `fit` does it as well, for sequences of any length; of the data's length, where a `Flatten` has
+        to know it.
+        """
+        self._build(input_shape)
+
+    def _build(self, input_shape: Shape) -> None:
+        if self.built:
+            raise ValueError(f"the model is built already, for input {checks.dims(self._input_shape)}")
+        self._infer_shapes(input_shape)
+        self._allocate()
+
+    def _build_layer(self, layer: Layer, shape: Shape, *, first: bool) -> Shape:
+        if layer.takes_tokens and not first:
+            raise ValueError(
+                f"{layer.name}: expected to be the first layer because it takes tokens, got another before"
+            )
+        return layer.build(shape)
+
+    def _require_one_output(self, layer: Layer) -> None:
+        if layer.several_outputs:
+            raise ValueError(f"{layer.name}: expected to be the last layer because it returns several arrays")
+
+    def _shapes_for(self, input_shape: Shape) -> list[Shape]:
+        """Of the input and of each layer's output; the model stays without weights."""
+        if not self.layers:
+            raise ValueError("the model has no layers: add one")
+        declared = self.layers[0].input_shape
+        if declared is not None and not _fits(input_shape[1:], declared):
+            raise ValueError(
+                f"input_shape: expected {declared} because the first layer says so, got "
+                f"{checks.dims(input_shape[1:], 'T')}"
+            )
+        shapes = [input_shape]
+        for layer in self.layers:
+            shapes.append(self._build_layer(layer, shapes[-1], first=layer is self.layers[0]))
+        for layer in self.layers[:-1]:
+            self._require_one_output(layer)
+        return shapes
+
+    def _infer_shapes(self, input_shape: Shape) -> None:
+        self._input_shape, *self._output_shapes = self._shapes_for(input_shape)
+
+    def _allocate(self, *, keep: bool = False, initialize: bool = True) -> None:
+        """Lay the weights of all layers into one flat buffer; `keep` the values of those that have some."""
+        old = {layer.name: dict(layer.weights) for layer in self.layers} if keep else {}
+        line = memory.LINE // self.dtype.itemsize
+        places: list[tuple[Layer, str, slice, tuple[int, ...]]] = []
+        end = 0
+        for layer in self.layers:
+            for name, shape in layer.weight_shapes().items():
+                size = int(np.prod(shape, dtype=object))
+                places.append((layer, name, slice(end, end + size), shape))
+                end += -(-size // line) * line
+        if end * self.dtype.itemsize > sys.maxsize - memory.LINE:
+            raise MemoryError(f"the model's {end:,} parameters are more than any memory holds")
+        parameters, gradient = memory.zeros(end, self.dtype), memory.zeros(end, self.dtype)
+        weights: dict[str, dict[str, Array]] = {layer.name: {} for layer in self.layers}
+        gradients: dict[str, dict[str, Array]] = {layer.name: {} for layer in self.layers}
+        for layer, name, place, shape in places:
+            weights[layer.name][name] = parameters[place].reshape(shape)
+            gradients[layer.name][name] = gradient[place].reshape(shape)
+        for layer in self.layers:
+            new = weights[layer.name]
+            if old.get(layer.name):
+                values = old[layer.name]
+            elif initialize:
+                values = layer.initial_weights(self._generator)
+            else:
+                values = {}
+            for name, value in values.items():
+                new[name][...] = value
+            layer.bind(new, gradients[layer.name], self._generator)
+        self.parameters, self.gradient = parameters, gradient
+        self._places = {f"{layer.name}/{name}": (place, shape) for layer, name, place, shape in places}
+        self._penalties = [entry for layer in self.layers for entry in layer.penalties()]
+        self._first_with_weights = next((i for i, layer in enumerate(self.layers) if layer.weights), len(self.layers))
+        if self.optimizer is not None:
+            self.optimizer.set_state(0, {})
+        self._set_states({name: state.astype(self.dtype) for name, state in self.get_states().items()})
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether the input is integers."""
+        return bool(self.layers) and self.layers[0].takes_tokens
+
+    def _form_for(self, name: str, x: Any, *, decide_dtype: bool) -> Form:
+        """What the model will be for samples `x`; nothing changes before `_settle`."""
+        require_samples(name, x, tokens=self.takes_tokens)
+        dtype = natural_dtype(x) if decide_dtype and self._dtype is None else self.dtype
+        if self.built:
+            return Form(self._input_shape, self.output_shape, dtype)
+        shapes = self._shapes_for(self._input_shape_for(x))
+        return Form(shapes[0], shapes[-1], dtype)
+
+    def _settle(self, form: Form, *, decide_dtype: bool) -> None:
+        """Be of that form: make the weights if there are none, widen them if the dtype says so."""
+        if decide_dtype:
+            self._dtype = form.dtype
+        if not self.built:
+            self._build(form.input_shape)
+        elif self.parameters.dtype != self.dtype:
+            self._allocate(keep=True)
+
+    def _check_values(self, name: str, samples: Samples, lengths: Array | None) -> Array | None:
+        """Raise what the first layer would for the values of some batch, with the number of the sample.
+
+        Returns the lengths of the sequences, those that the layer finds among them.
+        """
+        layer = self.layers[0]
+        if type(layer).check_input is Layer.check_input:
+            return lengths
+        found: list[Array] = []
+        for begin in range(0, max(len(samples), 1), _ROWS_AT_ONCE):
+            rows = slice(begin, begin + _ROWS_AT_ONCE)
+            part = layer.check_input(name, samples.batch(rows), None if lengths is None else lengths[rows], begin)
+            if part is not None:
+                found.append(part)
+        return np.concatenate(found) if found else None
+
+    def _input_shape_for(self, x: Array) -> Shape:
+        """What to build the model for, given samples: sequences of any length, unless a layer joins their steps."""
+        shape: Shape = (None, *x.shape[1:])
+        if x.ndim < (2 if self.takes_tokens else 3):
+            return shape
+        inputs = self._shapes_for(shape)
+        joined = any(layer.joins_steps and len(given) > 2 for layer, given in zip(self.layers, inputs, strict=False))
+        return shape if joined else (None, None, *shape[2:])
+
+    def _require_built(self) -> None:
+        if not self.built:
+            raise ValueError(
+                "the model has no weights yet: give its first layer an input_shape, or call build or fit first"
+            )
+
+    # --- Computing -------------------------------------------------------------------------------------------
+
+    def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Outputs:
+        """Outputs for one batch (N, ...) in the model's dtype; with `training`, layers keep what backward needs."""
+        y: Outputs = x
+        for layer in self.layers:
+            assert not isinstance(y, tuple)
+            before, y = y, layer.forward(y, lengths=lengths, training=training)
+            lengths = layer.output_lengths(before, lengths)
+        return y
+
+    def scores(self, x: Array, lengths: Array | None, *, training: bool) -> Scores:
+        """What the loss takes: the outputs, or where it takes the last activation in itself, what comes before that.
+
+        The head computes the elements that count alone, where it can leave out others.
+        """
+        head = self.layers[-1]
+        for layer in self.layers[:-1] if self._raw_head else self.layers:
+            y = layer.forward(x, lengths=lengths, training=training)
+            assert not isinstance(y, tuple)
+            lengths = layer.output_lengths(x, lengths)
+            x = y
+        shape = x.shape[:-1]
+        kept = None if lengths is None else sequences.valid_elements(lengths, shape)
+        if self._raw_head:
+            assert isinstance(head, Head)
+            values = head.logits(x, training=training, rows=kept)
+        else:
+            values = x.reshape(int(np.prod(shape)), x.shape[-1])
+            values = values if kept is None else values[kept]
+        scores = Scores(values, kept, shape)
+        if training:
+            self._scored = scores
+        return scores
+
+    def outputs(self, scores: Array) -> Array:
+        """What the model gives (M, C), from its scores (M, C)."""
+        if not self._raw_head:
+            return scores
+        head = self.layers[-1]
+        assert isinstance(head, Head)
+        return head.activate(scores)
+
+    def tape_bytes(self, x: Array) -> int:
+        """What `scores` leaves in memory for `backward` when it trains on the batch `x`."""
+        steps = x.shape[1] if x.ndim > 2 or self.takes_tokens else 0
+        return len(x) * sum(layer.tape_elements(steps) for layer in self.layers) * self.dtype.itemsize
+
+    def backward(self, d_scores: Array, *, add: bool = False) -> None:
+        """Overwrite `gradient`, or with `add` add to it, given that (M, C) of the last `scores` in training."""
+        if add:
+            if self._sum.shape != self.gradient.shape or self._sum.dtype != self.dtype:
+                self._sum = np.empty_like(self.gradient)
+            np.copyto(self._sum, self.gradient)
+            self.backward(d_scores)
+            np.add(self._sum, self.gradient, out=self.gradient)
+            for layer in self.layers:
+                layer.gradients_changed()
+            return
+        d_y: Array | None = d_scores if self._raw_head else self._spread(d_scores)
+        for index in range(len(self.layers) - 1, self._first_with_weights - 1, -1):
+            layer, inner = self.layers[index], index > self._first_with_weights
+            assert d_y is not None
+            if self._raw_head and index == len(self.layers) - 1:
+                assert isinstance(layer, Head)
+                d_y = layer.backward_from_logits(d_y, input_gradient=inner)
+            else:
+                d_y = layer.backward(d_y, input_gradient=inner)
+
+    def _spread(self, d_scores: Array) -> Array:
+        """The gradient for all of the last batch's outputs, given that of those that count."""
+        _, kept, shape = self._scored
+        everything = d_scores
+        if kept is not None:
+            everything = np.zeros((self._scored.everything, d_scores.shape[-1]), d_scores.dtype)
+            everything[kept] = d_scores
+        return everything.reshape(*shape, d_scores.shape[-1])
+
+    def penalty(self) -> float:
+        """What the regularizers add to the loss."""
+        return sum(regularizer.penalty(weight) for regularizer, weight, _ in self._penalties)
+
+    def add_penalty_gradient(self) -> None:
+        """Add the regularizers' gradient to `gradient`."""
+        for regularizer, weight, gradient in self._penalties:
+            regularizer.add_gradient(weight, gradient)
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """The layer of that name, or at that place."""
+        if (name is None) == (index is None):
+            raise ValueError("name, index: expected one of the two, got " + ("neither" if name is None else "both"))
+        if index is not None:
+            if not -len(self.layers) <= index < len(self.layers):
+                raise ValueError(f"index: expected one of {len(self.layers)} layers, got {index}")
+            return self.layers[index]
+        return {layer.name: layer for layer in self.layers}[
+            checks.choice("name", name, [layer.name for layer in self.layers])
+        ]
+
+    def get_states(self) -> dict[str, Array]:
+        """What stateful layers carry from batch to batch, by ``layer/name``."""
+        return {f"{layer.name}/{name}": state for layer in self.layers for name, state in layer.get_states().items()}
+
+    @property
+    def stateful(self) -> bool:
+        """Whether each row of a batch goes on from the states of the same row of the batch before it."""
+        return any(layer.stateful for layer in self.layers)
+
+    def snapshot(self) -> Snapshot:
+        """What training on a batch changes besides the weights and the optimizer."""
+        draws = any(layer.draws for layer in self.layers)
+        return Snapshot(self.get_states(), self._generator.bit_generator.state if draws else None)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to what `snapshot` returned."""
+        self._set_states(snapshot.states)
+        if snapshot.generator is not None:
+            self._generator.bit_generator.state = snapshot.generator
+
+    @usage.alone("set_states changes the states")
+    def set_states(self, states: dict[str, Array]) -> None:
+        """Carry on with what `get_states` returned."""
+        self._set_states(states)
+
+    def _set_states(self, states: dict[str, Array]) -> None:
+        unknown = {name.partition("/")[0] for name in states} - {layer.name for layer in self.layers}
+        if unknown:
+            raise ValueError(f"states: expected those of layers of this model, got {', '.join(sorted(unknown))}")
+        for layer in self.layers:
+            layer.set_states(strip_prefix(states, f"{layer.name}/"))
+
+    @usage.alone("reset_states changes the states")
+    def reset_states(self) -> None:
+        """Forget what stateful layers carry from batch to batch."""
+        self._reset_states()
+
+    def _reset_states(self) -> None:
+        for layer in self.layers:
+            layer.reset_states()
+
+    @contextlib.contextmanager
+    def _with_own_states(self) -> Iterator[None]:
+        """A pass that begins without states, and leaves those of the call around it as they were."""
+        states = self.get_states()
+        self._reset_states()
+        try:
+            yield
+        finally:
+            self._reset_states()
+            self._set_states(states)
+
+    def _why_alone(self) -> str | None:
+        """Why a pass forward cannot share the model with another thread, if it cannot."""
+        if not self.built:
+            return "the call makes the weights"
+        stateful = next((layer.name for layer in self.layers if layer.stateful), None)
+        return None if stateful is None else f"{stateful} is stateful"
+
+    # --- Weights ---------------------------------------------------------------------------------------------
+
+    def views(self, flat: Array) -> dict[str, Array]:
+        """Of a buffer as flat as `parameters`: what belongs to each weight, by ``layer/weight``."""
+        return {name: flat[place].reshape(shape) for name, (place, shape) in self._places.items()}
+
+    def get_weights(self) -> list[Array]:
+        """Copies of all weights in Keras' order: for a GRU kernel, recurrent_kernel, bias; for a Dense kernel, bias."""
+        self._require_built()
+        with self._usage.call("get_weights"):
+            return [array.copy() for layer in self.layers for array in layer.weights.values()]
+
+    @usage.alone("set_weights changes the weights")
+    def set_weights(self, weights: Sequence[Array]) -> None:
+        """Copy in what `get_weights` returns; all shapes are checked before anything changes."""
+        self._require_built()
+        targets = [(f"{layer.name}/{name}", array) for layer in self.layers for name, array in layer.weights.items()]
+        copy_weights(targets, weights)
+
+    def count_params(self) -> int:
+        """The number of trainable parameters."""
+        self._require_built()
+        return sum(layer.count_params() for layer in self.layers)
+
+    def summary(self) -> None:
+        """Print the layers, their output shapes and their numbers of parameters."""
+        self._require_built()
+        rows = [
+            (f"{layer.name} ({type(layer).__name__})", str(shape), f"{layer.count_params():,}")
+            for layer, shape in zip(self.layers, self._output_shapes, strict=True)
+        ]
+        header = ("Layer (type)", "Output shape", "Parameters")
+        widths = [max(len(row[column]) for row in (header, *rows)) for column in range(3)]
+        print(f'Model "{self.name}", {self.dtype}')
+        for row in (header, *rows):
+            print(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}")
+        total = self.count_params()
+        print(f"Total: {total:,} parameters, {total * self.dtype.itemsize:,} bytes")
+
+
+def _unused_name(kind: str, names: set[str]) -> str:
+    number = 0
+    while (name := kind if number == 0 else f"{kind}_{number}") in names:
+        number += 1
+    return name
+
+
+def _fits(shape: Shape, declared: Shape) -> bool:
+    return len(shape) == len(declared) and all(d in (None, s) for s, d in zip(shape, declared, strict=True))
