@@ -167,16 +167,17 @@ def check_labels(name: str, labels: Any, output_shape: tuple[int, ...], lengths:
                 f"{array.dtype} of shape {array.shape}; convert classes with .astype('int64')"
             )
         _require_elements(name, array, elements, array.shape)
-        outside = (array < 0) | (array >= classes)
+        result = array.astype(np.int64)
+        outside = result.view(np.uint64) >= classes  # negative ones are the largest of all
         if lengths is not None and rank > 2:
             outside &= sequences.valid_in(lengths, outside.shape)
-        if outside.any():
+        if np.count_nonzero(outside):
             index = tuple(int(i) for i in np.argwhere(outside)[0])
             raise ValueError(
                 f"{name}: expected classes from 0 to {classes - 1} because the model has {classes} outputs, got "
                 f"{array[index]} at index {index[0] if len(index) == 1 else index}"
             )
-        return array.astype(np.int64)
+        return result
     if array.ndim != rank or array.shape[-1] != classes:
         raise ValueError(
             f"{name}: expected shape {checks.dims(axes)} or {checks.dims((*axes, classes))} because the model has "

@@ -30,6 +30,8 @@ def number(
     name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf, below: float = math.inf
 ) -> float:
     """`value` as a finite float with ``above < value``, ``least <= value`` and ``value < below``."""
+    if type(value) is float and above < value < below and value >= least:
+        return value  # what optimizers ask for five numbers at each step
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number, got {value!r}")
     result = float(value)
@@ -79,6 +81,8 @@ def shape(name: str, value: Any) -> tuple[int | None, ...]:
 
 def unmasked(name: str, value: Any) -> Any:
     """`value`, which must be no masked array."""
+    if type(value) is np.ndarray:
+        return value
     # Where nobody has imported numpy.ma there are no masked arrays. NumPy imports it when np.ma is first asked for,
     # which fails while the interpreter shuts down.
     ma = sys.modules.get("numpy.ma")

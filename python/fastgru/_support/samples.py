@@ -12,6 +12,8 @@ from fastgru._support import checks, sequences
 
 Array = NDArray[Any]
 
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
 
 class Samples:
     """Checked samples, the first axis being the batch.
@@ -41,7 +43,7 @@ class Samples:
             raise ValueError(
                 f"{name}: expected shape {checks.dims(expected)} because that is the model's input, got {x.shape}"
             )
-        if not tokens and native(x.dtype) == np.float64 and dtype == np.float32:
+        if not tokens and x.dtype.type is np.float64 and dtype == np.float32:
             raise TypeError(
                 f"{name}: expected float32 because the model's weights are float32, got float64; convert it with "
                 f"{name}.astype('float32'), or make the model with dtype='float64'"
@@ -100,7 +102,7 @@ def require_samples(name: str, x: Any, *, tokens: bool = False) -> None:
         if x.dtype.kind not in "iu":
             raise TypeError(f"{name}: expected integers because the model begins with an Embedding, got {x.dtype}")
         return
-    if native(x.dtype) not in (np.float32, np.float64, np.uint8):
+    if x.dtype.type not in (np.float32, np.float64, np.uint8):  # in any order of bytes
         raise TypeError(
             f"{name}: expected float32, float64 or uint8 (bytes, which are divided by 255), got {x.dtype}; convert it "
             f"with {name}.astype('float32')"
@@ -118,9 +120,4 @@ def lengths_of(name: str, lengths: Any, x: Array, *, tokens: bool = False) -> Ar
 
 def natural_dtype(x: Array) -> np.dtype[Any]:
     """The dtype a model takes that has none yet: float64 for float64, else float32."""
-    return np.dtype(np.float64 if native(x.dtype) == np.float64 else np.float32)
-
-
-def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """`dtype` in this machine's byte order; data in the other order is converted batch by batch."""
-    return dtype.newbyteorder("=")
+    return _FLOAT64 if x.dtype.type is np.float64 else _FLOAT32

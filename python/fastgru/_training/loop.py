@@ -57,7 +57,7 @@ class Scores(NamedTuple):
     @property
     def everything(self) -> int:
         """The number of all elements, padding included."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     def pick(self, array: Array) -> Array:
         """What belongs to the elements of an array (N, ...) or (N, T, ...)."""
@@ -173,10 +173,10 @@ class Tally:
         for metric in self._metrics:
             metric.reset()
 
-    def add(self, scores: Array, targets: Array, result: LossResult, weighted: Array, penalty: float) -> None:
-        """Count M elements: their scores (M, C), what the loss found, and its values once they are weighted."""
-        self._sum += float(weighted.sum()) + penalty * len(weighted)
-        self._count += len(weighted)
+    def add(self, scores: Array, targets: Array, result: LossResult, total: float, penalty: float) -> None:
+        """Count M elements: their scores (M, C), what the loss found, and the sum of its values, weighted."""
+        self._sum += total + penalty * len(scores)
+        self._count += len(scores)
         outputs = self._network.outputs(scores) if self._on_outputs else scores
         for metric in self._metrics:
             metric.update(scores if metric.on_scores else outputs, targets, result)
@@ -263,15 +263,16 @@ def _explain(network: Network, loss: Loss, batch: Batch, before: Snapshot, error
     return f"{what}; the weights are those before that batch; {remedy}"
 
 
-def _find_gradient(network: Network, loss: Loss, batch: Batch) -> list[tuple[Array, Array, LossResult, Array]]:
+def _find_gradient(network: Network, loss: Loss, batch: Batch) -> list[tuple[Array, Array, LossResult, float]]:
     """Write the gradient; for each piece of the batch, what `Tally.add` takes."""
     everything = counted = 0
-    found: list[tuple[Array, Array, LossResult, Array]] = []
+    found: list[tuple[Array, Array, LossResult, float]] = []
     for rows in pieces(network, batch.x):
         piece = batch.rows(rows) if len(batch.x) > rows.stop - rows.start else batch
         scores = network.scores(piece.x, piece.lengths, training=True)
         targets, result, values = _judge(loss, piece, scores, gradient=True)
-        if not np.isfinite(values).all():
+        total = float(values.sum())
+        if not math.isfinite(total) and not np.isfinite(values).all():  # else large values overflow their sum
             bad = int(np.flatnonzero(~np.isfinite(values))[0])
             raise FloatingPointError(_describe_loss(values[bad], scores.place(bad), piece, rows))
         d_scores = result.d_scores
@@ -282,7 +283,7 @@ def _find_gradient(network: Network, loss: Loss, batch: Batch) -> list[tuple[Arr
             everything = len(batch.x) * (scores.everything // len(piece.x))
             d_scores = d_scores * d_scores.dtype.type(len(values) / everything)
         network.backward(d_scores, add=rows.start > 0)
-        found.append((scores.values, targets, result._replace(d_scores=None), values))
+        found.append((scores.values, targets, LossResult(result.values, None, result.correct), total))
         counted += len(values)
     if everything > counted:
         network.gradient *= network.gradient.dtype.type(everything / max(counted, 1))
@@ -321,7 +322,7 @@ def evaluate(
     for batch in data.in_order(batch_size):
         scores = network.scores(batch.x, batch.lengths, training=False)
         targets, result, values = _judge(loss, batch, scores, gradient=False)
-        tally.add(scores.values, targets, result, values, penalty)
+        tally.add(scores.values, targets, result, float(values.sum()), penalty)
     return tally.values()
 
 
