@@ -13,6 +13,7 @@
 
 #include "runtime/cpu_quota.hpp"
 #include "runtime/denormals.hpp"
+#include "runtime/pace.hpp"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -32,13 +33,8 @@ inline void pause() {
 #endif
 }
 
-// A worker that has finished spins for so long before it sleeps: longer than Python needs between two kernels of a
-// training step, shorter than anybody would notice as load. Measured in time, because a pause takes 40 cycles on one
-// processor and 2,000 in another's virtual machine; so many of them between two looks at the clock.
-constexpr std::chrono::microseconds kSpinBeforeSleep{200};
+// Between two looks at the clock: a pause takes 40 cycles on one processor and 2,000 in another's virtual machine.
 constexpr int kSpinsBetweenLooks = 16;
-// Some 400 us of work: in a virtual machine it takes as long until a thread that sleeps is at full speed.
-constexpr double kOperationsWorthWaking = 1e6;
 // A barrier is passed within microseconds unless there are more threads than processors; then give way.
 constexpr int kSpinsBeforeYield = 1000;
 
@@ -73,12 +69,15 @@ struct Job {
 // A thread that waits for its part of a job. Workers beyond a team's size are not woken, and sleep on.
 class Worker {
  public:
+  explicit Worker(Pace& pace) : pace_(pace) {}
+
   // False if it has begun: then it touches the job once more when it ends.
   bool withdraw(Job* job) { return job_.compare_exchange_strong(job, nullptr, std::memory_order_acq_rel); }
 
   void assign(Job* job) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
+      assigned_ = Pace::Clock::now();
       job_.store(job, std::memory_order_release);
     }
     wake_.notify_one();  // no system call unless it sleeps
@@ -86,15 +85,19 @@ class Worker {
 
   Job* wait() {
     for (;;) {
-      const auto end = std::chrono::steady_clock::now() + kSpinBeforeSleep;
+      const auto end = Pace::Clock::now() + pace_.spin();
       do {
         for (int spins = 0; spins < kSpinsBetweenLooks; ++spins) {
           if (Job* job = take()) return job;
           pause();
         }
-      } while (std::chrono::steady_clock::now() < end);
+      } while (Pace::Clock::now() < end);
       std::unique_lock<std::mutex> lock(mutex_);
-      wake_.wait(lock, [&] { return job_.load(std::memory_order_relaxed) != nullptr; });
+      if (job_.load(std::memory_order_relaxed) == nullptr) {
+        const auto last = assigned_;
+        wake_.wait(lock, [&] { return assigned_ != last; });
+        pace_.woke(Pace::Clock::now() - assigned_);
+      }
       if (Job* job = take()) return job;  // else it was withdrawn; the next one may follow closely
     }
   }
@@ -108,6 +111,8 @@ class Worker {
   alignas(64) std::atomic<Job*> job_{nullptr};  // a line of its own: the worker spins on it
   alignas(64) std::mutex mutex_;
   std::condition_variable wake_;
+  Pace::Clock::time_point assigned_;  // guarded by mutex_
+  Pace& pace_;
 };
 
 // Leaked on purpose, threads and all: neither interpreter shutdown nor a fork then waits for threads that may be gone.
@@ -121,7 +126,12 @@ class Pool {
     job.shared.cancellation = cancellation;
     // Not a mutex: a signal handler may call a kernel on the very thread that is running one.
     const bool owner = threads > 1 && !busy_.exchange(true, std::memory_order_acquire);
-    const bool worth_it = owner && (operations >= kOperationsWorthWaking || awake());
+    const auto begin = owner ? Pace::Clock::now() : Pace::Clock::time_point();
+    // Jobs that follow each other so closely that the workers do not fall asleep in between find them awake, or are
+    // worth waking them for the next ones.
+    const bool awake = owner && begin - last_end_ < pace_.spin();
+    if (owner) pace_.came(begin - last_end_);
+    const bool worth_it = awake || (owner && pace_.worth_waking(operations));
     job.size = worth_it && grow(threads - 1) ? threads : 1;
     job.running.store(job.size - 1, std::memory_order_relaxed);
     for (int index = 1; index < job.size; ++index) workers_[static_cast<std::size_t>(index - 1)]->assign(&job);
@@ -142,15 +152,12 @@ class Pool {
       }
     }
     if (!owner) return;
-    last_end_ = std::chrono::steady_clock::now();
+    last_end_ = Pace::Clock::now();
+    if (awake || job.size == 1) pace_.ran(operations, (last_end_ - begin) * job.size);
     busy_.store(false, std::memory_order_release);
   }
 
  private:
-  // Whether jobs follow each other so closely that the workers do not fall asleep in between: then they are awake, or
-  // worth waking for the next ones.
-  bool awake() const { return std::chrono::steady_clock::now() - last_end_ < kSpinBeforeSleep; }
-
   // False where the system gives no more threads.
   bool grow(int workers) {
     const BlockSignals block;  // the threads inherit it: signals are the program's, not the pool's
@@ -158,7 +165,7 @@ class Pool {
       workers_.reserve(static_cast<std::size_t>(workers));  // so that nothing throws once a thread runs
       while (static_cast<int>(workers_.size()) < workers) {
         const int index = static_cast<int>(workers_.size()) + 1;
-        auto worker = std::make_unique<Worker>();
+        auto worker = std::make_unique<Worker>(pace_);
         std::thread([index, own = worker.get()] {
           const FlushDenormals flush;
           for (;;) {
@@ -176,7 +183,8 @@ class Pool {
   }
 
   std::atomic<bool> busy_{false};
-  std::chrono::steady_clock::time_point last_end_;  // of the last job that wanted more than one thread
+  Pace pace_;
+  Pace::Clock::time_point last_end_;  // of the last job that wanted more than one thread
   std::vector<std::unique_ptr<Worker>> workers_;
 };
 

@@ -153,8 +153,8 @@ void run_team(int threads, Attendance attendance, double operations, Cancellatio
 // Runs body(Team&) on `threads` threads, the caller among them, and returns when all have returned. `body` is noexcept.
 // Workers flush denormals to zero; the caller must do so, too (denormals.hpp), or its results would differ from theirs.
 // If the pool is busy with a job of another thread of the program, the caller runs as a team of one. It does the same
-// if the pool sleeps and the job would be done before it is awake; `operations` is for that estimate: roughly how many
-// instructions on whole registers the job takes.
+// if the pool sleeps and the job would be done before it is awake (pace.hpp); `operations` is for that estimate:
+// roughly how many instructions on whole registers the job takes.
 template <class Body>
 void parallel(int threads, double operations, Cancellation* cancellation, Body&& body) {
   detail::run_team(threads, detail::Attendance::all, operations, cancellation, body);
