@@ -225,6 +225,7 @@ def test_nan_does_not_overwrite_a_saved_model(capsys, tmp_path):
     assert f"{path} was not written" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("sigint_interrupts")
 def test_ctrl_c_saves_a_usable_model_and_leaves_no_traceback(tmp_path):
     path = tmp_path / "m.safetensors"
     command = [sys.executable, "-m", "fastgru", "train", "synthetic", "--epochs", "1000", "--save", str(path)]

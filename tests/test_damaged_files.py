@@ -14,6 +14,7 @@ import zipfile
 import zlib
 
 import numpy as np
+import peers
 import pytest
 from fastgru import ModelFileError, Sequential, callbacks, layers, load_model, optimizers
 from fastgru.formats import native
@@ -36,8 +37,6 @@ def make_model(name=""):
 
 
 def saved(folder, name):
-    if name == "m.onnx":
-        pytest.importorskip("onnx", reason="needs onnx: pip install onnx")
     model = make_model(name)
     (model.save_weights if name.endswith(".weights.h5") else model.save)(folder / name)
     return folder / name
@@ -145,9 +144,11 @@ def test_a_shard_that_no_file_system_can_have(shard, tmp_path):
     assert len(str(caught.value)) < 3000
 
 
+@pytest.mark.peers("onnx")
 def test_repeated_layers_in_the_metadata_of_onnx(tmp_path):
     """No graph can be made from some of these, so that they are not believed."""
-    onnx = pytest.importorskip("onnx", reason="needs onnx: pip install onnx")
+    import onnx
+
     path = tmp_path / "m.onnx"
     chain = [layers.GRU(3, return_sequences=True, input_shape=(4, 2)), layers.Flatten(), layers.Dense(2)]
     Sequential(chain).save(path)
@@ -183,7 +184,7 @@ def mutated(draw, data):
     return bytes(content)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", peers.parameters(NAMES))
 def test_damaged_bytes_are_a_model_or_one_error(name, tmp_path):
     path, model, draw = saved(tmp_path, name), make_model(), random.Random(0)
     data = path.read_bytes()

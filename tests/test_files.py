@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import importlib.util
 import json
 import os
 import resource
@@ -20,6 +19,7 @@ import time
 
 import fastgru
 import numpy as np
+import peers
 import pytest
 from fastgru import Sequential, callbacks, layers, load_model
 from fastgru._support.files import write_atomically
@@ -44,14 +44,10 @@ def for_name(name, units=3):
 
 
 def save(model, path):
-    if str(path).endswith("onnx"):
-        pytest.importorskip("onnx", reason="needs onnx: pip install onnx")
     (model.save_weights if str(path).endswith(".weights.h5") else model.save)(path)
 
 
 def load(path, like):
-    if str(path).endswith("onnx"):
-        pytest.importorskip("onnx", reason="needs onnx: pip install onnx")
     if str(path).endswith(".weights.h5"):
         like.load_weights(path)
         return like
@@ -106,7 +102,7 @@ def listing(folder):
 
 
 @special
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", peers.parameters(NAMES))
 def test_nothing_but_a_regular_file_is_replaced(kind, name, tmp_path):
     make, message = SPECIAL[kind]
     make(tmp_path / name)
@@ -117,7 +113,7 @@ def test_nothing_but_a_regular_file_is_replaced(kind, name, tmp_path):
 
 
 @special
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", peers.parameters(NAMES))
 def test_nothing_but_a_regular_file_is_read(kind, name, tmp_path):
     make, message = SPECIAL[kind]
     make(tmp_path / name)
@@ -125,13 +121,13 @@ def test_nothing_but_a_regular_file_is_read(kind, name, tmp_path):
         load(tmp_path / name, for_name(name))
     if not name.endswith(".weights.h5"):
         for form in fastgru.formats.KINDS:
-            if form == "onnx" and importlib.util.find_spec("onnx") is None:
+            if form == "onnx" and not name.endswith("onnx"):
                 continue
             with soon(), pytest.raises(OSError, match=message):
                 load_model(tmp_path / name, format=form)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "m.json"])
+@pytest.mark.parametrize("name", peers.parameters(name for name in NAMES if name != "m.json"))
 def test_a_folder_is_no_file(name, tmp_path):
     (tmp_path / name).mkdir()
     with pytest.raises(IsADirectoryError, match=name):
@@ -192,7 +188,7 @@ def test_a_link_to_nothing_is_followed(tmp_path):
 # --- Names --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", peers.parameters(NAMES))
 def test_a_nul_in_a_name_is_refused_and_leaves_nothing(name, tmp_path):
     path = f"{tmp_path}/{'x' * 40}\0{name}"
     with pytest.raises(ValueError, match="path: expected the name of a file, which cannot have a NUL character"):
@@ -202,7 +198,7 @@ def test_a_nul_in_a_name_is_refused_and_leaves_nothing(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", peers.parameters(NAMES))
 def test_a_name_that_is_too_long_is_refused_and_leaves_nothing(name, tmp_path):
     path = tmp_path / f"{'x' * 300}{name}"
     with pytest.raises(OSError, match="File name too long") as caught:
@@ -239,7 +235,7 @@ def disk_of(size):
         signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", peers.parameters(NAMES))
 def test_a_full_disk_names_the_file_and_leaves_the_old_one(name, tmp_path):
     path = tmp_path / name
     save(for_name(name), path)
@@ -262,24 +258,22 @@ def test_a_full_disk_names_the_log(tmp_path):
 
 
 @needs_root
-def test_a_real_full_disk(tmp_path):
+@pytest.mark.parametrize("name", peers.parameters(NAMES))
+def test_a_real_full_disk(name, tmp_path):
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], capture_output=True, check=False
     )
     if mounted.returncode != 0:
         pytest.skip("cannot mount a file system here")
     try:
-        for name in NAMES:
-            path = tmp_path / name
-            save(for_name(name), path)
-            before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-            with pytest.raises(OSError, match="No space left on device") as caught:
-                save(for_name(name, 100), path)
-            assert caught.value.errno == errno.ENOSPC
-            assert name.partition(".")[0] in caught.value.filename
-            assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-            for file in tmp_path.iterdir():
-                file.unlink()
+        path = tmp_path / name
+        save(for_name(name), path)
+        before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            save(for_name(name, 100), path)
+        assert caught.value.errno == errno.ENOSPC
+        assert name.partition(".")[0] in caught.value.filename
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     finally:
         subprocess.run(["umount", tmp_path], check=True)
 
@@ -319,10 +313,8 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", peers.parameters(NAMES))
 def test_the_next_save_removes_what_a_killed_one_left(name, tmp_path):
-    if name == "m.onnx":
-        pytest.importorskip("onnx", reason="needs onnx: pip install onnx")
     for _ in range(3):
         assert killed_while_saving(tmp_path / name)
         assert len(names(tmp_path)) == 1  # that of the last one
@@ -503,10 +495,8 @@ print(loaded + refused)
 """
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", peers.parameters(NAMES))
 def test_a_file_overwritten_in_place_while_it_is_read_is_one_error_or_none(name, tmp_path):
-    if name == "m.onnx":
-        pytest.importorskip("onnx", reason="needs onnx: pip install onnx")
     path = tmp_path / name
     gru = {"reset_after": False, "recurrent_activation": "hard_sigmoid_tfjs"} if name == "m.json" else {}
     units = 50 if name == "m.rtneural.json" else 300

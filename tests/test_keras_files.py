@@ -1101,13 +1101,6 @@ def test_training_goes_on_as_in_keras_3(optimizer, head, keras, tmp_path):
 # --- Keras 2 --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def keras_2(keras):
-    """Keras 2 on the TensorFlow that Keras 3 uses, where it is installed; CI installs it."""
-    del keras
-    return pytest.importorskip("tf_keras", reason="needs Keras 2: pip install tf-keras --no-deps")
-
-
 @pytest.mark.parametrize("seed", range(60, 64))
 def test_models_of_keras_2_predict_the_same_here_and_there(seed, keras_2, tmp_path):
     chain = Chain(seed, hard_sigmoid="hard_sigmoid", dtype=DTYPES[seed % 4 == 3])

@@ -145,9 +145,11 @@ def test_models(call):
         call()
 
 
+@pytest.mark.peers("sklearn")
 @pytest.mark.parametrize("argument", ["X", "y", "sample_weight", "lengths"])
 def test_estimators(argument):
-    estimators = pytest.importorskip("fastgru.sklearn")
+    import fastgru.sklearn as estimators
+
     arrays = {
         "X": array(8, T, F), "y": np.arange(8) % 2, "sample_weight": np.ones(8), "lengths": np.full(8, 3),
     }  # fmt: skip

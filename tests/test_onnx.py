@@ -11,14 +11,15 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import peers
 import pytest
 from fastgru import ModelFileError, Sequential, formats, functional, layers, load_model
 from fastgru.formats import onnx as onnx_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-onnx = pytest.importorskip("onnx", reason="needs ONNX: pip install onnx==1.23.2")
-onnxruntime = pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install onnxruntime==1.32.0")
+onnx = peers.require("onnx")
+onnxruntime = peers.require("onnxruntime")
 
 import onnx_graphs  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -566,9 +567,9 @@ class TestPyTorch:
         want = outputs.detach().numpy(), state[0].detach().numpy()
         assert_close(load_model(tmp_path / "model.onnx").predict(x.numpy()), want)
 
+    @pytest.mark.peers("onnxscript")
     def test_weights_in_another_file_are_refused_with_what_helps(self, torch, tmp_path):
         """As the exporter writes them if nothing else is said; both ways out that the message names lead out."""
-        pytest.importorskip("onnxscript", reason="needs what PyTorch exports with: pip install onnxscript==0.7.2")
         path = tmp_path / "model.onnx"
         module = torch.nn.GRU(F, 5, batch_first=True).eval()
         x = torch.randn(4, T, F)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import fastgru
 import numpy as np
+import peers
 import pytest
 from error_bounds import norm_bound, relative_error
 from fastgru import functional
@@ -22,7 +23,7 @@ from fastgru._native import kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
+torch = peers.require("torch")
 
 import fastgru.torch  # noqa: E402
 from fastgru.torch import autograd  # noqa: E402

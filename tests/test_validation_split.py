@@ -364,8 +364,10 @@ def test_a_class_with_one_sample_is_trained_on(capsys, tmp_path):
 # --- scikit-learn ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.peers("sklearn")
 def test_estimators_hold_back_each_class_and_copy_nothing():
-    estimators = pytest.importorskip("fastgru.sklearn")
+    import fastgru.sklearn as estimators
+
     x, y = sorted_by_class()
     settings = {"epochs": 5, "learning_rate": 0.03, "batch_size": 16, "random_state": 0, "validation_split": 0.2}
     classifier = estimators.GRUClassifier(16, **settings).fit(x, y)
