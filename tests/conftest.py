@@ -16,8 +16,6 @@ from fastgru import _native
 
 #: Cases of each test that has the marker ``quick``: the first, the last, and one between them.
 QUICK_CASES = 3
-#: All tests found, before the options -m and -k leave some out.
-FOUND = pytest.StashKey[list[pytest.Item]]()
 
 
 def pytest_report_header():
@@ -41,8 +39,7 @@ def pytest_itemcollected(item):
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
-def pytest_collection_modifyitems(config, items):
-    config.stash[FOUND] = list(items)
+def pytest_collection_modifyitems(items):
     tests = collections.defaultdict(list)
     for item in items:
         if item.get_closest_marker("peers") is None and item.get_closest_marker("slow") is None:

@@ -225,6 +225,7 @@ def test_nan_does_not_overwrite_a_saved_model(capsys, tmp_path):
     assert f"{path} was not written" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sigint_interrupts")
 def test_ctrl_c_saves_a_usable_model_and_leaves_no_traceback(tmp_path):
     path = tmp_path / "m.safetensors"
@@ -251,6 +252,7 @@ def test_a_closed_pipe_is_no_traceback():
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_training_on_a_terminal_shows_a_bar():
     """Under a pseudo-terminal the bar is drawn, and every epoch's line stays."""
     terminal, inner = os.openpty()
@@ -277,6 +279,7 @@ def test_training_on_a_terminal_shows_a_bar():
     assert "Result: synthetic" in text
 
 
+@pytest.mark.slow
 def test_the_real_mnist_is_learnt(mnist_folder, capsys):
     assert main(["train", "mnist", "--data", str(mnist_folder), "--epochs", "2", "--seed", "0", "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -334,6 +334,7 @@ def test_a_recipe_says_when_its_goal_was_reached(capsys, monkeypatch):
     assert not [line for line in run(capsys, "train", "mnist", "--epochs", "1")[0] if line.startswith("Goal")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_recipes_learn(capsys, monkeypatch, name):
     generate = synthetic.load_data

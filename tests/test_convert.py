@@ -8,6 +8,8 @@ from fastgru import Sequential, conversion, formats, layers, load_model, metrics
 from fastgru.cli import main
 from fastgru.conversion import runners
 
+pytestmark = pytest.mark.isa_independent
+
 NAMES = {
     "fastgru": "m.safetensors",
     "tfjs": "model.json",

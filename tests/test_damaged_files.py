@@ -20,6 +20,8 @@ from fastgru import ModelFileError, Sequential, callbacks, layers, load_model, o
 from fastgru.formats import native
 from fastgru.formats.boundary import model_file, reading
 
+pytestmark = pytest.mark.isa_independent
+
 NAMES = (
     "m.safetensors", "m.json", "m.keras", "m.h5", "m.pt", "m.torch.safetensors", "m.onnx", "m.rtneural.json",
     "m.weights.h5",
@@ -230,6 +232,7 @@ def replaced(value, path, new):
 LEFT_OUT = object()
 
 
+@pytest.mark.slow
 def test_any_configuration_with_a_sound_checksum_is_a_model_or_one_error(tmp_path):
     path = tmp_path / "m.safetensors"
     model = Sequential(
@@ -280,6 +283,7 @@ def fit(model, folder, epochs, resume=None):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_any_state_of_a_training_with_a_sound_checksum_goes_on_or_is_refused(seed, tmp_path):
     """A refused one changes neither weights nor optimizer; nothing fails in the midst of the training."""

@@ -27,6 +27,7 @@ def test_the_code_on_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch)
         exec(compile(block, page, "exec"), namespace)
 
 
+@pytest.mark.slow
 @pytest.mark.peers("sklearn")
 def test_the_code_in_the_readme_runs_on_small_data(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)

@@ -25,6 +25,8 @@ from fastgru import Sequential, callbacks, layers, load_model
 from fastgru._support.files import write_atomically
 from fastgru.cli import main
 
+pytestmark = pytest.mark.isa_independent
+
 NAMES = (
     "m.safetensors", "m.json", "m.keras", "m.h5", "m.pt", "m.torch.safetensors", "m.onnx", "m.rtneural.json",
     "m.weights.h5",
@@ -313,6 +315,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", peers.parameters(NAMES))
 def test_the_next_save_removes_what_a_killed_one_left(name, tmp_path):
     for _ in range(3):
@@ -322,6 +325,7 @@ def test_the_next_save_removes_what_a_killed_one_left(name, tmp_path):
     assert names(tmp_path) == ["another.safetensors"]
 
 
+@pytest.mark.slow
 def test_shards_that_a_killed_save_left_are_removed(tmp_path):
     """Wherever it was killed: before the JSON took its name, after, and while the old shards were removed."""
     path = tmp_path / "m.json"
@@ -395,6 +399,7 @@ def test_files_of_others_stay(tmp_path, monkeypatch):
     assert names(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_without_locks_files_are_written_and_none_is_removed(tmp_path, monkeypatch):
     path = tmp_path / "m.json"
     assert killed_while_saving(path)
@@ -465,6 +470,7 @@ print(model.parameters.size)
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_is_cut_while_it_is_read_does_not_end_the_process(tmp_path):
     """A file that is mapped into memory and cut ends the process with SIGBUS."""
     path = tmp_path / "m.safetensors"
@@ -495,6 +501,7 @@ print(loaded + refused)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", peers.parameters(NAMES))
 def test_a_file_overwritten_in_place_while_it_is_read_is_one_error_or_none(name, tmp_path):
     path = tmp_path / name

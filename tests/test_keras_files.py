@@ -29,6 +29,7 @@ ROWS = 3
 
 #: What the two versions of Keras say of their own formats, and of NumPy 2.
 pytestmark = [
+    pytest.mark.isa_independent,
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning"),
     pytest.mark.filterwarnings("ignore:Layer '.*' .* was passed an input with a mask attached:UserWarning"),
@@ -823,6 +824,7 @@ def test_masks_are_those_of_keras_3(name, keras, tmp_path):
     assert_same_outputs(ours.predict(x), theirs(x), "float32", name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("biased", ["layer", "backward_layer"])
 @pytest.mark.parametrize("ending", ["keras", "h5"])
 def test_directions_with_and_without_biases(ending, biased, keras, tmp_path):
@@ -1079,6 +1081,7 @@ def test_training_begins_as_in_keras_3(optimizer, ending, keras, tmp_path):
     np.testing.assert_allclose(curve(ours, "numbers"), keras_curve(theirs, "numbers"), rtol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "head"), TRAININGS)
 def test_training_goes_on_as_in_keras_3(optimizer, head, keras, tmp_path):
     theirs = keras_compiled(keras, optimizer, head)
@@ -1135,6 +1138,7 @@ KERAS_2_TRAININGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "head", "legacy"), KERAS_2_TRAININGS)
 def test_training_goes_on_as_in_keras_2(optimizer, head, legacy, keras_2, tmp_path):
     keras_2.utils.set_random_seed(3)

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.isa_independent
+
 TESTS = Path(__file__).parent
 
 
+@pytest.mark.slow
 @pytest.mark.peers("keras")
 @pytest.mark.parametrize("backend", [pytest.param(b, marks=pytest.mark.peers(b)) for b in ("tensorflow", "torch")])
 def test_the_layer_is_keras_own_on_every_backend(backend):

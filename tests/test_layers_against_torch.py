@@ -160,6 +160,7 @@ JOBS = {
 }
 
 
+@pytest.mark.slow
 @architectures
 @directions
 @pytest.mark.parametrize("name", JOBS)

@@ -10,6 +10,8 @@ import pytest
 from fastgru import Sequential, functional, layers, optimizers
 from fastgru._native import kernels
 
+pytestmark = pytest.mark.isa_independent
+
 
 def array(*shape, dtype=np.float32):
     return np.random.default_rng(0).random(shape).astype(dtype)

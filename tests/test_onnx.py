@@ -25,6 +25,8 @@ import onnx_graphs  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
+pytestmark = pytest.mark.isa_independent
+
 #: Of the largest output: rounding of float32 along a few steps and layers, in two programs.
 TOLERANCE = 1e-5
 OPTIONS = onnxruntime.SessionOptions()

@@ -76,6 +76,7 @@ def assert_same(folder, other):
         assert (folder / name).read_bytes() == (other / name).read_bytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("die_at", ["4:9", "5:0", "5:6", "9:8"])
 @pytest.mark.parametrize("resume", ["epoch.safetensors", "checkpoint.safetensors"])
 def test_ten_epochs_are_ten_epochs_wherever_they_are_killed(uninterrupted, tmp_path, die_at, resume):
@@ -86,6 +87,7 @@ def test_ten_epochs_are_ten_epochs_wherever_they_are_killed(uninterrupted, tmp_p
     assert_same(folder, uninterrupted)
 
 
+@pytest.mark.slow
 def test_five_epochs_and_five_more(uninterrupted, tmp_path):
     folder = tmp_path / "halves"
     assert train(folder, 5) == 0
@@ -93,6 +95,7 @@ def test_five_epochs_and_five_more(uninterrupted, tmp_path):
     assert_same(folder, uninterrupted)
 
 
+@pytest.mark.slow
 def test_killed_twice(uninterrupted, tmp_path):
     folder = tmp_path / "twice"
     train(folder, 10, "3:2")

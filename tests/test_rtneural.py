@@ -15,6 +15,8 @@ from fastgru import ModelFileError, Sequential, layers, load_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.isa_independent
+
 F, T = 3, 6
 NAME = "model.rtneural.json"
 

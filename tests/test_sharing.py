@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from fastgru import Sequential, callbacks, layers, load_model, losses
 
+pytestmark = pytest.mark.isa_independent
+
 
 def data(seed=0, count=24, steps=5):
     rng = np.random.default_rng(seed)
@@ -488,6 +490,7 @@ def interrupt():
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["predict", "evaluate", "train_on_batch", "get_weights"])
 def test_a_model_is_free_after_ctrl_c_wherever_it_comes(name):
     model = make_model()
@@ -514,6 +517,7 @@ def test_a_model_is_free_after_ctrl_c_wherever_it_comes(name):
     model.fit(*data(), verbose=0)
 
 
+@pytest.mark.slow
 def test_a_signal_handler_may_use_a_model_that_is_in_use():
     model = make_model()
     x, _ = data(count=2)

@@ -11,6 +11,8 @@ import pytest
 from fastgru import Sequential, layers, load_model, optimizers
 from fastgru.datasets import mnist
 
+pytestmark = pytest.mark.isa_independent
+
 #: Two float32 computations of the same outputs, relative in the L2 norm.
 SAME_OUTPUTS = 1e-5
 #: Two float32 trainings of 20 steps, relative. The tutorial's losses differ by 3e-5 with Keras' form of Adam, by 3e-4

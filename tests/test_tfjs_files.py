@@ -19,6 +19,8 @@ from fastgru.formats.tfjs import weights as tfjs_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.isa_independent
+
 X = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
 Y = np.eye(2, dtype=np.float32)[[0, 1, 1]]
 #: Outputs of quantised weights, computed here and by TensorFlow.js; relative in the L2 norm.

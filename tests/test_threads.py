@@ -304,6 +304,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sigint_interrupts")
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_ctrl_c_ends_a_long_call(direction):

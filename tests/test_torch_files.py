@@ -27,7 +27,7 @@ from safetensors.numpy import save as safetensors_bytes
 ENDINGS = ["pt", "pth", "torch.safetensors"]
 OURS = {"float32": 1e-5, "float64": 1e-12}  # relative, the order of sums differs
 #: Of files of others; test_torch_heads.py is about it.
-pytestmark = pytest.mark.filterwarnings("ignore::fastgru.AssumptionWarning")
+pytestmark = [pytest.mark.isa_independent, pytest.mark.filterwarnings("ignore::fastgru.AssumptionWarning")]
 
 
 # --- Files made by hand ---------------------------------------------------------------------------------------------

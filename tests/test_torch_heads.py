@@ -18,6 +18,8 @@ from fastgru.formats.torch import options as torch_options
 from fastgru.layers.activation import ACTIVATIONS as ACTIVATIONS_OF_LAYERS
 
 torch = peers.require("torch")
+
+pytestmark = pytest.mark.isa_independent
 nn = torch.nn
 
 F, H, C, T = 5, 6, 3, 7

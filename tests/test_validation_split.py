@@ -15,6 +15,8 @@ from fastgru.cli import main, train
 from fastgru.datasets.arrays import Sequences
 from fastgru.formats import native
 
+pytestmark = pytest.mark.isa_independent
+
 CLASSES = 5
 
 
