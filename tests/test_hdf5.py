@@ -285,7 +285,7 @@ def test_damaged_models_are_one_error_soon_and_change_no_model(name, tmp_path):
     weights = name.endswith(".weights.h5")
     model.save_weights(path) if weights else model.save(path)
     original = path.read_bytes()
-    backup = shutil.copy(path, tmp_path / "backup")
+    backup, refused = shutil.copy(path, tmp_path / "backup"), 0
     for _ in range(100):
         if path.suffix == ".keras":
             shutil.copy(backup, path)
@@ -300,6 +300,8 @@ def test_damaged_models_are_one_error_soon_and_change_no_model(name, tmp_path):
             message = str(error)
         assert time.process_time() - begin < SECONDS
         assert message is None or (message.startswith(str(path)) and model.parameters.tobytes() == before)
+        refused += message is not None
+    assert refused > 10
 
 
 # --- Work that a file may take ------------------------------------------------------------------------------------

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 
 import fastgru
 import numpy as np
 import pytest
-from fastgru import Sequential, functional, layers, optimizers
+from fastgru import functional, layers, optimizers
 from fastgru._native import kernels
+from models import classifier
 
 pytestmark = pytest.mark.isa_independent
 
@@ -111,10 +113,7 @@ def test_other_subclasses_are_arrays():
     np.testing.assert_array_equal(functional.softmax(x.view(Own)), functional.softmax(x))
 
 
-def model():
-    built = Sequential([layers.GRU(H, input_shape=(T, F), stateful=True), layers.Dense(2, "softmax")])
-    built.compile()
-    return built
+model = functools.partial(classifier, H, input_shape=(T, F), stateful=True)
 
 
 def masked(*shape, dtype=np.float32):

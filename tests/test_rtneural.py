@@ -14,18 +14,12 @@ import pytest
 from fastgru import ModelFileError, Sequential, layers, load_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from models import filled, pick, random_activation, random_dense
 
 pytestmark = pytest.mark.isa_independent
 
 F, T = 3, 6
 NAME = "model.rtneural.json"
-
-
-def filled(stack, seed=0, **options):
-    """A model with weights that are not the initial ones; biases are zero in those."""
-    model = Sequential(stack, **options)
-    model.parameters[...] = np.random.default_rng(seed).normal(size=model.parameters.shape) * 0.5
-    return model
 
 
 def gru(units=5, **options):
@@ -62,18 +56,14 @@ def judge(keras):
 
 
 def random_model(seed):
+    """Dense layers, activations and GRUs of sequences in a row, which is all that RTNeural has."""
     rng = np.random.default_rng(seed)
-
-    def dense():
-        activation = rng.choice(["linear", "softmax", "sigmoid", "tanh", "relu"])
-        return layers.Dense(int(rng.integers(1, 7)), str(activation), use_bias=bool(rng.integers(2)))
-
+    units = range(1, 7)
     stack = [layers.Dropout(0.5, input_shape=(None, F))]
-    stack += [dense() for _ in range(rng.integers(2))]
-    stack += [gru(int(rng.choice([1, 5, 8])), use_bias=bool(rng.integers(2))) for _ in range(rng.integers(1, 3))]
-    if rng.random() < 0.4:
-        stack.append(layers.Activation(str(rng.choice(["linear", "softmax", "sigmoid", "tanh", "relu"]))))
-    return filled([*stack, *(dense() for _ in range(rng.integers(3)))], seed)
+    stack += [random_dense(rng, units) for _ in range(rng.integers(2))]
+    stack += [gru(pick(rng, 1, 5, 8), use_bias=pick(rng, True, False)) for _ in range(rng.integers(1, 3))]
+    stack += [random_activation(rng)] * int(pick(rng, 0, 0, 1))
+    return filled([*stack, *(random_dense(rng, units) for _ in range(rng.integers(3)))], seed)
 
 
 @pytest.mark.filterwarnings("ignore:.*softmax over axis -1:UserWarning")  # of a single unit, which models may have

@@ -206,6 +206,7 @@ def test_a_tape_in_use_can_be_asked_for_its_memory():
     while not done.is_set():
         seen.add((tape.nbytes, tape.recorded))
     worker.join()
+    assert seen
     assert seen <= {(largest, False), (largest, True)}
     assert (tape.nbytes, tape.recorded) == (largest, True)
 
