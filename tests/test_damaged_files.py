@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import itertools
 import json
 import math
@@ -13,6 +12,7 @@ import warnings
 import zipfile
 import zlib
 
+import json_damage
 import numpy as np
 import peers
 import pytest
@@ -211,29 +211,6 @@ STRANGE = (
 )  # fmt: skip
 
 
-def places_in(value, path=()):
-    yield path
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, each in inner:
-        yield from places_in(each, (*path, key))
-
-
-def replaced(value, path, new):
-    value = copy.deepcopy(value)
-    *before, last = path
-    here = value
-    for key in before:
-        here = here[key]
-    if new is LEFT_OUT:
-        del here[last]
-    else:
-        here[last] = new
-    return value
-
-
-LEFT_OUT = object()
-
-
 @pytest.mark.slow
 def test_any_configuration_with_a_sound_checksum_is_a_model_or_one_error(tmp_path):
     path = tmp_path / "m.safetensors"
@@ -249,10 +226,10 @@ def test_any_configuration_with_a_sound_checksum_is_a_model_or_one_error(tmp_pat
     model.predict(np.zeros((3, 4, 2), np.float32))
     model.save(path)
     config, tensors = native.load(path)
-    places, draw = list(places_in(config))[1:], random.Random(0)
+    places, draw = list(json_damage.places(config))[1:], random.Random(0)
     refused = 0
     for _ in range(400):
-        changed = replaced(config, draw.choice(places), draw.choice((*STRANGE, LEFT_OUT)))
+        changed = json_damage.replaced(config, draw.choice(places), draw.choice((*STRANGE, json_damage.LEFT_OUT)))
         try:
             native.save(path, changed, tensors)
         except ValueError:  # that JSON has no such text
@@ -295,10 +272,12 @@ def test_any_state_of_a_training_with_a_sound_checksum_goes_on_or_is_refused(see
     fit(compiled(), tmp_path, 2)
     good, log = (tmp_path / "run.safetensors").read_bytes(), (tmp_path / "log.csv").read_bytes()
     config, tensors = native.load(tmp_path / "run.safetensors")
-    places, draw = list(places_in(config["training"]))[1:], random.Random(seed)
+    places, draw = list(json_damage.places(config["training"]))[1:], random.Random(seed)
     refused = 0
     for _ in range(120):
-        changed = replaced(config["training"], draw.choice(places), draw.choice((*STRANGE, LEFT_OUT)))
+        changed = json_damage.replaced(
+            config["training"], draw.choice(places), draw.choice((*STRANGE, json_damage.LEFT_OUT))
+        )
         (tmp_path / "log.csv").write_bytes(log)
         try:
             native.save(tmp_path / "bad.safetensors", {**config, "training": changed}, tensors)

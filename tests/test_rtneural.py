@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import json
 import tempfile
@@ -14,6 +13,7 @@ import pytest
 from fastgru import ModelFileError, Sequential, layers, load_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from json_damage import places, replaced, values
 from models import filled, pick, random_activation, random_dense
 
 pytestmark = pytest.mark.isa_independent
@@ -264,32 +264,13 @@ def test_no_json_of_a_model(text, tmp_path):
         load(text, tmp_path)
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-def places(what, path=()):
-    """The ways to all values in nested lists and objects."""
-    yield path
-    for key, value in what.items() if isinstance(what, dict) else enumerate(what) if isinstance(what, list) else ():
-        del value
-        yield from places(what[key], (*path, key))
-
-
 PLACES = [path for path in places(content()) if path]
 
 
-@given(st.sampled_from(PLACES), JSON)
+@given(st.sampled_from(PLACES), values())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_value_anywhere_is_an_error_or_a_model(path, value):
-    what = copy.deepcopy(content())
-    inner = what
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[path[-1]] = value
+    what = replaced(content(), path, value)
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(ModelFileError):
         assert isinstance(load(what, folder), Sequential)
 
