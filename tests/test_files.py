@@ -14,13 +14,13 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 import time
 
 import fastgru
 import numpy as np
 import peers
 import pytest
+from concurrency import in_threads
 from fastgru import Sequential, callbacks, layers, load_model
 from fastgru._support.files import write_atomically
 from fastgru.cli import main
@@ -429,11 +429,7 @@ def test_many_saves_at_once_leave_whole_files_and_nothing_else(tmp_path):
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(4, work, numbered=True)
     assert not failures
     load_model(tmp_path / "m.json")
     load_model(tmp_path / "m.safetensors")

@@ -13,6 +13,7 @@ import threading
 import fastgru
 import numpy as np
 import pytest
+from concurrency import in_threads
 from fastgru import Sequential, callbacks, layers, load_model, losses
 from models import classifier, samples
 
@@ -413,11 +414,7 @@ def test_many_threads_get_the_answers_of_one():
                 if not np.array_equal(model.predict(x), outputs) or model.evaluate(x, y) != values:
                     wrong.append(len(x))
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(4, ask)
     assert not wrong
 
 

@@ -12,6 +12,7 @@ import time
 import fastgru
 import numpy as np
 import pytest
+from concurrency import in_threads
 from fastgru import functional
 from fastgru._native import kernels
 from fastgru.functional import MOST_THREADS
@@ -156,11 +157,7 @@ def test_concurrent_calls_from_python_threads_agree():
             if not np.array_equal(outputs, expected):
                 wrong.append(1)
 
-    workers = [threading.Thread(target=work) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    in_threads(4, work)
     assert not wrong
 
 
@@ -178,11 +175,7 @@ def test_a_tape_in_use_is_refused():
             except RuntimeError as error:
                 refused.append(str(error))
 
-    workers = [threading.Thread(target=work) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    in_threads(2, work)
     assert refused
     assert set(refused) == {"tape: expected one that no other call is using, got one in use by another thread"}
 
