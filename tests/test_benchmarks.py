@@ -148,6 +148,7 @@ def test_flops_are_those_of_the_products():
     assert shapes.tutorial("inference", 2).flops() == 2 * 28 * 35_328
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", ["training", "inference"])
 def test_fastgru_and_sgemm_run_a_tiny_round(question):
     tiny = problem.Problem(question, 2, 3, 4, 5)

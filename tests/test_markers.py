@@ -69,23 +69,27 @@ def stand_ins(tmp_path, monkeypatch):
     return tmp_path / "tests"
 
 
+@pytest.mark.slow
 def test_a_test_without_the_marker_finds_no_framework(stand_ins):
     found, output = outcomes(stand_ins)
     assert found.pop("test_some.py::test_not_marked") == "FAILED", output
     assert found == dict.fromkeys(PEERS | OTHERS, "PASSED"), output
 
 
+@pytest.mark.slow
 def test_the_marker_selects_what_needs_a_framework(stand_ins):
     found, output = outcomes(stand_ins, "-m", "peers")
     assert found == dict.fromkeys(PEERS, "PASSED"), output
 
 
+@pytest.mark.slow
 def test_the_others_are_run_without_a_skip(stand_ins):
     (stand_ins.parent / "site" / "sklearn.py").write_text("raise RuntimeError('imported')")
     found, output = outcomes(stand_ins, "-m", "not peers")
     assert found == dict.fromkeys(OTHERS, "PASSED") | {"test_some.py::test_not_marked": "FAILED"}, output
 
 
+@pytest.mark.slow
 def test_quick_are_some_cases_of_what_neither_is_slow_nor_needs_a_framework(stand_ins):
     found, output = outcomes(stand_ins, "-m", "quick")
     quick = ("test_neither", "test_not_marked", "test_cases[0]", "test_cases[3]", "test_cases[6]")

@@ -107,6 +107,7 @@ def test_training_has_the_same_bits_on_any_number_of_threads_and_on_every_run(th
     np.testing.assert_array_equal(weights(threads), weights(2))
 
 
+@pytest.mark.slow
 def test_the_default_is_omp_num_threads_else_the_processors_or_their_quota():
     program = "import fastgru; print(fastgru.get_num_threads())"
     for value, expected in (("3", "3"), ("2,1", "2"), ("", None), ("nonsense", None)):

@@ -261,6 +261,7 @@ def test_the_report_does_not_say_in_proportion_of_a_class_without_samples():
     )
 
 
+@pytest.mark.slow
 def test_a_forecast_is_validated_on_its_end(capsys, tmp_path):
     x = series(60, 8)
     for y, how in [(x[:, -1, 0] * 1.5, "the last ones"), (np.repeat(x[:, :1, 0], 8, axis=1), "the last ones")]:
