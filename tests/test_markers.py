@@ -65,6 +65,7 @@ def stand_ins(tmp_path, monkeypatch):
     for name in ("torch", "onnx", "sklearn"):
         (tmp_path / "site" / f"{name}.py").write_text("here = True\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     (tmp_path / "tests").mkdir()
     return tmp_path / "tests"
 
