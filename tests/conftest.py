@@ -1,20 +1,69 @@
 from __future__ import annotations
 
+import collections
 import json
 import os
-import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
 
 import fastgru
 import numpy as np
+import peers
 import pytest
 from fastgru import _native
+
+#: Cases of each test that has the marker ``quick``: the first, the last, and one between them.
+QUICK_CASES = 3
 
 
 def pytest_report_header():
     return f"fastgru {fastgru.__version__}, {_native.ISA} ({_native.REASON}), {fastgru.get_num_threads()} threads"
+
+
+# --- Markers ----------------------------------------------------------------------------------------------------------
+
+
+def pytest_ignore_collect(collection_path, config):
+    """A module that a framework is needed to import is left out where its tests are: nothing heavy is imported."""
+    leave_out = collection_path.suffix == ".py" and not peers.may_be_selected(config.option.markexpr)
+    return True if leave_out and peers.required_by(collection_path) else None
+
+
+def pytest_itemcollected(item):
+    needed = set(peers.required_by(item.path))
+    needed.update(name for fixture in item.fixturenames for name in peers.FIXTURES.get(fixture, ()))
+    if needed:
+        item.add_marker(pytest.mark.peers(*sorted(needed)))
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
+def pytest_collection_modifyitems(items):
+    tests = collections.defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("peers") is None and item.get_closest_marker("slow") is None:
+            tests[item.nodeid.partition("[")[0]].append(item)
+    for cases in tests.values():
+        for place in {number * (len(cases) - 1) // (QUICK_CASES - 1) for number in range(QUICK_CASES)}:
+            cases[place].add_marker("quick")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    if item.get_closest_marker("peers") is not None:
+        return (yield)
+    with peers.hidden():
+        return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    for marker in item.iter_markers("peers"):
+        peers.skip_without(*marker.args)
+
+
+# --- Fixtures ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -31,14 +80,34 @@ def keras():
     """Keras 3 on TensorFlow, where it is installed; CI installs it."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install keras tensorflow-cpu")
-    return pytest.importorskip("keras", reason="needs Keras: pip install keras tensorflow-cpu")
+    import keras
+
+    return keras
+
+
+@pytest.fixture(scope="session")
+def keras_2(keras):
+    """Keras 2 on the TensorFlow that Keras 3 uses, where it is installed; CI installs it."""
+    del keras
+    import tf_keras
+
+    return tf_keras
 
 
 @pytest.fixture(scope="session")
 def torch():
     """PyTorch, where it is installed; CI installs it."""
-    return pytest.importorskip("torch", reason="needs PyTorch: pip install torch")
+    import torch
+
+    return torch
+
+
+@pytest.fixture
+def sigint_interrupts():
+    """SIGINT interrupts this process and those it starts, also where it is ignored: in a background job of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
@@ -72,15 +141,10 @@ class TensorFlowJS:
 @pytest.fixture(scope="session")
 def tfjs():
     """TensorFlow.js on Node, where it is installed; CI installs it."""
-    folder = Path(__file__).parent / "node"
-    modules = Path(os.environ.get("FASTGRU_NODE_MODULES") or folder / "node_modules")
-    if shutil.which("node") is None or not (modules / "@tensorflow" / "tfjs").is_dir():
-        pytest.skip("needs Node and TensorFlow.js: npm ci --prefix tests/node")
+    command = ["node", Path(__file__).parent / "node" / "serve.mjs"]
     with (
         tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(
-            ["node", folder / "serve.mjs"], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
-        ) as process,
+        subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors) as process,
     ):
         yield TensorFlowJS(process, errors)
         process.stdin.close()

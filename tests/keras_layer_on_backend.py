@@ -7,12 +7,15 @@ import re
 from pathlib import Path
 
 import fastgru
-import fastgru.keras
-import keras
 import numpy as np
+import peers
 import pytest
 from fastgru._native import kernels
-from fastgru.keras import layer as layer_module
+
+keras = peers.require("keras")
+
+import fastgru.keras  # noqa: E402
+from fastgru.keras import layer as layer_module  # noqa: E402
 
 BACKEND = keras.backend.backend()
 if BACKEND == "torch":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fastgru
 import numpy as np
+import peers
 import pytest
 from fastgru import Sequential, layers, load_model
 
@@ -14,8 +15,7 @@ CLOSE = 1e-12
 
 @pytest.mark.parametrize("shape", [(4, 3), (4, 5, 3), (2, 3, 4, 5)], ids=str)
 @pytest.mark.parametrize("name", [*ACTIVATIONS, None])
-def test_an_activation_is_keras_own(name, shape):
-    keras = pytest.importorskip("keras", reason="needs Keras: pip install keras tensorflow-cpu")
+def test_an_activation_is_keras_own(name, shape, keras):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     theirs = keras.layers.Activation(name)(x)
     np.testing.assert_allclose(layers.Activation(name)(x), np.asarray(theirs), rtol=1e-6, atol=1e-7)
@@ -134,10 +134,8 @@ def test_a_loss_says_which_activation_it_needs():
         model.compile("adam", "categorical_crossentropy")
 
 
-@pytest.mark.parametrize("name", ["m.safetensors", "m.pt", "m.torch.safetensors", "m.onnx"])
+@pytest.mark.parametrize("name", peers.parameters(["m.safetensors", "m.pt", "m.torch.safetensors", "m.onnx"]))
 def test_files_keep_both(name, tmp_path):
-    if name.endswith(".onnx"):
-        pytest.importorskip("onnx", reason="needs onnx: pip install onnx")
     model = Sequential(
         [
             layers.Bidirectional(layers.GRU(4, return_sequences=True), input_shape=(None, 3)),

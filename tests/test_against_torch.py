@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import peers
 import pytest
 from error_bounds import norm_bound, relative_error
 from fastgru import functional
 from gru_cases import make_case
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
+torch = peers.require("torch")
 
 #: Two float32 computations, each within its own bound of the exact result.
 BOTH = 2

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import fastgru
 import numpy as np
 import pytest
 from fastgru import Sequential, functional, layers, optimizers
+from models import classifier, regressor
 
 F32 = np.float32
 
@@ -25,10 +28,7 @@ def backward(d_outputs=None, d_state=None, **options):
     return functional.gru_backward(tape, d_outputs, d_state, **options)
 
 
-def compiled():
-    model = Sequential([layers.GRU(4, input_shape=(3, 2)), layers.Dense(3, activation="softmax")], dtype="float32")
-    model.compile(metrics=["accuracy"])
-    return model
+compiled = functools.partial(classifier, classes=3, input_shape=(3, 2), dtype="float32")
 
 
 def tokens():
@@ -61,10 +61,7 @@ def several():
     return model
 
 
-def regression(metrics=None):
-    model = Sequential([layers.GRU(3, input_shape=(3, 2)), layers.Dense(1)])
-    model.compile("adam", "mse", metrics)
-    return model
+regression = functools.partial(regressor, 3, input_shape=(3, 2))
 
 
 X, Y = zeros(6, 3, 2), np.arange(6) % 3

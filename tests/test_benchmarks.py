@@ -148,6 +148,7 @@ def test_flops_are_those_of_the_products():
     assert shapes.tutorial("inference", 2).flops() == 2 * 28 * 35_328
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", ["training", "inference"])
 def test_fastgru_and_sgemm_run_a_tiny_round(question):
     tiny = problem.Problem(question, 2, 3, 4, 5)
@@ -175,8 +176,7 @@ def test_another_build_takes_part_only_with_its_interpreter(tmp_path):
 
 
 @pytest.mark.parametrize("variant", ["one layer", "two layers", "bidirectional", "packed, T/2 in the mean"])
-def test_the_drop_in_and_pytorch_run_a_tiny_round(variant, monkeypatch):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
+def test_the_drop_in_and_pytorch_run_a_tiny_round(variant, torch, monkeypatch):
     [chosen] = [v for v in dropin.VARIANTS if v.name == variant]
     monkeypatch.setattr(dropin.MatrixProduct, "size", 16)
     turns = dropin.contenders(chosen, 3, 4, threads=2)
@@ -186,8 +186,7 @@ def test_the_drop_in_and_pytorch_run_a_tiny_round(variant, monkeypatch):
         assert torch.get_num_threads() == (1 if name.endswith("-1") else turn.torch_threads)
 
 
-def test_a_drop_in_with_other_losses_is_not_timed(monkeypatch):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
+def test_a_drop_in_with_other_losses_is_not_timed(torch, monkeypatch):
     monkeypatch.setattr(
         "fastgru.torch.accelerate", lambda gru: torch.nn.GRU(gru.input_size, gru.hidden_size, batch_first=True)
     )
@@ -195,8 +194,7 @@ def test_a_drop_in_with_other_losses_is_not_timed(monkeypatch):
         dropin.contenders(dropin.VARIANTS[0], 3, 4, threads=2)
 
 
-def test_the_products_of_a_drop_in_step_are_counted():
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
+def test_the_products_of_a_drop_in_step_are_counted(torch):
     rows, units, features = 5, 7, dropin.FEATURES
     a_pair = {  # multiply-adds of a row and a step, a direction: forward; then weights, states and, above x, inputs
         "one layer": (features + units) + (features + units) + units,

@@ -9,18 +9,7 @@ import numpy as np
 import pytest
 from fastgru import Sequential, callbacks, layers, load_model, losses, metrics, optimizers, schedules
 from fastgru._training import loop
-
-
-def data(seed=0, count=48):
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(count, 5, 3)).astype(np.float32), rng.integers(0, 2, count)
-
-
-def make_model(rate=0.01):
-    fastgru.set_seed(3)
-    model = Sequential([layers.GRU(4, input_shape=(5, 3)), layers.Dense(2, activation="softmax")])
-    model.compile(optimizers.Adam(rate), metrics=["accuracy"])
-    return model
+from models import classifier, samples
 
 
 class Script(callbacks.Callback):
@@ -34,8 +23,8 @@ class Script(callbacks.Callback):
 
 
 def epochs_with(values, *others, model=None):
-    model = model or make_model()
-    history = model.fit(*data(), epochs=len(values), verbose=0, callbacks=[Script(values), *others])
+    model = model or classifier()
+    history = model.fit(*samples(), epochs=len(values), verbose=0, callbacks=[Script(values), *others])
     return model, history
 
 
@@ -61,7 +50,7 @@ def test_occasions_come_in_order_with_their_logs():
         def on_train_batch_end(self, batch, logs=None):
             seen.append(("batch ends", batch, sorted(logs)))
 
-    make_model().fit(*data(), epochs=2, batch_size=24, validation_data=data(1), verbose=0, callbacks=Recorder())
+    classifier().fit(*samples(), epochs=2, batch_size=24, validation_data=samples(1), verbose=0, callbacks=Recorder())
     epoch = [
         ("batch begins", 0), ("batch ends", 0, ["accuracy", "loss"]),
         ("batch begins", 1), ("batch ends", 1, ["accuracy", "loss"]),
@@ -76,9 +65,11 @@ def test_occasions_come_in_order_with_their_logs():
 
 
 def test_callbacks_do_not_change_the_training():
-    plain, watched = make_model(), make_model()
-    first = plain.fit(*data(), epochs=3, verbose=0)
-    second = watched.fit(*data(), epochs=3, verbose=0, callbacks=[callbacks.LambdaCallback(on_train_batch_end=print)])
+    plain, watched = classifier(), classifier()
+    first = plain.fit(*samples(), epochs=3, verbose=0)
+    second = watched.fit(
+        *samples(), epochs=3, verbose=0, callbacks=[callbacks.LambdaCallback(on_train_batch_end=print)]
+    )
     np.testing.assert_array_equal(plain.parameters, watched.parameters)
     assert first.history == second.history
 
@@ -127,7 +118,7 @@ def test_early_stopping_ends_where_keras_does(values, options, stopped, keras):
 def test_early_stopping_gives_back_the_best_weights():
     kept = []
     remember = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: kept.append(model.parameters.copy()))
-    model = make_model()
+    model = classifier()
     stop = callbacks.EarlyStopping("score", patience=2, restore_best_weights=True)
     epochs_with([5, 3, 4, 6, 1], remember, stop, model=model)
     assert stop.best_epoch == 1
@@ -136,7 +127,7 @@ def test_early_stopping_gives_back_the_best_weights():
 
 def test_the_best_weights_come_back_at_the_end_too():
     kept = []
-    model = make_model()
+    model = classifier()
     remember = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: kept.append(model.parameters.copy()))
     epochs_with(
         [5, 3, 4], remember, callbacks.EarlyStopping("score", patience=9, restore_best_weights=True), model=model
@@ -175,9 +166,9 @@ def test_the_rate_falls_where_keras_lets_it_fall(values, options, keras):
 
 
 def test_the_rate_of_a_schedule_is_not_lowered():
-    model = make_model(schedules.CosineDecay(0.01, 10))
+    model = classifier(optimizer=optimizers.Adam(schedules.CosineDecay(0.01, 10)))
     with pytest.raises(TypeError, match="learning_rate: expected a number because ReduceLROnPlateau changes it"):
-        model.fit(*data(), verbose=0, callbacks=[callbacks.ReduceLROnPlateau("loss")])
+        model.fit(*samples(), verbose=0, callbacks=[callbacks.ReduceLROnPlateau("loss")])
 
 
 def test_checkpoints_of_every_epoch_and_of_the_best(tmp_path):
@@ -187,7 +178,7 @@ def test_checkpoints_of_every_epoch_and_of_the_best(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "01-3.0.safetensors", "02-2.0.safetensors", "03-4.0.safetensors", "best.safetensors",
     ]  # fmt: skip
-    x, _ = data()
+    x, _ = samples()
     at_best = load_model(tmp_path / "02-2.0.safetensors").predict(x)
     np.testing.assert_array_equal(load_model(tmp_path / "best.safetensors").predict(x), at_best)
     assert not np.array_equal(model.predict(x), at_best)
@@ -196,14 +187,14 @@ def test_checkpoints_of_every_epoch_and_of_the_best(tmp_path):
 def test_a_checkpoint_whose_name_has_an_unknown_field(tmp_path):
     save = callbacks.ModelCheckpoint(tmp_path / "{val_loss}.safetensors")
     with pytest.raises(ValueError, match="filepath: expected fields of epoch, loss, accuracy, got"):
-        make_model().fit(*data(), verbose=0, callbacks=[save])
+        classifier().fit(*samples(), verbose=0, callbacks=[save])
 
 
 def test_the_log_file_holds_a_line_an_epoch(tmp_path):
     path = tmp_path / "log.csv"
-    model = make_model()
-    history = model.fit(*data(), epochs=3, verbose=0, callbacks=[callbacks.CSVLogger(path)])
-    model.fit(*data(), epochs=1, verbose=0, callbacks=[callbacks.CSVLogger(path, append=True)])
+    model = classifier()
+    history = model.fit(*samples(), epochs=3, verbose=0, callbacks=[callbacks.CSVLogger(path)])
+    model.fit(*samples(), epochs=1, verbose=0, callbacks=[callbacks.CSVLogger(path, append=True)])
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1", "2", "0"]
@@ -211,9 +202,9 @@ def test_the_log_file_holds_a_line_an_epoch(tmp_path):
 
 
 def test_nan_ends_the_training_without_an_error_if_asked():
-    x, y = data()
+    x, y = samples()
     x[40, 2, 1] = np.nan
-    model, until_then = make_model(), make_model()
+    model, until_then = classifier(), classifier()
     history = model.fit(x, y, epochs=5, verbose=0, shuffle=False, callbacks=[callbacks.TerminateOnNaN()])
     expected = until_then.fit(x[:32], y[:32], verbose=0, shuffle=False)
     np.testing.assert_array_equal(model.parameters, until_then.parameters)
@@ -223,23 +214,23 @@ def test_nan_ends_the_training_without_an_error_if_asked():
 def test_no_piece_of_a_bad_batch_counts(monkeypatch):
     monkeypatch.setattr(loop, "LEAST_ROWS", 5)
     monkeypatch.setattr(loop, "CACHED_TAPE", 4000)
-    x, y = data()
+    x, y = samples()
     x[47, 2, 1] = np.nan
-    history = make_model().fit(x, y, batch_size=48, verbose=0, shuffle=False, callbacks=[callbacks.TerminateOnNaN()])
+    history = classifier().fit(x, y, batch_size=48, verbose=0, shuffle=False, callbacks=[callbacks.TerminateOnNaN()])
     assert np.isnan(history.history["loss"]).tolist() == [True]
 
 
 def test_of_nothing_there_is_no_loss():
-    x, y = data()
+    x, y = samples()
     x[0, 2, 1] = np.nan
-    history = make_model().fit(x, y, epochs=5, verbose=0, shuffle=False, callbacks=[callbacks.TerminateOnNaN()])
+    history = classifier().fit(x, y, epochs=5, verbose=0, shuffle=False, callbacks=[callbacks.TerminateOnNaN()])
     assert np.isnan(history.history["loss"]).tolist() == [True]
     assert np.isnan(history.history["accuracy"]).tolist() == [True]
 
 
 def test_nan_overwrites_no_checkpoint(tmp_path):
-    x, y = data()
-    model = make_model()
+    x, y = samples()
+    model = classifier()
     save = callbacks.ModelCheckpoint(tmp_path / "a.safetensors")
     model.fit(x, y, verbose=0, callbacks=[save])
     before = (tmp_path / "a.safetensors").read_bytes()
@@ -254,7 +245,7 @@ def test_errors_of_a_callback_reach_the_caller():
         raise ZeroDivisionError("mine")
 
     with pytest.raises(ZeroDivisionError, match="mine"):
-        make_model().fit(*data(), verbose=0, callbacks=[callbacks.LambdaCallback(on_epoch_end=fail)])
+        classifier().fit(*samples(), verbose=0, callbacks=[callbacks.LambdaCallback(on_epoch_end=fail)])
 
 
 @pytest.mark.parametrize(
@@ -266,13 +257,13 @@ def test_errors_of_a_callback_reach_the_caller():
         (lambda: callbacks.LambdaCallback(on_fire=print), ValueError, r"occasion: expected one of .*got 'on_fire'"),
         (lambda: callbacks.LambdaCallback(on_epoch_end=3), TypeError, r"on_epoch_end: expected a function, got 3"),
         (lambda: callbacks.ModelCheckpoint("a", save_freq=0), ValueError, r"save_freq: expected .*got 0"),
-        (lambda: make_model().fit(*data(), callbacks=[print]), TypeError, r"callbacks: expected objects of"),
+        (lambda: classifier().fit(*samples(), callbacks=[print]), TypeError, r"callbacks: expected objects of"),
         (
-            lambda: make_model().fit(*data(), verbose=0, callbacks=[callbacks.EarlyStopping("val_loss")]),
+            lambda: classifier().fit(*samples(), verbose=0, callbacks=[callbacks.EarlyStopping("val_loss")]),
             ValueError, r"monitor: expected an entry of training because there is no validation_data, got 'val_loss'",
         ),
         (
-            lambda: make_model().fit(*data(), verbose=0, callbacks=[callbacks.EarlyStopping("f1")]),
+            lambda: classifier().fit(*samples(), verbose=0, callbacks=[callbacks.EarlyStopping("f1")]),
             ValueError, r"monitor: expected one of 'loss', 'accuracy', got 'f1'",
         ),
     ],
@@ -312,21 +303,21 @@ class Own(metrics.Metric):
 )
 def test_a_metric_says_itself_which_way_is_better(metric, mode):
     name = metric if isinstance(metric, str) else metric.name
-    model = make_model()
+    model = classifier()
     model.compile(metrics=[metric])
     watching = [callbacks.EarlyStopping(f"val_{name}", patience=9), callbacks.ReduceLROnPlateau(name)]
-    model.fit(*data(), validation_data=data(1), verbose=0, callbacks=watching)
+    model.fit(*samples(), validation_data=samples(1), verbose=0, callbacks=watching)
     assert [callback.mode for callback in watching] == [mode, mode]
     assert np.isfinite([callback.best for callback in watching]).all()  # the first value was better than nothing
     explicit = callbacks.EarlyStopping(name, mode="min")
-    model.fit(*data(), verbose=0, callbacks=[explicit])
+    model.fit(*samples(), verbose=0, callbacks=[explicit])
     assert explicit.mode == "min"
 
 
 def test_an_error_is_better_when_it_is_smaller():
     model = Sequential([layers.GRU(4, input_shape=(5, 3)), layers.Dense(1)])
     model.compile(loss="mse", metrics=["mae"])
-    x, y = data()
+    x, y = samples()
     stop = callbacks.EarlyStopping("mae")
     model.fit(x, y.astype(np.float32), verbose=0, callbacks=[stop])
     assert stop.mode == "min"
@@ -342,7 +333,7 @@ def test_an_epoch_has_one_number_of_what_a_callback_adds_later():
                 logs["q"] = epoch + 1
 
     idle = [callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: None) for _ in range(2)]
-    history = make_model().fit(*data(), epochs=4, verbose=0, callbacks=[Late(), *idle])
+    history = classifier().fit(*samples(), epochs=4, verbose=0, callbacks=[Late(), *idle])
     assert history.history["q"] == [2, 3, 4]
     assert len(history.history["loss"]) == 4
 
@@ -352,12 +343,12 @@ def test_an_epoch_has_one_number_of_what_a_callback_adds_later():
 
 @pytest.mark.parametrize("options", [{}, {"save_freq": 2}, {"monitor": "loss", "save_best_only": True}])
 def test_an_epoch_that_nan_ends_replaces_no_file(tmp_path, options):
-    x, y = data()
+    x, y = samples()
     save = callbacks.ModelCheckpoint(tmp_path / "a.safetensors", **options)
-    make_model().fit(x, y, verbose=0, shuffle=False, callbacks=[save])
+    classifier().fit(x, y, verbose=0, shuffle=False, callbacks=[save])
     before, best = (tmp_path / "a.safetensors").read_bytes(), save.best
     x[40, 1, 1] = np.nan  # of the second batch: the first one alone may well be better than all
-    model = make_model()
+    model = classifier()
     model.fit(x[:32], y[:32], epochs=30, verbose=0)  # so that what is seen of the epoch is better than before
 
     class Own(callbacks.Callback):
@@ -365,7 +356,7 @@ def test_an_epoch_that_nan_ends_replaces_no_file(tmp_path, options):
             self.model.save_training(tmp_path / "a.safetensors")
 
     told = [callbacks.TerminateOnNaN(), save, Own(), callbacks.CSVLogger(tmp_path / "log.csv")]
-    history = model.fit(x, y, epochs=3, verbose=0, shuffle=False, validation_data=data(1), callbacks=told)
+    history = model.fit(x, y, epochs=3, verbose=0, shuffle=False, validation_data=samples(1), callbacks=told)
     assert (tmp_path / "a.safetensors").read_bytes() == before
     assert save.best == best
     assert len(history.epoch) == 1
@@ -375,12 +366,12 @@ def test_an_epoch_that_nan_ends_replaces_no_file(tmp_path, options):
 
 def test_a_training_goes_on_from_before_the_epoch_that_nan_ended(tmp_path):
     """With the fault mended, that epoch is trained on."""
-    x, y = data()
+    x, y = samples()
     path = tmp_path / "a.safetensors"
 
     def fit(x, epochs, resume=None):
         told = [callbacks.TerminateOnNaN(), callbacks.ModelCheckpoint(path)]
-        return make_model().fit(x, y, epochs=epochs, verbose=0, callbacks=told, resume_from=resume)
+        return classifier().fit(x, y, epochs=epochs, verbose=0, callbacks=told, resume_from=resume)
 
     fit(x, 2)
     fit(np.where(x > 2, np.float32(np.nan), x), 4, path)
@@ -405,8 +396,8 @@ class Remembers(callbacks.Callback):
 
 
 def refused(error, message, *told, **options):
-    x, y = data()
-    model = make_model()
+    x, y = samples()
+    model = classifier()
     before = model.parameters.copy()
     with pytest.raises(error, match=message):
         model.fit(x, y, verbose=0, callbacks=list(told), **options)
@@ -422,19 +413,19 @@ def test_what_cannot_go_well_is_found_before_the_first_epoch(tmp_path):
     )  # fmt: skip
     refused(
         ValueError, "monitor: expected one of 'loss', 'accuracy', 'val_loss', 'val_accuracy', got 'val_f1'",
-        callbacks.ModelCheckpoint(tmp_path / "a", "val_f1", save_best_only=True), validation_data=data(1),
+        callbacks.ModelCheckpoint(tmp_path / "a", "val_f1", save_best_only=True), validation_data=samples(1),
     )  # fmt: skip
     nowhere = tmp_path / "nowhere"
     refused(FileNotFoundError, "filepath: expected a file in an existing", callbacks.ModelCheckpoint(nowhere / "a"))
     refused(FileNotFoundError, "filename: expected a file in an existing folder", callbacks.CSVLogger(nowhere / "a"))
     refused(
         ValueError, r"filepath: expected fields of epoch, loss, accuracy, got .*val_loss",
-        callbacks.ModelCheckpoint(tmp_path / "{val_loss}", save_freq=2), validation_data=data(1),
+        callbacks.ModelCheckpoint(tmp_path / "{val_loss}", save_freq=2), validation_data=samples(1),
     )  # fmt: skip
     for state in ({"a": object()}, {"a": {1: 2}}, {"a": [np.array(["b"])]}, {"a": 1j}):
         refused(TypeError, r"Remembers.get_state\(\)\['a'\].*: expected numbers, strings", save, Remembers(state))
     assert not list(tmp_path.iterdir())
-    make_model().fit(*data(), verbose=0, callbacks=[Remembers({"a": object()})])  # nothing is written
+    classifier().fit(*samples(), verbose=0, callbacks=[Remembers({"a": object()})])  # nothing is written
 
 
 def test_a_monitor_that_another_callback_may_add_is_waited_for():
@@ -454,7 +445,7 @@ def test_states_of_callbacks_may_hold_numbers_of_numpy_and_nested_arrays(tmp_pat
 
     def fit(epochs, resume=None):
         told = [Score32(), Remembers(state), callbacks.EarlyStopping("q", patience=9), save]
-        return make_model().fit(*data(), epochs=epochs, verbose=0, callbacks=told, resume_from=resume), told[1].found
+        return classifier().fit(*samples(), epochs=epochs, verbose=0, callbacks=told, resume_from=resume), told[1].found
 
     whole, _ = fit(3)
     fit(1)
@@ -489,7 +480,7 @@ def test_what_no_file_could_name_is_refused_before_it_is_trained(tmp_path, name,
     fastgru.set_seed(3)
     model = Sequential([layers.GRU(4, input_shape=(5, 3)), layers.Dense(2, activation="softmax")])
     model.compile(**compiled)
-    x, y = data()
+    x, y = samples()
     if name == "loss":
         y = np.eye(2, dtype=np.float32)[y]
     before = model.parameters.copy()
@@ -508,9 +499,9 @@ def test_what_no_file_could_name_is_refused_before_it_is_trained(tmp_path, name,
 
 
 def test_a_callback_may_evaluate_within_an_epoch():
-    x, y = data()
-    plain = make_model().fit(x, y, epochs=2, batch_size=8, verbose=0)
-    model = make_model()
-    evaluate = callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: model.evaluate(*data(1, 7)))
+    x, y = samples()
+    plain = classifier().fit(x, y, epochs=2, batch_size=8, verbose=0)
+    model = classifier()
+    evaluate = callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: model.evaluate(*samples(1, 7)))
     watched = model.fit(x, y, epochs=2, batch_size=8, verbose=0, callbacks=[evaluate])
     assert watched.history == plain.history

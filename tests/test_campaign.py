@@ -11,6 +11,8 @@ import pytest
 from campaign import plan, table
 from campaign.run import Finding, Report
 
+pytestmark = pytest.mark.isa_independent
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -19,12 +21,14 @@ def campaign(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.slow
 def test_every_planted_fault_is_found(tmp_path):
     result = campaign("--only", "planted", "--minutes", "0.1", "--findings", str(tmp_path))
     assert result.returncode == 0, result.stdout + result.stderr
     assert "| planted | faults | 18 of 18 found | 0 |" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_kept_input_is_read_again(tmp_path):
     (tmp_path / "x.npy").write_bytes(b"damaged")
     content = {"part": "fuzz", "subject": "predict npy", "seed": 0, "number": 5, "isa": "baseline"}

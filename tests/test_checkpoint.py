@@ -242,6 +242,7 @@ for number in itertools.count():
 """
 
 
+@pytest.mark.slow
 def test_kill_9_while_saving_leaves_a_whole_file(tmp_path):
     path = tmp_path / "m.safetensors"
     rng = np.random.default_rng(0)

@@ -316,6 +316,7 @@ def test_recipes_are_settings_that_options_change(capsys, monkeypatch):
     assert alone["loss"] == result["runs"][1]["loss"]
 
 
+@pytest.mark.slow
 def test_a_recipe_says_when_its_goal_was_reached(capsys, monkeypatch):
     digits = synthetic.load_data(train=600, test=200, seed=0)
     monkeypatch.setattr(mnist, "locate", lambda folder: (digits, "a test"))
@@ -334,6 +335,7 @@ def test_a_recipe_says_when_its_goal_was_reached(capsys, monkeypatch):
     assert not [line for line in run(capsys, "train", "mnist", "--epochs", "1")[0] if line.startswith("Goal")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_recipes_learn(capsys, monkeypatch, name):
     generate = synthetic.load_data

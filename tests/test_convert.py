@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
 from fastgru import Sequential, conversion, formats, layers, load_model, metrics, optimizers
 from fastgru.cli import main
 from fastgru.conversion import runners
+
+pytestmark = pytest.mark.isa_independent
 
 NAMES = {
     "fastgru": "m.safetensors",
@@ -19,7 +19,6 @@ NAMES = {
     "onnx": "m.onnx",
     "rtneural": "m.rtneural.json",
 }
-NEEDS = {"keras": "h5py", "keras_h5": "h5py", "onnx": "onnx"}
 
 
 def stack(**gru):
@@ -60,20 +59,25 @@ MODELS = {
     "onnx": [stack, before, each_step, states],
     "rtneural": [each_step],
 }
-PAIRS = [(one, other, make) for one in NAMES for other in NAMES for make in MODELS[one] if make in MODELS[other]]
+PAIRS = [
+    pytest.param(
+        one,
+        other,
+        make,
+        id=f"{one}-{other}-{make.__name__}",
+        marks=[pytest.mark.peers("onnx")] if "onnx" in (one, other) else [],
+    )
+    for one in NAMES
+    for other in NAMES
+    for make in MODELS[one]
+    if make in MODELS[other]
+]
 
 
-def require(kind):
-    if kind in NEEDS and importlib.util.find_spec(NEEDS[kind]) is None:
-        pytest.skip(f"needs {NEEDS[kind]}: pip install {NEEDS[kind]}")
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "make"), PAIRS, ids=[f"{one}-{other}-{make.__name__}" for one, other, make in PAIRS]
-)
+@pytest.mark.parametrize(("source", "target", "make"), PAIRS)
 def test_every_kind_becomes_every_other(source, target, make, tmp_path, monkeypatch):
-    require(source)
-    require(target)
+    if "keras" in source + target:
+        pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     monkeypatch.setattr(runners, "_FRAMEWORKS", {})  # each framework judges its own files in its own tests
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
@@ -111,8 +115,11 @@ def test_pytorch_judges_its_own_files(torch, name, tmp_path, capsys):
         assert float(lines[2].split(": ")[1].split(",")[0]) < 1e-6
 
 
+@pytest.mark.parametrize(
+    "judge", [runners.EQUATIONS.name, pytest.param("Keras 2", marks=pytest.mark.peers("tensorflow", "tf_keras"))]
+)
 @pytest.mark.parametrize("target", ["tfjs/model.json", "m.safetensors"])
-def test_a_file_of_keras_2_is_judged_by_keras_2(target, tmp_path):
+def test_a_file_of_keras_2_is_judged_by_keras_2_where_that_is_installed(target, judge, tmp_path):
     # Keras 3 opens it, and computes another hard_sigmoid.
     model = Sequential(
         [
@@ -123,12 +130,13 @@ def test_a_file_of_keras_2_is_judged_by_keras_2(target, tmp_path):
     model.save(tmp_path / "m.h5")
     (tmp_path / target).parent.mkdir(exist_ok=True)
     compared = conversion.convert(tmp_path / "m.h5", tmp_path / target)
-    installed = importlib.util.find_spec("tf_keras") is not None
-    assert compared.source == ("Keras 2" if installed else runners.EQUATIONS.name)
-    assert conversion.convert(tmp_path / target, tmp_path / "back.h5").target == compared.source
+    assert compared.source == judge
+    assert conversion.convert(tmp_path / target, tmp_path / "back.h5").target == judge
 
 
-def test_a_file_that_computes_something_else_is_noticed(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("judge", ["equations", pytest.param("PyTorch", marks=pytest.mark.peers("torch"))])
+def test_a_file_that_computes_something_else_is_noticed(judge, monkeypatch, tmp_path, capsys):
+    del judge  # what is installed decides
     model = Sequential(each_step())
     model.save(tmp_path / "m.safetensors")
 
@@ -179,7 +187,8 @@ def test_samples_are_of_the_models_kind():
 
 @pytest.mark.parametrize("kind", ["fastgru", "tfjs", "keras", "keras_h5", "torch"])
 def test_a_model_can_be_loaded_without_its_training(kind, tmp_path):
-    require(kind)
+    if kind.startswith("keras"):
+        pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     model = Sequential(before() if kind == "tfjs" else each_step())
     optimizer, loss = optimizers.SGD(), "categorical_crossentropy" if kind == "tfjs" else "mse"
     model.compile(optimizer, loss, ["accuracy"] if kind == "tfjs" else ["mae"])
@@ -263,12 +272,12 @@ def test_pytorch_runs_the_files_that_its_users_have(torch, name, tmp_path):
     assert compared.difference <= 1e-6
 
 
+@pytest.mark.peers("onnx", "onnxruntime")
 @pytest.mark.filterwarnings("ignore")  # of exporters old and new, about themselves
 @pytest.mark.parametrize("every_step", [False, True], ids=["last", "every_step"])
 @pytest.mark.parametrize("batch_first", [False, True], ids=["time_first", "batch_first"])
 @pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
 def test_onnx_runtime_runs_the_files_that_pytorch_exports(torch, batch_first, every_step, dynamic, tmp_path):
-    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install onnxruntime")
     source = tmp_path / "exported.onnx"
     axes = {"input": {0: "one", 1: "other"}} if dynamic else None
     torch.onnx.export(
@@ -300,9 +309,17 @@ def test_a_framework_that_fails_at_a_strangers_file_is_named_and_replaced(torch,
     assert not (tmp_path / "again.pt").exists()
 
 
-@pytest.mark.parametrize("kind", ["keras", "onnx"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "keras",
+        pytest.param("keras", marks=pytest.mark.peers("tensorflow", "keras"), id="keras-run-by-keras"),
+        pytest.param("onnx", marks=pytest.mark.peers("onnx", "onnxruntime")),
+    ],
+)
 def test_the_samples_of_a_model_that_finds_padding_have_some(kind, tmp_path, monkeypatch):
-    require(kind)
+    if kind.startswith("keras"):
+        pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     model = Sequential([layers.Masking(2.0, input_shape=(None, 3)), layers.GRU(4)])
     x = conversion.random_samples(model)
     assert (x[0, 1:] == 2.0).all()

@@ -10,7 +10,10 @@ import fastgru
 import pytest
 from fastgru._native import kernels
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="control groups are Linux'")
+pytestmark = [
+    pytest.mark.isa_independent,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="control groups are Linux'"),
+]
 
 V2 = "{id} 23 0:26 {root} {point} rw,nosuid,nodev,noexec,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "{id} 23 0:29 {root} {point} rw,nosuid,relatime - cgroup cgroup rw,{controllers}"

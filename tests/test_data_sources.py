@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+
 import fastgru
+import models
 import numpy as np
 import pytest
 from fastgru import Sequential, layers, losses, pad_sequences
 from fastgru._training import loop
+from models import samples
 
 
 def data(count=40, steps=6, seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(count, steps, 3)).astype(np.float32)
-    return x, rng.integers(0, 3, count), rng.integers(0, steps + 1, count)
+    x, y = samples(seed, count, steps, classes=3)
+    return x, y, np.random.default_rng(seed).integers(0, steps + 1, count)
 
 
-def classifier(**options):
-    fastgru.set_seed(5)
-    model = Sequential([layers.GRU(5, input_shape=(None, 3), **options), layers.Dense(3, activation="softmax")])
-    model.compile(metrics=["accuracy"])
-    return model
-
-
-def tagger():
-    fastgru.set_seed(5)
-    model = Sequential(
-        [layers.GRU(5, return_sequences=True, input_shape=(None, 3)), layers.Dense(3, activation="softmax")]
-    )
-    model.compile(metrics=["accuracy", "f1_score"])
-    return model
+classifier = functools.partial(models.classifier, 5, classes=3, seed=5, optimizer="adam")
+tagger = functools.partial(classifier, return_sequences=True, metrics=["accuracy", "f1_score"])
 
 
 # --- Lengths ------------------------------------------------------------------------------------------------------

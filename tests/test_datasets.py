@@ -194,6 +194,7 @@ def test_synthetic_digits_are_repeatable_and_in_mnists_format():
     assert y_test.shape == (100,)
 
 
+@pytest.mark.slow
 def test_a_linear_model_stays_well_below_the_gru_on_synthetic_digits():
     (x, y), (x_test, y_test) = synthetic.load_data(train=12_000, test=2000)
     set_seed(0)

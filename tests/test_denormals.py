@@ -122,6 +122,7 @@ def test_another_thread_keeps_its_mode():
     assert answers == [True]
 
 
+@pytest.mark.slow
 def test_signal_handlers_run_with_denormals():
     functional.set_num_threads(1)
     answers = []

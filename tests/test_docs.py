@@ -27,8 +27,9 @@ def test_the_code_on_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch)
         exec(compile(block, page, "exec"), namespace)
 
 
+@pytest.mark.slow
+@pytest.mark.peers("sklearn")
 def test_the_code_in_the_readme_runs_on_small_data(tmp_path, monkeypatch):
-    pytest.importorskip("sklearn", reason="needs scikit-learn: pip install scikit-learn")
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (200, 28, 28), np.uint8), np.arange(200) % 10
     monkeypatch.setattr(datasets.mnist, "load_data", lambda: ((images, labels), (images, labels)))

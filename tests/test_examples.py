@@ -19,6 +19,7 @@ def test_the_examples_are_found():
     assert [example.stem for example in EXAMPLES] == ["adding", "bidirectional", "forecasting", "tagging", "text"]
 
 
+@pytest.mark.slow
 @each_example
 def test_it_learns_says_so_and_draws(example, tmp_path):
     pytest.importorskip("matplotlib", reason="draws with matplotlib: pip install matplotlib")
@@ -31,6 +32,7 @@ def test_it_learns_says_so_and_draws(example, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @each_example
 def test_it_fails_where_nothing_is_learnt(example, monkeypatch, capsys):
     """An exit code of 0 means something: with an optimizer that does nothing it is 1."""

@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PREAMBLE = """
 import atexit, os, sys, threading, time
 import numpy as np

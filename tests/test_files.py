@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import importlib.util
 import json
 import os
 import resource
@@ -15,15 +14,19 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 import time
 
 import fastgru
 import numpy as np
+import peers
 import pytest
+from concurrency import in_threads
 from fastgru import Sequential, callbacks, layers, load_model
 from fastgru._support.files import write_atomically
 from fastgru.cli import main
+from models import for_file
+
+pytestmark = pytest.mark.isa_independent
 
 NAMES = (
     "m.safetensors", "m.json", "m.keras", "m.h5", "m.pt", "m.torch.safetensors", "m.onnx", "m.rtneural.json",
@@ -32,26 +35,11 @@ NAMES = (
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="making devices needs root")
 
 
-def make_model(units=3, **options):
-    gru = {"reset_after": False, "recurrent_activation": "hard_sigmoid_tfjs"} if options.pop("tfjs", False) else {}
-    return Sequential(
-        [layers.GRU(units, return_sequences=True, input_shape=(None, 2), **gru), layers.Dense(2)], **options
-    )
-
-
-def for_name(name, units=3):
-    return make_model(units, tfjs=name == "m.json")
-
-
 def save(model, path):
-    if str(path).endswith("onnx"):
-        pytest.importorskip("onnx", reason="needs onnx: pip install onnx")
     (model.save_weights if str(path).endswith(".weights.h5") else model.save)(path)
 
 
 def load(path, like):
-    if str(path).endswith("onnx"):
-        pytest.importorskip("onnx", reason="needs onnx: pip install onnx")
     if str(path).endswith(".weights.h5"):
         like.load_weights(path)
         return like
@@ -106,38 +94,38 @@ def listing(folder):
 
 
 @special
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", peers.parameters(NAMES))
 def test_nothing_but_a_regular_file_is_replaced(kind, name, tmp_path):
     make, message = SPECIAL[kind]
     make(tmp_path / name)
     before = listing(tmp_path)
     with soon(), pytest.raises(OSError, match=f"{name}.*{message}|{message}.*{name}"):
-        save(for_name(name), tmp_path / name)
+        save(for_file(name), tmp_path / name)
     assert listing(tmp_path) == before
 
 
 @special
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", peers.parameters(NAMES))
 def test_nothing_but_a_regular_file_is_read(kind, name, tmp_path):
     make, message = SPECIAL[kind]
     make(tmp_path / name)
     with soon(), pytest.raises(OSError, match=message):
-        load(tmp_path / name, for_name(name))
+        load(tmp_path / name, for_file(name))
     if not name.endswith(".weights.h5"):
         for form in fastgru.formats.KINDS:
-            if form == "onnx" and importlib.util.find_spec("onnx") is None:
+            if form == "onnx" and not name.endswith("onnx"):
                 continue
             with soon(), pytest.raises(OSError, match=message):
                 load_model(tmp_path / name, format=form)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "m.json"])
+@pytest.mark.parametrize("name", peers.parameters(name for name in NAMES if name != "m.json"))
 def test_a_folder_is_no_file(name, tmp_path):
     (tmp_path / name).mkdir()
     with pytest.raises(IsADirectoryError, match=name):
-        save(for_name(name), tmp_path / name)
+        save(for_file(name), tmp_path / name)
     with pytest.raises(IsADirectoryError, match=name):
-        load(tmp_path / name, for_name(name))
+        load(tmp_path / name, for_file(name))
     assert list((tmp_path / name).iterdir()) == []
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -153,7 +141,7 @@ def test_other_writers_replace_no_special_file_either(kind, tmp_path, capsys):
     if kind == "link to a fifo":
         os.mkfifo(tmp_path / "fifo")
     before = listing(tmp_path)
-    model = make_model()
+    model = for_file("m.safetensors")
     model.compile("adam", "mse")
     x, y = np.zeros((4, 3, 2), np.float32), np.zeros((4, 3, 2), np.float32)
     for told in (
@@ -192,21 +180,21 @@ def test_a_link_to_nothing_is_followed(tmp_path):
 # --- Names --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", peers.parameters(NAMES))
 def test_a_nul_in_a_name_is_refused_and_leaves_nothing(name, tmp_path):
     path = f"{tmp_path}/{'x' * 40}\0{name}"
     with pytest.raises(ValueError, match="path: expected the name of a file, which cannot have a NUL character"):
-        save(for_name(name), path)
+        save(for_file(name), path)
     with pytest.raises(ValueError, match=r"path: .*NUL"):
-        load(path, for_name(name))
+        load(path, for_file(name))
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", peers.parameters(NAMES))
 def test_a_name_that_is_too_long_is_refused_and_leaves_nothing(name, tmp_path):
     path = tmp_path / f"{'x' * 300}{name}"
     with pytest.raises(OSError, match="File name too long") as caught:
-        save(for_name(name), path)
+        save(for_file(name), path)
     assert caught.value.filename == str(path)
     assert list(tmp_path.iterdir()) == []
 
@@ -239,12 +227,12 @@ def disk_of(size):
         signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", peers.parameters(NAMES))
 def test_a_full_disk_names_the_file_and_leaves_the_old_one(name, tmp_path):
     path = tmp_path / name
-    save(for_name(name), path)
+    save(for_file(name), path)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    larger = for_name(name, 30)
+    larger = for_file(name, 30)
     with disk_of(4096), pytest.raises(OSError, match="File too large") as caught:
         save(larger, path)
     # A TensorFlow.js model has its weights in a file beside it.
@@ -253,7 +241,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(name, tmp_path):
 
 
 def test_a_full_disk_names_the_log(tmp_path):
-    model = make_model()
+    model = for_file("m.safetensors")
     model.compile("adam", "mse")
     x = np.zeros((4, 3, 2), np.float32)
     with disk_of(40), pytest.raises(OSError, match="File too large") as caught:
@@ -262,24 +250,22 @@ def test_a_full_disk_names_the_log(tmp_path):
 
 
 @needs_root
-def test_a_real_full_disk(tmp_path):
+@pytest.mark.parametrize("name", peers.parameters(NAMES))
+def test_a_real_full_disk(name, tmp_path):
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], capture_output=True, check=False
     )
     if mounted.returncode != 0:
         pytest.skip("cannot mount a file system here")
     try:
-        for name in NAMES:
-            path = tmp_path / name
-            save(for_name(name), path)
-            before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-            with pytest.raises(OSError, match="No space left on device") as caught:
-                save(for_name(name, 100), path)
-            assert caught.value.errno == errno.ENOSPC
-            assert name.partition(".")[0] in caught.value.filename
-            assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-            for file in tmp_path.iterdir():
-                file.unlink()
+        path = tmp_path / name
+        save(for_file(name), path)
+        before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            save(for_file(name, 100), path)
+        assert caught.value.errno == errno.ENOSPC
+        assert name.partition(".")[0] in caught.value.filename
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     finally:
         subprocess.run(["umount", tmp_path], check=True)
 
@@ -319,28 +305,28 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", peers.parameters(NAMES))
 def test_the_next_save_removes_what_a_killed_one_left(name, tmp_path):
-    if name == "m.onnx":
-        pytest.importorskip("onnx", reason="needs onnx: pip install onnx")
     for _ in range(3):
         assert killed_while_saving(tmp_path / name)
         assert len(names(tmp_path)) == 1  # that of the last one
-    save(for_name("m.safetensors"), tmp_path / "another.safetensors")
+    save(for_file("m.safetensors"), tmp_path / "another.safetensors")
     assert names(tmp_path) == ["another.safetensors"]
 
 
+@pytest.mark.slow
 def test_shards_that_a_killed_save_left_are_removed(tmp_path):
     """Wherever it was killed: before the JSON took its name, after, and while the old shards were removed."""
     path = tmp_path / "m.json"
-    save(for_name("m.json"), path)
+    save(for_file("m.json"), path)
     (tmp_path / "m-shard1of1-0123456789abcdef.bin").write_bytes(b"not what its name says")
     (tmp_path / "mm-shard1of1-0123456789abcdef.bin").write_bytes(b"of another model")
     kills = 0
     while killed_while_saving(path, kills):
         kills += 1
         load_model(path)
-        save(for_name("m.json", 3 + kills), path)
+        save(for_file("m.json", 3 + kills), path)
         current = json.loads(path.read_text())["weightsManifest"][0]["paths"]
         assert names(tmp_path) == sorted(
             [*current, "m-shard1of1-0123456789abcdef.bin", "m.json", "mm-shard1of1-0123456789abcdef.bin"]
@@ -357,7 +343,7 @@ def test_a_file_that_a_living_process_writes_stays(tmp_path):
         assert process.stdout.readline() == "ready\n"
         (temporary,) = names(tmp_path)
         for number in range(3):
-            save(make_model(), tmp_path / f"ours{number}.safetensors")
+            save(for_file("m.safetensors"), tmp_path / f"ours{number}.safetensors")
         assert temporary in names(tmp_path)
         process.stdin.write("go on\n")
         process.stdin.flush()
@@ -403,6 +389,7 @@ def test_files_of_others_stay(tmp_path, monkeypatch):
     assert names(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_without_locks_files_are_written_and_none_is_removed(tmp_path, monkeypatch):
     path = tmp_path / "m.json"
     assert killed_while_saving(path)
@@ -413,7 +400,7 @@ def test_without_locks_files_are_written_and_none_is_removed(tmp_path, monkeypat
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", none)
-    save(for_name("m.json"), path)
+    save(for_file("m.json"), path)
     assert before < set(names(tmp_path))
     load_model(path)
 
@@ -423,7 +410,7 @@ def test_another_program_that_locks_the_folder_delays_nobody_for_long(tmp_path, 
     folder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     with soon():
-        save(for_name("m.json"), tmp_path / "m.json")
+        save(for_file("m.json"), tmp_path / "m.json")
     os.close(folder)
     load_model(tmp_path / "m.json")
 
@@ -434,7 +421,7 @@ def test_many_saves_at_once_leave_whole_files_and_nothing_else(tmp_path):
 
     def work(number):
         try:
-            model = for_name("m.json", 3 + number)
+            model = for_file("m.json", 3 + number)
             for _ in range(8):
                 save(model, tmp_path / "m.json")
                 save(model, tmp_path / "m.safetensors")
@@ -442,11 +429,7 @@ def test_many_saves_at_once_leave_whole_files_and_nothing_else(tmp_path):
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(4, work, numbered=True)
     assert not failures
     load_model(tmp_path / "m.json")
     load_model(tmp_path / "m.safetensors")
@@ -473,10 +456,11 @@ print(model.parameters.size)
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_is_cut_while_it_is_read_does_not_end_the_process(tmp_path):
     """A file that is mapped into memory and cut ends the process with SIGBUS."""
     path = tmp_path / "m.safetensors"
-    model = make_model(300)
+    model = for_file("m.safetensors", 300)
     model.save(path)
     done = subprocess.run([sys.executable, "-c", CUT, path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -503,10 +487,9 @@ print(loaded + refused)
 """
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", peers.parameters(NAMES))
 def test_a_file_overwritten_in_place_while_it_is_read_is_one_error_or_none(name, tmp_path):
-    if name == "m.onnx":
-        pytest.importorskip("onnx", reason="needs onnx: pip install onnx")
     path = tmp_path / name
     gru = {"reset_after": False, "recurrent_activation": "hard_sigmoid_tfjs"} if name == "m.json" else {}
     units = 50 if name == "m.rtneural.json" else 300

@@ -18,6 +18,7 @@ from fastgru import Sequential, initializers, layers, load_model, losses, optimi
 from fastgru.formats.description import ModelFileError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from json_damage import places, replaced, values
 
 h5py = pytest.importorskip("h5py", reason='needs h5py: pip install "fastgru[keras]"')
 
@@ -29,6 +30,7 @@ ROWS = 3
 
 #: What the two versions of Keras say of their own formats, and of NumPy 2.
 pytestmark = [
+    pytest.mark.isa_independent,
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning"),
     pytest.mark.filterwarnings("ignore:Layer '.*' .* was passed an input with a mask attached:UserWarning"),
@@ -695,9 +697,9 @@ def test_bombs_and_strangers(tmp_path):
 FUZZ = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
-JSON = st.recursive(
+JSON = values(
     st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["GRU", "", "linear", "../x", "float64"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["class_name", "config", "x"]), inner),
+    keys=st.sampled_from(["class_name", "config", "x"]),
     max_leaves=5,
 )
 
@@ -720,22 +722,6 @@ def load_or_refuse(path):
     except (ModelFileError, OSError):
         return
     assert isinstance(model, Sequential)
-
-
-def places_in(value, path=()):
-    """Where something stands in nested JSON."""
-    yield path
-    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
-        yield from places_in(inner, (*path, key))
-
-
-def replaced(value, path, new):
-    if not path:
-        return new
-    key, *rest = path
-    copy = dict(value) if isinstance(value, dict) else list(value)
-    copy[key] = replaced(value[key], rest, new)
-    return copy
 
 
 @FUZZ
@@ -762,7 +748,7 @@ def test_any_json_anywhere(data, ending, valid, tmp_path):
     path.write_bytes(valid[ending])
 
     def change(config):
-        place = data.draw(st.sampled_from(list(places_in(config))))
+        place = data.draw(st.sampled_from(list(places(config))))
         return replaced(config, place, data.draw(JSON))
 
     if ending == ".keras":
@@ -823,6 +809,7 @@ def test_masks_are_those_of_keras_3(name, keras, tmp_path):
     assert_same_outputs(ours.predict(x), theirs(x), "float32", name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("biased", ["layer", "backward_layer"])
 @pytest.mark.parametrize("ending", ["keras", "h5"])
 def test_directions_with_and_without_biases(ending, biased, keras, tmp_path):
@@ -1079,6 +1066,7 @@ def test_training_begins_as_in_keras_3(optimizer, ending, keras, tmp_path):
     np.testing.assert_allclose(curve(ours, "numbers"), keras_curve(theirs, "numbers"), rtol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "head"), TRAININGS)
 def test_training_goes_on_as_in_keras_3(optimizer, head, keras, tmp_path):
     theirs = keras_compiled(keras, optimizer, head)
@@ -1099,13 +1087,6 @@ def test_training_goes_on_as_in_keras_3(optimizer, head, keras, tmp_path):
 
 
 # --- Keras 2 --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def keras_2(keras):
-    """Keras 2 on the TensorFlow that Keras 3 uses, where it is installed; CI installs it."""
-    del keras
-    return pytest.importorskip("tf_keras", reason="needs Keras 2: pip install tf-keras --no-deps")
 
 
 @pytest.mark.parametrize("seed", range(60, 64))
@@ -1142,6 +1123,7 @@ KERAS_2_TRAININGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "head", "legacy"), KERAS_2_TRAININGS)
 def test_training_goes_on_as_in_keras_2(optimizer, head, legacy, keras_2, tmp_path):
     keras_2.utils.set_random_seed(3)

@@ -5,7 +5,6 @@ The tests themselves are in `keras_layer_on_backend.py`.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -14,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.isa_independent
+
 TESTS = Path(__file__).parent
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+@pytest.mark.slow
+@pytest.mark.peers("keras")
+@pytest.mark.parametrize("backend", [pytest.param(b, marks=pytest.mark.peers(b)) for b in ("tensorflow", "torch")])
 def test_the_layer_is_keras_own_on_every_backend(backend):
-    for module in ("keras", backend):
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"needs Keras and {backend}: pip install keras tensorflow-cpu torch")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / "keras_layer_on_backend.py")]
     environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     result = subprocess.run(

@@ -6,22 +6,14 @@ import copy
 import inspect
 import pickle
 
-import fastgru
 import numpy as np
 import pytest
 from fastgru import Sequential, callbacks, layers, optimizers, schedules
+from models import classifier, samples
 
-RNG = np.random.default_rng(0)
-X, Y = RNG.normal(size=(24, 5, 3)).astype(np.float32), RNG.integers(0, 2, 24)
+X, Y = samples(count=24)
 #: What says what is given by place; what Keras takes besides is by name here.
 BY_PLACE = ("x", "y", "batch_size", "epochs", "verbose")
-
-
-def make_model(rate=0.01):
-    fastgru.set_seed(3)
-    model = Sequential([layers.GRU(4, input_shape=(5, 3)), layers.Dense(2, activation="softmax")])
-    model.compile(optimizers.Adam(rate), metrics=["accuracy"])
-    return model
 
 
 def places(function, leave_out=()):
@@ -53,21 +45,21 @@ def test_callbacks_take_by_place_what_keras_takes(name, not_here, keras):
 
 
 def test_arguments_by_place_mean_what_their_names_mean(capsys):
-    named, placed = make_model(), make_model()
+    named, placed = classifier(), classifier()
     expected = named.fit(X, Y, batch_size=8, epochs=2, verbose=0)
     assert placed.fit(X, Y, 8, 2, 0).history == expected.history
     assert placed.evaluate(X, Y, 8, 1) == named.evaluate(X, Y, batch_size=8)
     np.testing.assert_array_equal(placed.predict(X, 8, 0), named.predict(X))
     np.testing.assert_array_equal(placed.predict(X, None), named.predict(X))
     assert capsys.readouterr().out == ""
-    assert make_model().fit(X, Y, None, verbose="auto").params["batch_size"] == 32
+    assert classifier().fit(X, Y, None, verbose="auto").params["batch_size"] == 32
     assert "loss" in capsys.readouterr().out
 
 
 def test_callbacks_say_what_they_do_where_asked(capsys, tmp_path):
     path = tmp_path / "a.safetensors"
     never = {"monitor": "loss", "min_delta": 10, "verbose": 1}
-    model = make_model()
+    model = classifier()
     chosen = [
         callbacks.EarlyStopping(**never, patience=2),
         callbacks.ReduceLROnPlateau(**never, patience=1, factor=0.5),
@@ -78,14 +70,14 @@ def test_callbacks_say_what_they_do_where_asked(capsys, tmp_path):
     assert f"Epoch 1: ModelCheckpoint has written {path}" in said
     assert "Epoch 2: ReduceLROnPlateau lowers the rate to 0.005" in said
     assert "Epoch 3: EarlyStopping ends the training, the best was epoch 1" in said
-    make_model().fit(X, Y, verbose=0, callbacks=[callbacks.LearningRateScheduler(lambda epoch: 0.25, verbose=1)])
+    classifier().fit(X, Y, verbose=0, callbacks=[callbacks.LearningRateScheduler(lambda epoch: 0.25, verbose=1)])
     assert capsys.readouterr().out == "Epoch 1: LearningRateScheduler sets the rate to 0.25\n"
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # within Keras
 @pytest.mark.parametrize("schedule", [lambda epoch, rate: rate * 0.5, lambda epoch: 0.1 / (epoch + 1)])
 def test_learning_rate_scheduler_sets_what_keras_sets(schedule, keras):
-    history = make_model().fit(X, Y, epochs=3, verbose=0, callbacks=[callbacks.LearningRateScheduler(schedule)])
+    history = classifier().fit(X, Y, epochs=3, verbose=0, callbacks=[callbacks.LearningRateScheduler(schedule)])
     theirs = keras.Sequential([keras.layers.Dense(1)])
     theirs.compile(keras.optimizers.Adam(0.01), "mse")
     theirs_history = theirs.fit(
@@ -97,7 +89,7 @@ def test_learning_rate_scheduler_sets_what_keras_sets(schedule, keras):
 @pytest.mark.parametrize("save_freq", ["epoch", 2])
 def test_learning_rate_scheduler_goes_on_after_a_kill(save_freq, tmp_path):
     def trained(path, epochs, resume_from=None):
-        model = make_model()
+        model = classifier()
         chosen = [
             callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.7),
             callbacks.ModelCheckpoint(path, save_freq=save_freq),
@@ -115,11 +107,11 @@ def test_learning_rate_scheduler_goes_on_after_a_kill(save_freq, tmp_path):
 
 def test_what_is_none_means_what_it_means_in_keras(keras):
     assert layers.GRU(3, activation=None).activation == keras.layers.GRU(3, activation=None).activation.__name__
-    make_model().fit(X, Y, verbose=0, callbacks=[callbacks.LambdaCallback(on_epoch_end=None, on_train_begin=None)])
+    classifier().fit(X, Y, verbose=0, callbacks=[callbacks.LambdaCallback(on_epoch_end=None, on_train_begin=None)])
 
 
 def test_a_layer_takes_lengths_as_a_mask():
-    mask = np.arange(5) < RNG.integers(1, 6, 24)[:, None]
+    mask = np.arange(5) < np.random.default_rng(0).integers(1, 6, 24)[:, None]
     layer = layers.GRU(3)
     np.testing.assert_array_equal(layer(X, mask=mask), layer(X, lengths=mask.sum(axis=1)))
     with pytest.raises(ValueError, match="mask: expected None because lengths are given, got both"):
@@ -151,16 +143,16 @@ REFUSED = [
     (lambda: callbacks.CSVLogger(""), ValueError, r"filename: expected the name of a file, got an empty one"),
     (lambda: callbacks.CSVLogger("a", separator=",,"), ValueError, r"separator: expected a single character, got ',,'"),
     (lambda: callbacks.LearningRateScheduler(0.1), TypeError, r"schedule: expected a function .*, got 0.1"),
-    (lambda: make_model().fit(X, Y, verbose=0, callbacks=[callbacks.LearningRateScheduler(lambda epoch: "a")]),
+    (lambda: classifier().fit(X, Y, verbose=0, callbacks=[callbacks.LearningRateScheduler(lambda epoch: "a")]),
      TypeError, r"schedule\(0\): expected a number, got 'a'"),
-    (lambda: make_model(schedules.CosineDecay(0.1, 9)).fit(
+    (lambda: classifier(optimizer=optimizers.Adam(schedules.CosineDecay(0.1, 9))).fit(
         X, Y, verbose=0, callbacks=[callbacks.LearningRateScheduler(lambda epoch: 0.1)]),
      TypeError, r"learning_rate: expected a number because LearningRateScheduler changes it, got the schedule Cosine"),
-    (lambda: make_model().fit(X, Y, callbacks=5), TypeError, r"callbacks: expected objects of .*, got 5"),
-    (lambda: make_model().fit(X, Y, callbacks=callbacks.TerminateOnNaN), TypeError, r"callbacks: expected objects of"),
-    (lambda: make_model().fit(X, Y, resume_from=5), TypeError, r"resume_from: expected a path, got 5"),
-    (lambda: make_model().fit(X, Y, verbose="loud"), ValueError, r"verbose: expected 0, 1, 2 or 'auto', got 'loud'"),
-    (lambda: make_model().evaluate(X, Y, 0), ValueError, r"batch_size: expected an integer of at least 1, got 0"),
+    (lambda: classifier().fit(X, Y, callbacks=5), TypeError, r"callbacks: expected objects of .*, got 5"),
+    (lambda: classifier().fit(X, Y, callbacks=callbacks.TerminateOnNaN), TypeError, r"callbacks: expected objects of"),
+    (lambda: classifier().fit(X, Y, resume_from=5), TypeError, r"resume_from: expected a path, got 5"),
+    (lambda: classifier().fit(X, Y, verbose="loud"), ValueError, r"verbose: expected 0, 1, 2 or 'auto', got 'loud'"),
+    (lambda: classifier().evaluate(X, Y, 0), ValueError, r"batch_size: expected an integer of at least 1, got 0"),
 ]  # fmt: skip
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import fastgru
 import numpy as np
+import peers
 import pytest
 from fastgru import Sequential, layers, losses, optimizers, schedules
 
-torch = pytest.importorskip("torch", reason="needs PyTorch: pip install torch==2.13.0")
+torch = peers.require("torch")
 
 ROWS, T, F, H, C = 7, 6, 4, 5, 3
 STEPS = 50
@@ -159,6 +160,7 @@ JOBS = {
 }
 
 
+@pytest.mark.slow
 @architectures
 @directions
 @pytest.mark.parametrize("name", JOBS)

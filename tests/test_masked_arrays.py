@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 
 import fastgru
 import numpy as np
 import pytest
-from fastgru import Sequential, functional, layers, optimizers
+from fastgru import functional, layers, optimizers
 from fastgru._native import kernels
+from models import classifier
+
+pytestmark = pytest.mark.isa_independent
 
 
 def array(*shape, dtype=np.float32):
@@ -109,10 +113,7 @@ def test_other_subclasses_are_arrays():
     np.testing.assert_array_equal(functional.softmax(x.view(Own)), functional.softmax(x))
 
 
-def model():
-    built = Sequential([layers.GRU(H, input_shape=(T, F), stateful=True), layers.Dense(2, "softmax")])
-    built.compile()
-    return built
+model = functools.partial(classifier, H, input_shape=(T, F), stateful=True)
 
 
 def masked(*shape, dtype=np.float32):
@@ -145,9 +146,11 @@ def test_models(call):
         call()
 
 
+@pytest.mark.peers("sklearn")
 @pytest.mark.parametrize("argument", ["X", "y", "sample_weight", "lengths"])
 def test_estimators(argument):
-    estimators = pytest.importorskip("fastgru.sklearn")
+    import fastgru.sklearn as estimators
+
     arrays = {
         "X": array(8, T, F), "y": np.arange(8) % 2, "sample_weight": np.ones(8), "lengths": np.full(8, 3),
     }  # fmt: skip

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 
 import fastgru
@@ -9,6 +10,7 @@ import pytest
 from fastgru import Sequential, functional, layers, reference
 from fastgru._training import loop
 from fastgru.datasets import synthetic
+from models import classifier
 
 
 @pytest.fixture
@@ -25,12 +27,7 @@ def zeros(*shape):
     return np.zeros(shape, np.float32)
 
 
-def small_model(dtype=None, **options):
-    model = Sequential(
-        [layers.GRU(12, input_shape=(28, 28), **options), layers.Dense(10, activation="softmax")], dtype=dtype
-    )
-    model.compile(optimizer="adam", loss="categorical_crossentropy", metrics=["accuracy"])
-    return model
+small_model = functools.partial(classifier, 12, classes=10, input_shape=(28, 28), optimizer="adam", seed=None)
 
 
 @pytest.mark.parametrize("options", [{}, {"reset_after": False, "recurrent_activation": "hard_sigmoid_tfjs"}])
@@ -38,7 +35,7 @@ def test_training_follows_the_reference_step_by_step(options, digits):
     """Five steps of the whole chain in float64: gather, forward, loss, backward, Adam."""
     x, y = digits
     fastgru.set_seed(1)
-    model = small_model("float64", **options)
+    model = small_model(dtype="float64", **options)
     weights = model.get_weights()
     moments = [(np.zeros_like(w), np.zeros_like(w)) for w in weights]
     # The kernels multiply bytes by 1/255 in the model's dtype.

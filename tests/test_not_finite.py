@@ -10,22 +10,15 @@ import pytest
 from fastgru import Sequential, callbacks, functional, layers, load_model, losses, optimizers, schedules
 from fastgru._training import loop
 from fastgru.formats import native
+from models import classifier, regressor, samples
 
 BAD = [np.inf, -np.inf, np.nan]
 
 
-def data(count=48, steps=5):
-    rng = np.random.default_rng(0)
-    return rng.normal(size=(count, steps, 3)).astype(np.float32), rng.integers(0, 2, count)
-
-
 def make_model(optimizer=None, dtype="float32", **options):
     """Its first layer turns infinity into 0 or a finite number, so that only the gradient shows it."""
-    fastgru.set_seed(3)
-    chain = [layers.GRU(4, input_shape=(None, 3), **options), layers.Dropout(0.2), layers.Dense(2, "softmax")]
-    model = Sequential(chain, dtype=dtype)
-    model.compile(optimizer or optimizers.Adam(0.01), metrics=["accuracy", "f1_score"])
-    return model
+    drop = [layers.Dropout(0.2)]
+    return classifier(between=drop, metrics=["accuracy", "f1_score"], optimizer=optimizer, dtype=dtype, **options)
 
 
 def state_of(model):
@@ -48,7 +41,7 @@ def state_of(model):
     [{}, {"stateful": True}, {"dropout": 0.3, "recurrent_dropout": 0.2}, {"recurrent_activation": "hard_sigmoid"}],
 )
 def test_a_batch_that_is_refused_changes_nothing(options, bad, first):
-    x, y = data()
+    x, y = samples()
     model = make_model(**options)
     if not first:
         model.train_on_batch(x, y)
@@ -65,14 +58,14 @@ def test_a_batch_that_is_refused_changes_nothing(options, bad, first):
 
 def test_infinity_shows_in_the_gradient_alone():
     """What the tests here rest on: the loss of this batch is finite."""
-    x, y = data()
+    x, y = samples()
     x[7, 2, 1] = np.inf
     assert np.isfinite(make_model().evaluate(x, y)[0])
 
 
 @pytest.mark.parametrize("at", [3, 40, 47])  # in the first batch, in the last one
 def test_fit_names_epoch_batch_and_sample(at):
-    x, y = data()
+    x, y = samples()
     x[at, 2, 1] = np.inf
     model, until_then = make_model(), make_model()
     batch = at // 16
@@ -90,7 +83,7 @@ def test_fit_names_epoch_batch_and_sample(at):
 
 
 def test_a_shuffled_sample_is_named_as_it_stands_in_x():
-    x, y = data()
+    x, y = samples()
     x[[17, 30], 2, 1] = np.inf
     with pytest.raises(FloatingPointError, match=r"x has inf at index \((17|30), 2, 1\), in sample \d+ of the batch;"):
         make_model().fit(x, y, batch_size=1, verbose=0)
@@ -102,14 +95,14 @@ def test_a_shuffled_sample_is_named_as_it_stands_in_x():
 
 
 def test_a_stream_names_the_place_in_its_batch():
-    x, y = data()
+    x, y = samples()
     x[20, 2, 1] = np.inf
     with pytest.raises(FloatingPointError, match=r"epoch 1, batch 2: .* x has inf at index \(4, 2, 1\) of the batch"):
         make_model().fit([(x[:16], y[:16]), (x[16:], y[16:])], verbose=0)
 
 
 def test_checkpoints_stay_those_of_before(tmp_path):
-    x, y = data()
+    x, y = samples()
     path = tmp_path / "a.safetensors"
     model = make_model()
     model.fit(x, y, verbose=0, shuffle=False, callbacks=[callbacks.ModelCheckpoint(path)])
@@ -133,12 +126,12 @@ def test_no_checkpoint_is_written_of_weights_that_are_not_finite(tmp_path):
     with pytest.raises(
         FloatingPointError, match=r"a.safetensors: expected finite weights .* got others in gru/kernel;"
     ):
-        model.fit(*data(), epochs=3, verbose=0, callbacks=[Break(), callbacks.ModelCheckpoint(path)])
+        model.fit(*samples(), epochs=3, verbose=0, callbacks=[Break(), callbacks.ModelCheckpoint(path)])
     assert load_model(path).optimizer.step == 2  # of the epoch before
 
 
 def test_metrics_and_history_leave_the_bad_batch_out():
-    x, y = data()
+    x, y = samples()
     x[40, 2, 1] = np.inf
     model, expected = make_model(), make_model()
     told = [callbacks.TerminateOnNaN()]
@@ -151,7 +144,7 @@ def test_metrics_and_history_leave_the_bad_batch_out():
 def test_pieces_of_a_large_batch(monkeypatch, options):
     monkeypatch.setattr(loop, "LEAST_ROWS", 5)
     monkeypatch.setattr(loop, "CACHED_TAPE", 4000)
-    x, y = data()
+    x, y = samples()
     model = make_model(**options)
     model.train_on_batch(x, y)
     assert len(loop.pieces(model, x)) > 2
@@ -164,7 +157,7 @@ def test_pieces_of_a_large_batch(monkeypatch, options):
 
 
 def test_padding_may_hold_anything_and_is_not_blamed():
-    x, y = data()
+    x, y = samples()
     lengths = np.full(48, 3)
     x[:, 3:] = np.nan
     model = make_model()
@@ -175,32 +168,25 @@ def test_padding_may_hold_anything_and_is_not_blamed():
         model.fit(x, y, lengths=lengths, batch_size=48, shuffle=False, verbose=0)
 
 
-def regression(optimizer="adam", **options):
-    fastgru.set_seed(3)
-    model = Sequential([layers.GRU(4, input_shape=(None, 3), **options), layers.Dense(1)], dtype="float32")
-    model.compile(optimizer, "mse")
-    return model
-
-
 def test_targets_and_weights_are_named():
-    x, y = data()
+    x, y = samples()
     y = y.astype(np.float64)
     y[5] = np.inf
     with pytest.raises(
         FloatingPointError, match=r"the loss of sample 5 of the batch is inf because y has inf at index"
     ):
-        regression().train_on_batch(x, y)
+        regressor().train_on_batch(x, y)
     y[5] = 1e300  # beyond float32
     with (
         np.errstate(over="ignore"),
         pytest.raises(FloatingPointError, match=r"y has 1e\+300 at index \(5, 0\) of the batch; "),
     ):
-        regression().train_on_batch(x, y)
+        regressor().train_on_batch(x, y)
     weights = np.ones(48)
     weights[6] = 1e300  # the weighted loss is finite in double, its gradient is not
     message = r"gradient is not finite because sample_weight has 1e\+300 at index 6 of the batch"
     with np.errstate(over="ignore"), pytest.raises(FloatingPointError, match=message):
-        regression().train_on_batch(x, np.zeros(48), sample_weight=weights)
+        regressor().train_on_batch(x, np.zeros(48), sample_weight=weights)
 
 
 def test_where_no_sample_is_the_cause_none_is_named():
@@ -209,9 +195,9 @@ def test_where_no_sample_is_the_cause_none_is_named():
             result = super().__call__(scores, targets, gradient=gradient)
             return result._replace(d_scores=result.d_scores * np.float32(3e38) * 10)
 
-    model = regression()
+    model = regressor()
     model.compile("adam", Steep())
-    x, y = data()
+    x, y = samples()
     with (
         np.errstate(over="ignore"),
         pytest.raises(
@@ -224,7 +210,7 @@ def test_where_no_sample_is_the_cause_none_is_named():
 
 
 def test_weights_and_states_that_were_not_finite_before_are_named():
-    x, y = data()
+    x, y = samples()
     model = make_model()
     model.layers[0].weights["recurrent_kernel"][1, 2] = np.nan
     with pytest.raises(FloatingPointError, match="because the weights gru/recurrent_kernel were not finite before"):
@@ -239,10 +225,10 @@ def test_weights_and_states_that_were_not_finite_before_are_named():
 
 
 def test_a_penalty_that_overflows():
-    model = regression(kernel_regularizer=fastgru.regularizers.L2(1.0))
+    model = regressor(kernel_regularizer=fastgru.regularizers.L2(1.0))
     model.layers[0].weights["kernel"][...] = 1e30
     before = model.parameters.copy()
-    x, y = data()
+    x, y = samples()
     with np.errstate(over="ignore"), pytest.raises(FloatingPointError, match="the regularizers' penalty is inf"):
         model.train_on_batch(x, y)
     np.testing.assert_array_equal(model.parameters, before)
@@ -359,7 +345,7 @@ def test_weight_decay_that_compounds_is_refused():
     fastgru.set_seed(3)
     model = Sequential([layers.GRU(4, input_shape=(5, 3)), layers.Dense(1)])
     model.compile(optimizers.AdamW(1e-3, weight_decay=1e6), "mae")
-    x, y = data()
+    x, y = samples()
     with pytest.raises(FloatingPointError, match=r"the update would make weights or moments overflow float32"):
         model.fit(x, y[:, None].astype(np.float32), batch_size=48, epochs=30, verbose=0)
     assert np.isfinite(model.parameters).all()
@@ -369,12 +355,12 @@ def test_weight_decay_that_compounds_is_refused():
     "optimizer", [optimizers.SGD(1e300), optimizers.SGD(1e300, momentum=0.9), optimizers.Adam(1e300)]
 )
 def test_a_rate_that_overflows_changes_nothing(optimizer):
-    model = regression(optimizer)
+    model = regressor(optimizer=optimizer)
     before = state_of(model)
     with pytest.raises(
         FloatingPointError, match="epoch 1, batch 1: the update would make weights or moments overflow f"
     ):
-        model.fit(*data(), shuffle=False, verbose=0)
+        model.fit(*samples(), shuffle=False, verbose=0)
     assert state_of(model) == before
     assert optimizer.states == {}
 
@@ -387,7 +373,7 @@ class Wild(schedules.Schedule):
 @pytest.mark.parametrize("rate", [np.inf, np.nan])
 def test_a_schedule_that_gives_no_number(rate):
     model = make_model(optimizers.Adam(Wild(value=rate)), stateful=True)
-    x, y = data()
+    x, y = samples()
     for _ in range(2):
         model.train_on_batch(x, y)
     before = state_of(model)
@@ -406,7 +392,7 @@ def test_an_optimizer_of_ones_own_is_given_finite_gradients_only():
         def _update(self, parameters, gradient, **prepare):
             parameters -= np.float32(0.01) * gradient
 
-    x, y = data()
+    x, y = samples()
     model = make_model(Own(0.01, None, None))
     model.train_on_batch(x, y)
     before = model.parameters.copy()
@@ -419,7 +405,7 @@ def test_an_optimizer_of_ones_own_is_given_finite_gradients_only():
 
 @pytest.mark.parametrize("clip", [{"global_clipnorm": 1.0}, {"clipvalue": 0.5}])
 def test_clipping_hides_no_infinity(clip):
-    x, y = data()
+    x, y = samples()
     model = make_model(optimizers.SGD(0.1, **clip))
     before = model.parameters.copy()
     x[7, 2, 1] = np.inf
@@ -442,7 +428,7 @@ def test_the_norm_of_large_numbers():
 
 
 def test_validation_that_is_not_finite_is_reported_and_changes_no_training(tmp_path):
-    x, y = data()
+    x, y = samples()
     worse = x.copy()
     worse[3, 2, 1] = np.nan
     path = tmp_path / "best.safetensors"
@@ -458,7 +444,7 @@ def test_validation_that_is_not_finite_is_reported_and_changes_no_training(tmp_p
 
 @pytest.mark.parametrize("bad", BAD)
 def test_in_inference_it_stays_in_its_own_sample(bad):
-    x, _ = data()
+    x, _ = samples()
     model = make_model()
     expected = model.predict(x)
     x[7, 2, 1] = bad
@@ -468,7 +454,7 @@ def test_in_inference_it_stays_in_its_own_sample(bad):
 
 def test_resumed_training_refuses_a_state_written_before(tmp_path):
     """A checkpoint with weights that are not finite, as earlier versions could write: the weights are named."""
-    x, y = data()
+    x, y = samples()
     path = tmp_path / "a.safetensors"
     make_model().fit(x, y, verbose=0, callbacks=[callbacks.ModelCheckpoint(path)])
     config, tensors = native.load(path)

@@ -11,18 +11,22 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import peers
 import pytest
 from fastgru import ModelFileError, Sequential, formats, functional, layers, load_model
 from fastgru.formats import onnx as onnx_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from models import filled, random_model, random_samples
 
-onnx = pytest.importorskip("onnx", reason="needs ONNX: pip install onnx==1.23.2")
-onnxruntime = pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install onnxruntime==1.32.0")
+onnx = peers.require("onnx")
+onnxruntime = peers.require("onnxruntime")
 
 import onnx_graphs  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
+
+pytestmark = pytest.mark.isa_independent
 
 #: Of the largest output: rounding of float32 along a few steps and layers, in two programs.
 TOLERANCE = 1e-5
@@ -52,13 +56,6 @@ def assert_same_bits(got, want):
         np.testing.assert_array_equal(one, other)
 
 
-def filled(stack, seed=0, **options):
-    """A model with weights that are not the initial ones; biases are zero in those."""
-    model = Sequential(stack, **options)
-    model.parameters[...] = np.random.default_rng(seed).normal(size=model.parameters.shape) * 0.4
-    return model
-
-
 def feed(runtime, x, lengths):
     names = [entry.name for entry in runtime.get_overridable_initializers()]
     return {"x": x} | ({"lengths": lengths} if lengths is not None and "lengths" in names else {})
@@ -67,79 +64,9 @@ def feed(runtime, x, lengths):
 # --- Out: whatever a model can be ---------------------------------------------------------------------------------
 
 
-def pick(rng, *choices):
-    return choices[rng.integers(len(choices))]
-
-
-def random_gru(rng, **fixed):
-    return layers.GRU(
-        pick(rng, 1, 5, 8, 13),
-        pick(rng, *layers.gru.ACTIVATIONS),
-        pick(rng, *layers.gru.RECURRENT_ACTIVATIONS),
-        pick(rng, True, False),
-        **{
-            "reset_after": pick(rng, True, False),
-            "go_backwards": pick(rng, True, False),
-            "zero_output_for_mask": pick(rng, True, False),
-            "return_sequences": pick(rng, True, False),
-            "dropout": pick(rng, 0.0, 0.3),
-            **fixed,
-        },
-    )
-
-
-def random_recurrent(rng, *, last, **fixed):
-    if pick(rng, True, False):
-        return random_gru(rng, return_state=last and pick(rng, True, False), **fixed)
-    merge = pick(rng, "concat", "sum", "mul", "ave", *([None] if last else []))
-    return layers.Bidirectional(random_gru(rng, **fixed), merge)
-
-
-def random_model(seed):
-    """A model, and whether its input is tokens."""
-    rng = np.random.default_rng(seed)
-    tokens = pick(rng, True, False, False)
-    steps = pick(rng, None, T)
-    stack = []
-    if tokens:
-        stack.append(layers.Embedding(9, F, mask_zero=pick(rng, True, False), input_shape=(steps,)))
-    else:
-        stack.append(pick(rng, layers.Masking, layers.Dropout)(pick(rng, 0.0, 0.25), input_shape=(steps, F)))
-    stack += [random_recurrent(rng, last=False, return_sequences=True) for _ in range(rng.integers(2))]
-    stack += [layers.Dropout(0.5)] * int(pick(rng, 0, 1))
-    end = pick(rng, "recurrent", "average", "max", "step", "dense", *(["flatten"] if steps else []))
-    match end:
-        case "recurrent":
-            stack.append(random_recurrent(rng, last=True))
-        case "average":
-            stack.append(layers.GlobalAveragePooling1D())
-        case "max":
-            stack.append(layers.GlobalMaxPooling1D())
-        case "step":
-            stack.append(layers.LastStep())
-        case "flatten":
-            stack.append(layers.Flatten())
-    if rng.random() < 0.3 and (end != "recurrent" or not stack[-1].several_outputs):
-        stack.append(layers.Activation(pick(rng, "linear", "softmax", "sigmoid", "tanh", "relu")))
-    if end != "recurrent":
-        activation = pick(rng, "linear", "softmax", "sigmoid", "tanh", "relu")
-        stack.append(layers.Dense(4, activation, use_bias=pick(rng, True, False)))
-    return filled(stack, seed), tokens
-
-
-def random_input(rng, tokens, rows, steps):
-    x = rng.integers(1, 9, (rows, steps)) if tokens else rng.normal(size=(rows, steps, F)).astype(np.float32)
-    ends = rng.integers(0, steps + 1, rows)
-    ends[0] = 0
-    for row, end in enumerate(ends):
-        if pick(rng, True, False):
-            x[row, end:] = 0  # what masks find
-    return x, rng.integers(0, steps + 1, rows)
-
-
 @pytest.mark.parametrize("seed", range(60))
 def test_onnx_runtime_computes_what_the_model_does(seed, tmp_path):
-    model, tokens = random_model(seed)
+    model = random_model(seed, features=F, steps=T, several_outputs=True)
     path = tmp_path / "model.onnx"
     model.save(path)
     loaded = load_model(path)
@@ -148,7 +75,7 @@ def test_onnx_runtime_computes_what_the_model_does(seed, tmp_path):
     rng = np.random.default_rng(seed)
     sizes = ((4, T), (1, T)) if model.input_shape[1] else ((4, T), (1, 1), (3, 9))
     for rows, steps in sizes:  # one session takes them all
-        x, lengths = random_input(rng, tokens, rows, steps)
+        x, lengths = random_samples(rng, model, rows, steps)
         for ends in (None, lengths):
             want = model.predict(x, lengths=ends)
             assert_close(runtime.run(None, feed(runtime, x, ends)), want)
@@ -566,9 +493,9 @@ class TestPyTorch:
         want = outputs.detach().numpy(), state[0].detach().numpy()
         assert_close(load_model(tmp_path / "model.onnx").predict(x.numpy()), want)
 
+    @pytest.mark.peers("onnxscript")
     def test_weights_in_another_file_are_refused_with_what_helps(self, torch, tmp_path):
         """As the exporter writes them if nothing else is said; both ways out that the message names lead out."""
-        pytest.importorskip("onnxscript", reason="needs what PyTorch exports with: pip install onnxscript==0.7.2")
         path = tmp_path / "model.onnx"
         module = torch.nn.GRU(F, 5, batch_first=True).eval()
         x = torch.randn(4, T, F)

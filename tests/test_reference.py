@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
+import complex_step
 import numpy as np
 import pytest
 from fastgru import reference
 from gru_cases import case_id, lengths_grid, make_case, option_grid
 
-STEP = 1e-30
 #: Complex steps are exact to rounding; what is left are the roundings of two float64 computations.
 TOLERANCE = 1e-12
 
 SMALL = [s | {"shape": (2, 3, 2, 3)} for s in option_grid()]
-
-
-def complex_step(function, arrays, index):
-    """The gradient of a scalar function for arrays[index], an element at a time."""
-    gradient = np.zeros(arrays[index].shape)
-    for place in np.ndindex(gradient.shape):
-        moved = [None if a is None else a.astype(complex) for a in arrays]
-        moved[index][place] += 1j * STEP
-        gradient[place] = function(*moved).imag / STEP
-    return gradient
 
 
 @pytest.mark.parametrize("settings", SMALL, ids=case_id)
@@ -35,24 +25,12 @@ def test_gru_backward_with_lengths_and_masks_is_the_derivative_of_forward(settin
 
 
 def check_gru_backward(case):
-
-    def loss(*arguments):
-        outputs, state = reference.gru_forward(*arguments, **case.options)
-        total = 0.0
-        if case.d_outputs is not None:
-            total = total + (outputs * case.d_outputs).sum()
-        if case.d_state is not None:
-            total = total + (state * case.d_state).sum()
-        return total
-
-    arguments = list(case.arguments)
-    if arguments[4] is None:
-        arguments[4] = np.zeros((case.shape[0], case.shape[3]))
+    loss, arguments = complex_step.gru_loss(case)
     gradients = reference.gru_backward(*arguments, **case.options, d_outputs=case.d_outputs, d_state=case.d_state)
     order = (gradients.x, gradients.kernel, gradients.recurrent_kernel, gradients.bias, gradients.initial_state)
     for index, gradient in enumerate(order):
         if arguments[index] is not None:
-            expected = complex_step(loss, arguments, index)
+            expected = complex_step.gradient(loss, arguments, index)
             np.testing.assert_allclose(gradient, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
@@ -61,14 +39,14 @@ def test_dense_backward_is_the_derivative_of_forward():
     x, kernel, bias, d_y = rng.normal(size=(3, 4)), rng.normal(size=(4, 2)), rng.normal(size=2), rng.normal(size=(3, 2))
     gradients = reference.dense_backward(x, kernel, d_y)
     for index, gradient in enumerate(gradients):
-        expected = complex_step(lambda *a: (reference.dense_forward(*a) * d_y).sum(), [x, kernel, bias], index)
+        expected = complex_step.gradient(lambda *a: (reference.dense_forward(*a) * d_y).sum(), [x, kernel, bias], index)
         np.testing.assert_allclose(gradient, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def test_cross_entropy_gradient_is_the_derivative_of_the_mean_loss():
     rng = np.random.default_rng(2)
     logits, targets = rng.normal(size=(4, 5)) * 3, rng.random((4, 5))
-    expected = complex_step(lambda a: reference.softmax_cross_entropy(a, targets)[0].mean(), [logits], 0)
+    expected = complex_step.gradient(lambda a: reference.softmax_cross_entropy(a, targets)[0].mean(), [logits], 0)
     np.testing.assert_allclose(
         reference.softmax_cross_entropy(logits, targets)[1], expected, rtol=TOLERANCE, atol=TOLERANCE
     )
@@ -78,5 +56,5 @@ def test_cross_entropy_gradient_is_the_derivative_of_the_mean_loss():
 def test_activation_derivatives_in_terms_of_the_output(name):
     function, derivative = reference.ACTIVATIONS[name]
     x = np.linspace(-7.3, 7.1, 101)
-    expected = function(x + 1j * STEP).imag / STEP
+    expected = function(x + 1j * complex_step.STEP).imag / complex_step.STEP
     np.testing.assert_allclose(derivative(function(x)), expected, rtol=TOLERANCE, atol=TOLERANCE)

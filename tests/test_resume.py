@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from fastgru import ModelFileError, Sequential, callbacks, layers, load_model, optimizers, schedules
 from fastgru.formats import native
+from models import classifier, samples
 
 TRAIN = """
 import os, signal, sys
@@ -76,6 +78,7 @@ def assert_same(folder, other):
         assert (folder / name).read_bytes() == (other / name).read_bytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("die_at", ["4:9", "5:0", "5:6", "9:8"])
 @pytest.mark.parametrize("resume", ["epoch.safetensors", "checkpoint.safetensors"])
 def test_ten_epochs_are_ten_epochs_wherever_they_are_killed(uninterrupted, tmp_path, die_at, resume):
@@ -86,6 +89,7 @@ def test_ten_epochs_are_ten_epochs_wherever_they_are_killed(uninterrupted, tmp_p
     assert_same(folder, uninterrupted)
 
 
+@pytest.mark.slow
 def test_five_epochs_and_five_more(uninterrupted, tmp_path):
     folder = tmp_path / "halves"
     assert train(folder, 5) == 0
@@ -93,6 +97,7 @@ def test_five_epochs_and_five_more(uninterrupted, tmp_path):
     assert_same(folder, uninterrupted)
 
 
+@pytest.mark.slow
 def test_killed_twice(uninterrupted, tmp_path):
     folder = tmp_path / "twice"
     train(folder, 10, "3:2")
@@ -104,16 +109,8 @@ def test_killed_twice(uninterrupted, tmp_path):
 # --- In one process ------------------------------------------------------------------------------------------------
 
 
-def data(seed=0, count=64):
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(count, 6, 3)).astype(np.float32), rng.integers(0, 2, count)
-
-
-def make_model(optimizer=None, units=4, **options):
-    fastgru.set_seed(3)
-    model = Sequential([layers.GRU(units, input_shape=(6, 3), **options), layers.Dense(2, activation="softmax")])
-    model.compile(optimizer or optimizers.Adam(0.01), metrics=["accuracy", "f1_score", "top_k_accuracy"])
-    return model
+data = functools.partial(samples, count=64, steps=6)
+make_model = functools.partial(classifier, metrics=["accuracy", "f1_score", "top_k_accuracy"])
 
 
 def trained_for(epochs, path, resume=None, **more):
@@ -213,7 +210,9 @@ def test_another_training_is_refused_by_name(tmp_path):
     assert_refused(tmp_path, r"callbacks: expected \['ModelCheckpoint'\]", callbacks=[])
     assert_refused(tmp_path, r"same layers\[0\]/config/units, 4, got 5", model=make_model(units=5))
     assert_refused(
-        tmp_path, "same compile/optimizer/class_name, 'Adam', got 'SGD'", model=make_model(optimizers.SGD(0.1))
+        tmp_path,
+        "same compile/optimizer/class_name, 'Adam', got 'SGD'",
+        model=make_model(optimizer=optimizers.SGD(0.1)),
     )
 
 
@@ -224,11 +223,13 @@ def test_another_schedule_is_refused_and_another_number_gives_way(tmp_path):
     trained_for(1, path, model={"optimizer": optimizers.Adam(decaying)})
     for other in (schedules.CosineDecay(0.01, 13), schedules.Constant(0.01), 0.01):
         assert_refused(
-            tmp_path, "same compile/optimizer/config/learning_rate", model=make_model(optimizers.Adam(other))
+            tmp_path, "same compile/optimizer/config/learning_rate", model=make_model(optimizer=optimizers.Adam(other))
         )
     trained_for(1, path)
     assert_refused(
-        tmp_path, "same compile/optimizer/config/learning_rate, 'a number'", model=make_model(optimizers.Adam(decaying))
+        tmp_path,
+        "same compile/optimizer/config/learning_rate, 'a number'",
+        model=make_model(optimizer=optimizers.Adam(decaying)),
     )
     resumed, _ = trained_for(2, path, path, model={"optimizer": optimizers.Adam(0.5)})
     assert resumed.optimizer.learning_rate == 0.01

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import json
 import tempfile
@@ -14,16 +13,13 @@ import pytest
 from fastgru import ModelFileError, Sequential, layers, load_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from json_damage import places, replaced, values
+from models import filled, pick, random_activation, random_dense
+
+pytestmark = pytest.mark.isa_independent
 
 F, T = 3, 6
 NAME = "model.rtneural.json"
-
-
-def filled(stack, seed=0, **options):
-    """A model with weights that are not the initial ones; biases are zero in those."""
-    model = Sequential(stack, **options)
-    model.parameters[...] = np.random.default_rng(seed).normal(size=model.parameters.shape) * 0.5
-    return model
 
 
 def gru(units=5, **options):
@@ -60,18 +56,14 @@ def judge(keras):
 
 
 def random_model(seed):
+    """Dense layers, activations and GRUs of sequences in a row, which is all that RTNeural has."""
     rng = np.random.default_rng(seed)
-
-    def dense():
-        activation = rng.choice(["linear", "softmax", "sigmoid", "tanh", "relu"])
-        return layers.Dense(int(rng.integers(1, 7)), str(activation), use_bias=bool(rng.integers(2)))
-
+    units = range(1, 7)
     stack = [layers.Dropout(0.5, input_shape=(None, F))]
-    stack += [dense() for _ in range(rng.integers(2))]
-    stack += [gru(int(rng.choice([1, 5, 8])), use_bias=bool(rng.integers(2))) for _ in range(rng.integers(1, 3))]
-    if rng.random() < 0.4:
-        stack.append(layers.Activation(str(rng.choice(["linear", "softmax", "sigmoid", "tanh", "relu"]))))
-    return filled([*stack, *(dense() for _ in range(rng.integers(3)))], seed)
+    stack += [random_dense(rng, units) for _ in range(rng.integers(2))]
+    stack += [gru(pick(rng, 1, 5, 8), use_bias=pick(rng, True, False)) for _ in range(rng.integers(1, 3))]
+    stack += [random_activation(rng)] * int(pick(rng, 0, 0, 1))
+    return filled([*stack, *(random_dense(rng, units) for _ in range(rng.integers(3)))], seed)
 
 
 @pytest.mark.filterwarnings("ignore:.*softmax over axis -1:UserWarning")  # of a single unit, which models may have
@@ -272,32 +264,13 @@ def test_no_json_of_a_model(text, tmp_path):
         load(text, tmp_path)
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-def places(what, path=()):
-    """The ways to all values in nested lists and objects."""
-    yield path
-    for key, value in what.items() if isinstance(what, dict) else enumerate(what) if isinstance(what, list) else ():
-        del value
-        yield from places(what[key], (*path, key))
-
-
 PLACES = [path for path in places(content()) if path]
 
 
-@given(st.sampled_from(PLACES), JSON)
+@given(st.sampled_from(PLACES), values())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_value_anywhere_is_an_error_or_a_model(path, value):
-    what = copy.deepcopy(content())
-    inner = what
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[path[-1]] = value
+    what = replaced(content(), path, value)
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(ModelFileError):
         assert isinstance(load(what, folder), Sequential)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import pickle
 import random
@@ -12,21 +13,15 @@ import threading
 import fastgru
 import numpy as np
 import pytest
+from concurrency import in_threads
 from fastgru import Sequential, callbacks, layers, load_model, losses
+from models import classifier, samples
+
+pytestmark = pytest.mark.isa_independent
 
 
-def data(seed=0, count=24, steps=5):
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(count, steps, 3)).astype(np.float32), rng.integers(0, 2, count)
-
-
-def make_model(*, stateful=False, more=(), **options):
-    fastgru.set_seed(3)
-    model = Sequential(
-        [layers.GRU(4, stateful=stateful, input_shape=(5, 3), **options), *more, layers.Dense(2, activation="softmax")]
-    )
-    model.compile(metrics=["accuracy", "f1_score"])
-    return model
+data = functools.partial(samples, count=24)
+make_model = functools.partial(classifier, input_shape=(5, 3), optimizer="adam", metrics=["accuracy", "f1_score"])
 
 
 OCCASIONS = callbacks.LambdaCallback.OCCASIONS
@@ -92,7 +87,7 @@ def test_a_refusal_leaves_the_training_as_it_was():
 
     def action(model):
         for attempt in REFUSED.values():
-            with pytest.raises(RuntimeError):
+            with pytest.raises(RuntimeError, match="got one in use by fit"):
                 attempt(model)
 
     expected = plain.fit(*data(), epochs=2, batch_size=8, verbose=0)
@@ -106,9 +101,9 @@ def train_copy(model):
 
 
 ALLOWED = {
-    "predict": lambda model: model.predict(data(1, 7)[0]),
-    "evaluate": lambda model: model.evaluate(*data(1, 7)),
-    "evaluate a stream": lambda model: model.evaluate([data(1, 7), data(2, 7)]),
+    "predict": lambda model: model.predict(data(1, count=7)[0]),
+    "evaluate": lambda model: model.evaluate(*data(1, count=7)),
+    "evaluate a stream": lambda model: model.evaluate([data(1, count=7), data(2, count=7)]),
     "get and set weights": lambda model: model.set_weights(model.get_weights()),
     "copy": lambda model: train_copy(copy.deepcopy(model)),
     "pickle": lambda model: train_copy(pickle.loads(pickle.dumps(model))),
@@ -117,11 +112,11 @@ ALLOWED = {
 MORE = {
     "plain": {},
     "stateful": {"stateful": True},
-    "dropouts": {"dropout": 0.2, "recurrent_dropout": 0.2, "more": (layers.Dropout(0.3), layers.Dense(3, "tanh"))},
-    "pooling": {"return_sequences": True, "more": (layers.GlobalMaxPooling1D(),)},
-    "mean": {"return_sequences": True, "more": (layers.GlobalAveragePooling1D(),)},
-    "flat": {"return_sequences": True, "more": (layers.Flatten(), layers.Dense(3, "relu"))},
-    "both ways": {"return_sequences": True, "more": (layers.Bidirectional(layers.GRU(3), "mul"),)},
+    "dropouts": {"dropout": 0.2, "recurrent_dropout": 0.2, "between": (layers.Dropout(0.3), layers.Dense(3, "tanh"))},
+    "pooling": {"return_sequences": True, "between": (layers.GlobalMaxPooling1D(),)},
+    "mean": {"return_sequences": True, "between": (layers.GlobalAveragePooling1D(),)},
+    "flat": {"return_sequences": True, "between": (layers.Flatten(), layers.Dense(3, "relu"))},
+    "both ways": {"return_sequences": True, "between": (layers.Bidirectional(layers.GRU(3), "mul"),)},
 }
 
 
@@ -130,10 +125,10 @@ MORE = {
 def test_a_callback_may_use_the_model_and_changes_nothing(name, options):
     options = copy.deepcopy(options)
     plain, watched = make_model(**copy.deepcopy(options)), make_model(**options)
-    expected = plain.fit(*data(), epochs=2, batch_size=8, verbose=0, validation_data=data(2, 8))
+    expected = plain.fit(*data(), epochs=2, batch_size=8, verbose=0, validation_data=data(2, count=8))
     for_each = ("on_epoch_begin", "on_train_batch_begin", "on_train_batch_end", "on_epoch_end")
     told = callbacks.LambdaCallback(**dict.fromkeys(for_each, lambda *_: ALLOWED[name](watched)))
-    found = watched.fit(*data(), epochs=2, batch_size=8, verbose=0, validation_data=data(2, 8), callbacks=[told])
+    found = watched.fit(*data(), epochs=2, batch_size=8, verbose=0, validation_data=data(2, count=8), callbacks=[told])
     assert found.history == expected.history
     np.testing.assert_array_equal(watched.parameters, plain.parameters)
     assert watched.get_states().keys() == plain.get_states().keys()
@@ -156,8 +151,8 @@ def test_a_loss_may_use_the_model_between_forward_and_backward(name, options):
 
     plain, watched = make_model(**copy.deepcopy(options)), make_model(**copy.deepcopy(options))
     watched.compile(loss=Own(), metrics=["accuracy", "f1_score"])
-    expected = plain.fit(*data(), epochs=2, batch_size=8, verbose=0, validation_data=data(2, 8))
-    found = watched.fit(*data(), epochs=2, batch_size=8, verbose=0, validation_data=data(2, 8))
+    expected = plain.fit(*data(), epochs=2, batch_size=8, verbose=0, validation_data=data(2, count=8))
+    found = watched.fit(*data(), epochs=2, batch_size=8, verbose=0, validation_data=data(2, count=8))
     assert found.history == expected.history
     np.testing.assert_array_equal(watched.parameters, plain.parameters)
 
@@ -408,8 +403,8 @@ def test_a_model_that_is_read_is_not_changed(other, name):
 
 
 def test_many_threads_get_the_answers_of_one():
-    model = make_model(return_sequences=True, more=(layers.GlobalMaxPooling1D(), layers.Dense(3, "relu")))
-    questions = [data(seed, 5 + seed) for seed in range(6)]
+    model = make_model(return_sequences=True, between=(layers.GlobalMaxPooling1D(), layers.Dense(3, "relu")))
+    questions = [data(seed, count=5 + seed) for seed in range(6)]
     answers = [(model.predict(x), model.evaluate(x, y)) for x, y in questions]
     wrong = []
 
@@ -419,11 +414,7 @@ def test_many_threads_get_the_answers_of_one():
                 if not np.array_equal(model.predict(x), outputs) or model.evaluate(x, y) != values:
                     wrong.append(len(x))
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(4, ask)
     assert not wrong
 
 
@@ -488,6 +479,7 @@ def interrupt():
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["predict", "evaluate", "train_on_batch", "get_weights"])
 def test_a_model_is_free_after_ctrl_c_wherever_it_comes(name):
     model = make_model()
@@ -514,6 +506,7 @@ def test_a_model_is_free_after_ctrl_c_wherever_it_comes(name):
     model.fit(*data(), verbose=0)
 
 
+@pytest.mark.slow
 def test_a_signal_handler_may_use_a_model_that_is_in_use():
     model = make_model()
     x, _ = data(count=2)

@@ -8,9 +8,10 @@ import sys
 
 import fastgru
 import numpy as np
+import peers
 import pytest
 
-sklearn = pytest.importorskip("sklearn", "1.6", reason="needs scikit-learn: pip install 'scikit-learn>=1.6'")
+sklearn = peers.require("sklearn", "1.6")
 
 from fastgru.sklearn import GRUClassifier, GRURegressor  # noqa: E402
 from sklearn.base import clone  # noqa: E402

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 
-import fastgru
 import numpy as np
 import pytest
 from fastgru import ModelFileError, Sequential, layers, load_model
 from fastgru._training import loop
 from fastgru.formats import native
+from models import classifier, samples
 
-
-def data(count=60, steps=6):
-    rng = np.random.default_rng(0)
-    return rng.normal(size=(count, steps, 3)).astype(np.float32), rng.integers(0, 2, count)
-
-
-def make_model(*, bidirectional=False):
-    fastgru.set_seed(1)
-    gru = layers.GRU(4, stateful=True, input_shape=(None, 3))
-    model = Sequential([layers.Bidirectional(gru) if bidirectional else gru, layers.Dense(2, activation="softmax")])
-    model.compile(metrics=["accuracy"])
-    return model
+data = functools.partial(samples, count=60, steps=6)
+make_model = functools.partial(classifier, stateful=True)
 
 
 def states_of(model):

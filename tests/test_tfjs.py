@@ -6,10 +6,14 @@ import os
 import re
 
 import fastgru
+import models
 import numpy as np
 import pytest
 from fastgru import Sequential, layers, load_model, optimizers
 from fastgru.datasets import mnist
+from models import pick, random_activation
+
+pytestmark = pytest.mark.isa_independent
 
 #: Two float32 computations of the same outputs, relative in the L2 norm.
 SAME_OUTPUTS = 1e-5
@@ -78,10 +82,6 @@ def their_layers(model):
     return described
 
 
-def pick(rng, *choices):
-    return choices[rng.integers(len(choices))]
-
-
 def regularizer(rng):
     return pick(rng, None, "l2", fastgru.regularizers.L1L2(float(rng.random()), 0.0))
 
@@ -94,22 +94,21 @@ def initializer(rng):
 
 
 def random_gru(rng, **fixed):
-    chosen = {
-        "units": pick(rng, 1, 3, 8, 13),
-        "activation": pick(rng, "tanh", "relu", "linear"),
-        "recurrent_activation": pick(rng, "sigmoid", "hard_sigmoid_tfjs"),
-        "use_bias": pick(rng, True, False),
-        "kernel_initializer": initializer(rng),
-        "recurrent_initializer": pick(rng, "orthogonal", initializer(rng)),
-        "bias_initializer": initializer(rng),
-        "kernel_regularizer": regularizer(rng),
-        "recurrent_regularizer": regularizer(rng),
-        "bias_regularizer": regularizer(rng),
-        "dropout": pick(rng, 0.0, 0.25),
-        "recurrent_dropout": pick(rng, 0.0, 0.5),
-        "reset_after": False,
-    }
-    return layers.GRU(**{**chosen, **fixed})
+    """A GRU as TensorFlow.js has it."""
+    return models.random_gru(
+        rng,
+        recurrent_activation=pick(rng, "sigmoid", "hard_sigmoid_tfjs"),
+        reset_after=False,
+        zero_output_for_mask=False,
+        kernel_initializer=initializer(rng),
+        recurrent_initializer=pick(rng, "orthogonal", initializer(rng)),
+        bias_initializer=initializer(rng),
+        kernel_regularizer=regularizer(rng),
+        recurrent_regularizer=regularizer(rng),
+        bias_regularizer=regularizer(rng),
+        recurrent_dropout=pick(rng, 0.0, 0.5),
+        **fixed,
+    )
 
 
 def random_recurrent(rng, *, sequences, masked):
@@ -158,7 +157,7 @@ def random_model(rng):
         kernel_regularizer=regularizer(rng),
         bias_regularizer=regularizer(rng),
     )
-    between = pick(rng, [], [layers.Activation(pick(rng, "linear", "softmax", "sigmoid", "tanh", "relu"))])
+    between = pick(rng, [], [random_activation(rng)])
     model = Sequential([*chain, *between, *pick(rng, [head], [head], [])], name="any")
     model.build((None, *shape))
     for layer in model.layers:

@@ -12,6 +12,7 @@ import time
 import fastgru
 import numpy as np
 import pytest
+from concurrency import in_threads
 from fastgru import functional
 from fastgru._native import kernels
 from fastgru.functional import MOST_THREADS
@@ -106,6 +107,7 @@ def test_training_has_the_same_bits_on_any_number_of_threads_and_on_every_run(th
     np.testing.assert_array_equal(weights(threads), weights(2))
 
 
+@pytest.mark.slow
 def test_the_default_is_omp_num_threads_else_the_processors_or_their_quota():
     program = "import fastgru; print(fastgru.get_num_threads())"
     for value, expected in (("3", "3"), ("2,1", "2"), ("", None), ("nonsense", None)):
@@ -156,11 +158,7 @@ def test_concurrent_calls_from_python_threads_agree():
             if not np.array_equal(outputs, expected):
                 wrong.append(1)
 
-    workers = [threading.Thread(target=work) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    in_threads(4, work)
     assert not wrong
 
 
@@ -178,11 +176,7 @@ def test_a_tape_in_use_is_refused():
             except RuntimeError as error:
                 refused.append(str(error))
 
-    workers = [threading.Thread(target=work) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    in_threads(2, work)
     assert refused
     assert set(refused) == {"tape: expected one that no other call is using, got one in use by another thread"}
 
@@ -206,6 +200,7 @@ def test_a_tape_in_use_can_be_asked_for_its_memory():
     while not done.is_set():
         seen.add((tape.nbytes, tape.recorded))
     worker.join()
+    assert seen
     assert seen <= {(largest, False), (largest, True)}
     assert (tape.nbytes, tape.recorded) == (largest, True)
 
@@ -304,6 +299,8 @@ else:
 """
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("sigint_interrupts")
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_ctrl_c_ends_a_long_call(direction):
     # The forward call alone would take minutes: this can only pass if the kernel itself gives up.

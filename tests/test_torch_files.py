@@ -22,12 +22,13 @@ from fastgru.formats.torch import pickles, state_dicts
 from fastgru.formats.torch.pickles import Call, Global, Persistent
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from json_damage import places, replaced, values
 from safetensors.numpy import save as safetensors_bytes
 
 ENDINGS = ["pt", "pth", "torch.safetensors"]
 OURS = {"float32": 1e-5, "float64": 1e-12}  # relative, the order of sums differs
 #: Of files of others; test_torch_heads.py is about it.
-pytestmark = pytest.mark.filterwarnings("ignore::fastgru.AssumptionWarning")
+pytestmark = [pytest.mark.isa_independent, pytest.mark.filterwarnings("ignore::fastgru.AssumptionWarning")]
 
 
 # --- Files made by hand ---------------------------------------------------------------------------------------------
@@ -774,29 +775,6 @@ def test_any_bytes_as_a_pickle_give_plain_data_or_an_error(program):
         )
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-def places(value, where=()):
-    """Where something stands in JSON."""
-    yield where
-    if isinstance(value, (dict, list)):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from places(inner, (*where, key))
-
-
-def replaced(value, where, new):
-    if not where:
-        return new
-    copy = dict(value) if isinstance(value, dict) else list(value)
-    copy[where[0]] = replaced(value[where[0]], where[1:], new)
-    return copy
-
-
 @pytest.mark.parametrize("ending", ["pt", "torch.safetensors"])
 def test_descriptions_of_anything_are_models_or_refused(tmp_path, monkeypatch, ending):
     monkeypatch.setattr(state_dicts, "write_atomically", lambda path, data: path.write_bytes(data))  # faster
@@ -806,7 +784,7 @@ def test_descriptions_of_anything_are_models_or_refused(tmp_path, monkeypatch, e
     content = json.loads(found.description)
 
     @quick
-    @given(st.sampled_from(list(places(content))), json_values)
+    @given(st.sampled_from(list(places(content))), values())
     def check(where, new):
         state_dicts.write(path, found.tensors, json.dumps(replaced(content, where, new)))
         load_or_refuse(path)

@@ -10,19 +10,20 @@ import pickle
 import re
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import fastgru
 import numpy as np
+import peers
 import pytest
+from concurrency import in_threads
 from error_bounds import norm_bound, relative_error
 from fastgru import functional
 from fastgru._native import kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
+torch = peers.require("torch")
 
 import fastgru.torch  # noqa: E402
 from fastgru.torch import autograd  # noqa: E402
@@ -315,11 +316,7 @@ def test_python_threads_can_share_a_module(x):
             if not torch.equal(found, expected):
                 wrong.append(found)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(4, work)
     assert not wrong
 
 
@@ -333,11 +330,7 @@ def test_python_threads_can_differentiate_one_graph():
         for _ in range(10):
             found.extend(torch.autograd.grad(loss, gru.weight_hh_l0, retain_graph=True))
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(4, work)
     assert len(found) == 40
     assert all(torch.equal(found[0], gradient) for gradient in found)
 

@@ -9,6 +9,7 @@ import pickle
 import warnings
 
 import numpy as np
+import peers
 import pytest
 from fastgru import AssumptionWarning, ModelFileError, Sequential, conversion, layers, load_model
 from fastgru.cli import main
@@ -16,7 +17,9 @@ from fastgru.formats.torch import chains as torch_chains
 from fastgru.formats.torch import options as torch_options
 from fastgru.layers.activation import ACTIVATIONS as ACTIVATIONS_OF_LAYERS
 
-torch = pytest.importorskip("torch", reason="needs PyTorch: pip install torch==2.13.0")
+torch = peers.require("torch")
+
+pytestmark = pytest.mark.isa_independent
 nn = torch.nn
 
 F, H, C, T = 5, 6, 3, 7
@@ -163,10 +166,8 @@ def test_an_activation_between_two_grus(path):
     assert "no activation after first; otherwise pass activations={'second': 'linear', 'first': 'relu'}" in str(warning)
 
 
-@pytest.mark.parametrize("ending", ["safetensors", "pt", "onnx"])
+@pytest.mark.parametrize("ending", peers.parameters(["safetensors", "pt", "onnx"]))
 def test_own_files_keep_what_was_said(tmp_path, ending):
-    if ending == "onnx":
-        pytest.importorskip("onnx", reason="needs onnx: pip install onnx")
     torch.manual_seed(0)
     module = Network("last_step", "relu", "softmax", bidirectional=True)
     silently(saved(module, tmp_path / "m.pth"), **module.options()).save(tmp_path / f"own.{ending}")

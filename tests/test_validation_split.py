@@ -15,6 +15,8 @@ from fastgru.cli import main, train
 from fastgru.datasets.arrays import Sequences
 from fastgru.formats import native
 
+pytestmark = pytest.mark.isa_independent
+
 CLASSES = 5
 
 
@@ -259,6 +261,7 @@ def test_the_report_does_not_say_in_proportion_of_a_class_without_samples():
     )
 
 
+@pytest.mark.slow
 def test_a_forecast_is_validated_on_its_end(capsys, tmp_path):
     x = series(60, 8)
     for y, how in [(x[:, -1, 0] * 1.5, "the last ones"), (np.repeat(x[:, :1, 0], 8, axis=1), "the last ones")]:
@@ -364,8 +367,10 @@ def test_a_class_with_one_sample_is_trained_on(capsys, tmp_path):
 # --- scikit-learn ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.peers("sklearn")
 def test_estimators_hold_back_each_class_and_copy_nothing():
-    estimators = pytest.importorskip("fastgru.sklearn")
+    import fastgru.sklearn as estimators
+
     x, y = sorted_by_class()
     settings = {"epochs": 5, "learning_rate": 0.03, "batch_size": 16, "random_state": 0, "validation_split": 0.2}
     classifier = estimators.GRUClassifier(16, **settings).fit(x, y)

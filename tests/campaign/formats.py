@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fastgru
 import numpy as np
-from fastgru import Sequential, layers, load_model
+from fastgru import Sequential, load_model
+from models import classifier
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,5 @@ def _read_weights(path: Path) -> bytes:
 
 def make_model(subject: str, *, seed: int, units: int = 32, features: int = 16) -> Sequential:
     """A compiled model that can be written to the subject's kind of file."""
-    fastgru.set_seed(seed)
     options: dict[str, Any] = {"tfjs": {"reset_after": False}, "rtneural": {"return_sequences": True}}.get(subject, {})
-    model = Sequential([layers.GRU(units, input_shape=(6, features), **options), layers.Dense(4, activation="softmax")])
-    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
-    return model
+    return classifier(units, classes=4, input_shape=(6, features), optimizer="adam", seed=seed, **options)

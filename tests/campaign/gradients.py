@@ -7,9 +7,9 @@ about the error's norm, for one forward pass a direction.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from random import Random
 
+import complex_step
 import gru_cases
 import numpy as np
 from error_bounds import norm_bound
@@ -18,12 +18,9 @@ from fastgru import functional, reference
 from campaign import cases
 from campaign.run import Run
 
-_STEP = 1e-30
 #: An array with more elements is compared along directions.
 _MOST_ELEMENTS = 40
 _DIRECTIONS = 3
-
-Loss = Callable[..., float]
 
 
 def run(run: Run) -> None:
@@ -42,7 +39,7 @@ def compare(
     number: int,
     random: Random,
     what: str,
-    loss: Loss,
+    loss: complex_step.Function,
     arguments: list[np.ndarray | None],
     gradients: list[tuple[str, int, np.ndarray | None]],
     bound: float,
@@ -60,7 +57,7 @@ def compare(
     worst = 0.0
     for name, index, gradient in wanted:
         if arguments[index].size <= _MOST_ELEMENTS:
-            error = np.linalg.norm(gradient - _elementwise(loss, arguments, index))
+            error = np.linalg.norm(gradient - complex_step.gradient(loss, arguments, index))
         else:
             error = _along_directions(random, loss, arguments, index, gradient)
         scale = max(np.linalg.norm(gradient), least * np.sqrt(gradient.size))
@@ -71,31 +68,16 @@ def compare(
     return worst
 
 
-def _elementwise(loss: Loss, arguments: list[np.ndarray | None], index: int) -> np.ndarray:
-    gradient = np.zeros(arguments[index].shape)
-    for place in np.ndindex(gradient.shape):
-        direction = np.zeros_like(gradient)
-        direction[place] = 1
-        gradient[place] = _derivative(loss, arguments, index, direction)
-    return gradient
-
-
 def _along_directions(
-    random: Random, loss: Loss, arguments: list[np.ndarray | None], index: int, gradient: np.ndarray
+    random: Random, loss: complex_step.Function, arguments: list[np.ndarray | None], index: int, gradient: np.ndarray
 ) -> float:
     """An estimate of the error's L2 norm."""
     rng = np.random.default_rng(random.randrange(2**31))
     errors = []
     for _ in range(_DIRECTIONS):
         direction = rng.choice((-1.0, 1.0), gradient.shape)
-        errors.append(abs(np.vdot(gradient, direction) - _derivative(loss, arguments, index, direction)))
+        errors.append(abs(np.vdot(gradient, direction) - complex_step.derivative(loss, arguments, index, direction)))
     return float(np.sqrt(np.mean(np.square(errors))))
-
-
-def _derivative(loss: Loss, arguments: list[np.ndarray | None], index: int, direction: np.ndarray) -> float:
-    moved = list(arguments)
-    moved[index] = arguments[index] + 1j * _STEP * direction
-    return loss(*moved).imag / _STEP
 
 
 # --- Kernels ----------------------------------------------------------------------------------------------------------
@@ -108,18 +90,7 @@ def _gru(run: Run, number: int, random: Random) -> float:
     functional.gru_forward(*case.arguments, **options, tape=tape)
     found = functional.gru_backward(tape, case.d_outputs, case.d_state)
 
-    def loss(*arguments: np.ndarray | None) -> float:
-        outputs, state = reference.gru_forward(*arguments, **options)
-        total = 0.0
-        if case.d_outputs is not None:
-            total = total + (outputs * case.d_outputs).sum()
-        if case.d_state is not None:
-            total = total + (state * case.d_state).sum()
-        return total
-
-    arguments = list(case.arguments)
-    if arguments[4] is None:
-        arguments[4] = np.zeros((case.shape[0], case.shape[3]))
+    loss, arguments = complex_step.gru_loss(case)
     gradients = [
         ("x", 0, found.x),
         ("kernel", 1, found.kernel),

@@ -18,6 +18,7 @@ import numpy as np
 from fastgru import ModelFileError, Sequential, callbacks, layers, load_model
 from fastgru.datasets import idx
 from fastgru.datasets.idx import DataFileError
+from models import classifier
 
 from campaign import mutations
 
@@ -82,9 +83,7 @@ def _saved(name: str, *models: Sequential, **options: Any) -> list[Files]:
 
 def _simple(**options: Any) -> Sequential:
     """The smallest trained model."""
-    fastgru.set_seed(0)
-    model = Sequential([layers.GRU(2, input_shape=(3, 3), **options), layers.Dense(2, activation="softmax")])
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model = classifier(2, input_shape=(3, 3), optimizer="adam", seed=0, **options)
     model.train_on_batch(np.ones((2, 3, 3), np.float32), np.array([0, 1]))
     return model
 

@@ -11,6 +11,7 @@ from typing import Any
 import fastgru
 import numpy as np
 from fastgru import Sequential, callbacks, layers, optimizers, schedules
+from models import classifier, samples
 
 from campaign.kills import KILLED, forked
 from campaign.run import Run
@@ -97,8 +98,7 @@ def _fit(folder: Path, model: Sequential, *data: Any, told: list[callbacks.Callb
 
 
 def _data(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(72, 9, 4)).astype(np.float32), rng.integers(0, 3, 72)
+    return samples(seed, 72, 9, features=4, classes=3)
 
 
 def _lengths_and_dropouts(folder: Path) -> None:
@@ -119,9 +119,10 @@ def _lengths_and_dropouts(folder: Path) -> None:
 
 
 def _stateful(folder: Path) -> None:
-    fastgru.set_seed(2)
-    model = Sequential([layers.GRU(6, input_shape=(9, 4), stateful=True), layers.Dense(3, activation="softmax")])
-    model.compile(optimizers.SGD(0.05, momentum=0.9, nesterov=True), metrics=["f1_score"])
+    optimizer = optimizers.SGD(0.05, momentum=0.9, nesterov=True)
+    model = classifier(
+        6, classes=3, input_shape=(9, 4), stateful=True, optimizer=optimizer, metrics=["f1_score"], seed=2
+    )
     plateau = callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=0.1)
     _fit(folder, model, *_data(2), batch_size=12, shuffle=False, told=[plateau])
 
@@ -136,9 +137,8 @@ class _Stream:
 
 
 def _stream(folder: Path) -> None:
-    fastgru.set_seed(3)
-    model = Sequential([layers.GRU(8, input_shape=(None, 4), dropout=0.1), layers.Dense(3, activation="softmax")])
-    model.compile(optimizers.RMSprop(0.005, momentum=0.3, centered=True), "sparse_categorical_crossentropy")
+    optimizer = optimizers.RMSprop(0.005, momentum=0.3, centered=True)
+    model = classifier(8, classes=3, input_shape=(None, 4), dropout=0.1, optimizer=optimizer, metrics=())
     _fit(folder, model, _Stream(), save_freq=2)
 
 

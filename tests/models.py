@@ -1,0 +1,145 @@
+"""Models for the tests, and samples for them: small ones, and random ones of all kinds of layers."""
+
+from __future__ import annotations
+
+import fastgru
+import numpy as np
+from fastgru import Sequential, layers, optimizers
+
+ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
+
+# --- Small models -----------------------------------------------------------------------------------------------------
+
+
+def samples(seed=0, count=48, steps=5, features=3, classes=2):
+    """Sequences (N, T, F) and their labels."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(count, steps, features)).astype(np.float32), rng.integers(0, classes, count)
+
+
+def classifier(units=4, *, classes=2, activation="softmax", metrics=("accuracy",), **options):
+    """A GRU and a softmax, compiled with the cross-entropy; for `options` see `_compiled`."""
+    return _compiled(units, layers.Dense(classes, activation), "categorical_crossentropy", list(metrics), **options)
+
+
+def regressor(units=4, *, outputs=1, metrics=None, **options):
+    """A GRU and a linear layer, compiled with the squared error; for `options` see `_compiled`."""
+    return _compiled(units, layers.Dense(outputs), "mse", metrics, **options)
+
+
+def _compiled(
+    units, head, loss, metrics, *, input_shape=(None, 3), bidirectional=False, between=(), seed=3, optimizer=None,
+    dtype=None, **options,
+):  # fmt: skip
+    """Layers from `input_shape` to `head`, with those of `between` before it.
+
+    `options` are the GRU's, such as ``return_sequences=True`` for an output at each step. `seed` is that of the weights
+    and all that is drawn later; None leaves the generator as it is. The optimizer is Adam(0.01) unless one is given.
+    """
+    if seed is not None:
+        fastgru.set_seed(seed)
+    gru = layers.GRU(units, input_shape=input_shape, **options)
+    model = Sequential([layers.Bidirectional(gru) if bidirectional else gru, *between, head], dtype=dtype)
+    model.compile(optimizers.Adam(0.01) if optimizer is None else optimizer, loss, metrics)
+    return model
+
+
+def for_file(name, units=3):
+    """A model with an output at each step that a file of this name can hold; not compiled."""
+    tfjs = {"reset_after": False, "recurrent_activation": "hard_sigmoid_tfjs"} if name == "m.json" else {}
+    gru = layers.GRU(units, return_sequences=True, input_shape=(None, 2), **tfjs)
+    return Sequential([gru, layers.Dense(2, name="head")])
+
+
+# --- Random models ----------------------------------------------------------------------------------------------------
+
+
+def pick(rng, *choices):
+    return choices[rng.integers(len(choices))]
+
+
+def filled(stack, seed=0, **options):
+    """A model with weights that are not the initial ones; biases are zero in those."""
+    model = Sequential(stack, **options)
+    model.parameters[...] = np.random.default_rng(seed).normal(size=model.parameters.shape) * 0.4
+    return model
+
+
+def random_gru(rng, **fixed):
+    chosen = {
+        "units": pick(rng, 1, 3, 5, 8, 13),
+        "activation": pick(rng, *layers.gru.ACTIVATIONS),
+        "recurrent_activation": pick(rng, *layers.gru.RECURRENT_ACTIVATIONS),
+        "use_bias": pick(rng, True, False),
+        "reset_after": pick(rng, True, False),
+        "go_backwards": pick(rng, True, False),
+        "zero_output_for_mask": pick(rng, True, False),
+        "dropout": pick(rng, 0.0, 0.3),
+    }
+    return layers.GRU(**chosen | fixed)
+
+
+def random_recurrent(rng, *, last=False, several_outputs=False, **fixed):
+    """A GRU or two directions; the `last` one may have any outputs, with `several_outputs` also its states."""
+    if last:
+        fixed["return_sequences"] = pick(rng, True, False)
+    if pick(rng, True, False):
+        return random_gru(rng, return_state=several_outputs and pick(rng, True, False), **fixed)
+    merge = pick(rng, "concat", "sum", "mul", "ave", *([None] if several_outputs else []))
+    return layers.Bidirectional(random_gru(rng, **fixed), merge)
+
+
+def random_activation(rng):
+    return layers.Activation(pick(rng, *ACTIVATIONS))
+
+
+def random_dense(rng, units=(1, 4), **fixed):
+    return layers.Dense(pick(rng, *units), pick(rng, *ACTIVATIONS), use_bias=pick(rng, True, False), **fixed)
+
+
+def random_model(seed, *, features=3, steps=6, several_outputs=False, **options):
+    """A model of all kinds of layers, for sequences of `steps` or of any length.
+
+    With `several_outputs`, a recurrent layer at the end may return states or both directions, and no layer follows it.
+    """
+    rng = np.random.default_rng(seed)
+    steps = pick(rng, None, steps)
+    if pick(rng, True, False, False):
+        stack = [layers.Embedding(9, features, mask_zero=pick(rng, True, False), input_shape=(steps,))]
+    else:
+        stack = [pick(rng, layers.Masking, layers.Dropout)(pick(rng, 0.0, 0.25), input_shape=(steps, features))]
+    stack += [random_recurrent(rng, return_sequences=True) for _ in range(rng.integers(3))]
+    stack += [layers.Dropout(0.5)] * int(pick(rng, 0, 1))
+    stack += [random_activation(rng)] * int(pick(rng, 0, 0, 1))
+    end = pick(rng, "recurrent", "average", "max", "step", "dense", *(["flatten"] if steps else []))
+    match end:
+        case "recurrent":
+            stack.append(random_recurrent(rng, last=True, several_outputs=several_outputs))
+        case "average":
+            stack.append(layers.GlobalAveragePooling1D())
+        case "max":
+            stack.append(layers.GlobalMaxPooling1D())
+        case "step":
+            stack.append(layers.LastStep())
+        case "flatten":
+            stack.append(layers.Flatten())
+    if end != "recurrent" or not stack[-1].several_outputs:
+        stack += [random_activation(rng)] * int(pick(rng, 0, 0, 1))
+        if not (several_outputs and end == "recurrent"):
+            stack.append(random_dense(rng))
+        stack += [random_activation(rng)] * int(pick(rng, 0, 0, 1))
+    return filled(stack, seed, **options)
+
+
+def random_samples(rng, model, rows, steps):
+    """Samples for a model, and lengths; some samples end before their last step with what masks find."""
+    first = model.layers[0]
+    if isinstance(first, layers.Embedding):
+        x = rng.integers(1, first.input_dim, (rows, steps))
+    else:
+        x = rng.normal(size=(rows, steps, model.input_shape[-1])).astype(model.dtype)
+    padding = first.mask_value if isinstance(first, layers.Masking) else 0
+    for row, end in enumerate(rng.integers(0, steps + 1, rows)):
+        if row == 0 or pick(rng, True, False):
+            x[row, end * (row > 0) :] = padding
+    return x, rng.integers(0, steps + 1, rows)
