@@ -222,7 +222,7 @@ TABLE = [
      ValueError, r"loss: categorical_crossentropy needs a last layer with activation='softmax', got 'linear'"),
     ("fit on int64", lambda: fit(zeros(6, 3, 2, dtype=np.int64)), TypeError,
      r"x: expected float32, float64 or uint8 \(bytes, which are divided by 255\), got int64; convert it with"),
-    ("a generator too late", lambda: compiled().draw_from(np.random.default_rng(0)), ValueError,
+    ("a generator too late", lambda: compiled()._network.draw_from(np.random.default_rng(0)), ValueError,
      r"generator: expected it before the weights are made"),
     ("fit on objects", lambda: fit(np.full((6, 3, 2), None)), TypeError, r"x: expected float32.* got object; conv"),
     ("fit on complex numbers", lambda: fit(zeros(6, 3, 2, dtype=np.complex64)), TypeError, r"x: .* got complex64"),

@@ -1,0 +1,123 @@
+"""The options of `fastgru.Sequential.fit`: all its arguments but data and callbacks, checked."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru._support import checks
+from fastgru._training.data import ArraySet, StreamSet
+from fastgru._training.sample_weights import check_class_weight
+from fastgru.losses import Loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """How to train; the parameters of `fastgru.Sequential.fit`, None where it was given none."""
+
+    epochs: int
+    batch_size: int
+    verbose: int
+    shuffle: bool
+    class_weight: dict[int, float] | None
+    steps_per_epoch: int | None
+    validation_split: float | NDArray[np.intp]
+    validation_steps: int | None
+    validation_batch_size: int | None
+
+    @classmethod
+    def checked(
+        cls,
+        loss: Loss,
+        *,
+        epochs: Any,
+        batch_size: Any,
+        verbose: Any,
+        shuffle: Any,
+        class_weight: Any,
+        steps_per_epoch: Any,
+        validation_split: Any,
+        validation_steps: Any,
+        validation_batch_size: Any,
+        resume_from: Any,
+    ) -> FitOptions:
+        """The options, if they are valid ones for a model that is trained on `loss`."""
+        epochs = checks.integer("epochs", epochs, least=0)
+        batch_size = check_batch_size(batch_size, 32)
+        validation_split = _check_split("validation_split", validation_split)
+        shuffle = checks.flag("shuffle", shuffle)
+        steps_per_epoch = _count("steps_per_epoch", steps_per_epoch)
+        validation_steps = _count("validation_steps", validation_steps)
+        validation_batch_size = _count("validation_batch_size", validation_batch_size)
+        if verbose not in (0, 1, 2, "auto"):
+            raise ValueError(f"verbose: expected 0, 1, 2 or 'auto', got {verbose!r}")
+        if resume_from is not None and not isinstance(resume_from, (str, os.PathLike)):
+            raise TypeError(f"resume_from: expected a path, got {resume_from!r}")
+        return cls(
+            epochs=epochs,
+            batch_size=batch_size,
+            verbose=1 if verbose == "auto" else int(verbose),
+            shuffle=shuffle,
+            class_weight=check_class_weight(class_weight, loss),
+            steps_per_epoch=steps_per_epoch,
+            validation_split=validation_split,
+            validation_steps=validation_steps,
+            validation_batch_size=validation_batch_size,
+        )
+
+    @property
+    def splits(self) -> bool:
+        """Whether samples are to be held back for validation."""
+        return not isinstance(self.validation_split, float) or self.validation_split > 0
+
+    @property
+    def rows_to_validate(self) -> int:
+        """The batch size of validation."""
+        return self.batch_size if self.validation_batch_size is None else self.validation_batch_size
+
+    def describe_split(self) -> str:
+        """The split for messages."""
+        split = self.validation_split
+        return f"{split:g}" if isinstance(split, float) else f"{len(split)} indices"
+
+    def required_to_resume(self, data: ArraySet | StreamSet) -> dict[str, Any]:
+        """What a training that goes on from one with these options must have been given too, as JSON can hold it."""
+        weights = self.class_weight
+        split: Any = self.validation_split
+        if not isinstance(split, float):
+            checksum = zlib.crc32(split.astype(np.int64).tobytes())
+            split = f"{len(split)} indices with checksum {checksum:08x}"
+        return {
+            "batch_size": self.batch_size,
+            "samples": data.count,
+            "shuffle": self.shuffle if isinstance(data, ArraySet) else None,
+            "steps_per_epoch": self.steps_per_epoch,
+            "class_weight": None if weights is None else [list(entry) for entry in sorted(weights.items())],
+            "validation_split": split,
+        }
+
+
+def check_batch_size(value: int | None, default: int) -> int:
+    """`value`, or `default` if it is None."""
+    return default if value is None else checks.integer("batch_size", value, least=1)
+
+
+def _count(name: str, value: Any) -> int | None:
+    return None if value is None else checks.integer(name, value, least=1)
+
+
+def _check_split(name: str, value: Any) -> float | NDArray[np.intp]:
+    """What to hold back: a fraction from 0 to below 1, or the indices of some samples."""
+    if not isinstance(value, (np.ndarray, list, tuple)) or np.ndim(value) == 0:
+        return checks.number(name, value, least=0, below=1)
+    indices = checks.array(name, value)
+    if indices.ndim != 1 or indices.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected a number, or integers (K,), got {indices.dtype} of shape {indices.shape}")
+    if len(np.unique(indices)) < len(indices):
+        raise ValueError(f"{name}: expected different indices, got some twice")
+    return indices.astype(np.intp)
