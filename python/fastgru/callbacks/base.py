@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastgru._support import checks
 from fastgru._support.files import replaceable
+from fastgru._support.representation import as_call
 
 Array = NDArray[Any]
 Logs = dict[str, float]
@@ -30,6 +31,9 @@ class Callback:
 
     model: Any = None
     params: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return as_call(self)
 
     def set_model(self, model: Any) -> None:
         """Be told whose training it is."""

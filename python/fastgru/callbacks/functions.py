@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastgru._support import checks
+from fastgru._support.representation import as_call
 from fastgru.callbacks.base import Callback, Logs
 
 
@@ -37,6 +38,9 @@ class LambdaCallback(Callback):
             if not callable(function):
                 raise TypeError(f"{occasion}: expected a function, got {function!r}")
             self._functions[occasion] = function
+
+    def __repr__(self) -> str:
+        return as_call(self, **self._functions)
 
     def watches_batches(self) -> bool:  # noqa: D102
         return any("batch" in occasion for occasion in self._functions)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from fastgru._support import checks
+from fastgru._support.representation import as_call
 from fastgru.callbacks.base import Callback, Logs
 
 
@@ -21,6 +22,9 @@ class Monitor(Callback):
         self.mode = mode
         self.min_delta = checks.number("min_delta", min_delta, least=0)
         self.forget_best()
+
+    def __repr__(self) -> str:
+        return as_call(self, mode="auto" if self._automatic else self.mode)
 
     def forget_best(self) -> None:
         """Begin anew."""

@@ -56,6 +56,9 @@ class Sequential:
     parameters, gradient : ndarray (P,)
         All weights and their gradients, flat; the layers' arrays are views of them. Empty until the model is built.
     optimizer : Optimizer or None
+    loss : Loss or None
+    metrics : list of Metric
+        What `compile` chose.
     stop_training : bool
         Set by a callback, it ends the training after the epoch.
 
@@ -76,8 +79,6 @@ class Sequential:
     >>> history = model.fit(x, y, epochs=10)
     """
 
-    stop_training: bool
-
     def __init__(
         self, layers: Iterable[Layer] | None = None, *, dtype: str | None = None, name: str = "sequential"
     ) -> None:
@@ -88,7 +89,7 @@ class Sequential:
             self.add(layer)
 
     def _take(self, network: Network, compilation: Compilation) -> None:
-        """Be the model of these parts."""
+        """Hold these parts; all that a constructor does but adding layers."""
         self._network = network
         self._compilation = compilation
         self._usage = usage.Usage()
