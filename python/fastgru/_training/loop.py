@@ -502,7 +502,7 @@ def fit(
     """
     tally, history, model = run.tally, run.history, run.callbacks.model
     epochs, batch_size, shuffle = options.epochs, options.batch_size, options.shuffle
-    progress = Progress(options.verbose, epochs, data.count)
+    progress = Progress(1 if options.verbose == "auto" else int(options.verbose), epochs, data.count)
     model.stop_training = run.stopped
     data.pass_over(run.epoch)
     whole = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,59 +16,35 @@ from fastgru._training.sample_weights import check_class_weight
 from fastgru.losses import Loss
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class FitOptions:
-    """How to train; the parameters of `fastgru.Sequential.fit`, None where it was given none."""
+    """How to train: parameters of `fastgru.Sequential.fit`, checked for a model that is trained on `loss`."""
 
+    loss: InitVar[Loss]
     epochs: int
     batch_size: int
-    verbose: int
+    verbose: int | str
     shuffle: bool
     class_weight: dict[int, float] | None
     steps_per_epoch: int | None
-    validation_split: float | NDArray[np.intp]
+    validation_split: Any  # afterwards a float, or an array of indices
     validation_steps: int | None
     validation_batch_size: int | None
+    resume_from: str | os.PathLike[str] | None
 
-    @classmethod
-    def checked(
-        cls,
-        loss: Loss,
-        *,
-        epochs: Any,
-        batch_size: Any,
-        verbose: Any,
-        shuffle: Any,
-        class_weight: Any,
-        steps_per_epoch: Any,
-        validation_split: Any,
-        validation_steps: Any,
-        validation_batch_size: Any,
-        resume_from: Any,
-    ) -> FitOptions:
-        """The options, if they are valid ones for a model that is trained on `loss`."""
-        epochs = checks.integer("epochs", epochs, least=0)
-        batch_size = check_batch_size(batch_size, 32)
-        validation_split = _check_split("validation_split", validation_split)
-        shuffle = checks.flag("shuffle", shuffle)
-        steps_per_epoch = _count("steps_per_epoch", steps_per_epoch)
-        validation_steps = _count("validation_steps", validation_steps)
-        validation_batch_size = _count("validation_batch_size", validation_batch_size)
-        if verbose not in (0, 1, 2, "auto"):
-            raise ValueError(f"verbose: expected 0, 1, 2 or 'auto', got {verbose!r}")
-        if resume_from is not None and not isinstance(resume_from, (str, os.PathLike)):
-            raise TypeError(f"resume_from: expected a path, got {resume_from!r}")
-        return cls(
-            epochs=epochs,
-            batch_size=batch_size,
-            verbose=1 if verbose == "auto" else int(verbose),
-            shuffle=shuffle,
-            class_weight=check_class_weight(class_weight, loss),
-            steps_per_epoch=steps_per_epoch,
-            validation_split=validation_split,
-            validation_steps=validation_steps,
-            validation_batch_size=validation_batch_size,
-        )
+    def __post_init__(self, loss: Loss) -> None:
+        self.epochs = checks.integer("epochs", self.epochs, least=0)
+        self.batch_size = checks.integer("batch_size", self.batch_size, least=1)
+        self.validation_split = _check_split("validation_split", self.validation_split)
+        self.shuffle = checks.flag("shuffle", self.shuffle)
+        for name in ("steps_per_epoch", "validation_steps", "validation_batch_size"):
+            if getattr(self, name) is not None:
+                setattr(self, name, checks.integer(name, getattr(self, name), least=1))
+        if self.verbose not in (0, 1, 2, "auto"):
+            raise ValueError(f"verbose: expected 0, 1, 2 or 'auto', got {self.verbose!r}")
+        if self.resume_from is not None and not isinstance(self.resume_from, (str, os.PathLike)):
+            raise TypeError(f"resume_from: expected a path, got {self.resume_from!r}")
+        self.class_weight = check_class_weight(self.class_weight, loss)
 
     @property
     def splits(self) -> bool:
@@ -87,8 +63,7 @@ class FitOptions:
 
     def required_to_resume(self, data: ArraySet | StreamSet) -> dict[str, Any]:
         """What a training that goes on from one with these options must have been given too, as JSON can hold it."""
-        weights = self.class_weight
-        split: Any = self.validation_split
+        weights, split = self.class_weight, self.validation_split
         if not isinstance(split, float):
             checksum = zlib.crc32(split.astype(np.int64).tobytes())
             split = f"{len(split)} indices with checksum {checksum:08x}"
@@ -100,15 +75,6 @@ class FitOptions:
             "class_weight": None if weights is None else [list(entry) for entry in sorted(weights.items())],
             "validation_split": split,
         }
-
-
-def check_batch_size(value: int | None, default: int) -> int:
-    """`value`, or `default` if it is None."""
-    return default if value is None else checks.integer("batch_size", value, least=1)
-
-
-def _count(name: str, value: Any) -> int | None:
-    return None if value is None else checks.integer(name, value, least=1)
 
 
 def _check_split(name: str, value: Any) -> float | NDArray[np.intp]:

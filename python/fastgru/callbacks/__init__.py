@@ -6,9 +6,8 @@ on as if it had not been.
 
 from fastgru.callbacks.base import Callback
 from fastgru.callbacks.checkpoints import ModelCheckpoint
-from fastgru.callbacks.functions import LambdaCallback
 from fastgru.callbacks.learning_rates import LearningRateScheduler, ReduceLROnPlateau
-from fastgru.callbacks.logging import CSVLogger
+from fastgru.callbacks.reporting import CSVLogger, LambdaCallback
 from fastgru.callbacks.stopping import EarlyStopping, TerminateOnNaN
 
 __all__ = [

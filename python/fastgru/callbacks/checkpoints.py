@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from fastgru._support import checks
 from fastgru._support.files import check_path
-from fastgru.callbacks.base import Logs, check_verbose, require_numbers, require_target
-from fastgru.callbacks.monitor import Monitor
+from fastgru.callbacks.base import Logs, Monitor, check_verbose, require_numbers, require_target
 
 Array = NDArray[Any]
 

@@ -8,8 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fastgru._support import checks
-from fastgru.callbacks.base import Callback, Logs, check_verbose, require_numbers
-from fastgru.callbacks.monitor import Monitor
+from fastgru.callbacks.base import Callback, Logs, Monitor, check_verbose, require_numbers
 
 Array = NDArray[Any]
 

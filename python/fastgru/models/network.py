@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from fastgru._support.seeding import new_generator
 from fastgru._training.data import Form
 from fastgru._training.loop import Scores, Snapshot
 from fastgru.layers import Head, Layer
-from fastgru.layers.base import Outputs, Shape, copy_weights, strip_prefix
+from fastgru.layers.base import Outputs, Shape, strip_prefix
 from fastgru.regularizers import Regularizer
 
 Array = NDArray[Any]
@@ -41,6 +41,8 @@ class Network:
     Attributes
     ----------
     layers : list of Layer
+    shapes : list of tuple
+        Of the input and of each layer's output, with the batch axis; empty until the model is built.
     parameters, gradient : ndarray (P,)
     decided_dtype : dtype or None
         None until data or the user has decided.
@@ -62,7 +64,7 @@ class Network:
         self.parameters: Array = np.empty(0, np.float32)
         self.gradient: Array = np.empty(0, np.float32)
         self._on_new_memory = on_new_memory
-        self._shapes: list[Shape] = []  # of the input and of each layer's output; empty until the model is built
+        self.shapes: list[Shape] = []
         self._sum: Array = np.empty(0, np.float32)  # of a batch's earlier pieces, while it is trained on
         self._places: dict[str, tuple[slice, tuple[int, ...]]] = {}  # of each weight in the flat buffers
         self._penalties: list[tuple[Regularizer, Array, Array]] = []
@@ -79,7 +81,7 @@ class Network:
     @property
     def built(self) -> bool:
         """Whether the weights exist."""
-        return bool(self._shapes) and len(self._shapes) == len(self.layers) + 1
+        return bool(self.shapes) and len(self.shapes) == len(self.layers) + 1
 
     def draw_from(self, generator: np.random.Generator) -> None:
         """Take all random numbers from that generator. Before weights are made."""
@@ -90,12 +92,12 @@ class Network:
     @property
     def input_shape(self) -> Shape:
         """With the batch axis, None where any size will do; empty until the model is built."""
-        return self._shapes[0] if self._shapes else ()
+        return self.shapes[0] if self.shapes else ()
 
     @property
     def output_shape(self) -> Shape:
         """With the batch axis; empty until the model is built."""
-        return self._shapes[-1] if self._shapes else ()
+        return self.shapes[-1] if self.shapes else ()
 
     def add(self, layer: Layer) -> None:
         """Append a layer. If the first one knows its ``input_shape``, the weights are made at once."""
@@ -118,7 +120,7 @@ class Network:
         shapes: list[Shape] = []
         if self.built:
             self._require_one_output(self.layers[-1])
-            shapes = [*self._shapes, self._build_layer(layer, self.output_shape, first=False)]
+            shapes = [*self.shapes, self._build_layer(layer, self.output_shape, first=False)]
         self.layers.append(layer)
         first = self.layers[0].input_shape
         try:
@@ -201,7 +203,7 @@ class Network:
         self._places = {f"{layer.name}/{name}": (place, shape) for layer, name, place, shape in places}
         self._penalties = [entry for layer in self.layers for entry in layer.penalties()]
         self._first_with_weights = next((i for i, layer in enumerate(self.layers) if layer.weights), len(self.layers))
-        self._shapes = shapes
+        self.shapes = shapes
         self.form = Form(self.input_shape, self.output_shape, self.dtype)
         self._on_new_memory()
         self.set_states({name: state.astype(self.dtype) for name, state in self.get_states().items()})
@@ -230,7 +232,7 @@ class Network:
         if not self.built:
             self.build(form.input_shape)
         elif self.parameters.dtype != self.dtype:
-            self.allocate(self._shapes, keep=True)
+            self.allocate(self.shapes, keep=True)
 
     def check_values(self, name: str, samples: Samples, lengths: Array | None) -> Array | None:
         """Raise what the first layer would for the values of some batch, with the number of the sample.
@@ -351,18 +353,6 @@ class Network:
         for regularizer, weight, gradient in self._penalties:
             regularizer.add_gradient(weight, gradient)
 
-    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
-        """The layer of that name, or at that place."""
-        if (name is None) == (index is None):
-            raise ValueError("name, index: expected one of the two, got " + ("neither" if name is None else "both"))
-        if index is not None:
-            if not -len(self.layers) <= index < len(self.layers):
-                raise ValueError(f"index: expected one of {len(self.layers)} layers, got {index}")
-            return self.layers[index]
-        return {layer.name: layer for layer in self.layers}[
-            checks.choice("name", name, [layer.name for layer in self.layers])
-        ]
-
     def get_states(self) -> dict[str, Array]:
         """What stateful layers carry from batch to batch, by ``layer/name``."""
         return {f"{layer.name}/{name}": state for layer in self.layers for name, state in layer.get_states().items()}
@@ -424,32 +414,6 @@ class Network:
         """Copies of all weights in Keras' order."""
         self.require_built()
         return [array.copy() for layer in self.layers for array in layer.weights.values()]
-
-    def set_weights(self, weights: Sequence[Array]) -> None:
-        """Copy in what `get_weights` returns; all shapes are checked before anything changes."""
-        self.require_built()
-        targets = [(f"{layer.name}/{name}", array) for layer in self.layers for name, array in layer.weights.items()]
-        copy_weights(targets, weights)
-
-    def count_params(self) -> int:
-        """The number of trainable parameters."""
-        self.require_built()
-        return sum(layer.count_params() for layer in self.layers)
-
-    def summary(self) -> None:
-        """Print the layers, their output shapes and their numbers of parameters."""
-        self.require_built()
-        rows = [
-            (f"{layer.name} ({type(layer).__name__})", str(shape), f"{layer.count_params():,}")
-            for layer, shape in zip(self.layers, self._shapes[1:], strict=True)
-        ]
-        header = ("Layer (type)", "Output shape", "Parameters")
-        widths = [max(len(row[column]) for row in (header, *rows)) for column in range(3)]
-        print(f'Model "{self.name}", {self.dtype}')
-        for row in (header, *rows):
-            print(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}")
-        total = self.count_params()
-        print(f"Total: {total:,} parameters, {total * self.dtype.itemsize:,} bytes")
 
 
 def _unused_name(kind: str, names: set[str]) -> str:

@@ -21,13 +21,14 @@ from fastgru._support.samples import Samples, lengths_of
 from fastgru._support.seeding import new_generator
 from fastgru._training import loop
 from fastgru._training.data import ArraySet, StreamSet, Unchecked
-from fastgru._training.options import FitOptions, check_batch_size
+from fastgru._training.options import FitOptions
 from fastgru._training.preparation import Preparation, prepare
 from fastgru.callbacks import dispatch
 from fastgru.formats import native
 from fastgru.formats.boundary import reading
 from fastgru.formats.description import Assumption, AssumptionWarning, ModelDescription, list_assumptions
 from fastgru.layers import Layer
+from fastgru.layers.base import copy_weights
 from fastgru.models import saving
 from fastgru.models.compilation import Compilation
 from fastgru.models.network import Network
@@ -167,15 +168,35 @@ class Sequential:
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """The layer of that name, or at that place."""
-        return self._network.get_layer(name, index)
+        if (name is None) == (index is None):
+            raise ValueError("name, index: expected one of the two, got " + ("neither" if name is None else "both"))
+        if index is not None:
+            if not -len(self.layers) <= index < len(self.layers):
+                raise ValueError(f"index: expected one of {len(self.layers)} layers, got {index}")
+            return self.layers[index]
+        return {layer.name: layer for layer in self.layers}[
+            checks.choice("name", name, [layer.name for layer in self.layers])
+        ]
 
     def count_params(self) -> int:
         """The number of trainable parameters."""
-        return self._network.count_params()
+        self._network.require_built()
+        return sum(layer.count_params() for layer in self.layers)
 
     def summary(self) -> None:
         """Print the layers, their output shapes and their numbers of parameters."""
-        self._network.summary()
+        self._network.require_built()
+        rows = [
+            (f"{layer.name} ({type(layer).__name__})", str(shape), f"{layer.count_params():,}")
+            for layer, shape in zip(self.layers, self._network.shapes[1:], strict=True)
+        ]
+        header = ("Layer (type)", "Output shape", "Parameters")
+        widths = [max(len(row[column]) for row in (header, *rows)) for column in range(3)]
+        print(f'Model "{self.name}", {self.dtype}')
+        for row in (header, *rows):
+            print(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}")
+        total = self.count_params()
+        print(f"Total: {total:,} parameters, {total * self.dtype.itemsize:,} bytes")
 
     # --- Layers, weights and states ------------------------------------------------------------------------------
 
@@ -202,7 +223,9 @@ class Sequential:
     @usage.alone("set_weights changes the weights")
     def set_weights(self, weights: Sequence[Array]) -> None:
         """Copy in what `get_weights` returns; all shapes are checked before anything changes."""
-        self._network.set_weights(weights)
+        self._network.require_built()
+        targets = [(f"{layer.name}/{name}", array) for layer in self.layers for name, array in layer.weights.items()]
+        copy_weights(targets, weights)
 
     def get_states(self) -> dict[str, Array]:
         """What stateful layers carry from batch to batch, by ``layer/name``."""
@@ -332,10 +355,10 @@ class Sequential:
         """
         network, compilation = self._network, self._compilation
         optimizer, loss = compilation.require(network)
-        options = FitOptions.checked(
-            loss,
+        options = FitOptions(
+            loss=loss,
             epochs=epochs,
-            batch_size=batch_size,
+            batch_size=32 if batch_size is None else batch_size,
             verbose=verbose,
             shuffle=shuffle,
             class_weight=class_weight,
@@ -457,7 +480,7 @@ class Sequential:
         network = self._network
         with self._usage.call("evaluate", alone=network.why_alone()) as call:
             _, loss = self._compilation.require(network)
-            batch_size = check_batch_size(batch_size, 128)
+            batch_size = checks.integer("batch_size", 128 if batch_size is None else batch_size, least=1)
             data, form = Preparation(network, loss).set_of(Unchecked(x, y, lengths, sample_weight), decide_dtype=False)
             if form is not None:
                 network.settle(form, decide_dtype=False)
@@ -496,7 +519,7 @@ class Sequential:
         ndarray, or tuple of ndarray if the last layer returns several
         """
         del verbose
-        batch_size = check_batch_size(batch_size, 128)
+        batch_size = checks.integer("batch_size", 128 if batch_size is None else batch_size, least=1)
         network = self._network
         network.require_built()
         with self._usage.call("predict", alone=network.why_alone()) as call:
