@@ -1,4 +1,4 @@
-"""How objects show themselves: the call that makes another one like it."""
+"""The `repr` of objects: a constructor call that makes an equal object."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 
 def as_call(thing: Any, **values: Any) -> str:
-    """``Class(10, option=True)``, with the arguments that are not the constructor's defaults.
+    """``Class(10, option=True)``, with the arguments that differ from the constructor's defaults.
 
-    An argument's value is in `values`, or else in the attribute of the same name; what is in neither is left out.
+    The value of an argument is taken from `values`, or else from the attribute of the same name. An argument that is in
+    neither is left out.
     """
     shown = []
     for name, parameter in inspect.signature(type(thing)).parameters.items():

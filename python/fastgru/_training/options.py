@@ -1,4 +1,4 @@
-"""The options of `fastgru.Sequential.fit`: all its arguments but data and callbacks, checked."""
+"""The options of `fastgru.Sequential.fit`: all arguments except data and callbacks."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ class FitOptions:
         return self.batch_size if self.validation_batch_size is None else self.validation_batch_size
 
     def describe_split(self) -> str:
-        """The split for messages."""
+        """`validation_split` for messages."""
         split = self.validation_split
         return f"{split:g}" if isinstance(split, float) else f"{len(split)} indices"
 
     def required_to_resume(self, data: ArraySet | StreamSet) -> dict[str, Any]:
-        """What a training that goes on from one with these options must have been given too, as JSON can hold it."""
+        """The options that a resumed training must share, as JSON can hold them."""
         weights, split = self.class_weight, self.validation_split
         if not isinstance(split, float):
             checksum = zlib.crc32(split.astype(np.int64).tobytes())

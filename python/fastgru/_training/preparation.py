@@ -1,4 +1,4 @@
-"""Data as users give it -> checked sets and batches, which decide what a new model becomes."""
+"""Checks of the data of `fit`, `evaluate` and `train_on_batch`, which make sets and batches of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NAMES = ("x", "y", "lengths", "sample_weight")
 
 
 class Sets(NamedTuple):
-    """What `fit` goes over."""
+    """The data of a training."""
 
     training: ArraySet | StreamSet
     validation: ArraySet | StreamSet | None
@@ -32,7 +32,7 @@ class Sets(NamedTuple):
 
 
 class Preparation:
-    """Checks of data for one network and its loss; nothing of the network changes unless a method says so.
+    """Checks data for one network and its loss. Only `batch` changes the network: the first batch decides its form.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class Preparation:
 
 
 def prepare(network: Network, loss: Loss, given: Unchecked, validation_data: Any, options: FitOptions) -> Sets:
-    """Check all data of a call of `fit`; `fit` calls this itself, which a warning's place depends on."""
+    """Check all data of a call of `fit`, which must call this function itself: a warning counts the stack frames."""
     training, form = Preparation(network, loss, options.class_weight).set_of(
         given, options.steps_per_epoch, decide_dtype=True
     )

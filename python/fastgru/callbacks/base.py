@@ -1,4 +1,4 @@
-"""What a callback is, and what several callbacks share."""
+"""The base classes of callbacks, and checks that several share."""
 
 from __future__ import annotations
 

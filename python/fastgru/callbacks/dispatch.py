@@ -1,4 +1,4 @@
-"""The callbacks of one training as one."""
+"""Tells all callbacks of a training what happens."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Callbacks:
     Attributes
     ----------
     model : Sequential
-        Whose training they are told of; they may set its ``stop_training``.
+        The model that is trained; callbacks may set its ``stop_training``.
     of_batches : list of Callback
-        Those that are told of batches.
+        The callbacks that watch batches.
     """
 
     def __init__(self, callbacks: Iterable[Callback], model: Any, params: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Callbacks that pass on what they are told: to a file, to functions."""
+"""Callbacks that report events to a file or to functions."""
 
 from __future__ import annotations
 

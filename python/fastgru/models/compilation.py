@@ -1,4 +1,4 @@
-"""How a model is trained: what `compile` chooses, checked against the layers and each other."""
+"""The choices of `compile`, checked against the layers and each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastgru.models.network import Network
 
 @dataclass(eq=False)
 class Compilation:
-    """Optimizer, loss and metrics of one model; None and empty until `choose`.
+    """The optimizer, loss and metrics of one model; None and empty until `choose` is called.
 
     Optimizers and metrics keep numbers of one model, so they belong to this object, which lives as long as the model.
     """

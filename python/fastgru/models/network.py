@@ -29,7 +29,7 @@ _ROWS_AT_ONCE = 1024
 class Network:
     """Layers in a row over one flat buffer of parameters and one of gradients.
 
-    It neither checks who else is using it nor knows how it is trained or saved; `fastgru.Sequential` does.
+    It knows neither the optimizer nor files, and does not check for concurrent calls; `fastgru.Sequential` does that.
 
     Parameters
     ----------

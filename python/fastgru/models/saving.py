@@ -1,7 +1,7 @@
 """Models and files: what a model hands to `fastgru.formats`, and how it is made again from what they read.
 
 A model's own files, copies and pickles are made in one way, and so is the state of a training at work, from which it
-can be resumed. All functions take the two parts of a model: its layers, and how it is trained.
+can be resumed. All functions take the two parts of a model, a `Network` and a `Compilation`.
 """
 
 from __future__ import annotations
@@ -272,9 +272,9 @@ def write_training(network: Network, compilation: Compilation, run: loop.Run, pa
 def read_training(
     path: str | os.PathLike[str], network: Network, compilation: Compilation, run: loop.Run, form: Form | None
 ) -> SavedTraining:
-    """What `write_training` wrote, if `run`, which trains this model, can go on from it.
+    """Read a file of `write_training`; raises unless `run`, which trains this model, can resume from it.
 
-    Nothing of this model changes; `form` is what it will be, where data has decided that.
+    The model does not change. `form` is what it will be, if data has decided that.
     """
     config, tensors = native.load(path)
     if "training" not in config:

@@ -35,7 +35,7 @@ from fastgru.models.network import Network
 
 Array = NDArray[Any]
 
-#: The attributes that a model has; all others are those of a user's own class.
+#: All attributes of a `Sequential`; others belong to a user's subclass.
 _ATTRIBUTES = frozenset(("_network", "_compilation", "_usage", "_run", "stop_training"))
 
 
@@ -90,7 +90,7 @@ class Sequential:
             self.add(layer)
 
     def _take(self, network: Network, compilation: Compilation) -> None:
-        """Hold these parts; all that a constructor does but adding layers."""
+        """Set all attributes; the constructor then adds the layers."""
         self._network = network
         self._compilation = compilation
         self._usage = usage.Usage()
@@ -618,7 +618,7 @@ class Sequential:
 
         What a class of the user's own has besides goes with it; attributes that are layers are the copy's layers.
         """
-        new_generator()  # unused; without it, models made after a copy would get other weights than they always did
+        new_generator()  # unused, but it advances the seed's sequence: models made after a copy keep their weights
         own = {name: value for name, value in vars(self).items() if name not in _ATTRIBUTES}
         places = {
             name: place for name, value in own.items() for place, layer in enumerate(self.layers) if value is layer
