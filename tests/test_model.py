@@ -255,6 +255,29 @@ def test_adding_a_layer_keeps_the_weights_of_the_others():
     assert [layer.name for layer in model.layers] == ["gru", "dense"]
 
 
+def test_adding_a_layer_resets_the_optimizer():
+    x, y = np.ones((2, 4, 3), np.float32), np.ones((2, 2), np.float32)
+    model = Sequential([layers.GRU(5, input_shape=(4, 3)), layers.Dense(2)])
+    model.compile(loss="mse")
+    model.train_on_batch(x, y)
+    assert model.optimizer.get_state()[0] == 1
+    model.add(layers.Dense(2))
+    assert model.optimizer.get_state() == (0, {})
+    model.train_on_batch(x, y)
+    assert model.optimizer.states["m"].shape == model.parameters.shape
+
+
+def test_a_layer_too_large_for_memory_is_not_added():
+    x = np.ones((2, 4, 3), np.float32)
+    model = Sequential([layers.GRU(5, input_shape=(4, 3))])
+    before = model.predict(x)
+    with pytest.raises(MemoryError):
+        model.add(layers.Dense(10**18))
+    assert [layer.name for layer in model.layers] == ["gru"]
+    assert model.output_shape == (None, 5)
+    np.testing.assert_array_equal(model.predict(x), before)
+
+
 def test_summary_counts(capsys):
     Sequential([layers.GRU(64, input_shape=(28, 28)), layers.Dense(10, activation="softmax")]).summary()
     printed = capsys.readouterr().out
