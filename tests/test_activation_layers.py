@@ -67,8 +67,8 @@ def test_gradients_are_pytorchs(name, torch):
     model.compile("sgd", "mean_squared_error")
     rng = np.random.default_rng(0)
     x, y, lengths = rng.normal(size=(4, 5, 2)), rng.normal(size=(4, 2)), np.array([5, 1, 2, 4])
-    scores = model.scores(x, lengths, training=True)
-    model.backward(np.ones_like(scores.values))
+    scores = model._network.scores(x, lengths, training=True)
+    model._network.backward(np.ones_like(scores.values))
     expected = torch_gradients(torch, model, name, x, lengths)
     for found, wanted in zip((a for layer in model.layers for a in layer.gradients.values()), expected, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=CLOSE, atol=CLOSE)

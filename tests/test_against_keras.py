@@ -417,8 +417,8 @@ CHAINS = {
 
 
 def chain_finds(model, x, d_y):
-    y = model.scores(x, None, training=True).values
-    model.backward(d_y)
+    y = model._network.scores(x, None, training=True).values
+    model._network.backward(d_y)
     return Found([y], None, [gradient.copy() for layer in model.layers for gradient in layer.gradients.values()])
 
 
@@ -429,7 +429,7 @@ def test_masks_flow_through_chains(dtype, name, keras, tf):
     x = make_case(SHAPE, dtype).x
     if name.startswith("Masking"):
         x[~prefix_mask(LENGTHS, SHAPE[1])] = -1.0 if "another" in name else 0.0
-    (d_y,) = random_like(dtype)([ours.forward(x).shape])
+    (d_y,) = random_like(dtype)([ours._network.forward(x).shape])
     expected = keras_finds(tf, theirs, x, lambda _: [d_y])
     expected.d_x = None
     assert_same(chain_finds(ours, x, d_y), expected, dtype)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import fastgru
 import pytest
+from fastgru.models import sequential
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "python" / "fastgru"
@@ -97,6 +100,87 @@ def test_dir_is_the_public_api():
     assert set(fastgru.__all__) <= set(shown)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = fastgru.nothing
+
+
+#: Modules whose classes are families: kinds of one thing, some of them variants of others.
+FAMILIES = ("layers", "losses", "metrics", "callbacks", "optimizers", "schedules")
+#: They import frameworks, and derive from their classes.
+DROP_INS = ("keras", "sklearn", "torch")
+
+
+def public_classes(name):
+    """Classes of the package that a module defines or shows under a public name."""
+    module = importlib.import_module("fastgru" if name == "fastgru" else f"fastgru.{name}")
+    return [
+        value
+        for shown, value in vars(module).items()
+        if inspect.isclass(value) and not shown.startswith("_") and value.__module__.startswith("fastgru")
+    ]
+
+
+def test_public_classes_have_at_most_one_level_of_inheritance():
+    for name in PYTHON_FILES:
+        if name.startswith("_") or name.split(".")[0] in (*FAMILIES, *DROP_INS):
+            continue
+        for each in public_classes(name):
+            above = [base for base in each.__mro__[1:] if base.__module__.startswith("fastgru")]
+            family = each.__module__.split(".")[1] in FAMILIES
+            assert family or len(above) <= 1, f"{each} inherits from {above}: hold parts instead, or use functions"
+
+
+@pytest.mark.parametrize("name", ["fastgru", *FAMILIES, "initializers", "regularizers"])
+def test_public_classes_have_a_repr(name):
+    bases = [object, Exception, ValueError, UserWarning]
+    for each in public_classes(name):
+        assert issubclass(each, BaseException) or each.__repr__ not in [base.__repr__ for base in bases], each
+
+
+def test_a_repr_is_the_call_that_makes_such_an_object():
+    layers, schedule = fastgru.layers, fastgru.schedules.CosineDecay(0.1, 10)
+    model = fastgru.Sequential(
+        [
+            layers.Bidirectional(layers.GRU(4, dropout=0.5), input_shape=(None, 3)),
+            layers.Dense(2, kernel_regularizer="l2"),
+        ]
+    )
+    for thing, expected in (
+        (
+            model,
+            "Sequential([Bidirectional(GRU(4, dropout=0.5, name='bidirectional/forward'), input_shape=(None, 3), "
+            "name='bidirectional'), Dense(2, kernel_regularizer=L1L2(l2=0.01), name='dense')], name='sequential')",
+        ),
+        (layers.GRU(3, return_sequences=True, reset_after=False), "GRU(3, return_sequences=True, reset_after=False)"),
+        (
+            layers.Bidirectional(layers.GRU(3), backward_layer=layers.GRU(3, go_backwards=True, use_bias=False)),
+            "Bidirectional(GRU(3), backward_layer=GRU(3, use_bias=False, go_backwards=True))",
+        ),
+        (fastgru.losses.Huber(), "Huber()"),
+        (fastgru.losses.Huber(2), "Huber(delta=2.0)"),
+        (fastgru.metrics.TopKAccuracy(3), "TopKAccuracy(k=3)"),
+        (fastgru.optimizers.SGD(schedule, momentum=0.9), f"SGD(learning_rate={schedule!r}, momentum=0.9)"),
+        (fastgru.initializers.TruncatedNormal(stddev=1), "TruncatedNormal(stddev=1.0)"),
+        (fastgru.callbacks.EarlyStopping(patience=2, verbose=1), "EarlyStopping(patience=2, verbose=True)"),
+        (fastgru.callbacks.EarlyStopping(mode="max", verbose=0), "EarlyStopping(mode='max')"),
+        (fastgru.callbacks.LambdaCallback(on_train_end=print), f"LambdaCallback(on_train_end={print!r})"),
+    ):
+        assert repr(thing) == expected
+
+
+def test_a_model_shows_what_kerass_shows_and_no_internals():
+    shown = {name for name in dir(fastgru.Sequential()) if not name.startswith("_")}
+    assert shown == {
+        # in Keras, too
+        *("add", "build", "built", "compile", "count_params", "dtype", "evaluate", "fit", "get_layer", "get_weights"),
+        *("input_shape", "layers", "load_weights", "loss", "metrics", "name", "optimizer", "output_shape", "predict"),
+        *("reset_states", "save", "save_weights", "set_weights", "stateful", "stop_training", "summary"),
+        "train_on_batch",
+        # fastgru's own
+        *("describe", "from_description", "get_states", "gradient", "parameters", "save_training", "set_states"),
+    }
+
+
+def test_copies_know_a_models_own_attributes():
+    assert vars(fastgru.Sequential()).keys() == sequential._ATTRIBUTES
 
 
 def test_the_reference_imports_nothing_of_the_package():

@@ -106,7 +106,7 @@ def test_the_memory_of_what_fit_is_given_decides_nothing(form):
 
     def trained(as_given):
         model = Sequential([layers.Bidirectional(layers.GRU(3, return_sequences=True)), layers.Dense(3, "softmax")])
-        model.draw_from(np.random.default_rng(1))
+        model._network.draw_from(np.random.default_rng(1))
         model.compile(metrics=["accuracy"])
         data = {"x": x, "y": y, "lengths": lengths, "sample_weight": weights}
         history = model.fit(**{name: as_given(array) for name, array in data.items()}, batch_size=7, verbose=0)

@@ -252,6 +252,29 @@ def test_adding_a_layer_keeps_the_weights_of_the_others():
     assert [layer.name for layer in model.layers] == ["gru", "dense"]
 
 
+def test_adding_a_layer_resets_the_optimizer():
+    x, y = np.ones((2, 4, 3), np.float32), np.ones((2, 2), np.float32)
+    model = Sequential([layers.GRU(5, input_shape=(4, 3)), layers.Dense(2)])
+    model.compile(loss="mse")
+    model.train_on_batch(x, y)
+    assert model.optimizer.get_state()[0] == 1
+    model.add(layers.Dense(2))
+    assert model.optimizer.get_state() == (0, {})
+    model.train_on_batch(x, y)
+    assert model.optimizer.states["m"].shape == model.parameters.shape
+
+
+def test_a_layer_too_large_for_memory_is_not_added():
+    x = np.ones((2, 4, 3), np.float32)
+    model = Sequential([layers.GRU(5, input_shape=(4, 3))])
+    before = model.predict(x)
+    with pytest.raises(MemoryError):
+        model.add(layers.Dense(10**18))
+    assert [layer.name for layer in model.layers] == ["gru"]
+    assert model.output_shape == (None, 5)
+    np.testing.assert_array_equal(model.predict(x), before)
+
+
 def test_summary_counts(capsys):
     Sequential([layers.GRU(64, input_shape=(28, 28)), layers.Dense(10, activation="softmax")]).summary()
     printed = capsys.readouterr().out
@@ -300,12 +323,12 @@ def test_a_large_batch_is_trained_on_in_pieces_with_the_same_gradient():
     model = Sequential([layers.GRU(32, input_shape=(28, 6)), layers.Dense(3, activation="softmax")], dtype="float64")
     model.compile()
     weights = model.get_weights()
-    assert len(loop.pieces(model, x)) == 6
+    assert len(loop.pieces(model._network, x)) == 6
     model.train_on_batch(x, y)
     in_pieces = model.gradient.copy()
     model.set_weights(weights)
-    scores = model.scores(x, None, training=True)
-    model.backward(functional.softmax_cross_entropy(scores.values, y).d_logits)
+    scores = model._network.scores(x, None, training=True)
+    model._network.backward(functional.softmax_cross_entropy(scores.values, y).d_logits)
     np.testing.assert_allclose(in_pieces, model.gradient, rtol=0, atol=1e-12 * np.abs(model.gradient).max())
 
 
@@ -313,7 +336,7 @@ def test_a_bad_sample_in_a_later_piece_is_named_and_changes_nothing():
     model = Sequential([layers.GRU(64, input_shape=(28, 28)), layers.Dense(3, activation="softmax")])
     model.compile()
     x, y = np.zeros((1024, 28, 28), np.float32), np.zeros(1024, np.int64)
-    assert [rows.start for rows in loop.pieces(model, x)] == list(range(0, 1024, 128))
+    assert [rows.start for rows in loop.pieces(model._network, x)] == list(range(0, 1024, 128))
     x[900, 3, 3] = np.nan
     before = model.parameters.copy()
     with pytest.raises(FloatingPointError, match="sample 900 of the batch"):

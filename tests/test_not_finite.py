@@ -29,7 +29,7 @@ def state_of(model):
         "step": step,
         "moments": {name: array.tobytes() for name, array in moments.items()},
         "states": {name: array.tobytes() for name, array in model.get_states().items()},
-        "generator": model._generator.bit_generator.state,
+        "generator": model._network.generator.bit_generator.state,
         "metrics": [metric.get_state() for metric in model.metrics],
     }
 
@@ -137,7 +137,7 @@ def test_metrics_and_history_leave_the_bad_batch_out():
     told = [callbacks.TerminateOnNaN()]
     history = model.fit(x, y, epochs=5, verbose=0, shuffle=False, callbacks=told).history
     assert history == expected.fit(x[:32], y[:32], verbose=0, shuffle=False).history
-    assert model._generator.bit_generator.state == expected._generator.bit_generator.state
+    assert model._network.generator.bit_generator.state == expected._network.generator.bit_generator.state
 
 
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.2}])
@@ -147,7 +147,7 @@ def test_pieces_of_a_large_batch(monkeypatch, options):
     x, y = samples()
     model = make_model(**options)
     model.train_on_batch(x, y)
-    assert len(loop.pieces(model, x)) > 2
+    assert len(loop.pieces(model._network, x)) > 2
     before = state_of(model)
     x[41, 2, 1] = np.inf
     with pytest.raises(FloatingPointError, match=r"the gradient is not finite because x has inf at index \(41, 2, 1\)"):

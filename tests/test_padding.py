@@ -36,7 +36,7 @@ def samples(padding=0.0, steps=5):
 def trained(chain, x, y, loss, seed=0, **options):
     """The weights after a few updates."""
     model = Sequential(chain, dtype="float32")
-    model.draw_from(np.random.default_rng(seed))
+    model._network.draw_from(np.random.default_rng(seed))
     model.build((None, None, 2))
     model.compile("adam", loss)
     for _ in range(3):
@@ -104,7 +104,7 @@ def test_labels_and_weights_in_padding_that_a_layer_finds_may_be_anything(first,
 
     def fitted(y, weights, **lengths):
         model = Sequential([first(), layers.GRU(3, return_sequences=True), layers.Dense(3, "softmax")])
-        model.draw_from(np.random.default_rng(0))
+        model._network.draw_from(np.random.default_rng(0))
         model.compile(metrics=["accuracy"])
         given = {"sample_weight": weights, "class_weight": class_weight, "verbose": 0, **lengths}
         return model.fit(x, y, **given).history, model.parameters

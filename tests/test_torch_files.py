@@ -141,7 +141,7 @@ def random_model(seed):
 def random_input(model, seed):
     rng = np.random.default_rng(seed)
     rows, steps = int(rng.choice([1, 5])), int(rng.choice([1, 6]))
-    if model.takes_tokens:
+    if model._network.takes_tokens:
         return rng.integers(0, model.layers[0].input_dim, (rows, steps))
     return rng.uniform(-1, 1, (rows, steps, model.input_shape[-1])).astype(model.dtype)
 
@@ -237,7 +237,7 @@ REFUSED = [
 @pytest.mark.parametrize(("chain", "message"), REFUSED, ids=[message.split(" cannot")[0] for _, message in REFUSED])
 def test_what_pytorch_cannot_say_is_refused_and_nothing_written(tmp_path, ending, chain, message):
     model = Sequential(chain())
-    model.build((None, 5) if model.takes_tokens else (None, 5, 3))
+    model.build((None, 5) if model._network.takes_tokens else (None, 5, 3))
     with pytest.raises(ValueError, match=message):
         model.save(tmp_path / f"m.{ending}")
     assert not list(tmp_path.iterdir())

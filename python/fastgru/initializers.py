@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._support import checks
+from fastgru._support.representation import as_call
 
 Array = NDArray[Any]
 
@@ -103,6 +104,9 @@ class Initializer:
         for name, value in self._config.items():
             setattr(self, name, value)
 
+    def __repr__(self) -> str:
+        return as_call(self)
+
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         """Weights of `shape`."""
         raise NotImplementedError
@@ -153,8 +157,14 @@ class RandomNormal(Initializer):
         return rng.standard_normal(shape) * self.stddev + self.mean
 
 
-class TruncatedNormal(RandomNormal):
+class TruncatedNormal(Initializer):
     """Normal, drawn again where it is more than two standard deviations from the mean."""
+
+    mean: float
+    stddev: float
+
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05) -> None:
+        super().__init__(mean=mean, stddev=checks.number("stddev", stddev, least=0))
 
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:  # noqa: D102
         return _truncated(rng, shape) * self.stddev + self.mean

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fastgru import functional
 from fastgru._support import checks, sequences
+from fastgru._support.representation import as_call
 
 Array = NDArray[Any]
 Shape = tuple[int | None, ...]
@@ -63,6 +64,9 @@ class Loss(ABC):
         "numbers".
         """
         return "classes" if self.classifies else "questions" if self.asks else "numbers"
+
+    def __repr__(self) -> str:
+        return as_call(self)
 
     @abstractmethod
     def __call__(self, scores: Array, targets: Array, *, gradient: bool = True) -> LossResult:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._support import checks
+from fastgru._support.representation import as_call
 from fastgru.losses import KINDS, Loss, LossResult
 
 Array = NDArray[Any]
@@ -59,6 +60,9 @@ class Metric(ABC):
     mode: ClassVar[str] = "max"
     on_scores: ClassVar[bool] = True
     _owner = _Owner()  # of the class: a class of one's own need not call __init__ of this one
+
+    def __repr__(self) -> str:
+        return as_call(self)
 
     def require_free(self, model: Any) -> None:
         """Raise if another model is compiled with this object.

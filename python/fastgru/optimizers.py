@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastgru import functional, schedules
 from fastgru._support import checks, memory
+from fastgru._support.representation import as_call
 from fastgru.schedules import Schedule
 
 Array = NDArray[Any]
@@ -54,6 +55,9 @@ class Optimizer(ABC):
         self.step = 0
         self.states: dict[str, Array] = {}
         self._owner: weakref.ref[Any] | None = None
+
+    def __repr__(self) -> str:
+        return as_call(self)
 
     def belong_to(self, model: Any) -> None:
         """Serve that model from now on.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._support import checks
+from fastgru._support.representation import as_call
 
 Array = NDArray[Any]
 
@@ -25,6 +26,9 @@ class L1L2:
     def __init__(self, l1: float = 0.0, l2: float = 0.0) -> None:
         self.l1 = checks.number("l1", l1, least=0)
         self.l2 = checks.number("l2", l2, least=0)
+
+    def __repr__(self) -> str:
+        return as_call(self)
 
     def penalty(self, weight: Array) -> float:
         """What `weight` adds to the loss."""

@@ -161,7 +161,7 @@ class _GRUEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
             recipe.make_layers(outputs, activation="softmax" if classify else "linear"), dtype=natural_dtype(X).name
         )
         # random_state decides, not fastgru's own seed, which is everybody's.
-        model.draw_from(np.random.default_rng(random.randint(np.iinfo(np.int32).max)))
+        model._network.draw_from(np.random.default_rng(random.randint(np.iinfo(np.int32).max)))
         model.build((None, None, X.shape[2]))
         model.compile(
             optimizer=recipe.make_optimizer(len(X) - (len(held) if split else 0)),

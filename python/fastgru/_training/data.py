@@ -13,6 +13,14 @@ from fastgru._support.samples import Samples
 Array = NDArray[Any]
 
 
+class Form(NamedTuple):
+    """What a model is, or will be once data has decided it."""
+
+    input_shape: tuple[int | None, ...]  # with the batch axis
+    output_shape: tuple[int | None, ...]
+    dtype: np.dtype[Any]
+
+
 class Batch(NamedTuple):
     """What is trained or evaluated on at once."""
 

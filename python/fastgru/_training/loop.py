@@ -1,6 +1,6 @@
 """The loops of fit and evaluate, over anything that computes scores and gradients.
 
-This module knows no model: `fastgru.Sequential` stands above it and hands itself in as a `Network`.
+This module knows no model: `fastgru.Sequential` stands above it and hands in its layers as a `Network`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._support import checks
+from fastgru._support.samples import Samples
 from fastgru._training import diagnosis
-from fastgru._training.data import ArraySet, Batch, StreamSet
+from fastgru._training.data import ArraySet, Batch, Form, StreamSet
+from fastgru._training.options import FitOptions
 from fastgru._training.progress import Progress
-from fastgru.callbacks import Callbacks
+from fastgru.callbacks.dispatch import Callbacks
+from fastgru.layers import Layer
 from fastgru.losses import LOSSES, Loss, LossResult
 from fastgru.metrics import Metric
 from fastgru.optimizers import Optimizer
@@ -90,11 +93,25 @@ class Network(Protocol):
 
     parameters: Array
     gradient: Array
-    stop_training: bool
+    layers: list[Layer]
+    form: Form | None
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether the input is integers."""
 
     @property
     def stateful(self) -> bool:
         """Whether each row of a batch goes on from the states of the same row of the batch before it."""
+
+    def form_for(self, name: str, x: Any, *, decide_dtype: bool) -> Form:
+        """What the network will be for samples `x`, `form` itself if it is that; nothing changes before `settle`."""
+
+    def settle(self, form: Form, *, decide_dtype: bool) -> None:
+        """Be of that form."""
+
+    def check_values(self, name: str, samples: Samples, lengths: Array | None) -> Array | None:
+        """Raise what the first layer would for the values of some batch; the lengths of the sequences."""
 
     def scores(self, x: Array, lengths: Array | None, *, training: bool) -> Scores:
         """What the loss takes; padding is left out."""
@@ -338,8 +355,8 @@ class Run:
         The model's, from which orders and dropout are drawn.
     asked : dict
         What a training that goes on from this one must be asked for as well, as JSON can hold it.
-    write : callable
-        Writes the model and this run to a path.
+    write : callable (run, path)
+        Writes the model and the run to a file.
     """
 
     def __init__(
@@ -349,7 +366,7 @@ class Run:
         callbacks: Callbacks,
         generator: np.random.Generator,
         asked: dict[str, Any],
-        write: Callable[[str | os.PathLike[str]], None],
+        write: Callable[[Run, str | os.PathLike[str]], None],
     ) -> None:
         self.tally = tally
         self.history = history
@@ -388,7 +405,7 @@ class Run:
         """Write what was asked for."""
         due, self._due = self._due, []
         for path in due:
-            self._write(path)
+            self._write(self, path)
 
     def forget_due(self) -> None:
         """Write nothing of what was asked for."""
@@ -472,12 +489,8 @@ def fit(
     optimizer: Optimizer,
     data: ArraySet | StreamSet,
     run: Run,
-    *,
-    epochs: int,
-    batch_size: int,
-    shuffle: bool,
+    options: FitOptions,
     validate: Callable[[], dict[str, float]] | None,
-    progress: Progress,
 ) -> None:
     """Train until `epochs` are done, recording each in the run's history as it ends.
 
@@ -488,13 +501,15 @@ def fit(
     FloatingPointError
         As from `train_step`; the message gives epoch and batch, too.
     """
-    tally, history = run.tally, run.history
-    network.stop_training = run.stopped
+    tally, history, model = run.tally, run.history, run.callbacks.model
+    epochs, batch_size, shuffle = options.epochs, options.batch_size, options.shuffle
+    progress = Progress(1 if options.verbose == "auto" else int(options.verbose), epochs, data.count)
+    model.stop_training = run.stopped
     data.pass_over(run.epoch)
     whole = True
     try:
         # An epoch that was stopped in its midst, and resumed there, is still to be ended.
-        while whole and run.epoch < epochs and not (network.stop_training and run.batch == 0):
+        while whole and run.epoch < epochs and not (model.stop_training and run.batch == 0):
             epoch = run.epoch
             run.draw_order(data, shuffle=shuffle)
             if run.batch == 0:
@@ -518,7 +533,7 @@ def fit(
             progress.epoch_ends(epoch, logs, seconds, samples)
             run.callbacks.tell("on_epoch_end", epoch, logs, write=whole)
             history.append(epoch, logs)
-            run.stopped = network.stop_training
+            run.stopped = model.stop_training
             if whole:
                 run.epoch, run.batch = epoch + 1, 0
                 run.write_due()
@@ -542,11 +557,11 @@ def _train_batch(
         if not run.callbacks.stops_at_nan():
             raise FloatingPointError(message) from None
         progress.say(message)
-        network.stop_training = True
+        run.callbacks.model.stop_training = True
         return False
     run.batch += 1
     if watched:
         run.callbacks.tell("on_train_batch_end", run.batch - 1, run.tally.values())
-        run.stopped = network.stop_training
+        run.stopped = run.callbacks.model.stop_training
         run.write_due()
     return True

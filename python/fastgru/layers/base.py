@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastgru import initializers, regularizers
 from fastgru._support import checks
+from fastgru._support.representation import as_call
 from fastgru._support.samples import lengths_of, natural_dtype, require_samples
 from fastgru._support.seeding import new_generator
 from fastgru.regularizers import Regularizer
@@ -57,6 +58,9 @@ class Layer(ABC):
         self.gradients: dict[str, Array] = {}
         self.generator: np.random.Generator | None = None  # of the model, for dropout
         self._built = False  # by a call, as a layer of its own
+
+    def __repr__(self) -> str:
+        return as_call(self, name=self.name or None)
 
     @property
     def trainable(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastgru._support import checks
+from fastgru._support.representation import as_call
 from fastgru.layers.base import Array, Layer, Outputs, Shape, strip_prefix
 from fastgru.layers.gru import GRU
 
@@ -63,6 +64,11 @@ class Bidirectional(Layer):
                 raise ValueError(f"layer: {direction.name} belongs to a model already, and layers cannot be shared")
         self.stateful = layer.stateful
         self._halves: tuple[Array, Array] | None = None
+
+    def __repr__(self) -> str:
+        reversed_too = self.backward_layer.get_config() == _reversed(self.forward_layer).get_config()
+        backward = None if reversed_too else self.backward_layer
+        return as_call(self, layer=self.forward_layer, backward_layer=backward, name=self.name or None)
 
     @property
     def _directions(self) -> dict[str, GRU]:

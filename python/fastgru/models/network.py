@@ -1,104 +1,104 @@
-"""Layers in a row, their memory, and what flows through them: all of a model but its training and its files."""
+"""Layers in a row: their shapes and memory, and the passes forward and backward through them."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru._support import checks, memory, sequences, usage
+from fastgru._support import checks, memory, sequences
 from fastgru._support.samples import Samples, natural_dtype, require_samples
 from fastgru._support.seeding import new_generator
+from fastgru._training.data import Form
 from fastgru._training.loop import Scores, Snapshot
 from fastgru.layers import Head, Layer
-from fastgru.layers.base import Outputs, Shape, copy_weights, strip_prefix
-from fastgru.optimizers import Optimizer
+from fastgru.layers.base import Outputs, Shape, strip_prefix
 from fastgru.regularizers import Regularizer
 
 Array = NDArray[Any]
-
-
-class Form(NamedTuple):
-    """What a model is, or will be once data has decided it."""
-
-    input_shape: Shape  # with the batch axis
-    output_shape: Shape
-    dtype: np.dtype[Any]
 
 
 #: How many samples are looked at together where all are.
 _ROWS_AT_ONCE = 1024
 
 
-class Chain:
+class Network:
     """Layers in a row over one flat buffer of parameters and one of gradients.
+
+    It knows neither the optimizer nor files, and does not check for concurrent calls; `fastgru.Sequential` does that.
 
     Parameters
     ----------
-    layers : iterable of Layer, optional
-        As by `add`.
     dtype : {"float32", "float64"}, optional
-        See `fastgru.Sequential`.
     name : str
+    on_new_memory : callable
+        Called without arguments when the weights have been laid into new buffers.
+
+    Attributes
+    ----------
+    layers : list of Layer
+    shapes : list of tuple
+        Of the input and of each layer's output, with the batch axis; empty until the model is built.
+    parameters, gradient : ndarray (P,)
+    decided_dtype : dtype or None
+        None until data or the user has decided.
+    form : Form or None
+        What the model is, once it has weights.
+    generator : numpy.random.Generator
+        Draws weights, orders of samples and dropout.
+    raw_head : bool
+        Whether scores are what comes before the last activation, because the loss takes that in itself.
     """
 
-    def __init__(
-        self, layers: Iterable[Layer] | None = None, *, dtype: str | None = None, name: str = "sequential"
-    ) -> None:
+    def __init__(self, *, dtype: str | None, name: str, on_new_memory: Callable[[], None]) -> None:
         self.layers: list[Layer] = []
         self.name = name
-        self._dtype = None if dtype is None else checks.floating_dtype("dtype", dtype)
-        self._generator = new_generator()
-        self._usage = usage.Usage()
-        self._input_shape: Shape = ()
-        self._output_shapes: list[Shape] = []
+        self.decided_dtype = None if dtype is None else checks.floating_dtype("dtype", dtype)
+        self.generator = new_generator()
+        self.form: Form | None = None
+        self.raw_head = False
         self.parameters: Array = np.empty(0, np.float32)
         self.gradient: Array = np.empty(0, np.float32)
+        self._on_new_memory = on_new_memory
+        self.shapes: list[Shape] = []
         self._sum: Array = np.empty(0, np.float32)  # of a batch's earlier pieces, while it is trained on
         self._places: dict[str, tuple[slice, tuple[int, ...]]] = {}  # of each weight in the flat buffers
         self._penalties: list[tuple[Regularizer, Array, Array]] = []
         self._first_with_weights = 0  # before it no layer needs its output's gradient
-        self._raw_head = False  # whether the loss takes what comes before the last activation
         self._scored = Scores(np.empty((0, 0), np.float32), None, (0,))  # what `scores` returned last in training
-        self.optimizer: Optimizer | None = None
-        if isinstance(layers, Layer):
-            raise TypeError(f"layers: expected a list of layers, got a single {type(layers).__name__}")
-        for layer in layers or ():
-            self.add(layer)
 
     # --- Topology and memory ---------------------------------------------------------------------------------
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of the weights, float32 where nothing has decided yet."""
-        return self._dtype or np.dtype(np.float32)
+        return self.decided_dtype or np.dtype(np.float32)
 
     @property
     def built(self) -> bool:
         """Whether the weights exist."""
-        return bool(self._output_shapes) and len(self._output_shapes) == len(self.layers)
+        return bool(self.shapes) and len(self.shapes) == len(self.layers) + 1
 
     def draw_from(self, generator: np.random.Generator) -> None:
-        """Take all random numbers from that generator: weights, orders of samples, dropout. Before weights are made."""
+        """Take all random numbers from that generator. Before weights are made."""
         if self.built:
             raise ValueError("generator: expected it before the weights are made, got it after that")
-        self._generator = generator
+        self.generator = generator
 
     @property
     def input_shape(self) -> Shape:
         """With the batch axis, None where any size will do; empty until the model is built."""
-        return self._input_shape
+        return self.shapes[0] if self.shapes else ()
 
     @property
     def output_shape(self) -> Shape:
         """With the batch axis; empty until the model is built."""
-        return self._output_shapes[-1] if self._output_shapes else ()
+        return self.shapes[-1] if self.shapes else ()
 
-    @usage.alone("add changes the layers", outermost=True)
     def add(self, layer: Layer) -> None:
         """Append a layer. If the first one knows its ``input_shape``, the weights are made at once."""
         if not isinstance(layer, Layer):
@@ -117,36 +117,26 @@ class Chain:
                 f"{layer.name}: expected input_shape {checks.dims(expected[1:], 'T')} because the layer before gives "
                 f"that, got {layer.input_shape}"
             )
+        shapes: list[Shape] = []
         if self.built:
             self._require_one_output(self.layers[-1])
-            shape = self._build_layer(layer, expected or (), first=False)
-            self.layers.append(layer)
-            self._output_shapes.append(shape)
-            self._allocate(keep=True)
-        else:
-            self.layers.append(layer)
-            first = self.layers[0].input_shape
-            if first is not None:
-                try:
-                    self._build((None, *first))
-                except BaseException:
-                    self.layers.pop()
-                    raise
+            shapes = [*self.shapes, self._build_layer(layer, self.output_shape, first=False)]
+        self.layers.append(layer)
+        first = self.layers[0].input_shape
+        try:
+            if shapes:
+                self.allocate(shapes, keep=True)
+            elif first is not None:
+                self.build((None, *first))
+        except BaseException:
+            self.layers.pop()
+            raise
 
-    @usage.alone("build makes the weights", outermost=True)
     def build(self, input_shape: Shape) -> None:
-        """Make the weights for inputs of that shape, batch axis included.
-
-        Data given to `fit` does it as well, for sequences of any length; of the data's length, where a `Flatten` has
-        to know it.
-        """
-        self._build(input_shape)
-
-    def _build(self, input_shape: Shape) -> None:
+        """Make the weights for inputs of that shape, batch axis included."""
         if self.built:
-            raise ValueError(f"the model is built already, for input {checks.dims(self._input_shape)}")
-        self._infer_shapes(input_shape)
-        self._allocate()
+            raise ValueError(f"the model is built already, for input {checks.dims(self.input_shape)}")
+        self.allocate(self.shapes_for(input_shape))
 
     def _build_layer(self, layer: Layer, shape: Shape, *, first: bool) -> Shape:
         if layer.takes_tokens and not first:
@@ -159,7 +149,7 @@ class Chain:
         if layer.several_outputs:
             raise ValueError(f"{layer.name}: expected to be the last layer because it returns several arrays")
 
-    def _shapes_for(self, input_shape: Shape) -> list[Shape]:
+    def shapes_for(self, input_shape: Shape) -> list[Shape]:
         """Of the input and of each layer's output; the model stays without weights."""
         if not self.layers:
             raise ValueError("the model has no layers: add one")
@@ -176,11 +166,11 @@ class Chain:
             self._require_one_output(layer)
         return shapes
 
-    def _infer_shapes(self, input_shape: Shape) -> None:
-        self._input_shape, *self._output_shapes = self._shapes_for(input_shape)
+    def allocate(self, shapes: list[Shape], *, keep: bool = False, initialize: bool = True) -> None:
+        """Lay the weights of all layers into one flat buffer; `keep` the values of those that have some.
 
-    def _allocate(self, *, keep: bool = False, initialize: bool = True) -> None:
-        """Lay the weights of all layers into one flat buffer; `keep` the values of those that have some."""
+        `shapes` are those of the input and of each layer's output, which the network has from then on.
+        """
         old = {layer.name: dict(layer.weights) for layer in self.layers} if keep else {}
         line = memory.LINE // self.dtype.itemsize
         places: list[tuple[Layer, str, slice, tuple[int, ...]]] = []
@@ -203,44 +193,48 @@ class Chain:
             if old.get(layer.name):
                 values = old[layer.name]
             elif initialize:
-                values = layer.initial_weights(self._generator)
+                values = layer.initial_weights(self.generator)
             else:
                 values = {}
             for name, value in values.items():
                 new[name][...] = value
-            layer.bind(new, gradients[layer.name], self._generator)
+            layer.bind(new, gradients[layer.name], self.generator)
         self.parameters, self.gradient = parameters, gradient
         self._places = {f"{layer.name}/{name}": (place, shape) for layer, name, place, shape in places}
         self._penalties = [entry for layer in self.layers for entry in layer.penalties()]
         self._first_with_weights = next((i for i, layer in enumerate(self.layers) if layer.weights), len(self.layers))
-        if self.optimizer is not None:
-            self.optimizer.set_state(0, {})
-        self._set_states({name: state.astype(self.dtype) for name, state in self.get_states().items()})
+        self.shapes = shapes
+        self.form = Form(self.input_shape, self.output_shape, self.dtype)
+        self._on_new_memory()
+        self.set_states({name: state.astype(self.dtype) for name, state in self.get_states().items()})
 
     @property
     def takes_tokens(self) -> bool:
         """Whether the input is integers."""
         return bool(self.layers) and self.layers[0].takes_tokens
 
-    def _form_for(self, name: str, x: Any, *, decide_dtype: bool) -> Form:
-        """What the model will be for samples `x`; nothing changes before `_settle`."""
+    def form_for(self, name: str, x: Any, *, decide_dtype: bool) -> Form:
+        """What the model will be for samples `x`, `form` itself if it is that; nothing changes before `settle`."""
         require_samples(name, x, tokens=self.takes_tokens)
-        dtype = natural_dtype(x) if decide_dtype and self._dtype is None else self.dtype
         if self.built:
-            return Form(self._input_shape, self.output_shape, dtype)
-        shapes = self._shapes_for(self._input_shape_for(x))
+            assert self.form is not None
+            if self.decided_dtype is not None or not decide_dtype:
+                return self.form
+            return self.form._replace(dtype=natural_dtype(x))
+        dtype = natural_dtype(x) if decide_dtype and self.decided_dtype is None else self.dtype
+        shapes = self.shapes_for(self._input_shape_for(x))
         return Form(shapes[0], shapes[-1], dtype)
 
-    def _settle(self, form: Form, *, decide_dtype: bool) -> None:
+    def settle(self, form: Form, *, decide_dtype: bool) -> None:
         """Be of that form: make the weights if there are none, widen them if the dtype says so."""
         if decide_dtype:
-            self._dtype = form.dtype
+            self.decided_dtype = form.dtype
         if not self.built:
-            self._build(form.input_shape)
+            self.build(form.input_shape)
         elif self.parameters.dtype != self.dtype:
-            self._allocate(keep=True)
+            self.allocate(self.shapes, keep=True)
 
-    def _check_values(self, name: str, samples: Samples, lengths: Array | None) -> Array | None:
+    def check_values(self, name: str, samples: Samples, lengths: Array | None) -> Array | None:
         """Raise what the first layer would for the values of some batch, with the number of the sample.
 
         Returns the lengths of the sequences, those that the layer finds among them.
@@ -261,11 +255,12 @@ class Chain:
         shape: Shape = (None, *x.shape[1:])
         if x.ndim < (2 if self.takes_tokens else 3):
             return shape
-        inputs = self._shapes_for(shape)
+        inputs = self.shapes_for(shape)
         joined = any(layer.joins_steps and len(given) > 2 for layer, given in zip(self.layers, inputs, strict=False))
         return shape if joined else (None, None, *shape[2:])
 
-    def _require_built(self) -> None:
+    def require_built(self) -> None:
+        """Raise unless the weights exist."""
         if not self.built:
             raise ValueError(
                 "the model has no weights yet: give its first layer an input_shape, or call build or fit first"
@@ -288,14 +283,14 @@ class Chain:
         The head computes the elements that count alone, where it can leave out others.
         """
         head = self.layers[-1]
-        for layer in self.layers[:-1] if self._raw_head else self.layers:
+        for layer in self.layers[:-1] if self.raw_head else self.layers:
             y = layer.forward(x, lengths=lengths, training=training)
             assert not isinstance(y, tuple)
             lengths = layer.output_lengths(x, lengths)
             x = y
         shape = x.shape[:-1]
         kept = None if lengths is None else sequences.valid_elements(lengths, shape)
-        if self._raw_head:
+        if self.raw_head:
             assert isinstance(head, Head)
             values = head.logits(x, training=training, rows=kept)
         else:
@@ -308,7 +303,7 @@ class Chain:
 
     def outputs(self, scores: Array) -> Array:
         """What the model gives (M, C), from its scores (M, C)."""
-        if not self._raw_head:
+        if not self.raw_head:
             return scores
         head = self.layers[-1]
         assert isinstance(head, Head)
@@ -330,11 +325,11 @@ class Chain:
             for layer in self.layers:
                 layer.gradients_changed()
             return
-        d_y: Array | None = d_scores if self._raw_head else self._spread(d_scores)
+        d_y: Array | None = d_scores if self.raw_head else self._spread(d_scores)
         for index in range(len(self.layers) - 1, self._first_with_weights - 1, -1):
             layer, inner = self.layers[index], index > self._first_with_weights
             assert d_y is not None
-            if self._raw_head and index == len(self.layers) - 1:
+            if self.raw_head and index == len(self.layers) - 1:
                 assert isinstance(layer, Head)
                 d_y = layer.backward_from_logits(d_y, input_gradient=inner)
             else:
@@ -358,18 +353,6 @@ class Chain:
         for regularizer, weight, gradient in self._penalties:
             regularizer.add_gradient(weight, gradient)
 
-    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
-        """The layer of that name, or at that place."""
-        if (name is None) == (index is None):
-            raise ValueError("name, index: expected one of the two, got " + ("neither" if name is None else "both"))
-        if index is not None:
-            if not -len(self.layers) <= index < len(self.layers):
-                raise ValueError(f"index: expected one of {len(self.layers)} layers, got {index}")
-            return self.layers[index]
-        return {layer.name: layer for layer in self.layers}[
-            checks.choice("name", name, [layer.name for layer in self.layers])
-        ]
-
     def get_states(self) -> dict[str, Array]:
         """What stateful layers carry from batch to batch, by ``layer/name``."""
         return {f"{layer.name}/{name}": state for layer in self.layers for name, state in layer.get_states().items()}
@@ -382,47 +365,39 @@ class Chain:
     def snapshot(self) -> Snapshot:
         """What training on a batch changes besides the weights and the optimizer."""
         draws = any(layer.draws for layer in self.layers)
-        return Snapshot(self.get_states(), self._generator.bit_generator.state if draws else None)
+        return Snapshot(self.get_states(), self.generator.bit_generator.state if draws else None)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to what `snapshot` returned."""
-        self._set_states(snapshot.states)
+        self.set_states(snapshot.states)
         if snapshot.generator is not None:
-            self._generator.bit_generator.state = snapshot.generator
+            self.generator.bit_generator.state = snapshot.generator
 
-    @usage.alone("set_states changes the states")
     def set_states(self, states: dict[str, Array]) -> None:
         """Carry on with what `get_states` returned."""
-        self._set_states(states)
-
-    def _set_states(self, states: dict[str, Array]) -> None:
         unknown = {name.partition("/")[0] for name in states} - {layer.name for layer in self.layers}
         if unknown:
             raise ValueError(f"states: expected those of layers of this model, got {', '.join(sorted(unknown))}")
         for layer in self.layers:
             layer.set_states(strip_prefix(states, f"{layer.name}/"))
 
-    @usage.alone("reset_states changes the states")
     def reset_states(self) -> None:
         """Forget what stateful layers carry from batch to batch."""
-        self._reset_states()
-
-    def _reset_states(self) -> None:
         for layer in self.layers:
             layer.reset_states()
 
     @contextlib.contextmanager
-    def _with_own_states(self) -> Iterator[None]:
+    def with_own_states(self) -> Iterator[None]:
         """A pass that begins without states, and leaves those of the call around it as they were."""
         states = self.get_states()
-        self._reset_states()
+        self.reset_states()
         try:
             yield
         finally:
-            self._reset_states()
-            self._set_states(states)
+            self.reset_states()
+            self.set_states(states)
 
-    def _why_alone(self) -> str | None:
+    def why_alone(self) -> str | None:
         """Why a pass forward cannot share the model with another thread, if it cannot."""
         if not self.built:
             return "the call makes the weights"
@@ -436,37 +411,9 @@ class Chain:
         return {name: flat[place].reshape(shape) for name, (place, shape) in self._places.items()}
 
     def get_weights(self) -> list[Array]:
-        """Copies of all weights in Keras' order: for a GRU kernel, recurrent_kernel, bias; for a Dense kernel, bias."""
-        self._require_built()
-        with self._usage.call("get_weights"):
-            return [array.copy() for layer in self.layers for array in layer.weights.values()]
-
-    @usage.alone("set_weights changes the weights")
-    def set_weights(self, weights: Sequence[Array]) -> None:
-        """Copy in what `get_weights` returns; all shapes are checked before anything changes."""
-        self._require_built()
-        targets = [(f"{layer.name}/{name}", array) for layer in self.layers for name, array in layer.weights.items()]
-        copy_weights(targets, weights)
-
-    def count_params(self) -> int:
-        """The number of trainable parameters."""
-        self._require_built()
-        return sum(layer.count_params() for layer in self.layers)
-
-    def summary(self) -> None:
-        """Print the layers, their output shapes and their numbers of parameters."""
-        self._require_built()
-        rows = [
-            (f"{layer.name} ({type(layer).__name__})", str(shape), f"{layer.count_params():,}")
-            for layer, shape in zip(self.layers, self._output_shapes, strict=True)
-        ]
-        header = ("Layer (type)", "Output shape", "Parameters")
-        widths = [max(len(row[column]) for row in (header, *rows)) for column in range(3)]
-        print(f'Model "{self.name}", {self.dtype}')
-        for row in (header, *rows):
-            print(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}")
-        total = self.count_params()
-        print(f"Total: {total:,} parameters, {total * self.dtype.itemsize:,} bytes")
+        """Copies of all weights in Keras' order."""
+        self.require_built()
+        return [array.copy() for layer in self.layers for array in layer.weights.values()]
 
 
 def _unused_name(kind: str, names: set[str]) -> str:

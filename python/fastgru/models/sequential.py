@@ -1,4 +1,4 @@
-"""Sequential: a chain of layers that is compiled, trained, evaluated, used and saved."""
+"""Sequential: layers in a row that are compiled, trained, evaluated, used and saved."""
 
 from __future__ import annotations
 
@@ -7,35 +7,39 @@ import copy
 import functools
 import os
 import warnings
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import callbacks, formats
+from fastgru import formats, losses, optimizers
+from fastgru import metrics as _metrics
 from fastgru._support import checks, usage
+from fastgru._support.files import check_path
 from fastgru._support.samples import Samples, lengths_of
-from fastgru._training import data as batches
+from fastgru._support.seeding import new_generator
 from fastgru._training import loop
-from fastgru._training.data import ArraySet, Batch, StreamSet, Unchecked
-from fastgru._training.progress import Progress
-from fastgru._training.sample_weights import check_class_weight, check_weights, classes_in, weigh_classes
+from fastgru._training.data import ArraySet, StreamSet, Unchecked
+from fastgru._training.options import FitOptions
+from fastgru._training.preparation import Preparation, prepare
+from fastgru.callbacks import dispatch
 from fastgru.formats import native
 from fastgru.formats.boundary import reading
-from fastgru.formats.description import Assumption, AssumptionWarning, list_assumptions
-from fastgru.metrics import Metric
-from fastgru.models.network import Form
-from fastgru.models.saving import Saved
+from fastgru.formats.description import Assumption, AssumptionWarning, ModelDescription, list_assumptions
+from fastgru.layers import Layer
+from fastgru.layers.base import copy_weights
+from fastgru.models import saving
+from fastgru.models.compilation import Compilation
+from fastgru.models.network import Network
 
 Array = NDArray[Any]
 
-#: What a batch or a whole set is made of, by the names of the arguments.
-_NAMES = ("x", "y", "lengths", "sample_weight")
+#: All attributes of a `Sequential`; others belong to a user's subclass.
+_ATTRIBUTES = frozenset(("_network", "_compilation", "_usage", "_run", "stop_training"))
 
 
-class Sequential(Saved):
+class Sequential:
     """A model of layers in a row, in Keras' words.
 
     Parameters
@@ -53,6 +57,9 @@ class Sequential(Saved):
     parameters, gradient : ndarray (P,)
         All weights and their gradients, flat; the layers' arrays are views of them. Empty until the model is built.
     optimizer : Optimizer or None
+    loss : Loss or None
+    metrics : list of Metric
+        What `compile` chose.
     stop_training : bool
         Set by a callback, it ends the training after the epoch.
 
@@ -73,79 +80,194 @@ class Sequential(Saved):
     >>> history = model.fit(x, y, epochs=10)
     """
 
-    # --- Data ------------------------------------------------------------------------------------------------
+    def __init__(
+        self, layers: Iterable[Layer] | None = None, *, dtype: str | None = None, name: str = "sequential"
+    ) -> None:
+        self._take(*saving.make_parts(dtype, name))
+        if isinstance(layers, Layer):
+            raise TypeError(f"layers: expected a list of layers, got a single {type(layers).__name__}")
+        for layer in layers or ():
+            self.add(layer)
 
-    def _check(
+    def _take(self, network: Network, compilation: Compilation) -> None:
+        """Set all attributes; the constructor then adds the layers."""
+        self._network = network
+        self._compilation = compilation
+        self._usage = usage.Usage()
+        self._run: loop.Run | None = None  # while it is trained
+        self.stop_training = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.layers!r}, name={self.name!r})"
+
+    # --- What the model is ---------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The model's name, which files hold."""
+        return self._network.name
+
+    @name.setter
+    def name(self, value: str) -> None:
+        self._network.name = value
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, from the first to the last."""
+        return self._network.layers
+
+    @property
+    def parameters(self) -> Array:
+        """All weights (P,), which the layers' arrays are views of; empty until the model is built."""
+        return self._network.parameters
+
+    @property
+    def gradient(self) -> Array:
+        """The gradient (P,) of `parameters`, from the last batch trained on."""
+        return self._network.gradient
+
+    @property
+    def optimizer(self) -> optimizers.Optimizer | None:
+        """What `compile` chose, or None."""
+        return self._compilation.optimizer
+
+    @property
+    def loss(self) -> losses.Loss | None:
+        """What `compile` chose, or None."""
+        return self._compilation.loss
+
+    @property
+    def metrics(self) -> list[_metrics.Metric]:
+        """What `compile` chose."""
+        return self._compilation.metrics
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the weights, float32 where nothing has decided yet."""
+        return self._network.dtype
+
+    @property
+    def built(self) -> bool:
+        """Whether the weights exist."""
+        return self._network.built
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """With the batch axis, None where any size will do; empty until the model is built."""
+        return self._network.input_shape
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """With the batch axis; empty until the model is built."""
+        return self._network.output_shape
+
+    @property
+    def stateful(self) -> bool:
+        """Whether each row of a batch goes on from the states of the same row of the batch before it."""
+        return self._network.stateful
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """The layer of that name, or at that place."""
+        if (name is None) == (index is None):
+            raise ValueError("name, index: expected one of the two, got " + ("neither" if name is None else "both"))
+        if index is not None:
+            if not -len(self.layers) <= index < len(self.layers):
+                raise ValueError(f"index: expected one of {len(self.layers)} layers, got {index}")
+            return self.layers[index]
+        return {layer.name: layer for layer in self.layers}[
+            checks.choice("name", name, [layer.name for layer in self.layers])
+        ]
+
+    def count_params(self) -> int:
+        """The number of trainable parameters."""
+        self._network.require_built()
+        return sum(layer.count_params() for layer in self.layers)
+
+    def summary(self) -> None:
+        """Print the layers, their output shapes and their numbers of parameters."""
+        self._network.require_built()
+        rows = [
+            (f"{layer.name} ({type(layer).__name__})", str(shape), f"{layer.count_params():,}")
+            for layer, shape in zip(self.layers, self._network.shapes[1:], strict=True)
+        ]
+        header = ("Layer (type)", "Output shape", "Parameters")
+        widths = [max(len(row[column]) for row in (header, *rows)) for column in range(3)]
+        print(f'Model "{self.name}", {self.dtype}')
+        for row in (header, *rows):
+            print(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}")
+        total = self.count_params()
+        print(f"Total: {total:,} parameters, {total * self.dtype.itemsize:,} bytes")
+
+    # --- Layers, weights and states ------------------------------------------------------------------------------
+
+    @usage.alone("add changes the layers", outermost=True)
+    def add(self, layer: Layer) -> None:
+        """Append a layer. If the first one knows its ``input_shape``, the weights are made at once."""
+        self._network.add(layer)
+
+    @usage.alone("build makes the weights", outermost=True)
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the weights for inputs of that shape, batch axis included.
+
+        Data given to `fit` does it as well, for sequences of any length; of the data's length, where a `Flatten` has
+        to know it.
+        """
+        self._network.build(input_shape)
+
+    def get_weights(self) -> list[Array]:
+        """Copies of all weights in Keras' order: for a GRU kernel, recurrent_kernel, bias; for a Dense kernel, bias."""
+        self._network.require_built()
+        with self._usage.call("get_weights"):
+            return self._network.get_weights()
+
+    @usage.alone("set_weights changes the weights")
+    def set_weights(self, weights: Sequence[Array]) -> None:
+        """Copy in what `get_weights` returns; all shapes are checked before anything changes."""
+        self._network.require_built()
+        targets = [(f"{layer.name}/{name}", array) for layer in self.layers for name, array in layer.weights.items()]
+        copy_weights(targets, weights)
+
+    def get_states(self) -> dict[str, Array]:
+        """What stateful layers carry from batch to batch, by ``layer/name``."""
+        return self._network.get_states()
+
+    @usage.alone("set_states changes the states")
+    def set_states(self, states: dict[str, Array]) -> None:
+        """Carry on with what `get_states` returned."""
+        self._network.set_states(states)
+
+    @usage.alone("reset_states changes the states")
+    def reset_states(self) -> None:
+        """Forget what stateful layers carry from batch to batch."""
+        self._network.reset_states()
+
+    # --- Training ------------------------------------------------------------------------------------------------
+
+    @usage.alone("compile replaces the optimizer", outermost=True)
+    def compile(
         self,
-        given: Unchecked,
-        form: Form,
-        class_weight: dict[int, float] | None = None,
-        names: tuple[str, ...] = _NAMES,
-    ) -> tuple[Samples, Array, Array | None, Array | None]:
-        """Samples, targets, lengths and weights, checked against a model of that form and each other."""
-        assert self.loss is not None
-        samples = Samples(names[0], given.x, form.input_shape, form.dtype, tokens=self.takes_tokens)
-        if given.y is None:
-            raise TypeError(f"{names[1]}: expected targets because {names[0]} is an array, got None")
-        shape = _shape_for(given.x, form.output_shape)
-        lengths = lengths_of(names[2], given.lengths, given.x, tokens=self.takes_tokens)
-        # What targets and weights hold in padding does not matter, whoever says what that is.
-        counted = self._check_values(names[0], samples, lengths)
-        if len(shape) < 3:
-            counted = None
-        y = self.loss.check_targets(names[1], given.y, shape, counted)
-        weights = check_weights(names[3], given.weights, shape[:-1], counted)
-        if class_weight is not None:
-            weights = weigh_classes(class_weight, y, shape, weights, counted)
-        return samples, y, lengths, weights
+        optimizer: str | optimizers.Optimizer = "adam",
+        loss: str | losses.Loss = "categorical_crossentropy",
+        metrics: Iterable[str | _metrics.Metric] | None = None,
+    ) -> None:
+        """Choose how to train.
 
-    def _check_set(
-        self,
-        given: Unchecked,
-        form: Form,
-        class_weight: dict[int, float] | None = None,
-        names: tuple[str, ...] = _NAMES,
-    ) -> ArraySet:
-        return ArraySet(*self._check(given, form, class_weight, names))
+        Parameters
+        ----------
+        optimizer : str or Optimizer
+            "adam", "adamw", "sgd", "rmsprop", or one of `fastgru.optimizers`.
+        loss : str or Loss
+            "categorical_crossentropy" or "sparse_categorical_crossentropy" (either takes integer labels as well as
+            one-hot targets), "binary_crossentropy", "mean_squared_error" ("mse"), "mean_absolute_error" ("mae"),
+            "huber", or one of `fastgru.losses`. Cross-entropies are computed from what comes before the last layer's
+            softmax or sigmoid, unless they say ``from_logits=True``.
+        metrics : iterable, optional
+            "accuracy", "top_k_accuracy", "binary_accuracy", "mae", "mse", "f1_score", or some of `fastgru.metrics`,
+            objects that no other model is compiled with.
 
-    def _check_batch(
-        self, given: Unchecked, class_weight: dict[int, float] | None = None, names: tuple[str, ...] = _NAMES
-    ) -> Batch:
-        """A batch; the first one of all decides what the model is."""
-        form = self._form_for(names[0], given.x, decide_dtype=True)
-        samples, y, lengths, weights = self._check(given, form, class_weight, names)
-        if len(samples) == 0:
-            raise ValueError(f"{names[0]}: expected at least one sample, got 0")
-        self._settle(form, decide_dtype=True)
-        return Batch(samples.batch(slice(None)), y, lengths, weights)
-
-    def _stream(
-        self,
-        name: str,
-        source: Iterable[Any],
-        class_weight: dict[int, float] | None,
-        steps: int | None,
-        *,
-        steps_name: str,
-    ) -> StreamSet:
-        def check(batch: str, given: Unchecked) -> Batch:
-            return self._check_batch(given, class_weight, tuple(f"{batch}, {part}" for part in _NAMES))
-
-        return StreamSet(name, source, check, steps, steps_name=steps_name)
-
-    def _data(
-        self, given: Unchecked, class_weight: dict[int, float] | None, steps: int | None, *, decide: bool
-    ) -> tuple[ArraySet | StreamSet, Form | None]:
-        """A set of arrays and what they make of the model, or an iterable of batches where no y stands beside x."""
-        if given.y is None and not isinstance(given.x, np.ndarray) and isinstance(given.x, Iterable):
-            for name, value in (("lengths", given.lengths), ("sample_weight", given.weights)):
-                if value is not None:
-                    raise ValueError(f"{name}: expected none because x is an iterable of batches, got some")
-            return self._stream("x", given.x, class_weight, steps, steps_name="steps_per_epoch"), None
-        if steps is not None:
-            raise ValueError("steps_per_epoch: expected none because x is an array, got a number")
-        form = self._form_for("x", given.x, decide_dtype=decide)
-        return self._check_set(given, form, class_weight), form
+        A model with a loss, metric or schedule of a class of your own cannot be saved: a file holds names, no code.
+        """
+        self._compilation.choose(self._network, optimizer, loss, metrics)
 
     @usage.alone("fit changes the weights", outermost=True)
     def fit(
@@ -231,96 +353,58 @@ class Sequential(Saved):
             An argument does not fit; no weight has changed its value then, but by an iterable's batches before the one
             that does not fit. The model's dtype and shapes are then as they were, too.
         """
-        _, loss = self._compiled()
-        epochs = checks.integer("epochs", epochs, least=0)
-        batch_size = _batch_size(batch_size, 32)
-        split = _split("validation_split", validation_split)
-        has_split = not isinstance(split, float) or split > 0
-        shuffle = checks.flag("shuffle", shuffle)
-        if steps_per_epoch is not None:
-            steps_per_epoch = checks.integer("steps_per_epoch", steps_per_epoch, least=1)
-        if validation_steps is not None:
-            validation_steps = checks.integer("validation_steps", validation_steps, least=1)
-        at_once = batch_size
-        if validation_batch_size is not None:
-            at_once = checks.integer("validation_batch_size", validation_batch_size, least=1)
-        if verbose not in (0, 1, 2, "auto"):
-            raise ValueError(f"verbose: expected 0, 1, 2 or 'auto', got {verbose!r}")
-        if resume_from is not None and not isinstance(resume_from, (str, os.PathLike)):
-            raise TypeError(f"resume_from: expected a path, got {resume_from!r}")
-        class_weight = check_class_weight(class_weight, loss)
-        data, form = self._data(Unchecked(x, y, lengths, sample_weight), class_weight, steps_per_epoch, decide=True)
-        validation: ArraySet | StreamSet | None = None
-        if validation_data is not None:
-            if has_split:
-                raise ValueError("validation_split: expected 0 because validation_data is given, got both")
-            validation, form = self._validation(validation_data, validation_steps, form)
-        elif has_split:
-            if isinstance(data, StreamSet):
-                raise ValueError("validation_split: expected 0 because x is an iterable of batches, got some")
-            assert form is not None
-            data, validation = self._hold_back(data, split, form)
-        if validation_steps is not None and not isinstance(validation, StreamSet):
-            raise ValueError(
-                "validation_steps: expected none because validation_data is no iterable of batches, got a number"
-            )
-        if data.count == 0 or (validation is not None and validation.count == 0):
-            part = ""
-            if has_split:
-                part = (
-                    f" after validation_split={f'{split:g}' if isinstance(split, float) else f'{len(split)} indices'}"
-                )
-            raise ValueError(f"x: expected at least one sample to train and to validate on, got {len(x)}{part}")
-        self._require_whole_batches("batch_size", batch_size, data.count)
-        if validation is not None:
-            name = "batch_size" if validation_batch_size is None else "validation_batch_size"
-            self._require_whole_batches(name, at_once, validation.count)
-
-        history = loop.History(epochs, batch_size, data.count)
-        told = _callbacks(callbacks, self, history.params, validated=validation is not None)
-        asked = {
-            "batch_size": batch_size,
-            "samples": data.count,
-            "shuffle": shuffle if isinstance(data, ArraySet) else None,
-            "steps_per_epoch": steps_per_epoch,
-            "class_weight": None if class_weight is None else [list(entry) for entry in sorted(class_weight.items())],
-            "validation_split": split
-            if isinstance(split, float)
-            else f"{len(split)} indices with checksum {zlib.crc32(split.astype(np.int64).tobytes()):08x}",
-        }
+        network, compilation = self._network, self._compilation
+        optimizer, loss = compilation.require(network)
+        options = FitOptions(
+            loss=loss,
+            epochs=epochs,
+            batch_size=32 if batch_size is None else batch_size,
+            verbose=verbose,
+            shuffle=shuffle,
+            class_weight=class_weight,
+            steps_per_epoch=steps_per_epoch,
+            validation_split=validation_split,
+            validation_steps=validation_steps,
+            validation_batch_size=validation_batch_size,
+            resume_from=resume_from,
+        )
+        sets = prepare(network, loss, Unchecked(x, y, lengths, sample_weight), validation_data, options)
+        history = loop.History(options.epochs, options.batch_size, sets.training.count)
+        told = self._callbacks(callbacks, history.params, validated=sets.validation is not None)
         # Metrics of its own: whoever evaluates in the midst of an epoch uses the model's.
-        tally = loop.Tally(self, loss, copy.deepcopy(self.metrics))
-        run = loop.Run(tally, history, told, self._generator, asked, self._write_training)
-        saved = None if resume_from is None else self._read_training(resume_from, run, form)
-        if saved is not None:
-            form = saved.model._form
+        tally = loop.Tally(network, loss, copy.deepcopy(compilation.metrics))
+        required = options.required_to_resume(sets.training)
+        write = functools.partial(saving.write_training, network, compilation)
+        run = loop.Run(tally, history, told, network.generator, required, write)
+        saved, form = None, sets.form
+        if resume_from is not None:
+            saved = saving.read_training(resume_from, network, compilation, run, form)
+            form = saved.network.form
         if form is not None:
-            self._settle(form, decide_dtype=True)
+            network.settle(form, decide_dtype=True)
         validate = None
-        if validation is not None:
-            validate = functools.partial(self._evaluate, validation, at_once, self.metrics, apart=True)
+        if sets.validation is not None:
+            validate = functools.partial(
+                self._evaluate, sets.validation, options.rows_to_validate, compilation.metrics, apart=True
+            )
         with self._at_work(run):
             # As in Keras: on_train_begin starts a callback anew, a resumed state comes after it.
             told.tell("on_train_begin", {})
             told.require_saveable()
             if saved is not None:
-                self._go_on_from(saved, run)
+                saving.go_on_from(saved, network, compilation, run)
             run.write_due()
-            assert self.optimizer is not None
-            loop.fit(
-                self,
-                loss,
-                self.optimizer,
-                data,
-                run,
-                epochs=epochs,
-                batch_size=batch_size,
-                shuffle=shuffle,
-                validate=validate,
-                progress=Progress(1 if verbose == "auto" else int(verbose), epochs, data.count),
-            )
+            loop.fit(network, loss, optimizer, sets.training, run, options, validate)
             run.tell("on_train_end", {})
         return history
+
+    def _callbacks(self, given: Any, params: dict[str, Any], *, validated: bool) -> dispatch.Callbacks:
+        told = dispatch.Callbacks(dispatch.check(given), self, params)
+        logs = ["loss", *(metric.name for metric in self.metrics)]
+        told.require_possible([*logs, *(f"val_{name}" for name in logs)] if validated else logs)
+        if told.write_files():
+            saving.require_own_classes(self._compilation)
+        return told
 
     @contextlib.contextmanager
     def _at_work(self, run: loop.Run) -> Iterator[None]:
@@ -331,55 +415,20 @@ class Sequential(Saved):
         finally:
             self._run = None
 
-    def _hold_back(self, data: ArraySet, split: float | NDArray[np.intp], form: Form) -> tuple[ArraySet, ArraySet]:
-        """Data to train on, and to validate on."""
-        assert self.loss is not None
-        if not isinstance(split, float):
-            outside = split[(split < 0) | (split >= len(data))]
-            if len(outside):
-                raise ValueError(
-                    f"validation_split: expected indices from 0 to {len(data) - 1} because x has {len(data)} samples, "
-                    f"got {outside[0]}"
-                )
-            return data.hold_back(split)
-        kept, held = data.split(split)
-        one, other = (classes_in(self.loss, *part.targets(), form.output_shape) for part in (kept, held))
-        if len(kept) and len(held) and one is not None and other is not None and (one != other).any():
-            parts = (one & ~other, f"{len(held)} held back"), (other & ~one, f"{len(kept)} others")
-            missing = " and ".join(
-                f"no sample of {_listed(classes)} among the {part}" for classes, part in parts if classes.any()
-            )
-            warnings.warn(
-                f"validation_split: expected every class in both parts, got {missing}; the last samples are held back, "
-                f"as in Keras: shuffle x and y together before, or pass the indices of the samples to hold back",
-                UserWarning,
-                stacklevel=4,  # the line that calls fit
-            )
-        return kept, held
+    def save_training(self, path: str | os.PathLike[str]) -> None:
+        """Write the model with the state of the training at work, for ``fit(..., resume_from=path)``.
 
-    def _require_whole_batches(self, name: str, batch_size: int, count: int | None) -> None:
-        """Raise if a stateful layer would get a last batch of fewer rows; not known of an iterable."""
-        if self.stateful and count is not None and count > batch_size and count % batch_size:
-            layer = next(layer.name for layer in self.layers if layer.stateful)
-            raise ValueError(
-                f"{name}: expected a divisor of {count}, the number of samples, because {layer} is stateful and "
-                f"batches of other sizes have other rows, got {batch_size}"
-            )
+        `callbacks.ModelCheckpoint` calls it. The file is written when all callbacks have been told of what this one
+        is told now, so that it holds what each made of it; nothing is written of an epoch that `TerminateOnNaN` ends.
 
-    def _validation(self, data: Any, steps: int | None, form: Form | None) -> tuple[ArraySet | StreamSet, Form | None]:
-        """The set to validate on, and what the model will be, which arrays decide if the data to train on does not."""
-        if isinstance(data, Mapping) or (isinstance(data, (tuple, list)) and not all(map(_is_batch, data))):
-            keys = ("'x'", "'y'", "'lengths'", "'sample_weight'") if isinstance(data, Mapping) else ("0", "1", "", "2")
-            names = tuple(f"validation_data[{key}]" for key in keys)
-            given = batches.unpack("validation_data", data)
-            form = form or self._form_for(names[0], given.x, decide_dtype=True)
-            return self._check_set(given, form, names=names), form
-        if isinstance(data, np.ndarray) or not isinstance(data, Iterable):
-            raise TypeError(
-                "validation_data: expected (x, y), (x, y, sample_weight), a dict or an iterable of batches, got "
-                f"{type(data).__name__}"
-            )
-        return self._stream("validation_data", data, None, steps, steps_name="validation_steps"), form
+        Raises
+        ------
+        RuntimeError
+            `fit` is not at work.
+        """
+        if self._run is None:
+            raise RuntimeError("the model is not being trained: save_training is for callbacks of fit")
+        self._run.save(path)
 
     @usage.alone("train_on_batch changes the weights", outermost=True)
     def train_on_batch(self, x: Array, y: Any, *, lengths: Any = None, sample_weight: Any = None) -> list[float]:
@@ -390,11 +439,14 @@ class Sequential(Saved):
         FloatingPointError
             As from `fit`; nothing has changed then.
         """
-        optimizer, loss = self._compiled()
-        batch = self._check_batch(Unchecked(x, y, lengths, sample_weight))
-        tally = loop.Tally(self, loss, self.metrics)
-        loop.train_step(self, loss, optimizer, batch, tally)
+        network = self._network
+        optimizer, loss = self._compilation.require(network)
+        batch = Preparation(network, loss).batch(Unchecked(x, y, lengths, sample_weight))
+        tally = loop.Tally(network, loss, self._compilation.metrics)
+        loop.train_step(network, loss, optimizer, batch, tally)
         return list(tally.values().values())
+
+    # --- Evaluation and prediction -------------------------------------------------------------------------------
 
     def evaluate(
         self,
@@ -425,12 +477,13 @@ class Sequential(Saved):
         list of float, or dict of str to float
         """
         del verbose
-        with self._usage.call("evaluate", alone=self._why_alone()) as call:
-            self._compiled()
-            batch_size = _batch_size(batch_size, 128)
-            data, form = self._data(Unchecked(x, y, lengths, sample_weight), None, None, decide=False)
+        network = self._network
+        with self._usage.call("evaluate", alone=network.why_alone()) as call:
+            _, loss = self._compilation.require(network)
+            batch_size = checks.integer("batch_size", 128 if batch_size is None else batch_size, least=1)
+            data, form = Preparation(network, loss).set_of(Unchecked(x, y, lengths, sample_weight), decide_dtype=False)
             if form is not None:
-                self._settle(form, decide_dtype=False)
+                network.settle(form, decide_dtype=False)
             if data.count == 0:
                 raise ValueError("x: expected at least one sample, got 0")
             # Another evaluation may be counting with the model's metrics: in another thread, or around this one.
@@ -439,12 +492,12 @@ class Sequential(Saved):
         return found if checks.flag("return_dict", return_dict) else list(found.values())
 
     def _evaluate(
-        self, data: ArraySet | StreamSet, batch_size: int, metrics: Sequence[Metric], *, apart: bool
+        self, data: ArraySet | StreamSet, batch_size: int, metrics: Sequence[_metrics.Metric], *, apart: bool
     ) -> dict[str, float]:
         """Loss and metrics by name; `apart` from the states of the call around it."""
         assert self.loss is not None
-        with self._with_own_states() if apart else contextlib.nullcontext():
-            return loop.evaluate(self, self.loss, data, batch_size, metrics)
+        with self._network.with_own_states() if apart else contextlib.nullcontext():
+            return loop.evaluate(self._network, self.loss, data, batch_size, metrics)
 
     def predict(self, x: Array, batch_size: int | None = 128, verbose: Any = 0, *, lengths: Any = None) -> Any:
         """Outputs (N, ...) for samples (N, ...), batch by batch, so that only the result grows with N.
@@ -466,31 +519,149 @@ class Sequential(Saved):
         ndarray, or tuple of ndarray if the last layer returns several
         """
         del verbose
-        batch_size = _batch_size(batch_size, 128)
-        self._require_built()
-        with self._usage.call("predict", alone=self._why_alone()) as call:
+        batch_size = checks.integer("batch_size", 128 if batch_size is None else batch_size, least=1)
+        network = self._network
+        network.require_built()
+        with self._usage.call("predict", alone=network.why_alone()) as call:
             if not call.nested:
-                return self._predict(x, batch_size, lengths)
-            with self._with_own_states():
-                return self._predict(x, batch_size, lengths)
+                return _predict(network, x, batch_size, lengths)
+            with network.with_own_states():
+                return _predict(network, x, batch_size, lengths)
 
-    def _predict(self, x: Array, batch_size: int, lengths: Any) -> Any:
-        form = self._form_for("x", x, decide_dtype=False)
-        samples = Samples("x", x, form.input_shape, form.dtype, tokens=self.takes_tokens)
-        lengths = lengths_of("lengths", lengths, x, tokens=self.takes_tokens)
-        self._check_values("x", samples, lengths)
-        results: list[Array] = []
-        several = False
-        for begin in range(0, max(len(samples), 1), batch_size):
-            rows = slice(begin, begin + batch_size)
-            y = self.forward(samples.batch(rows), lengths=None if lengths is None else lengths[rows])
-            several = isinstance(y, tuple)
-            parts = y if isinstance(y, tuple) else (y,)
-            if not results:
-                results = [np.empty((len(samples), *part.shape[1:]), part.dtype) for part in parts]
-            for result, part in zip(results, parts, strict=True):
-                result[rows] = part
-        return tuple(results) if several else results[0]
+    # --- Files and copies ----------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str], *, format: str | None = None, include_optimizer: bool = True) -> None:
+        """Write the model to a file: topology, weights, and if compiled how it is trained and how far.
+
+        `load_model` gives a model that predicts, and trains on, with the same bits. The file carries a checksum and is
+        replaced atomically: whatever happens, `path` holds the old model or the new one.
+
+        In other frameworks' files stands what those can say; what they cannot is an error that names it, and nothing
+        is written.
+
+        Parameters
+        ----------
+        path : path
+            ``*.safetensors`` is this package's own kind. Other endings are other frameworks': see `fastgru.formats`.
+        format : str, optional
+            The kind of file, whatever its name: a key of `fastgru.formats.KINDS`.
+        include_optimizer : bool
+            Whether to write how the model is trained and how far. Without, it must be compiled again to be trained on;
+            and other frameworks need not have its optimizer, loss and metrics.
+
+        Raises
+        ------
+        ValueError
+            The ending is not known, or the model has something that this kind of file cannot say.
+        ImportError
+            The kind of file needs an extra that is not installed.
+        """
+        self._network.require_built()
+        with self._usage.call("save"):
+            saving.write(path, format, self._network, self._compilation, compiled=include_optimizer)
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Write the weights alone, for a model made in the same way, here or in Keras.
+
+        Parameters
+        ----------
+        path : path
+            ``*.weights.h5`` as Keras 3 writes it; ``*.h5`` as Keras 2 did.
+        """
+        self._network.require_built()
+        check_path(path)
+        if not os.fspath(path).lower().endswith((".h5", ".hdf5")):
+            raise ValueError(f"path: expected a name that ends in .weights.h5 or .h5, got {os.fspath(path)}")
+        formats.write_weights(path, self.describe())
+
+    def load_weights(self, path: str | os.PathLike[str]) -> None:
+        """Take the weights from a file of `save_weights`, or of Keras: of weights alone or of a model.
+
+        As in Keras, layers are found by their order, not by their names.
+
+        Parameters
+        ----------
+        path : path
+            ``*.weights.h5``, ``*.keras`` or ``*.h5``.
+
+        Raises
+        ------
+        ModelFileError
+            The file is damaged, or its weights are not those of a model like this one, which stays as it is then.
+        """
+        self._network.require_built()
+        found = formats.read_weights(path, self.describe().layers)
+        with reading(path):
+            self.set_weights(list(found.values()))
+
+    def describe(self) -> ModelDescription:
+        """The model in the words that file formats understand; its arrays are copies."""
+        self._network.require_built()
+        with self._usage.call("describe"):
+            return saving.describe(self._network, self._compilation)
+
+    @classmethod
+    def from_description(cls, description: ModelDescription) -> Self:
+        """The model that a file described.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The description contradicts itself, or wants what this package does not have.
+        """
+        model = cls(dtype=description.dtype, name=description.name)
+        saving.take_description(description, model._network, model._compilation)
+        return model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made as files are: the layers' arrays must be views of the copy's own memory.
+
+        What a class of the user's own has besides goes with it; attributes that are layers are the copy's layers.
+        """
+        new_generator()  # unused, but it advances the seed's sequence: models made after a copy keep their weights
+        own = {name: value for name, value in vars(self).items() if name not in _ATTRIBUTES}
+        places = {
+            name: place for name, value in own.items() for place, layer in enumerate(self.layers) if value is layer
+        }
+        others = {name: value for name, value in own.items() if name not in places}
+        with self._usage.call("a copy"):
+            config, tensors = saving.to_checkpoint(self._network, self._compilation)
+            # A pickle reads the arrays after this has returned.
+            copies = {name: array.copy() for name, array in tensors.items()}
+        return _remake, (type(self), config, copies, places, others)
+
+
+def _remake(
+    cls: type[Sequential],
+    config: dict[str, Any],
+    tensors: dict[str, Array],
+    places: dict[str, int],
+    others: dict[str, Any],
+) -> Sequential:
+    """What `Sequential.__reduce__` took apart, without calling the constructor of a class of the user's own."""
+    model = cls.__new__(cls)
+    model._take(*saving.from_checkpoint(config, tensors))
+    vars(model).update(others | {name: model.layers[place] for name, place in places.items()})
+    return model
+
+
+def _predict(network: Network, x: Array, batch_size: int, lengths: Any) -> Any:
+    form = network.form_for("x", x, decide_dtype=False)
+    samples = Samples("x", x, form.input_shape, form.dtype, tokens=network.takes_tokens)
+    lengths = lengths_of("lengths", lengths, x, tokens=network.takes_tokens)
+    network.check_values("x", samples, lengths)
+    results: list[Array] = []
+    several = False
+    for begin in range(0, max(len(samples), 1), batch_size):
+        rows = slice(begin, begin + batch_size)
+        y = network.forward(samples.batch(rows), lengths=None if lengths is None else lengths[rows])
+        several = isinstance(y, tuple)
+        parts = y if isinstance(y, tuple) else (y,)
+        if not results:
+            results = [np.empty((len(samples), *part.shape[1:]), part.dtype) for part in parts]
+        for result, part in zip(results, parts, strict=True):
+            result[rows] = part
+    return tuple(results) if several else results[0]
 
 
 def read_model(
@@ -502,7 +673,9 @@ def read_model(
         if options:
             raise TypeError(f"{min(options)}: expected no options because the file is fastgru's own, got some")
         config, tensors = native.load(path)
-        return Sequential.from_file(path, config if compile else {**config, "compile": None}, tensors), ()
+        model = Sequential.__new__(Sequential)
+        model._take(*saving.from_file(path, config if compile else {**config, "compile": None}, tensors))
+        return model, ()
     description = formats.read(path, kind, compile=compile, **options)
     with reading(path, "not a model that this package can make"):
         return Sequential.from_description(description), description.assumptions
@@ -557,46 +730,3 @@ def warn_of(path: str | os.PathLike[str], assumptions: Sequence[Assumption]) -> 
     if assumptions:
         message = "\n".join([f"{os.fspath(path)}:", *list_assumptions(assumptions)])
         warnings.warn(AssumptionWarning(message, assumptions), stacklevel=3)
-
-
-def _batch_size(value: int | None, default: int) -> int:
-    return default if value is None else checks.integer("batch_size", value, least=1)
-
-
-def _split(name: str, value: Any) -> float | NDArray[np.intp]:
-    """What to hold back: a fraction from 0 to below 1, or the indices of some samples."""
-    if not isinstance(value, (np.ndarray, list, tuple)) or np.ndim(value) == 0:
-        return checks.number(name, value, least=0, below=1)
-    indices = checks.array(name, value)
-    if indices.ndim != 1 or indices.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected a number, or integers (K,), got {indices.dtype} of shape {indices.shape}")
-    if len(np.unique(indices)) < len(indices):
-        raise ValueError(f"{name}: expected different indices, got some twice")
-    return indices.astype(np.intp)
-
-
-def _listed(classes: NDArray[np.bool_]) -> str:
-    """Numbers of classes for a message."""
-    numbers = np.flatnonzero(classes)
-    shown = ", ".join(map(str, numbers[:8]))
-    return f"class {shown}{', ...' if len(numbers) > 8 else ''}"
-
-
-def _callbacks(given: Any, model: Sequential, params: dict[str, Any], *, validated: bool) -> callbacks.Callbacks:
-    told = callbacks.Callbacks(callbacks.check(given), model, params)
-    logs = ["loss", *(metric.name for metric in model.metrics)]
-    told.require_possible([*logs, *(f"val_{name}" for name in logs)] if validated else logs)
-    if told.write_files():
-        model._require_own_classes()
-    return told
-
-
-def _is_batch(given: Any) -> bool:
-    """Whether it is a batch of its own, and no array."""
-    pair = isinstance(given, (tuple, list)) and len(given) > 0 and isinstance(given[0], np.ndarray)
-    return pair or isinstance(given, Mapping)
-
-
-def _shape_for(x: Array, output_shape: tuple[int | None, ...]) -> tuple[int, ...]:
-    """The shape of the outputs for samples `x`; an axis that any size will do for is the steps'."""
-    return (len(x), *(x.shape[1] if size is None else size for size in output_shape[1:]))

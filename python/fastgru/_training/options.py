@@ -1,0 +1,89 @@
+"""The options of `fastgru.Sequential.fit`: all arguments except data and callbacks."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import InitVar, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru._support import checks
+from fastgru._training.data import ArraySet, StreamSet
+from fastgru._training.sample_weights import check_class_weight
+from fastgru.losses import Loss
+
+
+@dataclass(kw_only=True)
+class FitOptions:
+    """How to train: parameters of `fastgru.Sequential.fit`, checked for a model that is trained on `loss`."""
+
+    loss: InitVar[Loss]
+    epochs: int
+    batch_size: int
+    verbose: int | str
+    shuffle: bool
+    class_weight: dict[int, float] | None
+    steps_per_epoch: int | None
+    validation_split: Any  # afterwards a float, or an array of indices
+    validation_steps: int | None
+    validation_batch_size: int | None
+    resume_from: str | os.PathLike[str] | None
+
+    def __post_init__(self, loss: Loss) -> None:
+        self.epochs = checks.integer("epochs", self.epochs, least=0)
+        self.batch_size = checks.integer("batch_size", self.batch_size, least=1)
+        self.validation_split = _check_split("validation_split", self.validation_split)
+        self.shuffle = checks.flag("shuffle", self.shuffle)
+        for name in ("steps_per_epoch", "validation_steps", "validation_batch_size"):
+            if getattr(self, name) is not None:
+                setattr(self, name, checks.integer(name, getattr(self, name), least=1))
+        if self.verbose not in (0, 1, 2, "auto"):
+            raise ValueError(f"verbose: expected 0, 1, 2 or 'auto', got {self.verbose!r}")
+        if self.resume_from is not None and not isinstance(self.resume_from, (str, os.PathLike)):
+            raise TypeError(f"resume_from: expected a path, got {self.resume_from!r}")
+        self.class_weight = check_class_weight(self.class_weight, loss)
+
+    @property
+    def splits(self) -> bool:
+        """Whether samples are to be held back for validation."""
+        return not isinstance(self.validation_split, float) or self.validation_split > 0
+
+    @property
+    def rows_to_validate(self) -> int:
+        """The batch size of validation."""
+        return self.batch_size if self.validation_batch_size is None else self.validation_batch_size
+
+    def describe_split(self) -> str:
+        """`validation_split` for messages."""
+        split = self.validation_split
+        return f"{split:g}" if isinstance(split, float) else f"{len(split)} indices"
+
+    def required_to_resume(self, data: ArraySet | StreamSet) -> dict[str, Any]:
+        """The options that a resumed training must share, as JSON can hold them."""
+        weights, split = self.class_weight, self.validation_split
+        if not isinstance(split, float):
+            checksum = zlib.crc32(split.astype(np.int64).tobytes())
+            split = f"{len(split)} indices with checksum {checksum:08x}"
+        return {
+            "batch_size": self.batch_size,
+            "samples": data.count,
+            "shuffle": self.shuffle if isinstance(data, ArraySet) else None,
+            "steps_per_epoch": self.steps_per_epoch,
+            "class_weight": None if weights is None else [list(entry) for entry in sorted(weights.items())],
+            "validation_split": split,
+        }
+
+
+def _check_split(name: str, value: Any) -> float | NDArray[np.intp]:
+    """What to hold back: a fraction from 0 to below 1, or the indices of some samples."""
+    if not isinstance(value, (np.ndarray, list, tuple)) or np.ndim(value) == 0:
+        return checks.number(name, value, least=0, below=1)
+    indices = checks.array(name, value)
+    if indices.ndim != 1 or indices.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected a number, or integers (K,), got {indices.dtype} of shape {indices.shape}")
+    if len(np.unique(indices)) < len(indices):
+        raise ValueError(f"{name}: expected different indices, got some twice")
+    return indices.astype(np.intp)

@@ -1,0 +1,139 @@
+"""Callbacks that change the learning rate from epoch to epoch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fastgru._support import checks
+from fastgru.callbacks.base import Callback, Logs, Monitor, check_verbose, require_numbers
+
+Array = NDArray[Any]
+
+
+class ReduceLROnPlateau(Monitor):
+    """Lower the learning rate when a monitored value no longer improves; adds ``learning_rate`` to the logs.
+
+    Parameters
+    ----------
+    monitor : str
+        An entry of the logs.
+    factor : float
+        What the rate is multiplied by; below 1.
+    patience : int
+        How many epochs without improvement to allow.
+    verbose : {0, 1}
+        Whether to print when it lowers the rate.
+    mode : {"auto", "min", "max"}
+        Which way is better.
+    min_delta : float
+        Improvements up to this do not count.
+    cooldown : int
+        Epochs to wait after a reduction before counting again.
+    min_lr : float
+        The rate does not go below.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        verbose: int = 0,
+        mode: str = "auto",
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+    ) -> None:
+        super().__init__(monitor, mode, min_delta)
+        self.factor = checks.number("factor", factor, above=0, below=1)
+        self.patience = checks.integer("patience", patience, least=0)
+        self.verbose = check_verbose(verbose)
+        self.cooldown = checks.integer("cooldown", cooldown, least=0)
+        self.min_lr = checks.number("min_lr", min_lr, least=0)
+        self.on_train_begin()
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:  # noqa: D102
+        self.wait = 0
+        self.cooling = 0
+        self.forget_best()
+        if self.model is not None:
+            _require_number(self)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        value = self.watched(logs)
+        optimizer = self.model.optimizer
+        if logs is not None:
+            logs["learning_rate"] = optimizer.learning_rate
+        if self.cooling:
+            self.cooling -= 1
+            self.wait = 0
+        if self.improved(value):
+            self.best, self.wait = value, 0
+        elif not self.cooling:
+            self.wait += 1
+            if self.wait >= self.patience and optimizer.learning_rate > self.min_lr:
+                optimizer.learning_rate = max(optimizer.learning_rate * self.factor, self.min_lr)
+                self.cooling, self.wait = self.cooldown, 0
+                if self.verbose:
+                    print(f"Epoch {epoch + 1}: ReduceLROnPlateau lowers the rate to {optimizer.learning_rate:g}")
+
+    def get_state(self) -> dict[str, Any]:  # noqa: D102
+        return {"wait": self.wait, "cooling": self.cooling, "best": self.best}
+
+    def require_sound(self, state: dict[str, Any], weights: Sequence[Array]) -> None:  # noqa: D102
+        require_numbers(state, counts=("wait", "cooling"), reals=("best",))
+
+    def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
+        self.wait, self.cooling, self.best = state["wait"], state["cooling"], state["best"]
+
+
+class LearningRateScheduler(Callback):
+    """Set the learning rate as each epoch begins; adds ``learning_rate`` to the logs.
+
+    A resumed training finds the rate of its epoch in the file. `fastgru.schedules` change the rate from batch to batch.
+
+    Parameters
+    ----------
+    schedule : callable (epoch, learning_rate) or (epoch)
+        Returns the epoch's rate, given its number, counted from 0, and the rate so far.
+    verbose : {0, 1}
+        Whether to print each epoch's rate.
+    """
+
+    def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
+        if not callable(schedule):
+            raise TypeError(f"schedule: expected a function of epoch and learning rate, got {schedule!r}")
+        self.schedule = schedule
+        self.verbose = check_verbose(verbose)
+        try:
+            inspect.signature(schedule).bind(0, 0.0)
+            self._takes_rate = True
+        except TypeError:
+            self._takes_rate = False
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:  # noqa: D102
+        _require_number(self)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        optimizer = self.model.optimizer
+        rate = self.schedule(epoch, optimizer.learning_rate) if self._takes_rate else self.schedule(epoch)
+        optimizer.learning_rate = checks.number(f"schedule({epoch})", rate, above=0)
+        if self.verbose:
+            print(f"Epoch {epoch + 1}: LearningRateScheduler sets the rate to {optimizer.learning_rate:g}")
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        if logs is not None:
+            logs["learning_rate"] = self.model.optimizer.learning_rate
+
+
+def _require_number(callback: Callback) -> None:
+    """Raise if the learning rate that the callback is to change is a schedule."""
+    rate = callback.model.optimizer.learning_rate
+    if not isinstance(rate, float):
+        raise TypeError(
+            f"learning_rate: expected a number because {type(callback).__name__} changes it, got the schedule {rate!r}"
+        )

@@ -1,0 +1,147 @@
+"""Callbacks that report events to a file or to functions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fastgru._support import checks
+from fastgru._support.files import check_path, naming, open_regular, replaceable
+from fastgru._support.representation import as_call
+from fastgru.callbacks.base import Callback, Logs, require_numbers, require_target
+
+Array = NDArray[Any]
+
+
+class CSVLogger(Callback):
+    """Write a line of the logs after each epoch.
+
+    Parameters
+    ----------
+    filename : path
+    separator : str
+    append : bool
+        Whether to keep what the file holds. A resumed training keeps the lines of the epochs that it resumes after.
+    """
+
+    def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
+        check_path(filename, "filename")
+        self.filename = os.fspath(filename)
+        if not isinstance(separator, str) or len(separator) != 1:
+            raise ValueError(f"separator: expected a single character, got {separator!r}")
+        self.separator = separator
+        self.append = checks.flag("append", append)
+        self._columns: list[str] = []
+        self._size = 0  # of what this training has written, and of what it keeps before that
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:  # noqa: D102
+        self._columns, self._size = [], 0
+        if self.append and os.path.exists(self.filename):
+            with io.TextIOWrapper(open_regular(self.filename), newline="", encoding="utf-8") as file:
+                self._columns = next(csv.reader(file, delimiter=self.separator), [])
+            self._size = os.path.getsize(self.filename)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        values = {"epoch": epoch, **(logs or {})}
+        new = not self._columns
+        if new:
+            self._columns = list(values)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, delimiter=self.separator, extrasaction="ignore")
+        if new:
+            writer.writeheader()
+        writer.writerow(values)
+        replaceable(self.filename)
+        with naming(self.filename), open(self.filename, "r+b" if self._size else "wb") as file:
+            file.seek(self._size)
+            file.truncate()  # lines of epochs after a checkpoint, which are done again
+            file.write(text.getvalue().encode())
+        self._size = os.path.getsize(self.filename)
+
+    def require_possible(self, logs: list[str], *, complete: bool) -> None:  # noqa: D102
+        require_target("filename", self.filename)
+
+    def get_state(self) -> dict[str, Any]:  # noqa: D102
+        return {"columns": self._columns, "size": self._size}
+
+    def require_sound(self, state: dict[str, Any], weights: Sequence[Array]) -> None:  # noqa: D102
+        require_numbers(state, counts=("size",))
+        if not isinstance(state["columns"], list) or not all(isinstance(name, str) for name in state["columns"]):
+            raise TypeError(f"columns: expected a list of names, got {state['columns']!r:.100}")
+
+    def require_same(self, state: dict[str, Any]) -> None:  # noqa: D102
+        size = os.path.getsize(self.filename) if os.path.exists(self.filename) else 0
+        if size < state["size"]:
+            raise ValueError(
+                f"filename: expected {self.filename} with at least {state['size']} bytes because the training to "
+                f"resume had written them, got {size}"
+            )
+
+    def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
+        self._columns, self._size = list(state["columns"]), state["size"]
+
+
+class LambdaCallback(Callback):
+    """Call functions.
+
+    Parameters
+    ----------
+    on_epoch_begin, on_epoch_end : callable (epoch, logs), optional
+    on_train_batch_begin, on_train_batch_end : callable (batch, logs), optional
+    on_train_begin, on_train_end : callable (logs), optional
+    """
+
+    OCCASIONS = (
+        "on_epoch_begin",
+        "on_epoch_end",
+        "on_train_batch_begin",
+        "on_train_batch_end",
+        "on_train_begin",
+        "on_train_end",
+    )
+
+    def __init__(self, **functions: Callable[..., Any] | None) -> None:
+        self._functions: dict[str, Callable[..., Any]] = {}
+        for occasion, function in functions.items():
+            checks.choice("occasion", occasion, self.OCCASIONS)
+            if function is None:
+                continue
+            if not callable(function):
+                raise TypeError(f"{occasion}: expected a function, got {function!r}")
+            self._functions[occasion] = function
+
+    def __repr__(self) -> str:
+        return as_call(self, **self._functions)
+
+    def watches_batches(self) -> bool:  # noqa: D102
+        return any("batch" in occasion for occasion in self._functions)
+
+    def may_add_logs(self) -> bool:  # noqa: D102
+        return "on_epoch_end" in self._functions
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        self._call("on_epoch_begin", epoch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        self._call("on_epoch_end", epoch, logs)
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        self._call("on_train_batch_begin", batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        self._call("on_train_batch_end", batch, logs)
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:  # noqa: D102
+        self._call("on_train_begin", logs)
+
+    def on_train_end(self, logs: Logs | None = None) -> None:  # noqa: D102
+        self._call("on_train_end", logs)
+
+    def _call(self, occasion: str, *arguments: Any) -> None:
+        if occasion in self._functions:
+            self._functions[occasion](*arguments)

@@ -1,0 +1,124 @@
+"""Callbacks that end a training early."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fastgru._support import checks
+from fastgru.callbacks.base import Callback, Logs, Monitor, check_verbose, require_numbers
+
+Array = NDArray[Any]
+
+
+class EarlyStopping(Monitor):
+    """Stop when a monitored value no longer improves.
+
+    Parameters
+    ----------
+    monitor : str
+        An entry of the logs.
+    min_delta : float
+        Improvements up to this do not count.
+    patience : int
+        How many epochs without improvement to allow.
+    verbose : {0, 1}
+        Whether to print when it stops the training.
+    mode : {"auto", "min", "max"}
+        Which way is better; "auto" takes what the metric says, and by other names "max" for accuracies and F1.
+    baseline : float, optional
+        What has to be improved on to begin with.
+    restore_best_weights : bool
+        Whether to leave the model with the weights of its best epoch, also where `epochs` ended before patience did.
+    start_from_epoch : int
+        Epochs before this one are not looked at.
+
+    Attributes
+    ----------
+    stopped_epoch : int
+        The epoch after which training was stopped; 0 if it was not.
+    best_epoch : int
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0.0,
+        patience: int = 0,
+        verbose: int = 0,
+        mode: str = "auto",
+        baseline: float | None = None,
+        restore_best_weights: bool = False,
+        start_from_epoch: int = 0,
+    ) -> None:
+        super().__init__(monitor, mode, min_delta)
+        self.patience = checks.integer("patience", patience, least=0)
+        self.verbose = check_verbose(verbose)
+        self.baseline = None if baseline is None else checks.number("baseline", baseline)
+        self.restore_best_weights = checks.flag("restore_best_weights", restore_best_weights)
+        self.start_from_epoch = checks.integer("start_from_epoch", start_from_epoch, least=0)
+        self.on_train_begin()
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:  # noqa: D102
+        self.wait = 0
+        self.stopped_epoch = 0
+        self.best_epoch = 0
+        self.forget_best()
+        self.best_weights: list[Array] | None = None
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
+        value = self.watched(logs)
+        if epoch < self.start_from_epoch:
+            return
+        if self.restore_best_weights and self.best_weights is None:
+            self.best_weights, self.best_epoch = self.model.get_weights(), epoch
+        self.wait += 1
+        if self.improved(value):
+            self.best, self.best_epoch = value, epoch
+            if self.restore_best_weights:
+                self.best_weights = self.model.get_weights()
+            if self.baseline is None or self._beats_baseline(value):
+                self.wait = 0
+            return
+        if self.wait >= self.patience and epoch > 0:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
+            if self.verbose:
+                print(f"Epoch {epoch + 1}: EarlyStopping ends the training, the best was epoch {self.best_epoch + 1}")
+
+    def _beats_baseline(self, value: float) -> bool:
+        assert self.baseline is not None
+        return value < self.baseline if self.mode == "min" else value > self.baseline
+
+    def on_train_end(self, logs: Logs | None = None) -> None:  # noqa: D102
+        if self.best_weights is not None:
+            self.model.set_weights(self.best_weights)
+
+    def get_state(self) -> dict[str, Any]:  # noqa: D102
+        state: dict[str, Any] = {name: getattr(self, name) for name in ("wait", "stopped_epoch", "best_epoch", "best")}
+        return state | {f"weights/{i}": array for i, array in enumerate(self.best_weights or ())}
+
+    def require_sound(self, state: dict[str, Any], weights: Sequence[Array]) -> None:  # noqa: D102
+        require_numbers(state, counts=("wait", "stopped_epoch", "best_epoch"), reals=("best",))
+        best = [name for name in state if name.startswith("weights/")]
+        forms = [(array.shape, array.dtype) for array in weights]
+        if best and [(state[f"weights/{i}"].shape, state[f"weights/{i}"].dtype) for i in range(len(best))] != forms:
+            raise ValueError(f"best_weights: expected arrays of shapes {forms}, got others")
+
+    def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
+        for name in ("wait", "stopped_epoch", "best_epoch", "best"):
+            setattr(self, name, state[name])
+        weights = [state[f"weights/{i}"] for i in range(sum(name.startswith("weights/") for name in state))]
+        self.best_weights = weights or None
+
+
+class TerminateOnNaN(Callback):
+    """End the training without an error where a loss, its gradient or the update is NaN or infinite.
+
+    The weights are those before that batch.
+
+    As in Keras the epoch ends there, with validation and the logs of the batches before. No file is written for it:
+    those that `ModelCheckpoint` wrote before stay.
+    """

@@ -1,0 +1,95 @@
+"""The choices of `compile`, checked against the layers and each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from fastgru import losses, optimizers
+from fastgru import metrics as _metrics
+from fastgru.layers import Head
+from fastgru.models.network import Network
+
+
+@dataclass(eq=False)
+class Compilation:
+    """The optimizer, loss and metrics of one model; None and empty until `choose` is called.
+
+    Optimizers and metrics keep numbers of one model, so they belong to this object, which lives as long as the model.
+    """
+
+    optimizer: optimizers.Optimizer | None = None
+    loss: losses.Loss | None = None
+    metrics: list[_metrics.Metric] = field(default_factory=list)
+
+    def choose(
+        self,
+        network: Network,
+        optimizer: str | optimizers.Optimizer,
+        loss: str | losses.Loss,
+        metrics: Iterable[str | _metrics.Metric] | None,
+    ) -> None:
+        """Take the arguments of `Sequential.compile`; nothing changes unless all of them fit."""
+        checked = optimizers.get(optimizer)
+        loss = losses.get(loss)
+        given = _check_list(metrics)
+        for metric in given:
+            if isinstance(metric, _metrics.Metric):
+                metric.require_free(self)
+        chosen = [_metrics.get(metric, loss) for metric in given]
+        names = [metric.name for metric in chosen]
+        if len(set(names)) < len(names):
+            raise ValueError(f"metrics: expected different ones, got {', '.join(names)}")
+        raw = takes_raw_head(network, loss)
+        checked.belong_to(self)
+        for metric in chosen:
+            metric.belong_to(self)
+        if self.optimizer is not None and self.optimizer is not checked:
+            self.optimizer.leave()
+        self.optimizer, self.loss, self.metrics, network.raw_head = checked, loss, chosen, raw
+
+    def require(self, network: Network) -> tuple[optimizers.Optimizer, losses.Loss]:
+        """Optimizer and loss; raises unless the network can be trained with them."""
+        if self.optimizer is None or self.loss is None:
+            raise RuntimeError("the model is not compiled: call compile(optimizer, loss, metrics) first")
+        network.raw_head = takes_raw_head(network, self.loss)  # a layer may have been added since
+        if network.layers[-1].several_outputs:
+            raise ValueError(
+                f"{network.layers[-1].name}: expected a last layer with one output for a loss, got one that returns "
+                f"several arrays"
+            )
+        return self.optimizer, self.loss
+
+    def forget_moments(self) -> None:
+        """Reset the optimizer's state, which does not fit weights in new memory."""
+        if self.optimizer is not None:
+            self.optimizer.set_state(0, {})
+
+
+def _check_list(metrics: Iterable[str | _metrics.Metric] | None) -> list[str | _metrics.Metric]:
+    if isinstance(metrics, (str, _metrics.Metric)):
+        raise TypeError(f"metrics: expected a list, got {metrics!r}; write metrics=[{metrics!r}]")
+    if metrics is not None and (isinstance(metrics, (Mapping, bytes)) or not isinstance(metrics, Iterable)):
+        raise TypeError(f"metrics: expected a list, got {type(metrics).__name__}")
+    return [] if metrics is None else list(metrics)
+
+
+def takes_raw_head(network: Network, loss: losses.Loss) -> bool:
+    """Whether `loss` takes the last activation in itself; raises where they do not go together."""
+    if not network.layers:
+        raise ValueError("the model has no layers: add one")
+    head = network.layers[-1]
+    activation = head.activation if isinstance(head, Head) else None
+    if loss.head is None:
+        if loss.from_logits and activation in ("softmax", "sigmoid"):
+            raise ValueError(
+                f"loss: {loss.name} with from_logits=True needs a last layer without activation, got {activation!r}"
+            )
+        return activation == "linear"
+    if activation != loss.head:
+        found = repr(activation) if activation else f"a {type(head).__name__}, which has none"
+        raise ValueError(
+            f"loss: {loss.name} needs a last layer with activation={loss.head!r}, got {found}; if that gives "
+            f"logits, write losses.{type(loss).__name__}(from_logits=True)"
+        )
+    return True
