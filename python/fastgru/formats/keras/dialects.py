@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fastgru.formats.checks import require, require_object
+
 Config = dict[str, Any]
 
 
@@ -202,6 +204,9 @@ TFJS = Dialect(
     optimizer_key="optimizer_config",
 )
 
+#: The versions of Keras whose files are written.
+VERSIONS = {KERAS_3.name: "3.0.0", KERAS_2.name: "2.15.0"}
+
 # --- Objects --------------------------------------------------------------------------------------------------
 
 
@@ -209,8 +214,7 @@ def class_and_config(where: str, entry: Any) -> tuple[str, Any]:
     """``class_name`` and ``config`` of an object."""
     entry = require_object(where, entry)
     class_name = entry.get("class_name")
-    if not isinstance(class_name, str):
-        raise ValueError(f"{where}: expected an object with a class_name, got {entry!r:.200}")  # noqa: TRY004
+    require(isinstance(class_name, str), f"{where}: expected an object with a class_name", entry)
     config = entry.get("config")
     return class_name, {} if config is None else config
 
@@ -219,20 +223,6 @@ def class_and_options(where: str, entry: Any) -> tuple[str, Config]:
     """``class_name`` and ``config`` of an object whose configuration is an object, too."""
     class_name, config = class_and_config(where, entry)
     return class_name, require_object(f"{where} ({class_name})", config)
-
-
-def require_object(where: str, value: Any) -> Config:
-    """`value`, which must be an object of JSON."""
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: expected an object, got {value!r:.200}")  # noqa: TRY004
-    return value
-
-
-def require_list(where: str, value: Any) -> list[Any]:
-    """`value`, which must be a list."""
-    if not isinstance(value, list):
-        raise ValueError(f"{where}: expected a list, got {value!r:.200}")  # noqa: TRY004
-    return value
 
 
 def snake_case(value: Any) -> Any:

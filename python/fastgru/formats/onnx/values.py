@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru.formats.description import LayerDescription
+from fastgru.formats.description import LayerDescription, bidirectional_config
 from fastgru.formats.onnx.tensors import DOUBLE, FLOAT, Budget
 
 Array = NDArray[Any]
@@ -218,28 +218,22 @@ class Chains:
         if any(len(data.streams) != 1 for data in (one, other)) or one.axes != other.axes:
             raise ValueError("two arrays can be merged only if they are the two directions of a GRU")
         first, second = one.streams[0], other.streams[0]
-        _require_directions(first, second)
-        directions = {"forward": first, "backward": second}
-        configs = [
-            {"class_name": "GRU", "config": _settled_config(stream.recurrent, stream)}
-            for stream in directions.values()
-            if stream.recurrent
-        ]
-        config = {"layer": configs[0], "backward_layer": configs[1], "merge_mode": mode}
+        parts = _directions(first, second)
+        configs = [_settled_config(part, stream) for stream, part in zip((first, second), parts, strict=True)]
         weights = {
             f"{direction}/{name}": array
-            for direction, stream in directions.items()
-            if stream.recurrent
-            for name, array in stream.recurrent.weights.items()
+            for direction, part in zip(("forward", "backward"), parts, strict=True)
+            for name, array in part.weights.items()
         }
         assert first.features is not None
         features = first.features * (2 if mode == "concat" else 1)
+        config = bidirectional_config(configs, mode)
         merged = self.add(first, "Bidirectional", config, weights, recurrent=None, features=features)
         return Data(one.axes, (merged,))
 
 
-def _require_directions(first: Stream, second: Stream) -> None:
-    """That two streams are what the two GRUs of a Bidirectional give."""
+def _directions(first: Stream, second: Stream) -> tuple[Recurrent, Recurrent]:
+    """The two GRUs of a Bidirectional, whose outputs the two streams must be."""
     one, other = first.recurrent, second.recurrent
     if one is None or other is None:
         raise ValueError("two arrays can be merged only if they are the two directions of a GRU")
@@ -254,6 +248,7 @@ def _require_directions(first: Stream, second: Stream) -> None:
         )
     if first.features != second.features or first.lengths != second.lengths:
         raise ValueError("two GRUs can be merged only if they have the same number of units and the same lengths")
+    return one, other
 
 
 def _settled_config(part: Recurrent, stream: Stream) -> dict[str, Any]:
@@ -366,7 +361,7 @@ class Node:
     def require_no_more_attributes(self) -> None:
         """That all its attributes have been asked for."""
         for name in self._attributes:
-            raise ValueError(f"its attribute {name} is not known here")
+            raise ValueError(f"its attribute {name} is not supported by fastgru")
 
 
 def padded(inputs: list[Any], count: int) -> list[Any]:

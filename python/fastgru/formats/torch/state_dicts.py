@@ -15,13 +15,12 @@ float16 and bfloat16 are widened to float32, which is exact.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +40,6 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _MOST_AXES = 8
 _LARGEST = 2**63
 _ENTRY = "fastgru"
-_ADVICE = "save model.state_dict() alone"
 
 #: Storage in a pickle -> how its numbers are decoded. Integers stand beside weights in checkpoints.
 _STORAGES = {
@@ -133,18 +131,16 @@ def _decoded(data: bytes, code: str, byte_order: str = "<") -> Array:
 def _read_safetensors(path: str | os.PathLike[str]) -> StateDict:
     from safetensors import deserialize
 
-    with model_file(path, "damaged") as file:
+    with model_file(path) as file:
         data = read_all(file)
         entries = deserialize(data)  # type: ignore[no-untyped-call]
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         tensors = {}
         for name, entry in entries:
             if entry["dtype"] not in _SAFETENSORS:
-                raise ModelFileError(
-                    f"{os.fspath(path)}: {name!r}: expected one of {', '.join(_SAFETENSORS)}, got {entry['dtype']}"
-                )
+                raise ValueError(f"{name!r}: expected one of {', '.join(_SAFETENSORS)}, got {entry['dtype']}")
             if 0 in entry["shape"]:
-                raise ModelFileError(f"{os.fspath(path)}: {name!r}: expected some numbers, got shape {entry['shape']}")
+                raise ValueError(f"{name!r}: expected some numbers, got shape {entry['shape']}")
             tensors[name] = _decoded(entry["data"], _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
         return StateDict(tensors, ordered=False, description=(header.get("__metadata__") or {}).get(_ENTRY))
 
@@ -177,7 +173,7 @@ class _Tensor:
 
 
 def _read_archive(path: str | os.PathLike[str]) -> StateDict:
-    with Archive(path) as archive, _refusing(path):
+    with Archive(path) as archive, reading(path):
         folder = _folder(archive)
         found = _load(io.BytesIO(archive.read(f"{folder}data.pkl")), _storage)
         order = _byte_order(archive, folder)
@@ -197,7 +193,7 @@ def _read_legacy(path: str | os.PathLike[str]) -> StateDict:
         storage = _storage(identity)
         return storages.setdefault(storage.key, storage)
 
-    with _refusing(path):
+    with reading(path):
         if _load(stream, remember) != _LEGACY_MAGIC:
             raise ForeignError("a pickle, but not one of torch.save")
         _, system, found, keys = (_load(stream, remember) for _ in range(4))
@@ -217,17 +213,6 @@ def _legacy_content(stream: io.BytesIO, storage: _Storage) -> bytes:
     return stream.read(min(size * _width(storage), stream.getbuffer().nbytes))
 
 
-@contextlib.contextmanager
-def _refusing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """As `reading`; a `PickleError` becomes a `ModelFileError` here, because some of them come with advice."""
-    with reading(path, "damaged"):
-        try:
-            yield
-        except PickleError as error:
-            advice = f": {_ADVICE}" if isinstance(error, ForeignError) else ""
-            raise ModelFileError(f"{os.fspath(path)}: {error}{advice}") from error
-
-
 def _load(stream: io.BytesIO, persistent: Callable[[Any], _Storage]) -> Any:
     return pickles.load(stream, calls=_CALLS, names=_STORAGES, persistent=persistent)
 
@@ -236,9 +221,9 @@ def _folder(archive: Archive) -> str:
     """What the names of all files in it begin with."""
     found = [name.removesuffix("data.pkl") for name in archive.names if f"/{name}".endswith("/data.pkl")]
     if len(found) != 1:
-        raise ModelFileError(f"{archive.path}: expected an archive with one data.pkl, got {len(found)}")
+        raise PickleError(f"expected an archive with one data.pkl, got {len(found)}")
     if f"{found[0]}constants.pkl" in archive.names:
-        raise ModelFileError(f"{archive.path}: holds a TorchScript program: {_ADVICE}")
+        raise ForeignError("holds a TorchScript program")
     return found[0]
 
 
