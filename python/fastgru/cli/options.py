@@ -16,8 +16,8 @@ from fastgru._support import checks
 from fastgru._support.files import replaceable
 from fastgru.cli.data import DIGITS, TASKS
 from fastgru.datasets.mnist import DATA_VARIABLE
-from fastgru.formats.description import list_assumptions
-from fastgru.formats.torch.options import ACTIVATIONS, POOLINGS
+from fastgru.formats.description import ACTIVATIONS, list_assumptions
+from fastgru.formats.torch.options import POOLINGS, ReadOptions
 from fastgru.models.recipes import Option, Settings
 from fastgru.models.sequential import Sequential, read_model
 
@@ -152,7 +152,7 @@ _activation = checked(checks.choice, str, choices=ACTIVATIONS)
 
 def state_dict_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Those of `add_state_dict_options` that were given, for `fastgru.load_model`."""
-    names = ("return_sequences", "pooling", "activations", "order")
+    names = [each.name for each in dataclasses.fields(ReadOptions)]
     return {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
 
 

@@ -22,6 +22,14 @@ _WEIGHTS = {
     "Dense": ("kernel", "bias"),
     "Embedding": ("embeddings",),
 }
+#: The names of layers that are more than their class in lower case.
+_NAMES = {
+    "GlobalAveragePooling1D": "global_average_pooling1d",
+    "GlobalMaxPooling1D": "global_max_pooling1d",
+    "LastStep": "last_step",
+}
+#: Activations of a Dense and of an Activation layer.
+ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
 #: Classes of layers that make one vector of a sequence.
 _WITHOUT_STEPS = ("Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "LastStep")
 
@@ -205,6 +213,13 @@ class LayerDescription:
         if self.is_recurrent:
             return 3 if self.returns_steps else 2
         return 2 if self.class_name in _WITHOUT_STEPS else axes
+
+
+def numbered_name(class_name: str, before: Sequence[LayerDescription]) -> str:
+    """A name for a layer that has none in its file: ``gru``, after other GRUs ``gru_1`` and so on."""
+    name = _NAMES.get(class_name, class_name.lower())
+    count = sum(layer.class_name == class_name for layer in before)
+    return f"{name}_{count}" if count else name
 
 
 def bidirectional_config(directions: Iterable[dict[str, Any]], merge_mode: str | None = "concat") -> dict[str, Any]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fastgru._support.files import read_all, write_atomically
 from fastgru.formats.boundary import model_file
 from fastgru.formats.checks import parse_json, require_list, require_object, require_options, unsupported
-from fastgru.formats.description import LayerDescription, ModelDescription
+from fastgru.formats.description import LayerDescription, ModelDescription, numbered_name
 
 Array = NDArray[Any]
 _Shapes = dict[str, tuple[int, ...]]
@@ -164,8 +164,7 @@ def _append(layers: list[LayerDescription], where: str, entry: Any, features: in
         if kind == "gru"
         else _dense(where, activation, weights, features, units)
     )
-    count = sum(layer.class_name == layers[-1].class_name for layer in layers[:-1])
-    layers[-1].name = f"{layers[-1].name}_{count}" if count else layers[-1].name
+    layers[-1].name = numbered_name(layers[-1].class_name, layers[:-1])
     return units
 
 
@@ -193,9 +192,7 @@ def _activate(layers: list[LayerDescription], activation: str) -> None:
     if layers and layers[-1].class_name == "Dense" and layers[-1].config["activation"] == "linear":
         layers[-1].config["activation"] = activation
         return
-    count = sum(layer.class_name == "Activation" for layer in layers)
-    name = f"activation_{count}" if count else "activation"
-    layers.append(LayerDescription("Activation", name, {"activation": activation}))
+    layers.append(LayerDescription("Activation", numbered_name("Activation", layers), {"activation": activation}))
 
 
 def _own(where: str, activation: Any) -> str:

@@ -162,31 +162,22 @@ KERAS_3 = Dialect(
     optimizers=_KERAS_OPTIMIZERS,
     optimizer_key="optimizer",
 )
-KERAS_2 = Dialect(
+KERAS_2 = replace(
+    KERAS_3,
     name="Keras 2",
-    modules=True,
     all_modules=False,
-    input_layer=True,
     shape_key="batch_input_shape",
     hard_sigmoid="hard_sigmoid_tfjs",
-    after=True,
     zeros_for_mask=None,
-    backward_layer=True,
-    variance_scaling=False,
-    loss_options=True,
-    schedules=True,
     omitted={"GRU": {"reset_after": False}},  # which had no other form, and no such option, before Keras 2.1.3
-    nulls=_PYTHON_NULLS,
     optimizers=_KERAS_2_OPTIMIZERS,
     optimizer_key="optimizer_config",
 )
-TFJS = Dialect(
+TFJS = replace(
+    KERAS_2,
     name="TensorFlow.js",
     modules=False,
-    all_modules=False,
     input_layer=False,
-    shape_key="batch_input_shape",
-    hard_sigmoid="hard_sigmoid_tfjs",
     after=False,
     zeros_for_mask=False,
     backward_layer=False,
@@ -201,9 +192,7 @@ TFJS = Dialect(
     },
     nulls=_NO_ACTIVATION,
     optimizers=_TFJS_OPTIMIZERS,
-    optimizer_key="optimizer_config",
 )
-
 #: The versions of Keras whose files are written.
 VERSIONS = {KERAS_3.name: "3.0.0", KERAS_2.name: "2.15.0"}
 

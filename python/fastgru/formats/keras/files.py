@@ -8,14 +8,12 @@ dialect: the version that stands in a file says whose ``hard_sigmoid`` is meant.
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import zipfile
 from typing import Any, BinaryIO
 
 from fastgru._support.files import read_all, write_atomically
-from fastgru.formats import hdf5
+from fastgru.formats import archives, hdf5
 from fastgru.formats.archives import Archive
 from fastgru.formats.boundary import model_file
 from fastgru.formats.checks import parse_json, with_remedy
@@ -76,16 +74,12 @@ def write(path: PathLike, description: ModelDescription) -> None:
         with with_remedy(SAVE_WITHOUT):
             config["compile_config"] = training_to_config(KERAS_3, description.training)
         arrays |= stored_states(description, description.training)
-    metadata = {"keras_version": VERSIONS[KERAS_3.name]}
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in (
-            (_METADATA, json.dumps(metadata).encode()),
-            (_CONFIG, json.dumps(config).encode()),
-            (_WEIGHTS, hdf5.to_bytes(arrays)),
-        ):
-            archive.writestr(zipfile.ZipInfo(name), content)  # with a date that is always the same
-    write_atomically(path, buffer.getvalue())
+    files = {
+        _METADATA: json.dumps({"keras_version": VERSIONS[KERAS_3.name]}).encode(),
+        _CONFIG: json.dumps(config).encode(),
+        _WEIGHTS: hdf5.to_bytes(arrays),
+    }
+    write_atomically(path, archives.to_bytes(files))
 
 
 def write_h5(path: PathLike, description: ModelDescription) -> None:

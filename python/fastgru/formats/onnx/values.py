@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru.formats.description import LayerDescription, bidirectional_config
+from fastgru.formats.description import LayerDescription, bidirectional_config, numbered_name
 from fastgru.formats.onnx.tensors import DOUBLE, FLOAT, Budget
 
 Array = NDArray[Any]
@@ -20,13 +20,6 @@ MOST_LAYERS = 1000
 _LONGEST_SIZE = 64
 #: TensorProto.DataType -> dtype of a model.
 DTYPES = {FLOAT: "float32", DOUBLE: "float64"}
-
-
-_NAMES = {
-    "GlobalAveragePooling1D": "global_average_pooling1d",
-    "GlobalMaxPooling1D": "global_max_pooling1d",
-    "LastStep": "last_step",
-}
 
 # The names of axes: the batch, time, features, the directions of a GRU, one of size 1, and batch and time in one.
 N, T, F, D, ONE, NT, TN = "N", "T", "F", "D", "1", "NT", "TN"
@@ -208,9 +201,7 @@ class Chains:
         **to: Any,
     ) -> Stream:
         """A stream with another layer at its end; `to` says what else changes."""
-        name = _NAMES.get(class_name, class_name.lower())
-        count = sum(layer.class_name == class_name for layer in stream.layers)
-        layer = LayerDescription(class_name, f"{name}_{count}" if count else name, config, weights or {})
+        layer = LayerDescription(class_name, numbered_name(class_name, stream.layers), config, weights or {})
         return replace(stream, layers=(*stream.layers, layer), **to)
 
     def merge(self, one: Data, other: Data, mode: str | None) -> Data:

@@ -16,7 +16,7 @@ from fastgru.formats.description import LayerDescription, ModelDescription, Trai
 from fastgru.formats.torch import state_dicts
 from fastgru.formats.torch.chains import Chain
 from fastgru.formats.torch.modules import Module, modules_of, tensors_of, unwrapped
-from fastgru.formats.torch.options import Said, listed
+from fastgru.formats.torch.options import ReadOptions, listed
 from fastgru.formats.torch.parts import Part, parts_of
 
 Array = NDArray[Any]
@@ -62,7 +62,7 @@ def read(
     TypeError, ValueError
         An option is of another type or value, or does not fit the modules in the file.
     """
-    said = Said.checked(return_sequences=return_sequences, pooling=pooling, activations=activations, order=order)
+    said = ReadOptions.checked(return_sequences=return_sequences, pooling=pooling, activations=activations, order=order)
     found = state_dicts.read(path)
     # What an option causes is raised outside of the blocks in which all is the file's.
     if found.description is not None:

@@ -19,7 +19,6 @@ import io
 import json
 import math
 import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._support.files import open_regular, read_all, write_atomically
-from fastgru.formats.archives import Archive
+from fastgru.formats.archives import Archive, to_bytes
 from fastgru.formats.boundary import model_file, reading
 from fastgru.formats.description import ModelFileError
 from fastgru.formats.torch import pickles
@@ -113,9 +112,9 @@ def write(path: str | os.PathLike[str], tensors: dict[str, Array], description: 
     if os.fspath(path).lower().endswith((".pt", ".pth")):
         write_atomically(path, _archive_bytes(tensors, description))
     else:
-        from safetensors.numpy import save as to_bytes
+        from safetensors.numpy import save as safetensors_bytes
 
-        write_atomically(path, to_bytes(tensors, metadata={_ENTRY: description}))
+        write_atomically(path, safetensors_bytes(tensors, metadata={_ENTRY: description}))
 
 
 def _decoded(data: bytes, code: str, byte_order: str = "<") -> Array:
@@ -344,20 +343,12 @@ def _view(numbers: Array, tensor: _Tensor) -> Array:
 
 
 def _archive_bytes(tensors: dict[str, Array], description: str) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-
-        def add(name: str, data: bytes) -> None:
-            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), data)  # whose date is always the same
-
-        state_dict = {name: _pickled(array, str(key)) for key, (name, array) in enumerate(tensors.items())}
-        add("data.pkl", pickles.dump(state_dict))
-        add("byteorder", b"little")
-        for key, array in enumerate(tensors.values()):
-            add(f"data/{key}", array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
-        add("version", b"3\n")
-        add(f"{_ENTRY}.json", description.encode())
-    return buffer.getvalue()
+    state_dict = {name: _pickled(array, str(key)) for key, (name, array) in enumerate(tensors.items())}
+    files = {"data.pkl": pickles.dump(state_dict), "byteorder": b"little"}
+    for key, array in enumerate(tensors.values()):
+        files[f"data/{key}"] = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    files |= {"version": b"3\n", f"{_ENTRY}.json": description.encode()}
+    return to_bytes({f"archive/{name}": content for name, content in files.items()})
 
 
 def _pickled(array: Array, key: str) -> Call:
