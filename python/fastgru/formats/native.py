@@ -18,14 +18,11 @@ import os
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgru._support.files import read_all, write_atomically
 from fastgru.formats.boundary import model_file, reading
 from fastgru.formats.checks import parse_json, require_object
-from fastgru.formats.description import ModelFileError
-
-Array = NDArray[Any]
+from fastgru.formats.description import Array, ModelFileError
 
 FORMAT_VERSION = "1"
 

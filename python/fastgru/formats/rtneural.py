@@ -12,14 +12,12 @@ import os
 from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgru._support.files import read_all, write_atomically
 from fastgru.formats.boundary import model_file
 from fastgru.formats.checks import parse_json, require_list, require_object, require_options, unsupported
-from fastgru.formats.description import LayerDescription, ModelDescription, numbered_name
+from fastgru.formats.description import Array, LayerDescription, ModelDescription, numbered_name
 
-Array = NDArray[Any]
 _Shapes = dict[str, tuple[int, ...]]
 
 _NAME = "RTNeural"

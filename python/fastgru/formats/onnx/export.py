@@ -12,12 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastgru.formats.description import LayerDescription, ModelDescription
+from fastgru.formats.description import Array, LayerDescription, ModelDescription
 from fastgru.formats.onnx.tensors import DOUBLE, FLOAT, INT32, INT64, from_node, to_node
-
-Array = NDArray[Any]
 
 #: The lowest that has all operators as they are used here; later ones run it too.
 OPSET = 14

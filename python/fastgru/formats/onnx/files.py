@@ -7,18 +7,14 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from numpy.typing import NDArray
-
 from fastgru._native._cpu_features import __version__
 from fastgru._support.files import read_all, write_atomically
 from fastgru.formats.boundary import model_file
-from fastgru.formats.description import LayerDescription, ModelDescription
+from fastgru.formats.description import Array, LayerDescription, ModelDescription
 from fastgru.formats.onnx import export, reader
 from fastgru.formats.onnx.signatures import Given, Signature
 from fastgru.formats.onnx.tensors import Budget, to_array
 from fastgru.formats.onnx.values import F, N, T
-
-Array = NDArray[Any]
 
 #: The version of ONNX' file format that came with the operators of `export.OPSET`; newer programs read it.
 _IR_VERSION = 7

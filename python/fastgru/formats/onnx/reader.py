@@ -19,9 +19,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastgru.formats.description import LayerDescription, ModelDescription, bidirectional_config
+from fastgru.formats.description import Array, LayerDescription, ModelDescription, bidirectional_config
 from fastgru.formats.onnx import layers, moves
 from fastgru.formats.onnx.signatures import Given, Signature
 from fastgru.formats.onnx.tensors import INT32, INT64, MOST_AXES, Budget
@@ -40,8 +39,6 @@ from fastgru.formats.onnx.values import (
     T,
     kind_of,
 )
-
-Array = NDArray[Any]
 
 #: Before it GRU and the operators on shapes were others.
 _LEAST_OPSET = 7

@@ -8,12 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastgru.formats.description import LayerDescription, bidirectional_config, numbered_name
+from fastgru.formats.description import Array, LayerDescription, bidirectional_config, numbered_name
 from fastgru.formats.onnx.tensors import DOUBLE, FLOAT, Budget
-
-Array = NDArray[Any]
 
 MOST_LAYERS = 1000
 #: Of the name of a product of sizes: twice that of two.

@@ -8,18 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgru.formats.boundary import reading
 from fastgru.formats.checks import parse_json, require_list, require_object, require_text
-from fastgru.formats.description import LayerDescription, ModelDescription, TrainingDescription
+from fastgru.formats.description import Array, LayerDescription, ModelDescription, TrainingDescription
 from fastgru.formats.torch import state_dicts
 from fastgru.formats.torch.chains import Chain
 from fastgru.formats.torch.modules import Module, modules_of, tensors_of, unwrapped
 from fastgru.formats.torch.options import ReadOptions, listed
 from fastgru.formats.torch.parts import Part, parts_of
-
-Array = NDArray[Any]
 
 
 def read(

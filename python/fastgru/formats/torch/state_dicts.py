@@ -24,16 +24,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgru._support.files import open_regular, read_all, write_atomically
 from fastgru.formats.archives import Archive, to_bytes
 from fastgru.formats.boundary import model_file, reading
-from fastgru.formats.description import ModelFileError
+from fastgru.formats.description import Array, ModelFileError
 from fastgru.formats.torch import pickles
 from fastgru.formats.torch.pickles import Call, ForeignError, Global, Persistent, PickleError
-
-Array = NDArray[Any]
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _MOST_AXES = 8
