@@ -156,10 +156,10 @@ def test_files_keep_both(name, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("m.keras", "last: Keras 3 has no layer LastStep"),
-        ("m.h5", "last: Keras 2 has no layer LastStep"),
-        ("model.json", "last: TensorFlow.js has no layer LastStep"),
-        ("m.rtneural.json", "last: a LastStep cannot be said"),
+        ("m.keras", "last: LastStep is not supported by Keras 3"),
+        ("m.h5", "last: LastStep is not supported by Keras 2"),
+        ("model.json", "last: LastStep is not supported by TensorFlow.js"),
+        ("m.rtneural.json", "last: LastStep is not supported"),
     ],
 )
 def test_files_that_have_no_last_step_refuse_it_by_name(name, message, tmp_path):

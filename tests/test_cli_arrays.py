@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 
@@ -314,6 +315,15 @@ def test_recipes_are_settings_that_options_change(capsys, monkeypatch):
     alone = run(capsys, "train", "synthetic", "--recipe", "fast", "--epochs", "2", "--seed", "4")[1]
     assert alone["accuracy"] == result["runs"][1]["accuracy"]
     assert alone["loss"] == result["runs"][1]["loss"]
+
+
+@pytest.mark.parametrize("setting", [each.name for each in dataclasses.fields(recipes.Settings)])
+def test_each_setting_is_an_option_that_is_checked(capsys, setting):
+    option = f"--{setting.replace('_', '-')}"
+    with pytest.raises(SystemExit) as caught:
+        main(["train", f"{option}=?"])
+    assert caught.value.code == 2
+    assert f"argument {option}" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -342,7 +342,7 @@ def test_h5py_is_needed_for_writing_alone(monkeypatch, tmp_path):
     np.testing.assert_array_equal(load_model(tmp_path / "model.keras").parameters, model.parameters)
 
 
-# --- What cannot be said --------------------------------------------------------------------------------------
+# --- What is not supported --------------------------------------------------------------------------------------
 
 
 def gru_and_dense(gru=None, dense="softmax", **options):
@@ -373,9 +373,9 @@ UNSAYABLE = {
         lambda ending: untrained(
             layers.GRU(2, name="g", recurrent_activation="hard_sigmoid_tfjs" if ending == ".keras" else "hard_sigmoid")
         ),
-        "g: recurrent_activation='hard_sigmoid(_tfjs)?' cannot be said in Keras [23]",
+        "g: recurrent_activation='hard_sigmoid(_tfjs)?' is not supported by Keras [23]",
     ),
-    "stateful": (lambda _: untrained(layers.GRU(2, name="g", stateful=True)), "g: stateful=True cannot be said"),
+    "stateful": (lambda _: untrained(layers.GRU(2, name="g", stateful=True)), "g: stateful=True is not supported"),
     "padding first": (
         lambda _: untrained(layers.Masking(), layers.GRU(2, name="g", go_backwards=True, return_sequences=True)),
         "g: expected go_backwards=False after a mask",
@@ -410,21 +410,21 @@ UNSAYABLE = {
     ),
     "PyTorch's Adam": (
         lambda _: trained(optimizers.Adam(form="pytorch")),
-        "optimizer: Adam with form='pytorch' cannot be said in Keras",
+        "optimizer: Adam with form='pytorch' is not supported by Keras",
     ),
     "PyTorch's SGD": (
         lambda _: trained(optimizers.SGD(form="pytorch", momentum=0.5)),
-        "optimizer: SGD with form='pytorch' cannot be said in Keras",
+        "optimizer: SGD with form='pytorch' is not supported by Keras",
     ),
     "a cycle": (
         lambda _: trained(optimizers.Adam(schedules.OneCycle(0.1, 10))),
-        "learning_rate: OneCycle cannot be said in Keras",
+        "learning_rate: OneCycle is not supported by Keras",
     ),
     "smoothed integers": (
         lambda _: trained(loss=losses.SparseCategoricalCrossentropy(label_smoothing=0.1)),
-        "loss: label_smoothing=0.1 of sparse_categorical_crossentropy cannot be said",
+        "loss: label_smoothing=0.1 of sparse_categorical_crossentropy is not supported",
     ),
-    "F1": (lambda _: trained(metrics=["f1_score"]), "metrics: f1_score cannot be said in Keras"),
+    "F1": (lambda _: trained(metrics=["f1_score"]), "metrics: f1_score is not supported by Keras"),
 }
 
 
@@ -485,13 +485,13 @@ def test_an_activation_belongs_to_the_dense_layer_before_it(class_name, options,
 @pytest.mark.parametrize(
     ("class_name", "options", "message"),
     [
-        ("ReLU", {**RELU, "max_value": 6.0}, "max_value=6.0 is not known here"),
-        ("ReLU", {**RELU, "negative_slope": 0.1}, "negative_slope=0.1 is not known here"),
-        ("ReLU", {**RELU, "threshold": 1.0}, "threshold=1.0 is not known here"),
-        ("Softmax", {"axis": 1}, "axis=1 is not known here"),
-        ("Softmax", {"axis": None}, "axis='all axes' is not known here"),
+        ("ReLU", {**RELU, "max_value": 6.0}, "max_value=6.0 is not supported by fastgru"),
+        ("ReLU", {**RELU, "negative_slope": 0.1}, "negative_slope=0.1 is not supported by fastgru"),
+        ("ReLU", {**RELU, "threshold": 1.0}, "threshold=1.0 is not supported by fastgru"),
+        ("Softmax", {"axis": 1}, "axis=1 is not supported by fastgru"),
+        ("Softmax", {"axis": None}, "axis='all axes' is not supported by fastgru"),
         ("Softmax", {"axis": -1}, "expected no mask before it, because Keras' leaves out what is masked"),
-        ("Softmax", {"axis": -1, "other": 3}, "other=3 is not known here"),
+        ("Softmax", {"axis": -1, "other": 3}, "other=3 is not supported by fastgru"),
     ],
 )
 def test_layers_that_are_more_than_an_activation_are_refused(class_name, options, message, tmp_path):
@@ -631,7 +631,7 @@ def test_hostile_hdf5(name, ending, tmp_path):
         ("model_weights/gru", {"weight_names": np.array(["x" * 8] * 7000, dtype="S8")}, "at most 6 texts"),
         ("model_weights/gru", {"weight_names": ["../x", "../y", "../z"]}, "expected kernel"),
         ("model_weights/gru", {"weight_names": np.arange(3)}, "expected text"),
-        ("/", {"model_config": "[" * 10**5}, "no JSON"),
+        ("/", {"model_config": "[" * 10**5}, "invalid JSON"),
         ("/", {"model_config": b"\xff\xfe"}, "expected UTF-8 as model_config"),
         ("/", {"model_config": 3.0}, "expected text"),
         ("/", {"model_config": "{}"}, "class_name"),
@@ -676,8 +676,8 @@ def test_bombs_and_strangers(tmp_path):
     config, metadata, data = parts_of(path)
     for parts, message in (
         ((config, metadata, b"\0" * 10**8), "refused because it would unpack"),
-        (("[" * 10**5, metadata, data), "no JSON"),
-        (("{", metadata, data), "no JSON"),
+        (("[" * 10**5, metadata, data), "invalid JSON"),
+        (("{", metadata, data), "invalid JSON"),
         (([], metadata, data), "the model: expected an object"),
         ((config, {"keras_version": 3}, data), "keras_version"),
         ((config, metadata, b"PK"), "no HDF5 file"),

@@ -193,7 +193,7 @@ def test_float64_is_said_where_onnx_runtime_can_compute_it(tmp_path):
 def test_what_cannot_be_said_is_refused_before_anything_is_written(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"old")
-    with pytest.raises(ValueError, match=r"gru: float64 cannot be said in ONNX, because ONNX Runtime's GRU"):
+    with pytest.raises(ValueError, match=r"sequential: dtype='float64' is not supported by ONNX Runtime, whose GRU"):
         filled([layers.GRU(5, input_shape=(None, F))], dtype="float64").save(path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -748,8 +748,8 @@ def nested(depth):
 
 
 REFUSED = {
-    "clip": (lambda: gru_model(clip=1.0), r"\(GRU\): its attribute clip is not known here"),
-    "unknown attribute": (lambda: gru_model(input_forget=1), "its attribute input_forget is not known"),
+    "clip": (lambda: gru_model(clip=1.0), r"\(GRU\): its attribute clip is not supported by fastgru"),
+    "unknown attribute": (lambda: gru_model(input_forget=1), "its attribute input_forget is not supported"),
     "activation": (lambda: gru_model(activations=["Sigmoid", "Softsign"]), "activation Softsign"),
     "alpha": (
         lambda: gru_model(activations=["HardSigmoid", "Tanh"], activation_alpha=[0.3], activation_beta=[0.5]),
@@ -891,7 +891,7 @@ def at_the_input(batch_first=False, **attributes):
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"clip": 1.0}, "its attribute clip is not known here"),
+        ({"clip": 1.0}, "its attribute clip is not supported by fastgru"),
         ({"activations": ["Sigmoid", "Softsign"]}, "activation Softsign"),
         ({"lengths": ([1, 2, 3, 4], np.int32)}, "expected sequence_lens from the caller"),
         ({"initial": (np.full((1, 4, 5), 0.5), np.float32)}, "expected initial_h to be zeros"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
+import re
 import subprocess
 import sys
 
@@ -13,6 +15,7 @@ import pytest
 
 sklearn = peers.require("sklearn", "1.6")
 
+from fastgru.models.recipes import Settings  # noqa: E402
 from fastgru.sklearn import GRUClassifier, GRURegressor  # noqa: E402
 from sklearn.base import clone  # noqa: E402
 from sklearn.exceptions import NotFittedError  # noqa: E402
@@ -268,6 +271,16 @@ def test_validation_is_drawn_from_all_classes_and_stops_the_training():
     assert set(GRURegressor(**QUICK, validation_split=0.3).fit(X, SUMS).history_) == {
         *("loss", "mean_absolute_error", "val_loss", "val_mean_absolute_error")
     }
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_parameters_are_the_settings_of_a_recipe(cls):
+    defaults = {each.name: each.default for each in dataclasses.fields(Settings)} | {"epochs": 20}
+    parameters = cls().get_params()
+    assert {name: parameters[name] for name in defaults} == defaults
+    section = cls.__doc__.split("----------\n")[1].split("Attributes\n")[0]
+    documented = re.findall(r"^    (\w[\w, ]*)", section, re.MULTILINE)
+    assert {name for line in documented for name in line.strip().split(", ")} == set(parameters)
 
 
 def test_settings_are_those_of_the_recipe():

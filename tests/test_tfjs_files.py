@@ -256,7 +256,7 @@ WITH_DEFAULTS = {
 }
 #: What TensorFlow.js computes then and this package does not; it says so.
 NOT_HERE = (
-    "axis=1 is not known here",
+    "axis=1 is not supported by fastgru",
     "expected one of sigmoid, hard_sigmoid_tfjs as recurrent_activation",
     "dropout.*: expected rate, got none",
 )
@@ -466,7 +466,7 @@ def test_shards_stay_when_the_model_that_names_them_is_there(tmp_path, monkeypat
     np.testing.assert_array_equal(load_model(path).parameters, make_model().parameters)
 
 
-# --- What cannot be said --------------------------------------------------------------------------------------------
+# --- What is not supported --------------------------------------------------------------------------------------------
 
 
 def gru(**options):
@@ -482,28 +482,31 @@ def masking(**options):
 
 
 UNSAYABLE = {
-    "reset after": ([gru(reset_after=True)], "gru: reset_after=True cannot be said in TensorFlow.js"),
+    "reset after": ([gru(reset_after=True)], "gru: reset_after=True is not supported by TensorFlow.js"),
     "reset after in both": (
         [layers.Bidirectional(gru(reset_after=True))],
-        "bidirectional: reset_after=True cannot be said in TensorFlow.js",
+        "bidirectional: reset_after=True is not supported by TensorFlow.js",
     ),
     "hard sigmoid": (
         [gru(recurrent_activation="hard_sigmoid")],
-        "gru: recurrent_activation='hard_sigmoid' cannot be said in TensorFlow.js",
+        "gru: recurrent_activation='hard_sigmoid' is not supported by TensorFlow.js",
     ),
-    "stateful": ([gru(stateful=True)], "gru: stateful=True cannot be said in TensorFlow.js"),
-    "zeros": ([gru(zero_output_for_mask=True)], "gru: zero_output_for_mask=True cannot be said in TensorFlow.js"),
-    "states": ([gru(return_state=True)], "gru: several outputs cannot be said in TensorFlow.js"),
-    "unmerged": ([layers.Bidirectional(gru(), None)], "bidirectional: several outputs cannot be said in TensorFlow.js"),
+    "stateful": ([gru(stateful=True)], "gru: stateful=True is not supported by TensorFlow.js"),
+    "zeros": ([gru(zero_output_for_mask=True)], "gru: zero_output_for_mask=True is not supported by TensorFlow.js"),
+    "states": ([gru(return_state=True)], "gru: a layer with several outputs is not supported by TensorFlow.js"),
+    "unmerged": (
+        [layers.Bidirectional(gru(), None)],
+        "bidirectional: a layer with several outputs",
+    ),
     "directions": (
         [layers.Bidirectional(gru(), backward_layer=gru(activation="relu", go_backwards=True))],
-        "bidirectional: a backward_layer with options of its own cannot be said in TensorFlow.js: activation",
+        "bidirectional: a backward_layer with activation='relu' is not supported by TensorFlow.js",
     ),
     "backwards in both": (
         [layers.Bidirectional(gru(go_backwards=True, return_sequences=True))],
         "bidirectional: with go_backwards=True only one direction's outputs stand in the order of the input",
     ),
-    "name": ([gru(name="größte")], "name: 'größte' cannot be said in TensorFlow.js"),
+    "name": ([gru(name="größte")], "name: 'größte' is not supported by TensorFlow.js"),
     "flat": ([layers.Flatten(input_shape=(4,))], "flatten: TensorFlow.js flattens nothing that has no more than two"),
     "mean": ([tokens(), layers.GlobalAveragePooling1D()], "takes padding for data in TensorFlow.js"),
     "maximum": ([tokens(), layers.GlobalMaxPooling1D()], "global_max_pooling1d: expected no mask before it"),
@@ -547,23 +550,29 @@ def test_masks_in_files_that_mean_something_else_are_refused(tmp_path, place, ma
 
 def test_float64_is_refused(tmp_path):
     model = Sequential([gru()], dtype="float64")
-    with pytest.raises(ValueError, match="dtype: float64 cannot be said"):
+    with pytest.raises(ValueError, match="sequential: dtype='float64' is not supported"):
         model.save(tmp_path / "model.json")
 
 
 UNTRAINABLE = {
-    "Adam's form": ({"optimizer": "adam"}, "optimizer: Adam with form='keras' cannot be said"),
-    "AdamW": ({"optimizer": optimizers.AdamW(form="tfjs")}, "optimizer: AdamW cannot be said"),
-    "momentum's form": ({"optimizer": optimizers.SGD(momentum=0.5)}, "optimizer: SGD with form='keras' cannot be said"),
-    "centered": ({"optimizer": optimizers.RMSprop(centered=True)}, "optimizer: RMSprop with centered=True cannot be"),
-    "clipped": ({"optimizer": optimizers.SGD(clipvalue=1.0)}, "optimizer: SGD with .*clipvalue=1.0 cannot be said"),
-    "schedule": ({"optimizer": optimizers.SGD(schedules.CosineDecay(0.1, 5))}, "learning_rate: CosineDecay cannot be"),
-    "huber": ({"loss": "huber"}, "loss: huber cannot be said"),
+    "Adam's form": ({"optimizer": "adam"}, "optimizer: Adam with form='keras' is not supported"),
+    "AdamW": ({"optimizer": optimizers.AdamW(form="tfjs")}, "optimizer: AdamW is not supported"),
+    "momentum's form": (
+        {"optimizer": optimizers.SGD(momentum=0.5)},
+        "optimizer: SGD with form='keras' is not supported",
+    ),
+    "centered": ({"optimizer": optimizers.RMSprop(centered=True)}, "optimizer: RMSprop with centered=True is not"),
+    "clipped": ({"optimizer": optimizers.SGD(clipvalue=1.0)}, "optimizer: SGD with .*clipvalue=1.0 is not supported"),
+    "schedule": (
+        {"optimizer": optimizers.SGD(schedules.CosineDecay(0.1, 5))},
+        "learning_rate: CosineDecay is not supported",
+    ),
+    "huber": ({"loss": "huber"}, "loss: huber is not supported"),
     "logits": (
         {"loss": losses.CategoricalCrossentropy(from_logits=True)},
-        "loss: from_logits=True of categorical_crossentropy cannot be said",
+        "loss: from_logits=True of categorical_crossentropy is not supported",
     ),
-    "metric": ({"loss": "categorical_crossentropy", "metrics": ["f1_score"]}, "metrics: f1_score cannot be said"),
+    "metric": ({"loss": "categorical_crossentropy", "metrics": ["f1_score"]}, "metrics: f1_score is not supported"),
 }
 
 
@@ -768,9 +777,9 @@ HOSTILE = {
     "activation": (set_gru(activation="selu"), "gru: expected one of tanh, relu, linear as activation, got 'selu'"),
     "constraint": (
         set_gru(kernel_constraint={"class_name": "MaxNorm"}),
-        "gru: kernel_constraint={'class_name': 'MaxNorm'} is not known",
+        "gru: kernel_constraint={'class_name': 'MaxNorm'} is not supported",
     ),
-    "frozen": (set_gru(trainable=False), "gru: trainable=False is not known here"),
+    "frozen": (set_gru(trainable=False), "gru: trainable=False is not supported by fastgru"),
     "float64": (set_gru(dtype="float64"), "dtype"),
     "optimizer": (
         lambda files: files.content["trainingConfig"]["optimizer_config"].update(class_name="Adagrad"),
@@ -781,7 +790,7 @@ HOSTILE = {
         "optimizer: expected one of Adam, SGD, Momentum, RMSProp",
     ),
     "rate": (set_optimizer(learning_rate=-1), "learning_rate"),
-    "option": (set_optimizer(amsgrad=True), "optimizer: amsgrad=True of Adam is not known here"),
+    "option": (set_optimizer(amsgrad=True), "optimizer: amsgrad=True of Adam is not supported by fastgru"),
     "training": (set_content(trainingConfig=[]), "trainingConfig: expected an object"),
     "loss": (lambda files: files.content["trainingConfig"].update(loss="hinge"), "loss: expected one of"),
     "two losses": (lambda files: files.content["trainingConfig"].update(loss=["mse", "mse"]), "loss: expected one"),

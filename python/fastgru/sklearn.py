@@ -6,7 +6,7 @@ They need scikit-learn (``pip install 'fastgru[sklearn]'``), so ``import fastgru
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from fastgru import callbacks
 from fastgru._support import checks
 from fastgru._support.samples import natural_dtype
 from fastgru._support.sequences import check_lengths, pad_sequences
-from fastgru.models.recipes import Recipe
+from fastgru.models.recipes import Recipe, Settings
 from fastgru.models.sequential import Sequential
 
 Array = NDArray[Any]
@@ -33,41 +33,15 @@ __all__ = ["GRUClassifier", "GRURegressor"]
 _DTYPES = [np.float64, np.float32, np.uint8]
 
 
-class _GRUEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    def __init__(
-        self,
-        units: int | tuple[int, ...] = 64,
-        *,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        epochs: int = 20,
-        batch_size: int = 32,
-        optimizer: str = "adam",
-        learning_rate: float | None = None,
-        schedule: str = "constant",
-        weight_decay: float | None = None,
-        clip_norm: float | None = None,
-        validation_split: float = 0.0,
-        patience: int | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.units = units
-        self.bidirectional = bidirectional
-        self.dropout = dropout
-        self.recurrent_dropout = recurrent_dropout
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.schedule = schedule
-        self.weight_decay = weight_decay
-        self.clip_norm = clip_norm
-        self.validation_split = validation_split
-        self.patience = patience
-        self.random_state = random_state
-        self.verbose = verbose
+# As scikit-learn asks, a dataclass' constructor has named parameters and does nothing but keep them.
+@dataclass(eq=False, repr=False)
+class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-learn has no types
+    _: KW_ONLY
+    epochs: int = 20
+    validation_split: float = 0.0
+    patience: int | None = None
+    random_state: Any = None
+    verbose: int = 0
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -136,7 +110,7 @@ class _GRUEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
     ) -> None:
         """Make a model for checked data and train it; `y` are classes of int64 if the estimator classifies."""
         classify = isinstance(self, ClassifierMixin)
-        recipe = Recipe(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Recipe)})
+        recipe = Recipe(**{each.name: getattr(self, each.name) for each in fields(Settings)})
         split = checks.number("validation_split", self.validation_split, least=0, below=1)
         chosen = []
         if self.patience is not None:
@@ -191,6 +165,7 @@ class _GRUEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
         return np.asarray(self.model_.predict(X, lengths=lengths))
 
 
+@dataclass(eq=False, repr=False)
 class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
     """A classifier of sequences: GRU layers and a softmax.
 
@@ -210,7 +185,8 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
     learning_rate : float, optional
         The largest one of the schedule; the optimizer's own default if not given.
     schedule : {"constant", "cosine", "onecycle", "exponential"}
-        How the learning rate goes over the training; see `fastgru.models.recipes.Recipe`.
+        How the learning rate goes over the whole training: not at all; down to nothing along half a cosine; up in the
+        first 30 % and down (`fastgru.schedules.OneCycle`); down to a hundredth by equal factors.
     weight_decay : float, optional
         Of AdamW, times the learning rate; its own default if not given.
     clip_norm : float, optional
@@ -243,44 +219,8 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
     >>> classifier.predict_proba(X_new)
     """
 
-    def __init__(
-        self,
-        units: int | tuple[int, ...] = 64,
-        *,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        epochs: int = 20,
-        batch_size: int = 32,
-        optimizer: str = "adam",
-        learning_rate: float | None = None,
-        schedule: str = "constant",
-        weight_decay: float | None = None,
-        clip_norm: float | None = None,
-        validation_split: float = 0.0,
-        patience: int | None = None,
-        class_weight: Any = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        super().__init__(
-            units,
-            bidirectional=bidirectional,
-            dropout=dropout,
-            recurrent_dropout=recurrent_dropout,
-            epochs=epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            schedule=schedule,
-            weight_decay=weight_decay,
-            clip_norm=clip_norm,
-            validation_split=validation_split,
-            patience=patience,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.class_weight = class_weight
+    _: KW_ONLY
+    class_weight: Any = None
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, lengths: Any = None) -> GRUClassifier:
         """Train a new model.

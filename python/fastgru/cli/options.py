@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import shlex
@@ -15,8 +16,9 @@ from fastgru._support import checks
 from fastgru._support.files import replaceable
 from fastgru.cli.data import DIGITS, TASKS
 from fastgru.datasets.mnist import DATA_VARIABLE
-from fastgru.formats.description import list_assumptions
-from fastgru.formats.torch.options import ACTIVATIONS, POOLINGS
+from fastgru.formats.description import ACTIVATIONS, list_assumptions
+from fastgru.formats.torch.options import POOLINGS, ReadOptions
+from fastgru.models.recipes import Option, Settings
 from fastgru.models.sequential import Sequential, read_model
 
 
@@ -55,10 +57,9 @@ def number(**limits: float) -> Callable[[str], Any]:
     return checked(checks.number, float, **limits)
 
 
-def integers(least: int) -> Callable[[str], tuple[int, ...]]:
-    """Integers with commas between them."""
-    one = integer(least)
-    return lambda text: tuple(one(part) for part in text.split(","))
+def several(one: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """Values with commas between them."""
+    return lambda text: tuple(map(one, text.split(",")))
 
 
 def add_dataset(command: argparse.ArgumentParser) -> None:
@@ -88,6 +89,30 @@ def _dataset(text: str) -> str:
     raise argparse.ArgumentTypeError(
         f"invalid choice: {text!r} (choose from {', '.join(map(repr, DIGITS))}, an .npz file, a folder of .npy files)"
     )
+
+
+def add_settings(groups: Mapping[str, Any]) -> None:
+    """An argument for each of a recipe's settings, in the group of its `Option`; None if it is not given."""
+    for each in dataclasses.fields(Settings):
+        option: Option = each.metadata["option"]
+        shown = option.help
+        if option.kind is not bool and each.default is not None:
+            shown += f" (default: {each.default if option.kind is str else format(each.default, 'g')})"
+        arguments: dict[str, Any] = {"help": shown.strip()}
+        if option.kind is bool:
+            arguments["action"] = argparse.BooleanOptionalAction
+        elif option.kind is str:
+            arguments |= option.limits
+        else:
+            one = checked(option.check, option.kind)
+            arguments |= {"type": several(one) if option.several else one, "metavar": option.metavar}
+        groups[option.group].add_argument(f"--{each.name.replace('_', '-')}", **arguments)
+
+
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those of `add_settings` that were given."""
+    values = {each.name: getattr(arguments, each.name) for each in dataclasses.fields(Settings)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def add_state_dict_options(command: argparse.ArgumentParser) -> None:
@@ -127,7 +152,7 @@ _activation = checked(checks.choice, str, choices=ACTIVATIONS)
 
 def state_dict_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Those of `add_state_dict_options` that were given, for `fastgru.load_model`."""
-    names = ("return_sequences", "pooling", "activations", "order")
+    names = [each.name for each in dataclasses.fields(ReadOptions)]
     return {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastgru
-from fastgru import _native, callbacks, optimizers
+from fastgru import _native, callbacks
 from fastgru._support import checks
 from fastgru._support.samples import natural_dtype
 from fastgru._support.sequences import valid_steps
@@ -24,11 +24,20 @@ from fastgru._training.loop import History
 from fastgru.cli import data, plotting
 from fastgru.cli.data import Data, HeldBack
 from fastgru.cli.evaluate import Score, form, score
-from fastgru.cli.options import add_dataset, integer, integers, number, print_json, require_writable
+from fastgru.cli.options import (
+    add_dataset,
+    add_settings,
+    given_settings,
+    integer,
+    number,
+    print_json,
+    require_writable,
+    several,
+)
 from fastgru.datasets.arrays import Sequences
 from fastgru.formats import native
 from fastgru.functional import MOST_THREADS
-from fastgru.models.recipes import GOALS, RECIPES, SCHEDULES, Recipe
+from fastgru.models.recipes import GOALS, RECIPES, Recipe
 from fastgru.models.sequential import Sequential
 
 Array = NDArray[Any]
@@ -38,28 +47,11 @@ def add_to(commands: Any) -> None:
     """Add the command to the parser's."""
     command = commands.add_parser("train", help="train GRU layers and a Dense layer on digits or on your own arrays")
     add_dataset(command)
-    network = command.add_argument_group("the network")
-    network.add_argument("--units", type=integers(1), metavar="N[,N...]", help="of each GRU layer (default: 64)")
-    network.add_argument("--bidirectional", action=argparse.BooleanOptionalAction, help="read in both directions")
-    network.add_argument(
-        "--dropout", type=number(least=0, below=1), metavar="RATE", help="of what enters each GRU layer (default: 0)"
-    )
-    network.add_argument(
-        "--recurrent-dropout", type=number(least=0, below=1), metavar="RATE", help="of the states (default: 0)"
-    )
-    training = command.add_argument_group("the training")
+    network, training = (command.add_argument_group(f"the {name}") for name in ("network", "training"))
     training.add_argument(
         "--recipe", choices=RECIPES, help="settings for fast: MNIST in few seconds; options change them"
     )
-    training.add_argument("--epochs", type=integer(1), metavar="N", help="(default: 10)")
-    training.add_argument("--batch-size", type=integer(1), metavar="N", help="(default: 32)")
-    training.add_argument("--optimizer", choices=optimizers.NAMES, help="(default: adam)")
-    training.add_argument(
-        "--learning-rate", type=number(above=0), metavar="RATE", help="the largest one (default: the optimizer's own)"
-    )
-    training.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate (default: constant)")
-    training.add_argument("--weight-decay", type=number(least=0), metavar="RATE", help="of adamw (default: 0.004)")
-    training.add_argument("--clip-norm", type=number(above=0), metavar="NORM", help="shorten longer gradients to this")
+    add_settings({"network": network, "training": training})
     training.add_argument(
         "--validation",
         type=number(above=0, below=1),
@@ -80,7 +72,9 @@ def add_to(commands: Any) -> None:
     )
     seeds = training.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=integer(0), metavar="N", help="the same seed, the same bits")
-    seeds.add_argument("--seeds", type=integers(0), metavar="N,N...", help="train once with each, and report the mean")
+    seeds.add_argument(
+        "--seeds", type=several(integer(0)), metavar="N,N...", help="train once with each, and report the mean"
+    )
     training.add_argument("--threads", type=integer(1, MOST_THREADS), metavar="N", help="at most this many")
     results = command.add_argument_group("results")
     results.add_argument("--save", metavar="FILE", help="write the model there, also after Ctrl-C")
@@ -198,9 +192,8 @@ def _require_consistent(arguments: argparse.Namespace) -> None:
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     """The recipe named, or else the usual settings, changed by the options that were given."""
-    names = [field.name for field in dataclasses.fields(Recipe)]
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    return dataclasses.replace(RECIPES[arguments.recipe] if arguments.recipe else Recipe(), **given)
+    recipe = RECIPES[arguments.recipe] if arguments.recipe else Recipe()
+    return dataclasses.replace(recipe, **given_settings(arguments))
 
 
 class Seed(callbacks.Callback):

@@ -98,7 +98,7 @@ def _by_torch(path: str | os.PathLike[str], description: ModelDescription, x: Ar
                 case "GRU" | "Bidirectional":
                     if own:  # else it is within the stack of one before
                         y, last = _run_torch_gru(own, y)
-                    config = layer.config["layer"]["config"] if layer.class_name == "Bidirectional" else layer.config
+                    config = layer.forward.config
                     y = y if config["return_sequences"] else last
                     if config["return_state"]:
                         return y.numpy(), *(half.numpy() for half in torch.split(last, config["units"], dim=-1))
@@ -176,7 +176,7 @@ def _torch_activation(name: str, y: Any) -> Any:
             return getattr(y, name)()
 
 
-#: Everything that is read here can be said in the equations.
+#: They have every layer and option that is read here.
 EQUATIONS = Judge("the equations in NumPy", (), _by_equations)
 _FRAMEWORKS = {
     "keras": Judge("Keras", ("keras",), _by_keras),

@@ -10,7 +10,7 @@
 | ``onnx`` | ``*.onnx`` | an ONNX graph |
 | ``rtneural`` | ``*.rtneural.json`` | RTNeural's JSON, for real-time audio |
 
-Each module has ``read(path) -> ModelDescription`` and ``write(path, description)``. What a file cannot say exactly is
+Each module has ``read(path) -> ModelDescription`` and ``write(path, description)``. What a format does not support is
 refused by name, before anything is written; a file that is damaged or hostile is one `ModelFileError`.
 """
 

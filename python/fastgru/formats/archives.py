@@ -1,9 +1,11 @@
-"""Reading untrusted zip archives: their contents may be at most 16 times as large as the archive."""
+"""Zip archives: untrusted ones are read, whose contents may be at most 16 times as large, and new ones made."""
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
+from collections.abc import Mapping
 from types import TracebackType
 
 from fastgru._support.files import open_regular
@@ -63,3 +65,12 @@ class Archive:
             raise ModelFileError(f"{self.path}: expected it to hold {name}, which is missing")
         with reading(self.path, f"{name} in it is damaged"):
             return self._zip.read(name)
+
+
+def to_bytes(files: Mapping[str, bytes]) -> bytes:
+    """An archive of these files, uncompressed and with a date that is always the same: its bytes follow from theirs."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return buffer.getvalue()

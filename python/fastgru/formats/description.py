@@ -6,13 +6,32 @@ descriptions and descriptions from models. So no format knows of models, nor of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
+from fastgru.formats.checks import require_object, require_text, unsupported
+
 Array = NDArray[Any]
+
+#: Class -> its weights in Keras' order.
+_WEIGHTS = {
+    "GRU": ("kernel", "recurrent_kernel", "bias"),
+    "Dense": ("kernel", "bias"),
+    "Embedding": ("embeddings",),
+}
+#: The names of layers that are more than their class in lower case.
+_NAMES = {
+    "GlobalAveragePooling1D": "global_average_pooling1d",
+    "GlobalMaxPooling1D": "global_max_pooling1d",
+    "LastStep": "last_step",
+}
+#: Activations of a Dense and of an Activation layer.
+ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
+#: Classes of layers that make one vector of a sequence.
+_WITHOUT_STEPS = ("Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "LastStep")
 
 
 class ModelFileError(ValueError):
@@ -120,15 +139,93 @@ class LayerDescription:
     config: dict[str, Any]
     weights: dict[str, Array] = field(default_factory=dict)
 
+    @classmethod
+    def from_json(cls, entry: Any) -> LayerDescription:
+        """A layer without weights from what `to_json` returned, which comes from a file here."""
+        entry = require_object("layer", entry)
+        class_name, name = (require_text(key, entry.get(key)) for key in ("class_name", "name"))
+        return cls(class_name, name, require_object("config", entry.get("config")))
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the weights."""
+        return {"class_name": self.class_name, "name": self.name, "config": self.config}
+
+    @property
+    def parts(self) -> dict[str, LayerDescription]:
+        """The layers that it consists of, by the prefix of their weights' names.
+
+        A Bidirectional has a GRU under ``forward/`` and one under ``backward/``. Any other layer is its own only part.
+        """
+        if self.class_name != "Bidirectional":
+            return {"": self}
+        prefixes = {"forward/": "layer", "backward/": "backward_layer"}
+        return {
+            prefix: LayerDescription(
+                "GRU",
+                self.name,
+                self.config[key]["config"],
+                {name.removeprefix(prefix): a for name, a in self.weights.items() if name.startswith(prefix)},
+            )
+            for prefix, key in prefixes.items()
+        }
+
+    @property
+    def forward(self) -> LayerDescription:
+        """The forward GRU of a Bidirectional; any other layer itself."""
+        return next(iter(self.parts.values()))
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether it is a GRU or a Bidirectional."""
+        return self.class_name in ("GRU", "Bidirectional")
+
+    @property
+    def makes_mask(self) -> bool:
+        """Whether it finds padding in its input."""
+        return self.class_name == "Masking" or bool(self.config.get("mask_zero"))
+
+    @property
+    def returns_steps(self) -> bool:
+        """Whether it is recurrent and returns an output for each step."""
+        return bool(self.forward.config.get("return_sequences"))
+
     @property
     def outputs(self) -> int:
         """How many arrays the layer returns: 1, and more where it was asked for states, or for two halves unmerged."""
-        halves = 1
-        config = self.config
-        if self.class_name == "Bidirectional":
-            halves, config = 2, config.get("layer", {}).get("config", {})
-        merged = 2 if halves == 2 and self.config.get("merge_mode", "concat") is None else 1
-        return merged + (halves if config.get("return_state") else 0)
+        parts = self.parts
+        merged = 1 if self.config.get("merge_mode", "concat") is not None else len(parts)
+        return merged + (len(parts) if self.forward.config.get("return_state") else 0)
+
+    @property
+    def weight_names(self) -> list[str]:
+        """The names of its weights, in Keras' order."""
+        return [
+            f"{prefix}{name}"
+            for prefix, part in self.parts.items()
+            for name in _WEIGHTS.get(part.class_name, ())
+            if name != "bias" or part.config.get("use_bias", True)
+        ]
+
+    def output_axes(self, axes: int) -> int:
+        """How many axes its output has, that of the batch included, given those of its input."""
+        if self.class_name == "Embedding":
+            return axes + 1
+        if self.is_recurrent:
+            return 3 if self.returns_steps else 2
+        return 2 if self.class_name in _WITHOUT_STEPS else axes
+
+
+def numbered_name(class_name: str, before: Sequence[LayerDescription]) -> str:
+    """A name for a layer that has none in its file: ``gru``, after other GRUs ``gru_1`` and so on."""
+    name = _NAMES.get(class_name, class_name.lower())
+    count = sum(layer.class_name == class_name for layer in before)
+    return f"{name}_{count}" if count else name
+
+
+def bidirectional_config(directions: Iterable[dict[str, Any]], merge_mode: str | None = "concat") -> dict[str, Any]:
+    """The configuration of a Bidirectional from those of its two GRUs, the forward one first."""
+    layer, backward_layer = ({"class_name": "GRU", "config": config} for config in directions)
+    return {"layer": layer, "backward_layer": backward_layer, "merge_mode": merge_mode}
 
 
 @dataclass
@@ -180,6 +277,18 @@ class ModelDescription:
     dtype: str = "float32"
     training: TrainingDescription | None = None
     assumptions: tuple[Assumption, ...] = ()
+
+    @property
+    def built_shape(self) -> tuple[int | None, ...]:
+        """`input_shape` of a model that has weights, which every kind of file needs."""
+        if self.input_shape is None:
+            raise ValueError(f"{self.name}: expected a model with weights, got one that has not been built: call build")
+        return self.input_shape
+
+    def require_float32(self, by: str, reason: str) -> None:
+        """Refuse another dtype, which `by` does not have for that reason."""
+        if self.dtype != "float32":
+            raise unsupported(self.name, f"dtype={self.dtype!r}", by, reason, "train with dtype='float32'")
 
     def weights(self) -> dict[str, Array]:
         """All weights by ``layer/weight``."""

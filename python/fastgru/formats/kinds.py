@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fastgru._support.files import check_path, open_regular, read_all
 from fastgru.formats.archives import Archive
 from fastgru.formats.boundary import model_file
+from fastgru.formats.checks import parse_json
 from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError
 
 #: Kind -> how its files' names end. Longer endings come before those that they contain.
@@ -108,17 +109,14 @@ def _safetensors_kind(path: str | os.PathLike[str]) -> str:
 
 
 def _json_kind(path: str | os.PathLike[str]) -> str:
-    with model_file(path, "begins like JSON, but is none") as file:
+    with model_file(path) as file:
         if os.fstat(file.fileno()).st_size > _MOST_JSON:
-            raise ModelFileError(f"{os.fspath(path)}: larger than any model in JSON that is read here")
-        content: Any = json.loads(read_all(file))
-    if "modelTopology" in content:
-        return "tfjs"
-    if "layers" in content:
-        return "rtneural"
-    raise ModelFileError(
-        f"{os.fspath(path)}: JSON, but neither TensorFlow.js' (no modelTopology) nor RTNeural's (no layers)"
-    )
+            raise ValueError("larger than any model in JSON that is read here")
+        content = parse_json(read_all(file))
+        for kind, key in (("tfjs", "modelTopology"), ("rtneural", "layers")):
+            if key in content:
+                return kind
+        raise ValueError("JSON, but neither TensorFlow.js' (no modelTopology) nor RTNeural's (no layers)")
 
 
 def read(path: str | os.PathLike[str], kind: str, *, compile: bool = True, **options: Any) -> ModelDescription:

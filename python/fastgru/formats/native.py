@@ -18,13 +18,11 @@ import os
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgru._support.files import read_all, write_atomically
 from fastgru.formats.boundary import model_file, reading
-from fastgru.formats.description import ModelFileError
-
-Array = NDArray[Any]
+from fastgru.formats.checks import parse_json, require_object
+from fastgru.formats.description import Array, ModelFileError
 
 FORMAT_VERSION = "1"
 
@@ -138,11 +136,8 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]
         _require_known_format(path, metadata)
         if _checksum(metadata["config"], tensors) != metadata["sha256"]:
             raise ModelFileError(f"{os.fspath(path)}: damaged: its checksum does not match its contents")
-    with reading(path, "its configuration is no JSON"):
-        config = json.loads(metadata["config"])
-    if not isinstance(config, dict):
-        raise ModelFileError(f"{os.fspath(path)}: expected an object as configuration, got {type(config).__name__}")
-    return config, tensors
+    with reading(path):
+        return require_object("config", parse_json(metadata["config"], "config")), tensors
 
 
 def _require_known_format(path: str | os.PathLike[str], metadata: dict[str, str]) -> None:

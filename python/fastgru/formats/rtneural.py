@@ -12,15 +12,15 @@ import os
 from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgru._support.files import read_all, write_atomically
 from fastgru.formats.boundary import model_file
-from fastgru.formats.description import LayerDescription, ModelDescription
+from fastgru.formats.checks import parse_json, require_list, require_object, require_options, unsupported
+from fastgru.formats.description import Array, LayerDescription, ModelDescription, numbered_name
 
-Array = NDArray[Any]
 _Shapes = dict[str, tuple[int, ...]]
 
+_NAME = "RTNeural"
 #: Activations of a Dense that RTNeural knows too, and what it calls them.
 _ACTIVATIONS = {"linear": "", "tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "softmax": "softmax"}
 #: A layer that does nothing, for which RTNeural has no word.
@@ -53,25 +53,20 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     Raises
     ------
     ValueError
-        The model has a layer or an option that RTNeural does not have, or weights that JSON does not.
+        RTNeural does not support a layer or an option, or JSON a weight.
     """
-    if description.input_shape is None:
-        raise ValueError("the model has no weights yet, and RTNeural needs them")
-    if description.dtype != "float32":
-        raise ValueError(
-            f"{description.name}: {description.dtype} cannot be said in RTNeural's JSON, which has no dtypes and is "
-            f"read as float32: train with dtype='float32'"
-        )
-    steps = [None] * len(description.input_shape)  # batch and, where there is one, time
+    description.require_float32(_NAME, "which has no dtypes and is read as float32")
+    shape = description.built_shape
+    steps = [None] * len(shape)  # batch and, where there is one, time
     layers = []
-    width = description.input_shape[-1]
+    width = shape[-1]
     assert width is not None  # or there would be no weights
     for layer in description.layers:
         if layer.class_name == "Dropout" or (layer.class_name, layer.config.get("activation")) == _NOTHING:
             continue
         for name, array in layer.weights.items():
             if not np.isfinite(array).all():
-                raise ValueError(f"{layer.name}: {name} has numbers that are not finite, which JSON cannot say")
+                raise ValueError(f"{layer.name}: {name} has numbers that are not finite, which JSON does not support")
         kind, activation, width, weights = _said(layer, width)
         layers.append(
             {
@@ -83,7 +78,7 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
         )
     if not layers:
         raise ValueError(f"{description.name}: expected a GRU or a Dense, got neither")
-    content = {"in_shape": [*steps, description.input_shape[-1]], "layers": layers}
+    content = {"in_shape": [*steps, shape[-1]], "layers": layers}
     write_atomically(path, json.dumps(content, allow_nan=False).encode())
 
 
@@ -91,21 +86,14 @@ def _said(layer: LayerDescription, width: int) -> tuple[str, str, int, list[Arra
     """Type, activation, units and weights in RTNeural's words, of a layer whose input has that width."""
     config, units = layer.config, layer.config.get("units", 0)
     if layer.class_name == "GRU":
-        for option, value in _GRU.items():
-            if config[option] != value:
-                raise ValueError(
-                    f"{layer.name}: {option}={config[option]!r} cannot be said in RTNeural's JSON, whose GRU has "
-                    f"{value!r}"
-                )
+        require_options(layer.name, f"{_NAME}'s GRU", config, _GRU)
         bias = layer.weights.get("bias", np.zeros((2, 3 * units)))
         return "gru", "tanh", units, [layer.weights["kernel"], layer.weights["recurrent_kernel"], bias]
     if layer.class_name == "Dense":
         return "dense", _ACTIVATIONS[config["activation"]], units, list(layer.weights.values())
     if layer.class_name == "Activation":
         return "activation", _ACTIVATIONS[config["activation"]], width, []
-    raise ValueError(
-        f"{layer.name}: a {layer.class_name} cannot be said in RTNeural's JSON, only GRU, Dense and Activation"
-    )
+    raise unsupported(layer.name, layer.class_name, _NAME, "which has GRU, Dense and Activation")
 
 
 # --- In ---------------------------------------------------------------------------------------------------------
@@ -136,9 +124,8 @@ def read(path: str | os.PathLike[str]) -> ModelDescription:
 def _json(file: BinaryIO) -> dict[str, Any]:
     if os.fstat(file.fileno()).st_size > _MOST_BYTES:
         raise ValueError(f"larger than the {_MOST_BYTES:,} bytes that are read here")
-    content = json.loads(read_all(file))
-    if not isinstance(content, dict) or not isinstance(content.get("layers"), list):
-        raise TypeError("expected an object with a list of layers")
+    content = require_object("", parse_json(read_all(file)))
+    require_list("layers", content.get("layers"))
     return content
 
 
@@ -158,8 +145,7 @@ def _is_size(value: Any) -> TypeGuard[int]:
 
 def _append(layers: list[LayerDescription], where: str, entry: Any, features: int) -> int:
     """Understand one more layer that takes so many features; returns how many it gives."""
-    if not isinstance(entry, dict):
-        raise TypeError(f"{where}: expected an object, got {type(entry).__name__}")
+    entry = require_object(where, entry)
     kind, activation = entry["type"], entry.get("activation", "")
     where = f"{where} ({kind!r})"
     if kind == "activation":
@@ -176,8 +162,7 @@ def _append(layers: list[LayerDescription], where: str, entry: Any, features: in
         if kind == "gru"
         else _dense(where, activation, weights, features, units)
     )
-    count = sum(layer.class_name == layers[-1].class_name for layer in layers[:-1])
-    layers[-1].name = f"{layers[-1].name}_{count}" if count else layers[-1].name
+    layers[-1].name = numbered_name(layers[-1].class_name, layers[:-1])
     return units
 
 
@@ -205,9 +190,7 @@ def _activate(layers: list[LayerDescription], activation: str) -> None:
     if layers and layers[-1].class_name == "Dense" and layers[-1].config["activation"] == "linear":
         layers[-1].config["activation"] = activation
         return
-    count = sum(layer.class_name == "Activation" for layer in layers)
-    name = f"activation_{count}" if count else "activation"
-    layers.append(LayerDescription("Activation", name, {"activation": activation}))
+    layers.append(LayerDescription("Activation", numbered_name("Activation", layers), {"activation": activation}))
 
 
 def _own(where: str, activation: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import numpy as np
 
@@ -153,6 +152,3 @@ class Activation(Head):
         if self._rows is not None:
             d_y, y = d_y[self._rows], y[self._rows]
         return self.backward_from_logits(gradient(self.activation, y, d_y), input_gradient=True)
-
-    def get_config(self) -> dict[str, Any]:  # noqa: D102
-        return {"activation": self.activation}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -84,9 +85,14 @@ class Layer(ABC):
     def build(self, input_shape: Shape) -> Shape:
         """Check the input's shape, remember it, and return the (first) output's; allocates nothing."""
 
-    @abstractmethod
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make the same layer again, as JSON can hold them."""
+        """The arguments that make the same layer again, as JSON can hold them.
+
+        Each is the attribute of its name; of one that has a configuration of its own, that.
+        """
+        names = [name for name in inspect.signature(type(self)).parameters if name not in ("input_shape", "name")]
+        values = {name: getattr(self, name) for name in names}
+        return {name: value.get_config() if hasattr(value, "get_config") else value for name, value in values.items()}
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the weights, in Keras' order; after `build`."""
@@ -235,11 +241,6 @@ class Layer(ABC):
     def _set_regularizers(self, **given: Any) -> None:
         for argument, value in given.items():
             setattr(self, argument, regularizers.get(argument, value))
-
-    def _config(self, names: str) -> dict[str, Any]:
-        """Attributes by name, those that have a configuration of their own as that."""
-        values = {name: getattr(self, name) for name in names.split()}
-        return {name: value.get_config() if hasattr(value, "get_config") else value for name, value in values.items()}
 
 
 def keep_mask(rng: np.random.Generator, rate: float, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

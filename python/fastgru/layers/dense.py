@@ -124,8 +124,3 @@ class Dense(Head):
             d_y, y = d_y[self._rows], y[self._rows]
         d_y = gradient(self.activation, y, d_y)
         return self.backward_from_logits(d_y, input_gradient=input_gradient)
-
-    def get_config(self) -> dict[str, Any]:  # noqa: D102
-        return self._config(
-            "units activation use_bias kernel_initializer bias_initializer kernel_regularizer bias_regularizer"
-        )

@@ -116,6 +116,3 @@ class Embedding(Layer):
 
     def gradients_changed(self) -> None:  # noqa: D102
         self._touched = None
-
-    def get_config(self) -> dict[str, Any]:  # noqa: D102
-        return self._config("input_dim output_dim embeddings_initializer embeddings_regularizer mask_zero")

@@ -299,13 +299,6 @@ class GRU(Layer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _tape=functional.GRUTape())
 
-    def get_config(self) -> dict[str, Any]:  # noqa: D102
-        return self._config(
-            "units activation recurrent_activation use_bias kernel_initializer recurrent_initializer bias_initializer "
-            "kernel_regularizer recurrent_regularizer bias_regularizer dropout recurrent_dropout return_sequences "
-            "return_state go_backwards stateful reset_after zero_output_for_mask"
-        )
-
 
 def _sum(a: Array | None, b: Array | None) -> Array | None:
     if a is None or b is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -57,9 +57,6 @@ class Dropout(Layer):
             return None
         return d_y if self._mask is None else d_y * self._mask
 
-    def get_config(self) -> dict[str, Any]:  # noqa: D102
-        return {"rate": self.rate}
-
 
 class Flatten(Layer):
     """All axes but the first in one: (N, T, F) becomes (N, T F). Padding is flattened with the rest."""
@@ -87,9 +84,6 @@ class Flatten(Layer):
     def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
         return d_y.reshape(self._shape) if input_gradient else None
 
-    def get_config(self) -> dict[str, Any]:  # noqa: D102
-        return {}
-
 
 class _Pooling1D(Layer):
     """Over the steps of each sequence: (N, T, F) becomes (N, F)."""
@@ -101,9 +95,6 @@ class _Pooling1D(Layer):
 
     def output_lengths(self, x: Array, lengths: Array | None) -> None:
         del x, lengths
-
-    def get_config(self) -> dict[str, Any]:
-        return {}
 
 
 class GlobalAveragePooling1D(_Pooling1D):
@@ -267,6 +258,3 @@ class Masking(Layer):
 
     def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
         return d_y if input_gradient else None
-
-    def get_config(self) -> dict[str, Any]:  # noqa: D102
-        return {"mask_value": self.mask_value}

@@ -1,11 +1,14 @@
-"""Recipes: a network of GRU layers and how it is trained, said in a few plain settings.
+"""Recipes: a network of GRU layers and how it is trained, in a few plain settings.
 
-The command line and the scikit-learn estimators make their models from one.
+`Settings` declares them once. The command line makes its options from the fields, the scikit-learn estimators inherit
+them as parameters, and both make their models from a `Recipe`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
+from typing import Any, Literal
 
 from fastgru import optimizers, schedules
 from fastgru._support import checks
@@ -17,70 +20,94 @@ SCHEDULES = ("constant", "cosine", "onecycle", "exponential")
 
 #: What is left of the learning rate in the end of an exponential decay.
 _EXPONENTIAL_END = 0.01
+_CHECKS = {bool: checks.flag, int: checks.integer, float: checks.number, str: checks.choice}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """A network and its training.
+@dataclass(frozen=True)
+class Option:
+    """What values a setting may have, and how the command line presents it.
 
-    Parameters
+    Attributes
     ----------
-    units : int or tuple of int
-        The sizes of the GRU layers' states, one layer each.
-    bidirectional : bool
-        Whether each layer reads in both directions.
-    dropout, recurrent_dropout : float
-        Fractions, from 0 to below 1, of what enters each GRU layer, and of its state, that training drops.
-    epochs, batch_size : int
-    optimizer : {"adam", "adamw", "sgd", "rmsprop"}
-    learning_rate : float, optional
-        The largest one of the schedule; the optimizer's own default if not given.
-    schedule : {"constant", "cosine", "onecycle", "exponential"}
-        How the learning rate goes over the whole training: not at all; down to nothing along half a cosine; up in the
-        first 30 % and down (`schedules.OneCycle`); down to a hundredth by equal factors.
-    weight_decay : float, optional
-        Of AdamW, times the learning rate; its own default if not given.
-    clip_norm : float, optional
-        Gradients longer than this are shortened to it.
+    kind : {bool, int, float, str}
+    group : {"network", "training"}
+        What it is a setting of.
+    help : str
+        For the command line, which adds the default if there is one.
+    metavar : str or None
+        For the command line: what stands for the value.
+    several : bool
+        Whether a tuple of such values is a value, too.
+    limits : mapping
+        Arguments of the check of that kind in `fastgru._support.checks`.
+    """
+
+    kind: type
+    group: Literal["network", "training"]
+    help: str
+    metavar: str | None
+    several: bool
+    limits: Mapping[str, Any]
+
+    def check(self, name: str, value: Any) -> Any:
+        """`value`, or an error that names the setting."""
+        for each in value if self.several and isinstance(value, (tuple, list)) else (value,):
+            _CHECKS[self.kind](name, each, **self.limits)  # type: ignore[operator]
+        return value
+
+
+def _option(
+    default: Any,
+    kind: type,
+    group: Literal["network", "training"],
+    help: str = "",
+    metavar: str | None = None,
+    *,
+    several: bool = False,
+    **limits: Any,
+) -> Any:
+    return field(default=default, metadata={"option": Option(kind, group, help, metavar, several, limits)})
+
+
+@dataclass
+class Settings:
+    """Settings of a network and its training, with their defaults; `fastgru.sklearn.GRUClassifier` explains each."""
+
+    units: int | tuple[int, ...] = _option(64, int, "network", "of each GRU layer", "N[,N...]", several=True, least=1)
+    _: KW_ONLY
+    bidirectional: bool = _option(False, bool, "network", "read in both directions")
+    dropout: float = _option(0.0, float, "network", "of what enters each GRU layer", "RATE", least=0, below=1)
+    recurrent_dropout: float = _option(0.0, float, "network", "of the states", "RATE", least=0, below=1)
+    epochs: int = _option(10, int, "training", metavar="N", least=1)
+    batch_size: int = _option(32, int, "training", metavar="N", least=1)
+    optimizer: str = _option("adam", str, "training", choices=optimizers.NAMES)
+    learning_rate: float | None = _option(
+        None, float, "training", "the largest one (default: the optimizer's own)", "RATE", above=0
+    )
+    schedule: str = _option("constant", str, "training", "of the learning rate", choices=SCHEDULES)
+    weight_decay: float | None = _option(None, float, "training", "of adamw (default: 0.004)", "RATE", least=0)
+    clip_norm: float | None = _option(None, float, "training", "shorten longer gradients to this", "NORM", above=0)
+
+
+@dataclass
+class Recipe(Settings):
+    """Checked settings, and the layers and the optimizer that they describe.
 
     Raises
     ------
     ValueError, TypeError
-        A setting is none of these; the message names it.
+        A setting has a value that it may not have; the message names it.
     """
-
-    units: int | tuple[int, ...] = 64
-    bidirectional: bool = False
-    dropout: float = 0.0
-    recurrent_dropout: float = 0.0
-    epochs: int = 10
-    batch_size: int = 32
-    optimizer: str = "adam"
-    learning_rate: float | None = None
-    schedule: str = "constant"
-    weight_decay: float | None = None
-    clip_norm: float | None = None
 
     def __post_init__(self) -> None:
         if not self.sizes:
             raise ValueError("units: expected at least one layer, got none")
-        for units in self.sizes:
-            checks.integer("units", units, least=1)
-        checks.flag("bidirectional", self.bidirectional)
-        checks.number("dropout", self.dropout, least=0, below=1)
-        checks.number("recurrent_dropout", self.recurrent_dropout, least=0, below=1)
-        checks.integer("epochs", self.epochs, least=1)
-        checks.integer("batch_size", self.batch_size, least=1)
-        checks.choice("optimizer", self.optimizer, optimizers.NAMES)
-        if self.learning_rate is not None:
-            checks.number("learning_rate", self.learning_rate, above=0)
-        checks.choice("schedule", self.schedule, SCHEDULES)
-        if self.weight_decay is not None:
-            checks.number("weight_decay", self.weight_decay, least=0)
-            if self.optimizer != "adamw":
-                raise ValueError(f"weight_decay: expected none because the optimizer is {self.optimizer}, got a number")
-        if self.clip_norm is not None:
-            checks.number("clip_norm", self.clip_norm, above=0)
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is not None or each.default is not None:
+                each.metadata["option"].check(each.name, value)
+        if self.weight_decay is not None and self.optimizer != "adamw":
+            raise ValueError(f"weight_decay: expected none because the optimizer is {self.optimizer}, got a number")
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fastgru.formats.checks import require, require_object
+
 Config = dict[str, Any]
 
 
@@ -160,31 +162,22 @@ KERAS_3 = Dialect(
     optimizers=_KERAS_OPTIMIZERS,
     optimizer_key="optimizer",
 )
-KERAS_2 = Dialect(
+KERAS_2 = replace(
+    KERAS_3,
     name="Keras 2",
-    modules=True,
     all_modules=False,
-    input_layer=True,
     shape_key="batch_input_shape",
     hard_sigmoid="hard_sigmoid_tfjs",
-    after=True,
     zeros_for_mask=None,
-    backward_layer=True,
-    variance_scaling=False,
-    loss_options=True,
-    schedules=True,
     omitted={"GRU": {"reset_after": False}},  # which had no other form, and no such option, before Keras 2.1.3
-    nulls=_PYTHON_NULLS,
     optimizers=_KERAS_2_OPTIMIZERS,
     optimizer_key="optimizer_config",
 )
-TFJS = Dialect(
+TFJS = replace(
+    KERAS_2,
     name="TensorFlow.js",
     modules=False,
-    all_modules=False,
     input_layer=False,
-    shape_key="batch_input_shape",
-    hard_sigmoid="hard_sigmoid_tfjs",
     after=False,
     zeros_for_mask=False,
     backward_layer=False,
@@ -199,8 +192,9 @@ TFJS = Dialect(
     },
     nulls=_NO_ACTIVATION,
     optimizers=_TFJS_OPTIMIZERS,
-    optimizer_key="optimizer_config",
 )
+#: The versions of Keras whose files are written.
+VERSIONS = {KERAS_3.name: "3.0.0", KERAS_2.name: "2.15.0"}
 
 # --- Objects --------------------------------------------------------------------------------------------------
 
@@ -209,8 +203,7 @@ def class_and_config(where: str, entry: Any) -> tuple[str, Any]:
     """``class_name`` and ``config`` of an object."""
     entry = require_object(where, entry)
     class_name = entry.get("class_name")
-    if not isinstance(class_name, str):
-        raise ValueError(f"{where}: expected an object with a class_name, got {entry!r:.200}")  # noqa: TRY004
+    require(isinstance(class_name, str), f"{where}: expected an object with a class_name", entry)
     config = entry.get("config")
     return class_name, {} if config is None else config
 
@@ -219,20 +212,6 @@ def class_and_options(where: str, entry: Any) -> tuple[str, Config]:
     """``class_name`` and ``config`` of an object whose configuration is an object, too."""
     class_name, config = class_and_config(where, entry)
     return class_name, require_object(f"{where} ({class_name})", config)
-
-
-def require_object(where: str, value: Any) -> Config:
-    """`value`, which must be an object of JSON."""
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: expected an object, got {value!r:.200}")  # noqa: TRY004
-    return value
-
-
-def require_list(where: str, value: Any) -> list[Any]:
-    """`value`, which must be a list."""
-    if not isinstance(value, list):
-        raise ValueError(f"{where}: expected a list, got {value!r:.200}")  # noqa: TRY004
-    return value
 
 
 def snake_case(value: Any) -> Any:

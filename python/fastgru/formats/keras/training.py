@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from fastgru.formats.checks import refuse_other_options, require_object, unsupported
 from fastgru.formats.description import TrainingDescription
 from fastgru.formats.keras.dialects import (
     TFJS,
@@ -14,7 +14,6 @@ from fastgru.formats.keras.dialects import (
     OptimizerWords,
     class_and_config,
     class_and_options,
-    require_object,
     snake_case,
     written_object,
 )
@@ -32,6 +31,7 @@ _LOSS_CLASSES = {class_name: name for name, (class_name, _) in _LOSSES.items()}
 _SHORT = {"mse": "mean_squared_error", "mae": "mean_absolute_error", "huber_loss": "huber"}
 _LOSS_DEFAULTS = {"from_logits": False, "label_smoothing": 0.0, "delta": 1.0}
 _LOSS_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    **{option: (value,) for option, value in _LOSS_DEFAULTS.items()},
     "reduction": ("sum_over_batch_size", "auto"),
     "axis": (-1,),
 }
@@ -64,7 +64,9 @@ _TFJS_METRICS = {
     "mean_absolute_error": "mae",
     "sparse_categorical_accuracy": "accuracy",
 }
-_METRIC_DEFAULTS = {"k": 5, "threshold": 0.5}
+_METRIC_NEUTRAL = {"k": (5,), "threshold": (0.5,)}
+#: Options of losses and metrics that say what they are called or how they are computed.
+_IGNORED = ("name", "fn", "dtype")
 _OPTIMIZER_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "weight_decay": (0,),
     "decay": (0,),
@@ -83,13 +85,9 @@ _SCHEDULES = {
 }
 
 
-@contextlib.contextmanager
-def separable() -> Iterator[None]:
-    """What is wrong with how a model is trained need not keep anybody from using it, and the error says so."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{error}; compile=False loads the model without its training") from None
+#: What is wrong with how a model is trained need not keep anybody from loading or saving it.
+LOAD_WITHOUT = "pass compile=False to load the model without its training"
+SAVE_WITHOUT = "pass include_optimizer=False to save the model without its training"
 
 
 def training_from_config(dialect: Dialect, config: Any) -> TrainingDescription | None:
@@ -120,7 +118,7 @@ def training_to_config(dialect: Dialect, training: TrainingDescription) -> Confi
     Raises
     ------
     ValueError
-        The dialect has no word for something; the message names it.
+        The dialect does not support something; the message names it.
     """
     return {
         dialect.optimizer_key: _written_optimizer(dialect, training.optimizer),
@@ -151,15 +149,8 @@ def _loss(entry: Any) -> Config:
     if name not in _LOSSES:
         raise ValueError(f"loss: expected one of {', '.join(_LOSSES)}, got {name!r}")
     _, options = _LOSSES[name]
-    found = {}
-    for option, value in config.items():
-        if option in ("name", "fn", "dtype") or value is None:
-            continue
-        if option in options:
-            found[option] = value
-        elif value not in _LOSS_NEUTRAL.get(option, (_LOSS_DEFAULTS.get(option),)):
-            raise ValueError(f"loss: {option}={value!r} of {name} is not known here")
-    return {"name": name, "config": found}
+    refuse_other_options("loss", config, (*options, *_IGNORED), _LOSS_NEUTRAL, of=name)
+    return {"name": name, "config": {option: config[option] for option in config if option in options}}
 
 
 def _metric(entry: Any) -> str:
@@ -169,9 +160,7 @@ def _metric(entry: Any) -> str:
     name = _METRIC_CLASSES.get(name) or _lower(name)
     if name not in _METRICS:
         raise ValueError(f"metrics: expected some of {', '.join(_METRICS)}, got {name!r}")
-    for option, value in config.items():
-        if option not in ("name", "dtype", "fn") and value is not None and value != _METRIC_DEFAULTS.get(option):
-            raise ValueError(f"metrics: {option}={value!r} of {name} is not known here")
+    refuse_other_options("metrics", config, _IGNORED, _METRIC_NEUTRAL, of=name)
     return _METRICS[name]
 
 
@@ -197,11 +186,8 @@ def _optimizer(dialect: Dialect, entry: Any) -> Config:
     if class_name == "Adam" and config.get("weight_decay"):
         class_name = "AdamW"
     words = _optimizer_words(dialect, class_name, config)
-    for option, value in config.items():
-        if option in words.options.values() or option in _OPTIMIZER_IGNORED or value is None:
-            continue
-        if value not in _OPTIMIZER_NEUTRAL.get(option, ()):
-            raise ValueError(f"optimizer: {option}={value!r} of {class_name} is not known here")
+    known = (*words.options.values(), *_OPTIMIZER_IGNORED)
+    refuse_other_options("optimizer", config, known, _OPTIMIZER_NEUTRAL, of=class_name)
     found = {ours: config[option] for ours, option in words.options.items() if config.get(option) is not None}
     if "learning_rate" in found:
         found["learning_rate"] = _learning_rate(dialect, found["learning_rate"])
@@ -235,10 +221,10 @@ def _written_loss(dialect: Dialect, loss: Config) -> Any:
     config = loss["config"]
     for option, value in config.items():
         if not (dialect.loss_options and option in options) and value != _LOSS_DEFAULTS[option]:
-            raise ValueError(f"loss: {option}={value!r} of {name} cannot be said in {dialect.name}")
+            raise unsupported("loss", f"{option}={value!r} of {name}", dialect.name)
     if not dialect.loss_options:
         if name == "huber":
-            raise ValueError(f"loss: {name} cannot be said in {dialect.name}")
+            raise unsupported("loss", name, dialect.name)
         return name
     sayable = {option: config[option] for option in options if option in config}
     return written_object(dialect, "losses", class_name, sayable, outer=True)
@@ -248,13 +234,13 @@ def _written_metric(dialect: Dialect, metric: str, loss: str) -> str:
     if metric == "top_k_accuracy" and dialect is not TFJS:
         return "sparse_top_k_categorical_accuracy" if loss.startswith("sparse") else "top_k_categorical_accuracy"
     if metric not in _METRICS:
-        raise ValueError(f"metrics: {metric} cannot be said in {dialect.name}: compile without it")
+        raise unsupported("metrics", metric, dialect.name, remedy="compile without it")
     return _TFJS_METRICS.get(metric, metric) if dialect is TFJS else metric
 
 
 def _written_optimizer(dialect: Dialect, optimizer: Config) -> Config:
     class_name, config = optimizer["class_name"], optimizer["config"]
-    reason = class_name
+    what = class_name
     for words in dialect.optimizers:
         if words.ours != class_name:
             continue
@@ -265,8 +251,8 @@ def _written_optimizer(dialect: Dialect, optimizer: Config) -> Config:
             if words.legacy is False:
                 written["is_legacy_optimizer"] = False
             return written_object(dialect, "optimizers", words.theirs, written, outer=True)
-        reason = f"{class_name} with " + ", ".join(f"{key}={value!r}" for key, value in other.items())
-    raise ValueError(f"optimizer: {reason} cannot be said in {dialect.name}")
+        what = f"{class_name} with " + ", ".join(f"{key}={value!r}" for key, value in other.items())
+    raise unsupported("optimizer", what, dialect.name)
 
 
 def _written_rate(dialect: Dialect, rate: Any) -> Any:
@@ -276,5 +262,5 @@ def _written_rate(dialect: Dialect, rate: Any) -> Any:
     if class_name == "Constant":
         return config["learning_rate"]
     if class_name not in _SCHEDULES or not dialect.schedules:
-        raise ValueError(f"learning_rate: {class_name} cannot be said in {dialect.name}: give a number")
+        raise unsupported("learning_rate", class_name, dialect.name, remedy="compile with a number")
     return written_object(dialect, "optimizers.schedules", class_name, config)

@@ -12,12 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastgru.formats.description import LayerDescription, ModelDescription
+from fastgru.formats.description import Array, LayerDescription, ModelDescription
 from fastgru.formats.onnx.tensors import DOUBLE, FLOAT, INT32, INT64, from_node, to_node
-
-Array = NDArray[Any]
 
 #: The lowest that has all operators as they are used here; later ones run it too.
 OPSET = 14
@@ -150,14 +147,13 @@ def graph(description: ModelDescription) -> Any:
     Raises
     ------
     ValueError
-        The model has something that a graph, or ONNX Runtime, cannot do; the message names it.
+        ONNX, or ONNX Runtime, does not support something; the message names it.
     """
     from onnx import helper
 
-    _require_sayable(description)
-    assert description.input_shape is not None
+    _require_supported(description)
     made = _Graph(np.dtype(description.dtype))
-    shape: Shape = ("N", *(_axis(number, size) for number, size in enumerate(description.input_shape)))
+    shape: Shape = ("N", *(_axis(number, size) for number, size in enumerate(description.built_shape)))
     tokens = description.layers[0].class_name == "Embedding"
     made.inputs.append(helper.make_tensor_value_info(INPUT, INT64 if tokens else made.float_type, shape))
     flow = _Flow((INPUT,), shape, LENGTHS)
@@ -169,7 +165,8 @@ def graph(description: ModelDescription) -> Any:
     names = (OUTPUT,) if len(arrays) == 1 else tuple(f"{OUTPUT}_{number}" for number in range(len(arrays)))
     for name, array in zip(names, arrays, strict=True):
         made.node("Identity", [array], name)
-    returned = [flow.shape] * len(flow.values) + [("N", _units(description.layers[-1]))] * len(flow.states)
+    state: Shape = ("N", description.layers[-1].forward.config.get("units", 0))
+    returned = [flow.shape] * len(flow.values) + [state] * len(flow.states)
     for name, shape in [*zip(names, returned, strict=True), *((name, ("N", units)) for name, units in states)]:
         made.outputs.append(helper.make_tensor_value_info(name, made.float_type, shape))
     return helper.make_graph(
@@ -181,11 +178,6 @@ def graph(description: ModelDescription) -> Any:
     )
 
 
-def _units(layer: LayerDescription) -> Any:
-    """The size of a state that the layer returns."""
-    return (layer.config["layer"]["config"] if layer.class_name == "Bidirectional" else layer.config).get("units")
-
-
 def _axis(number: int, size: int | None) -> int | str:
     """A dimension of the input after the batch; one of unknown size gets a name."""
     if size is not None:
@@ -193,16 +185,9 @@ def _axis(number: int, size: int | None) -> int | str:
     return "T" if number == 0 else f"size_{number + 1}"
 
 
-def _require_sayable(description: ModelDescription) -> None:
-    if description.input_shape is None:
-        raise ValueError("the model has no weights yet, and a graph needs them")
-    if description.dtype != "float32":
-        for layer in description.layers:
-            if layer.class_name in ("GRU", "Bidirectional"):
-                raise ValueError(
-                    f"{layer.name}: {description.dtype} cannot be said in ONNX, because ONNX Runtime's GRU computes in "
-                    f"float32 alone: train with dtype='float32'"
-                )
+def _require_supported(description: ModelDescription) -> None:
+    if any(layer.is_recurrent for layer in description.layers):
+        description.require_float32("ONNX Runtime", "whose GRU computes in float32 alone")
     size = sum(array.nbytes for array in description.weights().values())
     if size > _MOST_BYTES:
         raise ValueError(f"{description.name}: {size:,} bytes of weights are more than one ONNX file can hold")
@@ -213,17 +198,11 @@ def _require_sayable(description: ModelDescription) -> None:
 
 def _states_of(layer: LayerDescription) -> list[tuple[str, int]]:
     """Names and sizes of the outputs that a stateful layer adds to the graph's."""
-    if layer.class_name == "GRU":
-        parts = {layer.name: layer.config}
-    elif layer.class_name == "Bidirectional":
-        parts = {f"{layer.name}/{direction}": config for direction, config in _directions(layer).items()}
-    else:
-        return []
-    return [(f"{prefix}/next_state", config["units"]) for prefix, config in parts.items() if config["stateful"]]
-
-
-def _directions(layer: LayerDescription) -> dict[str, dict[str, Any]]:
-    return {"forward": layer.config["layer"]["config"], "backward": layer.config["backward_layer"]["config"]}
+    return [
+        (f"{layer.name}/{prefix}next_state", part.config["units"])
+        for prefix, part in layer.parts.items()
+        if part.config.get("stateful")
+    ]
 
 
 def activations_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -237,17 +216,16 @@ def activations_of(config: dict[str, Any]) -> dict[str, Any]:
     return attributes
 
 
-def _run_gru(
-    made: _Graph, prefix: str, config: dict[str, Any], weights: dict[str, Array], x: str, lengths: str, direction: str
-) -> tuple[str, str]:
+def _run_gru(made: _Graph, prefix: str, gru: LayerDescription, x: str, lengths: str, direction: str) -> tuple[str, str]:
     """The outputs (N, T, H), zeros behind the end, and the last state (N, H) of one direction."""
-    arrays = {name: made.constant(f"{prefix}/{name}", a, made.dtype) for name, a in to_node(weights).items()}
-    time_major = made.node("Transpose", [x], f"{prefix}/time_major", perm=[1, 0, 2])
-    counts = made.node("Cast", [lengths], f"{prefix}/sequence_lens", to=INT32)
+    config, weights = gru.config, gru.weights
+    arrays = {name: made.constant(f"{prefix}{name}", a, made.dtype) for name, a in to_node(weights).items()}
+    time_major = made.node("Transpose", [x], f"{prefix}time_major", perm=[1, 0, 2])
+    counts = made.node("Cast", [lengths], f"{prefix}sequence_lens", to=INT32)
     inputs = [time_major, arrays["W"], arrays["R"], arrays.get("B", ""), counts]
     if config["stateful"]:
         inputs.append(_initial_state(made, prefix, len(weights["recurrent_kernel"])))
-    y, y_h = f"{prefix}/Y", f"{prefix}/Y_h"
+    y, y_h = f"{prefix}Y", f"{prefix}Y_h"
     made.node(
         "GRU",
         inputs,
@@ -258,21 +236,21 @@ def _run_gru(
         linear_before_reset=int(config["reset_after"]),
         **activations_of(config),
     )
-    steps = made.node("Squeeze", [y, made.ints(1)], f"{prefix}/Y_steps")
-    outputs = made.node("Transpose", [steps], f"{prefix}/outputs", perm=[1, 0, 2])
-    state = made.node("Squeeze", [y_h, made.ints(0)], f"{prefix}/last_state")
+    steps = made.node("Squeeze", [y, made.ints(1)], f"{prefix}Y_steps")
+    outputs = made.node("Transpose", [steps], f"{prefix}outputs", perm=[1, 0, 2])
+    state = made.node("Squeeze", [y_h, made.ints(0)], f"{prefix}last_state")
     if config["stateful"]:  # the state after no steps is the one before, but ONNX Runtime's is zero
-        before = f"{prefix}/state_of_rows"
-        state = made.node("Where", [made.any_valid(lengths), state, before], f"{prefix}/next_state")
+        before = f"{prefix}state_of_rows"
+        state = made.node("Where", [made.any_valid(lengths), state, before], f"{prefix}next_state")
     return outputs, state
 
 
 def _initial_state(made: _Graph, prefix: str, units: int) -> str:
     """Zeros, or what the caller gives."""
-    given = made.optional_input(f"{prefix}/state", np.zeros((1, units), made.dtype), ("states", units))
-    shape = made.node("Concat", [made.size(0), made.ints(units)], f"{prefix}/state_shape", axis=0)
-    rows = made.node("Expand", [given, shape], f"{prefix}/state_of_rows")
-    return made.node("Unsqueeze", [rows, made.ints(0)], f"{prefix}/initial_h")
+    given = made.optional_input(f"{prefix}state", np.zeros((1, units), made.dtype), ("states", units))
+    shape = made.node("Concat", [made.size(0), made.ints(units)], f"{prefix}state_shape", axis=0)
+    rows = made.node("Expand", [given, shape], f"{prefix}state_of_rows")
+    return made.node("Unsqueeze", [rows, made.ints(0)], f"{prefix}initial_h")
 
 
 def _lengths_of(made: _Graph, flow: _Flow) -> str:
@@ -285,7 +263,7 @@ def _gru(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
     config, x, lengths = layer.config, flow.x, _lengths_of(made, flow)
     if config["go_backwards"]:  # outputs in the order of processing, padding behind them
         x = made.node("ReverseSequence", [x, lengths], f"{layer.name}/reversed", batch_axis=0, time_axis=1)
-    outputs, state = _run_gru(made, layer.name, config, layer.weights, x, lengths, "forward")
+    outputs, state = _run_gru(made, f"{layer.name}/", layer, x, lengths, "forward")
     if not config["return_sequences"]:
         after = _Flow((state,), ("N", config["units"]), None)
     else:
@@ -308,15 +286,10 @@ def _repeat_last(made: _Graph, layer: LayerDescription, outputs: str, state: str
 def _bidirectional(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
     lengths = _lengths_of(made, flow)
     halves, states = [], []
-    for direction, config in _directions(layer).items():
-        prefix = f"{layer.name}/{direction}"
-        weights = {
-            name.removeprefix(f"{direction}/"): array
-            for name, array in layer.weights.items()
-            if name.startswith(f"{direction}/")
-        }
+    for prefix, part in layer.parts.items():
+        config = part.config
         reading = "reverse" if config["go_backwards"] else "forward"
-        outputs, state = _run_gru(made, prefix, config, weights, flow.x, lengths, reading)
+        outputs, state = _run_gru(made, f"{layer.name}/{prefix}", part, flow.x, lengths, reading)
         halves.append(outputs if config["return_sequences"] else state)
         if config["return_state"]:
             states.append(state)
@@ -462,19 +435,17 @@ def weights_of(layer: LayerDescription, arrays: dict[str, Array]) -> dict[str, A
     LookupError, ValueError
         They are not there, or do not fit.
     """
-    if layer.class_name == "GRU":
-        return _gru_weights(layer.name, layer.config, arrays)
-    if layer.class_name == "Bidirectional":
-        return {
-            f"{direction}/{name}": array
-            for direction, config in _directions(layer).items()
-            for name, array in _gru_weights(f"{layer.name}/{direction}", config, arrays).items()
-        }
-    names = {"Dense": ("kernel", "bias"), "Embedding": ("embeddings",)}.get(layer.class_name, ())
-    return {name: arrays[f"{layer.name}/{name}"] for name in names if f"{layer.name}/{name}" in arrays}
+    prefix = f"{layer.name}/"
+    if not layer.is_recurrent:
+        return {name: arrays[prefix + name] for name in layer.weight_names}
+    return {
+        f"{direction}{name}": array
+        for direction, part in layer.parts.items()
+        for name, array in _gru_weights(prefix + direction, part.config, arrays).items()
+    }
 
 
 def _gru_weights(prefix: str, config: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Array]:
-    w, r = arrays[f"{prefix}/W"][0], arrays[f"{prefix}/R"][0]
-    b = arrays[f"{prefix}/B"][0] if config["use_bias"] else None
+    w, r = arrays[f"{prefix}W"][0], arrays[f"{prefix}R"][0]
+    b = arrays[f"{prefix}B"][0] if config["use_bias"] else None
     return from_node(w, r, b, reset_after=config["reset_after"])

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastgru.formats.description import Array
 from fastgru.formats.onnx.export import ACTIVATIONS, CANDIDATES, GATES
 from fastgru.formats.onnx.tensors import from_node
 from fastgru.formats.onnx.values import (
@@ -36,8 +36,6 @@ from fastgru.formats.onnx.values import (
     times,
     whole_numbers,
 )
-
-Array = NDArray[Any]
 
 OPERATORS = Operators()
 

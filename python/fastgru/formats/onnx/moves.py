@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastgru.formats.description import Array
 from fastgru.formats.onnx.layers import embedding, flattened, side_by_side, takes_lengths, with_lengths
 from fastgru.formats.onnx.tensors import DOUBLE, FLOAT, INT32, INT64, MOST_AXES, to_array
 from fastgru.formats.onnx.values import (
@@ -40,8 +40,6 @@ from fastgru.formats.onnx.values import (
     require_all_steps,
     whole_numbers,
 )
-
-Array = NDArray[Any]
 
 OPERATORS = Operators()
 _CASTS: dict[int, type] = {FLOAT: np.float32, DOUBLE: np.float64, INT32: np.int32, INT64: np.int64}

@@ -19,9 +19,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastgru.formats.description import LayerDescription, ModelDescription
+from fastgru.formats.description import Array, LayerDescription, ModelDescription, bidirectional_config
 from fastgru.formats.onnx import layers, moves
 from fastgru.formats.onnx.signatures import Given, Signature
 from fastgru.formats.onnx.tensors import INT32, INT64, MOST_AXES, Budget
@@ -40,8 +39,6 @@ from fastgru.formats.onnx.values import (
     T,
     kind_of,
 )
-
-Array = NDArray[Any]
 
 #: Before it GRU and the operators on shapes were others.
 _LEAST_OPSET = 7
@@ -266,7 +263,7 @@ def _are_directions(one: Recurrent | None, other: Recurrent | None) -> bool:
 
 def _are_states(parts: list[Recurrent | None], layer: LayerDescription) -> bool:
     """Whether these are the last states of a layer, in the order in which it returns them."""
-    names = ("forward/kernel", "backward/kernel") if layer.class_name == "Bidirectional" else ("kernel",)
+    names = [f"{prefix}kernel" for prefix in layer.parts]
     if len(parts) != len(names):
         return False
     # Each node has arrays of its own, even if two read the same tensors.
@@ -277,11 +274,7 @@ def _are_states(parts: list[Recurrent | None], layer: LayerDescription) -> bool:
 
 
 def _returning_states(layer: LayerDescription) -> LayerDescription:
-    config = layer.config
+    configs = [{**part.config, "return_state": True} for part in layer.parts.values()]
     if layer.class_name != "Bidirectional":
-        return replace(layer, config={**config, "return_state": True})
-    directions = {
-        name: {**config[name], "config": {**config[name]["config"], "return_state": True}}
-        for name in ("layer", "backward_layer")
-    }
-    return replace(layer, config={**config, **directions})
+        return replace(layer, config=configs[0])
+    return replace(layer, config=bidirectional_config(configs, layer.config["merge_mode"]))

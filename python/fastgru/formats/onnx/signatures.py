@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastgru.formats.description import Array
 from fastgru.formats.onnx.tensors import DOUBLE, FLOAT, INT32, INT64, MOST_AXES
 from fastgru.formats.onnx.values import F, N, T
-
-Array = NDArray[Any]
 
 _DTYPES = {FLOAT: "float32", DOUBLE: "float64", INT32: "int32", INT64: "int64"}
 

@@ -6,9 +6,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from fastgru.formats.description import Array
 
 #: TensorProto.DataType -> dtype and the field that holds the numbers where raw_data does not.
 _TYPES: dict[int, tuple[str, str]] = {

@@ -8,25 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastgru.formats.description import LayerDescription
+from fastgru.formats.description import Array, LayerDescription, bidirectional_config, numbered_name
 from fastgru.formats.onnx.tensors import DOUBLE, FLOAT, Budget
-
-Array = NDArray[Any]
 
 MOST_LAYERS = 1000
 #: Of the name of a product of sizes: twice that of two.
 _LONGEST_SIZE = 64
 #: TensorProto.DataType -> dtype of a model.
 DTYPES = {FLOAT: "float32", DOUBLE: "float64"}
-
-
-_NAMES = {
-    "GlobalAveragePooling1D": "global_average_pooling1d",
-    "GlobalMaxPooling1D": "global_max_pooling1d",
-    "LastStep": "last_step",
-}
 
 # The names of axes: the batch, time, features, the directions of a GRU, one of size 1, and batch and time in one.
 N, T, F, D, ONE, NT, TN = "N", "T", "F", "D", "1", "NT", "TN"
@@ -208,9 +198,7 @@ class Chains:
         **to: Any,
     ) -> Stream:
         """A stream with another layer at its end; `to` says what else changes."""
-        name = _NAMES.get(class_name, class_name.lower())
-        count = sum(layer.class_name == class_name for layer in stream.layers)
-        layer = LayerDescription(class_name, f"{name}_{count}" if count else name, config, weights or {})
+        layer = LayerDescription(class_name, numbered_name(class_name, stream.layers), config, weights or {})
         return replace(stream, layers=(*stream.layers, layer), **to)
 
     def merge(self, one: Data, other: Data, mode: str | None) -> Data:
@@ -218,28 +206,22 @@ class Chains:
         if any(len(data.streams) != 1 for data in (one, other)) or one.axes != other.axes:
             raise ValueError("two arrays can be merged only if they are the two directions of a GRU")
         first, second = one.streams[0], other.streams[0]
-        _require_directions(first, second)
-        directions = {"forward": first, "backward": second}
-        configs = [
-            {"class_name": "GRU", "config": _settled_config(stream.recurrent, stream)}
-            for stream in directions.values()
-            if stream.recurrent
-        ]
-        config = {"layer": configs[0], "backward_layer": configs[1], "merge_mode": mode}
+        parts = _directions(first, second)
+        configs = [_settled_config(part, stream) for stream, part in zip((first, second), parts, strict=True)]
         weights = {
             f"{direction}/{name}": array
-            for direction, stream in directions.items()
-            if stream.recurrent
-            for name, array in stream.recurrent.weights.items()
+            for direction, part in zip(("forward", "backward"), parts, strict=True)
+            for name, array in part.weights.items()
         }
         assert first.features is not None
         features = first.features * (2 if mode == "concat" else 1)
+        config = bidirectional_config(configs, mode)
         merged = self.add(first, "Bidirectional", config, weights, recurrent=None, features=features)
         return Data(one.axes, (merged,))
 
 
-def _require_directions(first: Stream, second: Stream) -> None:
-    """That two streams are what the two GRUs of a Bidirectional give."""
+def _directions(first: Stream, second: Stream) -> tuple[Recurrent, Recurrent]:
+    """The two GRUs of a Bidirectional, whose outputs the two streams must be."""
     one, other = first.recurrent, second.recurrent
     if one is None or other is None:
         raise ValueError("two arrays can be merged only if they are the two directions of a GRU")
@@ -254,6 +236,7 @@ def _require_directions(first: Stream, second: Stream) -> None:
         )
     if first.features != second.features or first.lengths != second.lengths:
         raise ValueError("two GRUs can be merged only if they have the same number of units and the same lengths")
+    return one, other
 
 
 def _settled_config(part: Recurrent, stream: Stream) -> dict[str, Any]:
@@ -366,7 +349,7 @@ class Node:
     def require_no_more_attributes(self) -> None:
         """That all its attributes have been asked for."""
         for name in self._attributes:
-            raise ValueError(f"its attribute {name} is not known here")
+            raise ValueError(f"its attribute {name} is not supported by fastgru")
 
 
 def padded(inputs: list[Any], count: int) -> list[Any]:

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from fastgru.formats.checks import require, require_object
 from fastgru.formats.description import Array, TrainingDescription
-from fastgru.formats.keras import layers as keras_layers
-from fastgru.formats.tfjs.weights import StoredTensor, require
+from fastgru.formats.keras.dialects import TFJS
+from fastgru.formats.keras.training import training_from_config, training_to_config
+from fastgru.formats.tfjs.weights import StoredTensor
 
 #: TensorFlow.js' optimizers -> our states and the endings of its tensors' names, in the order in which it has them.
 _STATES: dict[str, dict[str, str]] = {
@@ -41,16 +43,16 @@ def read(config: Any, tensors: Sequence[StoredTensor], weights: Mapping[str, Arr
     ValueError
         It is none, or has something that this package does not.
     """
-    require(isinstance(config, dict), "trainingConfig: expected an object", config)
+    config = require_object("trainingConfig", config)
     optimizer = config.get("optimizer_config")
     fits = isinstance(optimizer, dict) and isinstance(optimizer.get("config"), dict)
     require(fits, "optimizer_config: expected a class_name and a config", optimizer)
     class_name = optimizer.get("class_name")
     fits = isinstance(class_name, str) and class_name in _STATES
-    require(fits, f"optimizer: expected one of {', '.join(_STATES)}, the others are not known here", class_name)
+    require(fits, f"optimizer: expected one of {', '.join(_STATES)}", class_name)
     options = {_snake(option): value for option, value in optimizer["config"].items()}
     optimizer = {"class_name": class_name, "config": options}
-    training = keras_layers.training_from_config(keras_layers.TFJS, {**config, "optimizer_config": optimizer})
+    training = training_from_config(TFJS, {**config, "optimizer_config": optimizer})
     if training is not None and tensors:
         counter, *moments = tensors
         training.step = _count(counter)
@@ -106,9 +108,9 @@ def write(
     Raises
     ------
     ValueError
-        TensorFlow.js has no such optimizer, loss or metric.
+        TensorFlow.js does not support the optimizer, the loss or a metric.
     """
-    config = keras_layers.training_to_config(keras_layers.TFJS, training)
+    config = training_to_config(TFJS, training)
     tensors = [StoredTensor("iter", np.array(training.step, np.int32), optimizer=True)]
     for state, ending in _STATES[config["optimizer_config"]["class_name"]].items() if training.moments else ():
         # Without momentum, TensorFlow.js wants its tensors all the same, and makes no use of what they hold.

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from fastgru._support.files import open_regular, read_all, write_atomically
+from fastgru.formats.checks import require, require_list, require_object, require_text
 from fastgru.formats.description import Array
 
 #: The size of TensorFlow.js' converters' shards; browsers fetch several at once.
@@ -63,20 +64,13 @@ def read(folder: Path, manifest: Any) -> list[StoredTensor]:
     shards: set[str] = set()
     for number, group in enumerate(manifest):
         where = f"weightsManifest[{number}]"
-        require(isinstance(group, dict), f"{where}: expected an object", group)
+        group = require_object(where, group)
         data = b"".join(_read_shards(folder, f"{where}.paths", group.get("paths"), shards))
         tensors += _read_group(f"{where}.weights", group.get("weights"), data)
     for name, count in Counter(tensor.name for tensor in tensors).items():
         if count > 1:
             raise ValueError(f"weightsManifest: expected different names, got {name!r} twice")
     return tensors
-
-
-def require(holds: bool, expected: str, got: Any) -> None:
-    """Raise a ValueError with what was expected and what came, unless it holds."""
-    if not holds:
-        text = repr(got)
-        raise ValueError(f"{expected}, got {text if len(text) <= 80 else text[:77] + '...'}")
 
 
 def _read_shards(folder: Path, where: str, names: Any, seen: set[str]) -> Iterator[bytes]:
@@ -105,12 +99,10 @@ def _read_shard(folder: Path, name: str) -> bytes:
 
 
 def _read_group(where: str, entries: Any, data: bytes) -> Iterator[StoredTensor]:
-    require(isinstance(entries, list), f"{where}: expected a list", entries)
     offset = 0
-    for number, entry in enumerate(entries):
-        require(isinstance(entry, dict), f"{where}[{number}]: expected an object", entry)
-        name = entry.get("name")
-        require(isinstance(name, str), f"{where}[{number}].name: expected a string", name)
+    for number, entry in enumerate(require_list(where, entries)):
+        entry = require_object(f"{where}[{number}]", entry)
+        name = require_text(f"{where}[{number}].name", entry.get("name"))
         shape = _shape(name, entry.get("shape"))
         dtype = _stored_dtype(name, entry)
         count = math.prod(shape)  # Python's integers do not overflow

@@ -16,7 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastgru.formats.description import Assumption, LayerDescription, ModelDescription, UnsaidError
+from fastgru.formats.description import (
+    Assumption,
+    LayerDescription,
+    ModelDescription,
+    UnsaidError,
+    bidirectional_config,
+)
 from fastgru.formats.torch.modules import Module
 from fastgru.formats.torch.options import POOLINGS
 
@@ -289,12 +295,7 @@ def _gru_layers(module: Module, name: str, pooling: str | None) -> list[LayerDes
             "zero_output_for_mask": True,
         }
         if bidirectional:
-            backward = {**config, "go_backwards": True}
-            config = {
-                "layer": {"class_name": "GRU", "config": config},
-                "backward_layer": {"class_name": "GRU", "config": backward},
-                "merge_mode": "concat",
-            }
+            config = bidirectional_config((config, {**config, "go_backwards": True}))
         layer_name = name if number == 0 else f"{name}.l{number}"
         described.append(LayerDescription("Bidirectional" if bidirectional else "GRU", layer_name, config, weights))
     pooled = None if pooling is None else POOLINGS[pooling]

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from fastgru.formats.description import Array
 
 #: Prefixes of modules that only wrap another: DataParallel, torch.compile.
 _WRAPPERS = re.compile(r"(module\.|_orig_mod\.)*")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from fastgru._support import checks
+from fastgru.formats.description import ACTIVATIONS
 
 #: What may follow the last GRU -> the layer that computes it; None where the GRU itself does.
 POOLINGS = {
@@ -19,12 +20,10 @@ POOLINGS = {
     "mean": "GlobalAveragePooling1D",
     "max": "GlobalMaxPooling1D",
 }
-#: Those of `fastgru.layers.Activation`.
-ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
 
 
 @dataclass(frozen=True)
-class Said:
+class ReadOptions:
     """Options, None where one is not given.
 
     Attributes
@@ -41,7 +40,7 @@ class Said:
     order: list[str] | None
 
     @classmethod
-    def checked(cls, *, return_sequences: Any, pooling: Any, activations: Any, order: Any) -> Said:
+    def checked(cls, *, return_sequences: Any, pooling: Any, activations: Any, order: Any) -> ReadOptions:
         """The options as `fastgru.formats.torch.read` takes them.
 
         Raises

@@ -26,7 +26,10 @@ class PickleError(ValueError):
 
 
 class ForeignError(PickleError):
-    """A sound pickle, it may be, but of more than plain data."""
+    """A sound pickle, it may be, but of more than a state_dict; the message says what to save instead."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem}: save model.state_dict() alone")
 
 
 @dataclass(frozen=True)

@@ -15,33 +15,27 @@ float16 and bfloat16 are widened to float32, which is exact.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import math
 import os
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgru._support.files import open_regular, read_all, write_atomically
-from fastgru.formats.archives import Archive
+from fastgru.formats.archives import Archive, to_bytes
 from fastgru.formats.boundary import model_file, reading
-from fastgru.formats.description import ModelFileError
+from fastgru.formats.description import Array, ModelFileError
 from fastgru.formats.torch import pickles
 from fastgru.formats.torch.pickles import Call, ForeignError, Global, Persistent, PickleError
-
-Array = NDArray[Any]
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _MOST_AXES = 8
 _LARGEST = 2**63
 _ENTRY = "fastgru"
-_ADVICE = "save model.state_dict() alone"
 
 #: Storage in a pickle -> how its numbers are decoded. Integers stand beside weights in checkpoints.
 _STORAGES = {
@@ -115,9 +109,9 @@ def write(path: str | os.PathLike[str], tensors: dict[str, Array], description: 
     if os.fspath(path).lower().endswith((".pt", ".pth")):
         write_atomically(path, _archive_bytes(tensors, description))
     else:
-        from safetensors.numpy import save as to_bytes
+        from safetensors.numpy import save as safetensors_bytes
 
-        write_atomically(path, to_bytes(tensors, metadata={_ENTRY: description}))
+        write_atomically(path, safetensors_bytes(tensors, metadata={_ENTRY: description}))
 
 
 def _decoded(data: bytes, code: str, byte_order: str = "<") -> Array:
@@ -133,18 +127,16 @@ def _decoded(data: bytes, code: str, byte_order: str = "<") -> Array:
 def _read_safetensors(path: str | os.PathLike[str]) -> StateDict:
     from safetensors import deserialize
 
-    with model_file(path, "damaged") as file:
+    with model_file(path) as file:
         data = read_all(file)
         entries = deserialize(data)  # type: ignore[no-untyped-call]
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         tensors = {}
         for name, entry in entries:
             if entry["dtype"] not in _SAFETENSORS:
-                raise ModelFileError(
-                    f"{os.fspath(path)}: {name!r}: expected one of {', '.join(_SAFETENSORS)}, got {entry['dtype']}"
-                )
+                raise ValueError(f"{name!r}: expected one of {', '.join(_SAFETENSORS)}, got {entry['dtype']}")
             if 0 in entry["shape"]:
-                raise ModelFileError(f"{os.fspath(path)}: {name!r}: expected some numbers, got shape {entry['shape']}")
+                raise ValueError(f"{name!r}: expected some numbers, got shape {entry['shape']}")
             tensors[name] = _decoded(entry["data"], _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
         return StateDict(tensors, ordered=False, description=(header.get("__metadata__") or {}).get(_ENTRY))
 
@@ -177,7 +169,7 @@ class _Tensor:
 
 
 def _read_archive(path: str | os.PathLike[str]) -> StateDict:
-    with Archive(path) as archive, _refusing(path):
+    with Archive(path) as archive, reading(path):
         folder = _folder(archive)
         found = _load(io.BytesIO(archive.read(f"{folder}data.pkl")), _storage)
         order = _byte_order(archive, folder)
@@ -197,7 +189,7 @@ def _read_legacy(path: str | os.PathLike[str]) -> StateDict:
         storage = _storage(identity)
         return storages.setdefault(storage.key, storage)
 
-    with _refusing(path):
+    with reading(path):
         if _load(stream, remember) != _LEGACY_MAGIC:
             raise ForeignError("a pickle, but not one of torch.save")
         _, system, found, keys = (_load(stream, remember) for _ in range(4))
@@ -217,17 +209,6 @@ def _legacy_content(stream: io.BytesIO, storage: _Storage) -> bytes:
     return stream.read(min(size * _width(storage), stream.getbuffer().nbytes))
 
 
-@contextlib.contextmanager
-def _refusing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """As `reading`; a `PickleError` becomes a `ModelFileError` here, because some of them come with advice."""
-    with reading(path, "damaged"):
-        try:
-            yield
-        except PickleError as error:
-            advice = f": {_ADVICE}" if isinstance(error, ForeignError) else ""
-            raise ModelFileError(f"{os.fspath(path)}: {error}{advice}") from error
-
-
 def _load(stream: io.BytesIO, persistent: Callable[[Any], _Storage]) -> Any:
     return pickles.load(stream, calls=_CALLS, names=_STORAGES, persistent=persistent)
 
@@ -236,9 +217,9 @@ def _folder(archive: Archive) -> str:
     """What the names of all files in it begin with."""
     found = [name.removesuffix("data.pkl") for name in archive.names if f"/{name}".endswith("/data.pkl")]
     if len(found) != 1:
-        raise ModelFileError(f"{archive.path}: expected an archive with one data.pkl, got {len(found)}")
+        raise PickleError(f"expected an archive with one data.pkl, got {len(found)}")
     if f"{found[0]}constants.pkl" in archive.names:
-        raise ModelFileError(f"{archive.path}: holds a TorchScript program: {_ADVICE}")
+        raise ForeignError("holds a TorchScript program")
     return found[0]
 
 
@@ -359,20 +340,12 @@ def _view(numbers: Array, tensor: _Tensor) -> Array:
 
 
 def _archive_bytes(tensors: dict[str, Array], description: str) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-
-        def add(name: str, data: bytes) -> None:
-            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), data)  # whose date is always the same
-
-        state_dict = {name: _pickled(array, str(key)) for key, (name, array) in enumerate(tensors.items())}
-        add("data.pkl", pickles.dump(state_dict))
-        add("byteorder", b"little")
-        for key, array in enumerate(tensors.values()):
-            add(f"data/{key}", array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
-        add("version", b"3\n")
-        add(f"{_ENTRY}.json", description.encode())
-    return buffer.getvalue()
+    state_dict = {name: _pickled(array, str(key)) for key, (name, array) in enumerate(tensors.items())}
+    files = {"data.pkl": pickles.dump(state_dict), "byteorder": b"little"}
+    for key, array in enumerate(tensors.values()):
+        files[f"data/{key}"] = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    files |= {"version": b"3\n", f"{_ENTRY}.json": description.encode()}
+    return to_bytes({f"archive/{name}": content for name, content in files.items()})
 
 
 def _pickled(array: Array, key: str) -> Call:

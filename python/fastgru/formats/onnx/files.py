@@ -1,0 +1,172 @@
+"""Reading and writing an ONNX file: the graph, and beside it this package's own description of the model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from fastgru._native._cpu_features import __version__
+from fastgru._support.files import read_all, write_atomically
+from fastgru.formats.boundary import model_file
+from fastgru.formats.description import Array, LayerDescription, ModelDescription
+from fastgru.formats.onnx import export, reader
+from fastgru.formats.onnx.signatures import Given, Signature
+from fastgru.formats.onnx.tensors import Budget, to_array
+from fastgru.formats.onnx.values import F, N, T
+
+#: The version of ONNX' file format that came with the operators of `export.OPSET`; newer programs read it.
+_IR_VERSION = 7
+_METADATA = "fastgru"
+#: No protobuf is larger.
+_MOST_BYTES = 2**31
+#: What reading may make of a file: arrays are unpacked, transposed, and cut from one another.
+_EXPANSION = 8
+_ALLOWANCE = 2**20
+
+
+def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
+    """Write the model as a graph.
+
+    Parameters
+    ----------
+    path : path
+    description : ModelDescription
+
+    Raises
+    ------
+    ValueError
+        ONNX, or ONNX Runtime, does not support something that the model has.
+    ImportError
+        The package onnx is missing.
+
+    Notes
+    -----
+    Inputs: ``x`` (N, T, F) of float32, or tokens (N, T) of int64; ``lengths`` (N,) of int64, which need not be given;
+    ``<layer>/state`` (N, H) for each stateful layer, zeros if not given. Outputs: ``output`` (or ``output_0``,
+    ``output_1`` and so on where the last layer returns several) and ``<layer>/next_state``. Bytes of images must be
+    divided by 255 by the caller.
+    """
+    onnx = _onnx()
+    model = onnx.helper.make_model(
+        export.graph(description),
+        opset_imports=[onnx.helper.make_opsetid("", export.OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="fastgru",
+        producer_version=__version__,
+        doc_string="x is (N, T, ...); lengths (N,) says how many steps of each row count, all of them if not given.",
+    )
+    onnx.helper.set_model_props(model, {_METADATA: json.dumps(_topology(description), sort_keys=True)})
+    onnx.checker.check_model(model, full_check=True)
+    write_atomically(path, model.SerializeToString(deterministic=True))
+
+
+def read(path: str | os.PathLike[str]) -> ModelDescription:
+    """The model that a graph computes.
+
+    Weights must lie in the file. A GRU that begins with other states than zeros, and whatever else a chain of this
+    package's layers cannot compute, is refused with the node's name.
+
+    Raises
+    ------
+    ModelFileError
+        The file is no ONNX model, is damaged, or computes something else than a model of this package can.
+    ImportError
+        The package onnx is missing.
+    OSError
+        The file cannot be read.
+    """
+    return _understood(path)[0]
+
+
+def signature(path: str | os.PathLike[str]) -> Signature:
+    """How a graph that `read` understands is run by a program for ONNX files: its inputs, its outputs and their axes.
+
+    Notes
+    -----
+    Raises what `read` raises.
+    """
+    return _understood(path)[1]
+
+
+def _understood(path: str | os.PathLike[str]) -> tuple[ModelDescription, Signature]:
+    onnx = _onnx()
+    with model_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MOST_BYTES:
+            raise ValueError(f"{size:,} bytes are more than an ONNX file can have")
+        data = read_all(file)
+        model = onnx.ModelProto.FromString(data)
+        budget = Budget(_EXPANSION * len(data) + _ALLOWANCE)
+        arrays = _initializers(model.graph)
+        own = _own(model, arrays)
+        return (own, _own_signature(model.graph)) if own is not None else reader.read_graph(model, arrays, budget)
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+        import onnx.checker
+        import onnx.helper
+    except ImportError:
+        raise ImportError("ONNX files need the package onnx: pip install 'fastgru[onnx]'") from None
+    return onnx
+
+
+def _initializers(graph: Any) -> dict[str, Array]:
+    """The arrays in a graph by name."""
+    if graph.sparse_initializer:
+        raise ValueError("it has sparse tensors, which are not read here")
+    arrays: dict[str, Array] = {}
+    for tensor in graph.initializer:
+        if tensor.name in arrays:
+            raise ValueError(f"it has two tensors called {tensor.name!r}")
+        arrays[tensor.name] = to_array(tensor)
+    return arrays
+
+
+# --- Files written here -------------------------------------------------------------------------------------------
+
+
+def _topology(description: ModelDescription) -> dict[str, Any]:
+    """All of a description but weights and training."""
+    return {
+        "name": description.name,
+        "dtype": description.dtype,
+        "input_shape": description.input_shape,
+        "layers": [layer.to_json() for layer in description.layers],
+    }
+
+
+def _own(model: Any, arrays: dict[str, Array]) -> ModelDescription | None:
+    """What the metadata says, if the graph made from that is the one in the file: then nothing need be believed."""
+    text = _metadata(model.metadata_props)
+    if text is None:
+        return None
+    try:
+        said = json.loads(text)
+        if said["dtype"] not in ("float32", "float64"):
+            return None
+        layers = [LayerDescription.from_json(entry) for entry in said["layers"]]
+        for layer in layers:
+            layer.weights = export.weights_of(layer, arrays)
+        described = ModelDescription(layers, tuple(said["input_shape"]), said["name"], said["dtype"])
+        same = export.graph(described) == model.graph
+    except Exception:  # whatever a file causes, as in fastgru.formats.boundary
+        return None  # somebody has changed the file; the graph counts
+    return described if same else None
+
+
+def _own_signature(graph: Any) -> Signature:
+    """How a graph made here is run."""
+    inputs = {given.name: given for given in map(Given.of, graph.input)}
+    # Those with a slash are the next states of stateful layers.
+    names = [output.name for output in graph.output if "/" not in output.name]
+    shapes = {output.name: len(output.type.tensor_type.shape.dim) for output in graph.output}
+    outputs: dict[str, tuple[str, ...]] = {name: (N, T, F) if shapes[name] == 3 else (N, F) for name in names}
+    return Signature(inputs[export.INPUT], inputs.get(export.LENGTHS), False, outputs)
+
+
+def _metadata(properties: Iterable[Any]) -> str | None:
+    return next((entry.value for entry in properties if entry.key == _METADATA), None)

@@ -1,0 +1,198 @@
+"""Reading and writing a TensorFlow.js model: its JSON, and with it the files of weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from fastgru._native._cpu_features import __version__
+from fastgru._support.files import alone_in, check_path, read_all, replaceable
+from fastgru.formats.boundary import model_file
+from fastgru.formats.checks import parse_json, require, require_object, unsupported, with_remedy
+from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError
+from fastgru.formats.keras.dialects import TFJS
+from fastgru.formats.keras.masks import masked_after
+from fastgru.formats.keras.topology import topology_from_config, topology_to_config
+from fastgru.formats.keras.training import LOAD_WITHOUT, SAVE_WITHOUT
+from fastgru.formats.tfjs import training as tfjs_training
+from fastgru.formats.tfjs import weights as tfjs_weights
+from fastgru.formats.tfjs.weights import StoredTensor
+
+#: What TensorFlow.js takes as a layer's name.
+_NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]*")
+
+
+def read(path: str | os.PathLike[str], *, compile: bool = True) -> ModelDescription:
+    """The model in a ``model.json``, or in a folder that has one.
+
+    Parameters
+    ----------
+    path : path
+    compile : bool
+        Whether to read how it is trained as well.
+
+    Raises
+    ------
+    ModelFileError
+        It is none, is damaged, or has something that this package does not.
+    OSError
+        A file cannot be read.
+    """
+    file = _model_file(path)
+    with model_file(file) as opened:
+        return _read(file.parent, _load_json(opened), compile)
+
+
+def _model_file(path: str | os.PathLike[str]) -> Path:
+    check_path(path)
+    return Path(path) / "model.json" if os.path.isdir(path) else Path(path)
+
+
+def _load_json(file: BinaryIO) -> dict[str, Any]:
+    return require_object("", parse_json(read_all(file)))
+
+
+def _read(folder: Path, content: dict[str, Any], compile: bool) -> ModelDescription:
+    kind = "layers-model" if content.get("format") is None else content["format"]
+    require(kind == "layers-model", "format: expected 'layers-model', which alone has layers", kind)
+    config = content.get("modelTopology")
+    if isinstance(config, dict) and "model_config" in config:  # as converters from Keras write it
+        config = config["model_config"]
+    topology = topology_from_config(TFJS, config)
+    require(topology.input_shape is not None, "expected the first layer to have a batch_input_shape", None)
+    require(
+        topology.dtype == "float32", "dtype: expected float32, which all of TensorFlow.js' weights are", topology.dtype
+    )
+    tensors = tfjs_weights.read(folder, content.get("weightsManifest"))
+    _give_weights(topology.layers, [tensor for tensor in tensors if not tensor.optimizer])
+    description = topology.description()
+    if compile and content.get("trainingConfig") is not None:
+        states = [tensor for tensor in tensors if tensor.optimizer]
+        with with_remedy(LOAD_WITHOUT):
+            description.training = tfjs_training.read(content["trainingConfig"], states, description.weights())
+    _require_same_meaning(description)
+    return description
+
+
+def _give_weights(layers: list[LayerDescription], tensors: list[StoredTensor]) -> None:
+    """Hand the tensors to the layers, each layer's in Keras' order."""
+    by_name = {layer.name: layer for layer in layers}
+    found = {}
+    for tensor in tensors:
+        name, weight = _own_name(tensor.name, by_name)
+        fits = name in by_name and weight in by_name[name].weight_names
+        require(fits, f"weightsManifest: expected weights of {', '.join(by_name)}", tensor.name)
+        require(tensor.array.dtype == np.float32, f"{tensor.name}: expected float32", str(tensor.array.dtype))
+        require((name, weight) not in found, f"weightsManifest: expected {weight} of {name} once", tensor.name)
+        found[name, weight] = tensor.array
+    for layer in layers:
+        for weight in layer.weight_names:
+            require((layer.name, weight) in found, f"{layer.name}: expected its {weight} among the weights", "none")
+            layer.weights[weight] = found[layer.name, weight]
+
+
+def _own_name(name: str, layers: dict[str, LayerDescription]) -> tuple[str, str]:
+    """Layer and weight in this package's words; ``bidirectional/forward_gru/kernel`` are those of a direction.
+
+    As in TensorFlow.js, the part before the last may be superfluous: Keras puts the cell's name there.
+    """
+    layer, *between, weight = name.split("/")
+    if between and layer in layers and layers[layer].class_name == "Bidirectional":
+        weight = f"{between.pop(0).partition('_')[0]}/{weight}"
+    return layer if len(between) <= 1 else "", weight
+
+
+def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
+    """Write the model as TensorFlow.js' ``tf.loadLayersModel`` takes it: JSON at `path`, and weights beside it.
+
+    The weights' files have names of their own for each version. They are written first, then the JSON is replaced,
+    then those that `write` wrote for the version before go: whatever happens, `path` is the old model or the new one.
+
+    Raises
+    ------
+    ValueError
+        TensorFlow.js does not support something that the model has.
+    """
+    file = _model_file(path)
+    _require_supported(description)
+    weights = description.weights()
+    names = {
+        f"{layer.name}/{weight}": _their_name(layer, weight) for layer in description.layers for weight in layer.weights
+    }
+    tensors = [StoredTensor(names[name], array) for name, array in weights.items()]
+    content: dict[str, Any] = {
+        "format": "layers-model",
+        "generatedBy": f"fastgru {__version__}",
+        "convertedBy": None,
+        "modelTopology": topology_to_config(TFJS, description),
+    }
+    if description.training is not None:
+        with with_remedy(SAVE_WITHOUT):
+            content["trainingConfig"], states = tfjs_training.write(description.training, names, weights)
+        tensors += states
+    content["weightsManifest"], shards = tfjs_weights.manifest_and_shards(file, tensors)
+    text = json.dumps(content, allow_nan=False)
+    replaceable(file)
+    with alone_in(file.parent) as alone:
+        former = tfjs_weights.former_shards(file, _former_manifest(file))
+        tfjs_weights.write(file, text, shards, former=former)
+        if alone:  # nobody else is writing shards that no manifest names yet
+            tfjs_weights.remove_stale(file, shards)
+
+
+def _former_manifest(file: Path) -> Any:
+    """That of the model that is at `file` now, if there is one."""
+    try:
+        with model_file(file) as opened:
+            return _load_json(opened).get("weightsManifest")
+    except (OSError, ModelFileError):
+        return None
+
+
+def _their_name(layer: LayerDescription, weight: str) -> str:
+    direction, _, name = weight.rpartition("/")
+    return f"{layer.name}/{direction}_gru/{name}" if direction else f"{layer.name}/{name}"
+
+
+# --- What TensorFlow.js does not support, or computes in another way --------------------------------------------------
+
+
+def _require_supported(description: ModelDescription) -> None:
+    description.require_float32(TFJS.name, "whose weights are float32")
+    for layer in description.layers:
+        if not _NAME.fullmatch(layer.name):
+            reason = "whose names have letters, digits and -._ with a letter or digit first"
+            raise unsupported("name", repr(layer.name), TFJS.name, reason, "rename the layer")
+        if layer.outputs > 1:
+            raise unsupported(layer.name, "a layer with several outputs", f"{TFJS.name}' Sequential")
+    _require_same_meaning(description)
+
+
+def _require_same_meaning(description: ModelDescription) -> None:
+    """Refuse what TensorFlow.js computes in another way: much of it where a mask marks padding."""
+    axes = 1 + len(description.built_shape)
+    masked = False
+    for layer in description.layers:
+        what = _other_meaning(layer, axes, masked=masked)
+        if what is not None:
+            raise ValueError(f"{layer.name}: {what}")
+        axes = layer.output_axes(axes)
+        masked = masked_after(layer, masked=masked)
+    if masked and description.training is not None:
+        raise ValueError("loss: TensorFlow.js counts the steps of padding, which do not count here")
+
+
+def _other_meaning(layer: LayerDescription, axes: int, *, masked: bool) -> str | None:
+    """What TensorFlow.js does otherwise in this layer, if it does."""
+    if layer.class_name == "Bidirectional" and layer.returns_steps and layer.forward.config.get("go_backwards"):
+        return "with go_backwards=True only one direction's outputs stand in the order of the input in TensorFlow.js"
+    if layer.class_name == "Flatten" and axes < 3:
+        return "TensorFlow.js flattens nothing that has no more than two axes: leave the layer out"
+    if masked and layer.class_name in ("Flatten", "GlobalAveragePooling1D"):
+        return f"{layer.class_name} takes padding for data in TensorFlow.js, and not here"
+    return None

@@ -1,0 +1,81 @@
+"""Layers as modules of PyTorch's: which of them are one `nn.GRU`, and what PyTorch does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastgru.formats.checks import require_options, unsupported
+from fastgru.formats.description import LayerDescription
+
+
+@dataclass
+class Part:
+    """Layers that are one module of PyTorch's."""
+
+    class_name: str
+    path: str
+    layers: list[LayerDescription]
+    shape: Any = None  # of a GRU: what must be the same in all layers
+
+
+#: Layers without weights, which PyTorch has as modules or functions.
+_WITHOUT_WEIGHTS = frozenset(
+    {"Activation", "Dropout", "Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "LastStep"}
+)
+#: What an nn.GRU always is.
+_FIXED = {
+    "activation": "tanh",
+    "recurrent_activation": "sigmoid",
+    "reset_after": True,
+    "dropout": 0,
+    "recurrent_dropout": 0,
+    "stateful": False,
+}
+#: Option -> why PyTorch does not have it, and what to do.
+_HINTS = {
+    "dropout": ("whose dropout drops other elements in each step", "for predictions set dropout=0"),
+    "recurrent_dropout": ("which has none", "for predictions set recurrent_dropout=0"),
+    "stateful": ("which is given its states in each call", "set stateful=False"),
+    "mask_zero": ("which does not find lengths", "set mask_zero=False and give lengths"),
+}
+
+
+def parts_of(layers: Sequence[LayerDescription]) -> list[Part]:
+    """The modules that these layers are; raises where PyTorch has none."""
+    parts: list[Part] = []
+    joins = False  # whether a GRU now would stand right behind another
+    for layer in layers:
+        match layer.class_name:
+            case "GRU" | "Bidirectional":
+                shape = _gru_shape(layer)
+                if joins and parts[-1].shape == shape:
+                    parts[-1].layers.append(layer)
+                else:
+                    parts.append(Part("GRU", layer.name, [layer], shape))
+            case "Dense":
+                parts.append(Part("Dense", layer.name, [layer]))
+            case "Embedding":
+                require_options(layer.name, "PyTorch's nn.Embedding", layer.config, {"mask_zero": False}, _HINTS)
+                parts.append(Part("Embedding", layer.name, [layer]))
+            case "Masking":
+                reason = "where packed sequences say what is padding"
+                raise unsupported(layer.name, "Masking", "PyTorch", reason, "leave it out and give lengths")
+            case name if name not in _WITHOUT_WEIGHTS:
+                raise unsupported(layer.name, name, "PyTorch")
+        joins = layer.is_recurrent
+    return parts
+
+
+def _gru_shape(layer: LayerDescription) -> tuple[Any, ...]:
+    """Units, whether there are biases, and directions: what all layers of an nn.GRU have alike."""
+    by = "PyTorch's nn.GRU"
+    require_options(layer.name, by, layer.config, {"merge_mode": "concat"})
+    configs = [part.config for part in layer.parts.values()]
+    for config, backwards in zip(configs, (False, True), strict=False):
+        require_options(layer.name, by, config, {**_FIXED, "go_backwards": backwards}, _HINTS)
+    shapes = [(config.get("units"), config.get("use_bias", True)) for config in configs]
+    if len(set(map(str, shapes))) > 1:
+        raise unsupported(layer.name, "a use_bias that differs between the directions", by)
+    return (*shapes[0], len(configs))
