@@ -23,7 +23,6 @@ from fastgru._support import checks
 from fastgru._support.samples import natural_dtype
 from fastgru._support.sequences import check_lengths, pad_sequences
 from fastgru.models.recipes import Recipe, Settings
-from fastgru.models.sequential import Sequential
 
 Array = NDArray[Any]
 
@@ -131,16 +130,14 @@ class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-le
                 np.arange(len(X)), test_size=split, random_state=random, stratify=y if classify else None
             )
 
-        model = Sequential(
-            recipe.make_layers(outputs, activation="softmax" if classify else "linear"), dtype=natural_dtype(X).name
-        )
-        # random_state decides, not fastgru's own seed, which is everybody's.
-        model._network.draw_from(np.random.default_rng(random.randint(np.iinfo(np.int32).max)))
-        model.build((None, None, X.shape[2]))
-        model.compile(
-            optimizer=recipe.make_optimizer(len(X) - (len(held) if split else 0)),
-            loss="sparse_categorical_crossentropy" if classify else "mean_squared_error",
-            metrics=["accuracy" if classify else "mean_absolute_error"],
+        model = recipe.make_model(
+            (None, None, X.shape[2]),
+            outputs,
+            dtype=natural_dtype(X),
+            classify=classify,
+            samples=len(X) - (len(held) if split else 0),
+            # random_state decides, not fastgru's own seed, which is everybody's.
+            generator=np.random.default_rng(random.randint(np.iinfo(np.int32).max)),
         )
         history = model.fit(
             **data,

@@ -281,7 +281,16 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, found: Data, seed: int
         print(f"Validation: {held.describe(found)}", flush=True)
         _mention_unseen(found, held)
     samples = len(train.x) - (0 if held is None else len(held.rows))
-    model = _make_model(recipe, found, samples)
+    x = found.train.x
+    model = recipe.make_model(
+        # Pictures all have the same rows; a person's sequences may be longer where the model is used.
+        (None, x.shape[1] if found.name in data.DIGITS else None, x.shape[2]),
+        found.outputs,
+        dtype=natural_dtype(x),
+        classify=found.task == "classify",
+        samples=samples,
+        each_step=found.each_step,
+    )
     print(
         f"Model: {recipe.describe(found.outputs)}, {model.count_params():,} parameters; seed {seed}, "
         f"{fastgru.get_num_threads()} threads, {_native.ISA}",
@@ -305,23 +314,6 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, found: Data, seed: int
         print(f"Plot: {arguments.plot}")
     rate = samples * len(history.seconds) / seconds  # of the epochs done here
     return Outcome(seed, reached, len(history.epoch), seconds, rate, len(history.seconds))
-
-
-def _make_model(recipe: Recipe, found: Data, samples: int) -> Sequential:
-    x = found.train.x
-    classify = found.task == "classify"
-    model = Sequential(
-        recipe.make_layers(found.outputs, activation="softmax" if classify else "linear", each_step=found.each_step),
-        dtype=natural_dtype(x).name,
-    )
-    # Pictures all have the same rows; a person's sequences may be longer where the model is used.
-    model.build((None, x.shape[1] if found.name in data.DIGITS else None, x.shape[2]))
-    model.compile(
-        optimizer=recipe.make_optimizer(samples),
-        loss="sparse_categorical_crossentropy" if classify else "mean_squared_error",
-        metrics=["accuracy" if classify else "mean_absolute_error"],
-    )
-    return model
 
 
 def _fit(

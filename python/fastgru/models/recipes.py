@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any, Literal
 
+import numpy as np
+
 from fastgru import optimizers, schedules
 from fastgru._support import checks
 from fastgru.layers import GRU, Bidirectional, Dense, Layer
+from fastgru.models.sequential import Sequential
 from fastgru.optimizers import Optimizer
 from fastgru.schedules import Schedule
 
@@ -126,6 +129,33 @@ class Recipe(Settings):
             )
             layers.append(Bidirectional(gru) if self.bidirectional else gru)
         return [*layers, Dense(outputs, activation=activation)]
+
+    def make_model(
+        self,
+        input_shape: tuple[int | None, ...],
+        outputs: int,
+        *,
+        dtype: np.dtype[Any],
+        classify: bool,
+        samples: int,
+        each_step: bool = False,
+        generator: np.random.Generator | None = None,
+    ) -> Sequential:
+        """A compiled model, to be trained on that many samples: a classifier of `outputs` classes, or a regressor.
+
+        Random numbers come from `generator`, or where none is given from fastgru's own seed.
+        """
+        activation = "softmax" if classify else "linear"
+        model = Sequential(self.make_layers(outputs, activation=activation, each_step=each_step), dtype=dtype.name)
+        if generator is not None:
+            model._network.draw_from(generator)
+        model.build(input_shape)
+        model.compile(
+            optimizer=self.make_optimizer(samples),
+            loss="sparse_categorical_crossentropy" if classify else "mean_squared_error",
+            metrics=["accuracy" if classify else "mean_absolute_error"],
+        )
+        return model
 
     def make_optimizer(self, samples: int) -> Optimizer:
         """The optimizer for a training on that many samples, on which the length of the schedule depends."""
