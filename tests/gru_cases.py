@@ -6,9 +6,10 @@ import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
+from fastgru._native import kernels
 
-ACTIVATIONS = ("tanh", "relu", "linear")
-RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid", "hard_sigmoid_tfjs")
+ACTIVATIONS = kernels.ACTIVATIONS
+RECURRENT_ACTIVATIONS = kernels.RECURRENT_ACTIVATIONS
 BIASES = ("none", "one", "two")
 
 # (N, T, F, H): single rows, steps, features and units; units beside multiples of every register width (4, 8, 16

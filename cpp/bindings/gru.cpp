@@ -15,13 +15,6 @@ namespace {
 
 using namespace py::literals;
 
-constexpr Choice<Activation> kActivations[] = {
-    {"tanh", Activation::tanh}, {"relu", Activation::relu}, {"linear", Activation::linear}};
-constexpr Choice<RecurrentActivation> kRecurrentActivations[] = {
-    {"sigmoid", RecurrentActivation::sigmoid},
-    {"hard_sigmoid", RecurrentActivation::hard_sigmoid},
-    {"hard_sigmoid_tfjs", RecurrentActivation::hard_sigmoid_tfjs}};
-
 constexpr Choice<WeightLayout> kWeightLayouts[] = {{"keras", WeightLayout::keras}, {"torch", WeightLayout::torch}};
 constexpr Choice<bool> kPaddedOutputs[] = {{"repeat", true}, {"zeros", false}};
 constexpr Choice<bool> kOutputOrders[] = {{"input", true}, {"processing", false}};
@@ -295,8 +288,9 @@ py::tuple gru_forward_checked(const py::object& x, const py::object& kernel, con
                               const std::string& output_order, const py::object& recurrent_mask,
                               const std::string& weight_layout, bool return_sequences, const py::object& out,
                               Tape* tape) {
-  const GruOptions options{choose(activation, "activation", kActivations),
-                           choose(recurrent_activation, "recurrent_activation", kRecurrentActivations), reset_after};
+  const GruOptions options{choose(activation, "activation", Activations<float>::names),
+                           choose(recurrent_activation, "recurrent_activation", RecurrentActivations<float>::names),
+                           reset_after};
   const auto typed =
       require_floating(require_array(x, "x"), "x") == 'f' ? gru_forward_typed<float> : gru_forward_typed<double>;
   std::optional<Tape::Use> use;

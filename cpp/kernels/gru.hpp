@@ -17,12 +17,10 @@
 #pragma once
 
 #include "runtime/workspace.hpp"
+#include "simd/activations.hpp"
 #include "simd/packet.hpp"
 
 namespace fastgru {
-
-enum class Activation { tanh, relu, linear };
-enum class RecurrentActivation { sigmoid, hard_sigmoid, hard_sigmoid_tfjs };
 
 struct GruShape {
   Index batch, steps, features, units;
@@ -35,8 +33,8 @@ struct GruShape {
 };
 
 struct GruOptions {
-  Activation activation = Activation::tanh;
-  RecurrentActivation recurrent_activation = RecurrentActivation::sigmoid;
+  std::size_t activation = 0;            // index in Activations
+  std::size_t recurrent_activation = 0;  // index in RecurrentActivations
   bool reset_after = true;
 };
 
