@@ -1,4 +1,4 @@
-// The pointwise half of a GRU step, forward and backward: the equations of gru.hpp on one packet of units.
+// The pointwise half of a GRU step, forward and backward: the equations of gru.hpp on one register of units.
 //
 // The products with W and U come from gemm.hpp; these functions turn their results into gates and states. They
 // are chosen by activation once per pass and called with a tile of rows at a time.

@@ -13,7 +13,8 @@
 // taken from the workspace only. Interrupted (see Cancellation), the outputs are unspecified.
 #pragma once
 
-#include "kernels/gru_rows.hpp"
+#include "kernels/gru_tape.hpp"
+#include "kernels/gru_weights.hpp"
 #include "runtime/parallel.hpp"
 #include "runtime/workspace.hpp"
 
@@ -24,6 +25,7 @@ struct GruForwardArguments {
   GruShape shape;
   GruOptions options;
   GruParameters<T> parameters;
+  const ForwardWeights<T>* packed = nullptr;  // those that are packed already; null: `parameters` are, in this call
   Sequences<const T> x;
   SequenceMap sequences;             // steps as in shape
   const T* initial_state = nullptr;  // C-contiguous
