@@ -40,10 +40,10 @@ struct ForwardScratch {
 };
 
 // What does not change during a call.
-template <class T>
+template <class T, class Element>
 struct ForwardCall {
-  const GruForwardArguments<T>& a;
-  const ForwardWeights<T>& weights;
+  const GruForwardArguments<T, Element>& a;
+  const ForwardWeights<T, Element>& weights;
   const UnitBlocks<T> blocks;
   const CellFunctions<T> cell;
   bool stream = false;  // write the tape past the caches
@@ -61,13 +61,13 @@ struct Step {
 };
 
 // A group of rows, as one thread takes its share of it through all steps.
-template <class T>
+template <class T, class Element>
 class ForwardGroup {
   using V = Vec<T>;
   static constexpr Index L = V::lanes;
 
  public:
-  ForwardGroup(const ForwardCall<T>& call, const GroupShare& share, const ForwardScratch<T>& scratch)
+  ForwardGroup(const ForwardCall<T, Element>& call, const GroupShare& share, const ForwardScratch<T>& scratch)
       : call_(call),
         a_(call.a),
         weights_(call.weights),
@@ -213,7 +213,7 @@ class ForwardGroup {
   // acc += h U for the block's first gates: z, r and, with Gates = 3, n. With masks each gate has an h of its own.
   template <bool Masked, int R, int Gates>
   FASTGRU_INLINE void multiply_states(V (&acc)[R][Gates], Index step, Index block, Index row) const {
-    const T* weights = weights_.recurrent.panel(block).data;
+    const Element* weights = weights_.recurrent.panel(block).data;
     const Index units = a_.shape.units;
     if constexpr (Masked) {
       const T* h = masked_at(step, row);
@@ -305,9 +305,9 @@ class ForwardGroup {
     }
   }
 
-  const ForwardCall<T>& call_;
-  const GruForwardArguments<T>& a_;
-  const ForwardWeights<T>& weights_;
+  const ForwardCall<T, Element>& call_;
+  const GruForwardArguments<T, Element>& a_;
+  const ForwardWeights<T, Element>& weights_;
   const UnitBlocks<T>& blocks_;
   const GroupShare& share_;
   const RowGroup& group_;
@@ -316,8 +316,8 @@ class ForwardGroup {
 };
 
 // A set of scratch for each thread; one for all of what passes between those that share rows.
-template <class T>
-ForwardScratch<T>* take_scratch(const ForwardCall<T>& call, const Schedule& schedule, Workspace& workspace) {
+template <class T, class Element>
+ForwardScratch<T>* take_scratch(const ForwardCall<T, Element>& call, const Schedule& schedule, Workspace& workspace) {
   const UnitBlocks<T>& blocks = call.blocks;
   const bool after = call.a.options.reset_after;
   const auto take = [&](bool wanted, Index rows, Index row_size) {
@@ -341,14 +341,15 @@ ForwardScratch<T>* take_scratch(const ForwardCall<T>& call, const Schedule& sche
 
 }  // namespace
 
-template <class T>
-void gru_forward(const GruForwardArguments<T>& a, Workspace& workspace, Cancellation* cancellation) {
+template <class T, class Element>
+void gru_forward(const GruForwardArguments<T, Element>& a, Workspace& workspace, Cancellation* cancellation) {
   if (a.shape.batch == 0 || a.shape.units == 0) return;
-  ForwardWeights<T> own;
-  if (a.packed == nullptr) own = ForwardWeights<T>(a.shape, a.options.reset_after, workspace);
+  ForwardWeights<T, Element> own;
+  if (a.packed == nullptr) own = ForwardWeights<T, Element>(a.shape, a.options.reset_after, workspace);
   const auto functions = [](auto cell) { return CellFunctions<T>::of(cell); };
-  ForwardCall<T> call{a, a.packed == nullptr ? own : *a.packed, UnitBlocks<T>(a.shape.units, a.options.reset_after),
-                      with_cell<ForwardCell, T>(a.options, functions)};
+  ForwardCall<T, Element> call{a, a.packed == nullptr ? own : *a.packed,
+                               UnitBlocks<T>(a.shape.units, a.options.reset_after),
+                               with_cell<ForwardCell, T>(a.options, functions)};
   const Schedule schedule(a.shape, a.sequences, call.blocks, call.taped(), workspace);
   const ForwardScratch<T>* const scratch = take_scratch(call, schedule, workspace);
   call.stream = call.taped() && a.options.reset_after && GruTape<T>::outgrows_caches(schedule.pairs(), call.blocks);
@@ -359,7 +360,7 @@ void gru_forward(const GruForwardArguments<T>& a, Workspace& workspace, Cancella
       [&](Index part, Team& team, Index member) noexcept {
         for (Index index = 0; index < schedule.groups_in_part(); ++index) {
           const GroupShare share = schedule.share(part, index, team);
-          const ForwardGroup<T> group(call, share, scratch[member]);
+          const ForwardGroup<T, Element> group(call, share, scratch[member]);
           group.run();
           team.barrier();  // the next group is shared out otherwise, and uses the same scratch
           group.fill_padding();

@@ -20,12 +20,14 @@
 
 namespace fastgru {
 
-template <class T>
+// T is the type of arithmetic, Element the one that packed weights are stored in.
+template <class T, class Element = T>
 struct GruForwardArguments {
   GruShape shape;
   GruOptions options;
   GruParameters<T> parameters;
-  const ForwardWeights<T>* packed = nullptr;  // those that are packed already; null: `parameters` are, in this call
+  const ForwardWeights<T, Element>* packed =
+      nullptr;  // those that are packed already; null: `parameters` are, in this call
   Sequences<const T> x;
   SequenceMap sequences;             // steps as in shape
   const T* initial_state = nullptr;  // C-contiguous
@@ -36,7 +38,7 @@ struct GruForwardArguments {
   GruTape<T> tape;                  // both pointers or neither
 };
 
-template <class T>
-void gru_forward(const GruForwardArguments<T>& arguments, Workspace& workspace, Cancellation* cancellation);
+template <class T, class Element>
+void gru_forward(const GruForwardArguments<T, Element>& arguments, Workspace& workspace, Cancellation* cancellation);
 
 }  // namespace fastgru
