@@ -6,15 +6,16 @@ import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
+from fastgru._native import kernels
 
-ACTIVATIONS = ("tanh", "relu", "linear")
-RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid", "hard_sigmoid_tfjs")
+ACTIVATIONS = kernels.ACTIVATIONS
+RECURRENT_ACTIVATIONS = kernels.RECURRENT_ACTIVATIONS
 BIASES = ("none", "one", "two")
 
 # (N, T, F, H): single rows, steps, features and units; units beside multiples of every register width (4, 8, 16
 # floats; 2, 4, 8 doubles); rows beside multiples of the tiles (4, 8); more rows than one group and more steps than one
-# chunk of the backward pass hold. The last five have large weights, which BatchPlan
-# (cpp/kernels/gru_rows.hpp) splits by units or by rows, or two groups of rows in a part.
+# chunk of the backward pass hold. The last five have large weights, which Schedule
+# (cpp/kernels/gru_schedule.hpp) splits by units or by rows, or two groups of rows in a part.
 SHAPES = (
     (1, 1, 1, 1),
     (1, 7, 3, 5),

@@ -16,7 +16,7 @@ dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 forms = pytest.mark.parametrize("reset_after", [True, False])
 masks = pytest.mark.parametrize("mask", [True, "one"], ids=["each gate", "one"])
 
-#: Weights beyond 512 KB, which BatchPlan shares out step by step: by units with few rows, by rows with many; with
+#: Weights beyond 512 KB, which Schedule shares out step by step: by units with few rows, by rows with many; with
 #: lengths, by the rows of each step.
 LARGE = ((5, 6, 9, 300), (3, 3, 5, 225), (300, 3, 9, 213), (600, 2, 3, 240))
 

@@ -219,20 +219,28 @@ inline const py::array* array_of(const py::object& given, const py::array& outpu
   return given.is_none() ? nullptr : &output;
 }
 
-// One of `choices`, or a ValueError that lists them.
-template <class Enum>
+// The index of `given` in `names`, or a ValueError that lists them.
+template <std::size_t N>
+std::size_t choose(const std::string& given, const char* argument, const char* const (&names)[N]) {
+  std::string list;
+  for (std::size_t index = 0; index < N; ++index) {
+    if (given == names[index]) return index;
+    list += (index == 0 ? "'" : ", '") + std::string(names[index]) + "'";
+  }
+  throw py::value_error(std::string(argument) + ": expected one of " + list + ", got '" + given + "'");
+}
+
+template <class Value>
 struct Choice {
   const char* name;
-  Enum value;
+  Value value;
 };
-template <class Enum, std::size_t N>
-Enum choose(const std::string& given, const char* argument, const Choice<Enum> (&choices)[N]) {
-  std::string names;
-  for (const Choice<Enum>& choice : choices) {
-    if (given == choice.name) return choice.value;
-    names += (names.empty() ? "'" : ", '") + std::string(choice.name) + "'";
-  }
-  throw py::value_error(std::string(argument) + ": expected one of " + names + ", got '" + given + "'");
+// The value of the one of `choices` that has the name `given`.
+template <class Value, std::size_t N>
+Value choose(const std::string& given, const char* argument, const Choice<Value> (&choices)[N]) {
+  const char* names[N];
+  for (std::size_t index = 0; index < N; ++index) names[index] = choices[index].name;
+  return choices[choose(given, argument, names)].value;
 }
 
 }  // namespace fastgru::bindings

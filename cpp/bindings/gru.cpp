@@ -15,13 +15,6 @@ namespace {
 
 using namespace py::literals;
 
-constexpr Choice<Activation> kActivations[] = {
-    {"tanh", Activation::tanh}, {"relu", Activation::relu}, {"linear", Activation::linear}};
-constexpr Choice<RecurrentActivation> kRecurrentActivations[] = {
-    {"sigmoid", RecurrentActivation::sigmoid},
-    {"hard_sigmoid", RecurrentActivation::hard_sigmoid},
-    {"hard_sigmoid_tfjs", RecurrentActivation::hard_sigmoid_tfjs}};
-
 constexpr Choice<WeightLayout> kWeightLayouts[] = {{"keras", WeightLayout::keras}, {"torch", WeightLayout::torch}};
 constexpr Choice<bool> kPaddedOutputs[] = {{"repeat", true}, {"zeros", false}};
 constexpr Choice<bool> kOutputOrders[] = {{"input", true}, {"processing", false}};
@@ -103,6 +96,21 @@ class Tape {
   GruTape<T> memory() const {
     return {reinterpret_cast<T*>(gates_.memory.get()), reinterpret_cast<T*>(states_.memory.get())};
   }
+  // What a call was, but for its masks.
+  template <class T>
+  void record(const GruForwardArguments<T>& arguments, const py::array& given_x, const py::array& given_kernel,
+              const py::array& given_recurrent_kernel) {
+    dtype = sizeof(T) == 4 ? 'f' : 'd';
+    shape = arguments.shape;
+    options = arguments.options;
+    layout = arguments.parameters.layout;
+    has_bias = arguments.parameters.bias != nullptr;
+    has_recurrent_bias = arguments.parameters.recurrent_bias != nullptr;
+    // Views of their own: assigning to x.shape later changes the caller's array object, not these.
+    x = given_x.attr("view")();
+    kernel = given_kernel.attr("view")();
+    recurrent_kernel = given_recurrent_kernel.attr("view")();
+  }
   // May be asked while another thread records: of each buffer, the size before or after.
   std::size_t nbytes() const { return gates_.size.load() + states_.size.load(); }
 
@@ -150,6 +158,12 @@ template <class T>
 Sequences<const T> sequences(const Input<T>& input, const Reading& reading, bool reversed) {
   return reading.from(input.data(), input.stride(0), input.stride(1), input.holder.shape(1), reversed);
 }
+template <class T>
+Sequences<T> sequences(py::array& output, const Reading& reading, bool reversed) {
+  constexpr Index size{sizeof(T)};
+  return reading.from(pointer<T>(output), output.strides(0) / size, output.strides(1) / size, output.shape(1),
+                      reversed);
+}
 
 // The (3H), (2, 3H) and tuple of two (3H) forms of a bias.
 template <class T>
@@ -182,6 +196,48 @@ struct Bias {
   const py::array* array(std::size_t index) const { return index < arrays.size() ? &arrays[index].holder : nullptr; }
 };
 
+// The shape of a matrix of weights.
+std::vector<Index> weights_shape(WeightLayout layout, Index depth, Index units) {
+  if (layout == WeightLayout::keras) return {depth, 3 * units};
+  return {3 * units, depth};
+}
+
+// The parameters of a layer, whose shapes give the sizes F and H.
+template <class T>
+struct Weights {
+  WeightLayout layout;
+  Input<T> recurrent;
+  Index units;
+  Input<T> kernel;
+  Index features;
+  Bias<T> bias;
+
+  Weights(const py::object& kernel_object, const py::object& recurrent_object, const py::object& bias_object,
+          WeightLayout weight_layout)
+      : layout(weight_layout),
+        recurrent(read<T>(recurrent_object, "recurrent_kernel", shape_of("H", "3H"), "", "x")),
+        units(checked_units()),
+        kernel(read<T>(kernel_object, "kernel", shape_of("F", 3 * units),
+                       "recurrent_kernel has " + text(units) + " units", "x")),
+        features(kernel.holder.shape(depth_axis())),
+        bias(bias_object, units) {}
+
+  GruParameters<T> parameters() const { return {layout, kernel.data(), recurrent.data(), bias.input, bias.recurrent}; }
+
+ private:
+  int depth_axis() const { return layout == WeightLayout::keras ? 0 : 1; }
+  template <class Depth, class Gates>
+  Shape shape_of(Depth depth, Gates gates) const {
+    return layout == WeightLayout::keras ? Shape{depth, gates} : Shape{gates, depth};
+  }
+  Index checked_units() const {
+    const Index count = recurrent.holder.shape(depth_axis()), gates = recurrent.holder.shape(1 - depth_axis());
+    if (count >= 1 && gates % 3 == 0 && gates / 3 == count) return count;
+    throw py::value_error("recurrent_kernel: expected shape " + text_of(shape_of("H", "3H")) + " with H >= 1, got " +
+                          shape_text(recurrent.holder));
+  }
+};
+
 // A mask (N, H), or one for each gate (3, N, H).
 template <class T>
 std::optional<Input<T>> read_masks(const py::object& object, const GruShape& s, const std::string& why) {
@@ -195,33 +251,16 @@ RecurrentMasks<T> masks_of(const py::array& array, const GruShape& s) {
   return {static_cast<const T*>(array.data()), s.units, array.ndim() == 3 ? s.batch * s.units : 0};
 }
 
-// The shape of a matrix of weights.
-std::vector<Index> weights_shape(WeightLayout layout, Index depth, Index units) {
-  if (layout == WeightLayout::keras) return {depth, 3 * units};
-  return {3 * units, depth};
-}
-
 template <class T>
 py::tuple gru_forward_typed(const py::object& x_object, const py::object& kernel_object,
                             const py::object& recurrent_object, const py::object& bias_object,
                             const py::object& initial_object, const GruOptions& options, WeightLayout layout,
                             Reading& reading, const py::object& lengths, const py::object& mask_object,
                             bool return_sequences, const py::object& out, Tape* tape) {
-  const bool keras = layout == WeightLayout::keras;
-  const int units_axis = keras ? 0 : 1, gates_axis = keras ? 1 : 0;
-  const Shape square = keras ? Shape{"H", "3H"} : Shape{"3H", "H"};
-  const Input<T> recurrent = read<T>(recurrent_object, "recurrent_kernel", square, "", "x");
-  const Index units = recurrent.holder.shape(units_axis);
-  if (units < 1 || recurrent.holder.shape(gates_axis) % 3 != 0 || recurrent.holder.shape(gates_axis) / 3 != units) {
-    throw py::value_error("recurrent_kernel: expected shape " + text_of(square) + " with H >= 1, got " +
-                          shape_text(recurrent.holder));
-  }
-  const Input<T> kernel = read<T>(kernel_object, "kernel", keras ? Shape{"F", 3 * units} : Shape{3 * units, "F"},
-                                  "recurrent_kernel has " + text(units) + " units", "x");
-  const Index features = kernel.holder.shape(units_axis);
+  const Weights<T> weights(kernel_object, recurrent_object, bias_object, layout);
+  const Index units = weights.units, features = weights.features;
   const Input<T> x = read<T>(x_object, "x", {"N", "T", features}, "kernel has " + text(features) + " input features",
                              "x", Layout::last_axis_contiguous);
-  const Bias<T> bias(bias_object, units);
   const Index batch = x.holder.shape(0), steps = x.holder.shape(1);
   const std::string why = "x has " + text(batch) + " rows and recurrent_kernel " + text(units) + " units";
   const auto initial = read_optional<T>(initial_object, "initial_state", {batch, units}, why, "x");
@@ -231,16 +270,13 @@ py::tuple gru_forward_typed(const py::object& x_object, const py::object& kernel
   GruForwardArguments<T> arguments;
   arguments.shape = {batch, steps, features, units};
   arguments.options = options;
-  arguments.parameters = {layout, kernel.data(), recurrent.data(), bias.input, bias.recurrent};
+  arguments.parameters = weights.parameters();
   arguments.x = sequences(x, reading, reading.backwards);
   arguments.sequences = reading.map(arguments.shape);
   arguments.initial_state = pointer<T>(initial);
   if (mask) arguments.recurrent_masks = masks_of<T>(mask->holder, arguments.shape);
   checked_multiply(checked_multiply(batch, steps + 1), checked_multiply(units, Index{4 * sizeof(T)}));
-  if (tape != nullptr) {
-    tape->recorded = false;
-    arguments.tape = tape->reserve<T>(arguments.shape, options.reset_after);
-  }
+  if (tape != nullptr) arguments.tape = tape->reserve<T>(arguments.shape, options.reset_after);
   std::optional<py::array> outputs;
   if (!return_sequences && !out.is_none()) {
     throw py::value_error("out: expected None because return_sequences is False, got an array");
@@ -250,18 +286,17 @@ py::tuple gru_forward_typed(const py::object& x_object, const py::object& kernel
                             : write_to_rows<T>(out, "out", {batch, steps, units}, why, "x");
     if (!out.is_none()) {
       const auto given_lengths = lengths.is_none() ? std::nullopt : std::optional(require_array(lengths, "lengths"));
-      require_apart({{"out", &*outputs}}, {{"x", &x.holder},
-                                           {"kernel", &kernel.holder},
-                                           {"recurrent_kernel", &recurrent.holder},
-                                           {bias.arrays.size() == 2 ? "bias[0]" : "bias", bias.array(0)},
-                                           {"bias[1]", bias.array(1)},
-                                           {"initial_state", array_of(initial)},
-                                           {"lengths", given_lengths ? &*given_lengths : nullptr},
-                                           {"recurrent_mask", array_of(mask)}});
+      require_apart({{"out", &*outputs}},
+                    {{"x", &x.holder},
+                     {"kernel", &weights.kernel.holder},
+                     {"recurrent_kernel", &weights.recurrent.holder},
+                     {weights.bias.arrays.size() == 2 ? "bias[0]" : "bias", weights.bias.array(0)},
+                     {"bias[1]", weights.bias.array(1)},
+                     {"initial_state", array_of(initial)},
+                     {"lengths", given_lengths ? &*given_lengths : nullptr},
+                     {"recurrent_mask", array_of(mask)}});
     }
-    arguments.outputs =
-        reading.from(pointer<T>(*outputs), outputs->strides(0) / Index{sizeof(T)},
-                     outputs->strides(1) / Index{sizeof(T)}, steps, reading.backwards && reading.outputs_like_x);
+    arguments.outputs = sequences<T>(*outputs, reading, reading.backwards && reading.outputs_like_x);
     arguments.repeat_last_output = reading.repeat_last_output;
   }
   py::array state = new_array<T>({batch, units});
@@ -272,16 +307,7 @@ py::tuple gru_forward_typed(const py::object& x_object, const py::object& kernel
     gru_forward(arguments, *workspace, cancellation);
   });
   if (tape != nullptr) {
-    tape->dtype = sizeof(T) == 4 ? 'f' : 'd';
-    tape->shape = arguments.shape;
-    tape->options = options;
-    tape->layout = layout;
-    tape->has_bias = bias.input != nullptr;
-    tape->has_recurrent_bias = bias.recurrent != nullptr;
-    // Views of their own: assigning to x.shape later changes the caller's array object, not these.
-    tape->x = x.holder.attr("view")();
-    tape->kernel = kernel.holder.attr("view")();
-    tape->recurrent_kernel = recurrent.holder.attr("view")();
+    tape->record(arguments, x.holder, weights.kernel.holder, weights.recurrent.holder);
     tape->recurrent_mask = mask ? mask->holder.attr("view")() : py::none();
     tape->recorded = true;
   }
@@ -295,8 +321,9 @@ py::tuple gru_forward_checked(const py::object& x, const py::object& kernel, con
                               const std::string& output_order, const py::object& recurrent_mask,
                               const std::string& weight_layout, bool return_sequences, const py::object& out,
                               Tape* tape) {
-  const GruOptions options{choose(activation, "activation", kActivations),
-                           choose(recurrent_activation, "recurrent_activation", kRecurrentActivations), reset_after};
+  const GruOptions options{choose(activation, "activation", Activations<float>::names),
+                           choose(recurrent_activation, "recurrent_activation", RecurrentActivations<float>::names),
+                           reset_after};
   const auto typed =
       require_floating(require_array(x, "x"), "x") == 'f' ? gru_forward_typed<float> : gru_forward_typed<double>;
   std::optional<Tape::Use> use;
@@ -336,6 +363,31 @@ struct TapeInputs {
   }
 };
 
+// The gradients of the weights: new arrays, or those that the caller gave to write to.
+template <class T>
+struct Gradients {
+  py::array kernel, recurrent;
+  std::optional<py::array> bias;
+
+  Gradients(const Tape& tape, const py::object& d_kernel, const py::object& d_recurrent, const py::object& d_bias,
+            const std::string& why, const char* like)
+      : kernel(write_to_or_new<T>(d_kernel, "d_kernel",
+                                  weights_shape(tape.layout, tape.shape.features, tape.shape.units), why, like)),
+        recurrent(write_to_or_new<T>(d_recurrent, "d_recurrent_kernel",
+                                     weights_shape(tape.layout, tape.shape.units, tape.shape.units), why, like)) {
+    if (!tape.has_bias) return;
+    std::vector<Index> shape{3 * tape.shape.units};
+    if (tape.has_recurrent_bias) shape.insert(shape.begin(), 2);
+    bias = write_to_or_new<T>(d_bias, "d_bias", shape, why, like);
+  }
+
+  WeightGradients<T> pointers(const Tape& tape) {
+    T* const first = pointer<T>(bias);
+    return {pointer<T>(kernel), pointer<T>(recurrent), first,
+            tape.has_recurrent_bias ? first + 3 * tape.shape.units : nullptr};
+  }
+};
+
 template <class T>
 py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_object, const py::object& d_state_object,
                              const py::object& inputs_object, const py::object& input_gradient,
@@ -354,18 +406,9 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
   if (!tape.has_bias && !d_bias_object.is_none()) {
     throw py::value_error("d_bias: expected None because the tape was recorded without a bias, got an array");
   }
-  py::array d_kernel =
-      write_to_or_new<T>(d_kernel_object, "d_kernel", weights_shape(tape.layout, s.features, s.units), why, like);
-  py::array d_recurrent = write_to_or_new<T>(d_recurrent_object, "d_recurrent_kernel",
-                                             weights_shape(tape.layout, s.units, s.units), why, like);
-  std::optional<py::array> d_bias, d_x;
-  if (tape.has_bias) {
-    const std::vector<Index> shape =
-        tape.has_recurrent_bias ? std::vector<Index>{2, 3 * s.units} : std::vector<Index>{3 * s.units};
-    d_bias = write_to_or_new<T>(d_bias_object, "d_bias", shape, why, like);
-  }
+  Gradients<T> gradients(tape, d_kernel_object, d_recurrent_object, d_bias_object, why, like);
   const TapeInputs<T> now(tape, inputs_object);
-  std::optional<py::array> mask;
+  std::optional<py::array> d_x, mask;
   if (!tape.recurrent_mask.is_none()) mask = tape.recurrent_mask.cast<py::array>();
   const bool given_d_x = !py::isinstance<py::bool_>(input_gradient);
   if (given_d_x) {
@@ -373,9 +416,9 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
   } else if (input_gradient.cast<bool>()) {
     d_x = new_array<T>({s.batch, s.steps, s.features});
   }
-  require_apart({{"d_kernel", array_of(d_kernel_object, d_kernel)},
-                 {"d_recurrent_kernel", array_of(d_recurrent_object, d_recurrent)},
-                 {"d_bias", d_bias && !d_bias_object.is_none() ? &*d_bias : nullptr},
+  require_apart({{"d_kernel", array_of(d_kernel_object, gradients.kernel)},
+                 {"d_recurrent_kernel", array_of(d_recurrent_object, gradients.recurrent)},
+                 {"d_bias", gradients.bias && !d_bias_object.is_none() ? &*gradients.bias : nullptr},
                  {"input_gradient", given_d_x ? &*d_x : nullptr}},
                 {{"x", &now.x.holder},
                  {"kernel", &now.kernel.holder},
@@ -397,22 +440,16 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
   arguments.tape = tape.memory<T>();
   if (d_outputs) arguments.d_outputs = sequences(*d_outputs, reading, reading.backwards && reading.outputs_like_x);
   arguments.d_last_state = pointer<T>(d_state);
-  if (d_x) {
-    arguments.d_x = reading.from(pointer<T>(*d_x), d_x->strides(0) / Index{sizeof(T)},
-                                 d_x->strides(1) / Index{sizeof(T)}, s.steps, reading.backwards);
-  }
+  if (d_x) arguments.d_x = sequences<T>(*d_x, reading, reading.backwards);
   arguments.d_initial_state = pointer<T>(d_initial);
-  arguments.d_kernel = pointer<T>(d_kernel);
-  arguments.d_recurrent_kernel = pointer<T>(d_recurrent);
-  arguments.d_bias = pointer<T>(d_bias);
-  if (tape.has_recurrent_bias) arguments.d_recurrent_bias = arguments.d_bias + 3 * s.units;
+  arguments.d_weights = gradients.pointers(tape);
 
   call_interruptible([&](Cancellation* cancellation) {
     BorrowedWorkspace workspace;
     gru_backward(arguments, *workspace, cancellation);
   });
-  return py::make_tuple(d_x ? py::object(*d_x) : py::none(), d_initial, d_kernel, d_recurrent,
-                        d_bias ? py::object(*d_bias) : py::none());
+  return py::make_tuple(d_x ? py::object(*d_x) : py::none(), d_initial, gradients.kernel, gradients.recurrent,
+                        gradients.bias ? py::object(*gradients.bias) : py::none());
 }
 
 py::tuple gru_backward_checked(Tape& tape, const py::object& d_outputs, const py::object& d_state,

@@ -14,19 +14,19 @@ using namespace py::literals;
 // --- Activations ------------------------------------------------------------------------------------------------
 
 template <class T>
+using Function = Vec<T> (*)(Vec<T>);
+
+template <class T, class... Recurrent, class... Candidate>
+Function<T> function_of(const std::string& name, ActivationList<Recurrent...>, ActivationList<Candidate...>) {
+  const Choice<Function<T>> functions[] = {
+      {Recurrent::name, Recurrent::apply}..., {Candidate::name, Candidate::apply}..., {"exp", exp<T>}};
+  return choose(name, "name", functions);
+}
+
+template <class T>
 py::array activate_typed(const py::object& object, const std::string& name) {
   using V = Vec<T>;
-  using Function = V (*)(V);
-  const Choice<Function> functions[] = {
-      {"sigmoid", [](V v) { return Sigmoid<T>::apply(v); }},
-      {"hard_sigmoid", [](V v) { return HardSigmoidKeras3<T>::apply(v); }},
-      {"hard_sigmoid_tfjs", [](V v) { return HardSigmoidTfjs<T>::apply(v); }},
-      {"tanh", [](V v) { return Tanh<T>::apply(v); }},
-      {"relu", [](V v) { return Relu<T>::apply(v); }},
-      {"linear", [](V v) { return Linear<T>::apply(v); }},
-      {"exp", [](V v) { return exp(v); }},
-  };
-  const Function function = choose(name, "name", functions);
+  const Function<T> function = function_of<T>(name, RecurrentActivations<T>{}, Activations<T>{});
   const Input<T> x = read<T>(object, "x", {"N"}, "", "x");
   const Index count = x.holder.shape(0);
   py::array y = new_array<T>({count});
@@ -42,6 +42,12 @@ py::array activate_typed(const py::object& object, const std::string& name) {
 py::array activate(const py::object& x, const std::string& name) {
   const bool single = require_floating(require_array(x, "x"), "x") == 'f';
   return (single ? activate_typed<float> : activate_typed<double>)(x, name);
+}
+
+// The names of a list in its order, as a tuple.
+template <class... Functions>
+py::tuple names_of(ActivationList<Functions...>) {
+  return py::make_tuple(Functions::name...);
 }
 
 // --- Threads ----------------------------------------------------------------------------------------------------
@@ -70,6 +76,8 @@ PYBIND11_MODULE(FASTGRU_MODULE, m, py::mod_gil_not_used()) {
   m.doc() = "fastgru's kernels for one instruction set; the documented functions are in fastgru.functional.";
   m.attr("__compiler__") = compiler();
   m.attr("__lanes__") = static_cast<int>(Vec<float>::lanes);
+  m.attr("ACTIVATIONS") = names_of(Activations<float>{});
+  m.attr("RECURRENT_ACTIVATIONS") = names_of(RecurrentActivations<float>{});
 
   MainThread::remember();
   py::detail::npy_api::get();  // NumPy's functions, which are imported when they are first asked for

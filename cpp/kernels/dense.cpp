@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/cost.hpp"
 #include "runtime/parallel.hpp"
 
 namespace fastgru {
@@ -10,25 +11,16 @@ namespace {
 // Rows summed in registers before a weight's gradient is written: fixes the order of summation.
 constexpr Index kChunkRows = 256;
 
-// A thread's share below this many multiplications is not worth waking it.
-constexpr Index kWorthAThread = 1 << 18;
-
-double multiply_adds(const DenseShape& s) {
-  return static_cast<double>(s.rows) * static_cast<double>(s.features) * static_cast<double>(s.columns);
-}
-
-int useful_threads(const DenseShape& s) {
-  return std::max(1, static_cast<int>(std::min<double>(num_threads(), multiply_adds(s) / kWorthAThread)));
-}
+double work(const DenseShape& s) { return cost::product(s.rows, s.features, s.columns); }
 
 // `rows` rows of c = a B + bias.
 template <class T>
-void multiply_rows(const T* a, const PackedMatrix<T>& b, const T* bias, T* c, Index rows) {
+void multiply_rows(const T* a, const Packed<T>& b, const T* bias, T* c, Index rows) {
   using V = Vec<T>;
   const Index columns = b.columns();
   for (Index p = 0; p < b.panels(); ++p) {
     multiply_panel<T>(
-        SegmentedRows<T>{a, b.depth(), b.depth()}, rows, b.panel(p),
+        BlockedRows<T>{a, b.depth(), b.depth()}, rows, b.panel(p),
         [&](Index, Index column) { return bias == nullptr ? V(T(0)) : V::load_first(bias + column, columns - column); },
         [&](Index row, Index column, V sum) { sum.store_first(c + row * columns + column, columns - column); });
   }
@@ -56,21 +48,15 @@ void clear_other_rows(const DenseShape& s, Range share, T* d_x) {
   }
 }
 
-template <class T>
-PackedMatrix<T> take_packed(Index depth, Index columns, Workspace& workspace) {
-  const Index size = checked_multiply(depth, round_up_to_lanes<T>(columns));
-  return PackedMatrix<T>(workspace.take<T>(size), depth, columns);
-}
-
 // Tile `tile` of d_kernel's rows and panel p of its columns, (+)= x^T d_y over one chunk.
 template <class T>
-void add_product(const T* x_tiles, Index tile, const DenseShape& s, const typename PackedMatrix<T>::Panel& d_y,
-                 Index depth, T* d_kernel, bool overwrite) {
+void add_product(const T* x_tiles, Index tile, const DenseShape& s, const Panel<T>& d_y, Index depth, T* d_kernel,
+                 bool overwrite) {
   using V = Vec<T>;
   const Index first_row = tile * kTileRows;
-  with_constant<kTilePackets>(d_y.packets, [&](auto packets) {
+  with_constant<kPanelRegisters>(d_y.registers, [&](auto registers) {
     with_constant<kTileRows>(std::min<Index>(kTileRows, s.features - first_row), [&](auto tile_rows) {
-      constexpr int R = decltype(tile_rows)::value, P = decltype(packets)::value;
+      constexpr int R = decltype(tile_rows)::value, P = decltype(registers)::value;
       V acc[R][P];
       for (int r = 0; r < R; ++r) {
         for (int v = 0; v < P; ++v) acc[r][v] = V(T(0));
@@ -88,11 +74,11 @@ void add_product(const T* x_tiles, Index tile, const DenseShape& s, const typena
 }
 
 template <class T>
-void add_bias_gradient(const PackedMatrix<T>& d_y, T* d_bias, bool overwrite) {
+void add_bias_gradient(const Packed<T>& d_y, T* d_bias, bool overwrite) {
   using V = Vec<T>;
   for (Index p = 0; p < d_y.panels(); ++p) {
     const auto panel = d_y.panel(p);
-    const Index width = panel.packets * V::lanes;
+    const Index width = panel.registers * V::lanes;
     for (Index within = 0; within < width; within += V::lanes) {
       const Index column = panel.first_column + within, count = d_y.columns() - column;
       V sum = overwrite ? V(T(0)) : V::load_first(d_bias + column, count);
@@ -107,9 +93,9 @@ void add_bias_gradient(const PackedMatrix<T>& d_y, T* d_bias, bool overwrite) {
 template <class T>
 void dense_forward(const DenseShape& s, const T* x, const T* kernel, const T* bias, T* y, Workspace& workspace) {
   if (s.rows == 0 || s.columns == 0) return;
-  const PackedMatrix<T> packed = take_packed<T>(s.features, s.columns, workspace);
+  Packed<T> packed(workspace, s.features, s.columns);
   for (Index p = 0; p < packed.panels(); ++p) packed.pack(p, kernel, s.columns, 1);
-  parallel(useful_threads(s), multiply_adds(s) / Vec<T>::lanes, nullptr, [&](Team& team) noexcept {
+  parallel(cost::threads_for(work(s)), cost::operations<T>(work(s)), nullptr, [&](Team& team) noexcept {
     for_each_run(s.which, team.share(s.rows), [&](Index row, Index from, Index count) {
       multiply_rows(x + from * s.features, packed, bias, y + row * s.columns, count);
     });
@@ -121,10 +107,10 @@ void dense_backward(const DenseBackwardArguments<T>& a, Workspace& workspace) {
   const DenseShape& s = a.shape;
   const Index depth_taken = std::min(kChunkRows, s.rows);
   T* const x_tiles = workspace.take<T>(tiles_size<T>(depth_taken, s.features));
-  const PackedMatrix<T> d_y_memory = take_packed<T>(depth_taken, s.columns, workspace);
-  PackedMatrix<T> transposed;
+  T* const d_y_memory = workspace.take<T>(Packed<T>::size(depth_taken, s.columns));
+  Packed<T> transposed;
   if (a.d_x != nullptr) {
-    transposed = take_packed<T>(s.columns, s.features, workspace);
+    transposed = Packed<T>(workspace, s.columns, s.features);
     for (Index p = 0; p < transposed.panels(); ++p) transposed.pack(p, a.kernel, 1, s.columns);
   }
   if (s.rows == 0) {
@@ -134,7 +120,7 @@ void dense_backward(const DenseBackwardArguments<T>& a, Workspace& workspace) {
     return;
   }
   const Index tiles = (s.features + kTileRows - 1) / kTileRows;
-  parallel(useful_threads(s), multiply_adds(s) / Vec<T>::lanes, nullptr, [&](Team& team) noexcept {
+  parallel(cost::threads_for(work(s)), cost::operations<T>(work(s)), nullptr, [&](Team& team) noexcept {
     if (a.d_x != nullptr) {
       clear_other_rows(s, team.share(s.rows), a.d_x);
       for_each_run(s.which, team.share(s.rows), [&](Index row, Index to, Index count) {
@@ -143,7 +129,7 @@ void dense_backward(const DenseBackwardArguments<T>& a, Workspace& workspace) {
     }
     for (Index first = 0; first < s.rows; first += kChunkRows) {
       const Index depth = std::min(kChunkRows, s.rows - first);
-      const PackedMatrix<T> d_y(d_y_memory.panel(0).data, depth, s.columns);
+      Packed<T> d_y(d_y_memory, depth, s.columns);
       const Range panels = team.share(d_y.panels());
       for (Index p = panels.begin; p < panels.end; ++p) d_y.pack(p, a.d_y + first * s.columns, s.columns, 1);
       const Range rows = team.share(depth);

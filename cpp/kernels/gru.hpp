@@ -1,4 +1,4 @@
-// What a GRU is here: sizes, options, parameters, and the tape between forward and backward.
+// What a GRU is here: sizes, options, parameters, and how its gates and states lie in memory.
 //
 // Axes:   N batch rows, T time steps, F input features, H hidden units, L lanes of a SIMD register.
 // Gates:  z update, r reset, n candidate (Keras calls it h), q = h Un + b_rn, the recurrent half of the
@@ -17,12 +17,10 @@
 #pragma once
 
 #include "runtime/workspace.hpp"
+#include "simd/activations.hpp"
 #include "simd/packet.hpp"
 
 namespace fastgru {
-
-enum class Activation { tanh, relu, linear };
-enum class RecurrentActivation { sigmoid, hard_sigmoid, hard_sigmoid_tfjs };
 
 struct GruShape {
   Index batch, steps, features, units;
@@ -35,8 +33,8 @@ struct GruShape {
 };
 
 struct GruOptions {
-  Activation activation = Activation::tanh;
-  RecurrentActivation recurrent_activation = RecurrentActivation::sigmoid;
+  std::size_t activation = 0;            // index in Activations
+  std::size_t recurrent_activation = 0;  // index in RecurrentActivations
   bool reset_after = true;
 };
 
@@ -84,19 +82,21 @@ struct Sequences {
   explicit operator bool() const { return data != nullptr; }
 };
 
-// Where the gates lie in a kernel's memory: per unit block of L units and per row, G packets in this order. It
-// puts what x multiplies (n, z, r) and what h multiplies (z, r, q) side by side, so that both products load three
-// neighbouring packets.
+// Where the gates lie in a kernel's memory: per block of L units and per row, G registers in this order. It puts what x
+// multiplies (n, z, r) and what h multiplies (z, r, q) side by side, so that both products load three neighbouring
+// registers.
 struct GateSlots {
   enum : int { n = 0, z = 1, r = 2, q = 3 };
   static constexpr int count(bool reset_after) { return reset_after ? 4 : 3; }
+  // From z on, those whose products h itself enters: z, r and, reset after, q.
+  static constexpr int recurrent(bool reset_after) { return reset_after ? 3 : 2; }
 };
 
 // The sizes of the padded, blocked forms of H.
 template <class T>
 struct UnitBlocks {
   Index count;         // ceil(H / L)
-  Index gates_row;     // elements of one row of gates within a block: G * L
+  Index gates_row;     // elements of one row of gates within a block: G L
   Index state_stride;  // elements between two rows of h
 
   UnitBlocks(Index units, bool reset_after)
@@ -105,36 +105,6 @@ struct UnitBlocks {
         state_stride(round_up_to_lanes<T>(units)) {
     // Rows a multiple of 2 KiB apart would all compete for the same few sets of the L1 cache.
     if (state_stride * static_cast<Index>(sizeof(T)) % 2048 == 0) state_stride += Vec<T>::lanes;
-  }
-};
-
-// What forward leaves for backward: the activated gates and the states; padded lanes hold anything. Each group of rows
-// of the plan has its own piece, so that threads do not write side by side:
-//     gates  [T][block][row][G][L]       n, z, r and (reset_after) q after their activations
-//     states [T + 1][row][state_stride]  h before step t; states[0] is the initial state
-// Where sequences differ in length, a step has only the rows that are at work in it (gru_rows.hpp).
-template <class T>
-struct GruTape {
-  T* gates = nullptr;
-  T* states = nullptr;
-
-  // Sizes for so many pairs of a row and a step.
-  static Index gates_size(Index pairs, const UnitBlocks<T>& b) {
-    return checked_multiply(pairs, b.count * b.gates_row);
-  }
-  static Index states_size(Index pairs, Index rows, const UnitBlocks<T>& b) {
-    return checked_multiply(pairs + rows, b.state_stride);
-  }
-
-  // Whether it is too large to wait in the caches for backward: then it is written past them.
-  static bool outgrows_caches(Index pairs, const UnitBlocks<T>& b) {
-    constexpr Index kCached = Index{16} << 20;
-    return gates_size(pairs, b) > kCached / static_cast<Index>(sizeof(T));
-  }
-
-  // The piece of a group of rows, with so many pairs and rows in the groups before it.
-  GruTape piece(Index pairs_before, Index rows_before, const UnitBlocks<T>& b) const {
-    return {gates + pairs_before * b.count * b.gates_row, states + (pairs_before + rows_before) * b.state_stride};
   }
 };
 

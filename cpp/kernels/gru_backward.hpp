@@ -29,7 +29,8 @@
 // batch but one (for each one where they lie as in PyTorch; large weights have one part). It does not grow with T.
 #pragma once
 
-#include "kernels/gru_rows.hpp"
+#include "kernels/gru_gradients.hpp"
+#include "kernels/gru_tape.hpp"
 #include "runtime/parallel.hpp"
 #include "runtime/workspace.hpp"
 
@@ -50,10 +51,7 @@ struct GruBackwardArguments {
 
   Sequences<T> d_x;              // (N, T, F) or null
   T* d_initial_state = nullptr;  // (N, H) or null
-  T* d_kernel = nullptr;         // as the weights lie
-  T* d_recurrent_kernel = nullptr;
-  T* d_bias = nullptr;            // (3H) or null
-  T* d_recurrent_bias = nullptr;  // (3H) or null
+  WeightGradients<T> d_weights;  // as the weights lie
 };
 
 template <class T>

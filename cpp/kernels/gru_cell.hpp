@@ -1,4 +1,4 @@
-// The pointwise half of a GRU step, forward and backward: the equations of gru.hpp on one packet of units.
+// The pointwise half of a GRU step, forward and backward: the equations of gru.hpp on one register of units.
 //
 // The products with W and U come from gemm.hpp; these functions turn their results into gates and states. They
 // are chosen by activation once per pass and called with a tile of rows at a time.
@@ -170,21 +170,10 @@ struct BackwardCell {
 // f(Cell<T, Act, Rec>{}) for the activations that `options` names.
 template <template <class, class, class> class Cell, class T, class F>
 auto with_cell(const GruOptions& options, F&& f) {
-  const auto with_recurrent = [&](auto act) {
-    using Act = decltype(act);
-    switch (options.recurrent_activation) {
-      case RecurrentActivation::hard_sigmoid: return f(Cell<T, Act, HardSigmoidKeras3<T>>{});
-      case RecurrentActivation::hard_sigmoid_tfjs: return f(Cell<T, Act, HardSigmoidTfjs<T>>{});
-      case RecurrentActivation::sigmoid: break;
-    }
-    return f(Cell<T, Act, Sigmoid<T>>{});
-  };
-  switch (options.activation) {
-    case Activation::relu: return with_recurrent(Relu<T>{});
-    case Activation::linear: return with_recurrent(Linear<T>{});
-    case Activation::tanh: break;
-  }
-  return with_recurrent(Tanh<T>{});
+  return Activations<T>::visit(options.activation, [&](auto act) {
+    return RecurrentActivations<T>::visit(options.recurrent_activation,
+                                          [&](auto rec) { return f(Cell<T, decltype(act), decltype(rec)>{}); });
+  });
 }
 
 }  // namespace fastgru

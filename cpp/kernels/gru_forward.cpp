@@ -4,7 +4,6 @@
 
 #include "kernels/gemm.hpp"
 #include "kernels/gru_cell.hpp"
-#include "kernels/gru_weights.hpp"
 
 namespace fastgru {
 namespace {
@@ -12,26 +11,9 @@ namespace {
 // Threads' scratch lies on different pages: prefetchers run past the end of what one thread uses, and would take the
 // next thread's lines out of its cache.
 template <class T>
-constexpr Index whole_pages(Index count) {
-  constexpr Index page = 4096 / sizeof(T);
-  return (count + 2 * page - 1) / page * page;
+T* take_apart(Workspace& workspace, Index count) {
+  return workspace.take_pages<T>(count + 4096 / Index{sizeof(T)});
 }
-
-// Fewer rows than this are not worth a thread of their own.
-constexpr Index kRowsWorthAThread = 4;
-
-// Into how many slices rows that can be cut anywhere are cut: some more than there are threads, but not so small that
-// loading the weights for each costs more than it brings.
-Index number_of_slices(Index rows, Index threads) {
-  constexpr Index kRowsWorthASlice = 8;
-  const Index fewest = std::min((rows + threads - 1) / threads, kRowsWorthASlice);
-  const Index wanted = std::min((rows + 2 * threads - 1) / (2 * threads), BatchPlan::kRowsTogether);
-  const Index size = std::max(fewest, wanted);
-  return (rows + size - 1) / size;
-}
-
-// Equally long rows of the batch as a group of its own, outside of the plan.
-RowGroup rows_alone(Range rows, Index steps) { return {rows.begin, rows.size(), steps, 0, nullptr}; }
 
 // The functions of one pass's activations.
 template <class T>
@@ -45,100 +27,90 @@ struct CellFunctions {
   }
 };
 
-// Where a group of rows keeps gates and states: in the tape while training, else in scratch that each step reuses.
+// What a thread computes with; null where it is not needed. The first four are one set for all threads where those
+// share the rows of a group.
 template <class T>
-struct GroupMemory {
-  GruTape<T> tape;  // this group's piece, or null
-  bool stream;      // the tape past the caches
-  Index rows;       // of the group: what the strides follow from
-  T* states;        // without a tape: two steps' that take turns
-  T* masked;        // with recurrent masks: two steps' masked states that take turns, [row][block][z, r, n][L]
-  T* gates;         // without a tape, reset before: all blocks' of one step
-  T* reset_h;       // reset before: r * h
-  T* tile;          // this thread's, reset after: one tile's gates
-  T* x;             // this thread's, where sequences differ in length: one step's inputs
+struct ForwardScratch {
+  T* states;   // without a tape: those of two steps, which take turns
+  T* masked;   // with recurrent masks: two steps' masked states, which take turns, [row][block][z, r, n][L]
+  T* gates;    // without a tape, reset before: all blocks' of one step
+  T* reset_h;  // reset before: r * h
+  T* tile;     // reset after: one tile's gates
+  T* x;        // where sequences differ in length: one step's inputs
 };
 
-// What one thread does of a group in each step.
-struct Cut {
-  enum Kind {
-    own_rows,        // some rows of all units, the same in all steps
-    rows_of_a_step,  // a share of the rows at work in the step
-    by_units,        // some units of all rows
-  };
-  Kind kind;
-  Range own, blocks;  // own: of `own_rows`
+// What does not change during a call.
+template <class T, class Element>
+struct ForwardCall {
+  const GruForwardArguments<T, Element>& a;
+  const ForwardWeights<T, Element>& weights;
+  const UnitBlocks<T> blocks;
+  const CellFunctions<T> cell;
+  bool stream = false;  // write the tape past the caches
 
-  // Whether the team meets after each stage, because a row's states pass between threads.
-  bool meets() const { return kind != own_rows; }
-  // The rows to take of so many.
-  Range rows(Index count, const Team& team) const {
-    if (kind == by_units) return {0, count};
-    if (kind == rows_of_a_step) return team.share(count);
-    return {std::min(own.begin, count), std::min(own.end, count)};
-  }
+  bool taped() const { return a.tape.gates != nullptr; }
+  bool masked() const { return bool(a.recurrent_masks); }
 };
 
-// Rows of x for one step.
+// One step: the rows to take of the group, and x for the first of them.
 template <class T>
-struct StepInputs {
-  const T* data;
-  Index stride;
-
-  const T* row(Index row) const { return data + row * stride; }
+struct Step {
+  Index index;
+  Range rows;
+  RowMajor<T> x;
 };
 
-template <class T>
-class ForwardPass {
+// A group of rows, as one thread takes its share of it through all steps.
+template <class T, class Element>
+class ForwardGroup {
   using V = Vec<T>;
   static constexpr Index L = V::lanes;
 
  public:
-  ForwardPass(const GruForwardArguments<T>& arguments, const ForwardWeights<T>& weights, const UnitBlocks<T>& blocks)
-      : a_(arguments),
-        weights_(weights),
-        blocks_(blocks),
-        cell_(with_cell<ForwardCell, T>(arguments.options, [](auto cell) { return CellFunctions<T>::of(cell); })) {}
+  ForwardGroup(const ForwardCall<T, Element>& call, const GroupShare& share, const ForwardScratch<T>& scratch)
+      : call_(call),
+        a_(call.a),
+        weights_(call.weights),
+        blocks_(call.blocks),
+        share_(share),
+        group_(share.group),
+        scratch_(scratch),
+        tape_(call.taped() ? TapeView<T>(a_.tape, group_, blocks_)
+                           : TapeView<T>(scratch.gates, scratch.states, group_, blocks_)) {}
 
-  // A group of rows, through all steps.
-  void run(const RowGroup& group, const Cut& cut, const GroupMemory<T>& memory, Team& team) const {
-    const Range all = cut.rows(group.rows, team);
-    if (all.size() == 0 && !cut.meets()) return;
-    start(group, all, cut.blocks, memory);
-    meet(cut, team);
-    const bool masked(a_.recurrent_masks);
-    for (Index step = 0; step < group.steps; ++step) {
-      const Range rows = cut.rows(group.at_work(step), team);
-      const bool proceed = team.proceed() && rows.size() > 0;  // who does not still comes to the barriers
-      if (!proceed && !cut.meets()) break;
-      const StepInputs<T> x = proceed ? inputs(group, rows, step, memory) : StepInputs<T>{};
+  void run() const {
+    const Range all = share_.rows(group_.rows);
+    if (all.size() == 0 && !share_.meets) return;
+    start(all);
+    share_.meet();
+    for (Index index = 0; index < group_.steps; ++index) {
+      const Range rows = share_.rows_at(index);
+      const bool proceed = share_.team.proceed() && rows.size() > 0;  // who does not still comes to the barriers
+      if (!proceed && !share_.meets) break;
+      const Step<T> step{index, rows, proceed ? inputs(index, rows) : RowMajor<T>{}};
       if (a_.options.reset_after) {
-        if (proceed)
-          masked ? step_reset_after<true>(group, rows, cut.blocks, step, x, memory)
-                 : step_reset_after<false>(group, rows, cut.blocks, step, x, memory);
+        if (proceed) reset_after(step);
       } else {
-        if (proceed)
-          masked ? reset_before_gates<true>(group, rows, cut.blocks, step, x, memory)
-                 : reset_before_gates<false>(group, rows, cut.blocks, step, x, memory);
-        meet(cut, team);
-        if (proceed) reset_before_candidate(group, rows, cut.kind == Cut::by_units, step, memory, team);
-        meet(cut, team);
-        if (proceed) reset_before_states(group, rows, cut.blocks, step, memory);
+        if (proceed) reset_before_gates(step);
+        share_.meet();
+        if (proceed) reset_before_candidate(step);
+        share_.meet();
+        if (proceed) reset_before_states(step);
       }
-      meet(cut, team);
+      share_.meet();
     }
-    if (memory.stream) fence_streams();
-    finish(group, all, cut.blocks, memory);
+    if (call_.stream) fence_streams();
+    finish(all);
   }
 
   // Outputs behind the ends of sequences, once those are complete.
-  void fill_padding(Range places) const {
+  void fill_padding() const {
     const SequenceMap& map = a_.sequences;
-    if (!a_.outputs) return;
-    for (Index place = places.begin; place < places.end; ++place) {
-      const Index length = map.length(place), row = map.row(place), units = a_.shape.units;
-      // Backwards and in x's order padding comes before the sequence: there is no output to repeat.
-      const bool repeat = a_.repeat_last_output && length > 0 && !(map.backwards && map.outputs_like_x);
+    if (!a_.outputs || !map.different_lengths()) return;
+    const Range own = share_.team.share(group_.rows);
+    for (Index position = group_.first + own.begin; position < group_.first + own.end; ++position) {
+      const Index length = map.length(position), row = map.row(position), units = a_.shape.units;
+      const bool repeat = a_.repeat_last_output && map.has_repeated_outputs(position);
       for (Index step = length; step < a_.shape.steps; ++step) {
         if (repeat) {
           std::copy_n(a_.outputs.at(row, length - 1), units, a_.outputs.at(row, step));
@@ -150,343 +122,251 @@ class ForwardPass {
   }
 
  private:
-  static void meet(const Cut& cut, Team& team) {
-    if (cut.meets()) team.barrier();
-  }
+  Index row_in_batch(Index row) const { return a_.sequences.row(group_.first + row); }
 
   // x for some rows of a step: as it lies, or gathered from where the sequences have got to.
-  StepInputs<T> inputs(const RowGroup& group, Range rows, Index step, const GroupMemory<T>& m) const {
+  RowMajor<T> inputs(Index step, Range rows) const {
     const SequenceMap& map = a_.sequences;
-    if (!map.different_lengths()) return {a_.x.at(group.first, step), a_.x.row_stride};
+    if (!map.different_lengths()) return {a_.x.at(group_.first + rows.begin, step), a_.x.row_stride};
     const Index features = a_.shape.features;
     for (Index row = rows.begin; row < rows.end; ++row) {
-      const Index place = group.first + row;
-      std::copy_n(a_.x.at(map.row(place), map.input_step(place, step)), features, m.x + row * features);
+      const Index position = group_.first + row;
+      std::copy_n(a_.x.at(map.row(position), map.input_step(position, step)), features, scratch_.x + row * features);
     }
-    return {m.x, features};
+    return {scratch_.x + rows.begin * features, features};
   }
 
-  T* states_at(const RowGroup& group, const GroupMemory<T>& m, Index step, Index row = 0) const {
-    return (m.tape.states != nullptr ? m.tape.states + group.state_offset(step) * blocks_.state_stride
-                                     : m.states + step % 2 * m.rows * blocks_.state_stride) +
-           row * blocks_.state_stride;
-  }
   Index masked_stride() const { return 3 * blocks_.state_stride; }
-  T* masked_at(const GroupMemory<T>& m, Index step, Index row) const {
-    return m.masked + (step % 2 * m.rows + row) * masked_stride();
-  }
-  T* gates_at(const RowGroup& group, const GroupMemory<T>& m, Index step, Index block, Index row) const {
-    if (m.tape.gates == nullptr) return m.gates + (block * m.rows + row) * blocks_.gates_row;
-    const Index pairs = group.offset(step) * blocks_.count + block * group.at_work(step) + row;
-    return m.tape.gates + pairs * blocks_.gates_row;
+  T* masked_at(Index step, Index row) const {
+    return scratch_.masked + (step % 2 * group_.rows + row) * masked_stride();
   }
 
   // states[0] = initial_state or 0. Padded units stay finite for finite inputs; nothing reads them but their own lanes.
-  void start(const RowGroup& group, Range rows, Range blocks, const GroupMemory<T>& memory) const {
+  void start(Range rows) const {
+    const Range blocks = share_.blocks;
     const Index begin = blocks.begin * L;
     const Index end = blocks.end == blocks_.count ? blocks_.state_stride : blocks.end * L;
     const Index used = std::min(end, a_.shape.units);
     for (Index row = rows.begin; row < rows.end; ++row) {
-      T* const h = states_at(group, memory, 0, row);
+      T* const h = tape_.states(0, row);
       std::fill(h + begin, h + end, T(0));
       if (a_.initial_state == nullptr) continue;
-      const Index place = group.first + row;
-      const T* from = a_.initial_state + a_.sequences.row(place) * a_.shape.units;
+      const T* from = a_.initial_state + row_in_batch(row) * a_.shape.units;
       std::copy(from + begin, from + used, h + begin);
     }
-    if (!a_.recurrent_masks) return;
-    for (Index block = blocks.begin; block < blocks.end; ++block) {
-      mask_states(group, block, rows.begin, rows.size(), 0, states_at(group, memory, 0, rows.begin) + block * L,
-                  memory);
-    }
+    if (!call_.masked()) return;
+    for (Index block = blocks.begin; block < blocks.end; ++block) mask_states(0, block, rows);
   }
 
   // m_z * h, m_r * h and m_n * h of a block of units, for the products of `step`.
-  void mask_states(const RowGroup& group, Index block, Index first, Index rows, Index step, const T* states,
-                   const GroupMemory<T>& m) const {
-    for (Index row = 0; row < rows; ++row) {
-      const V h = V::load(states + row * blocks_.state_stride);
-      const Index in_batch = a_.sequences.row(group.first + first + row);
-      T* const to = masked_at(m, step, first + row) + block * 3 * L;
+  void mask_states(Index step, Index block, Range rows) const {
+    const T* h = tape_.states(step, rows.begin) + block * L;
+    for (Index row = rows.begin; row < rows.end; ++row, h += blocks_.state_stride) {
+      T* const to = masked_at(step, row) + block * 3 * L;
       for (int gate = 0; gate < 3; ++gate) {
-        (h * a_.recurrent_masks.at(gate, in_batch, block * L)).store(to + gate * L);
+        (V::load(h) * a_.recurrent_masks.at(gate, row_in_batch(row), block * L)).store(to + gate * L);
       }
     }
   }
 
-  void finish(const RowGroup& group, Range rows, Range blocks, const GroupMemory<T>& memory) const {
+  void finish(Range rows) const {
     if (a_.last_state == nullptr) return;
-    const Index begin = blocks.begin * L, end = std::min(blocks.end * L, a_.shape.units);
+    const Index begin = share_.blocks.begin * L, end = std::min(share_.blocks.end * L, a_.shape.units);
     for (Index row = rows.begin; row < rows.end; ++row) {
-      const Index place = group.first + row;
-      const T* h = states_at(group, memory, a_.sequences.length(place), row);
-      std::copy(h + begin, h + end, a_.last_state + a_.sequences.row(place) * a_.shape.units + begin);
+      const T* h = tape_.states(a_.sequences.length(group_.first + row), row);
+      std::copy(h + begin, h + end, a_.last_state + row_in_batch(row) * a_.shape.units + begin);
     }
   }
 
-  ForwardTile<T> cell_tile(const RowGroup& group, Index block, Index row, Index rows, Index step, T* gates,
-                           const GroupMemory<T>& m) const {
-    const bool apart = a_.options.reset_after && m.tape.gates != nullptr;  // gates are in m.tile, not in the tape
-    const T* const h = states_at(group, m, step, row) + block * L;
-    const bool masked(a_.recurrent_masks);
+  ForwardTile<T> cell_tile(Index step, Index block, Range rows, T* gates) const {
+    const Index row = rows.begin;
+    const bool apart = a_.options.reset_after && call_.taped();  // `gates` are in scratch_.tile, not in the tape
+    const T* const h = tape_.states(step, row) + block * L;
+    const bool masked = call_.masked();
     return {gates,
-            apart ? gates_at(group, m, step, block, row) : nullptr,
-            m.stream,
+            apart ? tape_.gates(step, block, row) : nullptr,
+            call_.stream,
             blocks_.gates_row,
             h,
-            states_at(group, m, step + 1, row) + block * L,
+            tape_.states(step + 1, row) + block * L,
             blocks_.state_stride,
-            masked ? masked_at(m, step, row) + (block * 3 + RecurrentMasks<T>::n) * L : h,
+            masked ? masked_at(step, row) + (block * 3 + RecurrentMasks<T>::n) * L : h,
             masked ? masked_stride() : blocks_.state_stride,
-            m.reset_h == nullptr ? nullptr : m.reset_h + row * blocks_.state_stride + block * L,
-            rows};
+            a_.options.reset_after ? nullptr : scratch_.reset_h + row * blocks_.state_stride + block * L,
+            rows.size()};
   }
 
   // What becomes of new states: they are outputs, and masked the next step's operands.
-  void pass_states_on(const RowGroup& group, Index block, Index first, Index rows, Index step, const T* h_next,
-                      const GroupMemory<T>& m) const {
+  void pass_states_on(Index step, Index block, Range rows) const {
     const SequenceMap& map = a_.sequences;
-    const Index count = a_.shape.units - block * L;
     if (a_.outputs) {
-      for (Index row = 0; row < rows; ++row) {
-        const Index place = group.first + first + row;
-        T* const output = a_.outputs.at(map.row(place), map.output_step(place, step)) + block * L;
-        V::load(h_next + row * blocks_.state_stride).store_first(output, count);
+      const T* h = tape_.states(step + 1, rows.begin) + block * L;
+      for (Index row = rows.begin; row < rows.end; ++row, h += blocks_.state_stride) {
+        const Index position = group_.first + row;
+        T* const output = a_.outputs.at(map.row(position), map.output_step(position, step)) + block * L;
+        V::load(h).store_first(output, a_.shape.units - block * L);
       }
     }
-    if (a_.recurrent_masks) mask_states(group, block, first, rows, step + 1, h_next, m);
-  }
-
-  // What the gates' products of a step take for h.
-  template <bool Masked>
-  const T* operand_at(const RowGroup& group, const GroupMemory<T>& m, Index step, Index row) const {
-    return Masked ? masked_at(m, step, row) : states_at(group, m, step, row);
+    if (call_.masked()) mask_states(step + 1, block, rows);
   }
 
   // acc += h U for the block's first gates: z, r and, with Gates = 3, n. With masks each gate has an h of its own.
   template <bool Masked, int R, int Gates>
-  FASTGRU_INLINE void multiply_states(V (&acc)[R][Gates], const T* h, Index block) const {
-    const T* weights = weights_.recurrent_block(block);
+  FASTGRU_INLINE void multiply_states(V (&acc)[R][Gates], Index step, Index block, Index row) const {
+    const Element* weights = weights_.recurrent.panel(block).data;
     const Index units = a_.shape.units;
     if constexpr (Masked) {
+      const T* h = masked_at(step, row);
       for (Index unit = 0; unit < units; unit += L, h += 3 * L, weights += Gates * L * L) {
         multiply_add(acc, RowMajorOfEach<T, L>{h, masked_stride()}, weights, Gates * L, std::min(L, units - unit));
       }
     } else {
-      multiply_add(acc, RowMajor<T>{h, blocks_.state_stride}, weights, Gates * L, units);
+      multiply_add(acc, RowMajor<T>{tape_.states(step, row), blocks_.state_stride}, weights, Gates * L, units);
     }
   }
 
-  // [n z r] = b + x [Wn Wz Wr];  [z r q] += h [Uz Ur Uq], q starting from its own bias.
-  template <bool Masked, int R>
-  void products_reset_after(Index block, StepInputs<T> x, const T* h, T* gates) const {
-    const T* bias = weights_.bias_block(block);
-    V acc[R][3];
-    for (int row = 0; row < R; ++row) {
-      for (int slot = 0; slot < 3; ++slot) acc[row][slot] = V::load(bias + slot * L);
+  // [n z r] = b + x [Wn Wz Wr];  [z r (q)] += h [Uz Ur (Uq)], q starting from its own bias.
+  template <bool Masked, int R, int Gates>
+  void multiply_tile(const Step<T>& step, Index block, Index row, T* gates) const {
+    const T* bias = weights_.bias_of(block);
+    V of_x[R][3], of_h[R][Gates];
+    for (int r = 0; r < R; ++r) {
+      for (int slot = 0; slot < 3; ++slot) of_x[r][slot] = V::load(bias + slot * L);
     }
-    multiply_add(acc, RowMajor<T>{x.data, x.stride}, weights_.input_block(block), 3 * L, a_.shape.features);
+    const RowMajor<T> x{step.x.data + (row - step.rows.begin) * step.x.stride, step.x.stride};
+    multiply_add(of_x, x, weights_.input.panel(block).data, 3 * L, a_.shape.features);
     const V q = V::load(bias + GateSlots::q * L);
-    for (int row = 0; row < R; ++row) {  // n is complete: its register goes to q
-      acc[row][0].store(gates + row * blocks_.gates_row + GateSlots::n * L);
-      acc[row][0] = acc[row][1];
-      acc[row][1] = acc[row][2];
-      acc[row][2] = q;
+    for (int r = 0; r < R; ++r) {  // n is complete: its register goes to q
+      of_x[r][0].store(gates + r * blocks_.gates_row + GateSlots::n * L);
+      of_h[r][0] = of_x[r][1];
+      of_h[r][1] = of_x[r][2];
+      if constexpr (Gates == 3) of_h[r][2] = q;
     }
-    multiply_states<Masked>(acc, h, block);
-    for (int row = 0; row < R; ++row) {
-      for (int slot = 0; slot < 3; ++slot) {
-        acc[row][slot].store(gates + row * blocks_.gates_row + (GateSlots::z + slot) * L);
+    multiply_states<Masked>(of_h, step.index, block, row);
+    for (int r = 0; r < R; ++r) {
+      for (int slot = 0; slot < Gates; ++slot) {
+        of_h[r][slot].store(gates + r * blocks_.gates_row + (GateSlots::z + slot) * L);
       }
     }
   }
+  // The same for a number of rows that is known at run time.
+  template <int Gates>
+  FASTGRU_INLINE void multiply(const Step<T>& step, Index block, Range rows, T* gates) const {
+    with_constant<kTileRows>(rows.size(), [&](auto count) {
+      constexpr int R = decltype(count)::value;
+      call_.masked() ? multiply_tile<true, R, Gates>(step, block, rows.begin, gates)
+                     : multiply_tile<false, R, Gates>(step, block, rows.begin, gates);
+    });
+  }
 
-  template <bool Masked>
-  void step_reset_after(const RowGroup& group, Range rows, Range blocks, Index step, StepInputs<T> x,
-                        const GroupMemory<T>& memory) const {
-    for (Index block = blocks.begin; block < blocks.end; ++block) {
-      for_each_tile(rows.size(), [&](Index tile, Index count) {
-        const Index row = rows.begin + tile;
-        with_constant<kTileRows>(count, [&](auto tile_rows) {
-          products_reset_after<Masked, decltype(tile_rows)::value>(
-              block, {x.row(row), x.stride}, operand_at<Masked>(group, memory, step, row), memory.tile);
-        });
-        const ForwardTile<T> cell = cell_tile(group, block, row, count, step, memory.tile, memory);
-        cell_.reset_after(cell);
-        pass_states_on(group, block, row, count, step, cell.h_next, memory);
+  // All of a step, a tile at a time.
+  void reset_after(const Step<T>& step) const {
+    for (Index block = share_.blocks.begin; block < share_.blocks.end; ++block) {
+      for_each_tile(step.rows, [&](Range rows) {
+        multiply<3>(step, block, rows, scratch_.tile);
+        call_.cell.reset_after(cell_tile(step.index, block, rows, scratch_.tile));
+        pass_states_on(step.index, block, rows);
       });
     }
   }
 
-  // [n z r] = b + x [Wn Wz Wr];  [z r] += h [Uz Ur].
-  template <bool Masked, int R>
-  void products_reset_before(Index block, StepInputs<T> x, const T* h, T* gates) const {
-    const T* bias = weights_.bias_block(block);
-    V all[R][3], recurrent[R][2];
-    for (int row = 0; row < R; ++row) {
-      for (int slot = 0; slot < 3; ++slot) all[row][slot] = V::load(bias + slot * L);
-    }
-    multiply_add(all, RowMajor<T>{x.data, x.stride}, weights_.input_block(block), 3 * L, a_.shape.features);
-    for (int row = 0; row < R; ++row) {
-      all[row][0].store(gates + row * blocks_.gates_row + GateSlots::n * L);
-      recurrent[row][0] = all[row][1];
-      recurrent[row][1] = all[row][2];
-    }
-    multiply_states<Masked>(recurrent, h, block);
-    for (int row = 0; row < R; ++row) {
-      recurrent[row][0].store(gates + row * blocks_.gates_row + GateSlots::z * L);
-      recurrent[row][1].store(gates + row * blocks_.gates_row + GateSlots::r * L);
-    }
-  }
-
-  template <bool Masked>
-  void reset_before_gates(const RowGroup& group, Range rows, Range blocks, Index step, StepInputs<T> x,
-                          const GroupMemory<T>& memory) const {
-    for (Index block = blocks.begin; block < blocks.end; ++block) {
-      for_each_tile(rows.size(), [&](Index tile, Index count) {
-        const Index row = rows.begin + tile;
-        T* const gates = gates_at(group, memory, step, block, row);
-        with_constant<kTileRows>(count, [&](auto tile_rows) {
-          products_reset_before<Masked, decltype(tile_rows)::value>(
-              block, {x.row(row), x.stride}, operand_at<Masked>(group, memory, step, row), gates);
-        });
-        cell_.reset_before_gates(cell_tile(group, block, row, count, step, gates, memory));
+  // z, r and r * h.
+  void reset_before_gates(const Step<T>& step) const {
+    for (Index block = share_.blocks.begin; block < share_.blocks.end; ++block) {
+      for_each_tile(step.rows, [&](Range rows) {
+        T* const gates = tape_.gates(step.index, block, rows.begin);
+        multiply<2>(step, block, rows, gates);
+        call_.cell.reset_before_gates(cell_tile(step.index, block, rows, gates));
       });
     }
   }
 
   // n += (r * h) Un, for which every unit's r * h has to be known.
-  void reset_before_candidate(const RowGroup& group, Range rows, bool by_units, Index step,
-                              const GroupMemory<T>& memory, const Team& team) const {
-    const Index row = rows.begin;
-    const SegmentedRows<T> reset_h{memory.reset_h + row * blocks_.state_stride, blocks_.state_stride, a_.shape.units};
-    const Index panels = weights_.candidate.panels();
-    const Range own = by_units ? team.share(panels) : Range{0, panels};
-    for (Index p = own.begin; p < own.end; ++p) {
-      const auto slot_n = [&](Index r, Index column) {
-        return gates_at(group, memory, step, column / L, row + r) + GateSlots::n * L;
-      };
+  void reset_before_candidate(const Step<T>& step) const {
+    const Index row = step.rows.begin;
+    const BlockedRows<T> reset_h{scratch_.reset_h + row * blocks_.state_stride, blocks_.state_stride, a_.shape.units};
+    const auto slot_n = [&](Index r, Index column) {
+      return tape_.gates(step.index, column / L, row + r) + GateSlots::n * L;
+    };
+    const Range panels = share_.panels(weights_.candidate.panels());
+    for (Index p = panels.begin; p < panels.end; ++p) {
       multiply_panel<T>(
-          reset_h, rows.size(), weights_.candidate.panel(p),
+          reset_h, step.rows.size(), weights_.candidate.panel(p),
           [&](Index r, Index column) { return V::load(slot_n(r, column)); },
           [&](Index r, Index column, V n) { n.store(slot_n(r, column)); });
     }
   }
 
-  void reset_before_states(const RowGroup& group, Range rows, Range blocks, Index step,
-                           const GroupMemory<T>& memory) const {
-    const Index row = rows.begin;
-    for (Index block = blocks.begin; block < blocks.end; ++block) {
-      T* const gates = gates_at(group, memory, step, block, row);
-      const ForwardTile<T> tile = cell_tile(group, block, row, rows.size(), step, gates, memory);
-      cell_.reset_before_state(tile);
-      pass_states_on(group, block, row, rows.size(), step, tile.h_next, memory);
+  void reset_before_states(const Step<T>& step) const {
+    for (Index block = share_.blocks.begin; block < share_.blocks.end; ++block) {
+      T* const gates = tape_.gates(step.index, block, step.rows.begin);
+      call_.cell.reset_before_state(cell_tile(step.index, block, step.rows, gates));
+      pass_states_on(step.index, block, step.rows);
     }
   }
 
-  const GruForwardArguments<T>& a_;
-  const ForwardWeights<T>& weights_;
+  const ForwardCall<T, Element>& call_;
+  const GruForwardArguments<T, Element>& a_;
+  const ForwardWeights<T, Element>& weights_;
   const UnitBlocks<T>& blocks_;
-  const CellFunctions<T> cell_;
+  const GroupShare& share_;
+  const RowGroup& group_;
+  const ForwardScratch<T>& scratch_;
+  const TapeView<T> tape_;
 };
+
+// A set of scratch for each thread; one for all of what passes between those that share rows.
+template <class T, class Element>
+ForwardScratch<T>* take_scratch(const ForwardCall<T, Element>& call, const Schedule& schedule, Workspace& workspace) {
+  const UnitBlocks<T>& blocks = call.blocks;
+  const bool after = call.a.options.reset_after;
+  const auto take = [&](bool wanted, Index rows, Index row_size) {
+    return wanted ? take_apart<T>(workspace, rows * row_size) : nullptr;
+  };
+  const Index rows = schedule.largest_group();
+  ForwardScratch<T>* const scratch = workspace.take<ForwardScratch<T>>(schedule.threads());
+  for (Index thread = 0; thread < schedule.threads(); ++thread) {
+    ForwardScratch<T>& s = scratch[thread] = scratch[0];
+    if (thread < schedule.sets()) {
+      s.states = take(!call.taped(), rows, 2 * blocks.state_stride);
+      s.masked = take(call.masked(), rows, 2 * 3 * blocks.state_stride);
+      s.gates = take(!call.taped() && !after, rows, blocks.count * blocks.gates_row);
+      s.reset_h = take(!after, rows, blocks.state_stride);
+    }
+    s.tile = take(after, kTileRows, blocks.gates_row);
+    s.x = take(call.a.sequences.different_lengths(), rows, call.a.shape.features);
+  }
+  return scratch;
+}
 
 }  // namespace
 
-template <class T>
-void gru_forward(const GruForwardArguments<T>& a, Workspace& workspace, Cancellation* cancellation) {
-  const GruShape& shape = a.shape;
-  if (shape.batch == 0 || shape.units == 0) return;
-  const bool reset_after = a.options.reset_after, taped = a.tape.gates != nullptr;
-  const bool different = a.sequences.different_lengths();
-  const UnitBlocks<T> blocks(shape.units, reset_after);
-  const ForwardWeights<T> weights(shape, a.options, workspace);
-  const ForwardPass<T> pass(a, weights, blocks);
-  const BatchPlan plan = BatchPlan::of<T>(shape);
-  const RowGroups groups(plan, a.sequences, workspace);
+template <class T, class Element>
+void gru_forward(const GruForwardArguments<T, Element>& a, Workspace& workspace, Cancellation* cancellation) {
+  if (a.shape.batch == 0 || a.shape.units == 0) return;
+  ForwardWeights<T, Element> own;
+  if (a.packed == nullptr) own = ForwardWeights<T, Element>(a.shape, a.options.reset_after, workspace);
+  const auto functions = [](auto cell) { return CellFunctions<T>::of(cell); };
+  ForwardCall<T, Element> call{a, a.packed == nullptr ? own : *a.packed,
+                               UnitBlocks<T>(a.shape.units, a.options.reset_after),
+                               with_cell<ForwardCell, T>(a.options, functions)};
+  const Schedule schedule(a.shape, a.sequences, call.blocks, call.taped(), workspace);
+  const ForwardScratch<T>* const scratch = take_scratch(call, schedule, workspace);
+  call.stream = call.taped() && a.options.reset_after && GruTape<T>::outgrows_caches(schedule.pairs(), call.blocks);
 
-  // Small weights: whoever is free takes the next rows through time by itself; with a tape or different lengths those
-  // are the plan's parts, else the rows can be cut anywhere. Large weights: the threads share them out.
-  const bool by_parts = taped || different, small_weights = plan.small_weights();
-  const Index limit = num_threads();
-  const bool by_units = plan.by_units(limit, blocks.count);
-  const bool by_groups = !small_weights && (by_units || by_parts);
-  const Cut::Kind kind = by_units ? Cut::by_units : by_groups && different ? Cut::rows_of_a_step : Cut::own_rows;
-  const Index useful = by_units                    ? blocks.count
-                       : small_weights && by_parts ? plan.parts()
-                                                   : (shape.batch + kRowsWorthAThread - 1) / kRowsWorthAThread;
-  const int threads = static_cast<int>(std::min(limit, useful));
-  const Index slices = number_of_slices(shape.batch, threads);
-
-  // Scratch, a set for each thread; one for all where rows' states pass between them.
-  const Index own_rows = (shape.batch + threads - 1) / threads;
-  const Index together = by_parts || by_units ? plan.largest_group()
-                         : small_weights      ? (shape.batch + slices - 1) / slices
-                                              : std::min(own_rows, BatchPlan::kRowsTogether);
-  const Index sets = kind == Cut::own_rows ? threads : 1;
-  const auto scratch = [&](Index rows, Index row_size, Index count, bool wanted) {
-    const Index size = whole_pages<T>(rows * row_size);
-    T* const memory = wanted ? workspace.take_pages<T>(size * count) : nullptr;
-    return [=](Index set) { return wanted ? memory + set % count * size : nullptr; };
-  };
-  const auto tile = scratch(kTileRows, blocks.gates_row, threads, reset_after);
-  const auto states = scratch(together, 2 * blocks.state_stride, sets, !taped);
-  const auto masked =  // one set also where threads have rows of their own in the same group
-      scratch(together, 2 * 3 * blocks.state_stride, by_groups ? 1 : threads, bool(a.recurrent_masks));
-  const auto gates = scratch(together, blocks.count * blocks.gates_row, sets, !taped && !reset_after);
-  const auto reset_h = scratch(together, blocks.state_stride, sets, !reset_after);
-  const auto x = scratch(together, shape.features, threads, different);
-
-  Index pairs = shape.batch * shape.steps;
-  if (different) {
-    const RowGroup last = groups.group(plan.parts() - 1, plan.groups_in_part() - 1);
-    pairs = last.pairs_before + last.pairs();
-  }
-  const bool stream = taped && reset_after && GruTape<T>::outgrows_caches(pairs, blocks);
-  const auto memory_of = [&](const RowGroup& group, const Team& team) {
-    const GruTape<T> tape = taped ? a.tape.piece(group.pairs_before, group.first, blocks) : GruTape<T>{};
-    const Index own = team.index();
-    return GroupMemory<T>{tape,       stream,       group.rows, states(own), masked(own),
-                          gates(own), reset_h(own), tile(own),  x(own)};
-  };
-  const auto run_alone = [&](const RowGroup& group, const Team& member) {
-    Team alone = member.alone();
-    pass.run(group, {Cut::own_rows, {0, group.rows}, {0, blocks.count}}, memory_of(group, member), alone);
-    if (different) pass.fill_padding({group.first, group.first + group.rows});
-  };
-  const double operations = shape.multiply_adds() / Vec<T>::lanes;
-
-  if (small_weights) {
-    Items packing(weights.items()), pieces(by_parts ? plan.parts() : slices, shares_of_parts(a.sequences));
-    parallel_items(threads, operations, cancellation, [&](Team& team) noexcept {
-      packing.run(team, [&](Index item) noexcept { weights.pack(a.parameters, item); });
-      pieces.run(team, [&](Index piece) noexcept {
-        if (!by_parts) return run_alone(rows_alone(split(shape.batch, piece, slices), shape.steps), team);
-        for (Index index = 0; index < plan.groups_in_part(); ++index) run_alone(groups.group(piece, index), team);
-      });
-    });
-    return;
-  }
-  parallel(threads, operations, cancellation, [&](Team& team) noexcept {
-    const Range packing = team.share(weights.items());
-    for (Index item = packing.begin; item < packing.end; ++item) weights.pack(a.parameters, item);
-    team.barrier();
-    if (by_groups) {
-      for (Index index = 0; index < plan.groups_in_part(); ++index) {
-        const RowGroup group = groups.group(0, index);
-        const Cut cut{kind, team.share(group.rows), by_units ? team.share(blocks.count) : Range{0, blocks.count}};
-        pass.run(group, cut, memory_of(group, team), team);
-        team.barrier();  // the next group is shared out otherwise, and uses the same scratch
-      }
-      if (different) pass.fill_padding(team.share(shape.batch));
-    } else {
-      const Range share = team.share(shape.batch);
-      const Index count = (share.size() + together - 1) / together;
-      for (Index index = 0; index < count; ++index) {
-        const Range within = split(share.size(), index, count);
-        run_alone(rows_alone({share.begin + within.begin, share.begin + within.end}, shape.steps), team);
-      }
-    }
-  });
+  schedule.run(
+      cost::operations<T>(a.shape.multiply_adds()), cancellation, own.items(),
+      [&](Index item) noexcept { own.pack(a.parameters, item); },
+      [&](Index part, Team& team, Index member) noexcept {
+        for (Index index = 0; index < schedule.groups_in_part(); ++index) {
+          const GroupShare share = schedule.share(part, index, team);
+          const ForwardGroup<T, Element> group(call, share, scratch[member]);
+          group.run();
+          team.barrier();  // the next group is shared out otherwise, and uses the same scratch
+          group.fill_padding();
+        }
+      },
+      0, [](Index) noexcept {});
 }
 
 template void gru_forward(const GruForwardArguments<float>&, Workspace&, Cancellation*);

@@ -13,17 +13,21 @@
 // taken from the workspace only. Interrupted (see Cancellation), the outputs are unspecified.
 #pragma once
 
-#include "kernels/gru_rows.hpp"
+#include "kernels/gru_tape.hpp"
+#include "kernels/gru_weights.hpp"
 #include "runtime/parallel.hpp"
 #include "runtime/workspace.hpp"
 
 namespace fastgru {
 
-template <class T>
+// T is the type of arithmetic, Element the one that packed weights are stored in.
+template <class T, class Element = T>
 struct GruForwardArguments {
   GruShape shape;
   GruOptions options;
   GruParameters<T> parameters;
+  const ForwardWeights<T, Element>* packed =
+      nullptr;  // those that are packed already; null: `parameters` are, in this call
   Sequences<const T> x;
   SequenceMap sequences;             // steps as in shape
   const T* initial_state = nullptr;  // C-contiguous
@@ -34,7 +38,7 @@ struct GruForwardArguments {
   GruTape<T> tape;                  // both pointers or neither
 };
 
-template <class T>
-void gru_forward(const GruForwardArguments<T>& arguments, Workspace& workspace, Cancellation* cancellation);
+template <class T, class Element>
+void gru_forward(const GruForwardArguments<T, Element>& arguments, Workspace& workspace, Cancellation* cancellation);
 
 }  // namespace fastgru

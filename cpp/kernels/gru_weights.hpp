@@ -1,11 +1,12 @@
-// The parameters of a GRU as the kernels read them: packed per unit block, padded with zeros.
+// The parameters of a GRU as the kernels read them: packed by block of L units, padded with zeros.
 //
 //          forward                                   backward (transposed)
 //   x  [ Wn Wz Wr ]  input     [block][F][3][L]      d_x  = [d_n d_z d_r] W^T   panels over F
 //   h  [ Uz Ur Uq ]  recurrent [block][H][3][L]      d_h += [d_z d_r d_q] U^T   panels over H
 //
-// One unit block of the tutorial's GRU(64) on 28 features is (28 + 64) x 3 x 16 floats, 17.7 KB: it stays in the
-// L1 cache while all rows of a batch tile pass. Packing touches each weight once a call.
+// One block of the tutorial's GRU(64) on 28 features is (28 + 64) x 3 x 16 floats, 17.7 KB: it stays in the L1 cache
+// while all rows of a group pass. Both are views of a Workspace's memory. Packing falls into independent items, so that
+// the threads of a call can share them.
 #pragma once
 
 #include <algorithm>
@@ -36,128 +37,140 @@ struct GateMatrix {
   }
 };
 
-template <class T>
+// T is the type of arithmetic and of the biases, Element that of the packed matrices.
+template <class T, class Element = T>
 struct ForwardWeights {
   static constexpr Index L = Vec<T>::lanes;
 
-  GruShape shape;
-  bool reset_after;
-  Index blocks;
-  T* input;                   // [block][F][n, z, r][L]
-  T* recurrent;               // [block][H][z, r, q][L], or without q where the reset comes before
-  T* bias;                    // [block][n, z, r, q][L]
-  PackedMatrix<T> candidate;  // Un (H, H), reset before only
+  Index units = 0, blocks = 0;
+  bool reset_after = true;
+  Packed<T, Element> input;      // a panel is a block: [F][n, z, r][L]
+  Packed<T, Element> recurrent;  // a panel is a block: [H][z, r, q][L], or without q where the reset comes before
+  Packed<T, Element> candidate;  // Un (H, H), reset before only
+  T* bias = nullptr;             // [block][n, z, r, q][L]
 
-  ForwardWeights(const GruShape& s, const GruOptions& options, Workspace& workspace)
-      : shape(s),
-        reset_after(options.reset_after),
+  ForwardWeights() = default;
+  // Not packed yet; valid until `memory` is reset.
+  ForwardWeights(const GruShape& s, bool after, Workspace& memory)
+      : units(s.units),
         blocks(round_up_to_lanes<T>(s.units) / L),
-        input(workspace.take<T>(checked_multiply(blocks * 3 * L, s.features))),
-        recurrent(workspace.take<T>(checked_multiply(blocks * recurrent_gates() * L, s.units))),
-        bias(workspace.take<T>(blocks * 4 * L)) {
-    if (!reset_after) {
-      candidate = PackedMatrix<T>(workspace.take<T>(PackedMatrix<T>::size(s.units, s.units)), s.units, s.units);
-    }
+        reset_after(after),
+        input(memory, s.features, blocks * 3 * L, blocks),
+        recurrent(memory, s.units, blocks * (after ? 3 : 2) * L, blocks),
+        bias(memory.take<T>(blocks * 4 * L)) {
+    if (!after) candidate = Packed<T, Element>(memory, s.units, s.units);
   }
 
-  Index recurrent_gates() const { return reset_after ? 3 : 2; }
-  const T* input_block(Index block) const { return input + block * shape.features * 3 * L; }
-  const T* recurrent_block(Index block) const { return recurrent + block * shape.units * recurrent_gates() * L; }
-  const T* bias_block(Index block) const { return bias + block * 4 * L; }
+  const T* bias_of(Index block) const { return bias + block * 4 * L; }
 
-  // Packing falls into independent items: the blocks, then the panels of `candidate`.
-  Index items() const { return blocks + (reset_after ? 0 : candidate.panels()); }
-  void pack(const GruParameters<T>& parameters, Index item) const {
-    const GateMatrix<T> input_matrix{parameters.kernel, parameters.layout, shape.features, shape.units};
-    const GateMatrix<T> recurrent_matrix{parameters.recurrent_kernel, parameters.layout, shape.units, shape.units};
+  // The items are the blocks, then the panels of `candidate`.
+  Index items() const { return blocks + candidate.panels(); }
+  void pack(const GruParameters<T>& parameters, Index item) {
+    const GateMatrix<T> kernel{parameters.kernel, parameters.layout, input.depth(), units};
+    const GateMatrix<T> recurrent_kernel{parameters.recurrent_kernel, parameters.layout, units, units};
     if (item >= blocks) {
-      return candidate.pack(item - blocks, recurrent_matrix.at(GateSlots::n, 0), recurrent_matrix.depth_stride(),
-                            recurrent_matrix.unit_stride());
+      return candidate.pack(item - blocks, recurrent_kernel.at(GateSlots::n, 0), recurrent_kernel.depth_stride(),
+                            recurrent_kernel.unit_stride());
     }
-    const Index unit = item * L;
-    pack_gates(const_cast<T*>(input_block(item)), input_matrix, GateSlots::n, 3, unit);
-    pack_gates(const_cast<T*>(recurrent_block(item)), recurrent_matrix, GateSlots::z,
-               static_cast<int>(recurrent_gates()), unit);
-    pack_bias(bias + item * 4 * L, parameters, unit, shape.units - unit);
+    pack_block(input, item, kernel, GateSlots::n);
+    pack_block(recurrent, item, recurrent_kernel, GateSlots::z);
+    pack_bias(parameters, item);
   }
 
  private:
-  // to [k][slot][L], for the units from `unit` on.
-  static void pack_gates(T* to, const GateMatrix<T>& from, int first_slot, int slots, Index unit) {
-    const Index count = from.units - unit;
-    for (int s = 0; s < slots; ++s) {
-      const T* const source = from.at(first_slot + s, unit);
-      if (from.unit_stride() == 1) {
-        for (Index k = 0; k < from.depth; ++k) {
-          Vec<T>::load_first(source + k * from.depth_stride(), count).store(to + (k * slots + s) * L);
-        }
-      } else {
-        transpose(to + s * L, slots * L, source, from.depth, std::min(count, L));
-      }
-    }
-  }
-
-  // to[k * stride + lane] = from[lane * depth + k], zeros in the lanes from `count` on; by squares, so that each cache
-  // line of `from` is read once.
-  static void transpose(T* to, Index stride, const T* from, Index depth, Index count) {
-    for (Index first = 0; first < depth; first += L) {
-      const Index end = std::min(first + L, depth);
-      for (Index lane = 0; lane < L; ++lane) {
-        for (Index k = first; k < end; ++k) to[k * stride + lane] = lane < count ? from[lane * depth + k] : T(0);
-      }
+  // The weights of neighbouring gates for a block of units.
+  static void pack_block(Packed<T, Element>& to, Index block, const GateMatrix<T>& from, int first_slot) {
+    const Index unit = block * L, count = std::min(L, from.units - unit);
+    for (int slot = 0; slot < to.panel(block).registers; ++slot) {
+      to.pack_register(block, slot, 0, from.depth, from.at(first_slot + slot, unit), from.depth_stride(),
+                       from.unit_stride(), count);
     }
   }
 
   // What each accumulator starts from. z and r take both biases; so does n where the reset comes before.
-  void pack_bias(T* to, const GruParameters<T>& parameters, Index unit, Index count) const {
-    const auto part = [&](const T* bias, int slot) {
-      if (bias == nullptr) return Vec<T>(T(0));
-      return Vec<T>::load_first(bias + gate_position(parameters.layout, slot) * shape.units + unit, count);
+  void pack_bias(const GruParameters<T>& parameters, Index block) {
+    T* const to = bias + block * 4 * L;
+    const auto of_gate = [&](const T* biases, int slot) {
+      if (biases == nullptr) return Vec<T>(T(0));
+      const Index unit = block * L;
+      return Vec<T>::load_first(biases + gate_position(parameters.layout, slot) * units + unit, units - unit);
     };
     for (const int slot : {GateSlots::z, GateSlots::r}) {
-      (part(parameters.bias, slot) + part(parameters.recurrent_bias, slot)).store(to + slot * L);
+      (of_gate(parameters.bias, slot) + of_gate(parameters.recurrent_bias, slot)).store(to + slot * L);
     }
-    const Vec<T> n = part(parameters.bias, GateSlots::n), q = part(parameters.recurrent_bias, GateSlots::n);
+    const Vec<T> n = of_gate(parameters.bias, GateSlots::n), q = of_gate(parameters.recurrent_bias, GateSlots::n);
     (reset_after ? n : n + q).store(to + GateSlots::n * L);
     (reset_after ? q : Vec<T>(T(0))).store(to + GateSlots::q * L);
   }
 };
 
-// Transposed weights whose depth is the gates as backward leaves them: per block, `slots` packets in a row.
+// Transposed weights whose depth is the gates as backward leaves them: per block, `slots` registers in a row.
 template <class T>
 class TransposedWeights {
  public:
   static constexpr Index L = Vec<T>::lanes;
 
   TransposedWeights() = default;
-  TransposedWeights(Index rows, Index units, int first_slot, int slots, Workspace& workspace)
-      : rows_(rows), units_(units), first_slot_(first_slot), slots_(slots) {
-    const Index depth = checked_multiply(round_up_to_lanes<T>(units), Index{slots});
-    matrix_ = PackedMatrix<T>(workspace.take<T>(checked_multiply(depth, round_up_to_lanes<T>(rows))), depth, rows);
-  }
+  TransposedWeights(Index rows, Index units, int first_slot, int slots, Workspace& memory)
+      : matrix_(memory, checked_multiply(round_up_to_lanes<T>(units), Index{slots}), rows),
+        units_(units),
+        first_slot_(first_slot),
+        slots_(slots) {}
 
-  void pack(const GateMatrix<T>& weights, Index panel) const {
+  void pack(const GateMatrix<T>& weights, Index panel) {
     Index k = 0;
     for (Index unit = 0; unit < units_; unit += L) {
-      const Index count = units_ - unit < L ? units_ - unit : L;
+      const Index count = std::min(L, units_ - unit);
       for (int slot = first_slot_; slot < first_slot_ + slots_; ++slot, k += L) {
-        matrix_.pack_rows(panel, k, count, weights.at(slot, unit), weights.unit_stride(), weights.depth_stride());
-        matrix_.zero_rows(panel, k + count, L - count);
+        matrix_.pack(panel, k, count, weights.at(slot, unit), weights.unit_stride(), weights.depth_stride());
+        matrix_.zero(panel, k + count, L - count);
       }
     }
   }
 
-  const PackedMatrix<T>& matrix() const { return matrix_; }
+  const Packed<T>& matrix() const { return matrix_; }
 
   // The matching view of A: gates [block][row][gates_row], `block_stride` elements between blocks.
-  SegmentedRows<T> gates(const T* first, const UnitBlocks<T>& blocks, Index block_stride) const {
+  BlockedRows<T> gates(const T* first, const UnitBlocks<T>& blocks, Index block_stride) const {
     return {first + first_slot_ * L, blocks.gates_row, slots_ * L, blocks.count, block_stride};
   }
 
  private:
-  PackedMatrix<T> matrix_;
-  Index rows_ = 0, units_ = 0;
+  Packed<T> matrix_;
+  Index units_ = 0;
   int first_slot_ = 0, slots_ = 0;
+};
+
+template <class T>
+struct BackwardWeights {
+  TransposedWeights<T> recurrent[3];  // the first has z, r and q together; with masks each has one of them
+  TransposedWeights<T> candidate;     // n's of U, reset before only
+  TransposedWeights<T> kernel;        // where the gradients of x are wanted
+
+  BackwardWeights(const GruShape& s, bool reset_after, bool masked, bool input_gradient, Workspace& memory) {
+    const int gates = GateSlots::recurrent(reset_after);
+    for (int gate = 0; gate < (masked ? gates : 1); ++gate) {
+      recurrent[gate] = TransposedWeights<T>(s.units, s.units, GateSlots::z + gate, masked ? 1 : gates, memory);
+    }
+    if (!reset_after) candidate = TransposedWeights<T>(s.units, s.units, GateSlots::n, 1, memory);
+    if (input_gradient) kernel = TransposedWeights<T>(s.features, s.units, GateSlots::n, 3, memory);
+  }
+
+  // The items are the panels of all matrices.
+  Index items() const {
+    Index items = candidate.matrix().panels() + kernel.matrix().panels();
+    for (const TransposedWeights<T>& weights : recurrent) items += weights.matrix().panels();
+    return items;
+  }
+  void pack(const GruShape& s, const GruParameters<T>& parameters, Index item) {
+    const GateMatrix<T> of_x{parameters.kernel, parameters.layout, s.features, s.units};
+    const GateMatrix<T> of_h{parameters.recurrent_kernel, parameters.layout, s.units, s.units};
+    for (TransposedWeights<T>* weights : {&recurrent[0], &recurrent[1], &recurrent[2], &candidate}) {
+      if (item < weights->matrix().panels()) return weights->pack(of_h, item);
+      item -= weights->matrix().panels();
+    }
+    kernel.pack(of_x, item);
+  }
 };
 
 }  // namespace fastgru

@@ -4,15 +4,13 @@
 #include <atomic>
 #include <cmath>
 
+#include "kernels/cost.hpp"
 #include "runtime/parallel.hpp"
 
 namespace fastgru {
 namespace {
 
-constexpr Index kPacketsWorthAThread = 1 << 10;
-constexpr double kOperationsOfAPacket = 30;  // a root and a division among them
-
-// Each rule computes the step's constants in double once, and updates one packet: p, and the states s.
+// Each rule computes the step's constants in double once, and updates one register: p, and the states s.
 template <class T>
 struct KerasAdam {
   using V = Vec<T>;
@@ -204,7 +202,7 @@ bool has_finite_squares(const T* values, Index count) {
   return has_finite(lanes, V::lanes);
 }
 
-// One update of one rule, packet by packet.
+// One update of one rule, register by register.
 template <bool kPrepare, class Rule, class T>
 class Pass {
  public:
@@ -239,7 +237,7 @@ class Pass {
   }
 
  private:
-  // The new parameters of a packet, and its new states in `s`.
+  // The new parameters of a register, and its new states in `s`.
   FASTGRU_INLINE V compute(Index i, Index count, V* s) const {
     V g = V::load_first(b_.gradient + i, count);
     if constexpr (kPrepare) g = at_least(at_most(g * scale_, clip_), -clip_);
@@ -256,12 +254,11 @@ class Pass {
 template <bool kPrepare, class Rule, class T>
 Outcome sweep(const FlatBuffers<T>& b, const Rule& rule, bool risky) {
   const Pass<kPrepare, Rule, T> pass(b, rule);
-  const Index packets = (b.count + Vec<T>::lanes - 1) / Vec<T>::lanes;
-  const int threads =
-      static_cast<int>(std::max<Index>(1, std::min<Index>(num_threads(), packets / kPacketsWorthAThread)));
+  const Index registers = round_up_to_lanes<T>(b.count) / Vec<T>::lanes;
+  const double work = cost::kUpdatedRegister * static_cast<double>(registers);
   std::atomic<bool> doubtful{risky}, bad_gradient{false}, bad_result{false};
-  parallel(threads, kOperationsOfAPacket * static_cast<double>(packets), nullptr, [&](Team& team) noexcept {
-    const Range share = team.share(packets);
+  parallel(cost::threads_for(work), cost::operations<T>(work), nullptr, [&](Team& team) noexcept {
+    const Range share = team.share(registers);
     const Range elements{share.begin * Vec<T>::lanes, std::min<Index>(share.end * Vec<T>::lanes, b.count)};
     if (!has_finite_squares(b.gradient + elements.begin, elements.size())) doubtful = true;
     team.barrier();

@@ -3,21 +3,18 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cost.hpp"
 #include "runtime/parallel.hpp"
 #include "simd/activations.hpp"
 
 namespace fastgru {
 namespace {
 
-constexpr Index kElementsWorthAThread = 1 << 12;
-constexpr double kOperationsOfAnElement = 8;  // sums are added one by one
-
 // Runs body(range of rows) on as many threads as that is worth.
-template <class Body>
+template <class T, class Body>
 void parallel_rows(Index rows, Index classes, Body&& body) {
-  const double elements = static_cast<double>(rows) * static_cast<double>(classes);
-  const double threads = std::min<double>(num_threads(), elements / kElementsWorthAThread);
-  parallel(std::max(1, static_cast<int>(threads)), kOperationsOfAnElement * elements, nullptr,
+  const double work = cost::product(rows, 1, classes) * cost::kSoftmaxElement;
+  parallel(cost::threads_for(work), cost::operations<T>(work), nullptr,
            [&](Team& team) noexcept { body(team.share(rows)); });
 }
 
@@ -87,7 +84,7 @@ void cross_entropy_row(const CrossEntropyArguments<T>& a, Index row) {
 
 template <class T>
 void softmax(Index rows, Index classes, const T* logits, T* probabilities) {
-  parallel_rows(rows, classes, [&](Range share) {
+  parallel_rows<T>(rows, classes, [&](Range share) {
     for (Index row = share.begin; row < share.end; ++row) {
       const T* from = logits + row * classes;
       T* to = probabilities + row * classes;
@@ -99,7 +96,7 @@ void softmax(Index rows, Index classes, const T* logits, T* probabilities) {
 
 template <class T>
 void softmax_cross_entropy(const CrossEntropyArguments<T>& a) {
-  parallel_rows(a.rows, a.classes, [&](Range share) {
+  parallel_rows<T>(a.rows, a.classes, [&](Range share) {
     for (Index row = share.begin; row < share.end; ++row) cross_entropy_row(a, row);
   });
 }

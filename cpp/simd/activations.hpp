@@ -1,5 +1,8 @@
 // The activations of a GRU on SIMD registers, and their derivatives written in terms of their outputs.
 //
+// To add one, write a struct with `name`, `apply` and `derivative`, and append it to the list at the end of this file:
+// the bindings, the choice of the GRU's cell and Python's list of names follow from it.
+//
 // sigmoid and tanh share one exponential. With y = n ln 2 + r, |r| <= ln 2 / 2, and the diagonal Pade
 // approximant of exp split into its even part E and odd part O,
 //
@@ -107,6 +110,7 @@ FASTGRU_INLINE Vec<T> exp(Vec<T> x) {  // for x <= 0, as softmax needs it; below
 
 template <class T>
 struct Sigmoid {
+  static constexpr const char* name = "sigmoid";
   static FASTGRU_INLINE Vec<T> apply(Vec<T> x) {
     constexpr T bound = detail::ExpConstants<T>::sigmoid_bound;
     const detail::SplitExp<T> e(-at_least(at_most(x, bound), -bound));
@@ -128,14 +132,19 @@ struct HardSigmoid {
   }
 };
 template <class T>
-using HardSigmoidKeras3 = HardSigmoid<T, 1, 6>;  // Keras 3, PyTorch
+struct HardSigmoidKeras3 : HardSigmoid<T, 1, 6> {  // Keras 3, PyTorch
+  static constexpr const char* name = "hard_sigmoid";
+};
 template <class T>
-using HardSigmoidTfjs = HardSigmoid<T, 1, 5>;  // TensorFlow.js, Keras 1 and 2, ONNX' default
+struct HardSigmoidTfjs : HardSigmoid<T, 1, 5> {  // TensorFlow.js, Keras 1 and 2, ONNX' default
+  static constexpr const char* name = "hard_sigmoid_tfjs";
+};
 
 // --- Activations of the candidate -------------------------------------------------------------------------
 
 template <class T>
 struct Tanh {
+  static constexpr const char* name = "tanh";
   static FASTGRU_INLINE Vec<T> apply(Vec<T> x) {
     constexpr T bound = detail::ExpConstants<T>::tanh_bound;
     const Vec<T> clamped = at_least(at_most(x, bound), -bound);
@@ -148,14 +157,44 @@ struct Tanh {
 
 template <class T>
 struct Relu {
+  static constexpr const char* name = "relu";
   static FASTGRU_INLINE Vec<T> apply(Vec<T> x) { return at_least(x, T(0)); }
   static FASTGRU_INLINE Vec<T> derivative(Vec<T> y) { return where_above(y, T(0), Vec<T>(T(1))); }
 };
 
 template <class T>
 struct Linear {
+  static constexpr const char* name = "linear";
   static FASTGRU_INLINE Vec<T> apply(Vec<T> x) { return x; }
   static FASTGRU_INLINE Vec<T> derivative(Vec<T>) { return Vec<T>(T(1)); }
 };
+
+// --- The lists --------------------------------------------------------------------------------------------
+
+template <class... Functions>
+struct ActivationList {
+  static constexpr const char* names[] = {Functions::name...};
+
+  // f(Function{}) for the index-th of the list; all results have one type.
+  template <class F>
+  static auto visit(std::size_t index, F&& f) {
+    return visit_from<F, Functions...>(index, f);
+  }
+
+ private:
+  template <class F, class First, class... Rest>
+  static auto visit_from(std::size_t index, F& f) {
+    if constexpr (sizeof...(Rest) > 0) {
+      if (index > 0) return visit_from<F, Rest...>(index - 1, f);
+    }
+    return f(First{});
+  }
+};
+
+// An activation is known by its index in its list; the first of each list is the default.
+template <class T>
+using Activations = ActivationList<Tanh<T>, Relu<T>, Linear<T>>;  // of the candidate
+template <class T>
+using RecurrentActivations = ActivationList<Sigmoid<T>, HardSigmoidKeras3<T>, HardSigmoidTfjs<T>>;  // of the gates
 
 }  // namespace fastgru

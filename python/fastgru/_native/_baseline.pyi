@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 
 __compiler__: str
 __lanes__: int
+ACTIVATIONS: tuple[str, ...]
+RECURRENT_ACTIVATIONS: tuple[str, ...]
 
 _Array: TypeAlias = NDArray[Any]
 

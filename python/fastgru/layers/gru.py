@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastgru import functional
+from fastgru._native import kernels
 from fastgru._support import checks
 from fastgru.layers.base import Array, Layer, Outputs, Shape, keep_mask
 
-ACTIVATIONS = ("tanh", "relu", "linear")
-RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid", "hard_sigmoid_tfjs")
+ACTIVATIONS = kernels.ACTIVATIONS
+RECURRENT_ACTIVATIONS = kernels.RECURRENT_ACTIVATIONS
 
 
 class GRU(Layer):
