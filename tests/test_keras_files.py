@@ -716,10 +716,10 @@ def valid(tmp_path_factory):
 
 
 def load_or_refuse(path):
-    """A model, or one of the two errors; anything else fails the test."""
+    """A model, or one of the errors; anything else fails the test."""
     try:
         model = load_model(path)
-    except (ModelFileError, OSError):
+    except (ModelFileError, OSError, ImportError):  # it may look like a kind that needs an extra
         return
     assert isinstance(model, Sequential)
 

@@ -724,9 +724,10 @@ def edited(data, edits):
 
 
 def load_or_refuse(path):
-    for kind in (None, "torch"):
-        with contextlib.suppress(ModelFileError, OSError):
-            load_model(path, format=kind)
+    with contextlib.suppress(ModelFileError, OSError, ImportError):  # it may look like a kind that needs an extra
+        load_model(path)
+    with contextlib.suppress(ModelFileError, OSError):
+        load_model(path, format="torch")
 
 
 def small_model():
