@@ -161,11 +161,11 @@ def check_labels(name: str, labels: Any, output_shape: tuple[int, ...], lengths:
     *elements, classes = output_shape
     rank = len(output_shape)
     integers = array.dtype.kind in "iu"
-    axes = (*(None for _ in elements[:2]), *elements[2:])  # N, T, and what else there is
     if array.ndim == rank and array.shape[-1] == 1 and classes != 1 and integers:
         array = array[..., 0]
     if array.ndim == rank - 1:
         if not integers:
+            axes = _with_names(elements)
             raise TypeError(
                 f"{name}: expected integer classes, or targets of shape {checks.dims((*axes, classes))}, got "
                 f"{array.dtype} of shape {array.shape}; convert classes with .astype('int64')"
@@ -183,6 +183,7 @@ def check_labels(name: str, labels: Any, output_shape: tuple[int, ...], lengths:
             )
         return result
     if array.ndim != rank or array.shape[-1] != classes:
+        axes = _with_names(elements)
         raise ValueError(
             f"{name}: expected shape {checks.dims(axes)} or {checks.dims((*axes, classes))} because the model has "
             f"{classes} outputs, got {array.shape}"
@@ -197,6 +198,11 @@ def check_labels(name: str, labels: Any, output_shape: tuple[int, ...], lengths:
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(f"{name}: expected targets of at least 0, got {array[index]} at index {index}")
     return array
+
+
+def _with_names(elements: list[int]) -> tuple[int | None, ...]:
+    """Sizes of elements for `checks.dims`, which has names for N and T."""
+    return (*(None for _ in elements[:2]), *elements[2:])
 
 
 def _require_elements(name: str, array: Array, elements: list[int], found: tuple[int, ...]) -> None:

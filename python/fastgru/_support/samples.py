@@ -39,7 +39,7 @@ class Samples:
         self, name: str, x: Array, expected: tuple[int | None, ...], dtype: np.dtype[Any], *, tokens: bool = False
     ) -> None:
         require_samples(name, x, tokens=tokens)
-        if x.ndim != len(expected) or any(e not in (None, s) for e, s in zip(expected, x.shape, strict=True)):
+        if x.shape[1:] != expected[1:] and not fits(x.shape, expected):
             raise ValueError(
                 f"{name}: expected shape {checks.dims(expected)} because that is the model's input, got {x.shape}"
             )
@@ -83,6 +83,11 @@ class Samples:
         else:
             np.copyto(to, rows)
         return to
+
+
+def fits(shape: tuple[int | None, ...], expected: tuple[int | None, ...]) -> bool:
+    """Whether an array has the expected shape, in which None stands for any size."""
+    return len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected, strict=True))
 
 
 def _at_least(buffer: Array | None, rows: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

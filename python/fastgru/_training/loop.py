@@ -64,6 +64,8 @@ class Scores(NamedTuple):
 
     def pick(self, array: Array) -> Array:
         """What belongs to the elements of an array (N, ...) or (N, T, ...)."""
+        if self.kept is None and len(self.shape) == 1:
+            return array
         flat = array.reshape(self.everything, *array.shape[len(self.shape) :])
         return flat if self.kept is None else flat[self.kept]
 
@@ -180,7 +182,6 @@ class Tally:
         self._network = network
         self._loss = loss
         self._metrics = metrics
-        self._on_outputs = any(not metric.on_scores for metric in metrics)
         self.reset()
 
     def reset(self) -> None:
@@ -194,9 +195,13 @@ class Tally:
         """Count M elements: their scores (M, C), what the loss found, and the sum of its values, weighted."""
         self._sum += total + penalty * len(scores)
         self._count += len(scores)
-        outputs = self._network.outputs(scores) if self._on_outputs else scores
+        outputs = None
         for metric in self._metrics:
-            metric.update(scores if metric.on_scores else outputs, targets, result)
+            if metric.on_scores:
+                metric.update(scores, targets, result)
+            else:
+                outputs = self._network.outputs(scores) if outputs is None else outputs
+                metric.update(outputs, targets, result)
 
     def values(self) -> dict[str, float]:
         """``loss``, and the metrics by name; NaN of nothing."""
@@ -320,10 +325,9 @@ def pieces(network: Network, x: Array) -> list[slice]:
 
     A stateful network's rows belong to the rows of the batch before: its batches stay whole.
     """
-    if network.stateful:
+    if len(x) < 2 * LEAST_ROWS or network.stateful:
         return [slice(0, len(x))]
-    tape = network.tape_bytes(x)
-    count = -(-tape // CACHED_TAPE)
+    count = -(-network.tape_bytes(x) // CACHED_TAPE)
     if count <= 1 or len(x) < count * LEAST_ROWS:
         return [slice(0, len(x))]
     edges = [len(x) * index // count for index in range(count + 1)]

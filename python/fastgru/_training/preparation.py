@@ -193,4 +193,7 @@ def _is_batch(given: Any) -> bool:
 
 def _shape_for(x: Array, output_shape: tuple[int | None, ...]) -> tuple[int, ...]:
     """The shape of the outputs for samples `x`; an axis that any size will do for is the steps'."""
-    return (len(x), *(x.shape[1] if size is None else size for size in output_shape[1:]))
+    sizes = output_shape[1:]
+    if None in sizes:
+        sizes = tuple(x.shape[1] if size is None else size for size in sizes)
+    return (len(x), *sizes)  # type: ignore[arg-type]  # None has been replaced

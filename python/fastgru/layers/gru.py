@@ -202,10 +202,10 @@ class GRU(Layer):
         placement = {"padded_outputs": "zeros" if self.zero_output_for_mask else "repeat", **placement}
         recurrent_mask = None
         if training:
-            self._input_mask, recurrent_mask = self._draw_masks(len(x), x.dtype)
+            self._input_mask, recurrent_mask = self._draw_masks(len(x), x.dtype) if self.draws else (None, None)
             if self._input_mask is not None:
                 x = x * self._input_mask[:, None, :]
-        if initial_state is None:
+        if initial_state is None and self.stateful:
             initial_state = self._carried_states(len(x))
         weights = self.weights
         outputs, state = functional.gru_forward(
@@ -230,16 +230,15 @@ class GRU(Layer):
 
     def _draw_masks(self, rows: int, dtype: np.dtype[Any]) -> tuple[Array | None, Array | None]:
         inputs = recurrent = None
-        if self.dropout or self.recurrent_dropout:
-            assert self.generator is not None
-            if self.dropout:
-                inputs = keep_mask(self.generator, self.dropout, (rows, self.features), dtype)
-            if self.recurrent_dropout:
-                recurrent = keep_mask(self.generator, self.recurrent_dropout, (3, rows, self.units), dtype)
+        assert self.generator is not None
+        if self.dropout:
+            inputs = keep_mask(self.generator, self.dropout, (rows, self.features), dtype)
+        if self.recurrent_dropout:
+            recurrent = keep_mask(self.generator, self.recurrent_dropout, (3, rows, self.units), dtype)
         return inputs, recurrent
 
     def _carried_states(self, rows: int) -> Array | None:
-        if not self.stateful or self._carried is None:
+        if self._carried is None:
             return None
         if len(self._carried) != rows:
             raise ValueError(

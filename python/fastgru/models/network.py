@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._support import checks, memory, sequences
-from fastgru._support.samples import Samples, natural_dtype, require_samples
+from fastgru._support.samples import Samples, fits, natural_dtype, require_samples
 from fastgru._support.seeding import new_generator
 from fastgru._training.data import Form
 from fastgru._training.loop import Scores, Snapshot
@@ -154,7 +154,7 @@ class Network:
         if not self.layers:
             raise ValueError("the model has no layers: add one")
         declared = self.layers[0].input_shape
-        if declared is not None and not _fits(input_shape[1:], declared):
+        if declared is not None and not fits(input_shape[1:], declared):
             raise ValueError(
                 f"input_shape: expected {declared} because the first layer says so, got "
                 f"{checks.dims(input_shape[1:], 'T')}"
@@ -282,7 +282,6 @@ class Network:
 
         The head computes the elements that count alone, where it can leave out others.
         """
-        head = self.layers[-1]
         for layer in self.layers[:-1] if self.raw_head else self.layers:
             y = layer.forward(x, lengths=lengths, training=training)
             assert not isinstance(y, tuple)
@@ -291,8 +290,7 @@ class Network:
         shape = x.shape[:-1]
         kept = None if lengths is None else sequences.valid_elements(lengths, shape)
         if self.raw_head:
-            assert isinstance(head, Head)
-            values = head.logits(x, training=training, rows=kept)
+            values = cast("Head", self.layers[-1]).logits(x, training=training, rows=kept)
         else:
             values = x.reshape(int(np.prod(shape)), x.shape[-1])
             values = values if kept is None else values[kept]
@@ -305,9 +303,7 @@ class Network:
         """What the model gives (M, C), from its scores (M, C)."""
         if not self.raw_head:
             return scores
-        head = self.layers[-1]
-        assert isinstance(head, Head)
-        return head.activate(scores)
+        return cast("Head", self.layers[-1]).activate(scores)
 
     def tape_bytes(self, x: Array) -> int:
         """What `scores` leaves in memory for `backward` when it trains on the batch `x`."""
@@ -325,15 +321,15 @@ class Network:
             for layer in self.layers:
                 layer.gradients_changed()
             return
-        d_y: Array | None = d_scores if self.raw_head else self._spread(d_scores)
-        for index in range(len(self.layers) - 1, self._first_with_weights - 1, -1):
-            layer, inner = self.layers[index], index > self._first_with_weights
+        last, first = len(self.layers) - 1, self._first_with_weights
+        d_y: Array | None = d_scores
+        if not self.raw_head:
+            d_y, last = self._spread(d_scores), last + 1
+        elif last >= first:
+            d_y = cast("Head", self.layers[-1]).backward_from_logits(d_scores, input_gradient=last > first)
+        for index in range(last - 1, first - 1, -1):
             assert d_y is not None
-            if self.raw_head and index == len(self.layers) - 1:
-                assert isinstance(layer, Head)
-                d_y = layer.backward_from_logits(d_y, input_gradient=inner)
-            else:
-                d_y = layer.backward(d_y, input_gradient=inner)
+            d_y = self.layers[index].backward(d_y, input_gradient=index > first)
 
     def _spread(self, d_scores: Array) -> Array:
         """The gradient for all of the last batch's outputs, given that of those that count."""
@@ -355,7 +351,11 @@ class Network:
 
     def get_states(self) -> dict[str, Array]:
         """What stateful layers carry from batch to batch, by ``layer/name``."""
-        return {f"{layer.name}/{name}": state for layer in self.layers for name, state in layer.get_states().items()}
+        states = {}
+        for layer in self.layers:
+            for name, state in layer.get_states().items():
+                states[f"{layer.name}/{name}"] = state
+        return states
 
     @property
     def stateful(self) -> bool:
@@ -364,8 +364,10 @@ class Network:
 
     def snapshot(self) -> Snapshot:
         """What training on a batch changes besides the weights and the optimizer."""
-        draws = any(layer.draws for layer in self.layers)
-        return Snapshot(self.get_states(), self.generator.bit_generator.state if draws else None)
+        for layer in self.layers:
+            if layer.draws:
+                return Snapshot(self.get_states(), self.generator.bit_generator.state)
+        return Snapshot(self.get_states(), None)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to what `snapshot` returned."""
@@ -421,7 +423,3 @@ def _unused_name(kind: str, names: set[str]) -> str:
     while (name := kind if number == 0 else f"{kind}_{number}") in names:
         number += 1
     return name
-
-
-def _fits(shape: Shape, declared: Shape) -> bool:
-    return len(shape) == len(declared) and all(d in (None, s) for s, d in zip(shape, declared, strict=True))
