@@ -474,11 +474,10 @@ void bind_gru(py::module_& m) {
       });
 
   m.def("gru_forward", &gru_forward_checked, "x"_a, "kernel"_a, "recurrent_kernel"_a, "bias"_a, "initial_state"_a,
-        py::kw_only(), "activation"_a, "recurrent_activation"_a, "reset_after"_a, "go_backwards"_a, "lengths"_a,
-        "padded_outputs"_a, "output_order"_a, "recurrent_mask"_a, "weight_layout"_a, "return_sequences"_a, "out"_a,
-        "tape"_a.none(true));
-  m.def("gru_backward", &gru_backward_checked, "tape"_a, "d_outputs"_a, "d_state"_a, py::kw_only(), "input_gradient"_a,
-        "inputs"_a, "d_kernel"_a, "d_recurrent_kernel"_a, "d_bias"_a);
+        "activation"_a, "recurrent_activation"_a, "reset_after"_a, "go_backwards"_a, "lengths"_a, "padded_outputs"_a,
+        "output_order"_a, "recurrent_mask"_a, "weight_layout"_a, "return_sequences"_a, "out"_a, "tape"_a.none(true));
+  m.def("gru_backward", &gru_backward_checked, "tape"_a, "d_outputs"_a, "d_state"_a, "input_gradient"_a, "inputs"_a,
+        "d_kernel"_a, "d_recurrent_kernel"_a, "d_bias"_a);
 }
 
 }  // namespace fastgru::bindings

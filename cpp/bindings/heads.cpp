@@ -222,11 +222,11 @@ void embedding_backward_checked(const py::object& tokens_object, const py::objec
 }  // namespace
 
 void bind_heads(py::module_& m) {
-  m.def("dense_forward", &dense_forward_checked, "x"_a, "kernel"_a, "bias"_a, py::kw_only(), "rows"_a);
-  m.def("dense_backward", &dense_backward_checked, "x"_a, "kernel"_a, "d_y"_a, py::kw_only(), "rows"_a,
-        "input_gradient"_a, "d_kernel"_a, "d_bias"_a);
+  m.def("dense_forward", &dense_forward_checked, "x"_a, "kernel"_a, "bias"_a, "rows"_a);
+  m.def("dense_backward", &dense_backward_checked, "x"_a, "kernel"_a, "d_y"_a, "rows"_a, "input_gradient"_a,
+        "d_kernel"_a, "d_bias"_a);
   m.def("softmax", &softmax_checked, "logits"_a);
-  m.def("softmax_cross_entropy", &softmax_cross_entropy_checked, "logits"_a, "labels"_a, py::kw_only(), "gradient"_a);
+  m.def("softmax_cross_entropy", &softmax_cross_entropy_checked, "logits"_a, "labels"_a, "gradient"_a);
   m.def("embedding_backward", &embedding_backward_checked, "tokens"_a, "d_y"_a, "d_table"_a);
 }
 

@@ -135,12 +135,12 @@ double sum_of_squares_checked(const py::object& x) {
 }  // namespace
 
 void bind_optimizers(py::module_& m) {
-  m.def("adam", &adam_checked, "parameters"_a, "gradient"_a, "m"_a, "v"_a, py::kw_only(), "step"_a, "learning_rate"_a,
-        "beta_1"_a, "beta_2"_a, "epsilon"_a, "weight_decay"_a, "form"_a, "scale"_a, "clip"_a.none(true));
-  m.def("sgd", &sgd_checked, "parameters"_a, "gradient"_a, "m"_a, py::kw_only(), "learning_rate"_a, "momentum"_a,
-        "nesterov"_a, "form"_a, "scale"_a, "clip"_a.none(true));
-  m.def("rmsprop", &rmsprop_checked, "parameters"_a, "gradient"_a, "v"_a, "m"_a, "a"_a, py::kw_only(),
-        "learning_rate"_a, "rho"_a, "momentum"_a, "epsilon"_a, "centered"_a, "form"_a, "scale"_a, "clip"_a.none(true));
+  m.def("adam", &adam_checked, "parameters"_a, "gradient"_a, "m"_a, "v"_a, "step"_a, "learning_rate"_a, "beta_1"_a,
+        "beta_2"_a, "epsilon"_a, "weight_decay"_a, "form"_a, "scale"_a, "clip"_a.none(true));
+  m.def("sgd", &sgd_checked, "parameters"_a, "gradient"_a, "m"_a, "learning_rate"_a, "momentum"_a, "nesterov"_a,
+        "form"_a, "scale"_a, "clip"_a.none(true));
+  m.def("rmsprop", &rmsprop_checked, "parameters"_a, "gradient"_a, "v"_a, "m"_a, "a"_a, "learning_rate"_a, "rho"_a,
+        "momentum"_a, "epsilon"_a, "centered"_a, "form"_a, "scale"_a, "clip"_a.none(true));
   m.def("sum_of_squares", &sum_of_squares_checked, "x"_a);
 }
 

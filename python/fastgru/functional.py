@@ -185,18 +185,18 @@ def gru_forward(
         recurrent_kernel,
         bias,
         initial_state,
-        activation=activation,
-        recurrent_activation=recurrent_activation,
-        reset_after=reset_after,
-        go_backwards=go_backwards,
-        lengths=lengths,
-        padded_outputs=padded_outputs,
-        output_order=output_order,
-        recurrent_mask=recurrent_mask,
-        weight_layout=weight_layout,
-        return_sequences=return_sequences,
-        out=out,
-        tape=tape,
+        activation,
+        recurrent_activation,
+        reset_after,
+        go_backwards,
+        lengths,
+        padded_outputs,
+        output_order,
+        recurrent_mask,
+        weight_layout,
+        return_sequences,
+        out,
+        tape,
     )
 
 
@@ -247,11 +247,11 @@ def gru_backward(
             tape,
             d_outputs,
             d_state,
-            input_gradient=input_gradient,
-            inputs=inputs,
-            d_kernel=d_kernel,
-            d_recurrent_kernel=d_recurrent_kernel,
-            d_bias=d_bias,
+            input_gradient,
+            inputs,
+            d_kernel,
+            d_recurrent_kernel,
+            d_bias,
         )
     )
 
@@ -278,7 +278,7 @@ def dense_forward(x: Array, kernel: Array, bias: Array | None = None, *, rows: A
     ValueError, TypeError
         A shape or dtype does not fit.
     """
-    return kernels.dense_forward(x, kernel, bias, rows=rows)
+    return kernels.dense_forward(x, kernel, bias, rows)
 
 
 def dense_backward(
@@ -316,11 +316,7 @@ def dense_backward(
         A shape or dtype does not fit, or an array of `out` overlaps another array.
     """
     d_kernel, d_bias = out if out is not None else (None, None)
-    return DenseGradients(
-        *kernels.dense_backward(
-            x, kernel, d_y, rows=rows, input_gradient=input_gradient, d_kernel=d_kernel, d_bias=d_bias
-        )
-    )
+    return DenseGradients(*kernels.dense_backward(x, kernel, d_y, rows, input_gradient, d_kernel, d_bias))
 
 
 def activate(x: Array, name: str) -> Array:
@@ -392,7 +388,7 @@ def softmax_cross_entropy(logits: Array, labels: Array, *, gradient: bool = True
     TypeError
         A dtype does not fit, float labels (N,) among them.
     """
-    return CrossEntropy(*kernels.softmax_cross_entropy(logits, labels, gradient=gradient))
+    return CrossEntropy(*kernels.softmax_cross_entropy(logits, labels, gradient))
 
 
 def adam_update(
@@ -446,15 +442,15 @@ def adam_update(
         gradient,
         m,
         v,
-        step=step,
-        learning_rate=checks.number("learning_rate", learning_rate),
-        beta_1=checks.number("beta_1", beta_1, least=0, below=1),
-        beta_2=checks.number("beta_2", beta_2, least=0, below=1),
-        epsilon=checks.number("epsilon", epsilon, least=0),
-        weight_decay=checks.number("weight_decay", weight_decay, least=0),
-        form=form,
-        scale=scale,
-        clip=clip,
+        step,
+        checks.number("learning_rate", learning_rate),
+        checks.number("beta_1", beta_1, least=0, below=1),
+        checks.number("beta_2", beta_2, least=0, below=1),
+        checks.number("epsilon", epsilon, least=0),
+        checks.number("weight_decay", weight_decay, least=0),
+        form,
+        scale,
+        clip,
     )
 
 
@@ -496,12 +492,12 @@ def sgd_update(
         parameters,
         gradient,
         m,
-        learning_rate=checks.number("learning_rate", learning_rate),
-        momentum=checks.number("momentum", momentum, least=0),
-        nesterov=nesterov,
-        form=form,
-        scale=scale,
-        clip=clip,
+        checks.number("learning_rate", learning_rate),
+        checks.number("momentum", momentum, least=0),
+        nesterov,
+        form,
+        scale,
+        clip,
     )
 
 
@@ -551,14 +547,14 @@ def rmsprop_update(
         v,
         m,
         a,
-        learning_rate=checks.number("learning_rate", learning_rate),
-        rho=checks.number("rho", rho, least=0, below=1),
-        momentum=checks.number("momentum", momentum, least=0),
-        epsilon=checks.number("epsilon", epsilon, least=0),
-        centered=centered,
-        form=form,
-        scale=scale,
-        clip=clip,
+        checks.number("learning_rate", learning_rate),
+        checks.number("rho", rho, least=0, below=1),
+        checks.number("momentum", momentum, least=0),
+        checks.number("epsilon", epsilon, least=0),
+        centered,
+        form,
+        scale,
+        clip,
     )
 
 

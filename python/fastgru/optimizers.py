@@ -96,7 +96,7 @@ class Optimizer(ABC):
     def rate(self) -> float:
         """The rate of the next update."""
         rate = self._learning_rate
-        return rate(self.step) if isinstance(rate, Schedule) else rate
+        return rate if isinstance(rate, float) else rate(self.step)
 
     def update(self, parameters: Array, gradient: Array) -> None:
         """Move `parameters` (P,), in place, against `gradient` (P,).

@@ -24,7 +24,6 @@ def gru_forward(
     recurrent_kernel: _Array,
     bias: _Array | tuple[_Array, _Array] | None,
     initial_state: _Array | None,
-    *,
     activation: str,
     recurrent_activation: str,
     reset_after: bool,
@@ -42,19 +41,17 @@ def gru_backward(
     tape: GRUTape,
     d_outputs: _Array | None,
     d_state: _Array | None,
-    *,
     input_gradient: bool | _Array,
     inputs: tuple[_Array, _Array, _Array] | None,
     d_kernel: _Array | None,
     d_recurrent_kernel: _Array | None,
     d_bias: _Array | None,
 ) -> tuple[_Array | None, _Array, _Array, _Array, _Array | None]: ...
-def dense_forward(x: _Array, kernel: _Array, bias: _Array | None, *, rows: _Array | None) -> _Array: ...
+def dense_forward(x: _Array, kernel: _Array, bias: _Array | None, rows: _Array | None) -> _Array: ...
 def dense_backward(
     x: _Array,
     kernel: _Array,
     d_y: _Array,
-    *,
     rows: _Array | None,
     input_gradient: bool,
     d_kernel: _Array | None,
@@ -62,14 +59,13 @@ def dense_backward(
 ) -> tuple[_Array | None, _Array, _Array]: ...
 def softmax(logits: _Array) -> _Array: ...
 def softmax_cross_entropy(
-    logits: _Array, labels: _Array, *, gradient: bool
+    logits: _Array, labels: _Array, gradient: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], _Array | None]: ...
 def adam(
     parameters: _Array,
     gradient: _Array,
     m: _Array,
     v: _Array,
-    *,
     step: int,
     learning_rate: float,
     beta_1: float,
@@ -84,7 +80,6 @@ def sgd(
     parameters: _Array,
     gradient: _Array,
     m: _Array | None,
-    *,
     learning_rate: float,
     momentum: float,
     nesterov: bool,
@@ -98,7 +93,6 @@ def rmsprop(
     v: _Array,
     m: _Array | None,
     a: _Array | None,
-    *,
     learning_rate: float,
     rho: float,
     momentum: float,

@@ -16,7 +16,7 @@ _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 class Samples:
-    """Checked samples, the first axis being the batch.
+    """Samples that have passed `require_samples`, the first axis being the batch.
 
     float32 and float64 stay as they are. uint8 is taken for an image's bytes: batches are divided by 255. Tokens are
     integers of any kind and stay as they are. The array itself is neither copied nor changed, so it may be
@@ -38,7 +38,6 @@ class Samples:
     def __init__(
         self, name: str, x: Array, expected: tuple[int | None, ...], dtype: np.dtype[Any], *, tokens: bool = False
     ) -> None:
-        require_samples(name, x, tokens=tokens)
         if x.shape[1:] != expected[1:] and not fits(x.shape, expected):
             raise ValueError(
                 f"{name}: expected shape {checks.dims(expected)} because that is the model's input, got {x.shape}"

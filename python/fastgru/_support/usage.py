@@ -35,8 +35,7 @@ def alone(reason: str, *, outermost: bool = False) -> Callable[[Method[S, P, T]]
 
         @functools.wraps(method)
         def call(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
-            usage: Usage = self._usage  # type: ignore[attr-defined]
-            with usage.call(name, alone=reason, outermost=outermost):
+            with Call(self._usage, name, reason, outermost, sys._getframe()):  # type: ignore[attr-defined]
                 return method(self, *args, **kwargs)
 
         return call  # type: ignore[return-value]  # mypy takes self for an argument that has a name
@@ -64,17 +63,6 @@ class Usage:
             a loss or a metric.
         """
         return Call(self, name, alone, outermost, sys._getframe(1))
-
-    def _enter(self, call: Call) -> None:
-        # First registered, then compared with earlier calls: of two that begin together, one sees the other.
-        self._calls[id(call)] = call
-        if len(self._calls) == 1:
-            return
-        try:
-            self._compare(call)
-        except BaseException:
-            self._leave(call)
-            raise
 
     def _compare(self, call: Call) -> None:
         """Find out what runs around a call or beside it; raise if the call must not run now."""
@@ -105,11 +93,7 @@ class Usage:
             if other.is_running():
                 yield other
             else:
-                self._leave(other)
-
-    def _leave(self, call: Call) -> None:
-        self._calls.pop(id(call), None)
-        call.frame = None  # which may hold the call
+                other.__exit__(None, None, None)
 
 
 class Call:
@@ -133,13 +117,22 @@ class Call:
         self.thread, self.process = threading.get_ident(), os.getpid()
 
     def __enter__(self) -> Call:
-        self._usage._enter(self)
+        # First registered, then compared with earlier calls: of two that begin together, one sees the other.
+        calls = self._usage._calls
+        calls[id(self)] = self
+        if len(calls) > 1:
+            try:
+                self._usage._compare(self)
+            except BaseException:
+                self.__exit__(None, None, None)
+                raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._usage._leave(self)
+        self._usage._calls.pop(id(self), None)
+        self.frame = None  # which may hold the call
 
     @property
     def thread_name(self) -> str:

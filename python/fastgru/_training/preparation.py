@@ -56,13 +56,17 @@ class Preparation:
         if given.y is None:
             raise TypeError(f"{names[1]}: expected targets because {names[0]} is an array, got None")
         shape = _shape_for(given.x, form.output_shape)
-        lengths = lengths_of(names[2], given.lengths, given.x, tokens=tokens)
+        lengths = None
+        if given.lengths is not None:
+            lengths = lengths_of(names[2], given.lengths, given.x, tokens=tokens)
         # What targets and weights hold in padding does not matter, whoever says what that is.
         counted = self._network.check_values(names[0], samples, lengths)
         if len(shape) < 3:
             counted = None
         y = self._loss.check_targets(names[1], given.y, shape, counted)
-        weights = check_weights(names[3], given.weights, shape[:-1], counted)
+        weights = None
+        if given.weights is not None:
+            weights = check_weights(names[3], given.weights, shape[:-1], counted)
         if self._class_weight is not None:
             weights = weigh_classes(self._class_weight, y, shape, weights, counted)
         return samples, y, lengths, weights

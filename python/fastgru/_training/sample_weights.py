@@ -13,10 +13,8 @@ from fastgru._support import checks, sequences
 Array = NDArray[Any]
 
 
-def check_weights(name: str, weights: Any, elements: tuple[int, ...], lengths: Array | None) -> Array | None:
+def check_weights(name: str, weights: Any, elements: tuple[int, ...], lengths: Array | None) -> Array:
     """Weights (N,), or (N, T) for outputs at each step, finite and at least 0 but for padding."""
-    if weights is None:
-        return None
     array = checks.array(name, weights)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name}: expected numbers, got {array.dtype}")

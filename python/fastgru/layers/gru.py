@@ -279,7 +279,10 @@ class GRU(Layer):
             Gradient of the last state, besides, with `return_state`.
         """
         if not self.return_sequences:
-            d_y, d_state = None, _sum(d_y, d_state)
+            if d_state is None or d_y is None:
+                d_y, d_state = None, d_y if d_state is None else d_state
+            else:
+                d_y, d_state = None, np.asarray(d_y + d_state)
         gradients = self.gradients
         d_x = functional.gru_backward(
             self._tape,
@@ -298,9 +301,3 @@ class GRU(Layer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _tape=functional.GRUTape())
-
-
-def _sum(a: Array | None, b: Array | None) -> Array | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return np.asarray(a + b)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from fastgru._support.samples import Samples, fits, natural_dtype, require_sampl
 from fastgru._support.seeding import new_generator
 from fastgru._training.data import Form
 from fastgru._training.loop import Scores, Snapshot
-from fastgru.layers import Head, Layer
+from fastgru.layers import Layer
 from fastgru.layers.base import Outputs, Shape, strip_prefix
 from fastgru.regularizers import Regularizer
 
@@ -290,7 +290,8 @@ class Network:
         shape = x.shape[:-1]
         kept = None if lengths is None else sequences.valid_elements(lengths, shape)
         if self.raw_head:
-            values = cast("Head", self.layers[-1]).logits(x, training=training, rows=kept)
+            head: Any = self.layers[-1]
+            values = head.logits(x, training=training, rows=kept)
         else:
             values = x.reshape(int(np.prod(shape)), x.shape[-1])
             values = values if kept is None else values[kept]
@@ -303,7 +304,8 @@ class Network:
         """What the model gives (M, C), from its scores (M, C)."""
         if not self.raw_head:
             return scores
-        return cast("Head", self.layers[-1]).activate(scores)
+        head: Any = self.layers[-1]
+        return head.activate(scores)  # type: ignore[no-any-return]
 
     def tape_bytes(self, x: Array) -> int:
         """What `scores` leaves in memory for `backward` when it trains on the batch `x`."""
@@ -326,7 +328,8 @@ class Network:
         if not self.raw_head:
             d_y, last = self._spread(d_scores), last + 1
         elif last >= first:
-            d_y = cast("Head", self.layers[-1]).backward_from_logits(d_scores, input_gradient=last > first)
+            head: Any = self.layers[-1]
+            d_y = head.backward_from_logits(d_scores, input_gradient=last > first)
         for index in range(last - 1, first - 1, -1):
             assert d_y is not None
             d_y = self.layers[index].backward(d_y, input_gradient=index > first)
@@ -342,7 +345,9 @@ class Network:
 
     def penalty(self) -> float:
         """What the regularizers add to the loss."""
-        return sum(regularizer.penalty(weight) for regularizer, weight, _ in self._penalties)
+        return (
+            sum([regularizer.penalty(weight) for regularizer, weight, _ in self._penalties]) if self._penalties else 0.0
+        )
 
     def add_penalty_gradient(self) -> None:
         """Add the regularizers' gradient to `gradient`."""
