@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import functional
+from fastgru._native import kernels
 from fastgru._support import checks, sequences
 from fastgru._support.representation import as_call
 
@@ -171,16 +172,9 @@ def check_labels(name: str, labels: Any, output_shape: tuple[int, ...], lengths:
                 f"{array.dtype} of shape {array.shape}; convert classes with .astype('int64')"
             )
         _require_elements(name, array, elements, array.shape)
-        result = array.astype(np.int64)
-        outside = result.view(np.uint64) >= classes  # negative ones are the largest of all
-        if lengths is not None and rank > 2:
-            outside &= sequences.valid_in(lengths, outside.shape)
-        if np.count_nonzero(outside):
-            index = tuple(int(i) for i in np.argwhere(outside)[0])
-            raise ValueError(
-                f"{name}: expected classes from 0 to {classes - 1} because the model has {classes} outputs, got "
-                f"{array[index]} at index {index[0] if len(index) == 1 else index}"
-            )
+        result = array.astype(np.int64, order="C")
+        if kernels.first_that_is_no_class(result, classes) >= 0:
+            _require_classes(name, array, classes, lengths if rank > 2 else None)
         return result
     if array.ndim != rank or array.shape[-1] != classes:
         axes = _with_names(elements)
@@ -198,6 +192,19 @@ def check_labels(name: str, labels: Any, output_shape: tuple[int, ...], lengths:
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(f"{name}: expected targets of at least 0, got {array[index]} at index {index}")
     return array
+
+
+def _require_classes(name: str, array: Array, classes: int, lengths: Array | None) -> None:
+    """Raise for the first that is none, unless that is padding."""
+    outside = (array < 0) | (array >= classes)
+    if lengths is not None:
+        outside &= sequences.valid_in(lengths, outside.shape)
+    if outside.any():
+        index = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise ValueError(
+            f"{name}: expected classes from 0 to {classes - 1} because the model has {classes} outputs, got "
+            f"{array[index]} at index {index[0] if len(index) == 1 else index}"
+        )
 
 
 def _with_names(elements: list[int]) -> tuple[int | None, ...]:

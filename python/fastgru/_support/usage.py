@@ -21,6 +21,19 @@ T = TypeVar("T")
 Method = Callable[Concatenate[S, P], T]
 
 
+#: Tells a process from the one it was forked from, without a system call.
+_process = 0
+
+
+def _count_fork() -> None:
+    global _process
+    _process += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
+
+
 def alone(reason: str, *, outermost: bool = False) -> Callable[[Method[S, P, T]], Method[S, P, T]]:
     """A decorator of methods that no other thread may run beside; the object's `Usage` is its ``_usage``.
 
@@ -114,7 +127,7 @@ class Call:
         self.frame: FrameType | None = frame
         self.name, self.alone, self.outermost = name, alone, outermost
         self.nested, self.first = False, True
-        self.thread, self.process = threading.get_ident(), os.getpid()
+        self.thread, self.process = threading.get_ident(), _process
 
     def __enter__(self) -> Call:
         # First registered, then compared with earlier calls: of two that begin together, one sees the other.
@@ -147,7 +160,7 @@ class Call:
         """Whether its frame is on a stack: of its thread, or in a child process of the thread that forked."""
         if _is_on_stack(self.frame, sys._getframe()):
             return True
-        return self.process == os.getpid() and _is_on_stack(self.frame, sys._current_frames().get(self.thread))
+        return self.process == _process and _is_on_stack(self.frame, sys._current_frames().get(self.thread))
 
 
 def _is_on_stack(wanted: FrameType | None, frame: FrameType | None) -> bool:
