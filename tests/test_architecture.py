@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import fastgru
+import numpy as np
 import pytest
 from fastgru.models import sequential
 
@@ -146,8 +147,8 @@ def test_a_repr_is_the_call_that_makes_such_an_object():
     for thing, expected in (
         (
             model,
-            "Sequential([Bidirectional(GRU(4, dropout=0.5, name='bidirectional/forward'), input_shape=(None, 3), "
-            "name='bidirectional'), Dense(2, kernel_regularizer=L1L2(l2=0.01), name='dense')], name='sequential')",
+            "Sequential(layers=[Bidirectional(GRU(4, dropout=0.5), input_shape=(None, 3), name='bidirectional'), "
+            "Dense(2, kernel_regularizer=L1L2(l2=0.01), name='dense')])",
         ),
         (layers.GRU(3, return_sequences=True, reset_after=False), "GRU(3, return_sequences=True, reset_after=False)"),
         (
@@ -157,11 +158,124 @@ def test_a_repr_is_the_call_that_makes_such_an_object():
         (fastgru.losses.Huber(), "Huber()"),
         (fastgru.losses.Huber(2), "Huber(delta=2.0)"),
         (fastgru.metrics.TopKAccuracy(3), "TopKAccuracy(k=3)"),
-        (fastgru.optimizers.SGD(schedule, momentum=0.9), f"SGD(learning_rate={schedule!r}, momentum=0.9)"),
+        (fastgru.optimizers.SGD(schedule, momentum=0.9), "SGD(learning_rate=CosineDecay(0.1, 10), momentum=0.9)"),
         (fastgru.initializers.TruncatedNormal(stddev=1), "TruncatedNormal(stddev=1.0)"),
         (fastgru.callbacks.EarlyStopping(patience=2, verbose=1), "EarlyStopping(patience=2, verbose=True)"),
         (fastgru.callbacks.EarlyStopping(mode="max", verbose=0), "EarlyStopping(mode='max')"),
         (fastgru.callbacks.LambdaCallback(on_train_end=print), f"LambdaCallback(on_train_end={print!r})"),
+    ):
+        assert repr(thing) == expected
+
+
+#: Modules whose names a repr is evaluated with; of two of one name, that of the later module is meant within others.
+REPR_MODULES = (*FAMILIES, "initializers", "regularizers")
+NAMES = {name: value for module in REPR_MODULES for name, value in vars(getattr(fastgru, module)).items()}
+#: Arguments of those classes that need some, and some that have arguments of their own.
+EXAMPLES = {
+    "layers.Activation": ["tanh"],
+    "layers.Bidirectional": [fastgru.layers.GRU(2, return_sequences=True, kernel_initializer="zeros"), "sum"],
+    "layers.Dense": [2, "relu"],
+    "layers.Dropout": [0.25],
+    "layers.Embedding": [6, 2],
+    "layers.GRU": [3, "relu"],
+    "callbacks.CSVLogger": ["log.csv"],
+    "callbacks.ModelCheckpoint": ["m.safetensors"],
+    "optimizers.Adam": [fastgru.schedules.CosineDecay(0.1, 10, 0.5)],
+    "schedules.Constant": [0.5],
+    "schedules.CosineDecay": [0.1, 10, 0.5],
+    "schedules.ExponentialDecay": [0.1, 10, 0.5],
+    "schedules.OneCycle": [0.1, 10],
+    "regularizers.L1L2": [0.5, 0.25],
+    "initializers.Constant": [0.5],
+}
+#: Functions of the user's, for which there is no text; and bases.
+NOT_EVALUABLE = ("LambdaCallback", "LearningRateScheduler", "LossResult", "Initializer")
+
+
+def state(thing):
+    """What decides an object: its configuration, or else its attributes."""
+    return thing.get_config() if hasattr(thing, "get_config") else vars(thing)
+
+
+@pytest.mark.parametrize("module", REPR_MODULES)
+def test_evaluating_a_repr_makes_an_equal_object(module):
+    names = NAMES | vars(importlib.import_module(f"fastgru.{module}"))
+    classes = [cls for cls in public_classes(module) if cls.__module__.startswith(f"fastgru.{module}")]
+    for cls in classes:
+        if inspect.isabstract(cls) or cls.__name__ in NOT_EVALUABLE:
+            continue
+        thing = cls(*EXAMPLES.get(f"{module}.{cls.__name__}", []))
+        again = eval(repr(thing), dict(names))
+        assert type(again) is cls
+        assert state(again) == state(thing), repr(thing)
+
+
+def test_evaluating_the_repr_of_a_model_makes_such_a_model():
+    stack = [fastgru.layers.Bidirectional(fastgru.layers.GRU(4), input_shape=(None, 3)), fastgru.layers.Dense(2)]
+    for model in (
+        fastgru.Sequential(stack, dtype="float64", name="mine"),
+        fastgru.Sequential(),
+        fastgru.Sequential([fastgru.layers.Dropout(0.5)]),
+    ):
+        again = eval(repr(model), {**NAMES, "Sequential": fastgru.Sequential})
+        assert repr(again) == repr(model)
+        assert (again.name, again.dtype, again.input_shape) == (model.name, model.dtype, model.input_shape)
+
+
+class _Schedule(fastgru.schedules.Schedule):
+    def __init__(self, peak):
+        self._peak = peak
+
+    def __call__(self, step):
+        return self._peak / (step + 1)
+
+
+class _Loss(fastgru.losses.MeanSquaredError):
+    def __init__(self, weights=np.ones(3), keep=None, itself=None):  # noqa: B008
+        self.weights, self.keep, self.itself = weights, keep, itself
+
+
+class _Callback(fastgru.callbacks.EarlyStopping):
+    def __init__(self, level, **options):
+        super().__init__(**options)
+        self.level = level
+
+
+class _Layer(fastgru.layers.Dropout):
+    def __init__(self):
+        pass
+
+
+class _Broken(fastgru.losses.MeanSquaredError):
+    @property
+    def value(self):
+        raise RuntimeError("not yet")
+
+    def __init__(self, value=1):
+        pass
+
+
+class _Model(fastgru.Sequential):
+    def __init__(self, units):
+        super().__init__([fastgru.layers.GRU(units)])
+
+
+def test_a_repr_says_no_arguments_that_it_does_not_know():
+    holder = _Loss()
+    holder.itself = holder
+    network = _Model.__new__(_Model)  # whose constructor has not been called
+    for thing, expected in (
+        (_Schedule(0.1), "<_Schedule ...>"),
+        (_Loss(), "_Loss()"),
+        (_Loss(np.zeros(3)), "_Loss(weights=array([0., 0., 0.]))"),
+        (_Loss(keep=False), "_Loss(keep=False)"),
+        (holder, "_Loss(itself=<_Loss ...>)"),
+        (_Callback(3, patience=2), "<_Callback ...>"),
+        (_Layer(), "<_Layer ...>"),
+        (_Broken(), "<_Broken ...>"),
+        (_Model(3), "<_Model ...>"),
+        (network, "<_Model ...>"),
+        (fastgru.Sequential.__new__(fastgru.Sequential), "<Sequential ...>"),
     ):
         assert repr(thing) == expected
 

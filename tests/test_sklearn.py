@@ -157,7 +157,7 @@ def test_pickles_and_clones(cls):
 @pytest.mark.parametrize("cls", ESTIMATORS)
 def test_estimators_are_hashable_and_equal_only_themselves(cls):
     estimator = cls()
-    assert estimator == estimator  # noqa: PLR0124
+    assert estimator == estimator
     assert estimator != cls()
     assert len({estimator, cls()}) == 2
 

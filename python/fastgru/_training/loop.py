@@ -142,7 +142,7 @@ class Network(Protocol):
 
 
 class History:
-    """What `fastgru.Sequential.fit` returns.
+    """What `fastgru.Sequential.fit` returns; its `repr` is a summary that cannot be evaluated.
 
     Attributes
     ----------

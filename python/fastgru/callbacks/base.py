@@ -115,7 +115,7 @@ class Monitor(Callback):
         self.forget_best()
 
     def __repr__(self) -> str:
-        return as_call(self, mode="auto" if self._automatic else self.mode)
+        return as_call(self, lambda: {"mode": "auto" if self._automatic else self.mode})
 
     def forget_best(self) -> None:
         """Begin anew."""

@@ -56,7 +56,8 @@ class ModelCheckpoint(Monitor):
         self.filepath = os.fspath(filepath)
         self.verbose = check_verbose(verbose)
         self.save_best_only = checks.flag("save_best_only", save_best_only)
-        if checks.flag("save_weights_only", save_weights_only):
+        self.save_weights_only = checks.flag("save_weights_only", save_weights_only)
+        if self.save_weights_only:
             raise ValueError("save_weights_only: expected False because a training cannot go on from weights, got True")
         if save_freq != "epoch":
             save_freq = checks.integer("save_freq", save_freq, least=1)

@@ -6,6 +6,7 @@ descriptions and descriptions from models. So no format knows of models, nor of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,12 +22,6 @@ _WEIGHTS = {
     "GRU": ("kernel", "recurrent_kernel", "bias"),
     "Dense": ("kernel", "bias"),
     "Embedding": ("embeddings",),
-}
-#: The names of layers that are more than their class in lower case.
-_NAMES = {
-    "GlobalAveragePooling1D": "global_average_pooling1d",
-    "GlobalMaxPooling1D": "global_max_pooling1d",
-    "LastStep": "last_step",
 }
 #: Activations of a Dense and of an Activation layer.
 ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
@@ -215,9 +210,15 @@ class LayerDescription:
         return 2 if self.class_name in _WITHOUT_STEPS else axes
 
 
+def kind_name(class_name: str) -> str:
+    """A class in lower case with underscores, as Keras has it: ``last_step``, ``global_max_pooling1d``."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()
+    return words.replace("_1_d", "1d").replace("1_d", "1d")
+
+
 def numbered_name(class_name: str, before: Sequence[LayerDescription]) -> str:
     """A name for a layer that has none in its file: ``gru``, after other GRUs ``gru_1`` and so on."""
-    name = _NAMES.get(class_name, class_name.lower())
+    name = kind_name(class_name)
     count = sum(layer.class_name == class_name for layer in before)
     return f"{name}_{count}" if count else name
 

@@ -55,5 +55,6 @@ LAYERS: dict[str, type[Layer]] = {
 def from_config(class_name: str, config: dict[str, Any], *, name: str) -> Layer:
     """The layer of that class, made from what its ``get_config`` returned."""
     cls = LAYERS[class_name]
-    make = cls.from_config if cls is Bidirectional else None
-    return make(config, name=name) if make else cls(**config, name=name)
+    if cls is Bidirectional:
+        return Bidirectional.from_config(config, name=name)
+    return cls(**config, name=name)

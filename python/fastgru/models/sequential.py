@@ -17,6 +17,7 @@ from fastgru import formats, losses, optimizers
 from fastgru import metrics as _metrics
 from fastgru._support import checks, usage
 from fastgru._support.files import check_path
+from fastgru._support.representation import as_call
 from fastgru._support.samples import Samples, lengths_of
 from fastgru._support.seeding import new_generator
 from fastgru._training import loop
@@ -98,7 +99,12 @@ class Sequential:
         self.stop_training = False
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.layers!r}, name={self.name!r})"
+        return as_call(self, self._shown)
+
+    def _shown(self) -> dict[str, Any]:
+        """The arguments in a `repr` that are not the attributes of the same name."""
+        dtype = self._network.decided_dtype
+        return {"layers": self.layers or None, "dtype": None if dtype is None else dtype.name}
 
     # --- What the model is ---------------------------------------------------------------------------------------
 
@@ -403,6 +409,7 @@ class Sequential:
         logs = ["loss", *(metric.name for metric in self.metrics)]
         told.require_possible([*logs, *(f"val_{name}" for name in logs)] if validated else logs)
         if told.write_files():
+            saving.require_own_layers(self._network)
             saving.require_own_classes(self._compilation)
         return told
 
@@ -572,7 +579,8 @@ class Sequential:
         check_path(path)
         if not os.fspath(path).lower().endswith((".h5", ".hdf5")):
             raise ValueError(f"path: expected a name that ends in .weights.h5 or .h5, got {os.fspath(path)}")
-        formats.write_weights(path, self.describe())
+        with self._usage.call("save_weights"):
+            formats.write_weights(path, saving.describe_weights(self._network, self._compilation))
 
     def load_weights(self, path: str | os.PathLike[str]) -> None:
         """Take the weights from a file of `save_weights`, or of Keras: of weights alone or of a model.
@@ -590,7 +598,9 @@ class Sequential:
             The file is damaged, or its weights are not those of a model like this one, which stays as it is then.
         """
         self._network.require_built()
-        found = formats.read_weights(path, self.describe().layers)
+        with self._usage.call("load_weights"):
+            description = saving.describe_weights(self._network, self._compilation)
+        found = formats.read_weights(path, description.layers)
         with reading(path):
             self.set_weights(list(found.values()))
 
