@@ -51,6 +51,10 @@ def imported_modules(path, known):
             for alias in node.names:
                 if alias.name.split(".")[0] == "fastgru":
                     yield alias.name.partition(".")[2] or "fastgru"
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            raise ValueError(
+                f"{path.name}, line {node.lineno}: write fastgru.{node.module or '...'}, no relative import"
+            )
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fastgru":
             module = node.module.partition(".")[2]
             for alias in node.names:
@@ -88,6 +92,13 @@ def test_no_imports_or_includes_form_a_circle():
         graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
+@pytest.mark.parametrize("line", ["from . import x", "from .x import y", "def f():\n    from ..x import y"])
+def test_relative_imports_are_seen(tmp_path, line):
+    (tmp_path / "module.py").write_text(line)
+    with pytest.raises(ValueError, match=r"module.py, line \d: write fastgru.(x|\.\.\.), no relative import"):
+        list(imported_modules(tmp_path / "module.py", {}))
+
+
 def test_every_floor_is_lived_on():
     assert {unit(name, PYTHON_LEVELS) for name in PYTHON_FILES} == set(PYTHON_LEVELS)
     assert {name.split("/")[0] for name in CPP_FILES} == set(CPP_LEVELS)
@@ -95,12 +106,31 @@ def test_every_floor_is_lived_on():
 
 def test_dir_is_the_public_api():
     shown = dir(fastgru)
-    modules = {name.split(".")[0] for name in PYTHON_FILES} - {"fastgru", "cli"}
+    modules = {name.split(".")[0] for name in PYTHON_FILES} - {"fastgru", "cli", *DROP_INS}
     assert {name for name in modules if not name.startswith("_")} <= set(shown)
     assert all(not name.startswith("_") or name == "__version__" for name in shown)
     assert set(fastgru.__all__) <= set(shown)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = fastgru.nothing
+
+
+def test_dir_lists_what_can_be_had():
+    program = """
+import fastgru, inspect, pickle
+for name in dir(fastgru):
+    thing = getattr(fastgru, name)
+    for each in [thing, *(getattr(thing, other) for other in getattr(thing, "__all__", ()))]:
+        if inspect.isclass(each) or inspect.isfunction(each):
+            assert not any(part.startswith("_") for part in each.__module__.split(".")), (each, each.__module__)
+            assert pickle.loads(pickle.dumps(each)) is each
+assert "torch" not in dir(fastgru)
+import sys, types
+sys.modules["torch"] = None  # not to be imported, whether it is installed or not
+import fastgru.datasets
+fastgru.torch = types.ModuleType("fastgru.torch")  # as its import would do
+assert "torch" in dir(fastgru)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 #: Modules whose classes are families: kinds of one thing, some of them variants of others.
@@ -125,7 +155,7 @@ def test_public_classes_have_at_most_one_level_of_inheritance():
             continue
         for each in public_classes(name):
             above = [base for base in each.__mro__[1:] if base.__module__.startswith("fastgru")]
-            family = each.__module__.split(".")[1] in FAMILIES
+            family = each.__module__.removeprefix("fastgru.").split(".")[0] in FAMILIES
             assert family or len(above) <= 1, f"{each} inherits from {above}: hold parts instead, or use functions"
 
 

@@ -107,6 +107,49 @@ def test_copies_and_files_refuse_such_layers_by_name(tmp_path, write, stack):
     assert not list(tmp_path.iterdir())
 
 
+# --- Attributes of models ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("metrics", r"set it by compile\("),
+        ("layers", r"append one by add\("),
+        ("parameters", r"model.parameters\[...\] = values"),
+    ],
+)
+def test_assigning_what_a_model_sets_says_what_to_do(name, remedy):
+    class Model(Sequential):
+        def __init__(self):
+            super().__init__([layers.Dense(1)])
+            setattr(self, name, [])
+
+    with pytest.raises(AttributeError, match=rf"^{name}: expected no assignment .*{remedy}"):
+        Model()
+
+
+def test_a_model_whose_constructor_has_not_run_says_so():
+    class Model(Sequential):
+        def __init__(self):
+            self.name = "n"
+            super().__init__()
+
+    for use in (Model, lambda: Sequential.__new__(Sequential).layers):
+        with pytest.raises(AttributeError, match=r"expected a model whose constructor .*super\(\).__init__\(\) first"):
+            use()
+
+
+def test_a_class_may_make_such_an_attribute_its_own():
+    class Model(Sequential):
+        metrics = ()
+
+    model = Model([layers.Dense(1)])
+    model.metrics = model.own = [1]
+    assert model.metrics == model.own == [1]
+    with pytest.raises(AttributeError, match="'Model' object has no attribute 'nothing'"):
+        _ = model.nothing
+
+
 # --- A failure changes nothing ----------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import functools
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,15 @@ Array = NDArray[Any]
 
 #: All attributes of a `Sequential`; others belong to a user's subclass.
 _ATTRIBUTES = frozenset(("_network", "_compilation", "_usage", "_run", "stop_training"))
+#: Attribute that cannot be assigned -> what to do instead.
+_READ_ONLY = {
+    **dict.fromkeys(("optimizer", "loss", "metrics"), "set it by compile(optimizer, loss, metrics)"),
+    **dict.fromkeys(("parameters", "gradient"), "write into the array: model.{name}[...] = values"),
+    **dict.fromkeys(("built", "input_shape", "output_shape"), "set it by build(input_shape)"),
+    "layers": "append one by add(layer)",
+    "dtype": "pass dtype= to the constructor",
+    "stateful": "pass stateful=True to a GRU",
+}
 
 
 class Sequential:
@@ -105,6 +114,28 @@ class Sequential:
         """The arguments in a `repr` that are not the attributes of the same name."""
         dtype = self._network.decided_dtype
         return {"layers": self.layers or None, "dtype": None if dtype is None else dtype.name}
+
+    if not TYPE_CHECKING:  # which would take every attribute for one that exists, and can be assigned
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            try:
+                super().__setattr__(name, value)
+            except AttributeError:
+                if name not in _READ_ONLY:
+                    raise
+                remedy = _READ_ONLY[name].format(name=name)
+                raise AttributeError(
+                    f"{name}: expected no assignment because the model sets it; {remedy}, or give an attribute of your "
+                    f"own another name"
+                ) from None
+
+        def __getattr__(self, name: str) -> Any:
+            if "_network" not in vars(self) and not name.startswith("__"):
+                raise AttributeError(
+                    f"{type(self).__name__}: expected a model whose constructor has run, got {name} before that; call "
+                    f"super().__init__() first"
+                )
+            return super().__getattribute__(name)  # raises the error that led here
 
     # --- What the model is ---------------------------------------------------------------------------------------
 
