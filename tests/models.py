@@ -5,6 +5,7 @@ from __future__ import annotations
 import fastgru
 import numpy as np
 from fastgru import Sequential, layers, optimizers
+from fastgru.formats import description
 
 ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
 
@@ -68,7 +69,7 @@ def filled(stack, seed=0, **options):
 def random_gru(rng, **fixed):
     chosen = {
         "units": pick(rng, 1, 3, 5, 8, 13),
-        "activation": pick(rng, *layers.gru.ACTIVATIONS),
+        "activation": pick(rng, *description.GRU_ACTIVATIONS),
         "recurrent_activation": pick(rng, *layers.gru.RECURRENT_ACTIVATIONS),
         "use_bias": pick(rng, True, False),
         "reset_after": pick(rng, True, False),

@@ -99,6 +99,12 @@ def test_relative_imports_are_seen(tmp_path, line):
         list(imported_modules(tmp_path / "module.py", {}))
 
 
+def test_the_loops_know_no_model():
+    for name, path in PYTHON_FILES.items():
+        if name.startswith("_training"):
+            assert not [node for node in ast.walk(ast.parse(path.read_text())) if getattr(node, "attr", "") == "model"]
+
+
 def test_every_floor_is_lived_on():
     assert {unit(name, PYTHON_LEVELS) for name in PYTHON_FILES} == set(PYTHON_LEVELS)
     assert {name.split("/")[0] for name in CPP_FILES} == set(CPP_LEVELS)

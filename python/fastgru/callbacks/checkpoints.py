@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -40,6 +40,8 @@ class ModelCheckpoint(Monitor):
         Write after each epoch, or after every so many batches, which also makes a resumed training continue within an
         epoch.
     """
+
+    writes_training: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -25,6 +25,8 @@ _WEIGHTS = {
 }
 #: Activations of a Dense and of an Activation layer.
 ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
+#: Activations of a GRU's candidate.
+GRU_ACTIVATIONS = ("tanh", "relu", "linear")
 #: Classes of layers that make one vector of a sequence.
 _WITHOUT_STEPS = ("Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "LastStep")
 

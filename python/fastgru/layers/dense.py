@@ -8,7 +8,8 @@ import numpy as np
 
 from fastgru import functional
 from fastgru._support import checks
-from fastgru.layers.activation import ACTIVATIONS, Head, gradient, rows_with_gradient
+from fastgru.formats.description import ACTIVATIONS
+from fastgru.layers.activation import Head, gradient, rows_with_gradient
 from fastgru.layers.base import Array, Shape
 
 

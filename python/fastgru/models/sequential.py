@@ -391,7 +391,7 @@ class Sequential:
             that does not fit. The model's dtype and shapes are then as they were, too.
         """
         network, compilation = self._network, self._compilation
-        optimizer, loss = compilation.require(network)
+        optimizer, loss = compilation.connect(network)
         options = FitOptions(
             loss=loss,
             epochs=epochs,
@@ -478,7 +478,7 @@ class Sequential:
             As from `fit`; nothing has changed then.
         """
         network = self._network
-        optimizer, loss = self._compilation.require(network)
+        optimizer, loss = self._compilation.connect(network)
         batch = Preparation(network, loss).batch(Unchecked(x, y, lengths, sample_weight))
         tally = loop.Tally(network, loss, self._compilation.metrics)
         loop.train_step(network, loss, optimizer, batch, tally)
@@ -517,7 +517,7 @@ class Sequential:
         del verbose
         network = self._network
         with self._usage.call("evaluate", alone=network.why_alone()) as call:
-            _, loss = self._compilation.require(network)
+            _, loss = self._compilation.connect(network)
             batch_size = checks.integer("batch_size", 128 if batch_size is None else batch_size, least=1)
             data, form = Preparation(network, loss).set_of(Unchecked(x, y, lengths, sample_weight), decide_dtype=False)
             if form is not None:
