@@ -45,6 +45,13 @@ def _compiled(
     return model
 
 
+#: Of every kind of file that is written.
+FILE_NAMES = (
+    "m.safetensors", "m.json", "m.keras", "m.h5", "m.pt", "m.torch.safetensors", "m.onnx", "m.rtneural.json",
+    "m.weights.h5",
+)  # fmt: skip
+
+
 def for_file(name, units=3):
     """A model with an output at each step that a file of this name can hold; not compiled."""
     tfjs = {"reset_after": False, "recurrent_activation": "hard_sigmoid_tfjs"} if name == "m.json" else {}

@@ -1,7 +1,8 @@
 """A model in this package's words: where all file formats meet.
 
 A reader makes a `ModelDescription` from a file, a writer makes a file from one; `fastgru.Sequential` makes models from
-descriptions and descriptions from models. So no format knows of models, nor of another format.
+descriptions and descriptions from models. So no format knows of models. Formats do not use each other, except that
+TensorFlow.js uses Keras' tables, whose layers and options it shares.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from fastgru.formats.checks import require_object, require_text, unsupported
 Array = NDArray[Any]
 
 #: Class -> its weights in Keras' order.
-_WEIGHTS = {
+WEIGHTS = {
     "GRU": ("kernel", "recurrent_kernel", "bias"),
     "Dense": ("kernel", "bias"),
     "Embedding": ("embeddings",),
@@ -199,7 +200,7 @@ class LayerDescription:
         return [
             f"{prefix}{name}"
             for prefix, part in self.parts.items()
-            for name in _WEIGHTS.get(part.class_name, ())
+            for name in WEIGHTS.get(part.class_name, ())
             if name != "bias" or part.config.get("use_bias", True)
         ]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastgru.formats.checks import refuse_other_options, require_object, unsupported
-from fastgru.formats.description import ACTIVATIONS, GRU_ACTIVATIONS, LayerDescription, bidirectional_config
+from fastgru.formats.description import ACTIVATIONS, GRU_ACTIVATIONS, WEIGHTS, LayerDescription, bidirectional_config
 from fastgru.formats.keras.dialects import Config, Dialect, class_and_options, snake_case, written_object
 from fastgru.formats.keras.masks import is_masked
 
@@ -43,7 +43,6 @@ _REQUIRED = {
     "Activation": ("activation",),
     "Dropout": ("rate",),
 }
-_WITH_WEIGHTS = ("GRU", "Dense", "Embedding")
 #: Options that say how something is computed or what it is called, not what it computes.
 _IGNORED = (
     "name", "dtype", "implementation", "unroll", "seed", "use_cudnn", "input_dtype", "batch_input_shape",
@@ -121,7 +120,7 @@ def _options(dialect: Dialect, class_name: str, where: str, config: Config) -> C
     for option in _REQUIRED.get(class_name, ()):
         if option not in _given(dialect, class_name, config):
             raise ValueError(f"{where}: expected {option}, got none")
-    refuse_options(where, config, wanted, weighted=class_name in _WITH_WEIGHTS)
+    refuse_options(where, config, wanted, weighted=class_name in WEIGHTS)
     given = _given(dialect, class_name, config)
     found: Config = {}
     for option in wanted:
