@@ -153,25 +153,37 @@ def test_a_class_may_make_such_an_attribute_its_own():
 # --- A failure changes nothing ----------------------------------------------------------------------------------------
 
 
-def _raises(rng, shape):
-    rng.random(shape)
-    raise MemoryError("no more")
+class Raising(fastgru.initializers.Initializer):
+    def __call__(self, rng, shape):
+        rng.random(shape)
+        raise MemoryError("no more")
 
 
-@pytest.mark.parametrize("failure", ["initializer", "shape", "widening"])
+class Unbound(layers.Dense):
+    def bind(self, weights, gradients, generator):
+        raise MemoryError("no more")
+
+
+class OtherShape(fastgru.initializers.Initializer):
+    def __call__(self, rng, shape):
+        return rng.random((7, 7))
+
+
+@pytest.mark.parametrize("failure", ["initializer", "shape", "bind", "widening"])
 def test_a_failure_leaves_a_model_that_trains(monkeypatch, failure):
     def made(fail):
         fastgru.set_seed(1)
         model = Sequential([layers.GRU(3, input_shape=(None, 3), stateful=True), layers.Dense(3)])
         model.predict(X, batch_size=8)
         if fail and failure != "widening":
-            wrong = _raises if failure == "initializer" else lambda rng, shape: np.ones((7, 7))
-            with pytest.raises((MemoryError, ValueError)):
-                model.add(layers.Dense(3, kernel_initializer=wrong))
+            wrong = {"initializer": Raising(), "shape": OtherShape(), "bind": "zeros"}[failure]
+            layer = (Unbound if failure == "bind" else layers.Dense)(3, kernel_initializer=wrong)
+            with pytest.raises((MemoryError, ValueError), match=r"no more|shape"):
+                model.add(layer)
         model.compile("sgd", "mse")
         if fail and failure == "widening":
             with monkeypatch.context() as patch:
-                patch.setattr(layers.GRU, "get_states", lambda self: {"h": _raises(np.random.default_rng(), (1,))})
+                patch.setattr(layers.GRU, "get_states", lambda self: Raising()(np.random.default_rng(), 1))
                 with pytest.raises(MemoryError, match="no more"):
                     model.fit(X.astype(np.float64), X[:, 0], batch_size=8, verbose=0)
         assert model.dtype == model.parameters.dtype == np.float32

@@ -170,7 +170,7 @@ class Network:
         """Lay the weights of all layers into one flat buffer; `keep` the values of those that have some.
 
         `shapes` are those of the input and of each layer's output, which the network has from then on. After an error
-        the network is as it was, because all that may fail comes before a layer is given its new memory.
+        the network is as it was, because what may fail comes before a layer is given its new memory.
         """
         before = self.generator.bit_generator.state
         try:
@@ -208,8 +208,16 @@ class Network:
             for name, value in values.items():
                 new[name][...] = value
         states = {name: state.astype(self.dtype) for name, state in self.get_states().items()}
-        for layer in self.layers:
-            layer.bind(weights[layer.name], gradients[layer.name], self.generator)
+        bound: list[tuple[Layer, dict[str, Array], dict[str, Array]]] = []
+        try:
+            for layer in self.layers:
+                bound.append((layer, layer.weights, layer.gradients))
+                layer.bind(weights[layer.name], gradients[layer.name], self.generator)
+        except BaseException:  # of a user's own layer, or Ctrl-C
+            for layer, its_weights, its_gradients in bound[::-1]:
+                with contextlib.suppress(Exception):  # the one that failed may fail again
+                    layer.bind(its_weights, its_gradients, self.generator)
+            raise
         self.parameters, self.gradient = parameters, gradient
         self._places = {f"{layer.name}/{name}": (place, shape) for layer, name, place, shape in places}
         self._penalties = [entry for layer in self.layers for entry in layer.penalties()]
