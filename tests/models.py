@@ -5,6 +5,7 @@ from __future__ import annotations
 import fastgru
 import numpy as np
 from fastgru import Sequential, layers, optimizers
+from fastgru.formats import description
 
 ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
 
@@ -44,6 +45,13 @@ def _compiled(
     return model
 
 
+#: Of every kind of file that is written.
+FILE_NAMES = (
+    "m.safetensors", "m.json", "m.keras", "m.h5", "m.pt", "m.torch.safetensors", "m.onnx", "m.rtneural.json",
+    "m.weights.h5",
+)  # fmt: skip
+
+
 def for_file(name, units=3):
     """A model with an output at each step that a file of this name can hold; not compiled."""
     tfjs = {"reset_after": False, "recurrent_activation": "hard_sigmoid_tfjs"} if name == "m.json" else {}
@@ -68,7 +76,7 @@ def filled(stack, seed=0, **options):
 def random_gru(rng, **fixed):
     chosen = {
         "units": pick(rng, 1, 3, 5, 8, 13),
-        "activation": pick(rng, *layers.gru.ACTIVATIONS),
+        "activation": pick(rng, *description.GRU_ACTIVATIONS),
         "recurrent_activation": pick(rng, *layers.gru.RECURRENT_ACTIVATIONS),
         "use_bias": pick(rng, True, False),
         "reset_after": pick(rng, True, False),

@@ -178,3 +178,11 @@ def test_wrong_arguments_are_refused():
     model = Sequential([layers.GRU(3), layers.LastStep()])
     with pytest.raises(ValueError, match=r"last_step: expected input of shape \(N, T, F\)"):
         model.build((None, 5, 2))
+
+
+def test_an_activation_without_a_gradient_is_no_linear_one():
+    rows = np.ones((2, 3), np.float32)
+    for name in ACTIVATIONS:
+        assert layers.activation.gradient(name, rows, rows).shape == rows.shape
+    with pytest.raises(ValueError, match=r"activation: expected one of linear, .* got 'gelu'"):
+        layers.activation.gradient("gelu", rows, rows)

@@ -211,6 +211,41 @@ def test_nan_ends_the_training_without_an_error_if_asked():
     assert history.history == expected.history  # of the batches before
 
 
+def test_a_callback_says_itself_what_fit_must_know():
+    seen = []
+
+    class Own(callbacks.Callback):
+        stops_at_nan = True
+        writes_training = True
+        adds_logs = ("mood",)
+
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(sorted(logs))
+
+    def add(epoch, logs):
+        logs["mood"] = 1.0
+
+    with pytest.raises(ValueError, match="monitor: expected one of 'loss', 'accuracy', 'mood', got 'other'"):
+        classifier().fit(*samples(), verbose=0, callbacks=[Silent(), callbacks.EarlyStopping("other")])
+    told = [Own(), callbacks.LambdaCallback(on_epoch_end=add), Script([0.5])]
+    classifier().fit(*samples(), verbose=0, callbacks=told)
+    assert seen == [["accuracy", "loss", "mood", "score"]]  # told last, because it writes
+    x, y = samples()
+    x[0, 2, 1] = np.nan
+    history = classifier().fit(x, y, epochs=5, verbose=0, shuffle=False, callbacks=told[1:] + told[:1])
+    assert len(history.epoch) == 1
+    assert len(seen) == 1  # nothing is written of an epoch that ended early
+
+
+class Silent(callbacks.Callback):
+    """Adds to the logs, and says what."""
+
+    adds_logs = ("mood",)
+
+    def may_add_logs(self):
+        return False
+
+
 def test_no_piece_of_a_bad_batch_counts(monkeypatch):
     monkeypatch.setattr(loop, "LEAST_ROWS", 5)
     monkeypatch.setattr(loop, "CACHED_TAPE", 4000)

@@ -19,14 +19,9 @@ import pytest
 from fastgru import ModelFileError, Sequential, callbacks, layers, load_model, optimizers
 from fastgru.formats import native
 from fastgru.formats.boundary import model_file, reading
-from models import for_file
+from models import FILE_NAMES, for_file
 
 pytestmark = pytest.mark.isa_independent
-
-NAMES = (
-    "m.safetensors", "m.json", "m.keras", "m.h5", "m.pt", "m.torch.safetensors", "m.onnx", "m.rtneural.json",
-    "m.weights.h5",
-)  # fmt: skip
 
 
 def make_model(name=""):
@@ -87,7 +82,7 @@ def test_what_no_file_causes_stays_what_it_is(error):
 def test_what_cannot_be_opened_is_an_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError), model_file(tmp_path / "nothing"):
         pass
-    for name in NAMES:
+    for name in FILE_NAMES:
         if name.endswith("weights.h5"):
             continue
         with pytest.raises(FileNotFoundError, match=name):
@@ -186,7 +181,7 @@ def mutated(draw, data):
     return bytes(content)
 
 
-@pytest.mark.parametrize("name", peers.parameters(NAMES))
+@pytest.mark.parametrize("name", peers.parameters(FILE_NAMES))
 def test_damaged_bytes_are_a_model_or_one_error(name, tmp_path):
     path, model, draw = saved(tmp_path, name), make_model(), random.Random(0)
     data, refused = path.read_bytes(), 0

@@ -45,3 +45,19 @@ def test_the_code_in_the_readme_runs_on_small_data(tmp_path, monkeypatch):
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["digits.safetensors", "run.safetensors"]
+
+
+def test_where_to_add_what_names_files_and_lists_that_exist():
+    text = (DOCS / "design.md").read_text()
+    rows = text[text.index("## Where to add what") :].split("\n## ")[0].splitlines()
+    files = [path for folder in ("python", "cpp", "tests", "docs") for path in (ROOT / folder).rglob("*.*")]
+    found = 0
+    for name, names in re.findall(r"`([\w./]+\.(?:py|pyi|hpp|cpp|md|txt))`(?: \(([^)]*)\))?", "\n".join(rows)):
+        if "NAME" in name or name[0] == ".":
+            continue
+        matching = [path for path in files if path.as_posix().endswith(f"/{name}")]
+        assert matching, name
+        for each in re.findall(r"`([A-Z_]{3,}|[a-z_]+)`", names):
+            assert any(each in path.read_text() for path in matching), (name, each)
+            found += 1
+    assert found > 20

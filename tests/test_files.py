@@ -24,14 +24,10 @@ from concurrency import in_threads
 from fastgru import Sequential, callbacks, layers, load_model
 from fastgru._support.files import write_atomically
 from fastgru.cli import main
-from models import for_file
+from models import FILE_NAMES, for_file
 
 pytestmark = pytest.mark.isa_independent
 
-NAMES = (
-    "m.safetensors", "m.json", "m.keras", "m.h5", "m.pt", "m.torch.safetensors", "m.onnx", "m.rtneural.json",
-    "m.weights.h5",
-)  # fmt: skip
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="making devices needs root")
 
 
@@ -94,7 +90,7 @@ def listing(folder):
 
 
 @special
-@pytest.mark.parametrize("name", peers.parameters(NAMES))
+@pytest.mark.parametrize("name", peers.parameters(FILE_NAMES))
 def test_nothing_but_a_regular_file_is_replaced(kind, name, tmp_path):
     make, message = SPECIAL[kind]
     make(tmp_path / name)
@@ -105,7 +101,7 @@ def test_nothing_but_a_regular_file_is_replaced(kind, name, tmp_path):
 
 
 @special
-@pytest.mark.parametrize("name", peers.parameters(NAMES))
+@pytest.mark.parametrize("name", peers.parameters(FILE_NAMES))
 def test_nothing_but_a_regular_file_is_read(kind, name, tmp_path):
     make, message = SPECIAL[kind]
     make(tmp_path / name)
@@ -119,7 +115,7 @@ def test_nothing_but_a_regular_file_is_read(kind, name, tmp_path):
                 load_model(tmp_path / name, format=form)
 
 
-@pytest.mark.parametrize("name", peers.parameters(name for name in NAMES if name != "m.json"))
+@pytest.mark.parametrize("name", peers.parameters(name for name in FILE_NAMES if name != "m.json"))
 def test_a_folder_is_no_file(name, tmp_path):
     (tmp_path / name).mkdir()
     with pytest.raises(IsADirectoryError, match=name):
@@ -180,7 +176,7 @@ def test_a_link_to_nothing_is_followed(tmp_path):
 # --- Names --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", peers.parameters(NAMES))
+@pytest.mark.parametrize("name", peers.parameters(FILE_NAMES))
 def test_a_nul_in_a_name_is_refused_and_leaves_nothing(name, tmp_path):
     path = f"{tmp_path}/{'x' * 40}\0{name}"
     with pytest.raises(ValueError, match="path: expected the name of a file, which cannot have a NUL character"):
@@ -190,7 +186,7 @@ def test_a_nul_in_a_name_is_refused_and_leaves_nothing(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", peers.parameters(NAMES))
+@pytest.mark.parametrize("name", peers.parameters(FILE_NAMES))
 def test_a_name_that_is_too_long_is_refused_and_leaves_nothing(name, tmp_path):
     path = tmp_path / f"{'x' * 300}{name}"
     with pytest.raises(OSError, match="File name too long") as caught:
@@ -227,7 +223,7 @@ def disk_of(size):
         signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.parametrize("name", peers.parameters(NAMES))
+@pytest.mark.parametrize("name", peers.parameters(FILE_NAMES))
 def test_a_full_disk_names_the_file_and_leaves_the_old_one(name, tmp_path):
     path = tmp_path / name
     save(for_file(name), path)
@@ -250,7 +246,7 @@ def test_a_full_disk_names_the_log(tmp_path):
 
 
 @needs_root
-@pytest.mark.parametrize("name", peers.parameters(NAMES))
+@pytest.mark.parametrize("name", peers.parameters(FILE_NAMES))
 def test_a_real_full_disk(name, tmp_path):
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], capture_output=True, check=False
@@ -306,7 +302,7 @@ def names(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", peers.parameters(NAMES))
+@pytest.mark.parametrize("name", peers.parameters(FILE_NAMES))
 def test_the_next_save_removes_what_a_killed_one_left(name, tmp_path):
     for _ in range(3):
         assert killed_while_saving(tmp_path / name)
@@ -488,7 +484,7 @@ print(loaded + refused)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", peers.parameters(NAMES))
+@pytest.mark.parametrize("name", peers.parameters(FILE_NAMES))
 def test_a_file_overwritten_in_place_while_it_is_read_is_one_error_or_none(name, tmp_path):
     path = tmp_path / name
     gru = {"reset_after": False, "recurrent_activation": "hard_sigmoid_tfjs"} if name == "m.json" else {}

@@ -154,6 +154,14 @@ def test_pickles_and_clones(cls):
     np.testing.assert_array_equal(copy.fit(X, targets(cls), lengths=LENGTHS).model_.predict(X), again.model_.predict(X))
 
 
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_estimators_are_hashable_and_equal_only_themselves(cls):
+    estimator = cls()
+    assert estimator == estimator
+    assert estimator != cls()
+    assert len({estimator, cls()}) == 2
+
+
 # --- What goes in and comes out -------------------------------------------------------------------------------
 
 

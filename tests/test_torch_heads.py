@@ -14,8 +14,6 @@ import pytest
 from fastgru import AssumptionWarning, ModelFileError, Sequential, conversion, layers, load_model
 from fastgru.cli import main
 from fastgru.formats.torch import chains as torch_chains
-from fastgru.formats.torch import options as torch_options
-from fastgru.layers.activation import ACTIVATIONS as ACTIVATIONS_OF_LAYERS
 
 torch = peers.require("torch")
 
@@ -456,10 +454,6 @@ def test_wrong_options_are_named(path):
 def test_types_and_values_are_checked_before_a_file_is_opened(tmp_path, options):
     with pytest.raises((TypeError, ValueError), match=f"^{next(iter(options))}: expected"):
         load_model(tmp_path / "missing.pt", format="torch", **options)
-
-
-def test_activations_are_those_of_the_layer():
-    assert torch_options.ACTIVATIONS == ACTIVATIONS_OF_LAYERS
 
 
 def test_own_files_need_no_options(tmp_path):

@@ -57,6 +57,10 @@ __all__ = [
     "set_seed",
 ]
 
+# Pickles and messages name the public place, so that these may move.
+for _each in (History, pad_sequences, set_seed):
+    _each.__module__ = __name__
+
 _RARELY_WANTED = ("conversion", "reference")  # imported when asked for
 _DROP_INS = ("keras", "sklearn", "torch")  # import their frameworks, so only the user does that
 
@@ -69,4 +73,4 @@ def __getattr__(name: str) -> ModuleType:
 
 
 def __dir__() -> list[str]:
-    return sorted((*__all__, *_RARELY_WANTED, *_DROP_INS))
+    return sorted((*__all__, *_RARELY_WANTED, *(name for name in _DROP_INS if name in globals())))

@@ -55,6 +55,7 @@ MOST_THREADS = 1024
 #: again and then keeps its memory. It holds references to x and the weights, not copies: they must not change
 #: between forward and backward; ``clear()`` lets go of them, but not of the memory.
 GRUTape = kernels.GRUTape
+GRUTape.__module__ = __name__  # the public place, whichever compiled module is in use
 
 
 class GRUGradients(NamedTuple):

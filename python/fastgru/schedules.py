@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastgru._support import checks
+from fastgru._support.representation import as_call
 
 
 class Schedule(ABC):
@@ -27,8 +28,7 @@ class Schedule(ABC):
         return {"class_name": type(self).__name__, "config": dict(self._config)}
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self._config.items())
-        return f"{type(self).__name__}({arguments})"
+        return as_call(self)
 
 
 class Constant(Schedule):

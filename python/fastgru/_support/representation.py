@@ -1,25 +1,63 @@
-"""The `repr` of objects: a constructor call that makes an equal object."""
+"""The classes of objects: which one is this package's, and the `repr` that makes an equal object."""
 
 from __future__ import annotations
 
 import inspect
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
+#: Objects whose `repr` is being made, each with its thread, because an object may hold itself.
+_at_work: set[tuple[int, int]] = set()
 
-def as_call(thing: Any, **values: Any) -> str:
+
+def package_class(cls: type) -> type:
+    """The class itself, or the innermost one of this package that it is derived from."""
+    return next(each for each in cls.__mro__ if each.__module__.partition(".")[0] == "fastgru" or each is object)
+
+
+def as_call(thing: Any, values: Callable[[], Mapping[str, Any]] = dict) -> str:
     """``Class(10, option=True)``, with the arguments that differ from the constructor's defaults.
 
-    The value of an argument is taken from `values`, or else from the attribute of the same name. An argument that is in
-    neither is left out.
+    The value of an argument is taken from what `values` returns, or else from the attribute of the same name. Evaluated
+    where the names of fastgru's modules are known, it makes an equal object, unless a value is a function, an array or
+    an object of another package. ``<Class ...>`` where the arguments are not known: the class has a constructor of its
+    own whose arguments are not all attributes, an attribute is missing, or the object holds itself. Never raises.
     """
-    shown = []
+    unknown = f"<{type(thing).__name__} ...>"
+    key = (id(thing), threading.get_ident())
+    if key in _at_work:
+        return unknown
+    _at_work.add(key)
+    try:
+        arguments = _arguments(thing, dict(values()))
+        return f"{type(thing).__name__}({', '.join(arguments)})"
+    except Exception:  # of any kind: attributes and their reprs may be a user's own
+        return unknown
+    finally:
+        _at_work.discard(key)
+
+
+def _arguments(thing: Any, values: dict[str, Any]) -> list[str]:
+    shown, more = [], False
     for name, parameter in inspect.signature(type(thing)).parameters.items():
-        value = values.pop(name, getattr(thing, name, parameter.default))
-        if parameter.default is not parameter.empty:
-            # Compared as text, because arrays have no truth value; flags are stored as bool, whatever was given.
-            if repr(value) != repr(parameter.default) and value is not bool(parameter.default):
-                shown.append(f"{name}={value!r}")
-        elif value is not parameter.empty:
-            shown.append(f"{value!r}")
-    shown += [f"{name}={value!r}" for name, value in values.items()]
-    return f"{type(thing).__name__}({', '.join(shown)})"
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            more = True
+            continue
+        value = values.pop(name) if name in values else getattr(thing, name)
+        if parameter.default is parameter.empty:
+            shown.append(repr(value))
+        elif not _same(value, parameter.default):
+            shown.append(f"{name}={value!r}")
+    own = package_class(type(thing)).__init__ is type(thing).__init__  # type: ignore[misc]
+    values = {name: value for name, value in values.items() if value is not None}
+    if not own and (more or values):
+        raise TypeError("a constructor of another package, whose other arguments are not known")
+    return shown + [f"{name}={value!r}" for name, value in values.items()]
+
+
+def _same(value: Any, default: Any) -> bool:
+    if type(value) is bool and type(default) is int:  # flags are stored as bool, whatever was given
+        return value == default
+    # Compared as text, because arrays have no truth value; long ones are shortened there.
+    return type(value) is type(default) and repr(value) == repr(default) and "..." not in repr(value)

@@ -1,6 +1,6 @@
 """The loops of fit and evaluate, over anything that computes scores and gradients.
 
-This module knows no model: `fastgru.Sequential` stands above it and hands in its layers as a `Network`.
+This module knows no model: `fastgru.Sequential` stands above it and hands in its network as a `Trainable`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Snapshot(NamedTuple):
     generator: Any
 
 
-class Network(Protocol):
+class Trainable(Protocol):
     """What is trained here."""
 
     parameters: Array
@@ -144,7 +144,7 @@ class Network(Protocol):
 
 
 class History:
-    """What `fastgru.Sequential.fit` returns.
+    """What `fastgru.Sequential.fit` returns; its `repr` is a summary that cannot be evaluated.
 
     Attributes
     ----------
@@ -178,7 +178,7 @@ class History:
 class Tally:
     """Mean loss and metrics over the elements seen so far, however they were batched; begins `metrics` anew."""
 
-    def __init__(self, network: Network, loss: Loss, metrics: Sequence[Metric]) -> None:
+    def __init__(self, network: Trainable, loss: Loss, metrics: Sequence[Metric]) -> None:
         self._network = network
         self._loss = loss
         self._metrics = metrics
@@ -244,7 +244,7 @@ def _judge(loss: Loss, batch: Batch, scores: Scores, *, gradient: bool) -> tuple
     return targets, result, result.values * weights
 
 
-def train_step(network: Network, loss: Loss, optimizer: Optimizer, batch: Batch, tally: Tally) -> None:
+def train_step(network: Trainable, loss: Loss, optimizer: Optimizer, batch: Batch, tally: Tally) -> None:
     """Forward, loss, backward and update on one batch, which is then counted in `tally`.
 
     Raises
@@ -273,7 +273,7 @@ def train_step(network: Network, loss: Loss, optimizer: Optimizer, batch: Batch,
         tally.add(*each, penalty)
 
 
-def _explain(network: Network, loss: Loss, batch: Batch, before: Snapshot, error: FloatingPointError) -> str:
+def _explain(network: Trainable, loss: Loss, batch: Batch, before: Snapshot, error: FloatingPointError) -> str:
     """What is wrong with a batch that was refused with that error, and what to do."""
     what, remedy = str(error), "lower the learning rate, or scale x and y to numbers near 1"
     if type(loss) not in LOSSES.values():
@@ -285,7 +285,7 @@ def _explain(network: Network, loss: Loss, batch: Batch, before: Snapshot, error
     return f"{what}; the weights are those before that batch; {remedy}"
 
 
-def _find_gradient(network: Network, loss: Loss, batch: Batch) -> list[tuple[Array, Array, LossResult, float]]:
+def _find_gradient(network: Trainable, loss: Loss, batch: Batch) -> list[tuple[Array, Array, LossResult, float]]:
     """Write the gradient; for each piece of the batch, what `Tally.add` takes."""
     everything = counted = 0
     found: list[tuple[Array, Array, LossResult, float]] = []
@@ -320,7 +320,7 @@ def _describe_loss(value: float, place: tuple[int, ...], piece: Batch, rows: sli
     return f"the loss of {where} is {value}{number}"
 
 
-def pieces(network: Network, x: Array) -> list[slice]:
+def pieces(network: Trainable, x: Array) -> list[slice]:
     """How a batch is trained on: whole, or cut by its shape alone into equal pieces whose tapes stay in the caches.
 
     A stateful network's rows belong to the rows of the batch before: its batches stay whole.
@@ -335,7 +335,7 @@ def pieces(network: Network, x: Array) -> list[slice]:
 
 
 def evaluate(
-    network: Network, loss: Loss, data: ArraySet | StreamSet, batch_size: int, metrics: Sequence[Metric]
+    network: Trainable, loss: Loss, data: ArraySet | StreamSet, batch_size: int, metrics: Sequence[Metric]
 ) -> dict[str, float]:
     """Loss and metrics over a whole set."""
     tally = Tally(network, loss, metrics)
@@ -488,7 +488,7 @@ class Run:
 
 
 def fit(
-    network: Network,
+    network: Trainable,
     loss: Loss,
     optimizer: Optimizer,
     data: ArraySet | StreamSet,
@@ -505,15 +505,15 @@ def fit(
     FloatingPointError
         As from `train_step`; the message gives epoch and batch, too.
     """
-    tally, history, model = run.tally, run.history, run.callbacks.model
+    tally, history, callbacks = run.tally, run.history, run.callbacks
     epochs, batch_size, shuffle = options.epochs, options.batch_size, options.shuffle
     progress = Progress(1 if options.verbose == "auto" else int(options.verbose), epochs, data.count)
-    model.stop_training = run.stopped
+    callbacks.stop_training = run.stopped
     data.pass_over(run.epoch)
     whole = True
     try:
         # An epoch that was stopped in its midst, and resumed there, is still to be ended.
-        while whole and run.epoch < epochs and not (model.stop_training and run.batch == 0):
+        while whole and run.epoch < epochs and not (callbacks.stop_training and run.batch == 0):
             epoch = run.epoch
             run.draw_order(data, shuffle=shuffle)
             if run.batch == 0:
@@ -535,9 +535,9 @@ def fit(
                 logs |= {f"val_{name}": value for name, value in validate().items()}
             history.seconds.append(seconds)
             progress.epoch_ends(epoch, logs, seconds, samples)
-            run.callbacks.tell("on_epoch_end", epoch, logs, write=whole)
+            callbacks.tell("on_epoch_end", epoch, logs, write=whole)
             history.append(epoch, logs)
-            run.stopped = model.stop_training
+            run.stopped = callbacks.stop_training
             if whole:
                 run.epoch, run.batch = epoch + 1, 0
                 run.write_due()
@@ -548,7 +548,7 @@ def fit(
 
 
 def _train_batch(
-    network: Network, loss: Loss, optimizer: Optimizer, batch: Batch, run: Run, progress: Progress
+    network: Trainable, loss: Loss, optimizer: Optimizer, batch: Batch, run: Run, progress: Progress
 ) -> bool:
     """Train on the run's next batch, and tell those that watch; False if a callback lets a bad loss end the epoch."""
     watched = bool(run.callbacks.of_batches)
@@ -561,11 +561,11 @@ def _train_batch(
         if not run.callbacks.stops_at_nan():
             raise FloatingPointError(message) from None
         progress.say(message)
-        run.callbacks.model.stop_training = True
+        run.callbacks.stop_training = True
         return False
     run.batch += 1
     if watched:
         run.callbacks.tell("on_train_batch_end", run.batch - 1, run.tally.values())
-        run.stopped = run.callbacks.model.stop_training
+        run.stopped = run.callbacks.stop_training
         run.write_due()
     return True

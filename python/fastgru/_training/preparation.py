@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fastgru._support.samples import Samples, lengths_of
 from fastgru._training import data
 from fastgru._training.data import ArraySet, Batch, Form, StreamSet, Unchecked
-from fastgru._training.loop import Network
+from fastgru._training.loop import Trainable
 from fastgru._training.options import FitOptions
 from fastgru._training.sample_weights import check_weights, classes_in, weigh_classes
 from fastgru.losses import Loss
@@ -36,13 +36,13 @@ class Preparation:
 
     Parameters
     ----------
-    network : Network
+    network : Trainable
     loss : Loss
     class_weight : dict, optional
         Factors of the losses by class.
     """
 
-    def __init__(self, network: Network, loss: Loss, class_weight: dict[int, float] | None = None) -> None:
+    def __init__(self, network: Trainable, loss: Loss, class_weight: dict[int, float] | None = None) -> None:
         self._network = network
         self._loss = loss
         self._class_weight = class_weight
@@ -117,7 +117,7 @@ class Preparation:
         return StreamSet(name, source, check, steps, steps_name=steps_name)
 
 
-def prepare(network: Network, loss: Loss, given: Unchecked, validation_data: Any, options: FitOptions) -> Sets:
+def prepare(network: Trainable, loss: Loss, given: Unchecked, validation_data: Any, options: FitOptions) -> Sets:
     """Check all data of a call of `fit`, which must call this function itself: a warning counts the stack frames."""
     training, form = Preparation(network, loss, options.class_weight).set_of(
         given, options.steps_per_epoch, decide_dtype=True
@@ -172,7 +172,7 @@ def _hold_back(arrays: ArraySet, split: float | NDArray[np.intp], loss: Loss, fo
     return kept, held
 
 
-def _require_whole_batches(name: str, network: Network, batch_size: int, count: int | None) -> None:
+def _require_whole_batches(name: str, network: Trainable, batch_size: int, count: int | None) -> None:
     """Raise if a stateful layer would get a last batch of fewer rows; not known of an iterable."""
     if network.stateful and count is not None and count > batch_size and count % batch_size:
         layer = next(layer.name for layer in network.layers if layer.stateful)

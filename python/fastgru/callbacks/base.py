@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from numpy.typing import NDArray
 
@@ -30,6 +30,12 @@ class Callback:
         ``epochs``, ``batch_size`` and ``samples``.
     """
 
+    #: Whether it writes the training to files; it is then told last, so that the files hold what the others did.
+    writes_training: ClassVar[bool] = False
+    #: Whether a loss that is not finite ends the training without an error.
+    stops_at_nan: ClassVar[bool] = False
+    #: Entries that it adds to each epoch's logs, of those known before.
+    adds_logs: ClassVar[tuple[str, ...]] = ()
     model: Any = None
     params: dict[str, Any]
 
@@ -115,7 +121,7 @@ class Monitor(Callback):
         self.forget_best()
 
     def __repr__(self) -> str:
-        return as_call(self, mode="auto" if self._automatic else self.mode)
+        return as_call(self, lambda: {"mode": "auto" if self._automatic else self.mode})
 
     def forget_best(self) -> None:
         """Begin anew."""

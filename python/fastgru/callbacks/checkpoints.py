@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -41,6 +41,8 @@ class ModelCheckpoint(Monitor):
         epoch.
     """
 
+    writes_training: ClassVar[bool] = True
+
     def __init__(
         self,
         filepath: str | os.PathLike[str],
@@ -56,7 +58,8 @@ class ModelCheckpoint(Monitor):
         self.filepath = os.fspath(filepath)
         self.verbose = check_verbose(verbose)
         self.save_best_only = checks.flag("save_best_only", save_best_only)
-        if checks.flag("save_weights_only", save_weights_only):
+        self.save_weights_only = checks.flag("save_weights_only", save_weights_only)
+        if self.save_weights_only:
             raise ValueError("save_weights_only: expected False because a training cannot go on from weights, got True")
         if save_freq != "epoch":
             save_freq = checks.integer("save_freq", save_freq, least=1)

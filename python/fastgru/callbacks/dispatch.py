@@ -8,9 +8,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fastgru.callbacks.base import Callback
-from fastgru.callbacks.checkpoints import ModelCheckpoint
-from fastgru.callbacks.learning_rates import LearningRateScheduler, ReduceLROnPlateau
-from fastgru.callbacks.stopping import TerminateOnNaN
 from fastgru.formats import native
 
 Array = NDArray[Any]
@@ -21,37 +18,43 @@ class Callbacks:
 
     Attributes
     ----------
-    model : Sequential
-        The model that is trained; callbacks may set its ``stop_training``.
     of_batches : list of Callback
         The callbacks that watch batches.
     """
 
     def __init__(self, callbacks: Iterable[Callback], model: Any, params: dict[str, Any]) -> None:
-        self._all = sorted(callbacks, key=lambda callback: isinstance(callback, ModelCheckpoint))
-        self.model = model
+        self._all = sorted(callbacks, key=lambda callback: callback.writes_training)
+        self._model = model
         self.of_batches = [callback for callback in self._all if callback.watches_batches()]
         for callback in self._all:
             callback.set_model(model)
             callback.set_params(params)
 
+    @property
+    def stop_training(self) -> bool:
+        """Whether the training is to end after the epoch, which a callback says by setting it in the model."""
+        return bool(self._model.stop_training)
+
+    @stop_training.setter
+    def stop_training(self, value: bool) -> None:
+        self._model.stop_training = value
+
     def tell(self, occasion: str, *arguments: Any, write: bool = True) -> None:
         """Tell those that want to know, in order; without `write`, none of those that write the training to files."""
         for callback in self.of_batches if "batch" in occasion else self._all:
-            if write or not isinstance(callback, ModelCheckpoint):
+            if write or not callback.writes_training:
                 getattr(callback, occasion)(*arguments)
 
     def require_possible(self, logs: list[str]) -> None:
         """Raise before the first epoch, not after it, what cannot go well, given the entries that logs will have."""
-        if any(isinstance(callback, (LearningRateScheduler, ReduceLROnPlateau)) for callback in self._all):
-            logs = [*logs, "learning_rate"]
+        logs = list(dict.fromkeys([*logs, *(name for callback in self._all for name in callback.adds_logs)]))
         for callback in self._all:
             others = (other for other in self._all if other is not callback)
             callback.require_possible(logs, complete=not any(other.may_add_logs() for other in others))
 
     def write_files(self) -> bool:
         """Whether the training is to be written to files."""
-        return any(isinstance(callback, ModelCheckpoint) for callback in self._all)
+        return any(callback.writes_training for callback in self._all)
 
     def require_saveable(self) -> None:
         """Raise before the first epoch, not after it, if there will be files and one's state cannot be in them."""
@@ -61,7 +64,7 @@ class Callbacks:
 
     def stops_at_nan(self) -> bool:
         """Whether a loss that is not finite ends the training without an error."""
-        return any(isinstance(callback, TerminateOnNaN) for callback in self._all)
+        return any(callback.stops_at_nan for callback in self._all)
 
     def get_state(self) -> list[dict[str, Any]]:
         """The states of all, in order."""

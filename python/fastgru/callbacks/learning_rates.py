@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -36,6 +36,8 @@ class ReduceLROnPlateau(Monitor):
     min_lr : float
         The rate does not go below.
     """
+
+    adds_logs: ClassVar[tuple[str, ...]] = ("learning_rate",)
 
     def __init__(
         self,
@@ -103,6 +105,8 @@ class LearningRateScheduler(Callback):
     verbose : {0, 1}
         Whether to print each epoch's rate.
     """
+
+    adds_logs: ClassVar[tuple[str, ...]] = ("learning_rate",)
 
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
         if not callable(schedule):

@@ -116,7 +116,7 @@ class LambdaCallback(Callback):
             self._functions[occasion] = function
 
     def __repr__(self) -> str:
-        return as_call(self, **self._functions)
+        return as_call(self, lambda: self._functions)
 
     def watches_batches(self) -> bool:  # noqa: D102
         return any("batch" in occasion for occasion in self._functions)

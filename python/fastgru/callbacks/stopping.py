@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -122,3 +122,5 @@ class TerminateOnNaN(Callback):
     As in Keras the epoch ends there, with validation and the logs of the batches before. No file is written for it:
     those that `ModelCheckpoint` wrote before stay.
     """
+
+    stops_at_nan: ClassVar[bool] = True

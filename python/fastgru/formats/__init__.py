@@ -1,4 +1,4 @@
-"""Files <-> descriptions of models. Formats know files, not models, and not each other.
+"""Files <-> descriptions of models. Formats know files, not models; TensorFlow.js uses Keras' tables.
 
 | kind | names | what it is |
 | --- | --- | --- |

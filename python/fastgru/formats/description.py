@@ -1,35 +1,34 @@
 """A model in this package's words: where all file formats meet.
 
 A reader makes a `ModelDescription` from a file, a writer makes a file from one; `fastgru.Sequential` makes models from
-descriptions and descriptions from models. So no format knows of models, nor of another format.
+descriptions and descriptions from models. So no format knows of models. Formats do not use each other, except that
+TensorFlow.js uses Keras' tables, whose layers and options it shares.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
+from fastgru._native import kernels
 from fastgru.formats.checks import require_object, require_text, unsupported
 
 Array = NDArray[Any]
 
 #: Class -> its weights in Keras' order.
-_WEIGHTS = {
+WEIGHTS = {
     "GRU": ("kernel", "recurrent_kernel", "bias"),
     "Dense": ("kernel", "bias"),
     "Embedding": ("embeddings",),
 }
-#: The names of layers that are more than their class in lower case.
-_NAMES = {
-    "GlobalAveragePooling1D": "global_average_pooling1d",
-    "GlobalMaxPooling1D": "global_max_pooling1d",
-    "LastStep": "last_step",
-}
 #: Activations of a Dense and of an Activation layer.
 ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
+#: Activations of a GRU's candidate.
+GRU_ACTIVATIONS = kernels.ACTIVATIONS
 #: Classes of layers that make one vector of a sequence.
 _WITHOUT_STEPS = ("Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "LastStep")
 
@@ -202,7 +201,7 @@ class LayerDescription:
         return [
             f"{prefix}{name}"
             for prefix, part in self.parts.items()
-            for name in _WEIGHTS.get(part.class_name, ())
+            for name in WEIGHTS.get(part.class_name, ())
             if name != "bias" or part.config.get("use_bias", True)
         ]
 
@@ -215,9 +214,15 @@ class LayerDescription:
         return 2 if self.class_name in _WITHOUT_STEPS else axes
 
 
+def kind_name(class_name: str) -> str:
+    """A class in lower case with underscores, as Keras has it: ``last_step``, ``global_max_pooling1d``."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()
+    return words.replace("_1_d", "1d").replace("1_d", "1d")
+
+
 def numbered_name(class_name: str, before: Sequence[LayerDescription]) -> str:
     """A name for a layer that has none in its file: ``gru``, after other GRUs ``gru_1`` and so on."""
-    name = _NAMES.get(class_name, class_name.lower())
+    name = kind_name(class_name)
     count = sum(layer.class_name == class_name for layer in before)
     return f"{name}_{count}" if count else name
 

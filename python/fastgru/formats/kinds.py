@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastgru._support.files import check_path, open_regular, read_all
 from fastgru.formats.archives import Archive
 from fastgru.formats.boundary import model_file
-from fastgru.formats.checks import parse_json
+from fastgru.formats.checks import parse_json, unsupported
 from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError
 
 #: Kind -> how its files' names end. Longer endings come before those that they contain.
@@ -151,6 +151,10 @@ def read_weights(path: str | os.PathLike[str], layers: list[LayerDescription]) -
 
 def write_weights(path: str | os.PathLike[str], description: ModelDescription) -> None:
     """Write a model's weights alone, to one of Keras' files."""
+    for layer in description.layers:
+        if list(layer.weights) != layer.weight_names:
+            reason = f"which keeps {', '.join(layer.weight_names) or 'nothing'} of it, not {', '.join(layer.weights)}"
+            raise unsupported(layer.name, layer.class_name, "a file of weights", reason)
     _module("keras").write_weights(path, description)
 
 

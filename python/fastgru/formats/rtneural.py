@@ -60,7 +60,6 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     steps = [None] * len(shape)  # batch and, where there is one, time
     layers = []
     width = shape[-1]
-    assert width is not None  # or there would be no weights
     for layer in description.layers:
         if layer.class_name == "Dropout" or (layer.class_name, layer.config.get("activation")) == _NOTHING:
             continue
@@ -82,7 +81,7 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     write_atomically(path, json.dumps(content, allow_nan=False).encode())
 
 
-def _said(layer: LayerDescription, width: int) -> tuple[str, str, int, list[Array]]:
+def _said(layer: LayerDescription, width: int | None) -> tuple[str, str, int, list[Array]]:
     """Type, activation, units and weights in RTNeural's words, of a layer whose input has that width."""
     config, units = layer.config, layer.config.get("units", 0)
     if layer.class_name == "GRU":
@@ -92,6 +91,8 @@ def _said(layer: LayerDescription, width: int) -> tuple[str, str, int, list[Arra
     if layer.class_name == "Dense":
         return "dense", _ACTIVATIONS[config["activation"]], units, list(layer.weights.values())
     if layer.class_name == "Activation":
+        if width is None:
+            raise unsupported(layer.name, "an unknown number of features", _NAME, "which gives sizes of all layers")
         return "activation", _ACTIVATIONS[config["activation"]], width, []
     raise unsupported(layer.name, layer.class_name, _NAME, "which has GRU, Dense and Activation")
 

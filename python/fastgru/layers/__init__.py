@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fastgru._support import checks
 from fastgru.layers.activation import Activation, Head
 from fastgru.layers.base import Layer
 from fastgru.layers.bidirectional import Bidirectional
@@ -54,6 +55,7 @@ LAYERS: dict[str, type[Layer]] = {
 
 def from_config(class_name: str, config: dict[str, Any], *, name: str) -> Layer:
     """The layer of that class, made from what its ``get_config`` returned."""
-    cls = LAYERS[class_name]
-    make = cls.from_config if cls is Bidirectional else None
-    return make(config, name=name) if make else cls(**config, name=name)
+    cls = LAYERS[checks.choice("class_name", class_name, LAYERS)]
+    if cls is Bidirectional:
+        return Bidirectional.from_config(config, name=name)
+    return cls(**config, name=name)

@@ -8,9 +8,8 @@ import numpy as np
 
 from fastgru import functional
 from fastgru._support import checks, sequences
+from fastgru.formats.description import ACTIVATIONS
 from fastgru.layers.base import Array, Layer, Shape
-
-ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
 
 
 def activate(name: str, rows: Array) -> Array:
@@ -37,8 +36,10 @@ def gradient(name: str, y: Array, d_y: Array) -> Array:
             return np.asarray(d_y * (1 - y * y))
         case "relu":
             return np.asarray(d_y * (y > 0))
-        case _:
+        case "linear":
             return d_y
+        case _:
+            raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {name!r}")
 
 
 def rows_with_gradient(d_y: Array, lengths: Array | None, axes: tuple[int, ...]) -> Array | None:
@@ -60,7 +61,7 @@ class Head(Layer):
     Attributes
     ----------
     activation : str
-        One of `ACTIVATIONS`.
+        One of `fastgru.formats.description.ACTIVATIONS`.
     """
 
     activation: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -13,9 +12,10 @@ from numpy.typing import NDArray
 
 from fastgru import initializers, regularizers
 from fastgru._support import checks
-from fastgru._support.representation import as_call
+from fastgru._support.representation import as_call, package_class
 from fastgru._support.samples import lengths_of, natural_dtype, require_samples
 from fastgru._support.seeding import new_generator
+from fastgru.formats.description import kind_name
 from fastgru.regularizers import Regularizer
 
 Array = NDArray[Any]
@@ -61,7 +61,12 @@ class Layer(ABC):
         self._built = False  # by a call, as a layer of its own
 
     def __repr__(self) -> str:
-        return as_call(self, name=self.name or None)
+        return as_call(self, self._shown)
+
+    def _shown(self) -> dict[str, Any]:
+        """The arguments in a `repr` that are not the attributes of the same name."""
+        # A Bidirectional gives its directions names with a slash, which the constructor refuses.
+        return {"name": self.given_name if "/" in self.name else self.name or None}
 
     @property
     def trainable(self) -> bool:
@@ -76,8 +81,7 @@ class Layer(ABC):
     @classmethod
     def kind(cls) -> str:
         """The layer's name in lower case with underscores, which unnamed layers are numbered after."""
-        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
-        return words.replace("_1_d", "1d").replace("1_d", "1d")
+        return kind_name(cls.__name__)
 
     # --- What a layer says of itself -----------------------------------------------------------------------------
 
@@ -85,13 +89,18 @@ class Layer(ABC):
     def build(self, input_shape: Shape) -> Shape:
         """Check the input's shape, remember it, and return the (first) output's; allocates nothing."""
 
+    def layers_within(self) -> list[Layer]:
+        """The layers that this one consists of, where it has some."""
+        return []
+
     def get_config(self) -> dict[str, Any]:
         """The arguments that make the same layer again, as JSON can hold them.
 
-        Each is the attribute of its name; of one that has a configuration of its own, that.
+        Each is the attribute of its name; of one that has a configuration of its own, that. A class derived from one of
+        this package's has that one's.
         """
-        names = [name for name in inspect.signature(type(self)).parameters if name not in ("input_shape", "name")]
-        values = {name: getattr(self, name) for name in names}
+        parameters = inspect.signature(package_class(type(self))).parameters
+        values = {name: getattr(self, name) for name in parameters if name not in ("input_shape", "name")}
         return {name: value.get_config() if hasattr(value, "get_config") else value for name, value in values.items()}
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from fastgru._support import checks
-from fastgru._support.representation import as_call
 from fastgru.layers.base import Array, Layer, Outputs, Shape, strip_prefix
 from fastgru.layers.gru import GRU
 
@@ -65,14 +64,18 @@ class Bidirectional(Layer):
         self.stateful = layer.stateful
         self._halves: tuple[Array, Array] | None = None
 
-    def __repr__(self) -> str:
-        reversed_too = self.backward_layer.get_config() == _reversed(self.forward_layer).get_config()
-        backward = None if reversed_too else self.backward_layer
-        return as_call(self, layer=self.forward_layer, backward_layer=backward, name=self.name or None)
+    def _shown(self) -> dict[str, Any]:
+        backward: GRU | None = self.backward_layer
+        if type(backward) is GRU and backward.get_config() == _reversed(self.forward_layer).get_config():
+            backward = None
+        return {**super()._shown(), "layer": self.forward_layer, "backward_layer": backward}
 
     @property
     def _directions(self) -> dict[str, GRU]:
         return {"forward": self.forward_layer, "backward": self.backward_layer}
+
+    def layers_within(self) -> list[Layer]:  # noqa: D102
+        return list(self._directions.values())
 
     @property
     def several_outputs(self) -> bool:  # noqa: D102
@@ -238,14 +241,16 @@ class Bidirectional(Layer):
 
     def get_config(self) -> dict[str, Any]:  # noqa: D102
         return {
-            "layer": {"class_name": "GRU", "config": self.forward_layer.get_config()},
-            "backward_layer": {"class_name": "GRU", "config": self.backward_layer.get_config()},
+            "layer": _entry(self.forward_layer),
+            "backward_layer": _entry(self.backward_layer),
             "merge_mode": self.merge_mode,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], **more: Any) -> Bidirectional:
         """The layer that `get_config` described."""
+        for which in ("layer", "backward_layer"):
+            checks.choice(which, config[which].get("class_name", "GRU"), ("GRU",))
         forward, backward = (GRU(**config[which]["config"]) for which in ("layer", "backward_layer"))
         return cls(forward, config["merge_mode"], backward_layer=backward, **more)
 
@@ -262,6 +267,10 @@ def _pair(name: str, arrays: Any) -> Sequence[Array | None]:
 def _what(value: Any) -> str:
     name = type(value).__name__
     return f"{name} of {len(value)}" if isinstance(value, (tuple, list)) else name
+
+
+def _entry(layer: GRU) -> dict[str, Any]:
+    return {"class_name": type(layer).__name__, "config": layer.get_config()}
 
 
 def _reversed(layer: GRU) -> GRU:

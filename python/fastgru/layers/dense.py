@@ -8,8 +8,8 @@ import numpy as np
 
 from fastgru import functional
 from fastgru._support import checks
-from fastgru._support.representation import as_call
-from fastgru.layers.activation import ACTIVATIONS, Head, gradient, rows_with_gradient
+from fastgru.formats.description import ACTIVATIONS
+from fastgru.layers.activation import Head, gradient, rows_with_gradient
 from fastgru.layers.base import Array, Shape
 
 
@@ -69,9 +69,8 @@ class Dense(Head):
         self._shape: tuple[int, ...] = ()
         self._y: Array | None = None
 
-    def __repr__(self) -> str:
-        activation = None if self.activation == "linear" else self.activation
-        return as_call(self, activation=activation, name=self.name or None)
+    def _shown(self) -> dict[str, Any]:
+        return {**super()._shown(), "activation": None if self.activation == "linear" else self.activation}
 
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102
         if len(input_shape) < 2 or input_shape[-1] is None:

@@ -9,9 +9,9 @@ import numpy as np
 from fastgru import functional
 from fastgru._native import kernels
 from fastgru._support import checks
+from fastgru.formats.description import GRU_ACTIVATIONS
 from fastgru.layers.base import Array, Layer, Outputs, Shape, keep_mask
 
-ACTIVATIONS = kernels.ACTIVATIONS
 RECURRENT_ACTIVATIONS = kernels.RECURRENT_ACTIVATIONS
 
 
@@ -105,7 +105,7 @@ class GRU(Layer):
     ) -> None:
         super().__init__(input_shape=input_shape, name=name)
         self.units = checks.integer("units", units, least=1)
-        self.activation = checks.choice("activation", "linear" if activation is None else activation, ACTIVATIONS)
+        self.activation = checks.choice("activation", "linear" if activation is None else activation, GRU_ACTIVATIONS)
         self.recurrent_activation = checks.choice("recurrent_activation", recurrent_activation, RECURRENT_ACTIVATIONS)
         self.use_bias = checks.flag("use_bias", use_bias)
         self.dropout = checks.number("dropout", dropout, least=0, below=1)

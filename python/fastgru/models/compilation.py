@@ -48,8 +48,8 @@ class Compilation:
             self.optimizer.leave()
         self.optimizer, self.loss, self.metrics, network.raw_head = checked, loss, chosen, raw
 
-    def require(self, network: Network) -> tuple[optimizers.Optimizer, losses.Loss]:
-        """Optimizer and loss; raises unless the network can be trained with them."""
+    def connect(self, network: Network) -> tuple[optimizers.Optimizer, losses.Loss]:
+        """Make the network give what the loss takes, and return optimizer and loss; raises unless they fit."""
         if self.optimizer is None or self.loss is None:
             raise RuntimeError("the model is not compiled: call compile(optimizer, loss, metrics) first")
         network.raw_head = takes_raw_head(network, self.loss)  # a layer may have been added since

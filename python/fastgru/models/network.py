@@ -169,8 +169,17 @@ class Network:
     def allocate(self, shapes: list[Shape], *, keep: bool = False, initialize: bool = True) -> None:
         """Lay the weights of all layers into one flat buffer; `keep` the values of those that have some.
 
-        `shapes` are those of the input and of each layer's output, which the network has from then on.
+        `shapes` are those of the input and of each layer's output, which the network has from then on. After an error
+        the network is as it was, because what may fail comes before a layer is given its new memory.
         """
+        before = self.generator.bit_generator.state
+        try:
+            self._allocate(shapes, keep=keep, initialize=initialize)
+        except BaseException:
+            self.generator.bit_generator.state = before
+            raise
+
+    def _allocate(self, shapes: list[Shape], *, keep: bool, initialize: bool) -> None:
         old = {layer.name: dict(layer.weights) for layer in self.layers} if keep else {}
         line = memory.LINE // self.dtype.itemsize
         places: list[tuple[Layer, str, slice, tuple[int, ...]]] = []
@@ -198,7 +207,17 @@ class Network:
                 values = {}
             for name, value in values.items():
                 new[name][...] = value
-            layer.bind(new, gradients[layer.name], self.generator)
+        states = {name: state.astype(self.dtype) for name, state in self.get_states().items()}
+        bound: list[tuple[Layer, dict[str, Array], dict[str, Array]]] = []
+        try:
+            for layer in self.layers:
+                bound.append((layer, layer.weights, layer.gradients))
+                layer.bind(weights[layer.name], gradients[layer.name], self.generator)
+        except BaseException:  # of a user's own layer, or Ctrl-C
+            for layer, its_weights, its_gradients in bound[::-1]:
+                with contextlib.suppress(Exception):  # the one that failed may fail again
+                    layer.bind(its_weights, its_gradients, self.generator)
+            raise
         self.parameters, self.gradient = parameters, gradient
         self._places = {f"{layer.name}/{name}": (place, shape) for layer, name, place, shape in places}
         self._penalties = [entry for layer in self.layers for entry in layer.penalties()]
@@ -206,7 +225,7 @@ class Network:
         self.shapes = shapes
         self.form = Form(self.input_shape, self.output_shape, self.dtype)
         self._on_new_memory()
-        self.set_states({name: state.astype(self.dtype) for name, state in self.get_states().items()})
+        self.set_states(states)
 
     @property
     def takes_tokens(self) -> bool:
@@ -227,12 +246,17 @@ class Network:
 
     def settle(self, form: Form, *, decide_dtype: bool) -> None:
         """Be of that form: make the weights if there are none, widen them if the dtype says so."""
+        before = self.decided_dtype
         if decide_dtype:
             self.decided_dtype = form.dtype
-        if not self.built:
-            self.build(form.input_shape)
-        elif self.parameters.dtype != self.dtype:
-            self.allocate(self.shapes, keep=True)
+        try:
+            if not self.built:
+                self.build(form.input_shape)
+            elif self.parameters.dtype != self.dtype:
+                self.allocate(self.shapes, keep=True)
+        except BaseException:
+            self.decided_dtype = before
+            raise
 
     def check_values(self, name: str, samples: Samples, lengths: Array | None) -> Array | None:
         """Raise what the first layer would for the values of some batch, with the number of the sample.

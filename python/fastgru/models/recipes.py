@@ -72,7 +72,7 @@ def _option(
     return field(default=default, metadata={"option": Option(kind, group, help, metavar, several, limits)})
 
 
-@dataclass
+@dataclass(eq=False)  # so that estimators, which inherit from it, are hashable and equal only themselves
 class Settings:
     """Settings of a network and its training, with their defaults; `fastgru.sklearn.GRUClassifier` explains each."""
 

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from fastgru import formats, losses, metrics, optimizers, schedules
 from fastgru._native._cpu_features import __version__
 from fastgru._support import checks
+from fastgru._support.representation import package_class
 from fastgru._training import loop
 from fastgru._training.data import Form
 from fastgru.formats import native
 from fastgru.formats.boundary import reading
+from fastgru.formats.checks import unsupported
 from fastgru.formats.description import LayerDescription, ModelDescription, TrainingDescription
-from fastgru.layers import from_config
+from fastgru.layers import LAYERS, from_config
 from fastgru.layers.base import strip_prefix
 from fastgru.models.compilation import Compilation
 from fastgru.models.network import Network
@@ -39,6 +41,7 @@ def write(
     path: str | os.PathLike[str], format: str | None, network: Network, compilation: Compilation, *, compiled: bool
 ) -> None:
     """Write a model to a file of that kind, or of the kind that the name says; `compiled`, with its training."""
+    require_own_layers(network)
     kind = formats.kind_of_name(path) if format is None else checks.choice("format", format, formats.KINDS)
     compiled = checks.flag("include_optimizer", compiled)
     if kind == "fastgru":
@@ -92,6 +95,14 @@ def describe(network: Network, compilation: Compilation) -> ModelDescription:
     return ModelDescription(layers, network.input_shape[1:], network.name, str(network.dtype), training)
 
 
+def describe_weights(network: Network, compilation: Compilation) -> ModelDescription:
+    """`describe` for files of weights alone, where a class derived from one of this package's counts as that one."""
+    description = describe(network, compilation)
+    for layer, entry in zip(network.layers, description.layers, strict=True):
+        entry.class_name = package_class(type(layer)).__name__
+    return description
+
+
 def take_description(description: ModelDescription, network: Network, compilation: Compilation) -> None:
     """Make a model without layers the one that a file described.
 
@@ -102,7 +113,6 @@ def take_description(description: ModelDescription, network: Network, compilatio
     """
     for entry in description.layers:
         layer = from_config(entry.class_name, entry.config, name=entry.name)
-        layer.name = entry.name
         if any(layer.name == other.name for other in network.layers):
             raise ValueError(f"it has two layers called {layer.name!r}")
         network.layers.append(layer)
@@ -141,6 +151,7 @@ def to_checkpoint(
     network: Network, compilation: Compilation, *, compiled: bool = True
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """What `native.save` writes: a configuration as JSON can hold it, and arrays, which are not copied."""
+    require_own_layers(network)
     if compiled:
         require_own_classes(compilation)
     tensors = {
@@ -167,6 +178,20 @@ def to_checkpoint(
         }
         tensors |= {f"optimizer/{name}": array for name, array in moments.items()}
     return config, tensors
+
+
+def require_own_layers(network: Network) -> None:
+    """Raise if a layer is of a class that `load_model` could not make again from its name."""
+    for layer in network.layers:
+        for each in (layer, *layer.layers_within()):
+            if type(each) is not LAYERS.get(type(each).__name__):
+                raise unsupported(
+                    layer.name,
+                    type(each).__name__,
+                    "copies and files of models",
+                    "which hold names of fastgru's layers and no code",
+                    "make such a model again and give it the weights, by set_weights or save_weights",
+                )
 
 
 def require_own_classes(compilation: Compilation) -> None:

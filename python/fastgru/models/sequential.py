@@ -8,7 +8,7 @@ import functools
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from fastgru import formats, losses, optimizers
 from fastgru import metrics as _metrics
 from fastgru._support import checks, usage
 from fastgru._support.files import check_path
+from fastgru._support.representation import as_call
 from fastgru._support.samples import Samples, lengths_of
 from fastgru._support.seeding import new_generator
 from fastgru._training import loop
@@ -37,6 +38,15 @@ Array = NDArray[Any]
 
 #: All attributes of a `Sequential`; others belong to a user's subclass.
 _ATTRIBUTES = frozenset(("_network", "_compilation", "_usage", "_run", "stop_training"))
+#: Attribute that cannot be assigned -> what to do instead.
+_READ_ONLY = {
+    **dict.fromkeys(("optimizer", "loss", "metrics"), "set it by compile(optimizer, loss, metrics)"),
+    **dict.fromkeys(("parameters", "gradient"), "write into the array: model.{name}[...] = values"),
+    **dict.fromkeys(("built", "input_shape", "output_shape"), "set it by build(input_shape)"),
+    "layers": "append one by add(layer)",
+    "dtype": "pass dtype= to the constructor",
+    "stateful": "pass stateful=True to a GRU",
+}
 
 
 class Sequential:
@@ -98,7 +108,34 @@ class Sequential:
         self.stop_training = False
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.layers!r}, name={self.name!r})"
+        return as_call(self, self._shown)
+
+    def _shown(self) -> dict[str, Any]:
+        """The arguments in a `repr` that are not the attributes of the same name."""
+        dtype = self._network.decided_dtype
+        return {"layers": self.layers or None, "dtype": None if dtype is None else dtype.name}
+
+    if not TYPE_CHECKING:  # which would take every attribute for one that exists, and can be assigned
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            try:
+                super().__setattr__(name, value)
+            except AttributeError:
+                if name not in _READ_ONLY:
+                    raise
+                remedy = _READ_ONLY[name].format(name=name)
+                raise AttributeError(
+                    f"{name}: expected no assignment because the model sets it; {remedy}, or give an attribute of your "
+                    f"own another name"
+                ) from None
+
+        def __getattr__(self, name: str) -> Any:
+            if "_network" not in vars(self) and not name.startswith("__"):
+                raise AttributeError(
+                    f"{type(self).__name__}: expected a model whose constructor has run, got {name} before that; call "
+                    f"super().__init__() first"
+                )
+            return super().__getattribute__(name)  # raises the error that led here
 
     # --- What the model is ---------------------------------------------------------------------------------------
 
@@ -354,7 +391,7 @@ class Sequential:
             that does not fit. The model's dtype and shapes are then as they were, too.
         """
         network, compilation = self._network, self._compilation
-        optimizer, loss = compilation.require(network)
+        optimizer, loss = compilation.connect(network)
         options = FitOptions(
             loss=loss,
             epochs=epochs,
@@ -403,6 +440,7 @@ class Sequential:
         logs = ["loss", *(metric.name for metric in self.metrics)]
         told.require_possible([*logs, *(f"val_{name}" for name in logs)] if validated else logs)
         if told.write_files():
+            saving.require_own_layers(self._network)
             saving.require_own_classes(self._compilation)
         return told
 
@@ -440,7 +478,7 @@ class Sequential:
             As from `fit`; nothing has changed then.
         """
         network = self._network
-        optimizer, loss = self._compilation.require(network)
+        optimizer, loss = self._compilation.connect(network)
         batch = Preparation(network, loss).batch(Unchecked(x, y, lengths, sample_weight))
         tally = loop.Tally(network, loss, self._compilation.metrics)
         loop.train_step(network, loss, optimizer, batch, tally)
@@ -479,7 +517,7 @@ class Sequential:
         del verbose
         network = self._network
         with self._usage.call("evaluate", alone=network.why_alone()) as call:
-            _, loss = self._compilation.require(network)
+            _, loss = self._compilation.connect(network)
             batch_size = checks.integer("batch_size", 128 if batch_size is None else batch_size, least=1)
             data, form = Preparation(network, loss).set_of(Unchecked(x, y, lengths, sample_weight), decide_dtype=False)
             if form is not None:
@@ -572,7 +610,8 @@ class Sequential:
         check_path(path)
         if not os.fspath(path).lower().endswith((".h5", ".hdf5")):
             raise ValueError(f"path: expected a name that ends in .weights.h5 or .h5, got {os.fspath(path)}")
-        formats.write_weights(path, self.describe())
+        with self._usage.call("save_weights"):
+            formats.write_weights(path, saving.describe_weights(self._network, self._compilation))
 
     def load_weights(self, path: str | os.PathLike[str]) -> None:
         """Take the weights from a file of `save_weights`, or of Keras: of weights alone or of a model.
@@ -590,7 +629,9 @@ class Sequential:
             The file is damaged, or its weights are not those of a model like this one, which stays as it is then.
         """
         self._network.require_built()
-        found = formats.read_weights(path, self.describe().layers)
+        with self._usage.call("load_weights"):
+            description = saving.describe_weights(self._network, self._compilation)
+        found = formats.read_weights(path, description.layers)
         with reading(path):
             self.set_weights(list(found.values()))
 

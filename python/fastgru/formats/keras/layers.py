@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastgru.formats.checks import refuse_other_options, require_object, unsupported
-from fastgru.formats.description import ACTIVATIONS, LayerDescription, bidirectional_config
+from fastgru.formats.description import ACTIVATIONS, GRU_ACTIVATIONS, WEIGHTS, LayerDescription, bidirectional_config
 from fastgru.formats.keras.dialects import Config, Dialect, class_and_options, snake_case, written_object
 from fastgru.formats.keras.masks import is_masked
 
@@ -43,7 +43,6 @@ _REQUIRED = {
     "Activation": ("activation",),
     "Dropout": ("rate",),
 }
-_WITH_WEIGHTS = ("GRU", "Dense", "Embedding")
 #: Options that say how something is computed or what it is called, not what it computes.
 _IGNORED = (
     "name", "dtype", "implementation", "unroll", "seed", "use_cudnn", "input_dtype", "batch_input_shape",
@@ -59,7 +58,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "ragged": (False,),
     "optional": (False,),
 }
-_GRU_ACTIVATIONS = ("tanh", "relu", "linear")
 #: Layers that are an activation -> its name, and the options with which they are no more than that.
 ACTIVATION_LAYERS: dict[str, tuple[str, Config]] = {
     "ReLU": ("relu", {"max_value": None, "negative_slope": 0.0, "threshold": 0.0}),
@@ -122,7 +120,7 @@ def _options(dialect: Dialect, class_name: str, where: str, config: Config) -> C
     for option in _REQUIRED.get(class_name, ()):
         if option not in _given(dialect, class_name, config):
             raise ValueError(f"{where}: expected {option}, got none")
-    refuse_options(where, config, wanted, weighted=class_name in _WITH_WEIGHTS)
+    refuse_options(where, config, wanted, weighted=class_name in WEIGHTS)
     given = _given(dialect, class_name, config)
     found: Config = {}
     for option in wanted:
@@ -136,7 +134,7 @@ def _options(dialect: Dialect, class_name: str, where: str, config: Config) -> C
         elif option.endswith("_regularizer"):
             value = _regularizer(where, option, value)
         elif option == "activation":
-            known = _GRU_ACTIVATIONS if class_name == "GRU" else ACTIVATIONS
+            known = GRU_ACTIVATIONS if class_name == "GRU" else ACTIVATIONS
             value = _activation(dialect, where, option, value, known)
         elif option == "recurrent_activation":
             value = _activation(dialect, where, option, value, ("sigmoid", dialect.hard_sigmoid))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fastgru.formats.checks import unsupported
 from fastgru.formats.description import Array, LayerDescription, ModelDescription
 from fastgru.formats.onnx.tensors import DOUBLE, FLOAT, INT32, INT64, from_node, to_node
 
@@ -159,6 +160,8 @@ def graph(description: ModelDescription) -> Any:
     flow = _Flow((INPUT,), shape, LENGTHS)
     states: list[tuple[str, int]] = []
     for layer in description.layers:
+        if layer.class_name not in _LAYERS:
+            raise unsupported(layer.name, layer.class_name, "ONNX")
         flow = _LAYERS[layer.class_name](made, layer, flow)
         states += _states_of(layer)
     arrays = (*flow.values, *flow.states)
