@@ -51,6 +51,7 @@ def test_where_to_add_what_names_files_and_lists_that_exist():
     text = (DOCS / "design.md").read_text()
     rows = text[text.index("## Where to add what") :].split("\n## ")[0].splitlines()
     files = [path for folder in ("python", "cpp", "tests", "docs") for path in (ROOT / folder).rglob("*.*")]
+    files.append(ROOT / "CMakeLists.txt")
     found = 0
     for name, names in re.findall(r"`([\w./]+\.(?:py|pyi|hpp|cpp|md|txt))`(?: \(([^)]*)\))?", "\n".join(rows)):
         if "NAME" in name or name[0] == ".":
