@@ -73,8 +73,13 @@ def kernels(choice: random.Random) -> tuple[str, list[Any]]:
     bias = None if biases == 0 else normal(3 * units) if biases == 1 else normal(2, 3 * units)
     lengths = numbers.integers(0, steps + 1, rows) if choice.random() < 0.4 else None
     state = normal(rows, units) if choice.random() < 0.4 else None
-    tape = functional.GRUTape()
+    masks = choice.choice((None, None, None, (rows, units), (3, rows, units)))
+    if masks is not None:
+        options["recurrent_mask"] = ((normal(*masks) > 0) * 1.25).astype(dtype)
+    tape = functional.GRUTape() if choice.random() < 0.8 else None
     x = normal(rows, steps, features)
+    if choice.random() < 0.3:
+        x = normal(steps, rows, 2 * features)[:, :, :features].swapaxes(0, 1)
     outputs, last = functional.gru_forward(
         x,
         turned(normal(features, 3 * units, scale=0.3)),
@@ -85,14 +90,15 @@ def kernels(choice: random.Random) -> tuple[str, list[Any]]:
         tape=tape,
         **options,
     )
+    what = f"gru N={rows} T={steps} F={features} H={units} {np.dtype(dtype)} biases={biases} masks={masks is not None}"
+    what = f"{what} lengths={lengths is not None} tape={tape is not None}"
+    if tape is None:
+        return what, [outputs, last]
     d_outputs = normal(rows, steps, units) if options["return_sequences"] else None
     d_state = normal(rows, units) if d_outputs is None or choice.random() < 0.5 else None
     inputs = choice.random() < 0.6
     gradients = functional.gru_backward(tape, d_outputs, d_state, input_gradient=inputs)
-    what = (
-        f"gru N={rows} T={steps} F={features} H={units} {np.dtype(dtype)} biases={biases} lengths={lengths is not None}"
-    )
-    return f"{what} {options}", [outputs, last, *gradients]
+    return what, [outputs, last, *gradients]
 
 
 def model(choice: random.Random) -> tuple[str, list[Any]]:
@@ -111,6 +117,7 @@ def model(choice: random.Random) -> tuple[str, list[Any]]:
             return_sequences=several or level < depth - 1,
             reset_after=choice.random() < 0.6,
             dropout=choice.choice((0.0, 0.0, 0.3)),
+            recurrent_dropout=choice.choice((0.0, 0.0, 0.0, 0.2)),
         )
         row.append(layers.Bidirectional(gru) if choice.random() < 0.3 else gru)
     row.append(layers.Dense(classes, activation=head))

@@ -70,7 +70,19 @@ def test_workers_spin_as_long_as_jobs_need_to_come(program):
 
 def test_workers_do_not_spin_for_jobs_that_come_too_late(program):
     assert ask(program, *["came 10000"] * 100, "spin") == [20]
-    assert ask(program, *["came 5", "came 10000"] * 100, "spin") == [20]
+    assert ask(program, *(["came 60"] + ["came 10000"] * 30) * 100, "spin") == [20]
+
+
+def test_spinning_is_soon_learnt_again(program):
+    late, early = ask(program, *["came 1000"] * 30_000, "spin", *["came 60"] * 12, "spin")
+    assert late == 20
+    assert 90 <= early <= 180
+
+
+def test_workers_are_woken_again_after_a_time_in_which_that_took_long(program):
+    """A processor that another program holds: the wake-up is taken for 1 ms at most, so that longer jobs try it."""
+    speed, held = ["ran 1e5 100"] * 60, ["woke 8000"] * 60
+    assert ask(program, *speed, *held, "worth 1e6", "worth 3e6") == [0, 1]
 
 
 def test_spinning_may_last_longer_where_waking_does(program):

@@ -184,13 +184,11 @@ py::tuple softmax_cross_entropy_checked(const py::object& logits, const py::obje
 
 // --- Classes ------------------------------------------------------------------------------------------------
 
-// Where the first number stands that is no class from 0 to `classes` - 1; -1 if all are.
-Index first_that_is_no_class(const py::array_t<std::int64_t, py::array::c_style>& numbers, std::uint64_t classes) {
+// Whether all numbers, aligned as a copy by NumPy is, are from 0 to `classes` - 1.
+bool all_are_classes(const py::array_t<std::int64_t, py::array::c_style>& numbers, std::uint64_t classes) {
   const std::int64_t* const begin = numbers.data();
-  const std::int64_t* const end = begin + numbers.size();
-  const auto found =
-      std::find_if(begin, end, [&](auto number) { return static_cast<std::uint64_t>(number) >= classes; });
-  return found == end ? -1 : found - begin;
+  return std::all_of(begin, begin + numbers.size(),
+                     [&](std::int64_t number) { return static_cast<std::uint64_t>(number) < classes; });
 }
 
 // --- Embedding ----------------------------------------------------------------------------------------------
@@ -238,7 +236,7 @@ void bind_heads(py::module_& m) {
         "d_kernel"_a, "d_bias"_a);
   m.def("softmax", &softmax_checked, "logits"_a);
   m.def("softmax_cross_entropy", &softmax_cross_entropy_checked, "logits"_a, "labels"_a, "gradient"_a);
-  m.def("first_that_is_no_class", &first_that_is_no_class, "numbers"_a.noconvert(), "classes"_a);
+  m.def("all_are_classes", &all_are_classes, "numbers"_a.noconvert(), "classes"_a);
   m.def("embedding_backward", &embedding_backward_checked, "tokens"_a, "d_y"_a, "d_table"_a);
 }
 

@@ -1,7 +1,7 @@
 // The pointwise half of a GRU step, forward and backward: the equations of gru.hpp on one register of units.
 //
 // The products with W and U come from gemm.hpp; these functions turn their results into gates and states. They
-// are chosen by activation once per pass and called with a tile of rows at a time.
+// are chosen by activation once per pass and called with some rows at a time.
 #pragma once
 
 #include "kernels/gru.hpp"

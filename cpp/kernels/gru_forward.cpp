@@ -1,6 +1,7 @@
 #include "kernels/gru_forward.hpp"
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "kernels/gemm.hpp"
 #include "kernels/gru_cell.hpp"
@@ -344,6 +345,9 @@ ForwardScratch<T>* take_scratch(const ForwardCall<T, Element>& call, const Sched
 template <class T, class Element>
 void gru_forward(const GruForwardArguments<T, Element>& a, Workspace& workspace, Cancellation* cancellation) {
   if (a.shape.batch == 0 || a.shape.units == 0) return;
+  if (a.packed != nullptr && !a.packed->fit(a.shape, a.options.reset_after)) {
+    throw std::invalid_argument("packed: expected weights of this shape and form, got those of another GRU");
+  }
   ForwardWeights<T, Element> own;
   if (a.packed == nullptr) own = ForwardWeights<T, Element>(a.shape, a.options.reset_after, workspace);
   const auto functions = [](auto cell) { return CellFunctions<T>::of(cell); };

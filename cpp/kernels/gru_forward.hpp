@@ -26,8 +26,9 @@ struct GruForwardArguments {
   GruShape shape;
   GruOptions options;
   GruParameters<T> parameters;
-  const ForwardWeights<T, Element>* packed =
-      nullptr;  // those that are packed already; null: `parameters` are, in this call
+  // Weights packed before, for the same units, features and `reset_after` (else std::invalid_argument); or null:
+  // `parameters` are packed in this call.
+  const ForwardWeights<T, Element>* packed = nullptr;
   Sequences<const T> x;
   SequenceMap sequences;             // steps as in shape
   const T* initial_state = nullptr;  // C-contiguous

@@ -5,7 +5,8 @@
 //     small     no                -             parts by the number of threads; a thread takes each alone
 //     large     yes               64 a thread   one part; the threads share the rows of each step
 //     large     no                64 a thread   a part for each thread, which takes it alone
-//     large     -                 fewer         one part; the threads share the units of each step
+//     large     -                 fewer         one part; the threads share the units of each step, if each gets two
+//                                               blocks of them; else the rows
 //
 // A part is cut into groups of rows that go through time together. The gradients of the weights are summed in parts and
 // groups, so with a tape both follow from the shape alone. docs/design.md has the glossary.

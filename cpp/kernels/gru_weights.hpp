@@ -61,6 +61,10 @@ struct ForwardWeights {
     if (!after) candidate = Packed<T, Element>(memory, s.units, s.units);
   }
 
+  // Whether they are those of a GRU of that shape and form.
+  bool fit(const GruShape& s, bool after) const {
+    return units == s.units && input.depth() == s.features && reset_after == after;
+  }
   const T* bias_of(Index block) const { return bias + block * 4 * L; }
 
   // The items are the blocks, then the panels of `candidate`.
@@ -102,6 +106,25 @@ struct ForwardWeights {
     (reset_after ? n : n + q).store(to + GateSlots::n * L);
     (reset_after ? q : Vec<T>(T(0))).store(to + GateSlots::q * L);
   }
+};
+
+// Weights that are packed once, with the memory that they lie in: what a predictor keeps between calls. They do not
+// follow later changes of the parameters.
+template <class T, class Element = T>
+class OwnedForwardWeights {
+ public:
+  OwnedForwardWeights(const GruShape& s, bool reset_after, const GruParameters<T>& parameters)
+      : view_(s, reset_after, memory_) {
+    for (Index item = 0; item < view_.items(); ++item) view_.pack(parameters, item);
+  }
+  OwnedForwardWeights(const OwnedForwardWeights&) = delete;
+  OwnedForwardWeights& operator=(const OwnedForwardWeights&) = delete;
+
+  const ForwardWeights<T, Element>& view() const { return view_; }
+
+ private:
+  Workspace memory_;
+  ForwardWeights<T, Element> view_;
 };
 
 // Transposed weights whose depth is the gates as backward leaves them: per block, `slots` registers in a row.

@@ -9,25 +9,27 @@
 
 namespace fastgru {
 
-// Follows a quantile of a stream of numbers: a step up where one is larger, a step down where it is smaller. It keeps
-// no history, and one outlier, however far, moves it by one step. Threads may add at the same time; then a step is
-// lost.
+// Follows a quantile of a stream of numbers, within limits: a step up where one is larger, a step down where it is
+// smaller. It keeps no history, and one outlier, however far, moves it by one step. Threads may add at the same time;
+// then a step is lost.
 class RunningQuantile {
  public:
-  // Comes to rest where the steps balance: `share` of the numbers lie below.
-  RunningQuantile(double first, double share) : value_(first), up_(1 + kStep * share), down_(1 - kStep * (1 - share)) {}
+  // Comes to rest where the steps balance: some `share` of the numbers lie below. The limits see to it that it never
+  // takes long to come back.
+  RunningQuantile(double first, double share, double least, double most)
+      : value_(first), up_(1 + kStep * share), down_(1 - kStep * (1 - share)), least_(least), most_(most) {}
 
   double value() const { return value_.load(std::memory_order_relaxed); }
   void add(double number) {
     const double now = value();
-    value_.store(now * (number > now ? up_ : down_), std::memory_order_relaxed);
+    value_.store(std::clamp(now * (number > now ? up_ : down_), least_, most_), std::memory_order_relaxed);
   }
 
  private:
   static constexpr double kStep = 0.3;
 
   std::atomic<double> value_;
-  const double up_, down_;
+  const double up_, down_, least_, most_;
 };
 
 class Pace {
@@ -38,8 +40,8 @@ class Pace {
   // with two threads: less than alone if it takes longer than two wake-ups.
   bool worth_waking(double operations) const { return operations * operation_.value() > 2 * wake_.value(); }
 
-  // How long a worker that has finished spins before it sleeps: as long as most jobs need to come that come within
-  // `most_spin`. If they come later, or never, spinning only costs power.
+  // How long a worker that has finished spins before it sleeps: twice as long as nine of ten jobs need to come. Those
+  // that come later than `most_spin` count as if they came at once: spinning for them would only cost power.
   std::chrono::nanoseconds spin() const { return nanoseconds(std::clamp(2 * gap_.value(), kLeastSpin, most_spin())); }
 
   // From the end of a job to the next one.
@@ -47,9 +49,9 @@ class Pace {
     const double waited = count(gap);
     gap_.add(waited < most_spin() ? waited : 0);
   }
-  // From the call of a sleeping worker to its beginning.
+  // From the first call of a sleeping worker to its beginning.
   void woke(Clock::duration latency) { wake_.add(count(latency)); }
-  // A job, in processor time.
+  // A job, in time of all threads that took part.
   void ran(double operations, Clock::duration time) {
     if (operations > 0) operation_.add(count(time) / operations);
   }
@@ -68,9 +70,9 @@ class Pace {
   // least as long as waking takes, which spinning saves.
   double most_spin() const { return std::clamp(2 * wake_.value(), kMostSpin, kMostSpinWhereWakingIsSlow); }
 
-  RunningQuantile wake_{200e3, 0.5};
-  RunningQuantile operation_{0.4, 0.5};
-  RunningQuantile gap_{100e3, 0.9};
+  RunningQuantile wake_{200e3, 0.5, 1e3, 1e6};
+  RunningQuantile operation_{0.4, 0.5, 0.01, 100};
+  RunningQuantile gap_{100e3, 0.9, kLeastSpin / 2, kMostSpinWhereWakingIsSlow};
 };
 
 }  // namespace fastgru

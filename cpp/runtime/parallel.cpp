@@ -74,10 +74,10 @@ class Worker {
   // False if it has begun: then it touches the job once more when it ends.
   bool withdraw(Job* job) { return job_.compare_exchange_strong(job, nullptr, std::memory_order_acq_rel); }
 
-  void assign(Job* job) {
+  void assign(Job* job, Pace::Clock::time_point now) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      assigned_ = Pace::Clock::now();
+      if (calls_++ == calls_before_sleep_) called_ = now;
       job_.store(job, std::memory_order_release);
     }
     wake_.notify_one();  // no system call unless it sleeps
@@ -94,9 +94,9 @@ class Worker {
       } while (Pace::Clock::now() < end);
       std::unique_lock<std::mutex> lock(mutex_);
       if (job_.load(std::memory_order_relaxed) == nullptr) {
-        const auto last = assigned_;
-        wake_.wait(lock, [&] { return assigned_ != last; });
-        pace_.woke(Pace::Clock::now() - assigned_);
+        calls_before_sleep_ = calls_;
+        wake_.wait(lock, [&] { return calls_ != calls_before_sleep_; });
+        pace_.woke(Pace::Clock::now() - called_);
       }
       if (Job* job = take()) return job;  // else it was withdrawn; the next one may follow closely
     }
@@ -111,7 +111,9 @@ class Worker {
   alignas(64) std::atomic<Job*> job_{nullptr};  // a line of its own: the worker spins on it
   alignas(64) std::mutex mutex_;
   std::condition_variable wake_;
-  Pace::Clock::time_point assigned_;  // guarded by mutex_
+  // Guarded by mutex_. Calls, and not jobs, because a job may be withdrawn before the worker is awake.
+  unsigned calls_ = 0, calls_before_sleep_ = 0;
+  Pace::Clock::time_point called_;  // first since it fell asleep
   Pace& pace_;
 };
 
@@ -134,12 +136,14 @@ class Pool {
     const bool worth_it = awake || (owner && pace_.worth_waking(operations));
     job.size = worth_it && grow(threads - 1) ? threads : 1;
     job.running.store(job.size - 1, std::memory_order_relaxed);
-    for (int index = 1; index < job.size; ++index) workers_[static_cast<std::size_t>(index - 1)]->assign(&job);
+    for (int index = 1; index < job.size; ++index) workers_[static_cast<std::size_t>(index - 1)]->assign(&job, begin);
     job.run_member(0);
+    int took_part = job.size;
     if (attendance == detail::Attendance::optional) {
       for (int index = 1; index < job.size; ++index) {
         if (workers_[static_cast<std::size_t>(index - 1)]->withdraw(&job)) {
           job.running.fetch_sub(1, std::memory_order_relaxed);
+          --took_part;
         }
       }
     }
@@ -153,7 +157,8 @@ class Pool {
     }
     if (!owner) return;
     last_end_ = Pace::Clock::now();
-    if (awake || job.size == 1) pace_.ran(operations, (last_end_ - begin) * job.size);
+    if (job.size == 1 || (awake && shared_last_)) pace_.ran(operations, (last_end_ - begin) * took_part);
+    shared_last_ = job.size > 1;
     busy_.store(false, std::memory_order_release);
   }
 
@@ -182,9 +187,11 @@ class Pool {
     return true;
   }
 
-  std::atomic<bool> busy_{false};
-  Pace pace_;
-  Pace::Clock::time_point last_end_;  // of the last job that wanted more than one thread
+  alignas(64) Pace pace_;  // workers read it while they spin
+  alignas(64) std::atomic<bool> busy_{false};
+  // Of the last job that wanted more than one thread: its end, and whether it got them. If not, workers may sleep.
+  Pace::Clock::time_point last_end_;
+  bool shared_last_ = false;
   std::vector<std::unique_ptr<Worker>> workers_;
 };
 

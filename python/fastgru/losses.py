@@ -173,7 +173,7 @@ def check_labels(name: str, labels: Any, output_shape: tuple[int, ...], lengths:
             )
         _require_elements(name, array, elements, array.shape)
         result = array.astype(np.int64, order="C")
-        if kernels.first_that_is_no_class(result, classes) >= 0:
+        if not kernels.all_are_classes(result, classes):
             _require_classes(name, array, classes, lengths if rank > 2 else None)
         return result
     if array.ndim != rank or array.shape[-1] != classes:

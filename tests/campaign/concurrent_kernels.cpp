@@ -87,10 +87,7 @@ class Work {
     backward.d_outputs = {d_outputs_.data(), shape_.steps * units, units};
     backward.d_x = {d_x.data(), shape_.steps * shape_.features, shape_.features};
     backward.d_initial_state = d_initial.data();
-    backward.d_kernel = d_kernel.data();
-    backward.d_recurrent_kernel = d_recurrent.data();
-    backward.d_bias = d_bias.data();
-    backward.d_recurrent_bias = d_bias.data() + gates;
+    backward.d_weights = {d_kernel.data(), d_recurrent.data(), d_bias.data(), d_bias.data() + gates};
     {
       fastgru::BorrowedWorkspace workspace;
       fastgru::gru_backward(backward, *workspace, cancellation);
