@@ -1,4 +1,4 @@
-"""The floors of the house: a file imports only from rows below its own, in the tables of docs/design.md."""
+"""What may import what: a file imports only from rows below its own, in the tables of docs/design.md."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGE = ROOT / "python" / "fastgru"
 CPP = ROOT / "cpp"
 
 
-def floors(folder):
+def rows(folder):
     """The table of docs/design.md that begins with that folder: a list of rows of names, from the ground up."""
     text = (ROOT / "docs" / "design.md").read_text()
     lines = text[text.index(f"| `{folder}`") :].split("\n\n")[0].splitlines()[2:]
@@ -29,7 +29,7 @@ def floors(folder):
 
 
 def levels(folder):
-    return {name: level for level, names in enumerate(floors(folder)) for name in names}
+    return {name: level for level, names in enumerate(rows(folder)) for name in names}
 
 
 def unit(name, level):
@@ -105,7 +105,7 @@ def test_the_loops_know_no_model():
             assert not [node for node in ast.walk(ast.parse(path.read_text())) if getattr(node, "attr", "") == "model"]
 
 
-def test_every_floor_is_lived_on():
+def test_every_row_has_files_and_every_file_a_row():
     assert {unit(name, PYTHON_LEVELS) for name in PYTHON_FILES} == set(PYTHON_LEVELS)
     assert {name.split("/")[0] for name in CPP_FILES} == set(CPP_LEVELS)
 

@@ -16,6 +16,9 @@ import numpy as np
 import pytest
 from fastgru import Sequential, initializers, layers, load_model, losses, optimizers, regularizers, schedules
 from fastgru.formats.description import ModelFileError
+from fastgru.formats.keras import dialects
+from fastgru.formats.keras import layers as keras_layers
+from fastgru.formats.keras import training as keras_training
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from json_damage import places, replaced, values
@@ -1138,3 +1141,18 @@ def test_training_goes_on_as_in_keras_2(optimizer, head, legacy, keras_2, tmp_pa
     back = keras_2.models.load_model(tmp_path / "ours.h5")
     assert int(back.optimizer.iterations) == 6
     np.testing.assert_allclose(keras_curve(back, head), curve(ours, head), rtol=2e-5)
+
+
+@pytest.mark.parametrize("dialect", [dialects.KERAS_3, dialects.KERAS_2, dialects.TFJS], ids=lambda d: d.name)
+def test_what_a_dialect_does_not_know_is_never_written(dialect):
+    """An activation or a loss that this package gets one day."""
+    model = Sequential([layers.GRU(2, input_shape=(None, 3), reset_after=False), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    description = model.describe()
+    gru, training = description.layers[0], description.training
+    gru.config["recurrent_activation"] = "softsign"
+    with pytest.raises(ValueError, match=r"^gru: recurrent_activation='softsign' is not supported by"):
+        keras_layers.layer_to_config(dialect, gru, "float32")
+    training.loss["name"] = "cosine"
+    with pytest.raises(ValueError, match=r"^loss: cosine is not supported by"):
+        keras_training._written_loss(dialect, training.loss)

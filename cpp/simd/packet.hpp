@@ -2,8 +2,8 @@
 //
 // A thin value type over Eigen's packets, with intrinsics where Eigen has no word for it (Packet4f on SSE2 and NEON,
 // Packet8f on AVX2, Packet16f on AVX-512, and their double counterparts), so that a kernel is written once and reads
-// like its equations. This header and activations.hpp are the only places that name Eigen's internal namespace, which
-// is why the version of Eigen is pinned in pyproject.toml.
+// like its equations. No other file names Eigen, whose internal namespace this is: hence its version is pinned in
+// pyproject.toml.
 //
 // Every operation works on each lane alone, and no expression is contracted or reassociated
 // (-ffp-contract=off): a lane's result never depends on its position or on its neighbours.

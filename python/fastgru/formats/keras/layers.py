@@ -368,12 +368,12 @@ def _require_supported(dialect: Dialect, where: str, config: Mapping[str, Any]) 
 
 
 def _written_gate(dialect: Dialect, where: str, activation: str) -> str:
-    if activation == dialect.hard_sigmoid:
-        return "hard_sigmoid"
+    if activation in ("sigmoid", dialect.hard_sigmoid):
+        return "sigmoid" if activation == "sigmoid" else "hard_sigmoid"
+    reason = ""
     if activation.startswith("hard_sigmoid"):
         reason = f"whose hard_sigmoid is another function, here called {dialect.hard_sigmoid!r}"
-        raise unsupported(where, f"recurrent_activation={activation!r}", dialect.name, reason)
-    return activation
+    raise unsupported(where, f"recurrent_activation={activation!r}", dialect.name, reason)
 
 
 def _written_initializer(dialect: Dialect, value: Any) -> Config:

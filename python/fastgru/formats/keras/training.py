@@ -27,6 +27,8 @@ _LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {
     "mean_absolute_error": ("MeanAbsoluteError", ()),
     "huber": ("Huber", ("delta",)),
 }
+#: Those of TensorFlow.js, which knows losses by name only.
+_TFJS_LOSSES = frozenset(_LOSSES) - {"huber"}
 _LOSS_CLASSES = {class_name: name for name, (class_name, _) in _LOSSES.items()}
 _SHORT = {"mse": "mean_squared_error", "mae": "mean_absolute_error", "huber_loss": "huber"}
 _LOSS_DEFAULTS = {"from_logits": False, "label_smoothing": 0.0, "delta": 1.0}
@@ -217,14 +219,14 @@ def _learning_rate(dialect: Dialect, value: Any) -> Any:
 
 def _written_loss(dialect: Dialect, loss: Config) -> Any:
     name = loss["name"]
+    if name not in _LOSSES or not (dialect.loss_options or name in _TFJS_LOSSES):
+        raise unsupported("loss", name, dialect.name)
     class_name, options = _LOSSES[name]
     config = loss["config"]
     for option, value in config.items():
         if not (dialect.loss_options and option in options) and value != _LOSS_DEFAULTS[option]:
             raise unsupported("loss", f"{option}={value!r} of {name}", dialect.name)
     if not dialect.loss_options:
-        if name == "huber":
-            raise unsupported("loss", name, dialect.name)
         return name
     sayable = {option: config[option] for option in options if option in config}
     return written_object(dialect, "losses", class_name, sayable, outer=True)
