@@ -31,7 +31,7 @@ def number(
 ) -> float:
     """`value` as a finite float with ``above < value``, ``least <= value`` and ``value < below``."""
     if type(value) is float and above < value < below and value >= least:
-        return value  # what optimizers ask for five numbers at each step
+        return value  # the usual case first: optimizers check five numbers in each step
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number, got {value!r}")
     result = float(value)
