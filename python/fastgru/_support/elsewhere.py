@@ -33,7 +33,8 @@ def missing(module: str, name: str, table: Mapping[str, str]) -> AttributeError:
     if name in table:
         message = f"{message}; {table[name]}"
     elif not name.startswith("_"):
-        known = [each for each in dir(sys.modules[module]) if not each.startswith("_")]
+        found = sys.modules[module]
+        known = getattr(found, "__all__", None) or [each for each in dir(found) if not each.startswith("_")]
         folded = {_folded(each): each for each in known}
         nearest = difflib.get_close_matches(_folded(name), folded, n=1, cutoff=0.7)
         if nearest:
