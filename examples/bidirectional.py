@@ -11,7 +11,7 @@ import argparse
 import sys
 
 import numpy as np
-from fastgru import Sequential, layers, optimizers, pad_sequences, schedules, set_seed
+from fastgru import Sequential, layers, optimizers, schedules, set_seed, utils
 
 CLASSES = ["neither", "C", "A", "C then A", "A then C"]
 SHARES = [0.50, 0.20, 0.20, 0.06, 0.04]
@@ -30,7 +30,7 @@ def make_data(count, rng):
             begin = rng.integers(len(part) - len(ANGLES) + 1)
             part[begin : begin + len(ANGLES)] += SHAPES[loop]
         tracks.append(track.astype("float32"))
-    x, lengths = pad_sequences(tracks)
+    x, lengths = utils.pad_with_lengths(tracks)
     return x, y, lengths
 
 

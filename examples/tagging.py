@@ -11,7 +11,7 @@ import argparse
 import sys
 
 import numpy as np
-from fastgru import Sequential, layers, optimizers, pad_sequences, schedules, set_seed
+from fastgru import Sequential, layers, optimizers, schedules, set_seed, utils
 
 PAIRS = ["()", "[]", "{}"]
 OPENING = "([{"
@@ -63,8 +63,8 @@ def make_data(count, rng):
                 lost = rng.choice(brackets)
                 text = text[:lost] + text[lost + 1 :]
         texts.append(text or "a")
-    x, lengths = pad_sequences([[CHARACTERS.index(character) for character in text] for text in texts])
-    y, _ = pad_sequences([tags_of(text) for text in texts])
+    x, lengths = utils.pad_with_lengths([[CHARACTERS.index(character) for character in text] for text in texts])
+    y, _ = utils.pad_with_lengths([tags_of(text) for text in texts])
     return x, y, lengths, texts
 
 

@@ -340,13 +340,13 @@ TABLE = [
     ("object lengths", lambda: fit(lengths=np.array([None] * 6)), TypeError, r"lengths: expected integers, got object"),
     ("object weights", lambda: fit(sample_weight=np.array([None] * 6)), TypeError,
      r"sample_weight: expected numbers, got object"),
-    ("sequences that are none", lambda: fastgru.pad_sequences(5), TypeError,
+    ("sequences that are none", lambda: fastgru.utils.pad_with_lengths(5), TypeError,
      r"sequences: expected a list of arrays, got 5"),
-    ("sequences of text", lambda: fastgru.pad_sequences([[1.0], ["a"]]), TypeError,
+    ("sequences of text", lambda: fastgru.utils.pad_with_lengths([[1.0], ["a"]]), TypeError,
      r"sequences: expected numbers, got <U1 at index 1"),
-    ("sequences of uneven lists", lambda: fastgru.pad_sequences([[[1], [2, 3]]]), ValueError,
+    ("sequences of uneven lists", lambda: fastgru.utils.pad_with_lengths([[[1], [2, 3]]]), ValueError,
      r"sequences: expected arrays, got lists of different lengths at index 0"),
-    ("half a step", lambda: fastgru.pad_sequences([[1.0]], steps=2.5), TypeError,
+    ("half a step", lambda: fastgru.utils.pad_with_lengths([[1.0]], steps=2.5), TypeError,
      r"steps: expected an integer, got 2.5"),
     ("a negative weight", lambda: fit(sample_weight=[1, 1, -1, 1, 1, 1]), ValueError,
      r"sample_weight: expected finite numbers of at least 0, got -1 at index 2"),
@@ -430,8 +430,8 @@ ABSURD = {
     "Dense on its own": lambda: layers.Dense(10**15)(zeros(2, 3)),
     "Embedding": lambda: Sequential([layers.Embedding(10**12, 10**3, input_shape=(3,))]),
     "Embedding on its own": lambda: layers.Embedding(10**15, 10**3)(np.zeros((2, 3), int)),
-    "padding": lambda: fastgru.pad_sequences([zeros(2, 3)], steps=10**14),
-    "padding beyond 64 bits": lambda: fastgru.pad_sequences([zeros(2, 3)], steps=10**20),
+    "padding": lambda: fastgru.utils.pad_with_lengths([zeros(2, 3)], steps=10**14),
+    "padding beyond 64 bits": lambda: fastgru.utils.pad_with_lengths([zeros(2, 3)], steps=10**20),
 }
 
 

@@ -8,7 +8,7 @@ import fastgru
 import models
 import numpy as np
 import pytest
-from fastgru import Sequential, layers, losses, pad_sequences
+from fastgru import Sequential, layers, losses
 from fastgru._training import loop
 from models import samples
 
@@ -387,28 +387,3 @@ def test_pieces_of_a_batch_with_lengths_and_weights_have_its_gradient(monkeypatc
     second = pieces.train_on_batch(x, y, lengths=lengths, sample_weight=weights)
     assert first == pytest.approx(second, rel=1e-6)
     np.testing.assert_allclose(whole.parameters, pieces.parameters, rtol=0, atol=1e-7)
-
-
-# --- Padding -------------------------------------------------------------------------------------------------------
-
-
-def test_pad_sequences():
-    x, lengths = pad_sequences([np.ones((2, 3), np.float32), np.zeros((0, 3), np.float32)], value=-1, steps=4)
-    assert x.shape == (2, 4, 3)
-    assert x.dtype == np.float32
-    np.testing.assert_array_equal(lengths, [2, 0])
-    assert (x[0, 2:] == -1).all()
-    assert (x[1] == -1).all()
-
-
-@pytest.mark.parametrize(
-    ("sequences", "options", "message"),
-    [
-        ([], {}, "sequences: expected at least one, got none"),
-        ([np.ones((2, 3)), np.ones((2, 4))], {}, r"sequences: expected shape \(T, 3\) .* got \(2, 4\) at index 1"),
-        ([np.ones((5, 3))], {"steps": 4}, "sequences: expected at most 4 steps .* got 5 at index 0"),
-    ],
-)
-def test_sequences_that_cannot_be_padded(sequences, options, message):
-    with pytest.raises(ValueError, match=message):
-        pad_sequences(sequences, **options)

@@ -133,7 +133,7 @@ MODELS = {
     "a stream": lambda: model().fit([(masked(N, T, F), [0, 1, 0, 1])], verbose=0),
     "validation_data": lambda: model().fit(X, [0, 1, 0, 1], validation_data=(masked(N, T, F), [0, 1, 0, 1])),
     "set_states": lambda: model().set_states({"gru/state": masked(N, H)}),
-    "pad_sequences": lambda: fastgru.pad_sequences([array(3, 2), masked(4, 2)]),
+    "pad_with_lengths": lambda: fastgru.utils.pad_with_lengths([array(3, 2), masked(4, 2)]),
     "an optimizer": lambda: optimizers.SGD().update(array(3), masked(3)),
     "an optimizer's states": lambda: optimizers.Adam().set_state(1, {"m": masked(3), "v": array(3)}),
     "tokens": lambda: layers.Embedding(3, 2)(np.ma.masked_array([[0, 1]], [[True, False]])),

@@ -24,17 +24,20 @@ from fastgru import (
     optimizers,
     regularizers,
     schedules,
+    utils,
 )
+from fastgru._support.elsewhere import missing
 from fastgru._support.seeding import set_seed
-from fastgru._support.sequences import pad_sequences
 from fastgru._training.loop import History
 from fastgru.formats.description import AssumptionWarning, ModelFileError
 from fastgru.functional import get_num_threads, set_num_threads
+from fastgru.layers import Input
 from fastgru.models import Sequential, load_model
 
 __all__ = [
     "AssumptionWarning",
     "History",
+    "Input",
     "ModelFileError",
     "Sequential",
     "__version__",
@@ -50,26 +53,51 @@ __all__ = [
     "metrics",
     "models",
     "optimizers",
-    "pad_sequences",
     "regularizers",
     "schedules",
     "set_num_threads",
     "set_seed",
+    "utils",
 ]
 
 # Pickles and messages name the public place, so that these may move.
-for _each in (History, pad_sequences, set_seed):
+for _each in (History, set_seed):
     _each.__module__ = __name__
 
 _RARELY_WANTED = ("conversion", "reference")  # imported when asked for
 _DROP_INS = ("keras", "sklearn", "torch")  # import their frameworks, so only the user does that
+_GRAPH = "use Sequential, or build the model in Keras and use fastgru.keras.GRU as its GRU layer"
+#: Name in Keras or PyTorch, or of earlier versions -> what to use instead.
+_ELSEWHERE = {
+    **{name: f"write import fastgru.{name}, which imports its framework" for name in _DROP_INS},
+    "pad_sequences": "use utils.pad_sequences, which pads as Keras does, or utils.pad_with_lengths for (x, lengths)",
+    "Model": _GRAPH,
+    "KerasTensor": _GRAPH,
+    "Layer": "use layers.Layer",
+    "GRU": "use layers.GRU, or fastgru.torch.GRU as a module of PyTorch",
+    "nn": "use fastgru.torch.GRU as a module of PyTorch, or fastgru.layers",
+    "activations": "pass the activation's name, such as activation='tanh'",
+    "applications": "fastgru has no pretrained models; load a file with load_model",
+    "backend": "use numpy; fastgru.set_num_threads sets the number of threads",
+    "constraints": "fastgru has no constraints; use regularizers",
+    "config": "pass dtype= to Sequential; fastgru.set_num_threads sets the number of threads",
+    "dtype_policies": "pass dtype= to Sequential",
+    "export": "use Sequential.save with a name such as 'model.onnx'",
+    "mixed_precision": "pass dtype='float32' or dtype='float64' to Sequential",
+    "ops": "use numpy, or fastgru.functional for the kernels",
+    "preprocessing": "use fastgru.utils, which has pad_sequences and timeseries_dataset_from_array",
+    "random": "use fastgru.set_seed, and numpy.random",
+    "saving": "use fastgru.load_model and Sequential.save",
+    "tensor": "use numpy arrays",
+    "Tensor": "use numpy arrays",
+    "wrappers": "use fastgru.sklearn",
+}
 
 
 def __getattr__(name: str) -> ModuleType:
     if name in _RARELY_WANTED:
         return import_module(f"fastgru.{name}")
-    remedy = f"; write import fastgru.{name}, which imports its framework" if name in _DROP_INS else ""
-    raise AttributeError(f"module 'fastgru' has no attribute {name!r}{remedy}")
+    raise missing(__name__, name, _ELSEWHERE)
 
 
 def __dir__() -> list[str]:

@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from fastgru import callbacks
 from fastgru._support import checks
 from fastgru._support.samples import natural_dtype
-from fastgru._support.sequences import check_lengths, pad_sequences
+from fastgru._support.sequences import check_lengths, pad_with_lengths
 from fastgru.models.recipes import Recipe, Settings
 
 Array = NDArray[Any]
@@ -63,7 +63,7 @@ class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-le
         if lengths is not None:
             raise ValueError("lengths: expected None because X is a list of sequences, which have theirs, got some")
         try:
-            padded, found = pad_sequences(X)
+            padded, found = pad_with_lengths(X)
         except ValueError as error:
             raise ValueError(f"X: {error}") from None
         return padded, None if (found == padded.shape[1]).all() else found

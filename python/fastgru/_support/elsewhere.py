@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Mapping
+from opcode import opmap
 
 
-def missing(module: str, name: str, table: Mapping[str, str]) -> AttributeError:
+def missing(module: str, name: str, table: Mapping[str, str]) -> AttributeError | ImportError:
     """The error of a module's ``__getattr__`` for a name that the module does not have.
 
     Parameters
@@ -21,8 +22,9 @@ def missing(module: str, name: str, table: Mapping[str, str]) -> AttributeError:
 
     Returns
     -------
-    AttributeError
-        With the entry of `table`, or else with the nearest of the module's public names.
+    AttributeError or ImportError
+        With the entry of `table`, or else with the nearest of the module's public names. An ImportError for
+        ``from module import name``, because the interpreter replaces the message of an AttributeError there.
 
     Examples
     --------
@@ -39,8 +41,16 @@ def missing(module: str, name: str, table: Mapping[str, str]) -> AttributeError:
         nearest = difflib.get_close_matches(_folded(name), folded, n=1, cutoff=0.7)
         if nearest:
             message = f"{message}; did you mean {folded[nearest[0]]!r}?"
+    if _is_import(2):
+        return ImportError(message, name=module)
     # With an object of its own, the interpreter adds no second suggestion to the traceback.
     return AttributeError(message, name=name, obj=None)
+
+
+def _is_import(depth: int) -> bool:
+    """Whether the frame `depth` above the caller's executes ``from module import name``."""
+    frame = sys._getframe(depth + 1)
+    return frame.f_lasti >= 0 and frame.f_code.co_code[frame.f_lasti] == opmap["IMPORT_FROM"]
 
 
 def _folded(name: str) -> str:

@@ -13,7 +13,7 @@ from fastgru._support import checks
 Array = NDArray[Any]
 
 
-def pad_sequences(sequences: Sequence[Any], *, value: float = 0, steps: int | None = None) -> tuple[Array, Array]:
+def pad_with_lengths(sequences: Sequence[Any], *, value: float = 0, steps: int | None = None) -> tuple[Array, Array]:
     """One array from sequences of different lengths.
 
     Parameters
@@ -41,7 +41,7 @@ def pad_sequences(sequences: Sequence[Any], *, value: float = 0, steps: int | No
 
     Examples
     --------
-    >>> x, lengths = pad_sequences([[[1.0], [2.0]], [[3.0]]])
+    >>> x, lengths = pad_with_lengths([[[1.0], [2.0]], [[3.0]]])
     >>> x.shape, lengths.tolist()
     ((2, 2, 1), [2, 1])
     """

@@ -16,6 +16,7 @@ from fastgru._support.representation import as_call, package_class
 from fastgru._support.samples import lengths_of, natural_dtype, require_samples
 from fastgru._support.seeding import new_generator
 from fastgru.formats.description import kind_name
+from fastgru.layers.input import InputLayer
 from fastgru.regularizers import Regularizer
 
 Array = NDArray[Any]
@@ -189,6 +190,11 @@ class Layer(ABC):
 
         `mask` is Keras' word for `lengths`. `backward` may follow a call with `training`.
         """
+        if isinstance(x, InputLayer):
+            raise TypeError(
+                "x: expected a NumPy array because layers are called on data, got an Input; write Sequential([Input("
+                "...), layer, ...]), or build a functional model in Keras with fastgru.keras.GRU"
+            )
         if mask is not None:
             if lengths is not None:
                 raise ValueError("mask: expected None because lengths are given, got both")

@@ -15,7 +15,7 @@ from fastgru._support.samples import Samples, fits, natural_dtype, require_sampl
 from fastgru._support.seeding import new_generator
 from fastgru._training.data import Form
 from fastgru._training.loop import Scores, Snapshot
-from fastgru.layers import Layer
+from fastgru.layers import InputLayer, Layer
 from fastgru.layers.base import Outputs, Shape, strip_prefix
 from fastgru.regularizers import Regularizer
 
@@ -64,6 +64,7 @@ class Network:
         self.parameters: Array = np.empty(0, np.float32)
         self.gradient: Array = np.empty(0, np.float32)
         self._on_new_memory = on_new_memory
+        self._declared: InputLayer | None = None  # until the first layer has its shape
         self.shapes: list[Shape] = []
         self._sum: Array = np.empty(0, np.float32)  # of a batch's earlier pieces, while it is trained on
         self._places: dict[str, tuple[slice, tuple[int, ...]]] = {}  # of each weight in the flat buffers
@@ -99,8 +100,11 @@ class Network:
         """With the batch axis; empty until the model is built."""
         return self.shapes[-1] if self.shapes else ()
 
-    def add(self, layer: Layer) -> None:
+    def add(self, layer: Layer | InputLayer) -> None:
         """Append a layer. If the first one knows its ``input_shape``, the weights are made at once."""
+        if isinstance(layer, InputLayer):
+            self._declare(layer)
+            return
         if not isinstance(layer, Layer):
             raise TypeError(f"layer: expected a layer of fastgru.layers, got {layer!r}")
         if any(layer is other for other in self.layers):
@@ -112,15 +116,20 @@ class Network:
         if layer.name in names:
             raise ValueError(f"name: expected a name no other layer has, got {layer.name!r} twice")
         expected = self.output_shape if self.layers else None
+        if self._declared is not None:
+            expected = (None, *self._declared.shape)
         if expected and layer.input_shape is not None and (None, *layer.input_shape) != expected:
             raise ValueError(
-                f"{layer.name}: expected input_shape {checks.dims(expected[1:], 'T')} because the layer before gives "
-                f"that, got {layer.input_shape}"
+                f"{layer.name}: expected input_shape {checks.dims(expected[1:], 'T')} because the "
+                f"{'layer before' if self._declared is None else 'Input'} gives that, got {layer.input_shape}"
             )
         shapes: list[Shape] = []
         if self.built:
             self._require_one_output(self.layers[-1])
             shapes = [*self.shapes, self._build_layer(layer, self.output_shape, first=False)]
+        given = layer.input_shape
+        if self._declared is not None:
+            layer.input_shape = self._declared.shape
         self.layers.append(layer)
         first = self.layers[0].input_shape
         try:
@@ -130,7 +139,16 @@ class Network:
                 self.build((None, *first))
         except BaseException:
             self.layers.pop()
+            layer.input_shape = given
             raise
+        self._declared = None
+
+    def _declare(self, declared: InputLayer) -> None:
+        """Take the shape of the input, which the first layer is then given."""
+        if self.layers or self._declared is not None:
+            what = self.layers[-1].name if self.layers else "another Input"
+            raise ValueError(f"layer: expected an Input only as the first element, got one after {what}")
+        self._declared = declared
 
     def build(self, input_shape: Shape) -> None:
         """Make the weights for inputs of that shape, batch axis included."""

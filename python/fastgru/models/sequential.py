@@ -28,7 +28,7 @@ from fastgru.callbacks import dispatch
 from fastgru.formats import native
 from fastgru.formats.boundary import reading
 from fastgru.formats.description import Assumption, AssumptionWarning, ModelDescription, list_assumptions
-from fastgru.layers import Layer
+from fastgru.layers import InputLayer, Layer
 from fastgru.layers.base import copy_weights
 from fastgru.models import saving
 from fastgru.models.compilation import Compilation
@@ -55,7 +55,7 @@ class Sequential:
     Parameters
     ----------
     layers : iterable of Layer, optional
-        As by `add`.
+        As by `add`; the first element may be a `fastgru.Input`.
     dtype : {"float32", "float64"}, optional
         What the weights are and the model computes in. If not given, float32, until the first `fit` on float64 data
         makes it float64: data stays as it is given.
@@ -91,10 +91,10 @@ class Sequential:
     """
 
     def __init__(
-        self, layers: Iterable[Layer] | None = None, *, dtype: str | None = None, name: str = "sequential"
+        self, layers: Iterable[Layer | InputLayer] | None = None, *, dtype: str | None = None, name: str = "sequential"
     ) -> None:
         self._take(*saving.make_parts(dtype, name))
-        if isinstance(layers, Layer):
+        if isinstance(layers, (Layer, InputLayer)):
             raise TypeError(f"layers: expected a list of layers, got a single {type(layers).__name__}")
         for layer in layers or ():
             self.add(layer)
@@ -238,8 +238,11 @@ class Sequential:
     # --- Layers, weights and states ------------------------------------------------------------------------------
 
     @usage.alone("add changes the layers", outermost=True)
-    def add(self, layer: Layer) -> None:
-        """Append a layer. If the first one knows its ``input_shape``, the weights are made at once."""
+    def add(self, layer: Layer | InputLayer) -> None:
+        """Append a layer. If the first one knows its ``input_shape``, the weights are made at once.
+
+        A `fastgru.Input` as the first element gives the next layer that shape; it is not among `layers`.
+        """
         self._network.add(layer)
 
     @usage.alone("build makes the weights", outermost=True)

@@ -1,0 +1,92 @@
+"""Sequences of different lengths in one array, as Keras pads them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru._support import checks
+
+Array = NDArray[Any]
+
+_SIDES = ("pre", "post")
+
+
+def pad_sequences(
+    sequences: Any,
+    maxlen: int | None = None,
+    dtype: Any = "int32",
+    padding: str = "pre",
+    truncating: str = "pre",
+    value: Any = 0.0,
+) -> Array:
+    """Put sequences of different lengths into one array, with Keras' arguments and defaults.
+
+    By default numbers become int32 and padding stands *before* each sequence. A `Masking` layer, ``mask_zero=True`` and
+    `lengths` need it behind: pass ``padding="post"``, or use `pad_with_lengths`, which keeps the dtype.
+
+    Parameters
+    ----------
+    sequences : sequence of array_like
+        Each (T_i, ...), with the same shape but for their lengths.
+    maxlen : int, optional
+        The length T of the result; that of the longest sequence if not given. Longer sequences are truncated.
+    dtype : dtype
+        Pass "float32" for numbers that are not integers: int32 cuts off their fractions.
+    padding : {"pre", "post"}
+        Where to pad.
+    truncating : {"pre", "post"}
+        From which end to remove steps of sequences that are longer than `maxlen`.
+    value : number
+        The padding.
+
+    Returns
+    -------
+    ndarray (N, T, ...)
+
+    Examples
+    --------
+    >>> pad_sequences([[1, 2, 3], [4]])
+    array([[1, 2, 3],
+           [0, 0, 4]], dtype=int32)
+    """
+    checks.choice("padding", padding, _SIDES)
+    checks.choice("truncating", truncating, _SIDES)
+    if not hasattr(sequences, "__len__") or isinstance(sequences, (str, bytes)):
+        raise TypeError(f"sequences: expected a list of sequences, got {type(sequences).__name__}")
+    for number, sequence in enumerate(sequences):
+        if not hasattr(sequence, "__len__") or isinstance(sequence, (str, bytes)):
+            raise TypeError(f"sequences: expected a sequence at index {number}, got {sequence!r:.100}")
+        checks.unmasked("sequences", sequence)
+    if maxlen is None:
+        if not len(sequences):
+            raise ValueError("sequences: expected at least one because maxlen is None, got none; pass maxlen=")
+        maxlen = max(len(sequence) for sequence in sequences)
+    else:
+        maxlen = checks.integer("maxlen", maxlen, least=0)
+    shape = next((np.shape(sequence)[1:] for sequence in sequences if len(sequence)), ())
+    padded = _full((len(sequences), maxlen, *shape), value, dtype)
+    for row, (to, sequence) in enumerate(zip(padded, sequences, strict=True)):
+        kept = sequence[max(len(sequence) - maxlen, 0) :] if truncating == "pre" else sequence[:maxlen]
+        if not len(kept):
+            continue
+        steps = np.asarray(kept, dtype)
+        if steps.shape[1:] != shape:
+            raise ValueError(
+                f"sequences: expected steps of shape {shape} as the first ones have, got {steps.shape[1:]} at index "
+                f"{row}"
+            )
+        to[slice(maxlen - len(steps), None) if padding == "pre" else slice(0, len(steps))] = steps
+    return padded
+
+
+def _full(shape: tuple[int, ...], value: Any, dtype: Any) -> Array:
+    try:
+        return np.full(shape, value, dtype)
+    except (ValueError, OverflowError):
+        if shape[1] > sys.maxsize // max(shape[0], 1):
+            raise MemoryError(f"sequences of {shape[1]:,} steps are more than any memory holds") from None
+        raise
