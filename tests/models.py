@@ -105,9 +105,26 @@ def random_dense(rng, units=(1, 4), **fixed):
     return layers.Dense(pick(rng, *units), pick(rng, *ACTIVATIONS), use_bias=pick(rng, True, False), **fixed)
 
 
-def random_model(seed, *, features=3, steps=6, several_outputs=False, **options):
+def random_middle(rng, steps):
+    """Layers after which sequences have other steps, or a layer for each step, or none; `steps` is None for any."""
+    match pick(rng, "", "", "", "dropout", "dense", "reshape", "repeat", "permute" if steps else ""):
+        case "dropout":
+            return [layers.SpatialDropout1D(0.3)]
+        case "dense":
+            return [layers.TimeDistributed(random_dense(rng))]
+        case "reshape":
+            return [layers.Dense(4), layers.Reshape((-1, 2))]
+        case "repeat":
+            return [random_gru(rng), layers.RepeatVector(int(pick(rng, 1, 3)))]
+        case "permute":
+            return [layers.Permute((2, 1))]
+    return []
+
+
+def random_model(seed, *, features=3, steps=6, several_outputs=False, moving=True, **options):
     """A model of all kinds of layers, for sequences of `steps` or of any length.
 
+    `moving` is whether layers may be among them after which sequences have other steps.
     With `several_outputs`, a recurrent layer at the end may return states or both directions, and no layer follows it.
     """
     rng = np.random.default_rng(seed)
@@ -119,6 +136,7 @@ def random_model(seed, *, features=3, steps=6, several_outputs=False, **options)
     stack += [random_recurrent(rng, return_sequences=True) for _ in range(rng.integers(3))]
     stack += [layers.Dropout(0.5)] * int(pick(rng, 0, 1))
     stack += [random_activation(rng)] * int(pick(rng, 0, 0, 1))
+    stack += random_middle(rng, steps) if moving else []
     end = pick(rng, "recurrent", "average", "max", "step", "dense", *(["flatten"] if steps else []))
     match end:
         case "recurrent":

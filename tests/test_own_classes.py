@@ -208,6 +208,11 @@ SMALLEST = {
     "Activation": lambda **more: layers.Activation("tanh", **more),
     "Masking": lambda **more: layers.Masking(**more),
     "Dropout": lambda **more: layers.Dropout(0.5, **more),
+    "Permute": lambda **more: layers.Permute((2, 1), **more),
+    "RepeatVector": lambda **more: layers.RepeatVector(2, **more),
+    "Reshape": lambda **more: layers.Reshape((3, 4), **more),
+    "SpatialDropout1D": lambda **more: layers.SpatialDropout1D(0.5, **more),
+    "TimeDistributed": lambda **more: layers.TimeDistributed(layers.Dense(2), **more),
 }
 
 

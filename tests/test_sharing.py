@@ -191,6 +191,14 @@ WITH_EACH_LAYER = {
     "LastStep of both ways": sequence_model(
         layers.Bidirectional(layers.GRU(3, return_sequences=True)), layers.LastStep()
     ),
+    "Permute": sequence_model(layers.Permute((2, 1)), layers.GRU(3)),
+    "RepeatVector": sequence_model(layers.GRU(3), layers.RepeatVector(4), layers.GRU(3)),
+    "Reshape": sequence_model(layers.Reshape((10, 2)), layers.GRU(3)),
+    "SpatialDropout1D": sequence_model(layers.SpatialDropout1D(0.3), POOL),
+    "TimeDistributed": sequence_model(layers.TimeDistributed(layers.Reshape((2, 2))), layers.Flatten()),
+    "TimeDistributed at the end": lambda: [
+        layers.GRU(3, return_sequences=True, input_shape=(5, 4)), layers.TimeDistributed(layers.Dense(3, "softmax"))
+    ],
 }  # fmt: skip
 
 
@@ -239,7 +247,7 @@ def test_a_pass_without_training_changes_no_gradient_of_one_with(name, use, with
         watched = []
         fastgru.set_seed(1)
         model = Sequential(make())
-        model.compile("sgd", Own(from_logits=model.layers[-1].activation == "linear"))
+        model.compile("sgd", Own(from_logits=model.layers[-1].head.activation == "linear"))
         if is_watched:
             watched.append(model)
         before = model.get_weights()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 
@@ -9,7 +10,7 @@ import fastgru
 import models
 import numpy as np
 import pytest
-from fastgru import Sequential, layers, load_model, optimizers
+from fastgru import Input, Sequential, layers, load_model, optimizers
 from fastgru.datasets import mnist
 from models import pick, random_activation
 
@@ -32,6 +33,10 @@ KINDS = {
     "Flatten": "flatten",
     "GlobalAveragePooling1D": "globalAveragePooling1d",
     "GlobalMaxPooling1D": "globalMaxPooling1d",
+    "Permute": "permute",
+    "RepeatVector": "repeatVector",
+    "Reshape": "reshape",
+    "SpatialDropout1D": "spatialDropout1d",
 }
 #: What TensorFlow.js calls otherwise than in camel case.
 WORDS = {
@@ -205,6 +210,40 @@ def test_random_models_run_alike_both_ways(tfjs, tmp_path, seed):
     loaded = load_model(theirs)
     assert configs(loaded) == configs(model)
     assert_same_outputs(without_padding(loaded.predict(x), lengths), without_padding(there["outputs"], lengths))
+
+
+#: Layers that move or repeat elements; those of `wrapped` are around layers that work on each step anyway.
+MOVING = {
+    "decoder": lambda gru: [
+        gru(4),
+        layers.RepeatVector(3),
+        gru(5, return_sequences=True),
+        layers.SpatialDropout1D(0.5),
+    ],
+    "reshaped": lambda gru: [layers.Reshape((-1, 2)), gru(4), layers.Reshape((2, 2))],
+    "permuted": lambda gru: [gru(4, return_sequences=True), layers.Permute((2, 1)), gru(3)],
+    "wrapped": lambda gru: [gru(4, return_sequences=True), layers.TimeDistributed(layers.Dense(2, "tanh"))],
+}
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_layers_that_move_elements_run_alike_both_ways(tfjs, tmp_path, name):
+    def gru(units, **options):
+        return layers.GRU(units, reset_after=False, **options)
+
+    model = Sequential([Input((6, 4)), *MOVING[name](gru)], name="any")
+    rng = np.random.default_rng(0)
+    model.parameters[...] = rng.normal(size=model.parameters.shape)
+    x = rng.normal(size=(3, 6, 4)).astype(np.float32)
+    model.save(tmp_path / "ours.json")
+    there = tfjs.ask(model={"load": str(tmp_path / "ours.json")}, outputs=x)
+    assert_same_outputs(np.asarray(there["outputs"]), model.predict(x))
+    if name != "wrapped":
+        theirs = str(tmp_path / "theirs")
+        there = tfjs.ask(model={"layers": their_layers(model)}, randomize=0.5, outputs=x, save={"folder": theirs})
+        loaded = load_model(theirs)
+        assert json.dumps(configs(loaded)) == json.dumps(configs(model))
+        assert_same_outputs(loaded.predict(x), np.asarray(there["outputs"]))
 
 
 # --- The tutorial -------------------------------------------------------------------------------------------------

@@ -381,6 +381,32 @@ def _last_step(x: Array, lengths: Array | None, weights: dict[str, Array]) -> tu
     return np.where(last[:, :, None], x, 0.0).sum(axis=1), None
 
 
+def _reshape(
+    x: Array, lengths: Array | None, weights: dict[str, Array], *, target_shape: Sequence[int]
+) -> tuple[Array, None]:
+    del lengths, weights
+    known = int(np.prod([size for size in target_shape if size != -1]))
+    inferred = int(np.prod(x.shape[1:])) // known
+    return x.reshape(len(x), *(inferred if size == -1 else size for size in target_shape)), None
+
+
+def _time_distributed(
+    x: Array, lengths: Array | None, weights: dict[str, Array], *, layer: Any
+) -> tuple[Array, Array | None]:
+    """The layer for each step; layers of whole sequences give zeros for padding, others what they make of it."""
+    steps = [LAYERS[layer["class_name"]](step, None, weights, **layer["config"])[0] for step in np.moveaxis(x, 1, 0)]
+    y = np.stack(steps, axis=1)
+    if lengths is not None and not _works_on_each_step(layer):
+        y = np.where(_valid(lengths, x).reshape(*x.shape[:2], *[1] * (y.ndim - 2)), y, 0.0)
+    return y, lengths
+
+
+def _works_on_each_step(layer: Any) -> bool:
+    if layer["class_name"] == "TimeDistributed":
+        return _works_on_each_step(layer["config"]["layer"])
+    return layer["class_name"] in ("Dense", "Activation", "Dropout")
+
+
 #: Name -> (x, lengths, weights, **config) -> (y, lengths of y's sequences), as they are in use, not in training.
 LAYERS: dict[str, Callable[..., tuple[Any, Array | None]]] = {
     "GRU": _gru,
@@ -394,6 +420,11 @@ LAYERS: dict[str, Callable[..., tuple[Any, Array | None]]] = {
     "GlobalAveragePooling1D": _average,
     "GlobalMaxPooling1D": _maximum,
     "LastStep": _last_step,
+    "Permute": lambda x, lengths, weights, dims: (x.transpose(0, *dims), None),
+    "RepeatVector": lambda x, lengths, weights, n: (np.stack([x] * n, axis=1), None),
+    "Reshape": _reshape,
+    "SpatialDropout1D": lambda x, lengths, weights, **config: (x, lengths),
+    "TimeDistributed": _time_distributed,
 }
 
 

@@ -92,7 +92,7 @@ def _by_torch(path: str | os.PathLike[str], description: ModelDescription, x: Ar
     y = last = torch.from_numpy(x)
     modules = _torch_parameters(path, last.dtype if last.is_floating_point() else getattr(torch, description.dtype))
     with torch.no_grad():
-        for layer in description.layers:
+        for layer in (each.unwrapped for each in description.layers):
             own = modules.pop(layer.name, None) or modules.pop("", {})
             match layer.class_name:
                 case "GRU" | "Bidirectional":
@@ -116,6 +116,12 @@ def _by_torch(path: str | os.PathLike[str], description: ModelDescription, x: Ar
                     y = y.amax(1)
                 case "Flatten":
                     y = y.flatten(1)
+                case "Permute":
+                    y = y.permute(0, *layer.config["dims"])
+                case "RepeatVector":
+                    y = y[:, None].expand(-1, layer.config["n"], -1)
+                case "Reshape":
+                    y = y.reshape(len(y), *layer.config["target_shape"])
     return y.numpy()
 
 

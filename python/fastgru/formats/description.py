@@ -31,6 +31,8 @@ ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
 GRU_ACTIVATIONS = kernels.ACTIVATIONS
 #: Classes of layers that make one vector of a sequence.
 _WITHOUT_STEPS = ("Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "LastStep")
+#: Classes of layers that work on each step by themselves, which TimeDistributed therefore does not change.
+_ON_EACH_STEP = ("Activation", "Dense", "Dropout")
 
 
 class ModelFileError(ValueError):
@@ -153,8 +155,11 @@ class LayerDescription:
     def parts(self) -> dict[str, LayerDescription]:
         """The layers that it consists of, by the prefix of their weights' names.
 
-        A Bidirectional has a GRU under ``forward/`` and one under ``backward/``. Any other layer is its own only part.
+        A Bidirectional has a GRU under ``forward/`` and one under ``backward/``; a TimeDistributed has the parts of the
+        layer within. Any other layer is its own only part.
         """
+        if self.class_name == "TimeDistributed":
+            return self.within.parts
         if self.class_name != "Bidirectional":
             return {"": self}
         prefixes = {"forward/": "layer", "backward/": "backward_layer"}
@@ -167,6 +172,20 @@ class LayerDescription:
             )
             for prefix, key in prefixes.items()
         }
+
+    @property
+    def within(self) -> LayerDescription:
+        """The layer within a TimeDistributed, with the same name and weights."""
+        inner = self.config["layer"]
+        return LayerDescription(inner["class_name"], self.name, inner["config"], self.weights)
+
+    @property
+    def unwrapped(self) -> LayerDescription:
+        """The layer itself, or the one within a TimeDistributed that changes nothing: around Dense, for example."""
+        if self.class_name != "TimeDistributed":
+            return self
+        inner = self.within.unwrapped
+        return inner if inner.class_name in _ON_EACH_STEP else self
 
     @property
     def forward(self) -> LayerDescription:
@@ -186,7 +205,7 @@ class LayerDescription:
     @property
     def returns_steps(self) -> bool:
         """Whether it is recurrent and returns an output for each step."""
-        return bool(self.forward.config.get("return_sequences"))
+        return self.is_recurrent and bool(self.forward.config.get("return_sequences"))
 
     @property
     def outputs(self) -> int:
@@ -209,6 +228,12 @@ class LayerDescription:
         """How many axes its output has, that of the batch included, given those of its input."""
         if self.class_name == "Embedding":
             return axes + 1
+        if self.class_name == "TimeDistributed":
+            return 1 + self.within.output_axes(axes - 1)
+        if self.class_name == "Reshape":
+            return 1 + len(self.config["target_shape"])
+        if self.class_name == "RepeatVector":
+            return 3
         if self.is_recurrent:
             return 3 if self.returns_steps else 2
         return 2 if self.class_name in _WITHOUT_STEPS else axes

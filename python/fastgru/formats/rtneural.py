@@ -25,6 +25,7 @@ _NAME = "RTNeural"
 _ACTIVATIONS = {"linear": "", "tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "softmax": "softmax"}
 #: A layer that does nothing, for which RTNeural has no word.
 _NOTHING = ("Activation", "linear")
+_DROPOUTS = ("Dropout", "SpatialDropout1D")
 _DENSE_TYPES = ("dense", "time-distributed-dense")
 #: What RTNeural's GRU is, whatever the file says.
 _GRU = {
@@ -60,8 +61,8 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     steps = [None] * len(shape)  # batch and, where there is one, time
     layers = []
     width = shape[-1]
-    for layer in description.layers:
-        if layer.class_name == "Dropout" or (layer.class_name, layer.config.get("activation")) == _NOTHING:
+    for layer in (each.unwrapped for each in description.layers):
+        if layer.class_name in _DROPOUTS or (layer.class_name, layer.config.get("activation")) == _NOTHING:
             continue
         for name, array in layer.weights.items():
             if not np.isfinite(array).all():

@@ -4,13 +4,14 @@ from typing import Any
 
 from fastgru._support import checks
 from fastgru._support.elsewhere import missing
-from fastgru.layers.activation import Activation, Head
+from fastgru.layers.activation import Activation, Head, ReLU, Softmax
 from fastgru.layers.base import Layer
 from fastgru.layers.bidirectional import Bidirectional
 from fastgru.layers.dense import Dense
 from fastgru.layers.embedding import Embedding
 from fastgru.layers.gru import GRU
 from fastgru.layers.input import Input, InputLayer
+from fastgru.layers.reshaping import Permute, RepeatVector, Reshape
 from fastgru.layers.shaping import (
     Dropout,
     Flatten,
@@ -18,7 +19,9 @@ from fastgru.layers.shaping import (
     GlobalMaxPooling1D,
     LastStep,
     Masking,
+    SpatialDropout1D,
 )
+from fastgru.layers.time_distributed import TimeDistributed
 
 __all__ = [
     "GRU",
@@ -36,6 +39,13 @@ __all__ = [
     "LastStep",
     "Layer",
     "Masking",
+    "Permute",
+    "ReLU",
+    "RepeatVector",
+    "Reshape",
+    "Softmax",
+    "SpatialDropout1D",
+    "TimeDistributed",
 ]
 
 #: Name in a saved configuration -> class.
@@ -53,15 +63,23 @@ LAYERS: dict[str, type[Layer]] = {
         GlobalAveragePooling1D,
         GlobalMaxPooling1D,
         LastStep,
+        Permute,
+        RepeatVector,
+        Reshape,
+        SpatialDropout1D,
+        TimeDistributed,
     )
 }
 
 
-def from_config(class_name: str, config: dict[str, Any], *, name: str) -> Layer:
+def from_config(class_name: str, config: dict[str, Any], *, name: str | None = None) -> Layer:
     """The layer of that class, made from what its ``get_config`` returned."""
     cls = LAYERS[checks.choice("class_name", class_name, LAYERS)]
     if cls is Bidirectional:
         return Bidirectional.from_config(config, name=name)
+    if cls is TimeDistributed:
+        inner = config["layer"]
+        return TimeDistributed(from_config(inner["class_name"], inner["config"]), name=name)
     return cls(**config, name=name)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
@@ -65,6 +67,11 @@ class Head(Layer):
     """
 
     activation: str
+    works_on_each_step: ClassVar[bool] = True
+
+    @property
+    def head(self) -> Head:  # noqa: D102
+        return self
 
     @abstractmethod
     def logits(self, x: Array, *, training: bool, rows: Array | None = None) -> Array:
@@ -153,3 +160,57 @@ class Activation(Head):
         if self._rows is not None:
             d_y, y = d_y[self._rows], y[self._rows]
         return self.backward_from_logits(gradient(self.activation, y, d_y), input_gradient=True)
+
+
+def Softmax(  # noqa: N802 - a class with this name in Keras
+    axis: int = -1, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None
+) -> Activation:
+    """``Activation("softmax")``, over the last axis.
+
+    Parameters
+    ----------
+    axis : int
+        Only -1, the last axis, is supported.
+    input_shape : tuple, optional
+    name : str, optional
+
+    Returns
+    -------
+    Activation
+    """
+    if checks.integer("axis", axis, least=-sys.maxsize) != -1:
+        raise ValueError(
+            f"axis: expected -1 because softmax is over the last axis here, got {axis}; put a Permute before"
+        )
+    return Activation("softmax", input_shape=input_shape, name=name)
+
+
+def ReLU(  # noqa: N802 - a class with this name in Keras
+    max_value: float | None = None,
+    negative_slope: float = 0.0,
+    threshold: float = 0.0,
+    *,
+    input_shape: tuple[int | None, ...] | None = None,
+    name: str | None = None,
+) -> Activation:
+    """``Activation("relu")``.
+
+    Parameters
+    ----------
+    max_value, negative_slope, threshold
+        Only None, 0 and 0 are supported.
+    input_shape : tuple, optional
+    name : str, optional
+
+    Returns
+    -------
+    Activation
+    """
+    for option, value, usual in (
+        ("max_value", max_value, None),
+        ("negative_slope", negative_slope, 0),
+        ("threshold", threshold, 0),
+    ):
+        if value != usual:
+            raise ValueError(f"{option}: expected {usual} because max(x, 0) is the only ReLU here, got {value!r}")
+    return Activation("relu", input_shape=input_shape, name=name)

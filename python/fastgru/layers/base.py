@@ -16,6 +16,7 @@ from fastgru._support.representation import as_call, package_class
 from fastgru._support.samples import lengths_of, natural_dtype, require_samples
 from fastgru._support.seeding import new_generator
 from fastgru.formats.description import kind_name
+from fastgru.layers import keras_options
 from fastgru.layers.input import InputLayer
 from fastgru.regularizers import Regularizer
 
@@ -47,6 +48,10 @@ class Layer(ABC):
     takes_tokens: ClassVar[bool] = False
     #: Whether its output is as wide as the input has steps, whose number must be known then.
     joins_steps: ClassVar[bool] = False
+    #: Whether it treats each step of a sequence by itself, so that it takes (N, F) and (N, T, F) alike.
+    works_on_each_step: ClassVar[bool] = False
+    #: Whether it finds lengths in the values of its input.
+    finds_padding: bool = False
     #: Whether each row of a batch goes on from the states that the same row of the batch before it ended with.
     stateful: bool = False
 
@@ -67,7 +72,9 @@ class Layer(ABC):
     def _shown(self) -> dict[str, Any]:
         """The arguments in a `repr` that are not the attributes of the same name."""
         # A Bidirectional gives its directions names with a slash, which the constructor refuses.
-        return {"name": self.given_name if "/" in self.name else self.name or None}
+        parameters = inspect.signature(type(self)).parameters
+        defaults = {name: parameters[name].default for name in parameters if name in keras_options.NAMES}
+        return {**defaults, "name": self.given_name if "/" in self.name else self.name or None}
 
     @property
     def trainable(self) -> bool:
@@ -101,7 +108,8 @@ class Layer(ABC):
         this package's has that one's.
         """
         parameters = inspect.signature(package_class(type(self))).parameters
-        values = {name: getattr(self, name) for name in parameters if name not in ("input_shape", "name")}
+        without = keras_options.NAMES | {"input_shape", "name"}
+        values = {name: getattr(self, name) for name in parameters if name not in without}
         return {name: value.get_config() if hasattr(value, "get_config") else value for name, value in values.items()}
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -147,6 +155,11 @@ class Layer(ABC):
     def draws(self) -> bool:
         """Whether a pass in training draws random numbers from `generator`."""
         return False
+
+    @property
+    def head(self) -> Any:
+        """The `Head` whose activation a loss may compute together with its own, if this is a model's last layer."""
+        return None
 
     # --- Computing -----------------------------------------------------------------------------------------------
 

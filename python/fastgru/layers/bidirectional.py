@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastgru._support import checks
+from fastgru.layers import keras_options
 from fastgru.layers.base import Array, Layer, Outputs, Shape, strip_prefix
 from fastgru.layers.gru import GRU
 
@@ -29,6 +30,8 @@ class Bidirectional(Layer):
     merge_mode : {"concat", "sum", "mul", "ave"} or None
         How the two outputs, each (N, T, H) or (N, H), become one: side by side along the last axis, added, multiplied,
         averaged; None returns both as a tuple, which in a model only the last layer may.
+    weights : None
+        Not supported: call `set_weights` once the model is built.
     backward_layer : GRU, optional
         Another one for the backward direction, with ``go_backwards`` the opposite of that of `layer`.
     input_shape : tuple, optional
@@ -45,14 +48,16 @@ class Bidirectional(Layer):
         self,
         layer: GRU,
         merge_mode: str | None = "concat",
-        *,
+        weights: None = None,
         backward_layer: GRU | None = None,
+        *,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
     ) -> None:
         if not isinstance(layer, GRU):
             raise TypeError(f"layer: expected a GRU, got {layer!r}")
         super().__init__(input_shape=input_shape or layer.input_shape, name=name)
+        keras_options.require_neutral(weights=weights)
         if merge_mode is not None:
             checks.choice("merge_mode", merge_mode, MERGES)
         self.merge_mode = merge_mode

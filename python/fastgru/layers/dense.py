@@ -9,6 +9,7 @@ import numpy as np
 from fastgru import functional
 from fastgru._support import checks
 from fastgru.formats.description import ACTIVATIONS
+from fastgru.layers import keras_options
 from fastgru.layers.activation import Head, gradient, rows_with_gradient
 from fastgru.layers.base import Array, Shape
 
@@ -31,6 +32,8 @@ class Dense(Head):
         See `fastgru.initializers`.
     kernel_regularizer, bias_regularizer : str or regularizer, optional
         See `fastgru.regularizers`.
+    activity_regularizer, kernel_constraint, bias_constraint, lora_rank, lora_alpha, quantization_config : None
+        Not supported.
     input_shape : tuple, optional
         (F,) or (T, F), which the first layer of a model may give.
     name : str, optional
@@ -47,16 +50,30 @@ class Dense(Head):
         self,
         units: int,
         activation: str | None = None,
-        *,
         use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
         bias_regularizer: Any = None,
+        activity_regularizer: None = None,
+        kernel_constraint: None = None,
+        bias_constraint: None = None,
+        lora_rank: None = None,
+        lora_alpha: None = None,
+        quantization_config: None = None,
+        *,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(input_shape=input_shape, name=name)
+        keras_options.require_neutral(
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
+            quantization_config=quantization_config,
+        )
         self.units = checks.integer("units", units, least=1)
         self.activation = checks.choice("activation", "linear" if activation is None else activation, ACTIVATIONS)
         self.use_bias = checks.flag("use_bias", use_bias)

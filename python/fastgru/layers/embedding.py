@@ -8,6 +8,7 @@ import numpy as np
 
 from fastgru import functional
 from fastgru._support import checks, sequences
+from fastgru.layers import keras_options
 from fastgru.layers.base import Array, Layer, Shape
 from fastgru.regularizers import Regularizer
 
@@ -25,8 +26,16 @@ class Embedding(Layer):
         See `fastgru.initializers`.
     embeddings_regularizer : str or regularizer, optional
         See `fastgru.regularizers`; it makes the gradient dense.
+    embeddings_constraint : None
+        Not supported.
     mask_zero : bool
         Whether token 0 is padding, which may stand at the end of a sequence only.
+    weights : array_like (V, D), or a list with it, optional
+        Initial vectors instead of the initializer's, such as pretrained ones.
+    lora_rank, lora_alpha, quantization_config : None
+        Not supported.
+    input_length : int, optional
+        Ignored, as in Keras 3.
     input_shape : tuple, optional
         (T,), which the first layer of a model may give; T may be None.
     name : str, optional
@@ -46,21 +55,50 @@ class Embedding(Layer):
         self,
         input_dim: int,
         output_dim: int,
-        *,
         embeddings_initializer: Any = "uniform",
         embeddings_regularizer: Any = None,
+        embeddings_constraint: None = None,
         mask_zero: bool = False,
+        weights: Any = None,
+        lora_rank: None = None,
+        lora_alpha: None = None,
+        quantization_config: None = None,
+        *,
+        input_length: int | None = None,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(input_shape=input_shape, name=name)
+        keras_options.require_neutral(
+            embeddings_constraint=embeddings_constraint,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
+            quantization_config=quantization_config,
+            input_length=input_length,
+        )
         self.input_dim = checks.integer("input_dim", input_dim, least=1)
         self.output_dim = checks.integer("output_dim", output_dim, least=1)
-        self.mask_zero = checks.flag("mask_zero", mask_zero)
+        self.mask_zero = self.finds_padding = checks.flag("mask_zero", mask_zero)
         self._set_initializers(embeddings_initializer=embeddings_initializer)
         self._set_regularizers(embeddings_regularizer=embeddings_regularizer)
+        self._given = None if weights is None else self._checked_table(weights)
         self._tokens: Array | None = None
         self._touched: Array | None = None  # rows of the gradient that are not zero
+
+    def _checked_table(self, weights: Any) -> Array:
+        """The vectors that `weights` holds, alone or as a list of one array."""
+        table = checks.array("weights", weights)
+        if table.ndim == 3 and len(table) == 1:
+            table = table[0]
+        if table.shape != (self.input_dim, self.output_dim) or table.dtype.kind not in "biuf":
+            raise ValueError(
+                f"weights: expected numbers of shape ({self.input_dim}, {self.output_dim}) because of input_dim and "
+                f"output_dim, got {table.dtype} of shape {table.shape}"
+            )
+        return table
+
+    def initial_weights(self, rng: np.random.Generator) -> dict[str, Array]:  # noqa: D102
+        return super().initial_weights(rng) if self._given is None else {"embeddings": self._given}
 
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102
         if len(input_shape) != 2:

@@ -10,6 +10,7 @@ from fastgru import functional
 from fastgru._native import kernels
 from fastgru._support import checks
 from fastgru.formats.description import GRU_ACTIVATIONS
+from fastgru.layers import keras_options
 from fastgru.layers.base import Array, Layer, Outputs, Shape, keep_mask
 
 RECURRENT_ACTIVATIONS = kernels.RECURRENT_ACTIVATIONS
@@ -35,6 +36,8 @@ class GRU(Layer):
         See `fastgru.initializers`.
     kernel_regularizer, recurrent_regularizer, bias_regularizer : str or regularizer, optional
         See `fastgru.regularizers`.
+    activity_regularizer, kernel_constraint, recurrent_constraint, bias_constraint : None
+        Not supported.
     dropout : float
         Fraction of the input's features to drop in training, from 0 to below 1: the same ones in all steps of a
         sequence.
@@ -42,6 +45,8 @@ class GRU(Layer):
         Fraction of the state's units to drop in training, from 0 to below 1, in the recurrent products only
         (Gal and Ghahramani 2016): each gate has a mask of its own, the same in all steps. ``z * h`` is not masked.
         As in Keras 3; with both dropouts Keras draws three masks for the input too, here one serves all gates.
+    seed : int, optional
+        Ignored: random numbers come from the model, and their seed from `fastgru.utils.set_random_seed`.
     return_sequences : bool
         Return every step's state.
     return_state : bool
@@ -52,6 +57,8 @@ class GRU(Layer):
     stateful : bool
         Begin each batch with the states that the batch before it ended with, row by row, until `reset_states`. All
         batches must then have the same number of rows. Gradients stop at the batch.
+    unroll, use_cudnn : bool
+        Ignored: they change no result.
     reset_after : bool
         Apply the reset gate after the recurrent product (Keras' default, cuDNN, PyTorch) or before (TensorFlow.js).
     zero_output_for_mask : bool
@@ -85,25 +92,41 @@ class GRU(Layer):
         activation: str | None = "tanh",
         recurrent_activation: str = "sigmoid",
         use_bias: bool = True,
-        *,
         kernel_initializer: Any = "glorot_uniform",
         recurrent_initializer: Any = "orthogonal",
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
         recurrent_regularizer: Any = None,
         bias_regularizer: Any = None,
+        activity_regularizer: None = None,
+        kernel_constraint: None = None,
+        recurrent_constraint: None = None,
+        bias_constraint: None = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
+        seed: int | None = None,
         return_sequences: bool = False,
         return_state: bool = False,
         go_backwards: bool = False,
         stateful: bool = False,
+        unroll: bool = False,
         reset_after: bool = True,
+        use_cudnn: str | bool = "auto",
+        *,
         zero_output_for_mask: bool = False,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(input_shape=input_shape, name=name)
+        keras_options.require_neutral(
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            recurrent_constraint=recurrent_constraint,
+            bias_constraint=bias_constraint,
+            seed=seed,
+            unroll=unroll,
+            use_cudnn=use_cudnn,
+        )
         self.units = checks.integer("units", units, least=1)
         self.activation = checks.choice("activation", "linear" if activation is None else activation, GRU_ACTIVATIONS)
         self.recurrent_activation = checks.choice("recurrent_activation", recurrent_activation, RECURRENT_ACTIVATIONS)

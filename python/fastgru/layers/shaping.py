@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from fastgru._support import checks, sequences
+from fastgru.layers import keras_options
 from fastgru.layers.base import Array, Layer, Shape, keep_mask
 
 
@@ -19,14 +20,27 @@ class Dropout(Layer):
     ----------
     rate : float
         From 0 to below 1.
+    noise_shape : None
+        Not supported; see `SpatialDropout1D`.
+    seed : int, optional
+        Ignored: random numbers come from the model, and their seed from `fastgru.utils.set_random_seed`.
     input_shape : tuple, optional
     name : str, optional
     """
 
+    works_on_each_step: ClassVar[bool] = True
+
     def __init__(
-        self, rate: float, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None
+        self,
+        rate: float,
+        noise_shape: None = None,
+        seed: int | None = None,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
     ) -> None:
         super().__init__(input_shape=input_shape, name=name)
+        keras_options.require_neutral(noise_shape=noise_shape, seed=seed)
         self.rate = checks.number("rate", rate, least=0, below=1)
         self._mask: Array | None = None
 
@@ -58,13 +72,84 @@ class Dropout(Layer):
         return d_y if self._mask is None else d_y * self._mask
 
 
+class SpatialDropout1D(Layer):
+    """In training, drop whole features of each sequence, as Keras' ``SpatialDropout1D``.
+
+    A fraction `rate` of the features is 0 in all steps of a sequence; the rest is scaled by 1 / (1 - rate). Each
+    sequence of a batch has features of its own dropped.
+
+    Parameters
+    ----------
+    rate : float
+        From 0 to below 1.
+    seed : int, optional
+        Ignored, as by `Dropout`.
+    input_shape : tuple, optional
+        (T, F), which the first layer of a model may give.
+    name : str, optional
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        seed: int | None = None,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(input_shape=input_shape, name=name)
+        keras_options.require_neutral(seed=seed)
+        self.rate = checks.number("rate", rate, least=0, below=1)
+        self._mask: Array | None = None
+
+    @property
+    def draws(self) -> bool:  # noqa: D102
+        return self.rate > 0
+
+    def build(self, input_shape: Shape) -> Shape:  # noqa: D102
+        if len(input_shape) != 3:
+            raise ValueError(f"{self.name}: expected input of shape (N, T, F), got {checks.dims(input_shape)}")
+        return input_shape
+
+    def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
+        del lengths
+        if not training:
+            return x
+        self._mask = None
+        if self.rate == 0:
+            return x
+        assert self.generator is not None
+        self._mask = keep_mask(self.generator, self.rate, (len(x), 1, x.shape[2]), x.dtype)
+        return x * self._mask
+
+    def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
+        if not input_gradient:
+            return None
+        return d_y if self._mask is None else d_y * self._mask
+
+
 class Flatten(Layer):
-    """All axes but the first in one: (N, T, F) becomes (N, T F). Padding is flattened with the rest."""
+    """All axes but the first in one: (N, T, F) becomes (N, T F). Padding is flattened with the rest.
+
+    Parameters
+    ----------
+    data_format : {"channels_last"}, optional
+        Other formats are not supported.
+    input_shape : tuple, optional
+    name : str, optional
+    """
 
     joins_steps: ClassVar[bool] = True
 
-    def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
+    def __init__(
+        self,
+        data_format: str | None = None,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+    ) -> None:
         super().__init__(input_shape=input_shape, name=name)
+        keras_options.require_neutral(data_format=data_format)
         self._shape: tuple[int, ...] = ()
 
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102
@@ -101,10 +186,27 @@ class GlobalAveragePooling1D(_Pooling1D):
     """The mean over the steps of each sequence: (N, T, F) becomes (N, F).
 
     Where `lengths` say so, padding does not count. The mean of no steps is 0.
+
+    Parameters
+    ----------
+    data_format : {"channels_last"}, optional
+        Other formats are not supported.
+    keepdims : False
+        Not supported: add a `RepeatVector` of 1.
+    input_shape : tuple, optional
+    name : str, optional
     """
 
-    def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
+    def __init__(
+        self,
+        data_format: str | None = None,
+        keepdims: bool = False,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+    ) -> None:
         super().__init__(input_shape=input_shape, name=name)
+        keras_options.require_neutral(data_format=data_format, keepdims=keepdims)
         self._shape: tuple[int, ...] = ()
         self._lengths: Array | None = None
 
@@ -140,10 +242,27 @@ class GlobalMaxPooling1D(_Pooling1D):
 
     Where `lengths` say so, padding does not count. The largest of no steps is 0. Where several steps have the largest
     value, its gradient is divided among them.
+
+    Parameters
+    ----------
+    data_format : {"channels_last"}, optional
+        Other formats are not supported.
+    keepdims : False
+        Not supported: add a `RepeatVector` of 1.
+    input_shape : tuple, optional
+    name : str, optional
     """
 
-    def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
+    def __init__(
+        self,
+        data_format: str | None = None,
+        keepdims: bool = False,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+    ) -> None:
         super().__init__(input_shape=input_shape, name=name)
+        keras_options.require_neutral(data_format=data_format, keepdims=keepdims)
         self._chosen: Array | None = None
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
@@ -224,6 +343,8 @@ class Masking(Layer):
         (T, F), which the first layer of a model may give.
     name : str, optional
     """
+
+    finds_padding = True
 
     def __init__(
         self, mask_value: float = 0.0, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None

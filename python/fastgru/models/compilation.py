@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from fastgru import losses, optimizers
 from fastgru import metrics as _metrics
-from fastgru.layers import Head
 from fastgru.models.network import Network
 
 
@@ -78,8 +77,8 @@ def takes_raw_head(network: Network, loss: losses.Loss) -> bool:
     """Whether `loss` takes the last activation in itself; raises where they do not go together."""
     if not network.layers:
         raise ValueError("the model has no layers: add one")
-    head = network.layers[-1]
-    activation = head.activation if isinstance(head, Head) else None
+    layer = network.layers[-1]
+    activation = layer.head.activation if layer.head is not None else None
     if loss.head is None:
         if loss.from_logits and activation in ("softmax", "sigmoid"):
             raise ValueError(
@@ -87,7 +86,7 @@ def takes_raw_head(network: Network, loss: losses.Loss) -> bool:
             )
         return activation == "linear"
     if activation != loss.head:
-        found = repr(activation) if activation else f"a {type(head).__name__}, which has none"
+        found = repr(activation) if activation else f"a {type(layer).__name__}, which has none"
         raise ValueError(
             f"loss: {loss.name} needs a last layer with activation={loss.head!r}, got {found}; if that gives "
             f"logits, write losses.{type(loss).__name__}(from_logits=True)"

@@ -332,7 +332,7 @@ class Network:
         shape = x.shape[:-1]
         kept = None if lengths is None else sequences.valid_elements(lengths, shape)
         if self.raw_head:
-            head: Any = self.layers[-1]
+            head = self.layers[-1].head
             values = head.logits(x, training=training, rows=kept)
         else:
             values = x.reshape(int(np.prod(shape)), x.shape[-1])
@@ -346,7 +346,7 @@ class Network:
         """What the model gives (M, C), from its scores (M, C)."""
         if not self.raw_head:
             return scores
-        head: Any = self.layers[-1]
+        head = self.layers[-1].head
         return head.activate(scores)  # type: ignore[no-any-return]
 
     def tape_bytes(self, x: Array) -> int:
@@ -370,7 +370,7 @@ class Network:
         if not self.raw_head:
             d_y, last = self._spread(d_scores), last + 1
         elif last >= first:
-            head: Any = self.layers[-1]
+            head = self.layers[-1].head
             d_y = head.backward_from_logits(d_scores, input_gradient=last > first)
         for index in range(last - 1, first - 1, -1):
             assert d_y is not None

@@ -34,6 +34,10 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "Flatten": (),
     "GlobalAveragePooling1D": (),
     "GlobalMaxPooling1D": (),
+    "Permute": ("dims",),
+    "RepeatVector": ("n",),
+    "Reshape": ("target_shape",),
+    "SpatialDropout1D": ("rate",),
 }  # fmt: skip
 #: Class -> the options without a default.
 _REQUIRED = {
@@ -42,7 +46,13 @@ _REQUIRED = {
     "Embedding": ("input_dim", "output_dim"),
     "Activation": ("activation",),
     "Dropout": ("rate",),
+    "Permute": ("dims",),
+    "RepeatVector": ("n",),
+    "Reshape": ("target_shape",),
+    "SpatialDropout1D": ("rate",),
 }
+#: Options that are lists of integers.
+_LISTS = ("dims", "target_shape")
 #: Options that say how something is computed or what it is called, not what it computes.
 _IGNORED = (
     "name", "dtype", "implementation", "unroll", "seed", "use_cudnn", "input_dtype", "batch_input_shape",
@@ -100,18 +110,27 @@ def layer_from_config(dialect: Dialect, class_name: str, config: Config) -> Laye
     name = config["name"]
     if class_name == "Bidirectional":
         return LayerDescription("Bidirectional", name, _bidirectional(dialect, name, config))
-    if class_name == "TimeDistributed":  # which is what a Dense layer does by itself
-        inner_class, inner = class_and_options(name, require_object(name, config.get("layer")))
-        if inner_class != "Dense":
-            raise ValueError(f"{name}: expected a Dense layer within TimeDistributed, got {inner_class}")
+    if class_name == "TimeDistributed":
         refuse_options(name, config, ("layer",))
-        return LayerDescription("Dense", name, _options(dialect, "Dense", name, inner))
+        return LayerDescription("TimeDistributed", name, {"layer": _layer_within(dialect, name, config.get("layer"))})
     if class_name == "RNN":
         return LayerDescription("GRU", name, _rnn(dialect, name, config))
     if class_name not in _OPTIONS:
         known = ", ".join((*_OPTIONS, "Bidirectional", *ACTIVATION_LAYERS, "TimeDistributed", "RNN"))
         raise ValueError(f"{name}: expected a layer of {known}, got {class_name}")
     return LayerDescription(class_name, name, _options(dialect, class_name, name, config))
+
+
+def _layer_within(dialect: Dialect, where: str, entry: Any) -> Config:
+    """The layer within a TimeDistributed, with ``class_name`` and ``config``."""
+    class_name, config = class_and_options(where, require_object(where, entry))
+    if class_name in ACTIVATION_LAYERS:
+        activation = activation_from_config(dialect, class_name, where, config, [], None)
+        return {"class_name": "Activation", "config": {"activation": activation}}
+    inner = layer_from_config(dialect, class_name, {**config, "name": where})
+    if inner.class_name == "Embedding" or inner.makes_mask or inner.outputs > 1:
+        raise ValueError(f"{where}: expected a layer within it that takes numbers and has one output, got {class_name}")
+    return {"class_name": inner.class_name, "config": inner.config}
 
 
 def _options(dialect: Dialect, class_name: str, where: str, config: Config) -> Config:
@@ -138,6 +157,11 @@ def _options(dialect: Dialect, class_name: str, where: str, config: Config) -> C
             value = _activation(dialect, where, option, value, known)
         elif option == "recurrent_activation":
             value = _activation(dialect, where, option, value, ("sigmoid", dialect.hard_sigmoid))
+        elif option in _LISTS:
+            if isinstance(value, list):  # in which TensorFlow.js writes null for -1
+                value = [-1 if size is None else size for size in value]
+            if not isinstance(value, (list, tuple)) or not all(type(size) is int for size in value):
+                raise ValueError(f"{where}: expected a list of integers as {option}, got {value!r}")
         elif not isinstance(value, (bool, int, float)):
             raise ValueError(f"{where}: expected a number or a flag as {option}, got {value!r}")
         found[option] = value
@@ -295,8 +319,8 @@ def dtype_from_config(where: str, value: Any) -> str:
 # --- Writing layers -------------------------------------------------------------------------------------------
 
 
-def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str) -> Config:
-    """A layer as the dialect writes it, with ``class_name`` and ``config``.
+def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str, *, outer: bool = True) -> Config:
+    """A layer as the dialect writes it, with ``class_name`` and ``config``; `outer` if it is in no other.
 
     Raises
     ------
@@ -304,11 +328,16 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str) -> Co
         The dialect does not support something; the message names the layer.
     """
     common = {"name": layer.name, "trainable": True, "dtype": _dtype_object(dialect, dtype)}
+    if layer.class_name == "TimeDistributed":
+        config = {**common, "layer": layer_to_config(dialect, layer.within, dtype, outer=False)}
+        return written_object(dialect, "layers", "TimeDistributed", config, outer=outer)
     if layer.class_name not in (*_OPTIONS, "Bidirectional"):
         raise unsupported(layer.name, layer.class_name, dialect.name)
+    if layer.class_name == "SpatialDropout1D" and dialect.all_modules:
+        del common["trainable"]  # which the constructor of Keras 3 does not take
     if layer.class_name != "Bidirectional":
         options = _written_options(dialect, layer.class_name, layer.name, layer.config)
-        return written_object(dialect, "layers", layer.class_name, {**common, **options}, outer=True)
+        return written_object(dialect, "layers", layer.class_name, {**common, **options}, outer=outer)
     written, directions = {}, {}
     for (prefix, part), key in zip(layer.parts.items(), ("layer", "backward_layer"), strict=True):
         config = dict(part.config)
@@ -323,7 +352,7 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str) -> Co
         directions["layer"]["config"]["name"] = "gru"  # before which forward_ and backward_ are put there
     merge = layer.config.get("merge_mode", "concat")
     config = {**common, "merge_mode": merge, **directions}
-    return written_object(dialect, "layers", "Bidirectional", config, outer=True)
+    return written_object(dialect, "layers", "Bidirectional", config, outer=outer)
 
 
 def _require_mirrored(dialect: Dialect, where: str, forward: Config, backward: Config) -> None:
@@ -346,6 +375,8 @@ def _written_options(dialect: Dialect, class_name: str, where: str, config: Mapp
             value = written_object(dialect, "regularizers", value["class_name"], value["config"])
         elif option == "recurrent_activation":
             value = _written_gate(dialect, where, value)
+        elif option in _LISTS:
+            value = list(value)
         written[option] = value
     if class_name == "GRU":
         _require_supported(dialect, where, config)

@@ -8,6 +8,10 @@ from fastgru.formats.description import LayerDescription
 _BLIND_TO_PADDING = ("GRU", "Bidirectional", "GlobalAveragePooling1D")
 
 
+#: What does nothing in inference.
+_DROPOUTS = ("Dropout", "SpatialDropout1D")
+
+
 def require_same_masks(layers: list[LayerDescription]) -> None:
     """Refuse chains in which Keras does something else with padding than this package."""
     masked = False
@@ -27,6 +31,10 @@ def _refuse_mask_before(layer: LayerDescription) -> None:
         )
     if layer.class_name == "GlobalMaxPooling1D":
         raise ValueError(f"{layer.name}: expected no mask before it, because Keras' knows none, got one")
+    if layer.unwrapped.class_name == "TimeDistributed":
+        raise ValueError(
+            f"{layer.name}: expected no mask before it, because Keras' computes padding, and here it is zeros, got one"
+        )
     if layer.makes_mask:
         raise ValueError(
             f"{layer.name}: expected no mask before it, because Keras' replaces it, where here both count, got one"
@@ -36,7 +44,7 @@ def _refuse_mask_before(layer: LayerDescription) -> None:
 def _require_unseen_padding(masking: LayerDescription, after: list[LayerDescription]) -> None:
     """Refuse padding of other values than 0, which Keras sets to 0, before a layer that computes with it."""
     value = masking.config.get("mask_value", 0.0)
-    first = next((layer.class_name for layer in after if layer.class_name != "Dropout"), None)
+    first = next((layer.class_name for layer in after if layer.class_name not in _DROPOUTS), None)
     if value == 0 or first in _BLIND_TO_PADDING:
         return
     where = "the end of the model" if first is None else f"a {first} layer"
@@ -48,7 +56,7 @@ def _require_unseen_padding(masking: LayerDescription, after: list[LayerDescript
 
 def masked_after(layer: LayerDescription, *, masked: bool) -> bool:
     """Whether a mask comes with what a layer returns, given whether one comes with its input."""
-    passes = layer.class_name in ("Dense", "Activation", "Dropout") or layer.returns_steps
+    passes = layer.class_name in ("Dense", "Activation", *_DROPOUTS, "TimeDistributed") or layer.returns_steps
     return layer.makes_mask or (masked and passes)
 
 

@@ -31,12 +31,20 @@ def _places(layers: Iterable[LayerDescription], classes: Iterable[str]) -> Itera
     """Each layer with weights, and the groups of its arrays; layers of a class are numbered."""
     used: dict[str, int] = {}
     for layer, class_name in zip(layers, classes, strict=True):
-        if class_name in _STORED:
+        if class_name in _STORED:  # of which all are numbered, whether they have weights or not
             number = used.get(class_name, 0)
             used[class_name] = number + 1
             name = "time_distributed" if class_name == "TimeDistributed" else class_name.lower()
             name = f"{name}_{number}" if number else name
-            yield layer, [f"layers/{name}/{inner}vars" for inner in _STORED[class_name]]
+            yield layer, [f"layers/{name}/{inner}vars" for inner in _inner_groups(layer, class_name)]
+
+
+def _inner_groups(layer: LayerDescription, class_name: str) -> tuple[str, ...]:
+    """Where the arrays of a layer of that class in a file lie below the layer."""
+    if layer.class_name == "TimeDistributed":
+        inner = layer.within
+        return tuple(f"layer/{group}" for group in _inner_groups(inner, inner.class_name))
+    return _STORED.get(class_name, ())
 
 
 def stored_weights(layers: list[LayerDescription], classes: list[str]) -> dict[str, Array]:
@@ -84,7 +92,8 @@ def refuse_more(file: Reader, layers: list[LayerDescription], classes: list[str]
 
 def _weights_of(layer: LayerDescription) -> list[list[str]]:
     """The names of a layer's weights for each of its groups: a Bidirectional has one a direction."""
-    return [[f"{prefix}{name}" for name in part.weight_names] for prefix, part in layer.parts.items()]
+    names = [[f"{prefix}{name}" for name in part.weight_names] for prefix, part in layer.parts.items()]
+    return [group for group in names if group]
 
 
 # --- Keras 2: by the names of layers and weights ------------------------------------------------------------------

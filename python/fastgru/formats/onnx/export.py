@@ -7,6 +7,7 @@ without padding need not know of it; the default, one number for all rows, is cu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,7 +55,7 @@ class _Flow:
     shape : tuple
         Of each of them; a str names a size that any number may stand for.
     lengths : str or None
-        Name of the int64 array (N,) of lengths; None where they mean nothing any more.
+        Name of the int64 array (N,) of lengths; None where they mean nothing any more: all steps then count.
     states : tuple of str
         Names of the last states that the last layer returns as well.
     """
@@ -159,7 +160,7 @@ def graph(description: ModelDescription) -> Any:
     made.inputs.append(helper.make_tensor_value_info(INPUT, INT64 if tokens else made.float_type, shape))
     flow = _Flow((INPUT,), shape, LENGTHS)
     states: list[tuple[str, int]] = []
-    for layer in description.layers:
+    for layer in (each.unwrapped for each in description.layers):
         if layer.class_name not in _LAYERS:
             raise unsupported(layer.name, layer.class_name, "ONNX")
         flow = _LAYERS[layer.class_name](made, layer, flow)
@@ -219,12 +220,14 @@ def activations_of(config: dict[str, Any]) -> dict[str, Any]:
     return attributes
 
 
-def _run_gru(made: _Graph, prefix: str, gru: LayerDescription, x: str, lengths: str, direction: str) -> tuple[str, str]:
+def _run_gru(
+    made: _Graph, prefix: str, gru: LayerDescription, x: str, lengths: str | None, direction: str
+) -> tuple[str, str]:
     """The outputs (N, T, H), zeros behind the end, and the last state (N, H) of one direction."""
     config, weights = gru.config, gru.weights
     arrays = {name: made.constant(f"{prefix}{name}", a, made.dtype) for name, a in to_node(weights).items()}
     time_major = made.node("Transpose", [x], f"{prefix}time_major", perm=[1, 0, 2])
-    counts = made.node("Cast", [lengths], f"{prefix}sequence_lens", to=INT32)
+    counts = "" if lengths is None else made.node("Cast", [lengths], f"{prefix}sequence_lens", to=INT32)
     inputs = [time_major, arrays["W"], arrays["R"], arrays.get("B", ""), counts]
     if config["stateful"]:
         inputs.append(_initial_state(made, prefix, len(weights["recurrent_kernel"])))
@@ -242,9 +245,12 @@ def _run_gru(made: _Graph, prefix: str, gru: LayerDescription, x: str, lengths: 
     steps = made.node("Squeeze", [y, made.ints(1)], f"{prefix}Y_steps")
     outputs = made.node("Transpose", [steps], f"{prefix}outputs", perm=[1, 0, 2])
     state = made.node("Squeeze", [y_h, made.ints(0)], f"{prefix}last_state")
-    if config["stateful"]:  # the state after no steps is the one before, but ONNX Runtime's is zero
+    if config["stateful"] and lengths is not None:
+        # The state after no steps is the one before, but ONNX Runtime's is zero.
         before = f"{prefix}state_of_rows"
         state = made.node("Where", [made.any_valid(lengths), state, before], f"{prefix}next_state")
+    elif config["stateful"]:
+        state = made.node("Identity", [state], f"{prefix}next_state")
     return outputs, state
 
 
@@ -256,24 +262,31 @@ def _initial_state(made: _Graph, prefix: str, units: int) -> str:
     return made.node("Unsqueeze", [rows, made.ints(0)], f"{prefix}initial_h")
 
 
-def _lengths_of(made: _Graph, flow: _Flow) -> str:
+def _lengths_of(made: _Graph, flow: _Flow) -> str | None:
     """Lengths for a layer that needs some; those of the graph's input are made here, at their first use."""
-    assert flow.lengths is not None
     return made.lengths() if flow.lengths == LENGTHS else flow.lengths
 
 
 def _gru(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
     config, x, lengths = layer.config, flow.x, _lengths_of(made, flow)
     if config["go_backwards"]:  # outputs in the order of processing, padding behind them
-        x = made.node("ReverseSequence", [x, lengths], f"{layer.name}/reversed", batch_axis=0, time_axis=1)
+        x = _reversed(made, layer.name, x, lengths)
     outputs, state = _run_gru(made, f"{layer.name}/", layer, x, lengths, "forward")
     if not config["return_sequences"]:
         after = _Flow((state,), ("N", config["units"]), None)
     else:
-        if not config["zero_output_for_mask"]:
+        if not config["zero_output_for_mask"] and lengths is not None:
             outputs = _repeat_last(made, layer, outputs, state, lengths)
         after = _Flow((outputs,), ("N", flow.shape[1], config["units"]), flow.lengths)
     return replace(after, states=(state,)) if config["return_state"] else after
+
+
+def _reversed(made: _Graph, name: str, x: str, lengths: str | None) -> str:
+    """The steps that count in the opposite order."""
+    if lengths is not None:
+        return made.node("ReverseSequence", [x, lengths], f"{name}/reversed", batch_axis=0, time_axis=1)
+    last, before_first = made.ints(-1), made.ints(-(2**62))
+    return made.node("Slice", [x, last, before_first, made.ints(1), last], f"{name}/reversed")
 
 
 def _repeat_last(made: _Graph, layer: LayerDescription, outputs: str, state: str, lengths: str) -> str:
@@ -334,7 +347,7 @@ def _activated(made: _Graph, layer: LayerDescription, x: str) -> str:
 
 
 def _embedding(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
-    lengths = _lengths_of(made, flow)
+    lengths = made.lengths()  # an Embedding is a model's first layer
     table = made.constant(f"{layer.name}/embeddings", layer.weights["embeddings"], made.dtype)
     zero = made.constant("int/0", 0)
     # Padding may hold any integer.
@@ -349,7 +362,11 @@ def _embedding(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
 
 
 def _masking(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
-    valid = made.valid(_lengths_of(made, flow))
+    lengths = _lengths_of(made, flow)
+    if lengths is None:
+        reason = "which keeps the lengths of the input's sequences alone"
+        raise unsupported(layer.name, "Masking after a layer that makes other steps", "an ONNX file", reason)
+    valid = made.valid(lengths)
     equal = made.node("Equal", [flow.x, made.number(layer.config["mask_value"])], f"{layer.name}/equal")
     numbers = made.node("Cast", [equal], f"{layer.name}/equal_numbers", to=INT64)
     all_equal = made.node("ReduceMin", [numbers], f"{layer.name}/all_equal", axes=[2], keepdims=0)
@@ -366,31 +383,40 @@ def _count(made: _Graph, name: str, mask: str) -> str:
 
 def _average(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
     name, lengths = layer.name, _lengths_of(made, flow)
+    shape = (flow.shape[0], flow.shape[2])
+    if lengths is None:
+        return _Flow((made.node("ReduceMean", [flow.x], f"{name}/mean", axes=[1], keepdims=0),), shape, None)
     kept = _keep_valid(made, name, flow.x, lengths, 0.0)
     total = made.node("ReduceSum", [kept, made.ints(1)], f"{name}/total", keepdims=0)
     least = made.node("Max", [lengths, made.ints(1)], f"{name}/at_least_one")
     column = made.node("Unsqueeze", [least, made.ints(1)], f"{name}/column")
     count = made.node("Cast", [column], f"{name}/count", to=made.float_type)
     mean = made.node("Div", [total, count], f"{name}/mean")
-    return _Flow((mean,), (flow.shape[0], flow.shape[2]), None)
+    return _Flow((mean,), shape, None)
 
 
 def _maximum(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
     name, lengths = layer.name, _lengths_of(made, flow)
+    shape = (flow.shape[0], flow.shape[2])
+    if lengths is None:
+        return _Flow((made.node("ReduceMax", [flow.x], f"{name}/largest", axes=[1], keepdims=0),), shape, None)
     kept = _keep_valid(made, name, flow.x, lengths, -np.inf)
     largest = made.node("ReduceMax", [kept], f"{name}/largest", axes=[1], keepdims=0)
     found = made.node("Where", [made.any_valid(lengths), largest, made.number(0.0)], f"{name}/found")
-    return _Flow((found,), (flow.shape[0], flow.shape[2]), None)
+    return _Flow((found,), shape, None)
 
 
 def _last_step(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
     name, lengths = layer.name, _lengths_of(made, flow)
+    shape = (flow.shape[0], flow.shape[2])
+    if lengths is None:
+        return _Flow((made.node("Gather", [flow.x, made.constant("int/-1", -1)], f"{name}/step", axis=1),), shape, None)
     least = made.node("Max", [lengths, made.ints(1)], f"{name}/at_least_one")
     column = made.node("Unsqueeze", [least, made.ints(1)], f"{name}/column")
     place = made.node("Sub", [column, made.ints(1)], f"{name}/place")
     step = made.node("GatherND", [flow.x, place], f"{name}/step", batch_dims=1)
     found = made.node("Where", [made.any_valid(lengths), step, made.number(0.0)], f"{name}/found")
-    return _Flow((found,), (flow.shape[0], flow.shape[2]), None)
+    return _Flow((found,), shape, None)
 
 
 def _keep_valid(made: _Graph, name: str, x: str, lengths: str, other: float) -> str:
@@ -412,6 +438,30 @@ def _flatten(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
     return _Flow((made.node("Flatten", [flow.x], f"{layer.name}/flat", axis=1),), (flow.shape[0], size), None)
 
 
+def _reshape(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
+    target = list(layer.config["target_shape"])
+    shape = made.ints(0, *target)  # 0 is the size of the batch
+    known = [size for size in flow.shape[1:] if isinstance(size, int)]
+    inferred: int | str = f"{layer.name}/size"
+    if len(known) == len(flow.shape) - 1:
+        inferred = math.prod(known) // math.prod(size for size in target if size != -1)
+    sizes = (inferred if size == -1 else size for size in target)
+    return _Flow((made.node("Reshape", [flow.x, shape], f"{layer.name}/reshaped"),), (flow.shape[0], *sizes), None)
+
+
+def _repeat_vector(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
+    count = layer.config["n"]
+    step = made.node("Unsqueeze", [flow.x, made.ints(1)], f"{layer.name}/step")
+    steps = made.node("Expand", [step, made.ints(1, count, 1)], f"{layer.name}/steps")
+    return _Flow((steps,), (flow.shape[0], count, flow.shape[1]), None)
+
+
+def _permute(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
+    axes = [0, *layer.config["dims"]]
+    x = made.node("Transpose", [flow.x], f"{layer.name}/permuted", perm=axes)
+    return _Flow((x,), tuple(flow.shape[axis] for axis in axes), None)
+
+
 _LAYERS: dict[str, Callable[[_Graph, LayerDescription, _Flow], _Flow]] = {
     "GRU": _gru,
     "Bidirectional": _bidirectional,
@@ -424,6 +474,10 @@ _LAYERS: dict[str, Callable[[_Graph, LayerDescription, _Flow], _Flow]] = {
     "GlobalMaxPooling1D": _maximum,
     "LastStep": _last_step,
     "Activation": _activation,
+    "Permute": _permute,
+    "RepeatVector": _repeat_vector,
+    "Reshape": _reshape,
+    "SpatialDropout1D": _dropout,
 }
 
 
@@ -438,7 +492,7 @@ def weights_of(layer: LayerDescription, arrays: dict[str, Array]) -> dict[str, A
     LookupError, ValueError
         They are not there, or do not fit.
     """
-    prefix = f"{layer.name}/"
+    layer, prefix = layer.unwrapped, f"{layer.name}/"
     if not layer.is_recurrent:
         return {name: arrays[prefix + name] for name in layer.weight_names}
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -119,6 +120,7 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
         TensorFlow.js does not support something that the model has.
     """
     file = _model_file(path)
+    description = replace(description, layers=[layer.unwrapped for layer in description.layers])
     _require_supported(description)
     weights = description.weights()
     names = {
@@ -168,6 +170,9 @@ def _require_supported(description: ModelDescription) -> None:
         if not _NAME.fullmatch(layer.name):
             reason = "whose names have letters, digits and -._ with a letter or digit first"
             raise unsupported("name", repr(layer.name), TFJS.name, reason, "rename the layer")
+        if layer.class_name == "TimeDistributed":
+            what = f"TimeDistributed around {layer.within.class_name}"
+            raise unsupported(layer.name, what, "TensorFlow.js files written here")
         if layer.outputs > 1:
             raise unsupported(layer.name, "a layer with several outputs", f"{TFJS.name}' Sequential")
     _require_same_meaning(description)
@@ -193,6 +198,8 @@ def _other_meaning(layer: LayerDescription, axes: int, *, masked: bool) -> str |
         return "with go_backwards=True only one direction's outputs stand in the order of the input in TensorFlow.js"
     if layer.class_name == "Flatten" and axes < 3:
         return "TensorFlow.js flattens nothing that has no more than two axes: leave the layer out"
+    if masked and layer.class_name in ("Permute", "Reshape"):
+        return f"{layer.class_name} accepts no mask in TensorFlow.js"
     if masked and layer.class_name in ("Flatten", "GlobalAveragePooling1D"):
         return f"{layer.class_name} takes padding for data in TensorFlow.js, and not here"
     return None

@@ -22,7 +22,10 @@ class Part:
 
 #: Layers without weights, which PyTorch has as modules or functions.
 _WITHOUT_WEIGHTS = frozenset(
-    {"Activation", "Dropout", "Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "LastStep"}
+    {
+        *("Activation", "Dropout", "Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "LastStep"),
+        *("Permute", "RepeatVector", "Reshape", "SpatialDropout1D"),
+    }
 )
 #: What an nn.GRU always is.
 _FIXED = {
@@ -46,7 +49,7 @@ def parts_of(layers: Sequence[LayerDescription]) -> list[Part]:
     """The modules that these layers are; raises where PyTorch has none."""
     parts: list[Part] = []
     joins = False  # whether a GRU now would stand right behind another
-    for layer in layers:
+    for layer in (each.unwrapped for each in layers):
         match layer.class_name:
             case "GRU" | "Bidirectional":
                 shape = _gru_shape(layer)

@@ -1,0 +1,133 @@
+"""A layer applied to each step of a sequence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastgru._support import sequences
+from fastgru.layers.base import Array, Layer, Outputs, Shape
+
+
+class TimeDistributed(Layer):
+    """Apply a layer to each step of a sequence, as Keras' ``TimeDistributed``: to (N, ...) for each of T steps.
+
+    ``TimeDistributed(Dense(8))`` computes what ``Dense(8)`` does, which works on each step by itself. The wrapper is
+    needed for layers that take whole sequences: ``TimeDistributed(GRU(8))`` reads (N, S, T, F), S sequences of T steps
+    in each sample, and returns (N, S, 8).
+
+    Where `lengths` say so, steps after the end are padding: of layers that work on each step by themselves (`Dense`,
+    `Activation`, `Dropout`) the output there is that of the padding, as in Keras; other layers do not compute it, and
+    their output is zeros. Lengths hold for the next layer too.
+
+    Parameters
+    ----------
+    layer : Layer
+        With one output, and neither `Embedding`, `Masking` nor stateful.
+    input_shape : tuple, optional
+        (T, ...), which the first layer of a model may give.
+    name : str, optional
+
+    Notes
+    -----
+    Weights: those of `layer`.
+    """
+
+    def __init__(
+        self, layer: Layer, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None
+    ) -> None:
+        super().__init__(input_shape=input_shape, name=name)
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layer: expected a layer of fastgru.layers, got {layer!r}")
+        if layer.weights:
+            raise ValueError(f"layer: {layer.name} belongs to a model already, and layers cannot be shared")
+        kind = type(layer).__name__
+        if layer.takes_tokens or layer.finds_padding:
+            raise ValueError(f"layer: expected one that takes numbers and keeps lengths, got {kind}; put it before")
+        if layer.several_outputs:
+            raise ValueError(f"layer: expected a layer with one output, got {kind} with several")
+        if any(each.stateful for each in (layer, *layer.layers_within())):
+            raise ValueError("layer: expected stateful=False because states belong to samples, not to steps, got True")
+        self.layer = layer
+        self._shape: tuple[int, ...] = ()  # of the input, in training
+        self._rows: Array | None = None  # of those that are no padding, in training
+        self._steps_within = 0
+
+    def layers_within(self) -> list[Layer]:  # noqa: D102
+        return [self.layer, *self.layer.layers_within()]
+
+    @property
+    def works_on_each_step(self) -> bool:  # type: ignore[override]  # noqa: D102
+        return self.layer.works_on_each_step
+
+    @property
+    def head(self) -> Any:  # noqa: D102
+        return self.layer.head
+
+    @property
+    def draws(self) -> bool:  # noqa: D102
+        return self.layer.draws
+
+    def build(self, input_shape: Shape) -> Shape:  # noqa: D102
+        if len(input_shape) < 3:
+            raise ValueError(f"{self.name}: expected input of shape (N, T, ...), got {input_shape}")
+        self.layer.name = f"{self.name}/{self.layer.kind()}"
+        batch, steps, *sizes = input_shape
+        self._steps_within = sizes[0] or 0
+        _, *outputs = self.layer.build((batch, *sizes))
+        return (batch, steps, *outputs)
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:  # noqa: D102
+        return self.layer.weight_shapes()
+
+    def initial_weights(self, rng: np.random.Generator) -> dict[str, Array]:  # noqa: D102
+        return self.layer.initial_weights(rng)
+
+    def bind(self, weights: dict[str, Array], gradients: dict[str, Array], generator: np.random.Generator) -> None:  # noqa: D102
+        super().bind(weights, gradients, generator)
+        self.layer.bind(weights, gradients, generator)
+
+    def penalties(self) -> list[Any]:  # noqa: D102
+        return self.layer.penalties()
+
+    def gradients_changed(self) -> None:  # noqa: D102
+        self.layer.gradients_changed()
+
+    def tape_elements(self, steps: int) -> int:  # noqa: D102
+        return steps * self.layer.tape_elements(self._steps_within)
+
+    def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Outputs:  # noqa: D102
+        if self.works_on_each_step:
+            return self.layer.forward(x, lengths=lengths, training=training)
+        count = x.shape[0] * x.shape[1]
+        rows = None
+        if lengths is not None and (lengths < x.shape[1]).any():
+            rows = np.flatnonzero(sequences.valid_steps(lengths, x.shape[1]))
+        if training:
+            self._shape, self._rows = x.shape, rows
+        samples = x.reshape(count, *x.shape[2:])
+        y = self.layer.forward(samples if rows is None else samples[rows], training=training)
+        assert not isinstance(y, tuple)
+        return _spread(y, rows, x.shape[:2])
+
+    def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
+        if self.works_on_each_step:
+            return self.layer.backward(d_y, input_gradient=input_gradient)
+        if not self._shape:
+            raise RuntimeError(f"{self.name}: backward needs a forward with training=True before it")
+        d_rows = d_y.reshape(d_y.shape[0] * d_y.shape[1], *d_y.shape[2:])
+        d_x = self.layer.backward(d_rows if self._rows is None else d_rows[self._rows], input_gradient=input_gradient)
+        return None if d_x is None else _spread(d_x, self._rows, self._shape[:2])
+
+    def get_config(self) -> dict[str, Any]:  # noqa: D102
+        return {"layer": {"class_name": type(self.layer).__name__, "config": self.layer.get_config()}}
+
+
+def _spread(y: Array, rows: Array | None, shape: tuple[int, ...]) -> Array:
+    """Samples as the steps of sequences: all of them, or the `rows` among zeros."""
+    if rows is not None:
+        everything = np.zeros((shape[0] * shape[1], *y.shape[1:]), y.dtype)
+        everything[rows] = y
+        y = everything
+    return y.reshape(*shape, *y.shape[1:])
