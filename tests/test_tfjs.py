@@ -37,6 +37,7 @@ KINDS = {
     "RepeatVector": "repeatVector",
     "Reshape": "reshape",
     "SpatialDropout1D": "spatialDropout1d",
+    "TimeDistributed": "timeDistributed",
 }
 #: What TensorFlow.js calls otherwise than in camel case.
 WORDS = {
@@ -71,7 +72,7 @@ def their_options(config):
         if option in ("zero_output_for_mask", "backward_layer"):
             continue
         if option == "layer":
-            value = ["gru", their_options(value["config"])]
+            value = [KINDS[value["class_name"]], their_options(value["config"])]
         elif isinstance(value, dict):
             value = {"className": value["class_name"], "config": value["config"]}
         elif isinstance(value, str):
@@ -223,6 +224,13 @@ MOVING = {
     "reshaped": lambda gru: [layers.Reshape((-1, 2)), gru(4), layers.Reshape((2, 2))],
     "permuted": lambda gru: [gru(4, return_sequences=True), layers.Permute((2, 1)), gru(3)],
     "wrapped": lambda gru: [gru(4, return_sequences=True), layers.TimeDistributed(layers.Dense(2, "tanh"))],
+    "wrapped GRU": lambda gru: [layers.Reshape((3, 4, 2)), layers.TimeDistributed(gru(3)), gru(2)],
+    "wrapped Flatten": lambda gru: [layers.Reshape((3, 4, 2)), layers.TimeDistributed(layers.Flatten()), gru(2)],
+    "wrapped both ways": lambda gru: [
+        layers.Reshape((3, 4, 2)),
+        layers.TimeDistributed(layers.Bidirectional(gru(3), "sum")),
+        gru(2),
+    ],
 }
 
 
@@ -238,12 +246,11 @@ def test_layers_that_move_elements_run_alike_both_ways(tfjs, tmp_path, name):
     model.save(tmp_path / "ours.json")
     there = tfjs.ask(model={"load": str(tmp_path / "ours.json")}, outputs=x)
     assert_same_outputs(np.asarray(there["outputs"]), model.predict(x))
-    if name != "wrapped":
-        theirs = str(tmp_path / "theirs")
-        there = tfjs.ask(model={"layers": their_layers(model)}, randomize=0.5, outputs=x, save={"folder": theirs})
-        loaded = load_model(theirs)
-        assert json.dumps(configs(loaded)) == json.dumps(configs(model))
-        assert_same_outputs(loaded.predict(x), np.asarray(there["outputs"]))
+    theirs = str(tmp_path / "theirs")
+    there = tfjs.ask(model={"layers": their_layers(model)}, randomize=0.5, outputs=x, save={"folder": theirs})
+    loaded = load_model(theirs)
+    assert json.dumps(configs(loaded)) == json.dumps(configs(model))
+    assert_same_outputs(loaded.predict(x), np.asarray(there["outputs"]))
 
 
 # --- The tutorial -------------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def _own_name(name: str, layers: dict[str, LayerDescription]) -> tuple[str, str]
     As in TensorFlow.js, the part before the last may be superfluous: Keras puts the cell's name there.
     """
     layer, *between, weight = name.split("/")
-    if between and layer in layers and layers[layer].class_name == "Bidirectional":
+    if between and layer in layers and len(layers[layer].parts) > 1:
         weight = f"{between.pop(0).partition('_')[0]}/{weight}"
     return layer if len(between) <= 1 else "", weight
 
@@ -170,9 +170,6 @@ def _require_supported(description: ModelDescription) -> None:
         if not _NAME.fullmatch(layer.name):
             reason = "whose names have letters, digits and -._ with a letter or digit first"
             raise unsupported("name", repr(layer.name), TFJS.name, reason, "rename the layer")
-        if layer.class_name == "TimeDistributed":
-            what = f"TimeDistributed around {layer.within.class_name}"
-            raise unsupported(layer.name, what, "TensorFlow.js files written here")
         if layer.outputs > 1:
             raise unsupported(layer.name, "a layer with several outputs", f"{TFJS.name}' Sequential")
     _require_same_meaning(description)
@@ -194,6 +191,8 @@ def _require_same_meaning(description: ModelDescription) -> None:
 
 def _other_meaning(layer: LayerDescription, axes: int, *, masked: bool) -> str | None:
     """What TensorFlow.js does otherwise in this layer, if it does."""
+    if layer.class_name == "TimeDistributed":
+        return _other_meaning(layer.within, axes - 1, masked=False)
     if layer.class_name == "Bidirectional" and layer.returns_steps and layer.forward.config.get("go_backwards"):
         return "with go_backwards=True only one direction's outputs stand in the order of the input in TensorFlow.js"
     if layer.class_name == "Flatten" and axes < 3:
