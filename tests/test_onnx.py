@@ -477,6 +477,38 @@ class TestPyTorch:
         assert model.input_shape[1] == (None if dynamic else T)
         assert_close(model.predict(x.numpy()), module(x).detach().numpy())
 
+    @pytest.mark.parametrize("dynamic", [False, True])
+    @pytest.mark.parametrize("how", ["repeat", "expand", "state"])
+    def test_an_encoder_and_decoder_is_read(self, torch, tmp_path, how, dynamic):
+        class Module(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.encoder = torch.nn.GRU(F, 5, batch_first=True)
+                self.decoder = torch.nn.GRU(5, 4, batch_first=True)
+                self.head = torch.nn.Linear(4, 2)
+
+            def forward(self, x):
+                outputs, states = self.encoder(x)
+                match how:
+                    case "repeat":
+                        vectors = outputs[:, -1].unsqueeze(1).repeat(1, 3, 1)
+                    case "expand":
+                        vectors = outputs[:, -1:].expand(x.shape[0], 3, 5)
+                    case "state":
+                        vectors = states.permute(1, 0, 2).repeat(1, 3, 1)
+                return self.head(self.decoder(vectors)[0])
+
+        torch.manual_seed(0)
+        module = Module().eval()
+        x = torch.randn(4, T, F)
+        axes = {"dynamic_axes": {"x": {0: "n", 1: "t"}}} if dynamic else {}
+        self.export(torch, module, tmp_path / "model.onnx", x, dynamo=False, **axes)
+        model = load_model(tmp_path / "model.onnx")
+        assert [type(layer).__name__ for layer in model.layers] == ["GRU", "RepeatVector", "GRU", "Dense"]
+        for count, steps in ((4, T), (2, 1), (3, 2)) if dynamic else ((4, T),):
+            x = torch.randn(count, steps, F)
+            assert_close(model.predict(x.numpy()), module(x).detach().numpy())
+
     def test_time_first_becomes_batch_first(self, torch, tmp_path):
         module = self.module(torch, 2, True, "all", batch_first=False)
         x = torch.randn(T, 4, F)

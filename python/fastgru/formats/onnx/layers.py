@@ -56,7 +56,7 @@ def _gru(chains: Chains, node: Node, inputs: list[Any]) -> tuple[Data, Data]:
     given = part is not None and part.backward
     flipped = x.streams[0].flipped != given
     before = chains.settled(x.on_streams(lambda stream: replace(stream, flipped=given)))
-    before = with_lengths(before, takes_lengths(chains, lengths))
+    before = with_lengths(before, takes_lengths(lengths, chains.steps_of(before) or T))
     streams = tuple(
         replace(
             before,
@@ -149,14 +149,14 @@ def _require_zeros(initial: Any) -> None:
         )
 
 
-def takes_lengths(chains: Chains, value: Any) -> bool:
-    """Whether the caller says how many steps count; False if all do."""
+def takes_lengths(value: Any, all_steps: int | str) -> bool:
+    """Whether the caller says how many of `all_steps` count; False if all do."""
     if is_lengths(value):
         return True
     steps = value.value if isinstance(value, Fill) else value
     if isinstance(steps, np.ndarray) and steps.size and (steps == steps.flat[0]).all():
         steps = steps.flat[0]
-    if value is not None and (isinstance(steps, np.ndarray) or steps not in (T, chains.sizes[T] or T)):
+    if value is not None and (isinstance(steps, np.ndarray) or steps != all_steps):
         raise ValueError(f"expected sequence_lens from the caller, or the number of steps, got {kind_of(value)}")
     return False
 
@@ -169,10 +169,13 @@ def with_lengths(stream: Stream, given: bool) -> Stream:
 
 
 @OPERATORS.reads("Where")
-def _where(chains: Chains, node: Node, inputs: list[Any]) -> Data:
-    """Padding set to a GRU's last output, or in tokens to 0; both change nothing else."""
+def _where(chains: Chains, node: Node, inputs: list[Any]) -> Data | Array:
+    """Padding set to a GRU's last output, or in tokens to 0, which both change nothing else; or sizes of a shape."""
     del chains, node
     valid, data, other = inputs
+    if all(isinstance(value, np.ndarray) and value.ndim <= 1 for value in inputs) and valid.dtype == bool:
+        chosen = zip(*(array.tolist() for array in np.broadcast_arrays(*map(np.atleast_1d, inputs))), strict=True)
+        return array_of_sizes([one if kept else another for kept, one, another in chosen])
     require(valid, Valid)
     require(data, Data)
     stream = data.streams[0]
@@ -353,13 +356,30 @@ def flattened(chains: Chains, data: Data) -> Data:
     axes = data.plain_axes()
     if axes == (N, F):
         return replace(data, axes=axes)
-    steps = chains.sizes[T]
+    steps = chains.steps_of(data.streams[0])
     if axes != (N, T, F) or steps is None:
         raise ValueError(f"expected (N, T, F) with a known number of steps, got ({', '.join(axes)})")
     stream = chains.settled(data)
     require_all_steps(stream, "flattened")
     assert stream.features is not None
     return Data((N, F), (chains.add(stream, "Flatten", {}, features=steps * stream.features, lengths=False),))
+
+
+def repeated(chains: Chains, data: Data, times: list[Any]) -> Data:
+    """A vector as the steps of a sequence: an axis of size 1, of which there are `times[place]` then.
+
+    Other axes have 1 there, or the size that they have.
+    """
+    single = [place for place, axis in enumerate(data.axes) if axis in (ONE, D)]
+    if len(data.streams) != 1 or sorted(data.plain_axes()) != [F, N] or len(single) != 1 or len(times) != 3:
+        raise ValueError(f"expected a vector to be repeated along one axis, got axes ({', '.join(data.axes)})")
+    (place,) = single
+    count, others = times[place], [size for at, size in enumerate(times) if at != place]
+    sizes = [size for at, size in enumerate(chains.shape_of(data)) if at != place]
+    if not isinstance(count, int) or count < 1 or any(o not in (1, s) for o, s in zip(others, sizes, strict=True)):
+        raise ValueError(f"expected a known number of repetitions along one axis, got {times}")
+    stream = chains.add(chains.settled(data), "RepeatVector", {"n": count}, lengths=False, repeats=count)
+    return Data(tuple(T if axis in (ONE, D) else axis for axis in data.axes), (stream,))
 
 
 def embedding(chains: Chains, table: Any, tokens: Data, axis: int) -> Data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from fastgru.formats.description import Array
-from fastgru.formats.onnx.layers import embedding, flattened, side_by_side, takes_lengths, with_lengths
+from fastgru.formats.onnx.layers import (
+    embedding,
+    flattened,
+    repeated,
+    side_by_side,
+    takes_lengths,
+    with_lengths,
+)
 from fastgru.formats.onnx.tensors import DOUBLE, FLOAT, INT32, INT64, MOST_AXES, to_array
 from fastgru.formats.onnx.values import (
     DTYPES,
@@ -101,18 +109,36 @@ def _shape(chains: Chains, node: Node, inputs: list[Any]) -> Array:
 
 
 @OPERATORS.reads("ConstantOfShape")
-def _constant_of_shape(chains: Chains, node: Node, inputs: list[Any]) -> Fill:
+def _constant_of_shape(chains: Chains, node: Node, inputs: list[Any]) -> Fill | Array:
     del chains
-    require(inputs[0], np.ndarray)
+    (shape,) = inputs
+    require(shape, np.ndarray)
     tensor = node.attribute("value", "t")
-    return Fill(0.0 if tensor is None else number(to_array(tensor)).item())
+    value = 0.0 if tensor is None else number(to_array(tensor)).item()
+    if isinstance(value, int) and shape.dtype != object and shape.size == 1 and 0 < shape[0] <= MOST_AXES:
+        return np.full(shape, value, np.int64)  # such as exporters make shapes from
+    return Fill(value)
+
+
+@OPERATORS.reads("Equal")
+def _equal(chains: Chains, node: Node, inputs: list[Any]) -> Array:
+    """Of shapes alone."""
+    del chains, node
+    one, other = inputs
+    require(one, np.ndarray)
+    require(other, np.ndarray)
+    if one.ndim > 1 or other.ndim > 1 or {one.dtype.kind, other.dtype.kind} - set("iO"):
+        raise ValueError("expected shapes to be compared")
+    return np.asarray(np.broadcast_arrays(one, other)[0] == other, bool)
 
 
 @OPERATORS.reads("Expand")
 def _expand(chains: Chains, node: Node, inputs: list[Any]) -> Any:
-    del chains, node
     value, shape = inputs
-    require(value, np.ndarray, Fill, Lengths)
+    require(value, np.ndarray, Fill, Lengths, Data)
+    if isinstance(value, Data):
+        times = whole_numbers(node, inputs, 1, "shape")
+        return value if all(count == 1 for count in times) else repeated(chains, value, times)
     if isinstance(value, Lengths) and not is_lengths(value):
         raise ValueError("expected the lengths themselves to be repeated for all rows")
     require(shape, np.ndarray)
@@ -122,6 +148,23 @@ def _expand(chains: Chains, node: Node, inputs: list[Any]) -> Any:
             raise ValueError("expected one value to be repeated, got several")
         return Fill(flat[:1].tolist()[0])
     return value
+
+
+@OPERATORS.reads("Tile")
+def _tile(chains: Chains, node: Node, inputs: list[Any]) -> Any:
+    value, times = inputs[0], whole_numbers(node, inputs, 1, "repeats")
+    require(value, np.ndarray, Data, Fill)
+    if isinstance(value, Fill):
+        return value
+    if isinstance(value, Data):
+        sizes = [1 if size == 1 else None for size in chains.shape_of(value)]  # Tile multiplies, Expand does not
+        if any(count != 1 for count, size in zip(times, sizes, strict=True) if size is None):
+            raise ValueError(f"expected a vector to be repeated along an axis of size 1, got repeats {times}")
+        return repeated(chains, value, times)
+    if len(times) != value.ndim or any(type(count) is not int or count < 1 for count in times):
+        raise ValueError(f"expected a number of repetitions for each of {value.ndim} axes, got {times}")
+    chains.budget.spend("its result", value.nbytes * math.prod(times))
+    return np.tile(value, times)
 
 
 @OPERATORS.reads("Min")
@@ -361,7 +404,7 @@ def _reverse_sequence(chains: Chains, node: Node, inputs: list[Any]) -> Data:
     batch, time = node.attribute("batch_axis", "i", 1), node.attribute("time_axis", "i", 0)
     if (data.axis(batch), data.axis(time)) != (N, T):
         raise AxisOrderError(f"expected batch and time, got the axes {data.axis(batch)} and {data.axis(time)}")
-    given = takes_lengths(chains, lengths)
+    given = takes_lengths(lengths, chains.steps_of(data.streams[0]) or T)
     return data.on_streams(lambda stream: replace(with_lengths(stream, given), flipped=not stream.flipped))
 
 

@@ -89,6 +89,8 @@ class Stream:
         Whether time runs against the time of what went into the last layer.
     lengths : bool or None
         Whether the layers so far are given lengths; None as long as none of them would look.
+    repeats : int or None
+        The size of the axis T where a vector has been repeated so often; None where it is that of the graph's input.
     """
 
     layers: tuple[LayerDescription, ...]
@@ -96,6 +98,7 @@ class Stream:
     recurrent: Recurrent | None = None
     flipped: bool = False
     lengths: bool | None = None
+    repeats: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,10 +146,14 @@ class Chains:
 
     def shape_of(self, data: Data) -> list[Any]:
         """The sizes of the axes: a number, or a name where the graph leaves it open."""
-        rows, steps = (self.sizes[axis] or axis for axis in (N, T))
+        rows, steps = self.sizes[N] or N, self.steps_of(data.streams[0]) or T
         named = {N: rows, T: steps, ONE: 1, D: len(data.streams), F: data.streams[0].features}
         named[NT] = named[TN] = times(rows, steps)
         return [named[axis] for axis in data.axes]
+
+    def steps_of(self, stream: Stream) -> int | None:
+        """The size of the stream's axis T, if it is known."""
+        return self.sizes[T] if stream.repeats is None else stream.repeats
 
     def agree_on_dtype(self, dtype: str, name: str) -> None:
         """Take `dtype` as the model's, or refuse another than it has."""
