@@ -694,6 +694,13 @@ SCHEDULES: dict[str, Callable[[Any], Any]] = {
     ),
     "cosine, warm-up of no steps": lambda kind: kind.CosineDecay(EXACTLY(0.01), 20, warmup_target=EXACTLY(0.1)),
     "cosine, warm-up to nowhere": lambda kind: kind.CosineDecay(EXACTLY(0.1), 20, warmup_steps=5),
+    "cosine, restarts": lambda kind: kind.CosineDecayRestarts(EXACTLY(0.1), 7, alpha=0.25, m_mul=0.5),
+    "cosine, restarts of one length": lambda kind: kind.CosineDecayRestarts(EXACTLY(0.1), 9, t_mul=1.0),
+    "inverse time": lambda kind: kind.InverseTimeDecay(EXACTLY(0.1), 7, EXACTLY(0.6)),
+    "inverse time, staircase": lambda kind: kind.InverseTimeDecay(EXACTLY(0.1), 7, EXACTLY(0.6), staircase=True),
+    "piecewise constant": lambda kind: kind.PiecewiseConstantDecay([5, 20], [0.5, 0.25, 0.125]),
+    "polynomial": lambda kind: kind.PolynomialDecay(EXACTLY(0.1), 30, EXACTLY(0.01), 2.0),
+    "polynomial, cycle": lambda kind: kind.PolynomialDecay(EXACTLY(0.1), 7, EXACTLY(0.01), 0.5, cycle=True),
     "exponential": lambda kind: kind.ExponentialDecay(EXACTLY(0.1), 7, EXACTLY(0.5)),
     "exponential in steps": lambda kind: kind.ExponentialDecay(EXACTLY(0.1), 7, EXACTLY(0.7), staircase=True),
 }
@@ -707,6 +714,11 @@ def test_schedules(name, keras):
             assert ours(step) == pytest.approx(float(theirs(step)), rel=1e-13, abs=1e-17)
 
 
+def excluding(optimizer):
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
+
+
 BETAS = {"beta_1": EXACTLY(0.9), "beta_2": EXACTLY(0.999)}
 OPTIMIZERS: dict[str, Callable[[Any, Any], Any]] = {
     "Adam": lambda o, s: o.Adam(0.01, **BETAS),
@@ -714,12 +726,21 @@ OPTIMIZERS: dict[str, Callable[[Any, Any], Any]] = {
         s.CosineDecay(EXACTLY(0.02), 40), beta_1=EXACTLY(0.8), beta_2=EXACTLY(0.95), epsilon=1e-3
     ),
     "Adam, clipnorm": lambda o, s: o.Adam(0.01, **BETAS, global_clipnorm=1.5),
+    "Adam, amsgrad": lambda o, s: o.Adam(0.01, **BETAS, amsgrad=True),
+    "Adam, clipnorm of each weight": lambda o, s: o.Adam(0.01, **BETAS, clipnorm=1.5),
+    "Adam, weight decay": lambda o, s: o.Adam(0.01, **BETAS, weight_decay=EXACTLY(0.1)),
     "Adam, clipvalue": lambda o, s: o.Adam(0.01, **BETAS, clipvalue=0.3),
     "AdamW": lambda o, s: o.AdamW(0.01, weight_decay=EXACTLY(0.1), **BETAS),
     "AdamW, exponential": lambda o, s: o.AdamW(
         s.ExponentialDecay(EXACTLY(0.02), 10, EXACTLY(0.7)), weight_decay=EXACTLY(0.05), **BETAS
     ),
+    "AdamW, amsgrad, some weights": lambda o, s: excluding(
+        o.AdamW(0.01, weight_decay=EXACTLY(0.1), **BETAS, amsgrad=True)
+    ),
     "SGD": lambda o, s: o.SGD(0.1),
+    "SGD, weight decay": lambda o, s: o.SGD(0.1, momentum=0.5, weight_decay=EXACTLY(0.25), clipnorm=2.0),
+    "RMSprop, weight decay": lambda o, s: o.RMSprop(0.01, weight_decay=EXACTLY(0.25)),
+    "RMSprop, weight decay, some weights": lambda o, s: excluding(o.RMSprop(0.01, weight_decay=EXACTLY(0.25))),
     "SGD, momentum": lambda o, s: o.SGD(0.05, momentum=EXACTLY(0.9)),
     "SGD, nesterov": lambda o, s: o.SGD(0.05, momentum=EXACTLY(0.9), nesterov=True),
     "SGD, momentum, cosine": lambda o, s: o.SGD(
@@ -746,11 +767,13 @@ def test_optimizers(name, keras, tf):
     ours = OPTIMIZERS[name](optimizers, schedules)
     with keras_computing_in(keras, np.float64):
         theirs = OPTIMIZERS[name](keras.optimizers, keras.optimizers.schedules)
-        variables = [keras.Variable(array, dtype="float64") for array in start]
+        names = ("kernel", "bias")
+        variables = [keras.Variable(array, dtype="float64", name=n) for array, n in zip(start, names, strict=True)]
         for step in range(STEPS):
             gradients = [rng.normal(size=array.shape) * 2.0 ** rng.integers(-3, 3) for array in start]
             theirs.apply([tf.constant(gradient) for gradient in gradients], variables)
-            ours.update(flat, np.concatenate([gradient.ravel() for gradient in gradients]))
+            gradient = np.concatenate([gradient.ravel() for gradient in gradients])
+            ours.update(flat, gradient, views=lambda a: {"kernel": a[:12].reshape(4, 3), "bias": a[12:]})
             expected = np.concatenate([variable.numpy().ravel() for variable in variables])
             np.testing.assert_allclose(flat, expected, rtol=1e-11, atol=1e-12, err_msg=f"step {step + 1}")
 

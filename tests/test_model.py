@@ -37,7 +37,7 @@ def test_training_follows_the_reference_step_by_step(options, digits):
     fastgru.set_seed(1)
     model = small_model(dtype="float64", **options)
     weights = model.get_weights()
-    moments = [(np.zeros_like(w), np.zeros_like(w)) for w in weights]
+    moments = [[np.zeros_like(w)] * 3 for w in weights]
     # The kernels multiply bytes by 1/255 in the model's dtype.
     images = x * np.float64(1 / 255)
     for step in range(5):

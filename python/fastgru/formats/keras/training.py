@@ -83,7 +83,11 @@ _OPTIMIZER_SHORT = {"lr": "learning_rate"}
 #: Of both sides, with the same options.
 _SCHEDULES = {
     "CosineDecay": ("initial_learning_rate", "decay_steps", "alpha", "warmup_target", "warmup_steps"),
+    "CosineDecayRestarts": ("initial_learning_rate", "first_decay_steps", "t_mul", "m_mul", "alpha"),
     "ExponentialDecay": ("initial_learning_rate", "decay_steps", "decay_rate", "staircase"),
+    "InverseTimeDecay": ("initial_learning_rate", "decay_steps", "decay_rate", "staircase"),
+    "PiecewiseConstantDecay": ("boundaries", "values"),
+    "PolynomialDecay": ("initial_learning_rate", "decay_steps", "end_learning_rate", "power", "cycle"),
 }
 
 
@@ -185,22 +189,21 @@ def _optimizer(dialect: Dialect, entry: Any) -> Config:
     class_name, config = _named("optimizer", entry)
     class_name = class_name.removeprefix("Custom>")  # as TensorFlow 2.11 registered its new ones
     config = {_OPTIMIZER_SHORT.get(name, name): value for name, value in config.items()}
-    if class_name == "Adam" and config.get("weight_decay"):
-        class_name = "AdamW"
     words = _optimizer_words(dialect, class_name, config)
     known = (*words.options.values(), *_OPTIMIZER_IGNORED)
     refuse_other_options("optimizer", config, known, _OPTIMIZER_NEUTRAL, of=class_name)
     found = {ours: config[option] for ours, option in words.options.items() if config.get(option) is not None}
     if "learning_rate" in found:
         found["learning_rate"] = _learning_rate(dialect, found["learning_rate"])
-    return {"class_name": words.ours, "config": found | dict(words.fixed)}
+    fixed = {option: value for option, value in words.fixed.items() if option != "exclude_from_weight_decay"}
+    return {"class_name": words.ours, "config": found | fixed}
 
 
 def _optimizer_words(dialect: Dialect, class_name: str, config: Config) -> OptimizerWords:
     """The first entry of the dialect's table that an optimizer's configuration fits."""
     legacy = config.get("is_legacy_optimizer", True)
     for words in dialect.optimizers:
-        plain = "momentum" not in words.fixed or not config.get("momentum")
+        plain = not any(config.get(option) for option in ("momentum", "weight_decay") if option in words.fixed)
         if words.theirs.lower() == class_name.lower() and words.legacy in (None, legacy) and plain:
             return words
     known = ", ".join(dict.fromkeys(words.theirs for words in dialect.optimizers))

@@ -1,0 +1,48 @@
+"""Errors for names that Keras or PyTorch has and this package does not, and for misspelt names."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping
+
+
+def missing(module: str, name: str, table: Mapping[str, str]) -> AttributeError:
+    """The error of a module's ``__getattr__`` for a name that the module does not have.
+
+    Parameters
+    ----------
+    module : str
+        The module's name, its ``__name__``.
+    name : str
+        The name that was looked up.
+    table : mapping
+        Name -> what to use instead, as an imperative: ``{"LSTM": "use layers.GRU"}``.
+
+    Returns
+    -------
+    AttributeError
+        With the entry of `table`, or else with the nearest of the module's public names.
+
+    Examples
+    --------
+    >>> def __getattr__(name):
+    ...     raise missing(__name__, name, {"LSTM": "use layers.GRU"})
+    """
+    message = f"module {module!r} has no attribute {name!r}"
+    if name in table:
+        message = f"{message}; {table[name]}"
+    elif not name.startswith("_"):
+        found = sys.modules[module]
+        known = getattr(found, "__all__", None) or [each for each in dir(found) if not each.startswith("_")]
+        folded = {_folded(each): each for each in known}
+        nearest = difflib.get_close_matches(_folded(name), folded, n=1, cutoff=0.7)
+        if nearest:
+            message = f"{message}; did you mean {folded[nearest[0]]!r}?"
+    # With an object of its own, the interpreter adds no second suggestion to the traceback.
+    return AttributeError(message, name=name, obj=None)
+
+
+def _folded(name: str) -> str:
+    """The name without what differs between styles: global_max_pooling1d and GlobalMaxPooling1D are the same."""
+    return name.replace("_", "").lower()
