@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import formats, losses, metrics, optimizers, schedules
+from fastgru import formats, initializers, losses, metrics, optimizers, regularizers, schedules
 from fastgru._native._cpu_features import __version__
 from fastgru._support import checks
 from fastgru._support.representation import package_class
@@ -48,6 +48,8 @@ def write(
         native.save(path, *to_checkpoint(network, compilation, compiled=compiled))
         return
     description = describe(network, compilation)
+    if kind not in ("onnx", "rtneural"):
+        require_own_options(network)
     if compiled and kind not in ("onnx", "rtneural"):  # which hold no training
         require_own_classes(compilation)
         _require_metrics_known_by_name(compilation)
@@ -157,6 +159,7 @@ def to_checkpoint(
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """What `native.save` writes: a configuration as JSON can hold it, and arrays, which are not copied."""
     require_own_layers(network)
+    require_own_options(network)
     if compiled:
         require_own_classes(compilation)
     tensors = {
@@ -197,6 +200,27 @@ def require_own_layers(network: Network) -> None:
                     "which hold names of fastgru's layers and no code",
                     "make such a model again and give it the weights, by set_weights or save_weights",
                 )
+
+
+def require_own_options(network: Network) -> None:
+    """Raise if a layer has an initializer or regularizer that `load_model` could not make again from its name."""
+    for layer in network.layers:
+        for each in (layer, *layer.layers_within()):
+            for options, known in (
+                (each.initializers, initializers.CLASSES),
+                (each.regularizers, regularizers.CLASSES),
+            ):
+                for option in options.values():
+                    value = getattr(each, option)
+                    if value is None or isinstance(value, str) or type(value) in known.values():
+                        continue
+                    raise unsupported(
+                        layer.name,
+                        f"{option}={value!r}",
+                        "copies and files of models",
+                        "which hold names of fastgru's classes and no code",
+                        f"set layer.{option} to one of fastgru's, which changes no weights, or use save_weights",
+                    )
 
 
 def require_own_classes(compilation: Compilation) -> None:
