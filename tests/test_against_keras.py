@@ -590,7 +590,8 @@ def distance(one, other):
     return np.abs(gap).max() * np.sqrt(one.size * other.size / (one.size + other.size))
 
 
-DRAWN = [name for name in initializers.INITIALIZERS if name not in ("zeros", "ones", "identity")]
+FIXED = ("zeros", "ones", "identity", "constant")
+DRAWN = [name for name in initializers.INITIALIZERS if name not in FIXED]
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -606,7 +607,7 @@ def test_initializers_draw_from_keras_distributions(name, keras):
             np.testing.assert_allclose(q.T @ q, np.eye(40), rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", ["zeros", "ones", "identity"])
+@pytest.mark.parametrize("name", FIXED[:3])  # Keras finds no "constant" by name
 def test_fixed_initializers(name, keras):
     ours = initializers.initialize(name, np.random.default_rng(0), (3, 5))
     np.testing.assert_array_equal(ours, np.asarray(keras.initializers.get(name)((3, 5))))
@@ -619,10 +620,20 @@ def test_fixed_initializers(name, keras):
         ("RandomUniform", {"minval": -2.0, "maxval": 0.5}),
         ("RandomNormal", {"mean": 1.0, "stddev": 0.2}),
         ("TruncatedNormal", {"mean": -1.0, "stddev": 3.0}),
+        ("Orthogonal", {"gain": 2.0}),
+        *(
+            ("VarianceScaling", {"scale": 0.5, "mode": mode, "distribution": distribution})
+            for mode in ("fan_in", "fan_out", "fan_avg")
+            for distribution in ("truncated_normal", "untruncated_normal", "uniform")
+        ),
     ],
 )
 def test_initializers_with_arguments(name, config, keras):
-    ours = initializers.get("", {"class_name": name, "config": config})(np.random.default_rng(0), (50, 90))
+    seeded = {} if name == "Constant" else {"seed": 5}
+    made = initializers.get({"class_name": name, "config": config | seeded})
+    ours = made((50, 90))
+    np.testing.assert_array_equal(ours, made((50, 90), dtype=np.float64))
+    assert made((2, 3), dtype="float32").dtype == np.float32
     seed = {} if name == "Constant" else {"seed": 0}
     theirs = np.asarray(getattr(keras.initializers, name)(**config, **seed)((50, 90)), np.float64)
     if name == "Constant":
@@ -637,8 +648,8 @@ def test_initializers_with_arguments(name, config, keras):
         (regularizers.L1(1 / 64), "L1", {"l1": 1 / 64}),
         (regularizers.L2(0.25), "L2", {"l2": 0.25}),
         (regularizers.L1L2(0.25, 0.5), "L1L2", {"l1": 0.25, "l2": 0.5}),
-        (regularizers.get("", "l1"), "L1", {}),
-        (regularizers.get("", "l2"), "L2", {}),
+        (regularizers.get("l1"), "L1", {}),
+        (regularizers.get("L2"), "L2", {}),
     ],
 )
 def test_regularizers(ours, name, arguments, keras, tf):
@@ -659,10 +670,19 @@ def test_regularizers(ours, name, arguments, keras, tf):
 
 SAME_DEFAULTS = [
     *((layers, "layers", name) for name in ("GRU", "Dense", "Embedding", "Masking", "Bidirectional")),
-    *((optimizers, "optimizers", name) for name in ("Adam", "AdamW", "SGD", "RMSprop")),
-    *((schedules, "optimizers.schedules", name) for name in ("CosineDecay", "ExponentialDecay")),
-    *((losses, "losses", name) for name in ("CategoricalCrossentropy", "BinaryCrossentropy", "Huber")),
-    *((regularizers, "regularizers", name) for name in ("L1", "L2", "L1L2")),
+    *((optimizers, "optimizers", name) for name in optimizers.OPTIMIZERS),
+    *(
+        (schedules, "optimizers.schedules", name)
+        for name in schedules.SCHEDULES
+        if name not in ("Constant", "OneCycle")
+    ),
+    *((losses, "losses", cls.__name__) for cls in losses.LOSSES.values() if cls is not losses.Quantile),
+    *(
+        (initializers, "initializers", name)
+        for name in (*initializers.CLASSES, *initializers.INITIALIZERS)
+        if name not in ("uniform", "normal")
+    ),
+    *((regularizers, "regularizers", name) for name in (*regularizers.CLASSES, *regularizers.REGULARIZERS)),
 ]
 
 
@@ -677,6 +697,14 @@ def test_arguments_have_keras_names_and_defaults(module, path, name, keras):
         return {p.name: p.default for p in parameters if p.default is not p.empty}
 
     ours, expected = defaults(getattr(module, name)), defaults(theirs)
+    if path != "layers":  # the same arguments in the same order; own ones are keyword-only
+        positional = [
+            [p.name for p in inspect.signature(each).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+            for each in (getattr(module, name), theirs)
+        ]
+        assert positional[0] == positional[1]
+        assert ours | expected == ours
+        return
     shared = ours.keys() & expected.keys() - {"name"}
     assert shared
     assert {key: ours[key] for key in shared} == {key: expected[key] for key in shared}
@@ -694,6 +722,13 @@ SCHEDULES: dict[str, Callable[[Any], Any]] = {
     ),
     "cosine, warm-up of no steps": lambda kind: kind.CosineDecay(EXACTLY(0.01), 20, warmup_target=EXACTLY(0.1)),
     "cosine, warm-up to nowhere": lambda kind: kind.CosineDecay(EXACTLY(0.1), 20, warmup_steps=5),
+    "cosine, restarts": lambda kind: kind.CosineDecayRestarts(EXACTLY(0.1), 7, alpha=0.25, m_mul=0.5),
+    "cosine, restarts of one length": lambda kind: kind.CosineDecayRestarts(EXACTLY(0.1), 9, t_mul=1.0),
+    "inverse time": lambda kind: kind.InverseTimeDecay(EXACTLY(0.1), 7, EXACTLY(0.6)),
+    "inverse time, staircase": lambda kind: kind.InverseTimeDecay(EXACTLY(0.1), 7, EXACTLY(0.6), staircase=True),
+    "piecewise constant": lambda kind: kind.PiecewiseConstantDecay([5, 20], [0.5, 0.25, 0.125]),
+    "polynomial": lambda kind: kind.PolynomialDecay(EXACTLY(0.1), 30, EXACTLY(0.01), 2.0),
+    "polynomial, cycle": lambda kind: kind.PolynomialDecay(EXACTLY(0.1), 7, EXACTLY(0.01), 0.5, cycle=True),
     "exponential": lambda kind: kind.ExponentialDecay(EXACTLY(0.1), 7, EXACTLY(0.5)),
     "exponential in steps": lambda kind: kind.ExponentialDecay(EXACTLY(0.1), 7, EXACTLY(0.7), staircase=True),
 }
@@ -707,6 +742,11 @@ def test_schedules(name, keras):
             assert ours(step) == pytest.approx(float(theirs(step)), rel=1e-13, abs=1e-17)
 
 
+def excluding(optimizer):
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
+
+
 BETAS = {"beta_1": EXACTLY(0.9), "beta_2": EXACTLY(0.999)}
 OPTIMIZERS: dict[str, Callable[[Any, Any], Any]] = {
     "Adam": lambda o, s: o.Adam(0.01, **BETAS),
@@ -714,12 +754,21 @@ OPTIMIZERS: dict[str, Callable[[Any, Any], Any]] = {
         s.CosineDecay(EXACTLY(0.02), 40), beta_1=EXACTLY(0.8), beta_2=EXACTLY(0.95), epsilon=1e-3
     ),
     "Adam, clipnorm": lambda o, s: o.Adam(0.01, **BETAS, global_clipnorm=1.5),
+    "Adam, amsgrad": lambda o, s: o.Adam(0.01, **BETAS, amsgrad=True),
+    "Adam, clipnorm of each weight": lambda o, s: o.Adam(0.01, **BETAS, clipnorm=1.5),
+    "Adam, weight decay": lambda o, s: o.Adam(0.01, **BETAS, weight_decay=EXACTLY(0.1)),
     "Adam, clipvalue": lambda o, s: o.Adam(0.01, **BETAS, clipvalue=0.3),
     "AdamW": lambda o, s: o.AdamW(0.01, weight_decay=EXACTLY(0.1), **BETAS),
     "AdamW, exponential": lambda o, s: o.AdamW(
         s.ExponentialDecay(EXACTLY(0.02), 10, EXACTLY(0.7)), weight_decay=EXACTLY(0.05), **BETAS
     ),
+    "AdamW, amsgrad, some weights": lambda o, s: excluding(
+        o.AdamW(0.01, weight_decay=EXACTLY(0.1), **BETAS, amsgrad=True)
+    ),
     "SGD": lambda o, s: o.SGD(0.1),
+    "SGD, weight decay": lambda o, s: o.SGD(0.1, momentum=0.5, weight_decay=EXACTLY(0.25), clipnorm=2.0),
+    "RMSprop, weight decay": lambda o, s: o.RMSprop(0.01, weight_decay=EXACTLY(0.25)),
+    "RMSprop, weight decay, some weights": lambda o, s: excluding(o.RMSprop(0.01, weight_decay=EXACTLY(0.25))),
     "SGD, momentum": lambda o, s: o.SGD(0.05, momentum=EXACTLY(0.9)),
     "SGD, nesterov": lambda o, s: o.SGD(0.05, momentum=EXACTLY(0.9), nesterov=True),
     "SGD, momentum, cosine": lambda o, s: o.SGD(
@@ -746,11 +795,13 @@ def test_optimizers(name, keras, tf):
     ours = OPTIMIZERS[name](optimizers, schedules)
     with keras_computing_in(keras, np.float64):
         theirs = OPTIMIZERS[name](keras.optimizers, keras.optimizers.schedules)
-        variables = [keras.Variable(array, dtype="float64") for array in start]
+        names = ("kernel", "bias")
+        variables = [keras.Variable(array, dtype="float64", name=n) for array, n in zip(start, names, strict=True)]
         for step in range(STEPS):
             gradients = [rng.normal(size=array.shape) * 2.0 ** rng.integers(-3, 3) for array in start]
             theirs.apply([tf.constant(gradient) for gradient in gradients], variables)
-            ours.update(flat, np.concatenate([gradient.ravel() for gradient in gradients]))
+            gradient = np.concatenate([gradient.ravel() for gradient in gradients])
+            ours.update(flat, gradient, views=lambda a: {"kernel": a[:12].reshape(4, 3), "bias": a[12:]})
             expected = np.concatenate([variable.numpy().ravel() for variable in variables])
             np.testing.assert_allclose(flat, expected, rtol=1e-11, atol=1e-12, err_msg=f"step {step + 1}")
 

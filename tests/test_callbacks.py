@@ -316,13 +316,13 @@ class Own(metrics.Metric):
 
     name = "quality"
 
-    def reset(self):
+    def reset_state(self):
         pass
 
-    def update(self, outputs, targets, result):
+    def update_state(self, y_true, y_pred, sample_weight=None):
         pass
 
-    def value(self):
+    def result(self):
         return 1.0
 
 

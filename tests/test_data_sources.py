@@ -107,7 +107,7 @@ def test_gradients_of_a_padded_batch_are_the_sum_over_its_sequences():
     def gradient(rows, steps):
         part = np.ascontiguousarray(x[rows, :steps])
         scores = model._network.scores(part, lengths[rows], training=True)
-        result = model.loss(scores.values, y[rows])
+        result = model.loss.compute(scores.values, y[rows])
         model._network.backward(result.d_scores)
         return model.gradient.astype(np.float64) * len(scores.values)
 

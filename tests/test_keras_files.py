@@ -167,7 +167,11 @@ OPTIMIZERS = {
     "Adam": lambda o, s: o.Adam(0.01),
     "Adam, cosine, clipped": lambda o, s: o.Adam(s.CosineDecay(0.02, 40), beta_1=0.8, global_clipnorm=0.5),
     "AdamW": lambda o, s: o.AdamW(0.01, weight_decay=0.1),
+    "Adam, amsgrad, weight decay": lambda o, s: o.Adam(0.01, amsgrad=True, weight_decay=0.1, clipnorm=0.5),
+    "AdamW, amsgrad": lambda o, s: o.AdamW(0.01, weight_decay=0.1, amsgrad=True),
     "SGD": lambda o, s: o.SGD(0.1),
+    "SGD, weight decay": lambda o, s: o.SGD(s.PolynomialDecay(0.1, 9), momentum=0.9, weight_decay=0.1),
+    "RMSprop, weight decay": lambda o, s: o.RMSprop(0.01, weight_decay=0.1),
     "SGD, momentum": lambda o, s: o.SGD(s.ExponentialDecay(0.05, 3, 0.5, staircase=True), momentum=0.9, nesterov=True),
     "RMSprop": lambda o, s: o.RMSprop(0.01, clipvalue=0.25),
     "RMSprop, momentum, centered": lambda o, s: o.RMSprop(0.001, momentum=0.5, centered=True, epsilon=1e-4),
@@ -239,7 +243,7 @@ def test_a_model_comes_back_with_the_same_bits(seed, ending, tmp_path):
 
 
 #: Every optimizer, and every loss with one of them.
-TRAININGS = list(zip(OPTIMIZERS, [*LOSSES, "logits", "sigmoid"], strict=True))
+TRAININGS = list(zip(OPTIMIZERS, [*LOSSES, "logits", "sigmoid", *LOSSES][: len(OPTIMIZERS)], strict=True))
 
 
 def forget_states(path, *, step):
@@ -1013,17 +1017,19 @@ def foreign_models(keras):
         "optimizer": (
             chain(kind.GRU(2)), "optimizer: expected one of .*, got 'Nadam'", {"optimizer": "nadam"},
         ),
-        "clipnorm": (
-            chain(kind.GRU(2)), "optimizer: clipnorm=1.0", {"optimizer": keras.optimizers.Adam(clipnorm=1.0)},
-        ),
         "EMA": (
             chain(kind.GRU(2)), "optimizer: use_ema=True", {"optimizer": keras.optimizers.SGD(use_ema=True)},
         ),
-        "loss": (chain(kind.GRU(2)), "loss: expected one of .*, got 'hinge'", {"loss": "hinge"}),
+        "loss": (chain(kind.GRU(2)), "loss: expected one of .*, got 'dice'", {"loss": "dice"}),
         "reduction": (
             chain(kind.GRU(2)), "loss: reduction='sum'", {"loss": keras.losses.MeanSquaredError(reduction="sum")},
         ),
-        "metric": (chain(kind.GRU(2)), "metrics: expected some of .*, got '?auc", {"metrics": [keras.metrics.AUC()]}),
+        "metric": (
+            chain(kind.GRU(2)), "metrics: expected some of .*, got '?mean", {"metrics": [keras.metrics.MeanIoU(2)]},
+        ),
+        "metric's option": (
+            chain(kind.GRU(2)), "metrics: curve='PR'", {"metrics": [keras.metrics.AUC(curve="PR")]},
+        ),
     }  # fmt: skip
 
 

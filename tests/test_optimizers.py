@@ -22,30 +22,34 @@ counts = pytest.mark.parametrize("count", [0, 1, 7, 64, 1001, 70_000])
 #: name -> update, its equations, states, options. Epsilons are large, so that one in another place would be caught.
 UPDATES = {
     **{
-        f"adam, {form}, decay {decay}": (
-            functional.adam_update, reference.adam, 2,
+        f"adam, {form}, decay {decay}, amsgrad {amsgrad}": (
+            functional.adam_update, reference.adam, 3,
             {"learning_rate": 0.01, "beta_1": 0.8, "beta_2": 0.95, "epsilon": 0.01, "weight_decay": decay,
-             "form": form},
+             "amsgrad": amsgrad, "form": form},
         )
         for form in ("keras", "tfjs", "pytorch")
         for decay in (0.0, 0.3)
+        for amsgrad in (False, True)
+        if not (amsgrad and form == "tfjs")
     },
     **{
-        f"sgd, {form}, momentum {momentum}, nesterov {nesterov}": (
+        f"sgd, {form}, momentum {momentum}, nesterov {nesterov}, decay {decay}": (
             functional.sgd_update, reference.sgd, 1,
-            {"learning_rate": 0.01, "momentum": momentum, "nesterov": nesterov, "form": form},
+            {"learning_rate": 0.01, "momentum": momentum, "nesterov": nesterov, "weight_decay": decay, "form": form},
         )
         for form in ("keras", "pytorch")
+        for decay in (0.0, 0.3)
         for momentum in (0.0, 0.9)
         for nesterov in (False, True)
     },
     **{
-        f"rmsprop, {form}, momentum {momentum}, centered {centered}": (
+        f"rmsprop, {form}, momentum {momentum}, centered {centered}, decay {decay}": (
             functional.rmsprop_update, reference.rmsprop, 3,
             {"learning_rate": 0.01, "rho": 0.8, "epsilon": 0.01, "momentum": momentum, "centered": centered,
-             "form": form},
+             "weight_decay": decay, "form": form},
         )
         for form in ("keras", "pytorch")
+        for decay in (0.0, 0.3)
         for momentum in (0.0, 0.9)
         for centered in (False, True)
     },
@@ -135,10 +139,11 @@ def test_the_norm_of_large_numbers_does_not_overflow():
     [
         optimizers.Adam(0.1),
         optimizers.AdamW(0.1, weight_decay=0.1),
-        optimizers.SGD(0.1, momentum=0.5),
+        optimizers.Adam(0.1, amsgrad=True, clipnorm=0.5),
+        optimizers.SGD(0.1, momentum=0.5, weight_decay=0.1),
         optimizers.RMSprop(0.1, momentum=0.5, centered=True),
     ],
-    ids=lambda optimizer: type(optimizer).__name__,
+    ids=repr,
 )
 def test_a_configuration_and_a_state_make_the_same_optimizer(optimizer):
     rng = np.random.default_rng(0)
@@ -163,8 +168,68 @@ def test_a_gradient_that_is_too_long_is_shortened_and_others_are_not():
 
 
 def test_only_one_way_of_clipping():
-    with pytest.raises(ValueError, match="clipvalue: expected None because global_clipnorm is given"):
+    with pytest.raises(ValueError, match="global_clipnorm: expected None because clipvalue is given, got both"):
         optimizers.Adam(global_clipnorm=1, clipvalue=1)
+
+
+def test_clipnorm_limits_the_gradient_of_each_weight():
+    def views(flat):
+        return {"long": flat[:2].reshape(1, 2), "short": flat[2:]}
+
+    p = np.zeros(4)
+    optimizers.SGD(1.0, clipnorm=1.0).update(p, np.array([3.0, 4.0, 0.3, 0.4]), views=views)
+    np.testing.assert_allclose(p, [-0.6, -0.8, -0.3, -0.4], rtol=1e-15)
+
+
+def test_excluded_weights_do_not_decay_and_a_refused_update_changes_nothing():
+    def views(flat):
+        return {"gru/kernel": flat[:2], "gru/bias": flat[2:]}
+
+    for dtype in (np.float32, np.float64):
+        start = np.array([0.7, -1.1, 0.3, 5.0], dtype)
+        plain, excluding = optimizers.SGD(0.1, weight_decay=0.5), optimizers.SGD(0.1, weight_decay=0.5)
+        excluding.exclude_from_weight_decay(var_names=["bias"])
+        gradient = np.array([0.1, 0.2, 0.3, 0.4], dtype)
+        p, q, free = start.copy(), start.copy(), start.copy()
+        plain.update(p, gradient.copy(), views=views)
+        excluding.update(q, gradient.copy(), views=views)
+        optimizers.SGD(0.1).update(free, gradient.copy(), views=views)
+        np.testing.assert_array_equal(q, [*p[:2], *free[2:]])
+        before = q.copy()
+        with pytest.raises(FloatingPointError):
+            excluding.update(q, np.full(4, np.nan, dtype), views=views)
+        np.testing.assert_array_equal(q, before)
+        again = optimizers.get({"class_name": "SGD", "config": excluding.get_config()})
+        assert again.get_config() == excluding.get_config() != plain.get_config()
+        with pytest.raises(ValueError, match="expected a call before the first update"):
+            excluding.exclude_from_weight_decay(var_names=["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"use_ema": True}, "use_ema: expected False because fastgru does not support it, got True; average"),
+        ({"loss_scale_factor": 128.0}, "loss_scale_factor: expected None .* leave it out"),
+        ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps: expected None .* larger batch_size"),
+        ({"weight_decay": -1}, "weight_decay: expected a finite number at least 0"),
+        ({"clipnorm": 0}, "clipnorm: expected a finite number above 0"),
+    ],
+)
+@pytest.mark.parametrize("kind", optimizers.OPTIMIZERS.values())
+def test_options_that_are_not_supported_are_refused_by_name(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**options)
+
+
+def test_identifiers_of_optimizers():
+    assert isinstance(optimizers.get("RMSprop"), optimizers.RMSprop)
+    assert isinstance(optimizers.get("adamw"), optimizers.AdamW)
+    made = optimizers.get({"class_name": "SGD", "config": {"learning_rate": 0.5, "momentum": 0.25}})
+    assert made.get_config() == optimizers.SGD(0.5, 0.25).get_config()
+    with pytest.raises(ValueError, match=r"got 'Nadam'; use optimizers.Adam or optimizers.AdamW"):
+        optimizers.get("Nadam")
+    with pytest.raises(AttributeError, match=r"no attribute 'Adagrad'; use optimizers.RMSprop"):
+        _ = optimizers.Adagrad
 
 
 def test_a_rate_is_that_of_its_schedule_at_each_step():
@@ -199,6 +264,10 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_nearly_nothing():
         schedules.CosineDecay(0.0, 10, alpha=0.1, warmup_target=0.5, warmup_steps=3),
         schedules.OneCycle(0.1, 20, 0.4, 10, 100),
         schedules.ExponentialDecay(0.1, 5, 0.5, staircase=True),
+        schedules.InverseTimeDecay(0.1, 5, 0.5),
+        schedules.PiecewiseConstantDecay([3, 9], [0.3, 0.2, 0.1]),
+        schedules.PolynomialDecay(0.1, 5, power=2, cycle=True),
+        schedules.CosineDecayRestarts(0.1, 5, m_mul=0.5),
     ],
     ids=lambda schedule: type(schedule).__name__,
 )

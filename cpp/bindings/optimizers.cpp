@@ -24,6 +24,12 @@ struct State {
   const py::object& array;
 };
 
+// What is done to gradient and parameters before the rule.
+struct Preparation {
+  double weight_decay, scale;
+  std::optional<double> clip;
+};
+
 double checked_scale(double scale) {
   if (!std::isfinite(scale)) throw py::value_error("scale: expected a finite number, got " + std::to_string(scale));
   return scale;
@@ -52,7 +58,7 @@ void require_updated(Outcome outcome, const Input<T>& gradient) {
 // update(buffers) for parameters, gradient and states, all checked.
 template <class T, class Update>
 void optimize_typed(const py::object& parameters_object, const py::object& gradient_object,
-                    const std::vector<State>& states, double scale, std::optional<double> clip, Update&& update) {
+                    const std::vector<State>& states, const Preparation& preparation, Update&& update) {
   py::array parameters = write_to<T>(parameters_object, "parameters", {"P"}, "", "parameters");
   const Index count = parameters.shape(0);
   const std::string why = "parameters has " + text(count) + " elements";
@@ -61,9 +67,12 @@ void optimize_typed(const py::object& parameters_object, const py::object& gradi
   buffers.count = count;
   buffers.parameters = pointer<T>(parameters);
   buffers.gradient = gradient.data();
-  buffers.scale = checked_scale(scale);
-  buffers.clip = clip.value_or(std::numeric_limits<double>::infinity());
-  if (!(buffers.clip > 0)) throw py::value_error("clip: expected a number above 0, got " + std::to_string(*clip));
+  buffers.scale = checked_scale(preparation.scale);
+  buffers.clip = preparation.clip.value_or(std::numeric_limits<double>::infinity());
+  buffers.weight_decay = preparation.weight_decay;
+  if (!(buffers.clip > 0)) {
+    throw py::value_error("clip: expected a number above 0, got " + std::to_string(*preparation.clip));
+  }
   std::optional<py::array> held[3];
   Argument given[3];
   for (std::size_t i = 0; i < states.size(); ++i) {
@@ -79,12 +88,12 @@ void optimize_typed(const py::object& parameters_object, const py::object& gradi
 }
 
 template <class Update>
-void optimize(const py::object& parameters, const py::object& gradient, const std::vector<State>& states, double scale,
-              std::optional<double> clip, Update&& update) {
+void optimize(const py::object& parameters, const py::object& gradient, const std::vector<State>& states,
+              const Preparation& preparation, Update&& update) {
   if (require_floating(require_array(parameters, "parameters"), "parameters") == 'f') {
-    optimize_typed<float>(parameters, gradient, states, scale, clip, update);
+    optimize_typed<float>(parameters, gradient, states, preparation, update);
   } else {
-    optimize_typed<double>(parameters, gradient, states, scale, clip, update);
+    optimize_typed<double>(parameters, gradient, states, preparation, update);
   }
 }
 
@@ -93,31 +102,39 @@ void require_state(const py::object& array, const char* name, const char* why) {
 }
 
 void adam_checked(const py::object& parameters, const py::object& gradient, const py::object& m, const py::object& v,
-                  long step, double learning_rate, double beta_1, double beta_2, double epsilon, double weight_decay,
-                  const std::string& form, double scale, std::optional<double> clip) {
+                  const py::object& v_max, long step, double learning_rate, double beta_1, double beta_2,
+                  double epsilon, bool amsgrad, const std::string& form, double weight_decay, double scale,
+                  std::optional<double> clip) {
   if (step < 1) throw py::value_error("step: expected 1 for the first update, got " + std::to_string(step));
-  const AdamSettings settings{
-      step, learning_rate, beta_1, beta_2, epsilon, weight_decay, choose(form, "form", kAdamForms)};
+  const AdamSettings settings{step, learning_rate, beta_1, beta_2, epsilon, amsgrad, choose(form, "form", kAdamForms)};
   require_state(m, "m", "Adam has two moments");
   require_state(v, "v", "Adam has two moments");
-  optimize(parameters, gradient, {{"m", m}, {"v", v}}, scale, clip, [&](const auto& b) { return adam(b, settings); });
+  if (amsgrad) require_state(v_max, "v_max", "amsgrad is True");
+  if (amsgrad && settings.form == AdamForm::tfjs) {
+    throw py::value_error("amsgrad: expected False because form is 'tfjs', whose Adam has no AMSGrad, got True");
+  }
+  optimize(parameters, gradient, {{"m", m}, {"v", v}, {"v_max", v_max}}, {weight_decay, scale, clip},
+           [&](const auto& b) { return adam(b, settings); });
 }
 
 void sgd_checked(const py::object& parameters, const py::object& gradient, const py::object& m, double learning_rate,
-                 double momentum, bool nesterov, const std::string& form, double scale, std::optional<double> clip) {
+                 double momentum, bool nesterov, const std::string& form, double weight_decay, double scale,
+                 std::optional<double> clip) {
   const SgdSettings settings{learning_rate, momentum, nesterov, choose(form, "form", kMomentumForms)};
   if (momentum != 0.0) require_state(m, "m", "there is momentum");
-  optimize(parameters, gradient, {{"m", m}}, scale, clip, [&](const auto& b) { return sgd(b, settings); });
+  optimize(parameters, gradient, {{"m", m}}, {weight_decay, scale, clip},
+           [&](const auto& b) { return sgd(b, settings); });
 }
 
 void rmsprop_checked(const py::object& parameters, const py::object& gradient, const py::object& v, const py::object& m,
                      const py::object& a, double learning_rate, double rho, double momentum, double epsilon,
-                     bool centered, const std::string& form, double scale, std::optional<double> clip) {
+                     bool centered, const std::string& form, double weight_decay, double scale,
+                     std::optional<double> clip) {
   const RmspropSettings settings{learning_rate, rho, momentum, epsilon, centered, choose(form, "form", kMomentumForms)};
   require_state(v, "v", "RMSprop averages squares");
   if (momentum != 0.0) require_state(m, "m", "there is momentum");
   if (centered) require_state(a, "a", "centered is True");
-  optimize(parameters, gradient, {{"v", v}, {"m", m}, {"a", a}}, scale, clip,
+  optimize(parameters, gradient, {{"v", v}, {"m", m}, {"a", a}}, {weight_decay, scale, clip},
            [&](const auto& b) { return rmsprop(b, settings); });
 }
 
@@ -135,12 +152,12 @@ double sum_of_squares_checked(const py::object& x) {
 }  // namespace
 
 void bind_optimizers(py::module_& m) {
-  m.def("adam", &adam_checked, "parameters"_a, "gradient"_a, "m"_a, "v"_a, "step"_a, "learning_rate"_a, "beta_1"_a,
-        "beta_2"_a, "epsilon"_a, "weight_decay"_a, "form"_a, "scale"_a, "clip"_a.none(true));
+  m.def("adam", &adam_checked, "parameters"_a, "gradient"_a, "m"_a, "v"_a, "v_max"_a, "step"_a, "learning_rate"_a,
+        "beta_1"_a, "beta_2"_a, "epsilon"_a, "amsgrad"_a, "form"_a, "weight_decay"_a, "scale"_a, "clip"_a.none(true));
   m.def("sgd", &sgd_checked, "parameters"_a, "gradient"_a, "m"_a, "learning_rate"_a, "momentum"_a, "nesterov"_a,
-        "form"_a, "scale"_a, "clip"_a.none(true));
+        "form"_a, "weight_decay"_a, "scale"_a, "clip"_a.none(true));
   m.def("rmsprop", &rmsprop_checked, "parameters"_a, "gradient"_a, "v"_a, "m"_a, "a"_a, "learning_rate"_a, "rho"_a,
-        "momentum"_a, "epsilon"_a, "centered"_a, "form"_a, "scale"_a, "clip"_a.none(true));
+        "momentum"_a, "epsilon"_a, "centered"_a, "form"_a, "weight_decay"_a, "scale"_a, "clip"_a.none(true));
   m.def("sum_of_squares", &sum_of_squares_checked, "x"_a);
 }
 

@@ -11,7 +11,14 @@ namespace fastgru {
 namespace {
 
 // Each rule computes the step's constants in double once, and updates one register: p, and the states s.
-template <class T>
+// What Adam divides by the root of: v, or with AMSGrad the largest v so far.
+template <bool kAmsgrad, class V>
+FASTGRU_INLINE V second_moment(V* s) {
+  if constexpr (kAmsgrad) return s[2] = larger(s[2], s[1]);
+  return s[1];
+}
+
+template <class T, bool kAmsgrad>
 struct KerasAdam {
   using V = Vec<T>;
   V alpha, epsilon, one_minus_beta_1, one_minus_beta_2;
@@ -25,7 +32,7 @@ struct KerasAdam {
   FASTGRU_INLINE V update(V p, V g, V* s) const {
     s[0] = s[0] + (g - s[0]) * one_minus_beta_1;
     s[1] = s[1] + (g * g - s[1]) * one_minus_beta_2;
-    return p - s[0] * alpha / (sqrt(s[1]) + epsilon);
+    return p - s[0] * alpha / (sqrt(second_moment<kAmsgrad>(s)) + epsilon);
   }
 };
 
@@ -51,7 +58,7 @@ struct TfjsAdam {
   }
 };
 
-template <class T>
+template <class T, bool kAmsgrad>
 struct PytorchAdam {
   using V = Vec<T>;
   V step_size, epsilon, beta_2, one_minus_beta_1, one_minus_beta_2, sqrt_correction_2;
@@ -67,20 +74,8 @@ struct PytorchAdam {
   FASTGRU_INLINE V update(V p, V g, V* s) const {
     s[0] = s[0] + (g - s[0]) * one_minus_beta_1;
     s[1] = s[1] * beta_2 + g * g * one_minus_beta_2;
-    return p - step_size * (s[0] / (sqrt(s[1]) / sqrt_correction_2 + epsilon));
+    return p - step_size * (s[0] / (sqrt(second_moment<kAmsgrad>(s)) / sqrt_correction_2 + epsilon));
   }
-};
-
-// AdamW: parameters shrink before the update.
-template <class Rule, class T>
-struct Decayed {
-  using V = Vec<T>;
-  Rule rule;
-  V kept;
-
-  explicit Decayed(const AdamSettings& a) : rule(a), kept(T(1.0 - a.learning_rate * a.weight_decay)) {}
-
-  FASTGRU_INLINE V update(V p, V g, V* s) const { return rule.update(p * kept, g, s); }
 };
 
 template <class T, bool kNesterov>
@@ -166,9 +161,7 @@ bool is_risky(double rate, double epsilon) {
   rate = std::abs(rate);
   return !(rate <= kLargestRate && rate <= kLargestRateOverEpsilon * epsilon && epsilon >= kLeastEpsilon);
 }
-bool is_risky(const AdamSettings& a) {
-  return is_risky(a.learning_rate, a.epsilon) || !(std::abs(1.0 - a.learning_rate * a.weight_decay) <= 1.0);
-}
+bool is_risky(const AdamSettings& a) { return is_risky(a.learning_rate, a.epsilon); }
 bool is_risky(const SgdSettings& a) { return is_risky(a.learning_rate, 1.0) || !(a.momentum <= 1.0); }
 bool is_risky(const RmspropSettings& a) {
   // Centered: rounding can leave a variance below -epsilon, which has no root.
@@ -207,8 +200,8 @@ template <bool kPrepare, class Rule, class T>
 class Pass {
  public:
   using V = Vec<T>;
-  Pass(const FlatBuffers<T>& buffers, const Rule& rule)
-      : b_(buffers), rule_(rule), scale_(T(buffers.scale)), clip_(T(buffers.clip)) {}
+  Pass(const FlatBuffers<T>& buffers, const Rule& rule, double kept)
+      : b_(buffers), rule_(rule), scale_(T(buffers.scale)), kept_(T(kept)), clip_(T(buffers.clip)) {}
 
   void update(Range elements) const {
     for (Index i = elements.begin; i < elements.end; i += V::lanes) {
@@ -240,20 +233,24 @@ class Pass {
   // The new parameters of a register, and its new states in `s`.
   FASTGRU_INLINE V compute(Index i, Index count, V* s) const {
     V g = V::load_first(b_.gradient + i, count);
-    if constexpr (kPrepare) g = at_least(at_most(g * scale_, clip_), -clip_);
+    V p = V::load_first(b_.parameters + i, count);
+    if constexpr (kPrepare) {
+      g = at_least(at_most(g * scale_, clip_), -clip_);
+      p = p * kept_;
+    }
     for (int k = 0; k < 3; ++k) s[k] = b_.states[k] != nullptr ? V::load_first(b_.states[k] + i, count) : V(T(0));
-    return rule_.update(V::load_first(b_.parameters + i, count), g, s);
+    return rule_.update(p, g, s);
   }
 
   const FlatBuffers<T>& b_;
   const Rule& rule_;
-  const V scale_;
+  const V scale_, kept_;
   const T clip_;
 };
 
 template <bool kPrepare, class Rule, class T>
-Outcome sweep(const FlatBuffers<T>& b, const Rule& rule, bool risky) {
-  const Pass<kPrepare, Rule, T> pass(b, rule);
+Outcome sweep(const FlatBuffers<T>& b, const Rule& rule, double kept, bool risky) {
+  const Pass<kPrepare, Rule, T> pass(b, rule, kept);
   const Index registers = round_up_to_lanes<T>(b.count) / Vec<T>::lanes;
   const double work = cost::kUpdatedRegister * static_cast<double>(registers);
   std::atomic<bool> doubtful{risky}, bad_gradient{false}, bad_result{false};
@@ -280,15 +277,12 @@ Outcome sweep(const FlatBuffers<T>& b, const Rule& rule, bool risky) {
 template <class Rule, class T, class Settings>
 Outcome run(const FlatBuffers<T>& buffers, const Settings& settings) {
   const Rule rule(settings);
-  const bool risky = is_risky(settings) || !(std::abs(buffers.scale) <= 1.0);
-  if (buffers.scale == 1.0 && std::isinf(buffers.clip)) return sweep<false>(buffers, rule, risky);
-  return sweep<true>(buffers, rule, risky);
-}
-
-template <class Rule, class T>
-Outcome run_adam(const FlatBuffers<T>& buffers, const AdamSettings& settings) {
-  if (settings.weight_decay == 0.0) return run<Rule>(buffers, settings);
-  return run<Decayed<Rule, T>>(buffers, settings);
+  const double kept = 1.0 - settings.learning_rate * buffers.weight_decay;  // of the parameters
+  const bool risky = is_risky(settings) || !(std::abs(buffers.scale) <= 1.0) || !(std::abs(kept) <= 1.0);
+  if (buffers.scale == 1.0 && std::isinf(buffers.clip) && buffers.weight_decay == 0.0) {
+    return sweep<false>(buffers, rule, kept, risky);
+  }
+  return sweep<true>(buffers, rule, kept, risky);
 }
 
 template <class T, MomentumForm kForm>
@@ -303,9 +297,12 @@ Outcome run_rmsprop(const FlatBuffers<T>& b, const RmspropSettings& a) {
 
 template <class T>
 Outcome adam(const FlatBuffers<T>& buffers, const AdamSettings& settings) {
-  if (settings.form == AdamForm::keras) return run_adam<KerasAdam<T>>(buffers, settings);
-  if (settings.form == AdamForm::tfjs) return run_adam<TfjsAdam<T>>(buffers, settings);
-  return run_adam<PytorchAdam<T>>(buffers, settings);
+  const bool amsgrad = settings.amsgrad;
+  if (settings.form == AdamForm::keras) {
+    return amsgrad ? run<KerasAdam<T, true>>(buffers, settings) : run<KerasAdam<T, false>>(buffers, settings);
+  }
+  if (settings.form == AdamForm::tfjs) return run<TfjsAdam<T>>(buffers, settings);
+  return amsgrad ? run<PytorchAdam<T, true>>(buffers, settings) : run<PytorchAdam<T, false>>(buffers, settings);
 }
 
 template <class T>

@@ -1,12 +1,13 @@
 // Optimizers: each update is one pass over a flat buffer of parameters, in the exact form of the frameworks.
 //
-//     g = clip(scale * gradient)      first, where either is asked for; t = 1, 2, ... counts the updates
+//     g = clip(scale * gradient),  p -= rate decay p    first, where asked for; t = 1, 2, ... counts the updates
 //
 //   Adam (Kingma and Ba 2015)          m = b1 m + (1 - b1) g          v = b2 v + (1 - b2) g^2
 //     keras     p -= alpha m / (sqrt(v) + eps),       alpha = rate sqrt(1 - b2^t) / (1 - b1^t)
 //     tfjs      p -= rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 //     pytorch   p -= rate / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
-//   AdamW (Loshchilov and Hutter 2019)  the same after p -= rate decay p
+//   AMSGrad (Reddi et al. 2018)        w = max(w, v), and w for v in p's update (keras, pytorch)
+//   AdamW (Loshchilov and Hutter 2019)  the same with decay, which every rule has
 //   SGD
 //     keras     m = momentum m - rate g,   p += m                        nesterov: p += momentum m - rate g
 //     pytorch   m = momentum m + g,        p -= rate m                   nesterov: p -= rate (g + momentum m)
@@ -38,13 +39,15 @@ struct FlatBuffers {
   T* states[3];       // in and out, (count) each
   double scale = 1.0;
   double clip = std::numeric_limits<double>::infinity();  // the largest absolute value of g
+  double weight_decay = 0.0;
 };
 
 enum class AdamForm { keras, tfjs, pytorch };
 
-struct AdamSettings {  // states: m, v
+struct AdamSettings {  // states: m; v; w, if amsgrad
   long step;           // t: 1 for the first update
-  double learning_rate, beta_1, beta_2, epsilon, weight_decay;
+  double learning_rate, beta_1, beta_2, epsilon;
+  bool amsgrad;  // not with AdamForm::tfjs
   AdamForm form;
 };
 

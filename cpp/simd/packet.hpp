@@ -136,6 +136,12 @@ FASTGRU_INLINE Vec<T> at_least(Vec<T> x, T bound) {
   return Eigen::internal::pmax(x.raw, Vec<T>(bound).raw);
 }
 
+// The larger of two numbers, neither of which is NaN.
+template <class T>
+FASTGRU_INLINE Vec<T> larger(Vec<T> a, Vec<T> b) {
+  return Eigen::internal::pmax(a.raw, b.raw);
+}
+
 // `value` in the lanes where low < x, zero in the others.
 template <class T>
 FASTGRU_INLINE Vec<T> where_above(Vec<T> x, T low, Vec<T> value) {

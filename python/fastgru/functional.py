@@ -397,12 +397,14 @@ def adam_update(
     gradient: Array,
     m: Array,
     v: Array,
+    v_max: Array | None = None,
     *,
     step: int,
     learning_rate: float = 1e-3,
     beta_1: float = 0.9,
     beta_2: float = 0.999,
     epsilon: float = 1e-7,
+    amsgrad: bool = False,
     weight_decay: float = 0.0,
     form: str = "keras",
     scale: float = 1.0,
@@ -415,11 +417,16 @@ def adam_update(
     parameters, m, v : ndarray (P,)
         Parameters and their two moments (zeros at first); overwritten.
     gradient : ndarray (P,)
+    v_max : ndarray (P,), optional
+        The largest second moment so far (zeros at first); overwritten. Needed if `amsgrad`.
     step : int
         1 for the first update.
     learning_rate, beta_1, beta_2, epsilon : float
+    amsgrad : bool
+        Whether to divide by the root of `v_max` (Reddi et al. 2018, arXiv:1904.09237); not with ``form="tfjs"``.
     weight_decay : float
-        AdamW's (Loshchilov and Hutter 2019, arXiv:1711.05101): parameters first lose this times the learning rate.
+        Decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101): the update first subtracts
+        ``learning_rate * weight_decay * parameters``.
     form : {"keras", "tfjs", "pytorch"}
         Whose arithmetic to follow. Keras adds epsilon to sqrt(v) itself (the paper's "epsilon hat"), the other two to
         the bias-corrected root; these differ from each other in rounding only.
@@ -443,13 +450,15 @@ def adam_update(
         gradient,
         m,
         v,
+        v_max,
         step,
         checks.number("learning_rate", learning_rate),
         checks.number("beta_1", beta_1, least=0, below=1),
         checks.number("beta_2", beta_2, least=0, below=1),
         checks.number("epsilon", epsilon, least=0),
-        checks.number("weight_decay", weight_decay, least=0),
+        amsgrad,
         form,
+        checks.number("weight_decay", weight_decay, least=0),
         scale,
         clip,
     )
@@ -464,6 +473,7 @@ def sgd_update(
     momentum: float = 0.0,
     nesterov: bool = False,
     form: str = "keras",
+    weight_decay: float = 0.0,
     scale: float = 1.0,
     clip: float | None = None,
 ) -> None:
@@ -481,7 +491,7 @@ def sgd_update(
     form : {"keras", "pytorch"}
         Whether the rate stands inside the momentum, ``m = momentum m - rate g``, or outside, ``m = momentum m + g``;
         they differ where the rate changes.
-    scale, clip
+    weight_decay, scale, clip
         As in `adam_update`.
 
     Raises
@@ -497,6 +507,7 @@ def sgd_update(
         checks.number("momentum", momentum, least=0),
         nesterov,
         form,
+        checks.number("weight_decay", weight_decay, least=0),
         scale,
         clip,
     )
@@ -515,6 +526,7 @@ def rmsprop_update(
     epsilon: float = 1e-7,
     centered: bool = False,
     form: str = "keras",
+    weight_decay: float = 0.0,
     scale: float = 1.0,
     clip: float | None = None,
 ) -> None:
@@ -534,7 +546,7 @@ def rmsprop_update(
         Divide by the variance instead of the mean square.
     form : {"keras", "pytorch"}
         Whether epsilon stands under the root, and whether the rate stands inside the momentum.
-    scale, clip
+    weight_decay, scale, clip
         As in `adam_update`.
 
     Raises
@@ -554,6 +566,7 @@ def rmsprop_update(
         checks.number("epsilon", epsilon, least=0),
         centered,
         form,
+        checks.number("weight_decay", weight_decay, least=0),
         scale,
         clip,
     )

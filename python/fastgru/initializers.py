@@ -1,210 +1,475 @@
-"""Initial weights, as Keras 3 draws them.
+"""Initializers with Keras' names, arguments and defaults, and its distributions.
 
-An initializer is a function of a generator and a shape that returns float64. Fans are those of Keras: the first axis
-in, the last axis out, so a GRU's kernel (F, 3H) counts its three gates as one output.
+An initializer is called with a shape and returns an array of float64. Fans are those of Keras: the first axis in, the
+last axis out, so a GRU's kernel (F, 3H) counts its three gates as one output. Layers take an initializer, its name, or
+a function ``(shape, dtype) -> array``.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._support import checks
+from fastgru._support.elsewhere import missing
 from fastgru._support.representation import as_call
 
 Array = NDArray[Any]
+Shape = tuple[int, ...]
 
-#: Standard deviation of a unit normal truncated at +-2, which Keras divides out.
+#: Standard deviation of a unit normal truncated at +-2, by which Keras divides.
 TRUNCATED_STDDEV = 0.87962566103423978
 
 
-def zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+class Initializer(ABC):
+    """Base class of the initializers. Derive from it and implement ``__call__``, as in Keras.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgru import initializers, layers
+    >>> class Alternating(initializers.Initializer):
+    ...     def __call__(self, shape, dtype=None):
+    ...         return np.where(np.indices(shape).sum(axis=0) % 2, -0.1, 0.1)
+    >>> layer = layers.GRU(4, kernel_initializer=Alternating())
+    """
+
+    #: Names of the arguments that `get_config` returns.
+    arguments: ClassVar[tuple[str, ...]] = ()
+
+    def __repr__(self) -> str:
+        return as_call(self)
+
+    @abstractmethod
+    def __call__(self, shape: Shape, dtype: Any = None) -> Array:
+        """Weights of `shape`."""
+
+    def draw(self, rng: np.random.Generator, shape: Shape) -> Array:
+        """Weights for a layer whose model draws from `rng`."""
+        del rng
+        return np.asarray(self(shape, dtype=None))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make the same initializer again."""
+        return {name: getattr(self, name) for name in self.arguments}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The initializer of this class with the configuration that `get_config` returned."""
+        return cls(**config)
+
+
+class _Fixed(Initializer):
+    """An initializer that draws nothing."""
+
+    def __call__(self, shape: Shape, dtype: Any = None) -> Array:
+        values = self.values(tuple(shape))
+        return values if dtype is None else values.astype(dtype)
+
+    @abstractmethod
+    def values(self, shape: Shape) -> Array:
+        """Weights of `shape`."""
+
+
+class _Random(Initializer):
+    """An initializer that draws: from its seed, the same weights each time; else from the model's random numbers."""
+
+    seed: int | None = None
+
+    def _set_seed(self, seed: Any) -> None:
+        self.seed = None if seed is None else checks.integer("seed", seed, least=0)
+
+    def __call__(self, shape: Shape, dtype: Any = None) -> Array:
+        values = self.sample(np.random.default_rng(self.seed), tuple(shape))
+        return values if dtype is None else values.astype(dtype)
+
+    def draw(self, rng: np.random.Generator, shape: Shape) -> Array:
+        return self.sample(rng if self.seed is None else np.random.default_rng(self.seed), shape)
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator, shape: Shape) -> Array:
+        """Weights of `shape` from `rng`."""
+
+
+class Zeros(_Fixed):
     """All zeros."""
-    del rng
-    return np.zeros(shape)
+
+    def values(self, shape: Shape) -> Array:  # noqa: D102
+        return np.zeros(shape)
 
 
-def ones(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+class Ones(_Fixed):
     """All ones."""
-    del rng
-    return np.ones(shape)
+
+    def values(self, shape: Shape) -> Array:  # noqa: D102
+        return np.ones(shape)
 
 
-def identity(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Ones on the diagonal of a matrix."""
-    del rng
-    if len(shape) != 2:
-        raise ValueError(f"initializer: expected a matrix for 'identity', got a weight of shape {shape}")
-    return np.eye(*shape)
+class Constant(_Fixed):
+    """All `value`."""
+
+    arguments = ("value",)
+
+    def __init__(self, value: float = 0.0) -> None:
+        self.value = checks.number("value", value)
+
+    def values(self, shape: Shape) -> Array:  # noqa: D102
+        return np.full(shape, self.value)
 
 
-def _truncated(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+class Identity(_Fixed):
+    """A matrix with `gain` on its diagonal."""
+
+    arguments = ("gain",)
+
+    def __init__(self, gain: float = 1.0) -> None:
+        self.gain = checks.number("gain", gain)
+
+    def values(self, shape: Shape) -> Array:  # noqa: D102
+        rows, columns = _matrix("identity", shape)
+        return np.asarray(self.gain * np.eye(rows, columns))
+
+
+class RandomUniform(_Random):
+    """Uniform from `minval` to `maxval`."""
+
+    arguments = ("minval", "maxval", "seed")
+
+    def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None) -> None:
+        self.minval, self.maxval = checks.number("minval", minval), checks.number("maxval", maxval)
+        self._set_seed(seed)
+        if self.maxval < self.minval:
+            raise ValueError(f"maxval: expected at least minval, {self.minval:g}, got {self.maxval:g}")
+
+    def sample(self, rng: np.random.Generator, shape: Shape) -> Array:  # noqa: D102
+        return rng.uniform(self.minval, self.maxval, shape)
+
+
+class _Normal(_Random):
+    """A normal distribution, or one made from it."""
+
+    arguments = ("mean", "stddev", "seed")
+
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
+        self.mean, self.stddev = checks.number("mean", mean), checks.number("stddev", stddev, least=0)
+        self._set_seed(seed)
+
+
+class RandomNormal(_Normal):
+    """Normal."""
+
+    def sample(self, rng: np.random.Generator, shape: Shape) -> Array:  # noqa: D102
+        return rng.standard_normal(shape) * self.stddev + self.mean
+
+
+class TruncatedNormal(_Normal):
+    """Normal; numbers more than two standard deviations from the mean are drawn again."""
+
+    def sample(self, rng: np.random.Generator, shape: Shape) -> Array:  # noqa: D102
+        return _truncated(rng, shape) * self.stddev + self.mean
+
+
+class VarianceScaling(_Random):
+    """Of variance ``scale / n``, where n is a number of inputs or outputs of the weight.
+
+    Parameters
+    ----------
+    scale : float
+        Above 0.
+    mode : {"fan_in", "fan_out", "fan_avg"}
+        Whether n is the number of inputs, of outputs, or their mean.
+    distribution : {"truncated_normal", "untruncated_normal", "uniform"}
+    seed : int, optional
+        With a seed, each weight is the same array. Without, weights come from the model's random numbers.
+    input_axes, output_axes
+        Keras' arguments; not supported.
+    """
+
+    arguments: ClassVar[tuple[str, ...]] = ("scale", "mode", "distribution", "seed")
+
+    def __init__(
+        self,
+        scale: float = 1.0,
+        mode: str = "fan_in",
+        distribution: str = "truncated_normal",
+        seed: int | None = None,
+        input_axes: None = None,
+        output_axes: None = None,
+    ) -> None:
+        self.scale = checks.number("scale", scale, above=0)
+        self.mode = checks.choice("mode", mode, ("fan_in", "fan_out", "fan_avg"))
+        distribution = "truncated_normal" if distribution == "normal" else distribution
+        self.distribution = checks.choice(
+            "distribution", distribution, ("truncated_normal", "untruncated_normal", "uniform")
+        )
+        self._set_seed(seed)
+        for name, axes in (("input_axes", input_axes), ("output_axes", output_axes)):
+            if axes is not None:
+                raise ValueError(f"{name}: expected None because weights are matrices, got {axes!r}; leave it out")
+        self.input_axes, self.output_axes = input_axes, output_axes
+
+    def sample(self, rng: np.random.Generator, shape: Shape) -> Array:  # noqa: D102
+        inputs, outputs = shape[0], shape[-1]
+        fan = {"fan_in": inputs, "fan_out": outputs, "fan_avg": (inputs + outputs) / 2}[self.mode]
+        if self.distribution == "uniform":
+            limit = math.sqrt(3.0 * self.scale / fan)
+            return rng.uniform(-limit, limit, shape)
+        deviation = math.sqrt(self.scale / fan)
+        if self.distribution == "truncated_normal":
+            return _truncated(rng, shape) * (deviation / TRUNCATED_STDDEV)
+        return rng.standard_normal(shape) * deviation
+
+
+class _Scaled(VarianceScaling):
+    """A `VarianceScaling` with a name of its own."""
+
+    arguments = ("seed",)
+    _SCALING: ClassVar[tuple[float, str, str]]
+
+    def __init__(self, seed: int | None = None, input_axes: None = None, output_axes: None = None) -> None:
+        super().__init__(*self._SCALING, seed, input_axes, output_axes)
+
+
+class GlorotUniform(_Scaled):
+    """Uniform within ``sqrt(6 / (fan_in + fan_out))`` (Glorot and Bengio 2010).
+
+    Parameters
+    ----------
+    seed, input_axes, output_axes
+        As in `VarianceScaling`.
+    """
+
+    _SCALING = (1.0, "fan_avg", "uniform")
+
+
+class GlorotNormal(_Scaled):
+    """Truncated normal of variance ``2 / (fan_in + fan_out)`` (Glorot and Bengio 2010).
+
+    Parameters
+    ----------
+    seed, input_axes, output_axes
+        As in `VarianceScaling`.
+    """
+
+    _SCALING = (1.0, "fan_avg", "truncated_normal")
+
+
+class HeUniform(_Scaled):
+    """Uniform within ``sqrt(6 / fan_in)`` (He et al. 2015).
+
+    Parameters
+    ----------
+    seed, input_axes, output_axes
+        As in `VarianceScaling`.
+    """
+
+    _SCALING = (2.0, "fan_in", "uniform")
+
+
+class HeNormal(_Scaled):
+    """Truncated normal of variance ``2 / fan_in`` (He et al. 2015).
+
+    Parameters
+    ----------
+    seed, input_axes, output_axes
+        As in `VarianceScaling`.
+    """
+
+    _SCALING = (2.0, "fan_in", "truncated_normal")
+
+
+class LecunUniform(_Scaled):
+    """Uniform within ``sqrt(3 / fan_in)`` (LeCun et al. 1998).
+
+    Parameters
+    ----------
+    seed, input_axes, output_axes
+        As in `VarianceScaling`.
+    """
+
+    _SCALING = (1.0, "fan_in", "uniform")
+
+
+class LecunNormal(_Scaled):
+    """Truncated normal of variance ``1 / fan_in`` (LeCun et al. 1998).
+
+    Parameters
+    ----------
+    seed, input_axes, output_axes
+        As in `VarianceScaling`.
+    """
+
+    _SCALING = (1.0, "fan_in", "truncated_normal")
+
+
+class Orthogonal(_Random):
+    """A matrix with orthonormal rows or columns, whichever are fewer, times `gain` (Saxe et al. 2014).
+
+    Parameters
+    ----------
+    gain : float
+    seed : int, optional
+        As in `VarianceScaling`.
+    """
+
+    arguments = ("gain", "seed")
+
+    def __init__(self, gain: float = 1.0, seed: int | None = None) -> None:
+        self.gain = checks.number("gain", gain)
+        self._set_seed(seed)
+
+    def sample(self, rng: np.random.Generator, shape: Shape) -> Array:  # noqa: D102
+        rows, columns = _matrix("orthogonal", shape)
+        q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
+        q *= np.sign(np.diag(r))  # makes the decomposition unique, and so the distribution uniform
+        q = q.T if rows < columns else q
+        return q if self.gain == 1 else self.gain * q
+
+
+class FunctionInitializer(Initializer):
+    """A function as an initializer; a layer makes one of a function that it is given.
+
+    Parameters
+    ----------
+    fn : callable
+        Takes a shape and a dtype, and returns an array.
+    """
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.fn = fn
+
+    def __call__(self, shape: Shape, dtype: Any = None) -> Array:
+        """Weights of `shape`, which the function must return."""
+        name = getattr(self.fn, "__name__", type(self.fn).__name__)
+        array = np.asarray(self.fn(tuple(shape), np.float64 if dtype is None else dtype))
+        if array.shape != tuple(shape) or array.dtype.kind not in "iuf":
+            raise ValueError(
+                f"initializer: expected numbers of shape {tuple(shape)} from {name}, got {array.dtype} of shape "
+                f"{array.shape}"
+            )
+        return array
+
+
+def _truncated(rng: np.random.Generator, shape: Shape) -> Array:
     values = rng.standard_normal(shape)
     while (outside := np.abs(values) > 2.0).any():
         values[outside] = rng.standard_normal(int(outside.sum()))
     return values
 
 
-def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    return shape[0], shape[-1]
-
-
-def glorot_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Uniform within ``sqrt(6 / (fan_in + fan_out))`` (Glorot and Bengio 2010)."""
-    limit = math.sqrt(6.0 / sum(_fans(shape)))
-    return rng.uniform(-limit, limit, shape)
-
-
-def glorot_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Normal of variance ``2 / (fan_in + fan_out)``, truncated at two standard deviations of what is drawn."""
-    return _truncated(rng, shape) * (math.sqrt(2.0 / sum(_fans(shape))) / TRUNCATED_STDDEV)
-
-
-def he_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Uniform within ``sqrt(6 / fan_in)`` (He et al. 2015)."""
-    limit = math.sqrt(6.0 / _fans(shape)[0])
-    return rng.uniform(-limit, limit, shape)
-
-
-def he_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Normal of variance ``2 / fan_in``, truncated at two standard deviations of what is drawn."""
-    return _truncated(rng, shape) * (math.sqrt(2.0 / _fans(shape)[0]) / TRUNCATED_STDDEV)
-
-
-def lecun_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Uniform within ``sqrt(3 / fan_in)`` (LeCun et al. 1998)."""
-    limit = math.sqrt(3.0 / _fans(shape)[0])
-    return rng.uniform(-limit, limit, shape)
-
-
-def lecun_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Normal of variance ``1 / fan_in``, truncated at two standard deviations of what is drawn."""
-    return _truncated(rng, shape) * (math.sqrt(1.0 / _fans(shape)[0]) / TRUNCATED_STDDEV)
-
-
-def orthogonal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """A matrix with orthonormal rows or columns, whichever are fewer, uniform among those (Saxe et al. 2014)."""
+def _matrix(name: str, shape: Shape) -> tuple[int, int]:
     if len(shape) != 2:
-        raise ValueError(f"initializer: expected a matrix for 'orthogonal', got a weight of shape {shape}")
-    rows, columns = shape
-    q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
-    q *= np.sign(np.diag(r))  # makes the decomposition unique, and so the distribution uniform
-    return q.T if rows < columns else q
+        raise ValueError(f"initializer: expected a matrix for {name!r}, got a weight of shape {shape}")
+    return shape[0], shape[1]
 
 
-class Initializer:
-    """An initializer with arguments."""
-
-    def __init__(self, **config: float) -> None:
-        self._config = {name: checks.number(name, value) for name, value in config.items()}
-        for name, value in self._config.items():
-            setattr(self, name, value)
-
-    def __repr__(self) -> str:
-        return as_call(self)
-
-    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-        """Weights of `shape`."""
-        raise NotImplementedError
-
-    def get_config(self) -> dict[str, Any]:
-        """What `get` makes the same initializer from."""
-        return {"class_name": type(self).__name__, "config": dict(self._config)}
-
-
-class Constant(Initializer):
-    """All `value`."""
-
-    value: float
-
-    def __init__(self, value: float = 0.0) -> None:
-        super().__init__(value=value)
-
-    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:  # noqa: D102
-        del rng
-        return np.full(shape, self.value)
-
-
-class RandomUniform(Initializer):
-    """Uniform from `minval` to `maxval`."""
-
-    minval: float
-    maxval: float
-
-    def __init__(self, minval: float = -0.05, maxval: float = 0.05) -> None:
-        super().__init__(minval=minval, maxval=maxval)
-        if self.maxval < self.minval:
-            raise ValueError(f"maxval: expected at least minval, {self.minval:g}, got {self.maxval:g}")
-
-    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:  # noqa: D102
-        return rng.uniform(self.minval, self.maxval, shape)
-
-
-class RandomNormal(Initializer):
-    """Normal."""
-
-    mean: float
-    stddev: float
-
-    def __init__(self, mean: float = 0.0, stddev: float = 0.05) -> None:
-        super().__init__(mean=mean, stddev=checks.number("stddev", stddev, least=0))
-
-    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:  # noqa: D102
-        return rng.standard_normal(shape) * self.stddev + self.mean
-
-
-class TruncatedNormal(Initializer):
-    """Normal, drawn again where it is more than two standard deviations from the mean."""
-
-    mean: float
-    stddev: float
-
-    def __init__(self, mean: float = 0.0, stddev: float = 0.05) -> None:
-        super().__init__(mean=mean, stddev=checks.number("stddev", stddev, least=0))
-
-    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:  # noqa: D102
-        return _truncated(rng, shape) * self.stddev + self.mean
-
-
-Function = Callable[[np.random.Generator, tuple[int, ...]], Array]
-
-INITIALIZERS: dict[str, Function] = {
-    "glorot_uniform": glorot_uniform,
-    "glorot_normal": glorot_normal,
-    "orthogonal": orthogonal,
-    "zeros": zeros,
-    "ones": ones,
-    "identity": identity,
-    "he_uniform": he_uniform,
-    "he_normal": he_normal,
-    "lecun_uniform": lecun_uniform,
-    "lecun_normal": lecun_normal,
-    "random_uniform": RandomUniform(),
-    "random_normal": RandomNormal(),
-    "truncated_normal": TruncatedNormal(),
-    "uniform": RandomUniform(),
-    "normal": RandomNormal(),
+#: Name -> class.
+INITIALIZERS: dict[str, type[Initializer]] = {
+    "glorot_uniform": GlorotUniform,
+    "glorot_normal": GlorotNormal,
+    "orthogonal": Orthogonal,
+    "zeros": Zeros,
+    "ones": Ones,
+    "identity": Identity,
+    "he_uniform": HeUniform,
+    "he_normal": HeNormal,
+    "lecun_uniform": LecunUniform,
+    "lecun_normal": LecunNormal,
+    "random_uniform": RandomUniform,
+    "random_normal": RandomNormal,
+    "truncated_normal": TruncatedNormal,
+    "uniform": RandomUniform,
+    "normal": RandomNormal,
+    "constant": Constant,
+    "variance_scaling": VarianceScaling,
 }
-CLASSES: dict[str, Callable[..., Initializer]] = {
-    cls.__name__: cls for cls in (Constant, RandomUniform, RandomNormal, TruncatedNormal)
-}
+_WITHOUT_NAME = ("constant", "variance_scaling")  # in the options of layers, and so in files
+CLASSES: dict[str, type[Initializer]] = {cls.__name__: cls for cls in INITIALIZERS.values()}
+
+# Keras' names for functions, which are the classes there, too.
+glorot_uniform, glorot_normal, orthogonal = GlorotUniform, GlorotNormal, Orthogonal
+zeros, ones, identity, constant = Zeros, Ones, Identity, Constant
+he_uniform, he_normal, lecun_uniform, lecun_normal = HeUniform, HeNormal, LecunUniform, LecunNormal
+random_uniform, random_normal, truncated_normal = RandomUniform, RandomNormal, TruncatedNormal
+variance_scaling, OrthogonalInitializer, IdentityInitializer = VarianceScaling, Orthogonal, Identity
 
 
-def get(name: str, value: Any) -> str | Initializer:
-    """The initializer that an argument called `name` says, checked: a name, a configuration, or one itself."""
+def get(identifier: Any) -> Initializer | None:
+    """The initializer that `identifier` says.
+
+    Parameters
+    ----------
+    identifier : str, dict, callable, Initializer or None
+        A name ("glorot_uniform", "GlorotUniform"), for an initializer with its defaults; a dict with ``class_name`` and
+        ``config``; a function of shape and dtype; or an initializer or None, which are returned.
+
+    Raises
+    ------
+    ValueError
+        No initializer has that name.
+    """
+    if identifier is None:
+        return None
+    found = of_argument("initializer", identifier)
+    return INITIALIZERS[found]() if isinstance(found, str) else found
+
+
+def of_argument(name: str, value: Any) -> str | Initializer:
+    """The initializer that an argument `name` of a layer gives, as the layer keeps it: by name if it has no options."""
+    if inspect.isclass(value) and issubclass(value, Initializer):
+        value = value()
     if isinstance(value, Initializer):
-        return value
+        return _by_name(value)
     if isinstance(value, Mapping):
-        return CLASSES[checks.choice(name, value.get("class_name"), CLASSES)](**value.get("config", {}))
-    return checks.choice(name, value, INITIALIZERS)
+        given = value.get("class_name")
+        cls = CLASSES.get(given) if isinstance(given, str) else None
+        if cls is None:
+            cls = INITIALIZERS[checks.choice(name, given, (*CLASSES, *INITIALIZERS))]
+        return _by_name(cls.from_config(value.get("config") or {}))
+    if isinstance(value, str) and value in CLASSES:
+        return _by_name(CLASSES[value]())
+    if callable(value):
+        return FunctionInitializer(value)
+    found = checks.choice(name, value, INITIALIZERS)
+    return INITIALIZERS[found]() if found in _WITHOUT_NAME else found
 
 
-def initialize(initializer: str | Initializer, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+def _by_name(initializer: Initializer) -> str | Initializer:
+    """The name of an initializer with its defaults; any other itself."""
+    for name, cls in INITIALIZERS.items():
+        if type(initializer) is cls and name not in _WITHOUT_NAME and initializer.get_config() == cls().get_config():
+            return name
+    return initializer
+
+
+def initialize(initializer: str | Initializer, rng: np.random.Generator, shape: Shape) -> Array:
     """Weights of `shape` from an initializer or the one of that name."""
-    if isinstance(initializer, Initializer):
-        return initializer(rng, shape)
-    return INITIALIZERS[checks.choice("initializer", initializer, INITIALIZERS)](rng, shape)
+    if isinstance(initializer, str):
+        initializer = INITIALIZERS[checks.choice("initializer", initializer, INITIALIZERS)]()
+    return initializer.draw(rng, shape)
+
+
+_TORCH = "use initializers.{}, or layer.set_weights"
+#: Names of Keras and PyTorch that this module does not have -> what to use instead.
+_ELSEWHERE = {
+    **dict.fromkeys(("STFT", "STFTInitializer", "stft"), "write it as a function of shape and dtype"),
+    "xavier_uniform_": _TORCH.format("GlorotUniform"),
+    "xavier_normal_": _TORCH.format("GlorotNormal"),
+    "kaiming_uniform_": _TORCH.format("HeUniform"),
+    "kaiming_normal_": _TORCH.format("HeNormal"),
+    "orthogonal_": _TORCH.format("Orthogonal"),
+    "uniform_": _TORCH.format("RandomUniform"),
+    "normal_": _TORCH.format("RandomNormal"),
+    "serialize": "use initializer.get_config()",
+    "deserialize": "use initializers.get({'class_name': ..., 'config': ...})",
+}
+
+
+def __getattr__(name: str) -> Any:
+    raise missing(__name__, name, _ELSEWHERE)

@@ -1,59 +1,105 @@
-"""Optimizers: each updates a model's flat buffer of parameters in one pass, in Keras' words."""
+"""Optimizers with Keras' arguments and defaults: each updates a model's flat buffer of parameters in one pass."""
 
 from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import functional, schedules
 from fastgru._support import checks, memory
+from fastgru._support.elsewhere import missing
 from fastgru._support.representation import as_call
 from fastgru.schedules import Schedule
 
 Array = NDArray[Any]
 
+_CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
+#: Keras' arguments that are not supported -> the values that do nothing, and the remedy.
+_UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "use_ema": ((False,), "average the results of get_weights() in a callback"),
+    "loss_scale_factor": ((None,), "leave it out, because float32 gradients need no scaling"),
+    "gradient_accumulation_steps": ((None, 1), "pass a larger batch_size to fit, which splits large batches itself"),
+}
 ADAM_FORMS = ("keras", "tfjs", "pytorch")
 FORMS = ("keras", "pytorch")
 
 
 class Optimizer(ABC):
-    """Moves parameters against their gradient.
+    """Base class of the optimizers. The parameters have Keras' names, order and defaults.
 
     Parameters
     ----------
     learning_rate : float or Schedule
         Above 0. A number may be assigned at any time.
-    global_clipnorm : float, optional
-        Where the gradient of all parameters together is longer than this, it is shortened to it.
+    weight_decay : float, optional
+        Decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101): each update first subtracts
+        ``learning_rate * weight_decay * parameter`` from every parameter. See `exclude_from_weight_decay`.
+    clipnorm : float, optional
+        The largest norm of the gradient of each weight. A longer gradient is scaled to this norm.
     clipvalue : float, optional
-        Larger numbers of the gradient are cut to this size. Only one of the two may be given.
+        The largest absolute value of each element of the gradient.
+    global_clipnorm : float, optional
+        The largest norm of the gradient of all weights together. At most one of the three may be given.
+    use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor, gradient_accumulation_steps
+        Keras' arguments; not supported. Other values than the defaults raise an error.
+    name : str, optional
+        Changes nothing.
 
     Attributes
     ----------
     step : int
-        Updates so far.
+        Number of updates so far; `iterations` in Keras.
     states : dict of str to ndarray
-        What is kept from update to update, as flat as the parameters; empty before the first.
+        The optimizer's state, of the same shape as the parameters; empty before the first update.
     """
 
     #: Names of the states that are kept.
     state_names: tuple[str, ...] = ()
-    #: Names of the arguments that `get_config` returns.
+    #: Names of the class' own arguments that `get_config` returns.
     arguments: ClassVar[tuple[str, ...]]
 
-    def __init__(self, learning_rate: float | Schedule, global_clipnorm: float | None, clipvalue: float | None) -> None:
+    def __init__(
+        self,
+        learning_rate: float | Schedule,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+    ) -> None:
         self.learning_rate = learning_rate
-        self.global_clipnorm = _positive("global_clipnorm", global_clipnorm)
+        self.weight_decay: float | None = None
+        if weight_decay is not None:
+            self.weight_decay = checks.number("weight_decay", weight_decay, least=0) or None  # 0 does nothing
+        self.clipnorm = _positive("clipnorm", clipnorm)
         self.clipvalue = _positive("clipvalue", clipvalue)
-        if self.global_clipnorm is not None and self.clipvalue is not None:
-            raise ValueError("clipvalue: expected None because global_clipnorm is given, got both")
+        self.global_clipnorm = _positive("global_clipnorm", global_clipnorm)
+        given = [name for name in _CLIPS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{given[1]}: expected None because {given[0]} is given, got both; pass one of them")
+        self.use_ema, self.ema_momentum = use_ema, ema_momentum
+        self.ema_overwrite_frequency = ema_overwrite_frequency
+        self.loss_scale_factor, self.gradient_accumulation_steps = loss_scale_factor, gradient_accumulation_steps
+        for option, (neutral, remedy) in _UNSUPPORTED.items():
+            if getattr(self, option) not in neutral:
+                raise ValueError(
+                    f"{option}: expected {neutral[0]!r} because fastgru does not support it, got "
+                    f"{getattr(self, option)!r}; {remedy}"
+                )
+        self.name = name
         self.step = 0
         self.states: dict[str, Array] = {}
+        self._not_decayed: list[str] = []
         self._owner: weakref.ref[Any] | None = None
 
     def __repr__(self) -> str:
@@ -98,17 +144,60 @@ class Optimizer(ABC):
         rate = self._learning_rate
         return rate if isinstance(rate, float) else rate(self.step)
 
-    def update(self, parameters: Array, gradient: Array) -> None:
-        """Move `parameters` (P,), in place, against `gradient` (P,).
+    @property
+    def iterations(self) -> int:
+        """The number of updates so far, as Keras names it."""
+        return self.step
+
+    def exclude_from_weight_decay(self, var_list: Any = None, var_names: Iterable[str] | None = None) -> None:
+        """Exclude weights from weight decay.
+
+        Parameters
+        ----------
+        var_list
+            Keras' argument; not supported, because weights are not variables here.
+        var_names : iterable of str
+            A weight is excluded if its name, such as ``gru/recurrent_kernel``, contains one of these: ``["bias"]``
+            excludes all biases.
+        """
+        if var_list:
+            raise TypeError("var_list: expected None because weights are not variables here; pass var_names=['bias']")
+        if self.step:
+            raise ValueError(
+                f"exclude_from_weight_decay: expected a call before the first update, got one after {self.step} "
+                f"updates; call it before fit"
+            )
+        if isinstance(var_names, str):
+            raise TypeError(f"var_names: expected a list of names, got {var_names!r}; pass [{var_names!r}]")
+        names = list(var_names or ())
+        if not all(isinstance(name, str) and name for name in names):
+            raise TypeError(f"var_names: expected a list of names, got {names!r}")
+        self._not_decayed = names
+
+    def update(
+        self, parameters: Array, gradient: Array, *, views: Callable[[Array], Mapping[str, Array]] | None = None
+    ) -> None:
+        """Update `parameters` (P,) in place from `gradient` (P,), which clipping may change.
+
+        Parameters
+        ----------
+        parameters, gradient : ndarray (P,)
+        views : callable, optional
+            Returns the parts of such an array that belong to each weight, by the weight's name. `clipnorm` and
+            `exclude_from_weight_decay` need it; without it, the array is one weight.
 
         Raises
         ------
         FloatingPointError
-            The gradient is not finite, or parameters or states would not be finite after the update. Nothing has
-            changed then.
+            The gradient is not finite, or parameters or states would not be finite after the update. Parameters and
+            states have not changed then.
         """
+        views = views or (lambda flat: {"parameters": flat})
         scale = 1.0
-        if self.global_clipnorm is not None:
+        if self.clipnorm is not None:
+            for part in views(gradient).values():
+                _shorten(part, self.clipnorm)
+        elif self.global_clipnorm is not None:
             length = functional.norm(gradient)
             if length > self.global_clipnorm:
                 scale = self.global_clipnorm / length
@@ -117,9 +206,16 @@ class Optimizer(ABC):
         first = not self.states
         if first:
             self.states = {name: memory.zeros(parameters.size, parameters.dtype) for name in self.state_names}
+        decay, before = self.weight_decay or 0.0, None
         try:
-            self._update(parameters, gradient, scale=scale, clip=self.clipvalue)
+            if decay and self._not_decayed:
+                before = parameters.copy()
+                self._decay(views(parameters), decay)
+                decay = 0.0
+            self._update(parameters, gradient, scale=scale, clip=self.clipvalue, weight_decay=decay)
         except Exception as error:
+            if before is not None:
+                parameters[...] = before
             if first:
                 self.states = {}
             if isinstance(error, FloatingPointError):
@@ -127,15 +223,34 @@ class Optimizer(ABC):
             raise
         self.step += 1
 
+    def _decay(self, parts: Mapping[str, Array], decay: float) -> None:
+        """Decay the weights that are not excluded; the kernel does the same for all weights."""
+        for name, part in parts.items():
+            if not any(word in name for word in self._not_decayed):
+                part *= part.dtype.type(1 - self.rate * decay)
+
     @abstractmethod
     def _update(self, parameters: Array, gradient: Array, **prepare: Any) -> None:
-        """One update, or a FloatingPointError before anything changes; `prepare` says how to scale and clip."""
+        """One update, or a FloatingPointError before anything changes.
+
+        `prepare` has the options ``scale``, ``clip`` and ``weight_decay`` of the functions in `fastgru.functional`.
+        """
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make the same optimizer again."""
-        config = {name: getattr(self, name) for name in (*self.arguments, "global_clipnorm", "clipvalue")}
+        config = {name: getattr(self, name) for name in (*self.arguments, "weight_decay", *_CLIPS)}
         rate = self._learning_rate
-        return {"learning_rate": rate.get_config() if isinstance(rate, Schedule) else rate, **config}
+        config = {"learning_rate": rate.get_config() if isinstance(rate, Schedule) else rate, **config}
+        return config | ({"exclude_from_weight_decay": list(self._not_decayed)} if self._not_decayed else {})
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The optimizer of this class with the configuration that `get_config` returned."""
+        options = dict(config)
+        excluded = options.pop("exclude_from_weight_decay", [])
+        optimizer = cls(**options)
+        optimizer.exclude_from_weight_decay(var_names=excluded)
+        return optimizer
 
     def get_state(self) -> tuple[int, dict[str, Array]]:
         """The number of updates, and the states by name."""
@@ -156,6 +271,13 @@ def _describe_failure(gradient: Array) -> str:
     return f"the update would make weights or moments overflow {gradient.dtype}"
 
 
+def _shorten(gradient: Array, length: float) -> None:
+    """Scale a gradient in place to the given norm if it is longer."""
+    norm = functional.norm(np.ravel(gradient))
+    if norm > length:
+        gradient *= gradient.dtype.type(length / norm)
+
+
 def _positive(name: str, value: float | None) -> float | None:
     return None if value is None else checks.number(name, value, above=0)
 
@@ -171,15 +293,15 @@ class Adam(Optimizer):
         Decay of the moments, from 0 to below 1.
     epsilon : float
         At least 0.
+    amsgrad : bool
+        Whether to divide by the largest second moment so far (Reddi et al. 2018, arXiv:1904.09237).
+    weight_decay, clipnorm, clipvalue, global_clipnorm, ...
+        As in `Optimizer`.
     form : {"keras", "tfjs", "pytorch"}
-        Whose arithmetic to follow; see `fastgru.functional.adam_update`. PyTorch's own epsilon is 1e-8.
-    global_clipnorm, clipvalue : float, optional
-        See `Optimizer`.
+        Whose arithmetic to follow; see `fastgru.functional.adam_update`. PyTorch's default epsilon is 1e-8.
     """
 
-    state_names = ("m", "v")
-    arguments: ClassVar[tuple[str, ...]] = ("beta_1", "beta_2", "epsilon", "form")
-    weight_decay = 0.0
+    arguments: ClassVar[tuple[str, ...]] = ("beta_1", "beta_2", "epsilon", "amsgrad", "form")
 
     def __init__(
         self,
@@ -187,16 +309,43 @@ class Adam(Optimizer):
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
         *,
         form: str = "keras",
-        global_clipnorm: float | None = None,
-        clipvalue: float | None = None,
     ) -> None:
-        super().__init__(learning_rate, global_clipnorm, clipvalue)
+        super().__init__(
+            learning_rate,
+            weight_decay,
+            clipnorm,
+            clipvalue,
+            global_clipnorm,
+            use_ema,
+            ema_momentum,
+            ema_overwrite_frequency,
+            loss_scale_factor,
+            gradient_accumulation_steps,
+            name,
+        )
         self.beta_1 = checks.number("beta_1", beta_1, least=0, below=1)
         self.beta_2 = checks.number("beta_2", beta_2, least=0, below=1)
         self.epsilon = checks.number("epsilon", epsilon, least=0)
+        self.amsgrad = checks.flag("amsgrad", amsgrad)
         self.form = checks.choice("form", form, ADAM_FORMS)
+        if self.amsgrad and self.form == "tfjs":
+            raise ValueError(
+                "amsgrad: expected False because form is 'tfjs', whose Adam has no AMSGrad, got True; pass form='keras'"
+            )
+        self.state_names = ("m", "v", "v_max") if self.amsgrad else ("m", "v")
 
     def _update(self, parameters: Array, gradient: Array, **prepare: Any) -> None:
         functional.adam_update(
@@ -204,30 +353,31 @@ class Adam(Optimizer):
             gradient,
             self.states["m"],
             self.states["v"],
+            self.states.get("v_max"),
             step=self.step + 1,
             learning_rate=self.rate,
             beta_1=self.beta_1,
             beta_2=self.beta_2,
             epsilon=self.epsilon,
-            weight_decay=self.weight_decay,
+            amsgrad=self.amsgrad,
             form=self.form,
             **prepare,
         )
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101), on all parameters.
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101).
 
     Parameters
     ----------
     learning_rate : float or Schedule
     weight_decay : float
-        Before each update parameters lose this times the learning rate.
-    beta_1, beta_2, epsilon, form, global_clipnorm, clipvalue
+        As in `Optimizer`, of all weights unless `exclude_from_weight_decay` excludes some.
+    beta_1, beta_2, epsilon, amsgrad, form
         As in `Adam`.
+    clipnorm, clipvalue, global_clipnorm, ...
+        As in `Optimizer`.
     """
-
-    arguments: ClassVar[tuple[str, ...]] = ("weight_decay", *Adam.arguments)
 
     def __init__(
         self,
@@ -236,9 +386,37 @@ class AdamW(Adam):
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
-        **more: Any,
+        amsgrad: bool = False,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+        *,
+        form: str = "keras",
     ) -> None:
-        super().__init__(learning_rate, beta_1, beta_2, epsilon, **more)
+        super().__init__(
+            learning_rate,
+            beta_1,
+            beta_2,
+            epsilon,
+            amsgrad,
+            weight_decay,
+            clipnorm,
+            clipvalue,
+            global_clipnorm,
+            use_ema,
+            ema_momentum,
+            ema_overwrite_frequency,
+            loss_scale_factor,
+            gradient_accumulation_steps,
+            name,
+            form=form,
+        )
         self.weight_decay = checks.number("weight_decay", weight_decay, least=0)
 
 
@@ -251,11 +429,11 @@ class SGD(Optimizer):
     momentum : float
         From 0 to below 1.
     nesterov : bool
-        Whether to look ahead along the momentum.
+        Whether to use Nesterov's momentum.
+    weight_decay, clipnorm, clipvalue, global_clipnorm, ...
+        As in `Optimizer`.
     form : {"keras", "pytorch"}
-        Whose arithmetic to follow; see `fastgru.functional.sgd_update`.
-    global_clipnorm, clipvalue : float, optional
-        See `Optimizer`.
+        Whose arithmetic to follow; see `fastgru.functional.sgd_update`. Weight decay is Keras' in both.
     """
 
     arguments = ("momentum", "nesterov", "form")
@@ -265,12 +443,32 @@ class SGD(Optimizer):
         learning_rate: float | Schedule = 0.01,
         momentum: float = 0.0,
         nesterov: bool = False,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
         *,
         form: str = "keras",
-        global_clipnorm: float | None = None,
-        clipvalue: float | None = None,
     ) -> None:
-        super().__init__(learning_rate, global_clipnorm, clipvalue)
+        super().__init__(
+            learning_rate,
+            weight_decay,
+            clipnorm,
+            clipvalue,
+            global_clipnorm,
+            use_ema,
+            ema_momentum,
+            ema_overwrite_frequency,
+            loss_scale_factor,
+            gradient_accumulation_steps,
+            name,
+        )
         self.momentum = checks.number("momentum", momentum, least=0, below=1)
         self.nesterov = checks.flag("nesterov", nesterov)
         self.form = checks.choice("form", form, FORMS)
@@ -301,11 +499,12 @@ class RMSprop(Optimizer):
         From 0 to below 1.
     epsilon : float
     centered : bool
-        Divide by the variance instead of the mean square.
+        Whether to divide by the variance instead of the mean square.
+    weight_decay, clipnorm, clipvalue, global_clipnorm, ...
+        As in `Optimizer`.
     form : {"keras", "pytorch"}
-        Whose arithmetic to follow; see `fastgru.functional.rmsprop_update`. PyTorch's own rho ("alpha") is 0.99.
-    global_clipnorm, clipvalue : float, optional
-        See `Optimizer`.
+        Whose arithmetic to follow; see `fastgru.functional.rmsprop_update`. PyTorch's default rho ("alpha") is 0.99.
+        Weight decay is Keras' in both.
     """
 
     arguments = ("rho", "momentum", "epsilon", "centered", "form")
@@ -317,12 +516,32 @@ class RMSprop(Optimizer):
         momentum: float = 0.0,
         epsilon: float = 1e-7,
         centered: bool = False,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
         *,
         form: str = "keras",
-        global_clipnorm: float | None = None,
-        clipvalue: float | None = None,
     ) -> None:
-        super().__init__(learning_rate, global_clipnorm, clipvalue)
+        super().__init__(
+            learning_rate,
+            weight_decay,
+            clipnorm,
+            clipvalue,
+            global_clipnorm,
+            use_ema,
+            ema_momentum,
+            ema_overwrite_frequency,
+            loss_scale_factor,
+            gradient_accumulation_steps,
+            name,
+        )
         self.rho = checks.number("rho", rho, least=0, below=1)
         self.momentum = checks.number("momentum", momentum, least=0, below=1)
         self.epsilon = checks.number("epsilon", epsilon, least=0)
@@ -348,21 +567,52 @@ class RMSprop(Optimizer):
 
 
 #: Name in a saved configuration -> class.
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {cls.__name__: cls for cls in (Adam, AdamW, SGD, RMSprop)}
+OPTIMIZERS: dict[str, type[Optimizer]] = {cls.__name__: cls for cls in (Adam, AdamW, SGD, RMSprop)}
 NAMES = {name.lower(): cls for name, cls in OPTIMIZERS.items()}
 _KNOWN = frozenset(OPTIMIZERS.values())
 
 
-def get(optimizer: str | Optimizer) -> Optimizer:
-    """The optimizer of that name with its defaults, or the one given."""
-    if isinstance(optimizer, Optimizer):
-        return optimizer
-    if isinstance(optimizer, str) and optimizer.lower() in NAMES:
-        return NAMES[optimizer.lower()]()
+def get(identifier: Any) -> Optimizer:
+    """The optimizer that `identifier` says.
+
+    Parameters
+    ----------
+    identifier : str, dict or Optimizer
+        A name in any case ("adam", "Adam"), for an optimizer with its defaults; a dict with ``class_name`` and
+        ``config``; or an optimizer, which is returned itself.
+    """
+    if isinstance(identifier, Optimizer):
+        return identifier
+    name, config = identifier, {}
+    if isinstance(identifier, Mapping) and isinstance(identifier.get("config"), Mapping):
+        name, config = identifier.get("class_name"), identifier["config"]
+    if isinstance(name, str) and name.lower() in NAMES:
+        return NAMES[name.lower()].from_config(config)
+    hint = f"; {_ELSEWHERE[name]}" if isinstance(name, str) and name in _ELSEWHERE else ""
     names = ", ".join(map(repr, NAMES))
-    raise ValueError(f"optimizer: expected one of {names}, or one of fastgru.optimizers, got {optimizer!r}")
+    raise ValueError(f"optimizer: expected one of {names}, or one of fastgru.optimizers, got {identifier!r}{hint}")
 
 
 def from_config(class_name: str, config: dict[str, Any]) -> Optimizer:
     """The optimizer of that class, made from what its ``get_config`` returned."""
-    return OPTIMIZERS[class_name](**config)
+    return OPTIMIZERS[class_name].from_config(config)
+
+
+_ADAM_LIKE = "use optimizers.Adam or optimizers.AdamW"
+#: Keras' and PyTorch's names that this module does not have -> what to use instead.
+_ELSEWHERE = {
+    **dict.fromkeys(("Adamax", "Nadam", "NAdam", "RAdam", "Lamb", "Lion", "Muon", "ScheduleFreeAdamW"), _ADAM_LIKE),
+    **dict.fromkeys(("Adagrad", "Adadelta", "Adafactor", "Ftrl"), "use optimizers.RMSprop or optimizers.Adam"),
+    **dict.fromkeys(("LBFGS", "ASGD", "Rprop"), "use optimizers.Adam or optimizers.SGD"),
+    "LossScaleOptimizer": "use the optimizer itself, because float32 gradients need no scaling",
+    "MultiOptimizer": "use one optimizer for all layers",
+    "RMSProp": "use optimizers.RMSprop",
+    "legacy": "use the optimizers themselves",
+    "lr_scheduler": "use optimizers.schedules, or the callbacks LearningRateScheduler and ReduceLROnPlateau",
+    "serialize": "use optimizer.get_config()",
+    "deserialize": "use optimizers.get({'class_name': ..., 'config': ...})",
+}
+
+
+def __getattr__(name: str) -> Any:
+    raise missing(__name__, name, _ELSEWHERE)

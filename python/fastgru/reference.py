@@ -446,26 +446,34 @@ def adam(
     gradient: Array,
     m: Array,
     v: Array,
+    v_max: Array,
     *,
     step: int,
     learning_rate: float = 1e-3,
     beta_1: float = 0.9,
     beta_2: float = 0.999,
     epsilon: float = 1e-7,
+    amsgrad: bool = False,
     weight_decay: float = 0.0,
     form: str = "keras",
-) -> tuple[Array, Array, Array]:
-    """New parameters and moments; ``form`` as in the kernels: ``"keras"``, ``"tfjs"`` or ``"pytorch"``."""
-    parameters, g, m, v = _wide(parameters, gradient, m, v)
+) -> tuple[Array, Array, Array, Array]:
+    """New parameters, moments, and largest second moment (which stays as it is unless ``amsgrad``).
+
+    ``form`` is that of the kernels: ``"keras"``, ``"tfjs"`` or ``"pytorch"``.
+    """
+    parameters, g, m, v, v_max = _wide(parameters, gradient, m, v, v_max)
     parameters = parameters - learning_rate * weight_decay * parameters
     m = beta_1 * m + (1 - beta_1) * g
     v = beta_2 * v + (1 - beta_2) * g * g
+    if amsgrad:
+        v_max = np.maximum(v_max, v)
+    second = v_max if amsgrad else v
     correction_1, correction_2 = 1 - beta_1**step, 1 - beta_2**step
     if form == "keras":
         alpha = learning_rate * np.sqrt(correction_2) / correction_1
-        return parameters - alpha * m / (np.sqrt(v) + epsilon), m, v
-    m_hat, v_hat = m / correction_1, v / correction_2
-    return parameters - learning_rate * m_hat / (np.sqrt(v_hat) + epsilon), m, v
+        return parameters - alpha * m / (np.sqrt(second) + epsilon), m, v, v_max
+    m_hat, v_hat = m / correction_1, second / correction_2
+    return parameters - learning_rate * m_hat / (np.sqrt(v_hat) + epsilon), m, v, v_max
 
 
 def sgd(
@@ -476,10 +484,12 @@ def sgd(
     learning_rate: float = 0.01,
     momentum: float = 0.0,
     nesterov: bool = False,
+    weight_decay: float = 0.0,
     form: str = "keras",
 ) -> tuple[Array, Array]:
     """New parameters and momentum, which points downhill with ``"keras"`` and uphill with ``"pytorch"``."""
     parameters, g, m = _wide(parameters, gradient, m)
+    parameters = parameters - learning_rate * weight_decay * parameters
     if form == "keras":
         m = momentum * m - learning_rate * g
         return parameters + (momentum * m - learning_rate * g if nesterov else m), m
@@ -499,10 +509,12 @@ def rmsprop(
     momentum: float = 0.0,
     epsilon: float = 1e-7,
     centered: bool = False,
+    weight_decay: float = 0.0,
     form: str = "keras",
 ) -> tuple[Array, Array, Array, Array]:
     """New parameters, mean square, momentum, and mean (which stays as it is unless ``centered``)."""
     parameters, g, v, m, a = _wide(parameters, gradient, v, m, a)
+    parameters = parameters - learning_rate * weight_decay * parameters
     v = rho * v + (1 - rho) * g * g
     variance = v
     if centered:

@@ -1,20 +1,67 @@
-"""Regularizers: what a weight's size adds to the loss, in Keras' words."""
+"""Regularizers with Keras' names, arguments and defaults: what the size of a weight adds to the loss."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._support import checks
+from fastgru._support.elsewhere import missing
 from fastgru._support.representation import as_call
 
 Array = NDArray[Any]
 
 
-class L1L2:
+class Regularizer(ABC):
+    """Base class of the regularizers. Derive from it, and implement `penalty` and `add_gradient`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgru import layers, regularizers
+    >>> class Smooth(regularizers.Regularizer):  # Keras' classes return the penalty from __call__
+    ...     def penalty(self, weight):
+    ...         return 0.01 * float(np.log1p(weight**2).sum())
+    ...
+    ...     def add_gradient(self, weight, gradient):
+    ...         gradient += 0.02 * weight / (1 + weight**2)
+    >>> layer = layers.Dense(4, kernel_regularizer=Smooth())
+    """
+
+    #: Names of the arguments that `get_config` returns.
+    arguments: ClassVar[tuple[str, ...]] = ()
+
+    def __repr__(self) -> str:
+        return as_call(self)
+
+    def __call__(self, x: Any) -> float:
+        """The penalty of the weight `x`, as in Keras."""
+        return self.penalty(np.asarray(x))
+
+    @abstractmethod
+    def penalty(self, weight: Array) -> float:
+        """What `weight` adds to the loss."""
+
+    @abstractmethod
+    def add_gradient(self, weight: Array, gradient: Array) -> None:
+        """Add the penalty's gradient to `gradient`, in place."""
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make the same regularizer again."""
+        return {name: getattr(self, name) for name in self.arguments}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The regularizer of this class with the configuration that `get_config` returned."""
+        return cls(**config)
+
+
+class L1L2(Regularizer):
     """``l1 sum |w| + l2 sum w^2``, added to the loss.
 
     Parameters
@@ -23,15 +70,13 @@ class L1L2:
         At least 0.
     """
 
+    arguments: ClassVar[tuple[str, ...]] = ("l1", "l2")
+
     def __init__(self, l1: float = 0.0, l2: float = 0.0) -> None:
         self.l1 = checks.number("l1", l1, least=0)
         self.l2 = checks.number("l2", l2, least=0)
 
-    def __repr__(self) -> str:
-        return as_call(self)
-
-    def penalty(self, weight: Array) -> float:
-        """What `weight` adds to the loss."""
+    def penalty(self, weight: Array) -> float:  # noqa: D102
         total = 0.0
         if self.l1:
             total += self.l1 * float(np.abs(weight).sum(dtype=np.float64))
@@ -39,43 +84,96 @@ class L1L2:
             total += self.l2 * float(np.square(weight).sum(dtype=np.float64))
         return total
 
-    def add_gradient(self, weight: Array, gradient: Array) -> None:
-        """Add the penalty's gradient to `gradient`; 0 where a weight is 0."""
+    def add_gradient(self, weight: Array, gradient: Array) -> None:  # noqa: D102
         kind = weight.dtype.type
         if self.l1:
             gradient += kind(self.l1) * np.sign(weight)
         if self.l2:
             gradient += kind(2 * self.l2) * weight
 
-    def get_config(self) -> dict[str, Any]:
-        """What `get` makes the same regularizer from."""
-        return {"class_name": "L1L2", "config": {"l1": self.l1, "l2": self.l2}}
+
+class L1(L1L2):
+    """``l1 sum |w|``, added to the loss.
+
+    Parameters
+    ----------
+    l1 : float
+        At least 0.
+    """
+
+    arguments = ("l1",)
+
+    def __init__(self, l1: float = 0.01) -> None:
+        super().__init__(l1=l1)
 
 
-def L1(l1: float = 0.01) -> L1L2:  # noqa: N802
-    """``l1 sum |w|``."""
-    return L1L2(l1=l1)
+class L2(L1L2):
+    """``l2 sum w^2``, added to the loss.
+
+    Parameters
+    ----------
+    l2 : float
+        At least 0.
+    """
+
+    arguments = ("l2",)
+
+    def __init__(self, l2: float = 0.01) -> None:
+        super().__init__(l2=l2)
 
 
-def L2(l2: float = 0.01) -> L1L2:  # noqa: N802
-    """``l2 sum w^2``."""
-    return L1L2(l2=l2)
+# Keras' names for functions, which are the classes there, too.
+l1, l2, l1_l2 = L1, L2, L1L2
+
+#: Name -> class.
+REGULARIZERS: dict[str, type[Regularizer]] = {"l1": L1, "l2": L2, "l1_l2": L1L2}
+CLASSES: dict[str, type[Regularizer]] = {"L1": L1, "L2": L2, "L1L2": L1L2}
 
 
-Regularizer = L1L2
+def get(identifier: Any) -> Regularizer | None:
+    """The regularizer that `identifier` says.
 
-REGULARIZERS: dict[str, Callable[..., L1L2]] = {
-    "l1": L1,
-    "l2": L2,
-    "l1_l2": lambda l1=0.01, l2=0.01: L1L2(l1, l2),
-}
-CLASSES: dict[str, Callable[..., L1L2]] = {"L1": L1, "L2": L2, "L1L2": L1L2}
+    Parameters
+    ----------
+    identifier : str, dict, Regularizer or None
+        A name ("l2", "L2"), for a regularizer with its defaults; a dict with ``class_name`` and ``config``; or a
+        regularizer or None, which are returned.
+
+    Raises
+    ------
+    ValueError
+        No regularizer has that name.
+    TypeError
+        It is a function, whose gradient is not known.
+    """
+    return of_argument("regularizer", identifier)
 
 
-def get(name: str, value: Any) -> L1L2 | None:
-    """The regularizer that an argument called `name` says: None, a name, a configuration, or one itself."""
-    if value is None or isinstance(value, L1L2):
+def of_argument(name: str, value: Any) -> Regularizer | None:
+    """The regularizer that the argument `name` gives."""
+    if inspect.isclass(value) and issubclass(value, Regularizer):
+        value = value()
+    if value is None or isinstance(value, Regularizer):
         return value
+    known = {**REGULARIZERS, **CLASSES}
     if isinstance(value, Mapping):
-        return CLASSES[checks.choice(name, value.get("class_name"), CLASSES)](**value.get("config", {}))
-    return REGULARIZERS[checks.choice(name, value, REGULARIZERS)]()
+        return known[checks.choice(name, value.get("class_name"), known)].from_config(value.get("config") or {})
+    if callable(value):
+        raise TypeError(
+            f"{name}: expected a regularizer because training needs its gradient, got a function; derive a class from "
+            f"regularizers.Regularizer with penalty and add_gradient"
+        )
+    return known[checks.choice(name, value, known)]()
+
+
+_DERIVE = "derive a class from regularizers.Regularizer"
+#: Keras' names that this module does not have -> what to use instead.
+_ELSEWHERE = {
+    **dict.fromkeys(("OrthogonalRegularizer", "orthogonal_regularizer"), _DERIVE),
+    "serialize": "use regularizer.get_config()",
+    "deserialize": "use regularizers.get({'class_name': ..., 'config': ...})",
+}
+
+
+def __getattr__(name: str) -> Any:
+    raise missing(__name__, name, _ELSEWHERE)

@@ -1,13 +1,16 @@
-"""Learning rates that change from update to update: functions of the number of updates done, 0 at first."""
+"""Learning rates that change with each update: functions of the number of updates so far."""
 
 from __future__ import annotations
 
+import bisect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from fastgru._support import checks
+from fastgru._support.elsewhere import missing
 from fastgru._support.representation import as_call
 
 
@@ -45,20 +48,22 @@ class Constant(Schedule):
 
 
 class CosineDecay(Schedule):
-    """Down along half a cosine (Loshchilov and Hutter 2017, arXiv:1608.03983), as Keras' ``CosineDecay``.
+    """Cosine decay (Loshchilov and Hutter 2017, arXiv:1608.03983), as Keras' ``CosineDecay``.
 
     Parameters
     ----------
     initial_learning_rate : float
-        Where the decay begins, or with `warmup_target` the warm-up.
+        The rate at the beginning of the decay, or with `warmup_target` at the beginning of the warm-up.
     decay_steps : int
-        Updates of the decay.
+        Number of updates of the decay.
     alpha : float
-        What remains in the end, as a fraction.
+        The last rate, as a fraction of the rate at the beginning of the decay.
+    name : str
+        Changes nothing.
     warmup_target : float, optional
-        The rate to rise to in a straight line, from which the decay begins.
+        The rate at the end of a linear warm-up, from which the decay begins.
     warmup_steps : int
-        Updates of the rise.
+        Number of updates of the warm-up.
     """
 
     initial_learning_rate: float
@@ -72,6 +77,7 @@ class CosineDecay(Schedule):
         initial_learning_rate: float,
         decay_steps: int,
         alpha: float = 0.0,
+        name: str = "CosineDecay",
         warmup_target: float | None = None,
         warmup_steps: int = 0,
     ) -> None:
@@ -82,6 +88,7 @@ class CosineDecay(Schedule):
             warmup_target=None if warmup_target is None else checks.number("warmup_target", warmup_target, above=0),
             warmup_steps=checks.integer("warmup_steps", warmup_steps, least=0),
         )
+        self.name = _name(name)
 
     def __call__(self, step: int) -> float:  # noqa: D102
         top = self.initial_learning_rate
@@ -92,6 +99,61 @@ class CosineDecay(Schedule):
             top = self.warmup_target
         done = min(step / self.decay_steps, 1.0)
         return top * ((1 - self.alpha) * 0.5 * (1 + math.cos(math.pi * done)) + self.alpha)
+
+
+class CosineDecayRestarts(Schedule):
+    """Cosine decay with restarts (Loshchilov and Hutter 2017, arXiv:1608.03983), as Keras' ``CosineDecayRestarts``.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+    first_decay_steps : int
+        Number of updates before the first restart.
+    t_mul : float
+        Each period is this factor longer than the period before; at least 1.
+    m_mul : float
+        Each period begins with the rate of the period before times this factor.
+    alpha : float
+        The least rate, as a fraction of the initial rate.
+    name : str
+        Changes nothing.
+    """
+
+    initial_learning_rate: float
+    first_decay_steps: int
+    t_mul: float
+    m_mul: float
+    alpha: float
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        first_decay_steps: int,
+        t_mul: float = 2.0,
+        m_mul: float = 1.0,
+        alpha: float = 0.0,
+        name: str = "SGDRDecay",
+    ) -> None:
+        super().__init__(
+            initial_learning_rate=checks.number("initial_learning_rate", initial_learning_rate, above=0),
+            first_decay_steps=checks.integer("first_decay_steps", first_decay_steps, least=1),
+            t_mul=checks.number("t_mul", t_mul, least=1),
+            m_mul=checks.number("m_mul", m_mul, above=0),
+            alpha=checks.number("alpha", alpha, least=0),
+        )
+        self.name = _name(name)
+
+    def __call__(self, step: int) -> float:  # noqa: D102
+        done = step / self.first_decay_steps
+        if self.t_mul == 1:
+            restarts = math.floor(done)
+            done -= restarts
+        else:
+            restarts = math.floor(math.log(1 - done * (1 - self.t_mul)) / math.log(self.t_mul))
+            before = (1 - self.t_mul**restarts) / (1 - self.t_mul)
+            done = (done - before) / self.t_mul**restarts
+        cosine = 0.5 * self.m_mul**restarts * (1 + math.cos(math.pi * done))
+        return float(self.initial_learning_rate * ((1 - self.alpha) * cosine + self.alpha))
 
 
 class OneCycle(Schedule):
@@ -150,7 +212,30 @@ def _cosine(begin: float, end: float, done: float) -> float:
     return end + (begin - end) / 2 * (1 + math.cos(math.pi * done))
 
 
-class ExponentialDecay(Schedule):
+class _Staircase(Schedule):
+    """A decay over ``step / decay_steps``, which may be rounded down."""
+
+    initial_learning_rate: float
+    decay_steps: int
+    decay_rate: float
+    staircase: bool
+
+    def __init__(
+        self, initial_learning_rate: float, decay_steps: int, decay_rate: float, staircase: bool, name: str
+    ) -> None:
+        super().__init__(
+            initial_learning_rate=checks.number("initial_learning_rate", initial_learning_rate, above=0),
+            decay_steps=checks.integer("decay_steps", decay_steps, least=1),
+            decay_rate=checks.number("decay_rate", decay_rate, above=0),
+            staircase=checks.flag("staircase", staircase),
+        )
+        self.name = _name(name)
+
+    def _done(self, step: int) -> float:
+        return step // self.decay_steps if self.staircase else step / self.decay_steps
+
+
+class ExponentialDecay(_Staircase):
     """``initial_learning_rate * decay_rate ** (step / decay_steps)``, as Keras' ``ExponentialDecay``.
 
     Parameters
@@ -160,37 +245,181 @@ class ExponentialDecay(Schedule):
     decay_rate : float
     staircase : bool
         Whether to round ``step / decay_steps`` down.
+    name : str
+        Changes nothing.
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: int,
+        decay_rate: float,
+        staircase: bool = False,
+        name: str = "ExponentialDecay",
+    ) -> None:
+        super().__init__(initial_learning_rate, decay_steps, decay_rate, staircase, name)
+
+    def __call__(self, step: int) -> float:  # noqa: D102
+        return self.initial_learning_rate * float(self.decay_rate ** self._done(step))
+
+
+class InverseTimeDecay(_Staircase):
+    """``initial_learning_rate / (1 + decay_rate * step / decay_steps)``, as Keras' ``InverseTimeDecay``.
+
+    Parameters
+    ----------
+    initial_learning_rate, decay_steps, decay_rate, staircase, name
+        As in `ExponentialDecay`.
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: int,
+        decay_rate: float,
+        staircase: bool = False,
+        name: str = "InverseTimeDecay",
+    ) -> None:
+        super().__init__(initial_learning_rate, decay_steps, decay_rate, staircase, name)
+
+    def __call__(self, step: int) -> float:  # noqa: D102
+        return self.initial_learning_rate / (1 + self.decay_rate * self._done(step))
+
+
+class PiecewiseConstantDecay(Schedule):
+    """Constant rates between boundaries, as Keras' ``PiecewiseConstantDecay``.
+
+    Parameters
+    ----------
+    boundaries : list of int
+        Numbers of updates, in increasing order. A rate holds up to and including its boundary.
+    values : list of float
+        The rates, one more than boundaries.
+    name : str
+        Changes nothing.
+    """
+
+    boundaries: list[float]
+    values: list[float]
+
+    def __init__(self, boundaries: Sequence[float], values: Sequence[float], name: str = "PiecewiseConstant") -> None:
+        for argument, given in (("boundaries", boundaries), ("values", values)):
+            if isinstance(given, str) or not isinstance(given, Sequence):
+                raise TypeError(f"{argument}: expected a list of numbers, got {given!r}")
+        super().__init__(
+            boundaries=[checks.number("boundaries", boundary, least=0) for boundary in boundaries],
+            values=[checks.number("values", value, above=0) for value in values],
+        )
+        self.name = _name(name)
+        if len(values) != len(boundaries) + 1:
+            raise ValueError(
+                f"values: expected {len(boundaries) + 1} rates because there are {len(boundaries)} boundaries, got "
+                f"{len(values)}"
+            )
+        if any(high <= low for low, high in pairwise(self.boundaries)):
+            raise ValueError(f"boundaries: expected increasing numbers, got {list(boundaries)}")
+
+    def __call__(self, step: int) -> float:  # noqa: D102
+        return self.values[bisect.bisect_left(self.boundaries, step)]
+
+
+class PolynomialDecay(Schedule):
+    """Polynomial decay to `end_learning_rate`, as Keras' ``PolynomialDecay``.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+    decay_steps : int
+        Number of updates of the decay.
+    end_learning_rate : float
+    power : float
+        The exponent; 1 is a linear decay.
+    cycle : bool
+        Whether to extend the decay to the next multiple of `decay_steps` instead of keeping the last rate.
+    name : str
+        Changes nothing.
     """
 
     initial_learning_rate: float
     decay_steps: int
-    decay_rate: float
-    staircase: bool
+    end_learning_rate: float
+    power: float
+    cycle: bool
 
     def __init__(
-        self, initial_learning_rate: float, decay_steps: int, decay_rate: float, staircase: bool = False
+        self,
+        initial_learning_rate: float,
+        decay_steps: int,
+        end_learning_rate: float = 0.0001,
+        power: float = 1.0,
+        cycle: bool = False,
+        name: str = "PolynomialDecay",
     ) -> None:
         super().__init__(
             initial_learning_rate=checks.number("initial_learning_rate", initial_learning_rate, above=0),
             decay_steps=checks.integer("decay_steps", decay_steps, least=1),
-            decay_rate=checks.number("decay_rate", decay_rate, above=0),
-            staircase=checks.flag("staircase", staircase),
+            end_learning_rate=checks.number("end_learning_rate", end_learning_rate, least=0),
+            power=checks.number("power", power, above=0),
+            cycle=checks.flag("cycle", cycle),
         )
+        self.name = _name(name)
 
     def __call__(self, step: int) -> float:  # noqa: D102
-        done = step // self.decay_steps if self.staircase else step / self.decay_steps
-        return self.initial_learning_rate * float(self.decay_rate**done)
+        steps = self.decay_steps
+        if self.cycle:
+            steps *= max(math.ceil(step / self.decay_steps), 1)
+        left = 1 - min(step / steps, 1.0)
+        return float((self.initial_learning_rate - self.end_learning_rate) * left**self.power + self.end_learning_rate)
 
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"name: expected a string, got {name!r}; pass the arguments after it by keyword")
+    return name
+
+
+#: Keras' name of the base class.
+LearningRateSchedule = Schedule
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
-    cls.__name__: cls for cls in (Constant, CosineDecay, OneCycle, ExponentialDecay)
+    cls.__name__: cls
+    for cls in (
+        Constant,
+        CosineDecay,
+        CosineDecayRestarts,
+        OneCycle,
+        ExponentialDecay,
+        InverseTimeDecay,
+        PiecewiseConstantDecay,
+        PolynomialDecay,
+    )
 }
 
 
 def get(name: str, value: Any) -> float | Schedule:
-    """The learning rate that an argument called `name` says: a number, a schedule, or the configuration of one."""
+    """The learning rate that the argument `name` gives: a number, a schedule, or a schedule's configuration."""
     if isinstance(value, Schedule):
         return value
     if isinstance(value, Mapping):
         return SCHEDULES[checks.choice(name, value.get("class_name"), SCHEDULES)](**value.get("config", {}))
     return checks.number(name, value, above=0)
+
+
+#: Names of Keras and PyTorch that this module does not have -> what to use instead.
+_ELSEWHERE = {
+    "CosineAnnealingLR": "use schedules.CosineDecay",
+    "CosineAnnealingWarmRestarts": "use schedules.CosineDecayRestarts",
+    "ExponentialLR": "use schedules.ExponentialDecay",
+    "LambdaLR": "derive a class from schedules.Schedule",
+    "LinearLR": "use schedules.PolynomialDecay",
+    "MultiStepLR": "use schedules.PiecewiseConstantDecay",
+    "OneCycleLR": "use schedules.OneCycle",
+    "ReduceLROnPlateau": "use callbacks.ReduceLROnPlateau",
+    "StepLR": "use schedules.ExponentialDecay with staircase=True",
+    "serialize": "use schedule.get_config()",
+    "deserialize": "pass the configuration as learning_rate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    raise missing(__name__, name, _ELSEWHERE)

@@ -66,13 +66,15 @@ def adam(
     gradient: _Array,
     m: _Array,
     v: _Array,
+    v_max: _Array | None,
     step: int,
     learning_rate: float,
     beta_1: float,
     beta_2: float,
     epsilon: float,
-    weight_decay: float,
+    amsgrad: bool,
     form: str,
+    weight_decay: float,
     scale: float,
     clip: float | None,
 ) -> None: ...
@@ -84,6 +86,7 @@ def sgd(
     momentum: float,
     nesterov: bool,
     form: str,
+    weight_decay: float,
     scale: float,
     clip: float | None,
 ) -> None: ...
@@ -99,6 +102,7 @@ def rmsprop(
     epsilon: float,
     centered: bool,
     form: str,
+    weight_decay: float,
     scale: float,
     clip: float | None,
 ) -> None: ...

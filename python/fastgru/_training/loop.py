@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru import losses
 from fastgru._support import checks
 from fastgru._support.samples import Samples
 from fastgru._training import diagnosis
@@ -24,7 +25,7 @@ from fastgru._training.options import FitOptions
 from fastgru._training.progress import Progress
 from fastgru.callbacks.dispatch import Callbacks
 from fastgru.layers import Layer
-from fastgru.losses import LOSSES, Loss, LossResult
+from fastgru.losses import Loss, LossResult
 from fastgru.metrics import Metric
 from fastgru.optimizers import Optimizer
 
@@ -51,11 +52,14 @@ class Scores(NamedTuple):
         Which of all elements these are; None if they are all.
     shape : tuple of int
         (N,) or (N, T, ...): how all elements lie.
+    activation : str or None
+        The last layer's activation, if it has not been applied; None if scores are the outputs.
     """
 
     values: Array
     kept: NDArray[np.intp] | None
     shape: tuple[int, ...]
+    activation: str | None = None
 
     @property
     def everything(self) -> int:
@@ -189,7 +193,7 @@ class Tally:
         self._sum = 0.0
         self._count = 0
         for metric in self._metrics:
-            metric.reset()
+            metric.reset_state()
 
     def add(self, scores: Array, targets: Array, result: LossResult, total: float, penalty: float) -> None:
         """Count M elements: their scores (M, C), what the loss found, and the sum of its values, weighted."""
@@ -207,7 +211,7 @@ class Tally:
         """``loss``, and the metrics by name; NaN of nothing."""
         values = {"loss": self._sum / self._count if self._count else math.nan}
         for metric in self._metrics:
-            values[metric.name] = metric.value()
+            values[metric.name] = metric.result()
         return values
 
     def get_state(self) -> dict[str, Any]:
@@ -234,7 +238,7 @@ def _judge(loss: Loss, batch: Batch, scores: Scores, *, gradient: bool) -> tuple
     With `gradient`, the result's is that of the weighted values' mean.
     """
     targets = scores.pick(batch.y)
-    result = loss(scores.values, targets, gradient=gradient)
+    result = loss.compute(scores.values, targets, activation=scores.activation, gradient=gradient)
     if batch.weights is None:
         return targets, result, result.values
     axes = len(scores.shape) - batch.weights.ndim
@@ -261,7 +265,7 @@ def train_step(network: Trainable, loss: Loss, optimizer: Optimizer, batch: Batc
             raise FloatingPointError(f"the regularizers' penalty is {penalty}")
         found = _find_gradient(network, loss, batch)
         updating = True
-        optimizer.update(network.parameters, network.gradient)
+        optimizer.update(network.parameters, network.gradient, views=network.views)
     except BaseException as error:
         # Ctrl-C during the update is raised after it: the batch has been trained on.
         if isinstance(error, Exception) or not updating:
@@ -276,8 +280,8 @@ def train_step(network: Trainable, loss: Loss, optimizer: Optimizer, batch: Batc
 def _explain(network: Trainable, loss: Loss, batch: Batch, before: Snapshot, error: FloatingPointError) -> str:
     """What is wrong with a batch that was refused with that error, and what to do."""
     what, remedy = str(error), "lower the learning rate, or scale x and y to numbers near 1"
-    if type(loss) not in LOSSES.values():
-        remedy += f", or correct {type(loss).__name__} if it returned that"
+    if losses.registered_name(loss) is None:
+        remedy += f", or correct {loss.name} if it returned that"
     weights = network.views(network.parameters)
     cause = diagnosis.find_cause(batch, network.parameters.dtype, weights, before.states)
     if cause is not None:

@@ -110,7 +110,7 @@ class Layer(ABC):
         parameters = inspect.signature(package_class(type(self))).parameters
         without = keras_options.NAMES | {"input_shape", "name"}
         values = {name: getattr(self, name) for name in parameters if name not in without}
-        return {name: value.get_config() if hasattr(value, "get_config") else value for name, value in values.items()}
+        return {name: _as_config(value) for name, value in values.items()}
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the weights, in Keras' order; after `build`."""
@@ -264,11 +264,20 @@ class Layer(ABC):
 
     def _set_initializers(self, **given: Any) -> None:
         for argument, value in given.items():
-            setattr(self, argument, initializers.get(argument, value))
+            setattr(self, argument, initializers.of_argument(argument, value))
 
     def _set_regularizers(self, **given: Any) -> None:
         for argument, value in given.items():
-            setattr(self, argument, regularizers.get(argument, value))
+            setattr(self, argument, regularizers.of_argument(argument, value))
+
+
+def _as_config(value: Any) -> Any:
+    """An option as JSON can hold it: initializers and regularizers as class and configuration."""
+    if isinstance(value, regularizers.L1L2):  # L1 and L2 are such
+        return {"class_name": "L1L2", "config": {"l1": value.l1, "l2": value.l2}}
+    if isinstance(value, (initializers.Initializer, Regularizer)):
+        return {"class_name": type(value).__name__, "config": value.get_config()}
+    return value.get_config() if hasattr(value, "get_config") else value
 
 
 def keep_mask(rng: np.random.Generator, rate: float, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastgru import losses, optimizers
 from fastgru import metrics as _metrics
+from fastgru.losses.base import ANY_HEAD, PROBABILITIES
 from fastgru.models.network import Network
 
 
@@ -24,9 +26,9 @@ class Compilation:
     def choose(
         self,
         network: Network,
-        optimizer: str | optimizers.Optimizer,
-        loss: str | losses.Loss,
-        metrics: Iterable[str | _metrics.Metric] | None,
+        optimizer: Any,
+        loss: Any,
+        metrics: Iterable[Any] | None,
     ) -> None:
         """Take the arguments of `Sequential.compile`; nothing changes unless all of them fit."""
         checked = optimizers.get(optimizer)
@@ -35,11 +37,12 @@ class Compilation:
         for metric in given:
             if isinstance(metric, _metrics.Metric):
                 metric.require_free(self)
-        chosen = [_metrics.get(metric, loss) for metric in given]
+        raw = takes_raw_head(network, loss)
+        kind = kind_of_targets(network, loss)
+        chosen = [_metrics.for_loss(metric, loss, kind) for metric in given]
         names = [metric.name for metric in chosen]
         if len(set(names)) < len(names):
-            raise ValueError(f"metrics: expected different ones, got {', '.join(names)}")
-        raw = takes_raw_head(network, loss)
+            raise ValueError(f"metrics: expected metrics of different names, got {', '.join(names)}; pass name=")
         checked.belong_to(self)
         for metric in chosen:
             metric.belong_to(self)
@@ -65,28 +68,41 @@ class Compilation:
             self.optimizer.set_state(0, {})
 
 
-def _check_list(metrics: Iterable[str | _metrics.Metric] | None) -> list[str | _metrics.Metric]:
-    if isinstance(metrics, (str, _metrics.Metric)):
+def _check_list(metrics: Iterable[Any] | None) -> list[Any]:
+    if isinstance(metrics, (str, _metrics.Metric)) or callable(metrics):
         raise TypeError(f"metrics: expected a list, got {metrics!r}; write metrics=[{metrics!r}]")
     if metrics is not None and (isinstance(metrics, (Mapping, bytes)) or not isinstance(metrics, Iterable)):
         raise TypeError(f"metrics: expected a list, got {type(metrics).__name__}")
     return [] if metrics is None else list(metrics)
 
 
+def _last_activation(network: Network) -> str | None:
+    head = network.layers[-1].head
+    return None if head is None else head.activation
+
+
+def kind_of_targets(network: Network, loss: losses.Loss) -> str:
+    """What targets are: of a function, and of classes of a user's own, as the last activation implies."""
+    if loss.head == ANY_HEAD and loss.kind == "numbers":
+        return PROBABILITIES.get(_last_activation(network) or "", "numbers")
+    return loss.kind
+
+
 def takes_raw_head(network: Network, loss: losses.Loss) -> bool:
-    """Whether `loss` takes the last activation in itself; raises where they do not go together."""
+    """Whether `loss` takes the scores before the last activation; raises if the two do not fit together."""
     if not network.layers:
         raise ValueError("the model has no layers: add one")
-    layer = network.layers[-1]
-    activation = layer.head.activation if layer.head is not None else None
-    if loss.head is None:
+    activation = _last_activation(network)
+    if loss.head == ANY_HEAD and activation in PROBABILITIES:
+        return True
+    if loss.head in (None, ANY_HEAD):
         if loss.from_logits and activation in ("softmax", "sigmoid"):
             raise ValueError(
                 f"loss: {loss.name} with from_logits=True needs a last layer without activation, got {activation!r}"
             )
         return activation == "linear"
     if activation != loss.head:
-        found = repr(activation) if activation else f"a {type(layer).__name__}, which has none"
+        found = repr(activation) if activation else f"a {type(network.layers[-1]).__name__}, which has none"
         raise ValueError(
             f"loss: {loss.name} needs a last layer with activation={loss.head!r}, got {found}; if that gives "
             f"logits, write losses.{type(loss).__name__}(from_logits=True)"

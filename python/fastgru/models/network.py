@@ -330,14 +330,14 @@ class Network:
             lengths = layer.output_lengths(x, lengths)
             x = y
         shape = x.shape[:-1]
+        head = self.layers[-1].head
         kept = None if lengths is None else sequences.valid_elements(lengths, shape)
         if self.raw_head:
-            head = self.layers[-1].head
             values = head.logits(x, training=training, rows=kept)
         else:
             values = x.reshape(int(np.prod(shape)), x.shape[-1])
             values = values if kept is None else values[kept]
-        scores = Scores(values, kept, shape)
+        scores = Scores(values, kept, shape, head.activation if self.raw_head else None)
         if training:
             self._scored = scores
         return scores
@@ -378,7 +378,7 @@ class Network:
 
     def _spread(self, d_scores: Array) -> Array:
         """The gradient for all of the last batch's outputs, given that of those that count."""
-        _, kept, shape = self._scored
+        kept, shape = self._scored.kept, self._scored.shape
         everything = d_scores
         if kept is not None:
             everything = np.zeros((self._scored.everything, d_scores.shape[-1]), d_scores.dtype)

@@ -159,7 +159,7 @@ class Recipe(Settings):
 
     def make_optimizer(self, samples: int) -> Optimizer:
         """The optimizer for a training on that many samples, on which the length of the schedule depends."""
-        decay = {} if self.weight_decay is None else {"weight_decay": self.weight_decay}
+        decay: dict[str, Any] = {} if self.weight_decay is None else {"weight_decay": self.weight_decay}
         optimizer = optimizers.NAMES[self.optimizer](**decay, global_clipnorm=self.clip_norm)
         peak = self.learning_rate
         if peak is None:

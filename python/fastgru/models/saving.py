@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import formats, losses, metrics, optimizers, schedules
+from fastgru import formats, initializers, losses, metrics, optimizers, regularizers, schedules
 from fastgru._native._cpu_features import __version__
 from fastgru._support import checks
 from fastgru._support.representation import package_class
@@ -48,7 +48,10 @@ def write(
         native.save(path, *to_checkpoint(network, compilation, compiled=compiled))
         return
     description = describe(network, compilation)
-    if compiled:
+    if kind not in ("onnx", "rtneural"):
+        require_own_options(network)
+    if compiled and kind not in ("onnx", "rtneural"):  # which hold no training
+        require_own_classes(compilation)
         _require_metrics_known_by_name(compilation)
     else:
         description.training = None
@@ -58,10 +61,14 @@ def write(
 def _require_metrics_known_by_name(compilation: Compilation) -> None:
     for metric in compilation.metrics:
         assert compilation.loss is not None
-        if _described(metric) != _described(metrics.get(metric.name, compilation.loss)):
+        kind = metric.kind
+        named = metrics.METRICS.get(metrics.SHORT_NAMES.get(metric.name, metric.name))
+        plain = None if named is None else metrics.for_loss(metric.name, compilation.loss, kind)
+        if plain is None or _described(metric) != _described(plain):
             raise ValueError(
-                f"metrics: the options of {metric.name} cannot be said in other frameworks' files; "
-                f"include_optimizer=False leaves the training out"
+                f"metrics: {metric!r} with the name {metric.name!r} is not supported by other frameworks' files, which "
+                f"hold names of metrics without options; pass include_optimizer=False to save the model without its "
+                f"training"
             )
 
 
@@ -84,7 +91,7 @@ def describe(network: Network, compilation: Compilation) -> ModelDescription:
         step, states = compilation.optimizer.get_state()
         training = TrainingDescription(
             _described(compilation.optimizer),
-            {"name": compilation.loss.name, "config": compilation.loss.get_config()},
+            _described_loss(compilation.loss),
             [metric.name for metric in compilation.metrics],
             step,
             {
@@ -152,6 +159,7 @@ def to_checkpoint(
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """What `native.save` writes: a configuration as JSON can hold it, and arrays, which are not copied."""
     require_own_layers(network)
+    require_own_options(network)
     if compiled:
         require_own_classes(compilation)
     tensors = {
@@ -173,7 +181,7 @@ def to_checkpoint(
         step, moments = compilation.optimizer.get_state()
         config["compile"] = {
             "optimizer": {**_described(compilation.optimizer), "step": step},
-            "loss": {"name": compilation.loss.name, "config": compilation.loss.get_config()},
+            "loss": _described_loss(compilation.loss),
             "metrics": [{"name": m.name, **_described(m)} for m in compilation.metrics],
         }
         tensors |= {f"optimizer/{name}": array for name, array in moments.items()}
@@ -194,8 +202,29 @@ def require_own_layers(network: Network) -> None:
                 )
 
 
+def require_own_options(network: Network) -> None:
+    """Raise if a layer has an initializer or regularizer that `load_model` could not make again from its name."""
+    for layer in network.layers:
+        for each in (layer, *layer.layers_within()):
+            for options, known in (
+                (each.initializers, initializers.CLASSES),
+                (each.regularizers, regularizers.CLASSES),
+            ):
+                for option in options.values():
+                    value = getattr(each, option)
+                    if value is None or isinstance(value, str) or type(value) in known.values():
+                        continue
+                    raise unsupported(
+                        layer.name,
+                        f"{option}={value!r}",
+                        "copies and files of models",
+                        "which hold names of fastgru's classes and no code",
+                        f"set layer.{option} to one of fastgru's, which changes no weights, or use save_weights",
+                    )
+
+
 def require_own_classes(compilation: Compilation) -> None:
-    """Raise if the model is compiled with something that `load_model` could not make again from its name."""
+    """Raise if the model is compiled with a function or a class of a user's own, which a file cannot hold."""
     if compilation.optimizer is None or compilation.loss is None:
         return
     rate = compilation.optimizer.learning_rate
@@ -206,9 +235,11 @@ def require_own_classes(compilation: Compilation) -> None:
         *(("metrics", metric, metrics.CLASSES) for metric in compilation.metrics),
     ):
         if type(thing) not in known.values():
+            function = isinstance(thing, (losses.LossFunctionWrapper, metrics.MeanMetricWrapper))
+            found = f"the function {thing.name}" if function else type(thing).__name__
             raise ValueError(
-                f"{name}: expected one of fastgru's because a file holds names, no code, got "
-                f"{type(thing).__name__}; a model can be saved once it is compiled without it"
+                f"{name}: expected one of fastgru's because a file holds names, no code, got {found}; pass "
+                f"include_optimizer=False to save the model without its training, or compile without it"
             )
 
 
@@ -256,7 +287,7 @@ def _compile_as(
     chosen = []
     for entry in choices["metrics"]:
         if isinstance(entry, str):
-            chosen.append(metrics.get(entry, loss))
+            chosen.append(metrics.get(entry))
         else:
             chosen.append(metrics.CLASSES[entry["class_name"]](**entry["config"]))
             chosen[-1].name = entry["name"]
@@ -346,6 +377,10 @@ def go_on_from(saved: SavedTraining, network: Network, compilation: Compilation,
 
 #: Says of a file that its state of a training was not written by a training.
 _NO_STATE = "its state of training is not one"
+
+
+def _described_loss(loss: losses.Loss) -> dict[str, Any]:
+    return {"name": losses.registered_name(loss) or loss.name, "config": loss.get_config()}
 
 
 def _described(thing: Any) -> dict[str, Any]:

@@ -99,43 +99,56 @@ def _same(*names: str) -> dict[str, str]:
     return {name: name for name in ("learning_rate", *names)}
 
 
-_CLIPS = ("global_clipnorm", "clipvalue")
-_KERAS_FORM = {"form": "keras"}
-_KERAS_OPTIMIZERS = (
-    OptimizerWords("Adam", "Adam", _same("beta_1", "beta_2", "epsilon", *_CLIPS), _KERAS_FORM),
-    OptimizerWords("AdamW", "AdamW", _same("weight_decay", "beta_1", "beta_2", "epsilon", *_CLIPS), _KERAS_FORM),
-    OptimizerWords("SGD", "SGD", _same("momentum", "nesterov", *_CLIPS), _KERAS_FORM),
-    OptimizerWords("RMSprop", "RMSprop", _same("rho", "momentum", "epsilon", "centered", *_CLIPS), _KERAS_FORM),
+_CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
+_NOT_IN_FILES: Config = {"exclude_from_weight_decay": []}  # which Keras forgets
+_KERAS_FORM: Config = {"form": "keras", **_NOT_IN_FILES}
+_ADAM_OPTIONS = ("beta_1", "beta_2", "epsilon", "amsgrad", "weight_decay", *_CLIPS)
+_ADAM = OptimizerWords("Adam", "Adam", _same(*_ADAM_OPTIONS), _KERAS_FORM)
+_ADAMW = OptimizerWords("AdamW", "AdamW", _same(*_ADAM_OPTIONS), _KERAS_FORM)
+_SGD = OptimizerWords("SGD", "SGD", _same("momentum", "nesterov", "weight_decay", *_CLIPS), _KERAS_FORM)
+_RMSPROP = OptimizerWords(
+    "RMSprop", "RMSprop", _same("rho", "momentum", "epsilon", "centered", "weight_decay", *_CLIPS), _KERAS_FORM
 )
-_ADAM, _ADAMW, _SGD, _RMSPROP = _KERAS_OPTIMIZERS
+_KERAS_OPTIMIZERS = (_ADAM, _ADAMW, _SGD, _RMSPROP)
+
+
+def _before_2_11(words: OptimizerWords, legacy: bool | None = None, **fixed: Any) -> OptimizerWords:
+    """An optimizer as it was before TensorFlow 2.11: without weight decay."""
+    options = {ours: theirs for ours, theirs in words.options.items() if ours != "weight_decay"}
+    return replace(words, options=options, fixed={**words.fixed, "weight_decay": None, **fixed}, legacy=legacy)
+
+
 _KERAS_2_OPTIMIZERS = (
-    _ADAM,
+    _before_2_11(_ADAM),
+    replace(_ADAM, legacy=False),
     replace(_ADAMW, legacy=False),
-    _SGD,
-    replace(_RMSPROP, fixed={"momentum": 0.0, "form": "pytorch"}, legacy=True),
-    replace(_RMSPROP, fixed={"momentum": 0.0, "form": "keras"}, legacy=False),
-    _RMSPROP,
+    _before_2_11(_SGD),
+    replace(_SGD, legacy=False),
+    _before_2_11(_RMSPROP, legacy=True, momentum=0.0, form="pytorch"),
+    replace(_RMSPROP, fixed={**_KERAS_FORM, "momentum": 0.0}, legacy=False),
+    _before_2_11(_RMSPROP),
+    replace(_RMSPROP, legacy=False),
 )
-_NO_CLIPS = dict.fromkeys(_CLIPS)
+_NOT_IN_TFJS: Config = {**dict.fromkeys(("weight_decay", *_CLIPS)), **_NOT_IN_FILES}
 _TFJS_OPTIMIZERS = (
     OptimizerWords(
         "Adam",
         "Adam",
         {"learning_rate": "learning_rate", "beta_1": "beta1", "beta_2": "beta2", "epsilon": "epsilon"},
-        {"form": "tfjs", **_NO_CLIPS},
+        {"form": "tfjs", "amsgrad": False, **_NOT_IN_TFJS},
     ),
-    OptimizerWords("SGD", "SGD", _same(), {"momentum": 0.0, "nesterov": False, "form": "keras", **_NO_CLIPS}),
+    OptimizerWords("SGD", "SGD", _same(), {"momentum": 0.0, "nesterov": False, "form": "keras", **_NOT_IN_TFJS}),
     OptimizerWords(
         "SGD",
         "Momentum",
         {"learning_rate": "learning_rate", "momentum": "momentum", "nesterov": "use_nesterov"},
-        {"form": "pytorch", **_NO_CLIPS},
+        {"form": "pytorch", **_NOT_IN_TFJS},
     ),
     OptimizerWords(
         "RMSprop",
         "RMSProp",
         {"learning_rate": "learning_rate", "rho": "decay", "momentum": "momentum", "epsilon": "epsilon"},
-        {"form": "keras", "centered": False, **_NO_CLIPS},  # a centered one subtracts epsilon there
+        {"form": "keras", "centered": False, **_NOT_IN_TFJS},  # a centered one subtracts epsilon there
     ),
 )
 

@@ -247,6 +247,8 @@ _WITH_OPTIONS = {
     "RandomUniform": ("minval", "maxval"),
     "RandomNormal": ("mean", "stddev"),
     "TruncatedNormal": ("mean", "stddev"),
+    "Orthogonal": ("gain",),
+    "Identity": ("gain",),
 }
 _REGULARIZERS = {
     "l1": ("l1",), "l2": ("l2",), "l1_l2": ("l1", "l2"), "L1": ("l1",), "L2": ("l2",), "L1L2": ("l1", "l2"),
@@ -283,6 +285,9 @@ def _initializer(where: str, value: Any) -> Any:
             class_name == "VarianceScaling" and scaling[:2] == (scale, mode) and scaling[2] in alike
         ):
             return name
+    if class_name == "VarianceScaling":
+        options = {"scale": config.get("scale", 1.0), "mode": snake_case(config.get("mode", "fan_in"))}
+        return {"class_name": class_name, "config": {**options, "distribution": snake_case(config.get("distribution"))}}
     return None
 
 

@@ -15,8 +15,8 @@ from fastgru.formats.keras.weights import keras_2_path
 
 #: Class -> the states of an optimizer in the order of its variables; those that stand together alternate.
 _STATES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "Adam": (("m", "v"),),
-    "AdamW": (("m", "v"),),
+    "Adam": (("m", "v"), ("v_max",)),
+    "AdamW": (("m", "v"), ("v_max",)),
     "SGD": (("m",),),
     "RMSprop": (("v",), ("m",), ("a",)),
 }
@@ -25,15 +25,18 @@ _STATE_WORDS = {
     "m": ("m", "momentum"),
     "v": ("v", "velocity", "rms"),
     "a": ("average_gradient", "mg"),
+    "v_max": ("vhat", "velocity_hat"),
 }
 #: Class -> what Keras 2 calls its states: before TensorFlow 2.11, and since.
 _LEGACY_WORDS = {
-    "Adam": {"m": "m", "v": "v"},
+    "Adam": {"m": "m", "v": "v", "v_max": "vhat"},
     "SGD": {"m": "momentum"},
     "RMSprop": {"v": "rms", "m": "momentum", "a": "mg"},
 }
 _NEW_WORDS = {
-    "AdamW": {"m": "m", "v": "v"},
+    "Adam": {"m": "m", "v": "v", "v_max": "vhat"},
+    "AdamW": {"m": "m", "v": "v", "v_max": "vhat"},
+    "SGD": {"m": "m"},
     "RMSprop": {"v": "velocity", "m": "momentum", "a": "average_gradient"},
 }
 
@@ -41,9 +44,9 @@ _NEW_WORDS = {
 def _kept_states(optimizer: dict[str, Any]) -> list[tuple[str, ...]]:
     """The states that an optimizer keeps, in the order of its variables; those that stand together alternate."""
     class_name, config = optimizer["class_name"], optimizer["config"]
-    without = set()
+    without = set() if config.get("amsgrad") else {"v_max"}
     if class_name in ("SGD", "RMSprop"):
-        without = {"m"} if not config.get("momentum") else set()
+        without |= set() if config.get("momentum") else {"m"}
         without |= set() if config.get("centered") else {"a"}
     groups = [tuple(state for state in group if state not in without) for group in _STATES[class_name]]
     return [group for group in groups if group]

@@ -26,12 +26,46 @@ _LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {
     "mean_squared_error": ("MeanSquaredError", ()),
     "mean_absolute_error": ("MeanAbsoluteError", ()),
     "huber": ("Huber", ("delta",)),
+    "categorical_focal_crossentropy": (
+        "CategoricalFocalCrossentropy",
+        ("alpha", "gamma", "from_logits", "label_smoothing"),
+    ),
+    "binary_focal_crossentropy": (
+        "BinaryFocalCrossentropy",
+        ("apply_class_balancing", "alpha", "gamma", "from_logits", "label_smoothing"),
+    ),
+    "mean_absolute_percentage_error": ("MeanAbsolutePercentageError", ()),
+    "mean_squared_logarithmic_error": ("MeanSquaredLogarithmicError", ()),
+    "log_cosh": ("LogCosh", ()),
+    "poisson": ("Poisson", ()),
+    "kl_divergence": ("KLDivergence", ()),
+    "hinge": ("Hinge", ()),
+    "squared_hinge": ("SquaredHinge", ()),
 }
-#: Those of TensorFlow.js, which knows losses by name only.
-_TFJS_LOSSES = frozenset(_LOSSES) - {"huber"}
+#: Those of TensorFlow.js, which knows losses by name only. Its hinges take no targets 0 and 1.
+_TFJS_LOSSES = frozenset(
+    (
+        *("categorical_crossentropy", "sparse_categorical_crossentropy", "binary_crossentropy", "mean_squared_error"),
+        *("mean_absolute_error", "mean_absolute_percentage_error", "mean_squared_logarithmic_error", "poisson"),
+    )
+)
 _LOSS_CLASSES = {class_name: name for name, (class_name, _) in _LOSSES.items()}
-_SHORT = {"mse": "mean_squared_error", "mae": "mean_absolute_error", "huber_loss": "huber"}
-_LOSS_DEFAULTS = {"from_logits": False, "label_smoothing": 0.0, "delta": 1.0}
+_SHORT = {"mse": "mean_squared_error", "mae": "mean_absolute_error", "huber_loss": "huber"} | {
+    "bce": "binary_crossentropy",
+    "kld": "kl_divergence",
+    "kullback_leibler_divergence": "kl_divergence",
+    "logcosh": "log_cosh",
+    "mape": "mean_absolute_percentage_error",
+    "msle": "mean_squared_logarithmic_error",
+}
+_LOSS_DEFAULTS = {
+    "from_logits": False,
+    "label_smoothing": 0.0,
+    "delta": 1.0,
+    "alpha": 0.25,
+    "gamma": 2.0,
+    "apply_class_balancing": False,
+}
 _LOSS_NEUTRAL: dict[str, tuple[Any, ...]] = {
     **{option: (value,) for option, value in _LOSS_DEFAULTS.items()},
     "reduction": ("sum_over_batch_size", "auto"),
@@ -48,8 +82,18 @@ _METRICS = {
     "mean_absolute_error": "mean_absolute_error",
     "mse": "mse",
     "mae": "mae",
-    "top_k_categorical_accuracy": "top_k_accuracy",
-    "sparse_top_k_categorical_accuracy": "top_k_accuracy",
+    "top_k_categorical_accuracy": "top_k_categorical_accuracy",
+    "sparse_top_k_categorical_accuracy": "sparse_top_k_categorical_accuracy",
+    **{
+        name: name
+        for name in (
+            *("auc", "precision", "recall", "true_positives", "true_negatives", "false_positives", "false_negatives"),
+            *("kl_divergence", "mean_absolute_percentage_error", "mean_squared_logarithmic_error", "poisson"),
+            *("root_mean_squared_error", "r2_score", "mape", "msle"),
+        )
+    },
+    "log_cosh_error": "log_cosh_error",
+    "logcosh": "log_cosh_error",
 }
 _METRIC_CLASSES = {
     "CategoricalAccuracy": "categorical_accuracy",
@@ -59,6 +103,20 @@ _METRIC_CLASSES = {
     "MeanAbsoluteError": "mean_absolute_error",
     "TopKCategoricalAccuracy": "top_k_categorical_accuracy",
     "SparseTopKCategoricalAccuracy": "sparse_top_k_categorical_accuracy",
+    "AUC": "auc",
+    "Precision": "precision",
+    "Recall": "recall",
+    "TruePositives": "true_positives",
+    "TrueNegatives": "true_negatives",
+    "FalsePositives": "false_positives",
+    "FalseNegatives": "false_negatives",
+    "KLDivergence": "kl_divergence",
+    "LogCoshError": "log_cosh_error",
+    "MeanAbsolutePercentageError": "mean_absolute_percentage_error",
+    "MeanSquaredLogarithmicError": "mean_squared_logarithmic_error",
+    "Poisson": "poisson",
+    "RootMeanSquaredError": "root_mean_squared_error",
+    "R2Score": "r2_score",
 }
 #: Those that TensorFlow.js has under another name only.
 _TFJS_METRICS = {
@@ -66,7 +124,26 @@ _TFJS_METRICS = {
     "mean_absolute_error": "mae",
     "sparse_categorical_accuracy": "accuracy",
 }
-_METRIC_NEUTRAL = {"k": (5,), "threshold": (0.5,)}
+#: Those that TensorFlow.js does not have by these names, or computes otherwise.
+_NOT_IN_TFJS = frozenset(
+    (
+        *("auc", "precision", "recall", "true_positives", "true_negatives", "false_positives", "false_negatives"),
+        *("kl_divergence", "mean_absolute_percentage_error", "mean_squared_logarithmic_error", "poisson", "r2_score"),
+        *("log_cosh_error", "root_mean_squared_error", "mape", "msle"),
+    )
+)
+_METRIC_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "k": (5,),
+    "threshold": (0.5,),
+    "from_sorted_ids": (False,),
+    "num_thresholds": (200,),
+    "curve": ("ROC", "roc"),
+    "summation_method": ("interpolation",),
+    "multi_label": (False,),
+    "from_logits": (False,),
+    "class_aggregation": ("uniform_average",),
+    "num_regressors": (0,),
+}
 #: Options of losses and metrics that say what they are called or how they are computed.
 _IGNORED = ("name", "fn", "dtype")
 _OPTIMIZER_NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -83,7 +160,11 @@ _OPTIMIZER_SHORT = {"lr": "learning_rate"}
 #: Of both sides, with the same options.
 _SCHEDULES = {
     "CosineDecay": ("initial_learning_rate", "decay_steps", "alpha", "warmup_target", "warmup_steps"),
+    "CosineDecayRestarts": ("initial_learning_rate", "first_decay_steps", "t_mul", "m_mul", "alpha"),
     "ExponentialDecay": ("initial_learning_rate", "decay_steps", "decay_rate", "staircase"),
+    "InverseTimeDecay": ("initial_learning_rate", "decay_steps", "decay_rate", "staircase"),
+    "PiecewiseConstantDecay": ("boundaries", "values"),
+    "PolynomialDecay": ("initial_learning_rate", "decay_steps", "end_learning_rate", "power", "cycle"),
 }
 
 
@@ -185,22 +266,21 @@ def _optimizer(dialect: Dialect, entry: Any) -> Config:
     class_name, config = _named("optimizer", entry)
     class_name = class_name.removeprefix("Custom>")  # as TensorFlow 2.11 registered its new ones
     config = {_OPTIMIZER_SHORT.get(name, name): value for name, value in config.items()}
-    if class_name == "Adam" and config.get("weight_decay"):
-        class_name = "AdamW"
     words = _optimizer_words(dialect, class_name, config)
     known = (*words.options.values(), *_OPTIMIZER_IGNORED)
     refuse_other_options("optimizer", config, known, _OPTIMIZER_NEUTRAL, of=class_name)
     found = {ours: config[option] for ours, option in words.options.items() if config.get(option) is not None}
     if "learning_rate" in found:
         found["learning_rate"] = _learning_rate(dialect, found["learning_rate"])
-    return {"class_name": words.ours, "config": found | dict(words.fixed)}
+    fixed = {option: value for option, value in words.fixed.items() if option != "exclude_from_weight_decay"}
+    return {"class_name": words.ours, "config": found | fixed}
 
 
 def _optimizer_words(dialect: Dialect, class_name: str, config: Config) -> OptimizerWords:
     """The first entry of the dialect's table that an optimizer's configuration fits."""
     legacy = config.get("is_legacy_optimizer", True)
     for words in dialect.optimizers:
-        plain = "momentum" not in words.fixed or not config.get("momentum")
+        plain = not any(config.get(option) for option in ("momentum", "weight_decay") if option in words.fixed)
         if words.theirs.lower() == class_name.lower() and words.legacy in (None, legacy) and plain:
             return words
     known = ", ".join(dict.fromkeys(words.theirs for words in dialect.optimizers))
@@ -235,7 +315,8 @@ def _written_loss(dialect: Dialect, loss: Config) -> Any:
 def _written_metric(dialect: Dialect, metric: str, loss: str) -> str:
     if metric == "top_k_accuracy" and dialect is not TFJS:
         return "sparse_top_k_categorical_accuracy" if loss.startswith("sparse") else "top_k_categorical_accuracy"
-    if metric not in _METRICS:
+    metric = "log_cosh_error" if metric == "logcosh" else metric  # which Keras finds under the class' name only
+    if metric not in _METRICS or (dialect is TFJS and metric in _NOT_IN_TFJS):
         raise unsupported("metrics", metric, dialect.name, remedy="compile without it")
     return _TFJS_METRICS.get(metric, metric) if dialect is TFJS else metric
 

@@ -1,0 +1,252 @@
+"""Metrics of classes and of yes-or-no labels: accuracies and F1."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru._support import checks
+from fastgru.losses import Loss, LossResult
+from fastgru.metrics.base import MeanOfRows, Metric, classes_of
+
+Array = NDArray[Any]
+
+
+class Accuracy(MeanOfRows):
+    """Fraction of rows whose largest output is at the label; the first of equal outputs counts as the largest.
+
+    As ``"accuracy"`` with a loss of yes-or-no labels, it becomes `BinaryAccuracy`.
+
+    Parameters
+    ----------
+    name, dtype
+        As in `Metric`.
+    """
+
+    name = "accuracy"
+    accepts = ("classes",)
+    on_scores = True
+
+    def __init__(self, name: str = "accuracy", dtype: None = None) -> None:
+        super().__init__(dtype, name)
+
+    def total(self, outputs: Array, targets: Array, result: LossResult) -> float:  # noqa: D102
+        correct = result.correct
+        if correct is None:
+            correct = outputs.argmax(axis=1) == classes_of(targets, outputs)
+        return int(np.count_nonzero(correct))
+
+
+class CategoricalAccuracy(Accuracy):
+    """`Accuracy` under Keras' name for one-hot labels; it takes integers as well.
+
+    Parameters
+    ----------
+    name, dtype
+        As in `Metric`.
+    """
+
+    name = "categorical_accuracy"
+
+    def __init__(self, name: str = "categorical_accuracy", dtype: None = None) -> None:
+        super().__init__(name, dtype)
+
+
+class SparseCategoricalAccuracy(Accuracy):
+    """`Accuracy` under Keras' name for integer labels; it takes one-hot labels as well.
+
+    Parameters
+    ----------
+    name, dtype
+        As in `Metric`.
+    """
+
+    name = "sparse_categorical_accuracy"
+
+    def __init__(self, name: str = "sparse_categorical_accuracy", dtype: None = None) -> None:
+        super().__init__(name, dtype)
+
+
+class TopKAccuracy(MeanOfRows):
+    """Fraction of rows whose label is among the k largest outputs; outputs equal to the label's count as smaller.
+
+    Parameters
+    ----------
+    k : int
+    name, dtype
+        As in `Metric`.
+    """
+
+    name = "top_k_accuracy"
+    accepts = ("classes",)
+    on_scores = True
+
+    def __init__(self, k: int = 5, name: str = "top_k_accuracy", dtype: None = None) -> None:
+        super().__init__(dtype, name)
+        self.k = checks.integer("k", k, least=1)
+
+    def get_config(self) -> dict[str, Any]:  # noqa: D102
+        return {"k": self.k}
+
+    def total(self, outputs: Array, targets: Array, result: LossResult) -> float:  # noqa: D102
+        del result
+        at_label = np.take_along_axis(outputs, classes_of(targets, outputs)[:, None], axis=1)
+        return int(np.count_nonzero((outputs > at_label).sum(axis=1) < self.k))
+
+
+class TopKCategoricalAccuracy(TopKAccuracy):
+    """`TopKAccuracy` under Keras' name for one-hot labels; it takes integers as well.
+
+    Parameters
+    ----------
+    k, name, dtype
+        As in `TopKAccuracy`.
+    """
+
+    name = "top_k_categorical_accuracy"
+
+    def __init__(self, k: int = 5, name: str = "top_k_categorical_accuracy", dtype: None = None) -> None:
+        super().__init__(k, name, dtype)
+
+
+class SparseTopKCategoricalAccuracy(TopKAccuracy):
+    """`TopKAccuracy` under Keras' name for integer labels; it takes one-hot labels as well.
+
+    Parameters
+    ----------
+    k, name, dtype
+        As in `TopKAccuracy`.
+    from_sorted_ids : bool
+        Not supported.
+    """
+
+    name = "sparse_top_k_categorical_accuracy"
+
+    def __init__(
+        self,
+        k: int = 5,
+        name: str = "sparse_top_k_categorical_accuracy",
+        dtype: None = None,
+        from_sorted_ids: bool = False,
+    ) -> None:
+        super().__init__(k, name, dtype)
+        if from_sorted_ids is not False:
+            raise ValueError(f"from_sorted_ids: expected False because outputs are scores, got {from_sorted_ids!r}")
+        self.from_sorted_ids = from_sorted_ids
+
+
+class BinaryAccuracy(MeanOfRows):
+    """Fraction of right yes-or-no answers: the mean over a row's C, and over rows.
+
+    Parameters
+    ----------
+    name, dtype
+        As in `Metric`.
+    threshold : float
+        Probabilities above it mean yes. With a loss that takes logits, outputs are compared with the threshold's logit.
+    """
+
+    name = "binary_accuracy"
+    accepts = ("questions", "numbers")
+
+    def __init__(self, name: str = "binary_accuracy", dtype: None = None, threshold: float = 0.5) -> None:
+        super().__init__(dtype, name)
+        self.threshold = checks.number("threshold", threshold, least=0, below=1)
+        self.boundary = self.threshold
+
+    def set_loss(self, loss: Loss) -> None:  # noqa: D102
+        self.boundary = boundary(self.threshold, loss)
+
+    def get_config(self) -> dict[str, Any]:  # noqa: D102
+        return {"threshold": self.threshold}
+
+    def total(self, outputs: Array, targets: Array, result: LossResult) -> float:  # noqa: D102
+        del result
+        right = (outputs > self.boundary) == (targets > 0.5)
+        return float(np.count_nonzero(right) / right.shape[1])
+
+
+class F1Score(Metric):
+    """F1: the harmonic mean of precision and recall of each class, averaged over the classes that occur.
+
+    A class occurs if it is the label or the answer of some row. With a loss of yes-or-no labels, such as
+    `fastgru.losses.BinaryCrossentropy`, each output is a class of its own, and a row belongs to it if the probability
+    is above the threshold: a row may have several labels, or none. If no row has any, F1 is 0.
+
+    Parameters
+    ----------
+    average : {"macro", "micro", "weighted"}
+        The mean over the classes; F1 of all answers together; or the mean weighted by the number of labels. Keras'
+        default, None, returns an array and is not supported.
+    threshold : float, optional
+        Of yes-or-no labels; 0.5 if not given.
+    name, dtype
+        As in `Metric`.
+    """
+
+    name = "f1_score"
+    accepts = ("classes", "questions")
+
+    def __init__(
+        self, average: str = "macro", threshold: float | None = None, name: str = "f1_score", dtype: None = None
+    ) -> None:
+        if average is None:
+            raise ValueError(
+                "average: expected 'macro', 'micro' or 'weighted' because a metric is one number, got None"
+            )
+        super().__init__(dtype, name)
+        self.average = checks.choice("average", average, ("macro", "micro", "weighted"))
+        self.threshold = None if threshold is None else checks.number("threshold", threshold, least=0, below=1)
+        self.boundary: float | None = None  # of a yes, where outputs are labels of their own
+
+    def get_config(self) -> dict[str, Any]:  # noqa: D102
+        return {"average": self.average, "threshold": self.threshold}
+
+    def set_loss(self, loss: Loss) -> None:  # noqa: D102
+        threshold = 0.5 if self.threshold is None else self.threshold
+        self.boundary = boundary(threshold, loss) if self.kind == "questions" else None
+
+    def reset_state(self) -> None:  # noqa: D102
+        self._elements = 0
+        self._hits = self._answers = self._labels = np.zeros(0, np.int64)
+
+    def update(self, outputs: Array, targets: Array, result: LossResult) -> None:  # noqa: D102
+        del result
+        if self.boundary is None:
+            bins = outputs.shape[1]
+            answers, labels = outputs.argmax(axis=1), classes_of(targets, outputs)
+            counts = [np.bincount(values, minlength=bins) for values in (labels[answers == labels], answers, labels)]
+        else:
+            yes, true = outputs > self.boundary, targets > 0.5
+            counts = [np.count_nonzero(values, axis=0) for values in (yes & true, yes, true)]
+        if len(self._hits) != len(counts[0]):
+            self._hits, self._answers, self._labels = counts
+        else:
+            self._hits, self._answers, self._labels = (
+                old + new for old, new in zip((self._hits, self._answers, self._labels), counts, strict=True)
+            )
+        self._elements += len(outputs)
+
+    def result(self) -> float:  # noqa: D102
+        if not self._elements:
+            return float("nan")
+        either = self._answers + self._labels
+        if not either.any():
+            return 0.0
+        if self.average == "micro":
+            return float(2 * self._hits.sum() / either.sum())
+        scores = 2 * self._hits / np.maximum(either, 1)
+        if self.average == "macro":
+            return float(scores[either > 0].mean())
+        labels = self._labels.sum()
+        return float((scores * self._labels).sum() / labels) if labels else 0.0
+
+
+def boundary(threshold: float, loss: Loss) -> float:
+    """The output above which the probability is above `threshold`."""
+    if not loss.from_logits:
+        return threshold
+    return math.log(threshold / (1 - threshold)) if threshold else -math.inf
