@@ -214,6 +214,7 @@ EXAMPLES = {
     "layers.Dropout": [0.25],
     "layers.Embedding": [6, 2],
     "layers.GRU": [3, "relu"],
+    "layers.Rescaling": [0.5, -1],
     "callbacks.CSVLogger": ["log.csv"],
     "callbacks.ModelCheckpoint": ["m.safetensors"],
     "optimizers.Adam": [fastgru.schedules.CosineDecay(0.1, 10, 0.5)],

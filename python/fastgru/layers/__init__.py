@@ -9,6 +9,7 @@ from fastgru.layers.bidirectional import Bidirectional
 from fastgru.layers.dense import Dense
 from fastgru.layers.embedding import Embedding
 from fastgru.layers.gru import GRU
+from fastgru.layers.rescaling import Rescaling
 from fastgru.layers.shaping import (
     Dropout,
     Flatten,
@@ -32,6 +33,7 @@ __all__ = [
     "LastStep",
     "Layer",
     "Masking",
+    "Rescaling",
 ]
 
 #: Name in a saved configuration -> class.
@@ -43,6 +45,7 @@ LAYERS: dict[str, type[Layer]] = {
         Dense,
         Embedding,
         Activation,
+        Rescaling,
         Masking,
         Dropout,
         Flatten,

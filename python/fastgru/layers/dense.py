@@ -34,6 +34,8 @@ class Dense(Head):
     input_shape : tuple, optional
         (F,) or (T, F), which the first layer of a model may give.
     name : str, optional
+    dtype : {"float32", "float64"}, optional
+        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
 
     Notes
     -----
@@ -55,8 +57,9 @@ class Dense(Head):
         bias_regularizer: Any = None,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        dtype: str | None = None,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
         self.units = checks.integer("units", units, least=1)
         self.activation = checks.choice("activation", "linear" if activation is None else activation, ACTIVATIONS)
         self.use_bias = checks.flag("use_bias", use_bias)

@@ -30,6 +30,8 @@ class Embedding(Layer):
     input_shape : tuple, optional
         (T,), which the first layer of a model may give; T may be None.
     name : str, optional
+    dtype : {"float32", "float64"}, optional
+        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
 
     Notes
     -----
@@ -52,8 +54,9 @@ class Embedding(Layer):
         mask_zero: bool = False,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        dtype: str | None = None,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
         self.input_dim = checks.integer("input_dim", input_dim, least=1)
         self.output_dim = checks.integer("output_dim", output_dim, least=1)
         self.mask_zero = checks.flag("mask_zero", mask_zero)

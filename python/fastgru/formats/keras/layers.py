@@ -29,6 +29,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     ),
     "Embedding": ("input_dim", "output_dim", "embeddings_initializer", "embeddings_regularizer", "mask_zero"),
     "Activation": ("activation",),
+    "Rescaling": ("scale", "offset"),
     "Masking": ("mask_value",),
     "Dropout": ("rate",),
     "Flatten": (),
@@ -41,6 +42,7 @@ _REQUIRED = {
     "Dense": ("units",),
     "Embedding": ("input_dim", "output_dim"),
     "Activation": ("activation",),
+    "Rescaling": ("scale",),
     "Dropout": ("rate",),
 }
 #: Options that say how something is computed or what it is called, not what it computes.

@@ -333,6 +333,13 @@ def _activated(made: _Graph, layer: LayerDescription, x: str) -> str:
     return made.node(ACTIVATIONS[activation], [x], f"{layer.name}/{activation}", **axis)
 
 
+def _rescaling(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
+    x = made.node("Mul", [flow.x, made.number(layer.config["scale"])], f"{layer.name}/scaled")
+    if layer.config["offset"]:
+        x = made.node("Add", [x, made.number(layer.config["offset"])], f"{layer.name}/shifted")
+    return replace(flow, values=(x,))
+
+
 def _embedding(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
     lengths = _lengths_of(made, flow)
     table = made.constant(f"{layer.name}/embeddings", layer.weights["embeddings"], made.dtype)
@@ -424,6 +431,7 @@ _LAYERS: dict[str, Callable[[_Graph, LayerDescription, _Flow], _Flow]] = {
     "GlobalMaxPooling1D": _maximum,
     "LastStep": _last_step,
     "Activation": _activation,
+    "Rescaling": _rescaling,
 }
 
 
