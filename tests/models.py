@@ -30,17 +30,18 @@ def regressor(units=4, *, outputs=1, metrics=None, **options):
 
 def _compiled(
     units, head, loss, metrics, *, input_shape=(None, 3), bidirectional=False, between=(), seed=3, optimizer=None,
-    dtype=None, **options,
+    dtype=None, scale=None, **options,
 ):  # fmt: skip
-    """Layers from `input_shape` to `head`, with those of `between` before it.
+    """Layers from `input_shape` to `head`, with those of `between` before it; with `scale`, Rescaling is the first.
 
     `options` are the GRU's, such as ``return_sequences=True`` for an output at each step. `seed` is that of the weights
     and all that is drawn later; None leaves the generator as it is. The optimizer is Adam(0.01) unless one is given.
     """
     if seed is not None:
         fastgru.set_seed(seed)
-    gru = layers.GRU(units, input_shape=input_shape, **options)
-    model = Sequential([layers.Bidirectional(gru) if bidirectional else gru, *between, head], dtype=dtype)
+    first = [] if scale is None else [layers.Rescaling(scale, input_shape=input_shape)]
+    gru = layers.GRU(units, input_shape=None if first else input_shape, **options)
+    model = Sequential([*first, layers.Bidirectional(gru) if bidirectional else gru, *between, head], dtype=dtype)
     model.compile(optimizers.Adam(0.01) if optimizer is None else optimizer, loss, metrics)
     return model
 
@@ -133,6 +134,9 @@ def random_model(seed, *, features=3, steps=6, several_outputs=False, moving=Tru
         stack = [layers.Embedding(9, features, mask_zero=pick(rng, True, False), input_shape=(steps,))]
     else:
         stack = [pick(rng, layers.Masking, layers.Dropout)(pick(rng, 0.0, 0.25), input_shape=(steps, features))]
+        if pick(rng, True, False, False):  # in front, or behind a mask
+            stack.insert(pick(rng, 0, 1), layers.Rescaling(pick(rng, 0.5, -2.0), pick(rng, 0.0, 0.25)))
+            stack[0].input_shape, stack[1].input_shape = (steps, features), None
     stack += [random_recurrent(rng, return_sequences=True) for _ in range(rng.integers(3))]
     stack += [layers.Dropout(0.5)] * int(pick(rng, 0, 1))
     stack += [random_activation(rng)] * int(pick(rng, 0, 0, 1))
@@ -164,7 +168,10 @@ def random_samples(rng, model, rows, steps):
         x = rng.integers(1, first.input_dim, (rows, steps))
     else:
         x = rng.normal(size=(rows, steps, model.input_shape[-1])).astype(model.dtype)
-    padding = first.mask_value if isinstance(first, layers.Masking) else 0
+    masks = [layer for layer in model.layers if isinstance(layer, layers.Masking)]
+    padding = masks[0].mask_value if masks else 0
+    if masks and isinstance(first, layers.Rescaling):  # all of its numbers are powers of two: nothing is rounded
+        padding = (padding - first.offset) / first.scale
     for row, end in enumerate(rng.integers(0, steps + 1, rows)):
         if row == 0 or pick(rng, True, False):
             x[row, end * (row > 0) :] = padding

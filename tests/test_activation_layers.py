@@ -35,9 +35,9 @@ def test_the_last_step_is_the_last_that_counts():
     lengths = np.array([5, 0, 2, 4])
     expected = np.stack([x[0, 4], np.zeros(3), x[2, 1], x[3, 3]])
     x[np.arange(5) >= lengths[:, None]] = np.nan
-    np.testing.assert_array_equal(layers.LastStep()(x, lengths=lengths), expected)
-    np.testing.assert_array_equal(layers.LastStep()(x[:1]), expected[:1])
-    np.testing.assert_array_equal(layers.LastStep()(x[:2, :0]), np.zeros((2, 3)))
+    np.testing.assert_array_equal(layers.LastStep(dtype="float64")(x, lengths=lengths), expected)
+    np.testing.assert_array_equal(layers.LastStep(dtype="float64")(x[:1]), expected[:1])
+    np.testing.assert_array_equal(layers.LastStep(dtype="float64")(x[:2, :0]), np.zeros((2, 3)))
 
 
 def test_the_last_step_of_a_gru_is_its_last_state():

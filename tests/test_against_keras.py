@@ -91,6 +91,7 @@ def keras_finds(tf, layer, x, d_outputs, **call):
 
 def fastgru_finds(layer, x, d_outputs, *, weights=(), **call):
     if not layer.weights:
+        layer.dtype = x.dtype if x.dtype.kind == "f" else layer.dtype  # as the constructor's dtype=
         layer(x[:1])  # builds it
     for target, weight in zip(layer.weights.values(), weights, strict=True):
         target[...] = weight
@@ -278,7 +279,7 @@ def test_a_state_without_a_step_is_the_output(keras, tf):
     """Keras returns zeros instead, though its state is the initial one as well."""
     case = make_case(SHAPE, np.float64)
     lengths = np.array([6, 0, 1, 4, 3])
-    layer = layers.GRU(SHAPE[3], return_state=True)
+    layer = layers.GRU(SHAPE[3], return_state=True, dtype="float64")
     layer(case.x)
     for target, weight in zip(layer.weights.values(), case.parameters, strict=True):
         target[...] = weight
@@ -453,12 +454,12 @@ def test_the_largest_and_the_mean_do_not_count_padding(keras, tf):
     x = -1 - np.random.default_rng(0).random((3, 4, 2))
     lengths = np.array([4, 2, 0])
     x[~prefix_mask(lengths, 4)] = 0
-    largest = layers.GlobalMaxPooling1D()(x, lengths=lengths)
+    largest = layers.GlobalMaxPooling1D(dtype="float64")(x, lengths=lengths)
     np.testing.assert_array_equal(largest, [x[0].max(axis=0), x[1, :2].max(axis=0), [0, 0]])
     masked = keras.Sequential([keras.Input((4, 2)), keras.layers.Masking(), keras.layers.GlobalMaxPooling1D()])
     assert not np.asarray(masked(x))[1:].any()
 
-    mean = layers.GlobalAveragePooling1D()(x, lengths=lengths)
+    mean = layers.GlobalAveragePooling1D(dtype="float64")(x, lengths=lengths)
     theirs = np.asarray(
         keras.layers.GlobalAveragePooling1D(dtype="float64")(x, mask=tf.constant(prefix_mask(lengths, 4)))
     )
@@ -486,7 +487,7 @@ def test_dropout_draws_as_keras_does(rate, keras):
 
 
 def test_dropout_has_the_gradient_of_its_mask():
-    layer = layers.Dropout(0.4)
+    layer = layers.Dropout(0.4, dtype="float64")
     x = np.random.default_rng(0).normal(size=(6, 5))
     y = layer(x, training=True)
     d_y = np.random.default_rng(1).normal(size=x.shape)
@@ -504,7 +505,7 @@ def keras_masks(keras, shape, dtype, *, rate, seed, count=3):
 def test_dropout_of_a_gru_is_keras_own(go_backwards, keras, tf):
     case = make_case(SHAPE, np.float64)
     options = {"dropout": 0.4, "return_sequences": True, "go_backwards": go_backwards}
-    layer = layers.GRU(SHAPE[3], **options)
+    layer = layers.GRU(SHAPE[3], **options, dtype="float64")
     layer(case.x, training=True)
     drawn, _ = layer._draw_masks(SHAPE[0], np.dtype(np.float64))
     (mask,) = keras_masks(keras, (SHAPE[0], SHAPE[2]), np.float64, rate=0.4, seed=11, count=1)

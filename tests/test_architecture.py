@@ -220,6 +220,7 @@ EXAMPLES = {
     "layers.Reshape": [(-1, 2)],
     "layers.SpatialDropout1D": [0.25],
     "layers.TimeDistributed": [fastgru.layers.GRU(2, use_bias=False)],
+    "layers.Rescaling": [0.5, -1],
     "callbacks.CSVLogger": ["log.csv"],
     "callbacks.ModelCheckpoint": ["m.safetensors"],
     "optimizers.Adam": [fastgru.schedules.CosineDecay(0.1, 10, 0.5)],

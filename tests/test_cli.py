@@ -113,6 +113,52 @@ def test_predict_reads_pictures_and_arrays(capsys, model_file, tmp_path):
     np.testing.assert_allclose(result["outputs"], expected[0], rtol=1e-6)
 
 
+def test_bytes_are_scaled_where_the_model_or_an_option_says_so(capsys, tmp_path):
+    (x, y), (x_test, y_test) = synthetic.load_data()
+    np.savez(tmp_path / "d.npz", x=x[:60], y=y[:60], x_test=x_test[:20], y_test=y_test[:20])
+    np.savez(tmp_path / "scaled.npz", x=x[:60] / 255, y=y[:60], x_test=x_test[:20] / 255, y_test=y_test[:20])
+    train = ["--epochs", "1", "--units", "4", "--seed", "1", "--save"]
+    layers_of = {}
+    for name, file, options, line in (
+        ("plain", "d.npz", [], "Input: uint8, not scaled; use --divide-by 255 for the bytes of images\n"),
+        ("divided", "d.npz", ["--divide-by", "255"], "Input: uint8, divided by 255 in the model's first layer\n"),
+        ("floats", "scaled.npz", [], ""),
+        ("double", "scaled.npz", ["--dtype", "float64"], ""),
+    ):
+        assert main(["train", str(tmp_path / file), *options, *train, str(tmp_path / f"{name}.safetensors")]) == 0
+        printed = capsys.readouterr().out
+        assert line in printed
+        assert ("Input:" in printed) == bool(line)
+        layers_of[name] = [type(layer).__name__ for layer in load_model(tmp_path / f"{name}.safetensors").layers]
+    assert layers_of["divided"] == ["Rescaling", "GRU", "Dense"]
+    assert layers_of["plain"] == layers_of["floats"] == layers_of["double"] == ["GRU", "Dense"]
+    assert load_model(tmp_path / "double.safetensors").dtype == "float64"
+
+    # A model that does not scale its input, and one that does.
+    found = {}
+    for name, file, options, note in (
+        ("floats", "d.npz", [], "uint8 numbers are not scaled because"),
+        ("floats", "d.npz", ["--divide-by", "255"], ""),
+        ("floats", "scaled.npz", [], ""),
+        ("divided", "d.npz", [], ""),
+    ):
+        model = str(tmp_path / f"{name}.safetensors")
+        assert main(["evaluate", model, str(tmp_path / file), "--json", *options]) == 0
+        captured = capsys.readouterr()
+        assert note in captured.err
+        assert bool(captured.err) == bool(note)
+        found[name, file, *options] = json.loads(captured.out.splitlines()[-1])["loss"]
+    scaled = found["floats", "d.npz", "--divide-by", "255"]
+    assert scaled == pytest.approx(found["floats", "scaled.npz"], rel=1e-5)
+    assert abs(scaled - found["floats", "d.npz"]) > 1e-3
+    model = str(tmp_path / "divided.safetensors")
+    assert main(["predict", model, str(tmp_path / "d.npz"), "--divide-by", "255"]) != 0
+    assert "--divide-by: expected none because" in capsys.readouterr().err
+    np.save(tmp_path / "x.npy", x[:2])
+    assert main(["predict", str(tmp_path / "floats.safetensors"), str(tmp_path / "x.npy")]) == 0
+    assert "x.npy: uint8 numbers are not scaled" in capsys.readouterr().err
+
+
 def test_info_tells_what_runs_and_why(capsys):
     assert main(["info"]) == 0
     printed = capsys.readouterr().out
@@ -197,7 +243,7 @@ def claim_rows(path, rows):
         ("bomb.png", lambda p: p.write_bytes(png(np.zeros((9000, 9999), bool))), "9999 x 9000 pixels are too many"),
         ("huge.png", lambda p: p.write_bytes(png(np.zeros((20000, 20000), bool))), "damaged picture"),
         ("objects.npy", lambda p: np.save(p, np.array([{}]), allow_pickle=True), "not a .npy file of numbers"),
-        ("ints.npy", lambda p: np.save(p, np.zeros((28, 28), np.int64)), "expected float32, float64 or uint8"),
+        ("complex.npy", lambda p: np.save(p, np.zeros((28, 28), complex)), "got complex128"),
         ("claims.npy", lambda p: claim_rows(p, 10**13), "damaged: expected 31,360,000,000,000,000 bytes"),
         ("cut.npy", lambda p: p.write_bytes(b"\x93NUMPY\x01\x00"), "not a .npy file of numbers"),
         ("text.png", lambda p: p.write_text("hello"), "neither a picture nor a .npy file"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import functools
 import pickle
+import tracemalloc
 
 import fastgru
 import numpy as np
@@ -27,7 +28,9 @@ def zeros(*shape):
     return np.zeros(shape, np.float32)
 
 
-small_model = functools.partial(classifier, 12, classes=10, input_shape=(28, 28), optimizer="adam", seed=None)
+small_model = functools.partial(
+    classifier, 12, classes=10, input_shape=(28, 28), scale=1 / 255, optimizer="adam", seed=None
+)
 
 
 @pytest.mark.parametrize("options", [{}, {"reset_after": False, "recurrent_activation": "hard_sigmoid_tfjs"}])
@@ -38,7 +41,7 @@ def test_training_follows_the_reference_step_by_step(options, digits):
     model = small_model(dtype="float64", **options)
     weights = model.get_weights()
     moments = [[np.zeros_like(w)] * 3 for w in weights]
-    # The kernels multiply bytes by 1/255 in the model's dtype.
+    # Rescaling multiplies bytes by 1/255 in the model's dtype.
     images = x * np.float64(1 / 255)
     for step in range(5):
         rows = slice(32 * step, 32 * step + 32)
@@ -94,12 +97,109 @@ def test_integer_and_one_hot_labels_and_both_names_are_the_same(digits):
         np.testing.assert_allclose(result, results[0], rtol=1e-5, atol=1e-7)
 
 
-def test_bytes_are_scaled_and_floats_are_not(digits):
-    x, _ = digits
-    model = small_model()
-    scaled = x * np.float32(1 / 255)
-    np.testing.assert_array_equal(model.predict(x), model.predict(scaled))
-    assert np.abs(model.predict(x) - model.predict(x.astype(np.float32))).max() > 1e-3
+def test_bytes_are_scaled_by_rescaling_and_by_nothing_else(digits):
+    x, y = digits
+    models = []
+    for scale, given in ((1 / 255, x), (None, x * np.float32(1 / 255))):
+        fastgru.set_seed(2)
+        model = small_model(scale=scale)
+        models.append(model)
+        model.fit(given, y, epochs=2, verbose=0)
+    np.testing.assert_array_equal(models[0].parameters, models[1].parameters)
+    np.testing.assert_array_equal(models[0].predict(x), models[1].predict(x * np.float32(1 / 255)))
+    np.testing.assert_array_equal(models[1].predict(x), models[1].predict(x.astype(np.float32)))
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["plain", "rescaled"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("given", ["i1", "u1", "?", ">i2", "u4", "i8", "f2", ">f4", "f8", "g", "list"])
+def test_samples_of_any_real_dtype_are_those_of_the_models_dtype(given, dtype, scaled):
+    x = np.random.default_rng(0).integers(0, 2 if given == "?" else 100, (9, 4, 3))
+    x, y = x if given == "list" else x.astype(given), [0, 1, 1] * 3
+    own = x.astype(dtype)
+    found = []
+    for samples in (x.tolist() if given == "list" else x, own):
+        fastgru.set_seed(1)
+        first = [layers.Rescaling(1 / 64, -0.5, input_shape=(4, 3))] if scaled else []
+        model = Sequential([*first, layers.GRU(3), layers.Dense(2, "softmax")], dtype=dtype)
+        model.compile("sgd")
+        model.fit(samples, y, batch_size=4, epochs=2, verbose=0, validation_data=(samples, y))
+        model.train_on_batch(samples, y)
+        model.fit(iter([(samples, y)] * 2), steps_per_epoch=2, verbose=0)
+        assert model.dtype == dtype
+        assert model.predict(samples).dtype == dtype
+        found.append((*model.get_weights(), model.predict(samples), np.array(model.evaluate(samples, y))))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_layer_on_its_own_converts_its_input():
+    x = np.arange(24).reshape(2, 4, 3)
+    gru = layers.GRU(3)
+    expected = gru(x.astype(np.float32))
+    for given in (x, x.tolist(), x.astype(np.uint8), x.astype(float)):
+        found = gru(given)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected)
+    outputs = layers.GRU(3, dtype="float64")(x)
+    assert outputs.dtype == np.float64
+    scaled = layers.Rescaling(0.5, 1)(x.astype(np.uint8))
+    assert scaled.dtype == np.float32
+    np.testing.assert_array_equal(scaled, 0.5 * x + 1)
+
+
+class CountingMap(np.memmap):
+    """A memory map that says which dtypes it was converted to as a whole."""
+
+    def astype(self, *arguments, **more):
+        raise AssertionError("the whole array is converted")
+
+
+@pytest.mark.parametrize("dtype", ["u1", "f8", ">f4"])
+def test_memory_maps_are_converted_batch_by_batch(tmp_path, dtype):
+    x = np.random.default_rng(0).integers(0, 9, (200, 50, 40)).astype(dtype)
+    x.tofile(tmp_path / "x")
+    mapped = CountingMap(tmp_path / "x", dtype, "r", shape=x.shape)
+    model = Sequential([layers.GlobalAveragePooling1D(), layers.Dense(2, "softmax")])
+    model.compile("sgd")
+    model.fit(mapped[:8], np.zeros(8, int), verbose=0)
+    tracemalloc.start()
+    try:
+        model.fit(mapped, np.arange(200) % 2, batch_size=4, verbose=0)
+        model.evaluate(mapped, np.arange(200) % 2, batch_size=4)
+        model.predict(mapped, batch_size=4)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 200 * 50 * 40 * 4 / 5  # less than a fifth of it in float32
+
+
+def test_numbers_beyond_float32_do_not_become_infinite_in_silence():
+    x = np.random.default_rng(0).normal(size=(6, 4, 3))
+    x[2, 1, 0] = 1e300
+    y = np.arange(6) % 2
+    for first in ([], [layers.Rescaling(0.5)]):
+        model = Sequential([*first, layers.GRU(3), layers.Dense(2, "softmax")])
+        model.compile("sgd")
+        message = (
+            r"x has 1e\+300 at index \(2, 1, 0\).*, which overflows in the conversion to float32; .* dtype='float64'"
+        )
+        with (
+            pytest.warns(RuntimeWarning, match=r"x: expected numbers in the range of float32, got 1e\+300"),
+            pytest.raises(FloatingPointError, match=message),
+        ):
+            model.fit(x, y, verbose=0, shuffle=False)
+        with pytest.warns(RuntimeWarning, match="scale x, or make the model with dtype='float64'"):
+            model.predict(x)
+        with pytest.warns(RuntimeWarning, match="scale x, or make the model with dtype='float64'"):
+            model.evaluate(x, y)
+        with pytest.warns(RuntimeWarning, match=r"got 1e\+300 at index \(2, 1, 0\)"):
+            model.layers[-2](x)
+        model.predict(x, lengths=[4, 4, 1, 4, 4, 4])  # in padding it does not matter
+        model.fit(x, y, lengths=[4, 4, 1, 4, 4, 4], verbose=0)
+    model = Sequential([layers.GRU(3), layers.Dense(2, "softmax")], dtype="float64")
+    model.compile("sgd")
+    model.evaluate(x, y)
 
 
 def test_samples_in_the_other_byte_order_give_the_same_bits(digits):
@@ -108,21 +208,14 @@ def test_samples_in_the_other_byte_order_give_the_same_bits(digits):
     np.testing.assert_array_equal(model.predict(x.astype(x.dtype.newbyteorder())), model.predict(x))
 
 
-def test_float64_data_makes_a_float64_model_and_stays():
+def test_float64_data_trains_a_float32_model_unless_dtype_says_float64():
     x, y = np.random.default_rng(0).random((50, 4, 3)), np.arange(50) % 2
-    fastgru.set_seed(0)
-    model = Sequential([layers.GRU(5, input_shape=(4, 3)), layers.Dense(2, "softmax")])
-    before = model.get_weights()
-    assert before[0].dtype == np.float32
-    model.compile()
-    model.fit(x, y, epochs=0, verbose=0)
-    for old, new in zip(before, model.get_weights(), strict=True):
-        assert new.dtype == np.float64
-        np.testing.assert_array_equal(old, new)
-    assert model.predict(x).dtype == np.float64
-    np.testing.assert_array_equal(
-        model.predict(x.astype(np.float32)), model.predict(x.astype(np.float32).astype(float))
-    )
+    for options, dtype in (({}, np.float32), ({"dtype": "float64"}, np.float64)):
+        model = Sequential([layers.GRU(5, input_shape=(4, 3)), layers.Dense(2, "softmax")], **options)
+        model.compile()
+        model.fit(x, y, verbose=0)
+        assert model.dtype == model.predict(x).dtype == dtype
+        assert all(weight.dtype == dtype for weight in model.get_weights())
 
 
 def test_predict_and_evaluate_do_not_depend_on_the_batch_size(digits):
@@ -160,7 +253,7 @@ def test_a_copy_trains_on_alone_with_the_same_bits(make, digits):
     np.testing.assert_array_equal(model.parameters, before)
     model.fit(*digits, epochs=1, verbose=0)
     np.testing.assert_array_equal(twin.parameters, model.parameters)
-    np.testing.assert_array_equal(twin.get_weights()[0], twin.layers[0].weights["kernel"])
+    np.testing.assert_array_equal(twin.get_weights()[0], twin.layers[1].weights["kernel"])
     assert not make(Sequential([layers.GRU(3)])).built
 
 

@@ -92,7 +92,7 @@ FINDERS = {
         lambda: layers.Embedding(5, 3, mask_zero=True),
         np.where(PADDING, 0, 1 + np.random.default_rng(0).integers(0, 4, (4, 5))),
     ),
-    "bytes": (lambda: layers.Masking(1.0), np.where(PADDING[..., None], 255, np.full((4, 5, 2), 9)).astype(np.uint8)),
+    "bytes": (lambda: layers.Masking(255.0), np.where(PADDING[..., None], 255, np.full((4, 5, 2), 9)).astype(np.uint8)),
 }
 
 

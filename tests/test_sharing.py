@@ -184,6 +184,10 @@ WITH_EACH_LAYER = {
     ],
     "Masking": lambda: [layers.Masking(input_shape=(5, 4)), layers.GRU(3), layers.Dense(3)],
     "Dropout": sequence_model(layers.Dropout(0.3), POOL),
+    "Rescaling": sequence_model(layers.Rescaling(0.5, 1), POOL),
+    "Rescaling of bytes": lambda: [
+        layers.Rescaling(0.5, uint8_only=True, input_shape=(5, 4)), layers.GRU(3), layers.Dense(3)
+    ],
     "Flatten": sequence_model(layers.Flatten()),
     "GlobalAveragePooling1D": sequence_model(POOL),
     "GlobalMaxPooling1D": sequence_model(layers.GlobalMaxPooling1D()),

@@ -209,17 +209,22 @@ def test_a_new_sequence_may_be_longer_than_those_seen():
     assert estimator.n_features_in_ == F
 
 
-def test_dtypes_decide_what_the_model_computes_in():
-    for given, made in [
-        (X, np.float64),
-        (X.astype(np.float32), np.float32),
-        ((X > 0).astype(np.int64), np.float64),
-        ((X > 0).astype(np.uint8) * 255, np.float32),
-    ]:
-        estimator = GRUClassifier(**QUICK).fit(given, LABELS)
-        assert estimator.model_.dtype == made
-        assert estimator.predict_proba(given).dtype == made
-        assert estimator.predict_proba(X).dtype == made  # float64, to whatever the model is
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_numbers_of_any_dtype_are_converted_and_not_scaled(dtype):
+    whole = np.round(20 * X)
+    expected = None
+    for given in [whole, whole.astype(np.float32), whole.astype(np.int64), whole.astype(">i2")]:
+        estimator = GRUClassifier(**QUICK, dtype=dtype).fit(given, LABELS)
+        assert estimator.model_.dtype == dtype
+        found = estimator.predict_proba(given)
+        assert found.dtype == dtype
+        expected = found if expected is None else expected
+        np.testing.assert_array_equal(found, expected)
+    images = (X > 0).astype(np.uint8) * 255
+    for given in (images, images.astype(np.float32)):
+        found = GRUClassifier(**QUICK, dtype=dtype).fit(given, LABELS).predict_proba(given)
+        expected = found if given is images else expected
+        np.testing.assert_array_equal(found, expected)
 
 
 # --- Training -------------------------------------------------------------------------------------------------

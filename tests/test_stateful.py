@@ -127,11 +127,3 @@ def test_states_that_do_not_fit_are_refused(tmp_path, states):
     native.save(path, config, tensors | {f"states/{name}": state for name, state in states.items()})
     with pytest.raises(ModelFileError, match="not a model that this version can make"):
         load_model(path)
-
-
-def test_states_are_widened_with_the_weights():
-    x, y = data()
-    model = make_model()
-    model.predict(x, batch_size=60)
-    model.fit(x.astype(np.float64), y, batch_size=60, verbose=0)
-    assert model.get_states()["gru/state"].dtype == np.float64

@@ -345,6 +345,20 @@ def _activation(
     return (softmax(x) if activation == "softmax" else ACTIVATIONS[activation][0](x)), lengths
 
 
+def _rescaling(
+    x: Array,
+    lengths: Array | None,
+    weights: dict[str, Array],
+    *,
+    scale: float,
+    offset: float = 0.0,
+    uint8_only: bool = False,
+) -> tuple[Array, Array | None]:
+    del weights
+    wide = np.asarray(x, np.float64)
+    return (wide if uint8_only and x.dtype != np.uint8 else scale * wide + offset), lengths
+
+
 def _embedding(
     x: Array, lengths: Array | None, weights: dict[str, Array], *, mask_zero: bool = False, **config: Any
 ) -> tuple[Array, Array | None]:
@@ -404,7 +418,7 @@ def _time_distributed(
 def _works_on_each_step(layer: Any) -> bool:
     if layer["class_name"] == "TimeDistributed":
         return _works_on_each_step(layer["config"]["layer"])
-    return layer["class_name"] in ("Dense", "Activation", "Dropout")
+    return layer["class_name"] in ("Dense", "Activation", "Dropout", "Rescaling")
 
 
 #: Name -> (x, lengths, weights, **config) -> (y, lengths of y's sequences), as they are in use, not in training.
@@ -413,6 +427,7 @@ LAYERS: dict[str, Callable[..., tuple[Any, Array | None]]] = {
     "Bidirectional": _bidirectional,
     "Dense": _dense,
     "Activation": _activation,
+    "Rescaling": _rescaling,
     "Embedding": _embedding,
     "Masking": _masking,
     "Dropout": lambda x, lengths, weights, **config: (x, lengths),

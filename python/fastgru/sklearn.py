@@ -20,16 +20,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastgru import callbacks
 from fastgru._support import checks
-from fastgru._support.samples import natural_dtype
 from fastgru._support.sequences import check_lengths, pad_with_lengths
 from fastgru.models.recipes import Recipe, Settings
 
 Array = NDArray[Any]
 
 __all__ = ["GRUClassifier", "GRURegressor"]
-
-#: What X may be made of; other numbers are converted to the first.
-_DTYPES = [np.float64, np.float32, np.uint8]
 
 
 # As scikit-learn asks, a dataclass' constructor has named parameters and does nothing but keep them.
@@ -91,7 +87,7 @@ class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-le
         if y is None:
             raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None")
         X, lengths = self._pad(X, lengths)
-        X, y = check_X_y(X, y, dtype=_DTYPES, ensure_2d=False, allow_nd=True, estimator=self, **options)
+        X, y = check_X_y(X, y, dtype="numeric", ensure_2d=False, allow_nd=True, estimator=self, **options)
         X = self._require_sequences(X, fitting=True)
         return X, y, None if lengths is None else check_lengths("lengths", lengths, len(X), X.shape[1])
 
@@ -133,7 +129,6 @@ class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-le
         model = recipe.make_model(
             (None, None, X.shape[2]),
             outputs,
-            dtype=natural_dtype(X),
             classify=classify,
             samples=len(X) - (len(held) if split else 0),
             # random_state decides, not fastgru's own seed, which is everybody's.
@@ -155,10 +150,8 @@ class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-le
         """What the model gives for the sequences, (N, C)."""
         check_is_fitted(self)
         X, lengths = self._pad(X, lengths)
-        X = check_array(X, dtype=_DTYPES, ensure_2d=False, allow_nd=True, estimator=self)
+        X = check_array(X, dtype="numeric", ensure_2d=False, allow_nd=True, estimator=self)
         X = self._require_sequences(X, fitting=False)
-        if X.dtype != np.uint8:
-            X = X.astype(self.model_.dtype, copy=False)
         return np.asarray(self.model_.predict(X, lengths=lengths))
 
 
@@ -166,8 +159,8 @@ class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-le
 class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
     """A classifier of sequences: GRU layers and a softmax.
 
-    X is an array (N, T, F), float32 or float64 as it is, uint8 as bytes that are divided by 255; other numbers are
-    converted to float64. Or it is a list of arrays (T, F) of different T, which are padded.
+    X is an array (N, T, F) of real numbers, which are converted to `dtype` batch by batch and not scaled: divide the
+    bytes of images by 255 before. Or it is a list of arrays (T, F) of different T, which are padded.
 
     Parameters
     ----------
@@ -177,6 +170,8 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
         Whether each layer reads in both directions.
     dropout, recurrent_dropout : float
         Fractions, from 0 to below 1, of what enters each GRU layer, and of its state, that training drops.
+    dtype : {"float32", "float64"}
+        The dtype of weights, computations and outputs.
     epochs, batch_size : int
     optimizer : {"adam", "adamw", "sgd", "rmsprop"}
     learning_rate : float, optional
@@ -279,7 +274,7 @@ class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    units, bidirectional, dropout, recurrent_dropout, epochs, batch_size, optimizer, learning_rate, schedule
+    units, bidirectional, dropout, recurrent_dropout, dtype, epochs, batch_size, optimizer, learning_rate, schedule
         As in `GRUClassifier`.
     weight_decay, clip_norm : float, optional
         As in `GRUClassifier`.

@@ -1,8 +1,9 @@
-"""The samples a model is given: checked once, then gathered batch by batch into one reused buffer."""
+"""The samples a model is given: checked once, then gathered and converted batch by batch into reused buffers."""
 
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,11 @@ from fastgru._support import checks, sequences
 
 Array = NDArray[Any]
 
-_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-
 
 class Samples:
-    """Samples that have passed `require_samples`, the first axis being the batch.
+    """Samples that `as_samples` has returned, the first axis being the batch.
 
-    float32 and float64 stay as they are. uint8 is taken for an image's bytes: batches are divided by 255. Tokens are
-    integers of any kind and stay as they are. The array itself is neither copied nor changed, so it may be
-    memory-mapped.
+    The array itself is neither copied, converted nor changed, so it may be memory-mapped.
 
     Parameters
     ----------
@@ -28,60 +25,54 @@ class Samples:
         The argument's name, for messages.
     x : ndarray
     expected : tuple
-        The model's input shape, None where any size will do.
-    dtype : dtype
-        The model's dtype. float32 samples in a float64 model are widened; the other way round is refused.
-    tokens : bool
-        Whether the model begins with an `Embedding`.
+        The model's input shape, None where any size is allowed.
+    dtype : dtype or None
+        The dtype that batches are converted to. None: batches keep the dtype of `x`.
     """
 
-    def __init__(
-        self, name: str, x: Array, expected: tuple[int | None, ...], dtype: np.dtype[Any], *, tokens: bool = False
-    ) -> None:
+    def __init__(self, name: str, x: Array, expected: tuple[int | None, ...], dtype: np.dtype[Any] | None) -> None:
         if x.shape[1:] != expected[1:] and not fits(x.shape, expected):
             raise ValueError(
                 f"{name}: expected shape {checks.dims(expected)} because that is the model's input, got {x.shape}"
             )
-        if not tokens and x.dtype.type is np.float64 and dtype == np.float32:
-            raise TypeError(
-                f"{name}: expected float32 because the model's weights are float32, got float64; convert it with "
-                f"{name}.astype('float32'), or make the model with dtype='float64'"
-            )
+        self._name = name
         self._x = x
-        self._dtype = x.dtype if tokens else dtype
-        self._bytes: Array | None = None
+        self._dtype = x.dtype if dtype is None else dtype
+        self._given: Array | None = None
         self._batch: Array | None = None
 
     def __len__(self) -> int:
         return len(self._x)
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the samples before the conversion."""
+        return self._x.dtype
+
     def part(self, rows: slice) -> Samples:
         """Some of the samples, as a view."""
         part = copy.copy(self)
-        part._x, part._bytes, part._batch = self._x[rows], None, None
+        part._x, part._given, part._batch = self._x[rows], None, None
         return part
 
-    def batch(self, indices: NDArray[np.intp] | slice) -> Array:
-        """The samples at `indices` in the model's dtype; the memory is used again by the next call."""
-        x = self._x
+    def take(self, indices: NDArray[np.intp] | slice) -> Array:
+        """The samples at `indices` in their own dtype; the next call uses the memory again."""
         if isinstance(indices, slice):
-            rows = x[indices]
-            if x.dtype == self._dtype:
-                return rows  # as they lie, the kernels take any strides
-        else:
-            size = len(indices)
-            if x.dtype == self._dtype:
-                self._batch = _at_least(self._batch, size, x.shape[1:], self._dtype)
-                return np.take(x, indices, axis=0, out=self._batch[:size], mode="clip")
-            self._bytes = _at_least(self._bytes, size, x.shape[1:], x.dtype)
-            rows = np.take(x, indices, axis=0, out=self._bytes[:size], mode="clip")
-        self._batch = _at_least(self._batch, len(rows), x.shape[1:], self._dtype)
-        to = self._batch[: len(rows)]
-        if x.dtype == np.uint8:  # an image's bytes; tokens have been returned as they are
-            np.multiply(rows, self._dtype.type(1 / 255), out=to)
-        else:
-            np.copyto(to, rows)
-        return to
+            return self._x[indices]  # a view: the kernels take any strides
+        size = len(indices)
+        self._given = _at_least(self._given, size, self._x.shape[1:], self._x.dtype)
+        return np.take(self._x, indices, axis=0, out=self._given[:size], mode="clip")
+
+    def convert(self, rows: Array, lengths: Array | None = None) -> Array:
+        """What `take` returned in the dtype of batches; the next call uses the memory again."""
+        if rows.dtype == self._dtype:
+            return rows
+        self._batch = _at_least(self._batch, len(rows), rows.shape[1:], self._dtype)
+        return convert(self._name, rows, self._batch[: len(rows)], lengths)
+
+    def batch(self, indices: NDArray[np.intp] | slice, lengths: Array | None = None) -> Array:
+        """The samples at `indices` in the dtype of batches; the next call uses the memory again."""
+        return self.convert(self.take(indices), lengths)
 
 
 def fits(shape: tuple[int | None, ...], expected: tuple[int | None, ...]) -> bool:
@@ -95,22 +86,62 @@ def _at_least(buffer: Array | None, rows: int, shape: tuple[int, ...], dtype: np
     return buffer
 
 
-def require_samples(name: str, x: Any, *, tokens: bool = False) -> None:
-    """Raise unless `x` is an array (N, ...) of float32, float64 or uint8, or of integers where it is tokens."""
-    checks.unmasked(name, x)
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{name}: expected a NumPy array, got {type(x).__name__}; convert it with numpy.asarray")
-    if x.ndim == 0:
+def convert(name: str, x: Array, to: Array, lengths: Array | None = None) -> Array:
+    """Copy real numbers `x` into `to`, which is of another dtype, and return `to`.
+
+    Warns
+    -----
+    RuntimeWarning
+        A finite number outside of padding exceeds the range of the dtype and became infinite.
+    """
+    try:
+        with np.errstate(over="raise"):
+            np.copyto(to, x, casting="unsafe")
+    except FloatingPointError:
+        with np.errstate(over="ignore"):
+            np.copyto(to, x, casting="unsafe")
+        overflowed = np.isfinite(x) & ~np.isfinite(to)
+        if lengths is not None:
+            overflowed &= sequences.valid_in(lengths, x.shape)
+        if overflowed.any():
+            index = tuple(int(i) for i in np.argwhere(overflowed)[0])
+            warnings.warn(
+                f"{name}: expected numbers in the range of {to.dtype}, got {x[index]} at index {index} of a batch, "
+                f"which became infinite; scale {name}, or make the model with dtype='float64'",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+    return to
+
+
+def as_samples(name: str, x: Any, *, tokens: bool = False) -> Array:
+    """`x` as an array (N, ...) of real numbers in any dtype, or of integers if `tokens`; arrays are not copied."""
+    array = checks.array(name, x)
+    if array.dtype.kind not in "biuf":
+        remedy = f"pass {name}.real and {name}.imag as features" if array.dtype.kind == "c" else "convert it to numbers"
+        what = f"{type(x).__name__} of {array.dtype}" if isinstance(x, np.ndarray) or array.ndim else type(x).__name__
+        raise TypeError(f"{name}: expected an array of real numbers, got {what}; {remedy}")
+    if array.ndim == 0:
         raise ValueError(f"{name}: expected an array of samples, got a single number")
-    if tokens:
-        if x.dtype.kind not in "iu":
-            raise TypeError(f"{name}: expected integers because the model begins with an Embedding, got {x.dtype}")
-        return
-    if x.dtype.type not in (np.float32, np.float64, np.uint8):  # in any order of bytes
+    if tokens and array.dtype.kind not in "iu" and array.size:
         raise TypeError(
-            f"{name}: expected float32, float64 or uint8 (bytes, which are divided by 255), got {x.dtype}; convert it "
-            f"with {name}.astype('float32')"
+            f"{name}: expected integers because the model begins with an Embedding, got {array.dtype}; convert it with "
+            f"{name}.astype('int64')"
         )
+    return array
+
+
+def dtype_of_batches(x: Array, dtype: np.dtype[Any], *, tokens: bool, converts: bool) -> np.dtype[Any] | None:
+    """The dtype that batches of `x` are converted to for a model of `dtype`; None if they keep their own.
+
+    Parameters
+    ----------
+    x : ndarray
+    dtype : dtype
+    tokens, converts : bool
+        The attributes `takes_tokens` and `converts_input` of the model's first layer.
+    """
+    return None if tokens or (converts and np.can_cast(x.dtype, dtype, "safe")) else dtype
 
 
 def lengths_of(name: str, lengths: Any, x: Array, *, tokens: bool = False) -> Array | None:
@@ -120,8 +151,3 @@ def lengths_of(name: str, lengths: Any, x: Array, *, tokens: bool = False) -> Ar
     if x.ndim < (2 if tokens else 3):
         raise ValueError(f"{name}: expected none because x of shape {x.shape} has no steps, got some")
     return sequences.check_lengths(name, lengths, len(x), x.shape[1])
-
-
-def natural_dtype(x: Array) -> np.dtype[Any]:
-    """The dtype a model takes that has none yet: float64 for float64, else float32."""
-    return _FLOAT64 if x.dtype.type is np.float64 else _FLOAT32

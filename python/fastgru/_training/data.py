@@ -14,11 +14,10 @@ Array = NDArray[Any]
 
 
 class Form(NamedTuple):
-    """What a model is, or will be once data has decided it."""
+    """The shapes of a model, which data decide if it has no weights yet; with the batch axis."""
 
-    input_shape: tuple[int | None, ...]  # with the batch axis
+    input_shape: tuple[int | None, ...]
     output_shape: tuple[int | None, ...]
-    dtype: np.dtype[Any]
 
 
 class Batch(NamedTuple):
@@ -29,6 +28,22 @@ class Batch(NamedTuple):
     lengths: Array | None = None  # (N,) of int64
     weights: Array | None = None  # (N,) or (N, T)
     samples: NDArray[np.intp] | None = None  # (N,), which samples of the set these are, where it has numbers for them
+    given: Array | None = None  # x before the conversion to the model's dtype, if there was one
+
+    @classmethod
+    def of(
+        cls,
+        samples: Samples,
+        rows: NDArray[np.intp] | slice,
+        y: Array,
+        lengths: Array | None,
+        weights: Array | None,
+        numbers: NDArray[np.intp] | None = None,
+    ) -> Batch:
+        """The batch of the samples at `rows`; the other arguments are what belongs to those."""
+        given = samples.take(rows)
+        x = samples.convert(given, lengths)
+        return cls(x, y, lengths, weights, numbers, None if x is given else given)
 
     def rows(self, part: slice) -> Batch:
         """Some rows of it, as views."""
@@ -102,6 +117,11 @@ class ArraySet:
         """How many samples an epoch has."""
         return len(self)
 
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """The dtype of the samples as they were given."""
+        return self._samples.dtype
+
     def split(self, fraction: float) -> tuple[ArraySet, ArraySet]:
         """Two sets, of which the second has the last `fraction` of the samples."""
         kept = int(len(self) * (1 - fraction) + 1e-9)  # 10 * (1 - 0.9) is a rounding below 1
@@ -144,8 +164,9 @@ class ArraySet:
 
     def _gather(self, chosen: NDArray[np.intp]) -> Batch:
         y, lengths, weights = self._rest
-        return Batch(
-            self._samples.batch(chosen),
+        return Batch.of(
+            self._samples,
+            chosen,
             y[chosen],
             None if lengths is None else lengths[chosen],
             None if weights is None else weights[chosen],
@@ -160,7 +181,7 @@ class ArraySet:
                 yield self._gather(self._rows[rows])
                 continue
             rest = (None if array is None else array[rows] for array in self._rest)
-            yield Batch(self._samples.batch(rows), *rest)  # type: ignore[arg-type]
+            yield Batch.of(self._samples, rows, *rest)  # type: ignore[arg-type]
 
 
 class StreamSet:
@@ -198,6 +219,11 @@ class StreamSet:
     @property
     def count(self) -> int | None:
         """How many samples an epoch has; not known."""
+        return None
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """The dtype of the samples; not known."""
         return None
 
     def shuffle(self, generator: np.random.Generator | None) -> None:

@@ -27,7 +27,11 @@ def find_cause(
     weights, states : mapping of str to ndarray
         The model's weights, and the states that stateful layers carry, before the batch.
     """
-    given = {"x": batch.x, "y": batch.y, "sample_weight": batch.weights}
+    given = {
+        "x": batch.x if batch.given is None else batch.given,
+        "y": batch.y,
+        "sample_weight": batch.weights,
+    }
     for name, array in given.items():
         found = None if array is None else _first_not_finite(array, batch.lengths, dtype)
         if array is None or found is None:
@@ -38,10 +42,13 @@ def find_cause(
             place = (int(batch.samples[index[0]]), *index[1:])
             where = f"index {_text(place)}, in sample {index[0]} of the batch"
         others = f", and more in {samples - 1} other samples" if samples > 1 else ""
-        return (
-            f"{name} has {array[index]} at {where}{others}",
-            f"leave out such samples, or replace what is not finite in {name}",
-        )
+        what = f"{name} has {array[index]} at {where}{others}"
+        if np.isfinite(array[index]):
+            return (
+                f"{what}, which overflows in the conversion to {dtype}",
+                f"scale {name}, or make the model with dtype='float64'",
+            )
+        return what, f"leave out such samples, or replace what is not finite in {name}"
     for name, array in weights.items():
         if not np.isfinite(array).all():
             return f"the weights {name} were not finite before the batch", "load or set finite weights"
@@ -57,7 +64,7 @@ def _text(index: tuple[int, ...]) -> str:
 
 def _first_not_finite(array: Array, lengths: Array | None, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], int] | None:
     """Index of the first number that is not finite in `dtype`, and how many samples have one; skips padding."""
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f":  # float32 holds the largest integers
         return None
     with np.errstate(over="ignore"):
         wrong = ~np.isfinite(array.astype(dtype, copy=False))

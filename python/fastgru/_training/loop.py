@@ -110,11 +110,17 @@ class Trainable(Protocol):
     def stateful(self) -> bool:
         """Whether each row of a batch goes on from the states of the same row of the batch before it."""
 
-    def form_for(self, name: str, x: Any, *, decide_dtype: bool) -> Form:
-        """What the network will be for samples `x`, `form` itself if it is that; nothing changes before `settle`."""
+    def as_samples(self, name: str, x: Any) -> Array:
+        """`x` as an array of numbers that the network takes."""
 
-    def settle(self, form: Form, *, decide_dtype: bool) -> None:
-        """Be of that form."""
+    def samples(self, name: str, x: Array, form: Form) -> Samples:
+        """Samples that `as_samples` returned, for batches that the network takes."""
+
+    def form_for(self, x: Array) -> Form:
+        """The network's shapes for samples `x`, `form` itself if it is built; nothing changes before `settle`."""
+
+    def settle(self, form: Form) -> None:
+        """Make the weights for that form if there are none."""
 
     def check_values(self, name: str, samples: Samples, lengths: Array | None) -> Array | None:
         """Raise what the first layer would for the values of some batch; the lengths of the sequences."""

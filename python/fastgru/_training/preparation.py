@@ -52,7 +52,7 @@ class Preparation:
     ) -> tuple[Samples, Array, Array | None, Array | None]:
         """Samples, targets, lengths and weights, checked against a model of that form and each other."""
         tokens = self._network.takes_tokens
-        samples = Samples(names[0], given.x, form.input_shape, form.dtype, tokens=tokens)
+        samples = self._network.samples(names[0], given.x, form)
         if given.y is None:
             raise TypeError(f"{names[1]}: expected targets because {names[0]} is an array, got None")
         shape = _shape_for(given.x, form.output_shape)
@@ -73,17 +73,16 @@ class Preparation:
 
     def batch(self, given: Unchecked, names: tuple[str, ...] = _NAMES) -> Batch:
         """A batch; the first one of all decides what the network is."""
-        form = self._network.form_for(names[0], given.x, decide_dtype=True)
+        given = given._replace(x=self._network.as_samples(names[0], given.x))
+        form = self._network.form_for(given.x)
         samples, y, lengths, weights = self._check(given, form, names)
         if len(samples) == 0:
             raise ValueError(f"{names[0]}: expected at least one sample, got 0")
         if form is not self._network.form:
-            self._network.settle(form, decide_dtype=True)
-        return Batch(samples.batch(slice(None)), y, lengths, weights)
+            self._network.settle(form)
+        return Batch.of(samples, slice(None), y, lengths, weights)
 
-    def set_of(
-        self, given: Unchecked, steps: int | None = None, *, decide_dtype: bool
-    ) -> tuple[ArraySet | StreamSet, Form | None]:
+    def set_of(self, given: Unchecked, steps: int | None = None) -> tuple[ArraySet | StreamSet, Form | None]:
         """A set of arrays and what they make of the model, or an iterable of batches where no y stands beside x."""
         if given.y is None and not isinstance(given.x, np.ndarray) and isinstance(given.x, Iterable):
             for name, value in (("lengths", given.lengths), ("sample_weight", given.weights)):
@@ -92,7 +91,8 @@ class Preparation:
             return self._stream("x", given.x, steps, steps_name="steps_per_epoch"), None
         if steps is not None:
             raise ValueError("steps_per_epoch: expected none because x is an array, got a number")
-        form = self._network.form_for("x", given.x, decide_dtype=decide_dtype)
+        given = given._replace(x=self._network.as_samples("x", given.x))
+        form = self._network.form_for(given.x)
         return ArraySet(*self._check(given, form, _NAMES)), form
 
     def validation(self, given: Any, steps: int | None, form: Form | None) -> tuple[ArraySet | StreamSet, Form | None]:
@@ -101,7 +101,8 @@ class Preparation:
             keys = ("'x'", "'y'", "'lengths'", "'sample_weight'") if isinstance(given, Mapping) else ("0", "1", "", "2")
             names = tuple(f"validation_data[{key}]" for key in keys)
             arrays = data.unpack("validation_data", given)
-            form = form or self._network.form_for(names[0], arrays.x, decide_dtype=True)
+            arrays = arrays._replace(x=self._network.as_samples(names[0], arrays.x))
+            form = form or self._network.form_for(arrays.x)
             return ArraySet(*self._check(arrays, form, names)), form
         if isinstance(given, np.ndarray) or not isinstance(given, Iterable):
             raise TypeError(
@@ -119,9 +120,7 @@ class Preparation:
 
 def prepare(network: Trainable, loss: Loss, given: Unchecked, validation_data: Any, options: FitOptions) -> Sets:
     """Check all data of a call of `fit`, which must call this function itself: a warning counts the stack frames."""
-    training, form = Preparation(network, loss, options.class_weight).set_of(
-        given, options.steps_per_epoch, decide_dtype=True
-    )
+    training, form = Preparation(network, loss, options.class_weight).set_of(given, options.steps_per_epoch)
     validation: ArraySet | StreamSet | None = None
     if validation_data is not None:
         if options.splits:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import fastgru
 from fastgru.cli import data
-from fastgru.cli.options import add_dataset, add_state_dict_options, load_model, print_json
+from fastgru.cli.options import add_dataset, add_scaling, add_state_dict_options, load_model, print_json, scaled
 from fastgru.datasets.arrays import Sequences
 from fastgru.layers import Head
 from fastgru.losses import (
@@ -62,6 +62,7 @@ def add_to(commands: Any) -> None:
     command = commands.add_parser("evaluate", help="loss and accuracy of a saved model on test images or your arrays")
     command.add_argument("model", metavar="MODEL")
     add_dataset(command)
+    add_scaling(command, "default: the input is not scaled")
     add_state_dict_options(command)
     command.set_defaults(run=run)
 
@@ -75,6 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
         task = "classify" if model.loss.classifies else "regress"
     found = data.load(arguments.dataset, arguments.data, 0, task)
     print(f"Data: {found.name} ({found.reason})", flush=True)
+    model = scaled(arguments.model, model, arguments.divide_by, {found.name: found.train.x.dtype})
     _compile(model, found.task)
     kind, part = ("test ", found.test) if found.test is not None else ("", found.train)
     try:

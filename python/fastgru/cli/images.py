@@ -24,7 +24,7 @@ class InputFileError(ValueError):
 
 
 def read_samples(path: Path, steps: int | None, features: int, *, invert: bool = False) -> Array:
-    """The samples (N, T, F) in a file: uint8 from a PNG, as they are from a .npy file of (T, F) or (N, T, F).
+    """The samples (N, T, F) in a file: uint8 from a PNG, any numbers from a .npy file of (T, F) or (N, T, F).
 
     Parameters
     ----------

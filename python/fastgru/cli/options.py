@@ -12,12 +12,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 from fastgru._support import checks
 from fastgru._support.files import replaceable
 from fastgru.cli.data import DIGITS, TASKS
 from fastgru.datasets.mnist import DATA_VARIABLE
-from fastgru.formats.description import ACTIVATIONS, list_assumptions
+from fastgru.formats.description import ACTIVATIONS, LayerDescription, list_assumptions, numbered_name
 from fastgru.formats.torch.options import POOLINGS, ReadOptions
+from fastgru.layers import Rescaling
 from fastgru.models.recipes import Option, Settings
 from fastgru.models.sequential import Sequential, read_model
 
@@ -81,6 +84,49 @@ def add_dataset(command: argparse.ArgumentParser) -> None:
         help="whether your y are classes or numbers; if not given, integers are classes",
     )
     command.add_argument("--json", action="store_true", help="end with one line of JSON")
+
+
+def add_scaling(command: Any, default: str) -> None:
+    """The option for a number that the input is divided by."""
+    command.add_argument(
+        "--divide-by",
+        type=number(above=0),
+        metavar="NUMBER",
+        help=f"divide the input by this number in the model's first layer: 255 for the bytes of images ({default})",
+    )
+
+
+def scaled(path: str, model: Sequential, divisor: float | None, dtypes: Mapping[str, np.dtype[Any]]) -> Sequential:
+    """The model in the file at `path`, or one that divides its input first; says so if bytes are not scaled.
+
+    Parameters
+    ----------
+    path : str
+    model : Sequential
+    divisor : float or None
+        The value of ``--divide-by``.
+    dtypes : mapping of str to dtype
+        Name of an input, for messages -> its dtype.
+    """
+    scales = bool(model.layers) and isinstance(model.layers[0], Rescaling)
+    if divisor is None:
+        for name, dtype in dtypes.items():
+            if dtype == np.uint8 and not scales and not model.layers[0].takes_tokens:
+                print(
+                    f"fastgru: {name}: uint8 numbers are not scaled because {path} does not begin with Rescaling; use "
+                    f"--divide-by 255 if the model was trained on scaled images",
+                    file=sys.stderr,
+                    flush=True,
+                )
+        return model
+    if scales:
+        raise ValueError(f"--divide-by: expected none because {path} begins with Rescaling, got {divisor:g}")
+    description = model.describe()
+    name = numbered_name("Rescaling", description.layers)
+    description.layers.insert(0, LayerDescription("Rescaling", name, {"scale": 1 / divisor}))
+    changed = Sequential.from_description(description)
+    changed.set_states(model.get_states())
+    return changed
 
 
 def _dataset(text: str) -> str:

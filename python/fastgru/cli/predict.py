@@ -17,7 +17,7 @@ from fastgru._support import checks
 from fastgru._support.files import write_atomically
 from fastgru._support.sequences import valid_steps
 from fastgru.cli import images
-from fastgru.cli.options import add_state_dict_options, load_model, print_json, require_writable
+from fastgru.cli.options import add_scaling, add_state_dict_options, load_model, print_json, require_writable, scaled
 from fastgru.datasets.arrays import Sequences
 from fastgru.layers import Head
 from fastgru.models.sequential import Sequential
@@ -39,6 +39,7 @@ def add_to(commands: Any) -> None:
         help="PNG; .npy of shape (T, F) or (N, T, F); .npz, or a folder of .npy files, with x and maybe lengths",
     )
     command.add_argument("--invert", action="store_true", help="for black on white pictures; MNIST is white on black")
+    add_scaling(command, "default: the input is not scaled")
     command.add_argument("--out", metavar="FILE", help="write labels and outputs of one input there, as .csv or .npz")
     command.add_argument("--json", action="store_true", help="a line of JSON for each sample, with all outputs")
     add_state_dict_options(command)
@@ -64,8 +65,9 @@ def run(arguments: argparse.Namespace) -> None:
         )
     for path in arguments.inputs:
         part = _read(path, model, invert=arguments.invert)
+        used = scaled(arguments.model, model, arguments.divide_by, {path: part.x.dtype})
         try:
-            outputs = model.predict(part.x, lengths=part.lengths)
+            outputs = used.predict(part.x, lengths=part.lengths)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from None
         answers = Answers(_kind(model), outputs, part.lengths if outputs.ndim == 3 else None)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 import fastgru
 from fastgru import _native, callbacks
 from fastgru._support import checks
-from fastgru._support.samples import natural_dtype
 from fastgru._support.sequences import valid_steps
 from fastgru._training.loop import History
 from fastgru.cli import data, plotting
@@ -26,6 +25,7 @@ from fastgru.cli.data import Data, HeldBack
 from fastgru.cli.evaluate import Score, form, score
 from fastgru.cli.options import (
     add_dataset,
+    add_scaling,
     add_settings,
     given_settings,
     integer,
@@ -47,6 +47,7 @@ def add_to(commands: Any) -> None:
     """Add the command to the parser's."""
     command = commands.add_parser("train", help="train GRU layers and a Dense layer on digits or on your own arrays")
     add_dataset(command)
+    add_scaling(command, "default: 255 for mnist and synthetic; your own arrays are not scaled")
     network, training = (command.add_argument_group(f"the {name}") for name in ("network", "training"))
     training.add_argument(
         "--recipe", choices=RECIPES, help="settings for fast: MNIST in few seconds; options change them"
@@ -134,6 +135,9 @@ def run(arguments: argparse.Namespace) -> None:
     seeds = arguments.seeds or (arguments.seed,)
     found = data.load(arguments.dataset, arguments.data, seeds[0], arguments.task)
     print(f"Data: {found.name} ({found.reason})", flush=True)
+    if arguments.divide_by is None:
+        arguments.divide_by = 255 if found.name in data.DIGITS else 1
+    _mention_scaling(found, arguments.divide_by)
     on = "test" if found.test is not None else "training" if arguments.validation is None else "validation"
     outcomes: list[Outcome] = []
     for seed in seeds:
@@ -286,10 +290,10 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, found: Data, seed: int
         # Pictures all have the same rows; a person's sequences may be longer where the model is used.
         (None, x.shape[1] if found.name in data.DIGITS else None, x.shape[2]),
         found.outputs,
-        dtype=natural_dtype(x),
         classify=found.task == "classify",
         samples=samples,
         each_step=found.each_step,
+        divisor=arguments.divide_by,
     )
     print(
         f"Model: {recipe.describe(found.outputs)}, {model.count_params():,} parameters; seed {seed}, "
@@ -356,6 +360,15 @@ def _fit(
     except FloatingPointError as error:
         kept = f"; {arguments.save} was not written" if arguments.save is not None else ""
         raise FloatingPointError(f"{error}{kept}") from None
+
+
+def _mention_scaling(found: Data, divisor: float) -> None:
+    """Print what is done with the input if that is not to take it as it is, or if its bytes may be those of images."""
+    dtype = found.train.x.dtype
+    if divisor != 1:
+        print(f"Input: {dtype}, divided by {divisor:g} in the model's first layer", flush=True)
+    elif dtype == np.uint8:
+        print("Input: uint8, not scaled; use --divide-by 255 for the bytes of images", flush=True)
 
 
 def _mention_unseen(found: Data, held: HeldBack) -> None:

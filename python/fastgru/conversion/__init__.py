@@ -17,7 +17,7 @@ from fastgru import formats
 from fastgru._support.sequences import valid_steps
 from fastgru.conversion import runners
 from fastgru.formats.description import Assumption, ModelFileError
-from fastgru.layers import Embedding, Masking
+from fastgru.layers import Embedding, Masking, Rescaling
 from fastgru.models.sequential import Sequential, load_model, read_model, warn_of
 
 Array = NDArray[Any]
@@ -148,7 +148,10 @@ def random_samples(model: Sequential) -> Array:
         x = rng.integers(min(1, first.input_dim - 1), first.input_dim, shape)  # 0 may be padding
         padding = 0 if first.mask_zero else None
     else:
-        x = rng.standard_normal(shape).astype(model.dtype)
+        numbers = rng.standard_normal(shape)
+        if isinstance(first, Rescaling) and first.scale and not first.uint8_only:
+            numbers = (numbers - first.offset) / first.scale  # so that the next layer gets numbers near 1
+        x = numbers.astype(model.dtype)
         masks = [layer for layer in model.layers if isinstance(layer, Masking)]
         padding = masks[0].mask_value if masks else None
     if padding is not None:

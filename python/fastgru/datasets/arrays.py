@@ -35,7 +35,7 @@ _SHOWN_NAMES = 8
 class Sequences(NamedTuple):
     """N sequences, and what belongs to them."""
 
-    x: Array  # (N, T, F), float32, float64 or uint8
+    x: Array  # (N, T, F), real numbers
     y: Array | None = None  # (N,), (N, ...) or (N, T, ...), any numbers
     lengths: Array | None = None  # (N,) of int64, from 0 to T
 
@@ -49,7 +49,7 @@ def load_data(path: str | os.PathLike[str]) -> tuple[Sequences, Sequences | None
         What `numpy.savez` wrote, or a folder that holds ``x.npy``, ``y.npy`` and so on. The arrays, others being
         ignored:
 
-        - ``x`` (N, T, F), float32, float64, or uint8 for bytes that will be divided by 255,
+        - ``x`` (N, T, F), real numbers of any dtype, which are not scaled,
         - ``y`` (N,) or (N, C), numbers; with a target for each step (N, T) or (N, T, C). Where C is T, (N, T) is a
           target for each step; for T numbers a sequence, give x one step more that ``lengths`` leave out,
         - ``lengths`` (N,), optional: how many steps of each sequence count,
@@ -223,8 +223,8 @@ def _read_part(source: _Source, suffix: str, *, targets: bool = True, require_le
         raise fail(x_name, f"expected shape (N, T, F), sequences of T steps of F numbers, got {shape}")
     if 0 in shape:
         raise fail(x_name, f"expected at least one sequence, step and number, got shape {shape}")
-    if dtype.newbyteorder("=") not in (np.float32, np.float64, np.uint8):
-        raise fail(x_name, f"expected float32, float64 or uint8 (bytes, which are divided by 255), got {dtype}")
+    if dtype.kind not in "biuf":
+        raise fail(x_name, f"expected real numbers, got {dtype}")
     rows, steps = shape[:2]
 
     y = lengths = None
@@ -262,8 +262,10 @@ def _require_alike(path: Path, train: Sequences, test: Sequences) -> None:
         raise DataFileError(
             f"{path}: x_test: expected {train.x.shape[2]} numbers a step because x has as many, got {test.x.shape[2]}"
         )
-    if test.x.dtype != train.x.dtype:
-        raise DataFileError(f"{path}: x_test: expected {train.x.dtype} as x is, got {test.x.dtype}")
+    if (test.x.dtype == np.uint8) != (train.x.dtype == np.uint8):
+        raise DataFileError(
+            f"{path}: x_test: expected {train.x.dtype} as x is, got {test.x.dtype}; bytes are not scaled by themselves"
+        )
     assert train.y is not None
     assert test.y is not None
     if test.y.dtype.kind != train.y.dtype.kind and "f" in (test.y.dtype.kind, train.y.dtype.kind):

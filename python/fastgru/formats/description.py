@@ -32,7 +32,7 @@ GRU_ACTIVATIONS = kernels.ACTIVATIONS
 #: Classes of layers that make one vector of a sequence.
 _WITHOUT_STEPS = ("Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "LastStep")
 #: Classes of layers that work on each step by themselves, which TimeDistributed therefore does not change.
-_ON_EACH_STEP = ("Activation", "Dense", "Dropout")
+_ON_EACH_STEP = ("Activation", "Dense", "Dropout", "Rescaling")
 
 
 class ModelFileError(ValueError):

@@ -17,6 +17,7 @@ from fastgru.formats.archives import Archive
 from fastgru.formats.boundary import model_file
 from fastgru.formats.checks import parse_json, unsupported
 from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError
+from fastgru.formats.scaling import without_uint8_only
 
 #: Kind -> how its files' names end. Longer endings come before those that they contain.
 KINDS: dict[str, tuple[str, ...]] = {
@@ -139,8 +140,9 @@ def read(path: str | os.PathLike[str], kind: str, *, compile: bool = True, **opt
 
 
 def write(path: str | os.PathLike[str], description: ModelDescription, kind: str) -> None:
-    """Write the model to a file of that kind, any but ``fastgru``."""
+    """Write the model to a file of that kind, any but ``fastgru``; a `Rescaling` with ``uint8_only`` is left out."""
     module = _module(kind)
+    description = dataclasses.replace(description, layers=without_uint8_only(description.layers))
     (module.write_h5 if kind == "keras_h5" else module.write)(path, description)
 
 

@@ -2,7 +2,7 @@
 
 Any safetensors reader finds the tensors; ``__metadata__`` holds
 
-- ``format``: ``"fastgru"``, ``format_version``: ``"1"``,
+- ``format``: ``"fastgru"``, ``format_version``: ``"2"``; in version 1, models divided uint8 input by 255,
 - ``config``: JSON, see `fastgru.Sequential.save`,
 - ``sha256``: of the configuration and of every tensor's name, dtype, shape and bytes, so that a flipped bit is found
   wherever it lies.
@@ -23,8 +23,9 @@ from fastgru._support.files import read_all, write_atomically
 from fastgru.formats.boundary import model_file, reading
 from fastgru.formats.checks import parse_json, require_object
 from fastgru.formats.description import Array, ModelFileError
+from fastgru.formats.scaling import FORMAT_VERSION
 
-FORMAT_VERSION = "1"
+_READ_VERSIONS = ("1", str(FORMAT_VERSION))
 
 #: The key of an object that stands in the place of an array.
 _ARRAY = "array in tensors"
@@ -100,7 +101,7 @@ def save(path: str | os.PathLike[str], config: dict[str, Any], tensors: dict[str
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     metadata = {
         "format": "fastgru",
-        "format_version": FORMAT_VERSION,
+        "format_version": str(FORMAT_VERSION),
         "config": text,
         "sha256": _checksum(text, tensors),
     }
@@ -145,8 +146,8 @@ def _require_known_format(path: str | os.PathLike[str], metadata: dict[str, str]
         raise ModelFileError(
             f"{os.fspath(path)}: a safetensors file, but not one that fastgru saved: it has no fastgru configuration"
         )
-    if metadata.get("format_version") != FORMAT_VERSION:
+    if metadata.get("format_version") not in _READ_VERSIONS:
         raise ModelFileError(
-            f"{os.fspath(path)}: expected format version {FORMAT_VERSION}, got {metadata.get('format_version')}; "
-            f"a newer fastgru wrote it"
+            f"{os.fspath(path)}: expected format version {' or '.join(_READ_VERSIONS)}, got "
+            f"{metadata.get('format_version')}; a newer fastgru wrote it"
         )

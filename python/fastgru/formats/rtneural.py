@@ -17,6 +17,7 @@ from fastgru._support.files import read_all, write_atomically
 from fastgru.formats.boundary import model_file
 from fastgru.formats.checks import parse_json, require_list, require_object, require_options, unsupported
 from fastgru.formats.description import Array, LayerDescription, ModelDescription, numbered_name
+from fastgru.formats.scaling import fold_scaling
 
 _Shapes = dict[str, tuple[int, ...]]
 
@@ -44,7 +45,9 @@ _MOST_BYTES = 256 * 2**20
 
 
 def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
-    """Write the model for RTNeural. A Dropout, which does nothing in inference, and training stay behind.
+    """Write the model for RTNeural without Dropout, which does nothing in inference, and without its training.
+
+    A Rescaling becomes part of the next layer's weights.
 
     Parameters
     ----------
@@ -61,7 +64,7 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     steps = [None] * len(shape)  # batch and, where there is one, time
     layers = []
     width = shape[-1]
-    for layer in (each.unwrapped for each in description.layers):
+    for layer in fold_scaling([each.unwrapped for each in description.layers], _NAME):
         if layer.class_name in _DROPOUTS or (layer.class_name, layer.config.get("activation")) == _NOTHING:
             continue
         for name, array in layer.weights.items():

@@ -11,6 +11,7 @@ from fastgru.layers.dense import Dense
 from fastgru.layers.embedding import Embedding
 from fastgru.layers.gru import GRU
 from fastgru.layers.input import Input, InputLayer
+from fastgru.layers.rescaling import Rescaling
 from fastgru.layers.reshaping import Permute, RepeatVector, Reshape
 from fastgru.layers.shaping import (
     Dropout,
@@ -42,6 +43,7 @@ __all__ = [
     "Permute",
     "ReLU",
     "RepeatVector",
+    "Rescaling",
     "Reshape",
     "Softmax",
     "SpatialDropout1D",
@@ -57,6 +59,7 @@ LAYERS: dict[str, type[Layer]] = {
         Dense,
         Embedding,
         Activation,
+        Rescaling,
         Masking,
         Dropout,
         Flatten,

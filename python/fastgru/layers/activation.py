@@ -107,6 +107,8 @@ class Activation(Head):
         None means linear.
     input_shape : tuple, optional
     name : str, optional
+    dtype : {"float32", "float64"}, optional
+        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
     """
 
     def __init__(
@@ -115,8 +117,9 @@ class Activation(Head):
         *,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        dtype: str | None = None,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
         self.activation = checks.choice("activation", "linear" if activation is None else activation, ACTIVATIONS)
         self._shape: tuple[int, ...] = ()
         self._rows: Array | None = None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fastgru import initializers, regularizers
 from fastgru._support import checks
 from fastgru._support.representation import as_call, package_class
-from fastgru._support.samples import lengths_of, natural_dtype, require_samples
+from fastgru._support.samples import as_samples, convert, dtype_of_batches, lengths_of
 from fastgru._support.seeding import new_generator
 from fastgru.formats.description import kind_name
 from fastgru.layers import keras_options
@@ -36,6 +36,8 @@ class Layer(ABC):
     Attributes
     ----------
     name : str
+    dtype : dtype
+        The dtype of weights, computations and outputs.
     weights, gradients : dict of str to ndarray
         By name, in Keras' order. Empty until the layer is built.
     """
@@ -46,6 +48,8 @@ class Layer(ABC):
     regularizers: ClassVar[dict[str, str]] = {}
     #: Whether the input is integers, as an `Embedding` takes.
     takes_tokens: ClassVar[bool] = False
+    #: Whether `forward` takes any real dtype that the layer's own holds exactly, and converts it itself.
+    converts_input: ClassVar[bool] = False
     #: Whether its output is as wide as the input has steps, whose number must be known then.
     joins_steps: ClassVar[bool] = False
     #: Whether it treats each step of a sequence by itself, so that it takes (N, F) and (N, T, F) alike.
@@ -55,7 +59,13 @@ class Layer(ABC):
     #: Whether each row of a batch goes on from the states that the same row of the batch before it ended with.
     stateful: bool = False
 
-    def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
         if name is not None and (not isinstance(name, str) or not name or "/" in name):
             raise ValueError(f"name: expected a non-empty string without '/', got {name!r}")
         self.given_name = name
@@ -64,6 +74,8 @@ class Layer(ABC):
         self.weights: dict[str, Array] = {}
         self.gradients: dict[str, Array] = {}
         self.generator: np.random.Generator | None = None  # of the model, for dropout
+        self.dtype = checks.floating_dtype("dtype", "float32" if dtype is None else dtype)  # or that of its model
+        self.given_dtype = None if dtype is None else self.dtype.name
         self._built = False  # by a call, as a layer of its own
 
     def __repr__(self) -> str:
@@ -74,7 +86,8 @@ class Layer(ABC):
         # A Bidirectional gives its directions names with a slash, which the constructor refuses.
         parameters = inspect.signature(type(self)).parameters
         defaults = {name: parameters[name].default for name in parameters if name in keras_options.NAMES}
-        return {**defaults, "name": self.given_name if "/" in self.name else self.name or None}
+        name = self.given_name if "/" in self.name else self.name or None
+        return {**defaults, "name": name, "dtype": self.given_dtype}
 
     @property
     def trainable(self) -> bool:
@@ -108,7 +121,7 @@ class Layer(ABC):
         this package's has that one's.
         """
         parameters = inspect.signature(package_class(type(self))).parameters
-        without = keras_options.NAMES | {"input_shape", "name"}
+        without = keras_options.NAMES | {"input_shape", "name", "dtype"}
         values = {name: getattr(self, name) for name in parameters if name not in without}
         return {name: _as_config(value) for name, value in values.items()}
 
@@ -212,17 +225,20 @@ class Layer(ABC):
             if lengths is not None:
                 raise ValueError("mask: expected None because lengths are given, got both")
             lengths = mask
-        require_samples("x", x, tokens=self.takes_tokens)
+        x = as_samples("x", x, tokens=self.takes_tokens)
         if not self.weights and not self._built:
-            self._build_alone((None, *x.shape[1:]), natural_dtype(x))
+            self._build_alone((None, *x.shape[1:]))
         lengths = lengths_of("lengths", lengths, x, tokens=self.takes_tokens)
+        to = dtype_of_batches(x, self.dtype, tokens=self.takes_tokens, converts=self.converts_input)
+        if to is not None and to != x.dtype:  # NumPy takes None for float64 in comparisons
+            x = convert("x", x, np.empty(x.shape, to), lengths)
         return self.forward(x, lengths=lengths, training=training, **more)
 
-    def _build_alone(self, input_shape: Shape, dtype: np.dtype[Any]) -> None:
+    def _build_alone(self, input_shape: Shape) -> None:
         self.name = self.name or self.kind()
         self.build(input_shape)
         generator = new_generator()
-        weights = {name: np.empty(shape, dtype) for name, shape in self.weight_shapes().items()}
+        weights = {name: np.empty(shape, self.dtype) for name, shape in self.weight_shapes().items()}
         for name, value in self.initial_weights(generator).items():
             weights[name][...] = value
         self.bind(weights, {name: np.zeros_like(weight) for name, weight in weights.items()}, generator)

@@ -37,6 +37,8 @@ class Bidirectional(Layer):
     input_shape : tuple, optional
         (T, F), which the first layer of a model may give.
     name : str, optional
+    dtype : {"float32", "float64"}, optional
+        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
 
     Notes
     -----
@@ -53,10 +55,11 @@ class Bidirectional(Layer):
         *,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        dtype: str | None = None,
     ) -> None:
         if not isinstance(layer, GRU):
             raise TypeError(f"layer: expected a GRU, got {layer!r}")
-        super().__init__(input_shape=input_shape or layer.input_shape, name=name)
+        super().__init__(input_shape=input_shape or layer.input_shape, name=name, dtype=dtype or layer.given_dtype)
         keras_options.require_neutral(weights=weights)
         if merge_mode is not None:
             checks.choice("merge_mode", merge_mode, MERGES)

@@ -37,6 +37,8 @@ class Dense(Head):
     input_shape : tuple, optional
         (F,) or (T, F), which the first layer of a model may give.
     name : str, optional
+    dtype : {"float32", "float64"}, optional
+        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
 
     Notes
     -----
@@ -64,8 +66,9 @@ class Dense(Head):
         *,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        dtype: str | None = None,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
         keras_options.require_neutral(
             activity_regularizer=activity_regularizer,
             kernel_constraint=kernel_constraint,

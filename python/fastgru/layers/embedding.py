@@ -39,6 +39,8 @@ class Embedding(Layer):
     input_shape : tuple, optional
         (T,), which the first layer of a model may give; T may be None.
     name : str, optional
+    dtype : {"float32", "float64"}, optional
+        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
 
     Notes
     -----
@@ -67,8 +69,9 @@ class Embedding(Layer):
         input_length: int | None = None,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        dtype: str | None = None,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
         keras_options.require_neutral(
             embeddings_constraint=embeddings_constraint,
             lora_rank=lora_rank,

@@ -9,6 +9,7 @@ import numpy as np
 from fastgru import functional
 from fastgru._native import kernels
 from fastgru._support import checks
+from fastgru._support.samples import as_samples, convert
 from fastgru.formats.description import GRU_ACTIVATIONS
 from fastgru.layers import keras_options
 from fastgru.layers.base import Array, Layer, Outputs, Shape, keep_mask
@@ -68,6 +69,8 @@ class GRU(Layer):
     input_shape : tuple, optional
         (T, F), which the first layer of a model may give; T may be None.
     name : str, optional
+    dtype : {"float32", "float64"}, optional
+        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
 
     Notes
     -----
@@ -116,8 +119,9 @@ class GRU(Layer):
         zero_output_for_mask: bool = False,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        dtype: str | None = None,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
         keras_options.require_neutral(
             activity_regularizer=activity_regularizer,
             kernel_constraint=kernel_constraint,
@@ -230,6 +234,8 @@ class GRU(Layer):
                 x = x * self._input_mask[:, None, :]
         if initial_state is None and self.stateful:
             initial_state = self._carried_states(len(x))
+        elif initial_state is not None:
+            initial_state = self._as_states("initial_state", initial_state)
         weights = self.weights
         outputs, state = functional.gru_forward(
             x,
@@ -280,15 +286,18 @@ class GRU(Layer):
         if not self.stateful or states.keys() - {"state"}:
             super().set_states(states)
             return
-        state = checks.unmasked("state", states.get("state"))
+        state = states.get("state")
         if state is not None:
-            dtype = self.weights["recurrent_kernel"].dtype
-            if state.ndim != 2 or state.shape[1] != self.units or state.dtype != dtype:
-                raise ValueError(
-                    f"{self.name}: expected states of {dtype} and shape (N, {self.units}), got {state.dtype} of shape "
-                    f"{state.shape}"
-                )
+            state = self._as_states("state", state)
+            if state.ndim != 2 or state.shape[1] != self.units:
+                raise ValueError(f"{self.name}: expected states of shape (N, {self.units}), got {state.shape}")
         self._carried = state
+
+    def _as_states(self, name: str, states: Any) -> Array:
+        """Real numbers in the dtype of the weights; not a copy if they have it."""
+        dtype = self.weights["recurrent_kernel"].dtype
+        array = as_samples(name, states)
+        return array if array.dtype == dtype else convert(name, array, np.empty(array.shape, dtype))
 
     def backward(self, d_y: Array | None, *, input_gradient: bool, d_state: Array | None = None) -> Array | None:
         """Overwrite `gradients`, and return the input's gradient where it is wanted.

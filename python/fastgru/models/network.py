@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._support import checks, memory, sequences
-from fastgru._support.samples import Samples, fits, natural_dtype, require_samples
+from fastgru._support.samples import Samples, as_samples, dtype_of_batches, fits
 from fastgru._support.seeding import new_generator
 from fastgru._training.data import Form
 from fastgru._training.loop import Scores, Snapshot
-from fastgru.layers import InputLayer, Layer
+from fastgru.layers import InputLayer, Layer, Rescaling
 from fastgru.layers.base import Outputs, Shape, strip_prefix
 from fastgru.regularizers import Regularizer
 
@@ -44,8 +44,8 @@ class Network:
     shapes : list of tuple
         Of the input and of each layer's output, with the batch axis; empty until the model is built.
     parameters, gradient : ndarray (P,)
-    decided_dtype : dtype or None
-        None until data or the user has decided.
+    dtype : dtype
+        Of the weights and of all that is computed.
     form : Form or None
         What the model is, once it has weights.
     generator : numpy.random.Generator
@@ -57,12 +57,12 @@ class Network:
     def __init__(self, *, dtype: str | None, name: str, on_new_memory: Callable[[], None]) -> None:
         self.layers: list[Layer] = []
         self.name = name
-        self.decided_dtype = None if dtype is None else checks.floating_dtype("dtype", dtype)
+        self.dtype = checks.floating_dtype("dtype", "float32" if dtype is None else dtype)
         self.generator = new_generator()
         self.form: Form | None = None
         self.raw_head = False
-        self.parameters: Array = np.empty(0, np.float32)
-        self.gradient: Array = np.empty(0, np.float32)
+        self.parameters: Array = np.empty(0, self.dtype)
+        self.gradient: Array = np.empty(0, self.dtype)
         self._on_new_memory = on_new_memory
         self._declared: InputLayer | None = None  # until the first layer has its shape
         self.shapes: list[Shape] = []
@@ -73,11 +73,6 @@ class Network:
         self._scored = Scores(np.empty((0, 0), np.float32), None, (0,))  # what `scores` returned last in training
 
     # --- Topology and memory ---------------------------------------------------------------------------------
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of the weights, float32 where nothing has decided yet."""
-        return self.decided_dtype or np.dtype(np.float32)
 
     @property
     def built(self) -> bool:
@@ -111,6 +106,11 @@ class Network:
             raise ValueError(f"layer: {layer.name} is in this model already, and layers cannot be shared")
         if layer.weights:
             raise ValueError(f"layer: {layer.name} belongs to another model already, and layers cannot be shared")
+        if layer.given_dtype not in (None, self.dtype.name):
+            raise ValueError(
+                f"layer: expected a layer of the model's dtype {self.dtype}, got {layer.given_dtype}; pass "
+                f"dtype='{layer.given_dtype}' to Sequential"
+            )
         names = {other.name for other in self.layers}
         layer.name = layer.given_name or _unused_name(layer.kind(), names)
         if layer.name in names:
@@ -230,6 +230,7 @@ class Network:
         try:
             for layer in self.layers:
                 bound.append((layer, layer.weights, layer.gradients))
+                layer.dtype = self.dtype
                 layer.bind(weights[layer.name], gradients[layer.name], self.generator)
         except BaseException:  # of a user's own layer, or Ctrl-C
             for layer, its_weights, its_gradients in bound[::-1]:
@@ -241,7 +242,7 @@ class Network:
         self._penalties = [entry for layer in self.layers for entry in layer.penalties()]
         self._first_with_weights = next((i for i, layer in enumerate(self.layers) if layer.weights), len(self.layers))
         self.shapes = shapes
-        self.form = Form(self.input_shape, self.output_shape, self.dtype)
+        self.form = Form(self.input_shape, self.output_shape)
         self._on_new_memory()
         self.set_states(states)
 
@@ -250,44 +251,50 @@ class Network:
         """Whether the input is integers."""
         return bool(self.layers) and self.layers[0].takes_tokens
 
-    def form_for(self, name: str, x: Any, *, decide_dtype: bool) -> Form:
-        """What the model will be for samples `x`, `form` itself if it is that; nothing changes before `settle`."""
-        require_samples(name, x, tokens=self.takes_tokens)
+    def as_samples(self, name: str, x: Any) -> Array:
+        """`x` as an array of what the first layer takes: integers for an `Embedding`, else any real numbers."""
+        return as_samples(name, x, tokens=self.takes_tokens)
+
+    def samples(self, name: str, x: Array, form: Form) -> Samples:
+        """Samples that `as_samples` returned, checked against `form`, for batches that `forward` takes."""
+        converts = bool(self.layers) and self.layers[0].converts_input
+        dtype = dtype_of_batches(x, self.dtype, tokens=self.takes_tokens, converts=converts)
+        return Samples(name, x, form.input_shape, dtype)
+
+    def form_for(self, x: Array) -> Form:
+        """The model's shapes for samples `x`, `form` itself if the model is built; nothing changes before `settle`."""
         if self.built:
             assert self.form is not None
-            if self.decided_dtype is not None or not decide_dtype:
-                return self.form
-            return self.form._replace(dtype=natural_dtype(x))
-        dtype = natural_dtype(x) if decide_dtype and self.decided_dtype is None else self.dtype
+            return self.form
         shapes = self.shapes_for(self._input_shape_for(x))
-        return Form(shapes[0], shapes[-1], dtype)
+        return Form(shapes[0], shapes[-1])
 
-    def settle(self, form: Form, *, decide_dtype: bool) -> None:
-        """Be of that form: make the weights if there are none, widen them if the dtype says so."""
-        before = self.decided_dtype
-        if decide_dtype:
-            self.decided_dtype = form.dtype
-        try:
-            if not self.built:
-                self.build(form.input_shape)
-            elif self.parameters.dtype != self.dtype:
-                self.allocate(self.shapes, keep=True)
-        except BaseException:
-            self.decided_dtype = before
-            raise
+    def settle(self, form: Form) -> None:
+        """Make the weights for that form if there are none."""
+        if not self.built:
+            self.build(form.input_shape)
 
     def check_values(self, name: str, samples: Samples, lengths: Array | None) -> Array | None:
-        """Raise what the first layer would for the values of some batch, with the number of the sample.
+        """Raise what the first layer, or the one after `Rescaling`, would for the values of some batch.
+
+        The message gives the number of the sample.
 
         Returns the lengths of the sequences, those that the layer finds among them.
         """
-        layer = self.layers[0]
+        scaling: list[Rescaling] = []
+        for layer in self.layers:
+            if not isinstance(layer, Rescaling):
+                break
+            scaling.append(layer)
         if type(layer).check_input is Layer.check_input:
             return lengths
         found: list[Array] = []
         for begin in range(0, max(len(samples), 1), _ROWS_AT_ONCE):
             rows = slice(begin, begin + _ROWS_AT_ONCE)
-            part = layer.check_input(name, samples.batch(rows), None if lengths is None else lengths[rows], begin)
+            x = samples.batch(rows)
+            for each in scaling:
+                x = each.forward(x)
+            part = layer.check_input(name, x, None if lengths is None else lengths[rows], begin)
             if part is not None:
                 found.append(part)
         return np.concatenate(found) if found else None

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastgru import optimizers, schedules
 from fastgru._support import checks
-from fastgru.layers import GRU, Bidirectional, Dense, Layer
+from fastgru.layers import GRU, Bidirectional, Dense, Layer, Rescaling
 from fastgru.models.sequential import Sequential
 from fastgru.optimizers import Optimizer
 from fastgru.schedules import Schedule
@@ -81,6 +81,7 @@ class Settings:
     bidirectional: bool = _option(False, bool, "network", "read in both directions")
     dropout: float = _option(0.0, float, "network", "of what enters each GRU layer", "RATE", least=0, below=1)
     recurrent_dropout: float = _option(0.0, float, "network", "of the states", "RATE", least=0, below=1)
+    dtype: str = _option("float32", str, "network", "of weights and computations", choices=("float32", "float64"))
     epochs: int = _option(10, int, "training", metavar="N", least=1)
     batch_size: int = _option(32, int, "training", metavar="N", least=1)
     optimizer: str = _option("adam", str, "training", choices=optimizers.NAMES)
@@ -135,18 +136,21 @@ class Recipe(Settings):
         input_shape: tuple[int | None, ...],
         outputs: int,
         *,
-        dtype: np.dtype[Any],
         classify: bool,
         samples: int,
         each_step: bool = False,
+        divisor: float = 1,
         generator: np.random.Generator | None = None,
     ) -> Sequential:
         """A compiled model, to be trained on that many samples: a classifier of `outputs` classes, or a regressor.
 
-        Random numbers come from `generator`, or where none is given from fastgru's own seed.
+        Its first layer divides the input by `divisor` if that is not 1. Random numbers come from `generator`, or from
+        fastgru's own seed if none is given.
         """
+        scaling: list[Layer] = [] if divisor == 1 else [Rescaling(1 / divisor)]
         activation = "softmax" if classify else "linear"
-        model = Sequential(self.make_layers(outputs, activation=activation, each_step=each_step), dtype=dtype.name)
+        layers = [*scaling, *self.make_layers(outputs, activation=activation, each_step=each_step)]
+        model = Sequential(layers, dtype=self.dtype)
         if generator is not None:
             model._network.draw_from(generator)
         model.build(input_shape)

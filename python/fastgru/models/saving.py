@@ -23,6 +23,7 @@ from fastgru.formats import native
 from fastgru.formats.boundary import reading
 from fastgru.formats.checks import unsupported
 from fastgru.formats.description import LayerDescription, ModelDescription, TrainingDescription
+from fastgru.formats.scaling import FORMAT_VERSION, dividing_bytes
 from fastgru.layers import LAYERS, from_config
 from fastgru.layers.base import strip_prefix
 from fastgru.models.compilation import Compilation
@@ -167,6 +168,7 @@ def to_checkpoint(
     }
     config: dict[str, Any] = {
         "fastgru_version": __version__,
+        "format_version": FORMAT_VERSION,
         "name": network.name,
         "dtype": str(network.dtype),
         "input_shape": network.input_shape,
@@ -256,15 +258,18 @@ def from_checkpoint(config: dict[str, Any], tensors: Mapping[str, Array]) -> tup
         LayerDescription(entry["class_name"], entry["name"], entry["config"], strip_prefix(found, f"{entry['name']}/"))
         for entry in config["layers"]
     ]
+    if "format_version" not in config:
+        layers = dividing_bytes(layers)
     description = ModelDescription(layers, input_shape, config["name"], config["dtype"])
     if found.keys() != description.weights().keys():
         raise ValueError("its weights do not fit its configuration")
-    if any(array.dtype != config["dtype"] for array in found.values()):
-        raise ValueError(f"its weights are not {config['dtype']} as its configuration says")
+    states = strip_prefix(tensors, "states/")
+    if any(array.dtype != config["dtype"] for array in (*found.values(), *states.values())):
+        raise ValueError(f"its weights and states are not {config['dtype']} as its configuration says")
     network, compilation = make_parts(description.dtype, description.name)
     take_description(description, network, compilation)
     network.generator.bit_generator.state = config["generator"]
-    network.set_states(strip_prefix(tensors, "states/"))
+    network.set_states(states)
     if config.get("compile") is not None:
         _compile_as(config["compile"], tensors, network, compilation)
     return network, compilation
@@ -326,11 +331,17 @@ def write_training(network: Network, compilation: Compilation, run: loop.Run, pa
 
 
 def read_training(
-    path: str | os.PathLike[str], network: Network, compilation: Compilation, run: loop.Run, form: Form | None
+    path: str | os.PathLike[str],
+    network: Network,
+    compilation: Compilation,
+    run: loop.Run,
+    form: Form | None,
+    dtype: np.dtype[Any] | None,
 ) -> SavedTraining:
     """Read a file of `write_training`; raises unless `run`, which trains this model, can resume from it.
 
-    The model does not change. `form` is what it will be, if data has decided that.
+    The model does not change. `form` has the shapes that the data decide and `dtype` is that of the samples, both None
+    if they are not known.
     """
     config, tensors = native.load(path)
     if "training" not in config:
@@ -340,6 +351,7 @@ def read_training(
         )
     saved, saved_compilation = from_file(path, config, tensors)
     ours, theirs = to_checkpoint(network, compilation)[0], to_checkpoint(saved, saved_compilation)[0]
+    theirs["layers"] = _layers_to_resume(path, ours["layers"], theirs["layers"], dtype)
     for name in ("layers", "compile"):
         one, other = _comparable(theirs.get(name)), _comparable(ours.get(name))
         if one != other:
@@ -351,14 +363,38 @@ def read_training(
             f"resume_from: expected input of shape {checks.dims(saved.input_shape)} as the training to resume had, "
             f"got {checks.dims(shape)}"
         )
-    dtype = form.dtype if form is not None else network.decided_dtype
-    if dtype is not None and dtype != saved.dtype:
-        raise ValueError(f"resume_from: expected {saved.dtype} data as the training to resume had, got {dtype}")
+    if network.dtype != saved.dtype:
+        raise ValueError(
+            f"resume_from: expected a model of {saved.dtype} as the training to resume had, got {network.dtype}; make "
+            f"it with dtype='{saved.dtype}'"
+        )
     with reading(path, _NO_STATE):
         state = native.join_arrays(config["training"], strip_prefix(tensors, "training/"))
         run.require_sound(state, saved.get_weights())
     run.require_same(state)
     return SavedTraining(path, saved, saved_compilation, state)
+
+
+def _layers_to_resume(
+    path: str | os.PathLike[str], ours: list[Any], theirs: list[Any], dtype: np.dtype[Any] | None
+) -> list[Any]:
+    """The layers that a model must have to resume a training on samples of `dtype`; None if that is not known.
+
+    Where the file's first layer divides uint8 input by 255, because the version that wrote it did so, a model for uint8
+    samples must begin with `Rescaling`, and one for others must not.
+    """
+    if not theirs or not theirs[0]["config"].get("uint8_only") or ours[:1] == theirs[:1]:
+        return theirs
+    first, *others = theirs
+    scales = bool(ours) and ours[0]["class_name"] == first["class_name"]
+    if dtype == np.uint8 and not scales:
+        raise ValueError(
+            f"resume_from: expected Rescaling as the first layer because the version that wrote {os.fspath(path)} "
+            f"divided uint8 input by 255, got another; put layers.Rescaling(1 / 255) in front"
+        )
+    if dtype == np.uint8 or (dtype is None and scales):
+        return [{**first, "name": ours[0]["name"], "config": {**first["config"], "uint8_only": False}}, *others]
+    return others
 
 
 def go_on_from(saved: SavedTraining, network: Network, compilation: Compilation, run: loop.Run) -> None:

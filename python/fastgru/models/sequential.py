@@ -18,7 +18,7 @@ from fastgru import metrics as _metrics
 from fastgru._support import checks, usage
 from fastgru._support.files import check_path
 from fastgru._support.representation import as_call
-from fastgru._support.samples import Samples, lengths_of
+from fastgru._support.samples import lengths_of
 from fastgru._support.seeding import new_generator
 from fastgru._training import loop
 from fastgru._training.data import ArraySet, StreamSet, Unchecked
@@ -57,8 +57,8 @@ class Sequential:
     layers : iterable of Layer, optional
         As by `add`; the first element may be a `fastgru.Input`.
     dtype : {"float32", "float64"}, optional
-        What the weights are and the model computes in. If not given, float32, until the first `fit` on float64 data
-        makes it float64: data stays as it is given.
+        The dtype of the weights and of all computations; float32 if not given. Input of any real dtype is converted to
+        it batch by batch.
     name : str
 
     Attributes
@@ -112,8 +112,8 @@ class Sequential:
 
     def _shown(self) -> dict[str, Any]:
         """The arguments in a `repr` that are not the attributes of the same name."""
-        dtype = self._network.decided_dtype
-        return {"layers": self.layers or None, "dtype": None if dtype is None else dtype.name}
+        dtype = self._network.dtype.name
+        return {"layers": self.layers or None, "dtype": None if dtype == "float32" else dtype}
 
     if not TYPE_CHECKING:  # which would take every attribute for one that exists, and can be assigned
 
@@ -180,7 +180,7 @@ class Sequential:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of the weights, float32 where nothing has decided yet."""
+        """The dtype of the weights."""
         return self._network.dtype
 
     @property
@@ -335,8 +335,9 @@ class Sequential:
         Parameters
         ----------
         x : ndarray (N, T, F), or iterable
-            float32 or float64, used as it is; or uint8, an image's bytes, of which each batch is divided by 255. May be
-            memory-mapped. Or, without y, something that gives the batches of an epoch when it is iterated over:
+            Real numbers of any dtype, or nested lists of them. Each batch is converted to the model's dtype; nothing is
+            scaled (see `layers.Rescaling`). The array may be memory-mapped. Integers if the first layer is an
+            `Embedding`. Or, without y, something that gives the batches of an epoch when it is iterated over:
             ``(x, y)``, ``(x, y, sample_weight)`` or dicts with ``x``, ``y``, ``lengths``, ``sample_weight``.
         y : ndarray
             Targets as the loss takes them: integer labels (N,), or one for each step (N, T); one-hot or other targets
@@ -418,10 +419,10 @@ class Sequential:
         run = loop.Run(tally, history, told, network.generator, required, write)
         saved, form = None, sets.form
         if resume_from is not None:
-            saved = saving.read_training(resume_from, network, compilation, run, form)
+            saved = saving.read_training(resume_from, network, compilation, run, form, sets.training.dtype)
             form = saved.network.form
         if form is not None:
-            network.settle(form, decide_dtype=True)
+            network.settle(form)
         validate = None
         if sets.validation is not None:
             validate = functools.partial(
@@ -522,9 +523,9 @@ class Sequential:
         with self._usage.call("evaluate", alone=network.why_alone()) as call:
             _, loss = self._compilation.connect(network)
             batch_size = checks.integer("batch_size", 128 if batch_size is None else batch_size, least=1)
-            data, form = Preparation(network, loss).set_of(Unchecked(x, y, lengths, sample_weight), decide_dtype=False)
+            data, form = Preparation(network, loss).set_of(Unchecked(x, y, lengths, sample_weight))
             if form is not None:
-                network.settle(form, decide_dtype=False)
+                network.settle(form)
             if data.count == 0:
                 raise ValueError("x: expected at least one sample, got 0")
             # Another evaluation may be counting with the model's metrics: in another thread, or around this one.
@@ -690,15 +691,16 @@ def _remake(
 
 
 def _predict(network: Network, x: Array, batch_size: int, lengths: Any) -> Any:
-    form = network.form_for("x", x, decide_dtype=False)
-    samples = Samples("x", x, form.input_shape, form.dtype, tokens=network.takes_tokens)
+    x = network.as_samples("x", x)
+    samples = network.samples("x", x, network.form_for(x))
     lengths = lengths_of("lengths", lengths, x, tokens=network.takes_tokens)
     network.check_values("x", samples, lengths)
     results: list[Array] = []
     several = False
     for begin in range(0, max(len(samples), 1), batch_size):
         rows = slice(begin, begin + batch_size)
-        y = network.forward(samples.batch(rows), lengths=None if lengths is None else lengths[rows])
+        some = None if lengths is None else lengths[rows]
+        y = network.forward(samples.batch(rows, some), lengths=some)
         several = isinstance(y, tuple)
         parts = y if isinstance(y, tuple) else (y,)
         if not results:

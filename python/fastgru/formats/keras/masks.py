@@ -6,10 +6,8 @@ from fastgru.formats.description import LayerDescription
 
 #: What neither reads nor counts padding, whatever stands there.
 _BLIND_TO_PADDING = ("GRU", "Bidirectional", "GlobalAveragePooling1D")
-
-
-#: What does nothing in inference.
-_DROPOUTS = ("Dropout", "SpatialDropout1D")
+#: What changes each number by itself, so that padding stays apart.
+_ELEMENTWISE = ("Dropout", "Rescaling", "SpatialDropout1D")
 
 
 def require_same_masks(layers: list[LayerDescription]) -> None:
@@ -44,7 +42,7 @@ def _refuse_mask_before(layer: LayerDescription) -> None:
 def _require_unseen_padding(masking: LayerDescription, after: list[LayerDescription]) -> None:
     """Refuse padding of other values than 0, which Keras sets to 0, before a layer that computes with it."""
     value = masking.config.get("mask_value", 0.0)
-    first = next((layer.class_name for layer in after if layer.class_name not in _DROPOUTS), None)
+    first = next((layer.class_name for layer in after if layer.class_name not in _ELEMENTWISE), None)
     if value == 0 or first in _BLIND_TO_PADDING:
         return
     where = "the end of the model" if first is None else f"a {first} layer"
@@ -56,7 +54,7 @@ def _require_unseen_padding(masking: LayerDescription, after: list[LayerDescript
 
 def masked_after(layer: LayerDescription, *, masked: bool) -> bool:
     """Whether a mask comes with what a layer returns, given whether one comes with its input."""
-    passes = layer.class_name in ("Dense", "Activation", *_DROPOUTS, "TimeDistributed") or layer.returns_steps
+    passes = layer.class_name in ("Dense", "Activation", *_ELEMENTWISE, "TimeDistributed") or layer.returns_steps
     return layer.makes_mask or (masked and passes)
 
 

@@ -346,6 +346,13 @@ def _activated(made: _Graph, layer: LayerDescription, x: str) -> str:
     return made.node(ACTIVATIONS[activation], [x], f"{layer.name}/{activation}", **axis)
 
 
+def _rescaling(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
+    x = made.node("Mul", [flow.x, made.number(layer.config["scale"])], f"{layer.name}/scaled")
+    if layer.config["offset"]:
+        x = made.node("Add", [x, made.number(layer.config["offset"])], f"{layer.name}/shifted")
+    return replace(flow, values=(x,))
+
+
 def _embedding(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
     lengths = made.lengths()  # an Embedding is a model's first layer
     table = made.constant(f"{layer.name}/embeddings", layer.weights["embeddings"], made.dtype)
@@ -477,6 +484,7 @@ _LAYERS: dict[str, Callable[[_Graph, LayerDescription, _Flow], _Flow]] = {
     "Permute": _permute,
     "RepeatVector": _repeat_vector,
     "Reshape": _reshape,
+    "Rescaling": _rescaling,
     "SpatialDropout1D": _dropout,
 }
 

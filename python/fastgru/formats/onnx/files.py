@@ -15,6 +15,7 @@ from fastgru.formats.onnx import export, reader
 from fastgru.formats.onnx.signatures import Given, Signature
 from fastgru.formats.onnx.tensors import Budget, to_array
 from fastgru.formats.onnx.values import F, N, T
+from fastgru.formats.scaling import FORMAT_VERSION, dividing_bytes
 
 #: The version of ONNX' file format that came with the operators of `export.OPSET`; newer programs read it.
 _IR_VERSION = 7
@@ -45,8 +46,8 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     -----
     Inputs: ``x`` (N, T, F) of float32, or tokens (N, T) of int64; ``lengths`` (N,) of int64, which need not be given;
     ``<layer>/state`` (N, H) for each stateful layer, zeros if not given. Outputs: ``output`` (or ``output_0``,
-    ``output_1`` and so on where the last layer returns several) and ``<layer>/next_state``. Bytes of images must be
-    divided by 255 by the caller.
+    ``output_1`` and so on where the last layer returns several) and ``<layer>/next_state``. A model that begins with
+    Rescaling takes the bytes of images as float32 numbers from 0 to 255.
     """
     onnx = _onnx()
     model = onnx.helper.make_model(
@@ -101,7 +102,10 @@ def _understood(path: str | os.PathLike[str]) -> tuple[ModelDescription, Signatu
         budget = Budget(_EXPANSION * len(data) + _ALLOWANCE)
         arrays = _initializers(model.graph)
         own = _own(model, arrays)
-        return (own, _own_signature(model.graph)) if own is not None else reader.read_graph(model, arrays, budget)
+        found = (own, _own_signature(model.graph)) if own is not None else reader.read_graph(model, arrays, budget)
+        if _divided_bytes(model):
+            found[0].layers = dividing_bytes(found[0].layers)
+        return found
 
 
 def _onnx() -> Any:
@@ -132,6 +136,7 @@ def _initializers(graph: Any) -> dict[str, Array]:
 def _topology(description: ModelDescription) -> dict[str, Any]:
     """All of a description but weights and training."""
     return {
+        "format_version": FORMAT_VERSION,
         "name": description.name,
         "dtype": description.dtype,
         "input_shape": description.input_shape,
@@ -166,6 +171,17 @@ def _own_signature(graph: Any) -> Signature:
     shapes = {output.name: len(output.type.tensor_type.shape.dim) for output in graph.output}
     outputs: dict[str, tuple[str, ...]] = {name: (N, T, F) if shapes[name] == 3 else (N, F) for name in names}
     return Signature(inputs[export.INPUT], inputs.get(export.LENGTHS), False, outputs)
+
+
+def _divided_bytes(model: Any) -> bool:
+    """Whether a version of this package wrote the file in which models divided uint8 input by 255."""
+    text = _metadata(model.metadata_props)
+    if text is None or model.producer_name != "fastgru":
+        return False
+    try:
+        return "format_version" not in json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return False  # somebody has changed the file
 
 
 def _metadata(properties: Iterable[Any]) -> str | None:

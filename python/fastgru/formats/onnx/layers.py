@@ -237,18 +237,20 @@ def _require_bias(bias: Array | None, units: int) -> None:
         raise ValueError(f"expected a bias of {units} numbers, got shape {bias.shape}")
 
 
-@OPERATORS.reads("Add", "Mul", "Div", "Mean")
+@OPERATORS.reads("Add", "Sub", "Mul", "Div", "Mean")
 def _arithmetic(chains: Chains, node: Node, inputs: list[Any]) -> Any:
-    """A bias, or two directions of a GRU made one."""
+    """A bias, a number for all elements, or two directions of a GRU made one."""
     one, other = inputs
     if node.operator in ("Add", "Mul", "Mean") and isinstance(one, Data) and isinstance(other, Data):
         return chains.merge(one, other, {"Add": "sum", "Mul": "mul", "Mean": "ave"}[node.operator])
     if isinstance(other, Data) and node.operator in ("Add", "Mul"):
         one, other = other, one
     if isinstance(one, Data):
-        if node.operator == "Add":
+        if node.operator == "Add" and np.ndim(other) > 0:
             return _add_bias(chains, one, other)
-        return _halve(chains, one, number(other) if node.operator == "Mul" else 1 / number(other))
+        return _rescale(chains, one, node.operator, other)
+    if isinstance(other, Data) and node.operator == "Sub":
+        return _rescale(chains, _rescale(chains, other, "Mul", np.full_like(one, -1)), "Add", one)
     require(one, np.ndarray)
     require(other, np.ndarray)
     if node.operator != "Mul" or {one.dtype.kind, other.dtype.kind} - set("iO"):
@@ -273,18 +275,32 @@ def _add_bias(chains: Chains, data: Data, bias: Any) -> Data:
     stream = chains.settled(data)
     dense = _last(stream, "Dense")
     if not dense or dense["use_bias"] or "activation" in dense or data.axes[-1] != F:
+        if np.size(bias) == 1:
+            return _rescale(chains, data, "Add", bias)
         raise ValueError("numbers are added to something else than a product with a matrix")
     bias = chains.weight("the bias", bias, 1)
     _require_bias(bias, dense["units"])
     return _with_last(data, stream, {"use_bias": True}, {"bias": bias})
 
 
-def _halve(chains: Chains, data: Data, factor: Any) -> Data:
-    """Half a sum of two directions is their mean."""
+def _rescale(chains: Chains, data: Data, operator: str, value: Any) -> Data:
+    """One number for all elements; half a sum of two directions is their mean."""
     stream = chains.settled(data)
-    if factor != 0.5 or _last(stream, "Bidirectional").get("merge_mode") != "sum":
-        raise ValueError("a factor is understood for a sum of two directions only, and is then a half")
-    return _with_last(data, stream, {"merge_mode": "ave"}, {})
+    if stream.features is None:
+        raise ValueError("tokens are not to be changed")
+    operand = float(number(value))
+    chains.weight("the number", value, np.ndim(value))
+    if operator in ("Add", "Sub"):
+        offset = operand if operator == "Add" else -operand
+        if _last(stream, "Rescaling").get("offset") == 0:
+            return _with_last(data, stream, {"offset": offset}, {})
+        return replace(data, streams=(chains.add(stream, "Rescaling", {"scale": 1.0, "offset": offset}),))
+    if operator not in ("Mul", "Div"):
+        raise ValueError("not understood for a number")
+    factor = operand if operator == "Mul" else 1 / operand
+    if factor == 0.5 and _last(stream, "Bidirectional").get("merge_mode") == "sum":
+        return _with_last(data, stream, {"merge_mode": "ave"}, {})
+    return replace(data, streams=(chains.add(stream, "Rescaling", {"scale": factor, "offset": 0.0}),))
 
 
 @OPERATORS.reads("Softmax", "Sigmoid", "Tanh", "Relu")

@@ -20,12 +20,15 @@ from fastgru.formats.keras.dialects import TFJS
 from fastgru.formats.keras.masks import masked_after
 from fastgru.formats.keras.topology import topology_from_config, topology_to_config
 from fastgru.formats.keras.training import LOAD_WITHOUT, SAVE_WITHOUT
+from fastgru.formats.scaling import FORMAT_VERSION, dividing_bytes
 from fastgru.formats.tfjs import training as tfjs_training
 from fastgru.formats.tfjs import weights as tfjs_weights
 from fastgru.formats.tfjs.weights import StoredTensor
 
 #: What TensorFlow.js takes as a layer's name.
 _NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]*")
+#: How `generatedBy` begins in files written here.
+_PRODUCER = "fastgru"
 
 
 def read(path: str | os.PathLike[str], *, compile: bool = True) -> ModelDescription:
@@ -77,7 +80,17 @@ def _read(folder: Path, content: dict[str, Any], compile: bool) -> ModelDescript
         with with_remedy(LOAD_WITHOUT):
             description.training = tfjs_training.read(content["trainingConfig"], states, description.weights())
     _require_same_meaning(description)
+    if _divided_bytes(content):
+        description.layers = dividing_bytes(description.layers)
     return description
+
+
+def _divided_bytes(content: dict[str, Any]) -> bool:
+    """Whether a version of this package wrote the file in which models divided uint8 input by 255."""
+    by = content.get("generatedBy")
+    metadata = content.get("userDefinedMetadata")
+    marked = isinstance(metadata, dict) and _PRODUCER in metadata
+    return isinstance(by, str) and by.startswith(f"{_PRODUCER} ") and not marked
 
 
 def _give_weights(layers: list[LayerDescription], tensors: list[StoredTensor]) -> None:
@@ -129,8 +142,9 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     tensors = [StoredTensor(names[name], array) for name, array in weights.items()]
     content: dict[str, Any] = {
         "format": "layers-model",
-        "generatedBy": f"fastgru {__version__}",
+        "generatedBy": f"{_PRODUCER} {__version__}",
         "convertedBy": None,
+        "userDefinedMetadata": {_PRODUCER: FORMAT_VERSION},
         "modelTopology": topology_to_config(TFJS, description),
     }
     if description.training is not None:
@@ -199,6 +213,8 @@ def _other_meaning(layer: LayerDescription, axes: int, *, masked: bool) -> str |
         return "TensorFlow.js flattens nothing that has no more than two axes: leave the layer out"
     if masked and layer.class_name in ("Permute", "Reshape"):
         return f"{layer.class_name} accepts no mask in TensorFlow.js"
+    if masked and layer.class_name == "Rescaling":
+        return "a mask before Rescaling is not supported by TensorFlow.js: put Rescaling before the layer that masks"
     if masked and layer.class_name in ("Flatten", "GlobalAveragePooling1D"):
         return f"{layer.class_name} takes padding for data in TensorFlow.js, and not here"
     return None

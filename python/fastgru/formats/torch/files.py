@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from fastgru.formats.boundary import reading
 from fastgru.formats.checks import parse_json, require_list, require_object, require_text
 from fastgru.formats.description import Array, LayerDescription, ModelDescription, TrainingDescription
+from fastgru.formats.scaling import FORMAT_VERSION, dividing_bytes, fold_scaling
 from fastgru.formats.torch import state_dicts
 from fastgru.formats.torch.chains import Chain
 from fastgru.formats.torch.modules import Module, modules_of, tensors_of, unwrapped
@@ -89,13 +91,15 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     """Write the model to a file: ``*.pt`` and ``*.pth`` as ``torch.save`` does, anything else as safetensors.
 
     Tensors are named after layers: a GRU ``gru`` has ``gru.weight_ih_l0``, a Dense ``head`` has ``head.weight``.
-    Neighbouring GRUs of one size are one module, with the first one's name.
+    Neighbouring GRUs of one size are one module, with the first one's name. A Rescaling becomes part of the next
+    layer's weights, so that the modules take the same input as the model.
 
     Raises
     ------
     ValueError
         PyTorch does not support some layer or option, or no layer has weights.
     """
+    description = replace(description, layers=fold_scaling(description.layers, "PyTorch"))
     tensors: dict[str, Array] = {}
     for part in parts_of(description.layers):
         tensors |= tensors_of(part.class_name, part.path, [layer.weights for layer in part.layers])
@@ -112,6 +116,7 @@ def _description_as_json(description: ModelDescription) -> str:
     training = description.training
     return json.dumps(
         {
+            "format_version": FORMAT_VERSION,
             "name": description.name,
             "input_shape": description.input_shape,
             "layers": [layer.to_json() for layer in description.layers],
@@ -127,6 +132,8 @@ def _described(text: str, modules: list[list[Module]], dtype: str) -> ModelDescr
     content = require_object("its description", parse_json(text, "its description"))
     layers = [LayerDescription.from_json(entry) for entry in require_list("layers", content.get("layers"))]
     _give_weights(parts_of(layers), modules)
+    if "format_version" not in content:
+        layers = dividing_bytes(layers)
     input_shape = tuple(require_list("input_shape", content.get("input_shape")))
     name = require_text("name", content.get("name"))
     training = content.get("training")

@@ -1,0 +1,73 @@
+"""Scaling of the input, such as the bytes of images to numbers from 0 to 1."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from fastgru._support import checks
+from fastgru.layers.base import Array, Layer, Shape
+
+
+class Rescaling(Layer):
+    """Multiply the input by `scale` and add `offset`, in training and in inference, as Keras' ``Rescaling``.
+
+    The input may have any shape and any real dtype; the output has the dtype of the model. As a model's first layer it
+    takes bytes as they are and converts and scales each batch in one pass. It scales padding as well.
+
+    Parameters
+    ----------
+    scale, offset : float
+        ``1 / 255`` and 0 turn bytes into numbers from 0 to 1; ``1 / 127.5`` and -1 into numbers from -1 to 1.
+    uint8_only : bool
+        Scale uint8 input, and pass input of other dtypes on unscaled. Files of versions that had no such layer, and
+        divided all uint8 input by 255, are loaded with this layer in front.
+    input_shape : tuple, optional
+    name : str, optional
+    dtype : {"float32", "float64"}, optional
+        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
+
+    Examples
+    --------
+    >>> model = Sequential([layers.Rescaling(1 / 255, input_shape=(28, 28)), layers.GRU(64), layers.Dense(10)])
+    """
+
+    converts_input: ClassVar[bool] = True
+    works_on_each_step: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        scale: float,
+        offset: float = 0.0,
+        *,
+        uint8_only: bool = False,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
+        self.scale = checks.number("scale", scale)
+        self.offset = checks.number("offset", offset)
+        self.uint8_only = checks.flag("uint8_only", uint8_only)
+        self._passed_on = False  # by the last pass in training
+
+    def build(self, input_shape: Shape) -> Shape:  # noqa: D102
+        return input_shape
+
+    def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
+        del lengths
+        pass_on = self.uint8_only and x.dtype != np.uint8
+        if training:
+            self._passed_on = pass_on
+        if pass_on:
+            return x.astype(self.dtype, copy=False)
+        y: Array = np.multiply(x, self.dtype.type(self.scale), dtype=self.dtype, casting="unsafe")
+        if self.offset:
+            y += self.dtype.type(self.offset)
+        return y
+
+    def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102
+        if not input_gradient:
+            return None
+        return d_y if self._passed_on else np.asarray(d_y * d_y.dtype.type(self.scale))
