@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import fastgru
 from fastgru.cli import data
-from fastgru.cli.options import add_dataset, add_state_dict_options, load_model, print_json
+from fastgru.cli.options import add_dataset, add_json, add_state_dict_options, load_model, model_file, print_json
 from fastgru.datasets.arrays import Sequences
 from fastgru.layers import Head
 from fastgru.losses import (
@@ -58,10 +58,16 @@ def score(model: Sequential, part: Sequences, rows: NDArray[np.intp] | None = No
 
 
 def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
-    command = commands.add_parser("evaluate", help="loss and accuracy of a saved model on test images or your arrays")
-    command.add_argument("model", metavar="MODEL")
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "evaluate",
+        help="compute loss and accuracy, or error, of a saved model on test data",
+        description="Evaluate the model in MODEL on the test samples of DATA, or on all samples if DATA has no test "
+        "samples.",
+    )
+    command.add_argument("model", metavar="MODEL", type=model_file, help="a model file of any supported format")
     add_dataset(command)
+    add_json(command.add_argument_group("output"), "print the results as one line of JSON, the last one")
     add_state_dict_options(command)
     command.set_defaults(run=run)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastgru._support.files import write_atomically
 from fastgru._training.loop import History
+from fastgru.cli.targets import require_ending, require_writable
 
 Array = NDArray[Any]
 
@@ -33,14 +34,14 @@ _MOST_LABELLED = 25
 _MOST_POINTS = 5000
 
 
-def require_plottable(path: str) -> None:
-    """Raise what a plot into `path` would fail with, before anything long begins."""
-    if not path.lower().endswith(FORMATS):
-        raise ValueError(f"--plot: expected a file name that ends with {', '.join(FORMATS)}, got {path!r}")
+def require_plottable(option: str, path: str) -> None:
+    """Raise if no plot can be written to `path`: its folder, its ending or Matplotlib."""
+    require_ending(option, path, FORMATS)
+    require_writable(option, path)
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise ImportError("--plot needs matplotlib: pip install 'fastgru[plot]'") from None
+        raise ImportError(f"{option}: plots need Matplotlib: pip install 'fastgru[plot]'") from None
 
 
 def plot_training(

@@ -17,7 +17,9 @@ from fastgru._support import checks
 from fastgru._support.files import write_atomically
 from fastgru._support.sequences import valid_steps
 from fastgru.cli import images
-from fastgru.cli.options import add_state_dict_options, load_model, print_json, require_writable
+from fastgru.cli.options import add_json, add_state_dict_options, existing, load_model, model_file, print_json
+from fastgru.cli.parser import checking
+from fastgru.cli.targets import require_ending, require_writable
 from fastgru.datasets.arrays import Sequences
 from fastgru.layers import Head
 from fastgru.models.sequential import Sequential
@@ -29,18 +31,32 @@ _NO_LABEL = -1
 
 
 def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
-    command = commands.add_parser("predict", help="apply a saved model to pictures or arrays")
-    command.add_argument("model", metavar="MODEL")
-    command.add_argument(
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "predict",
+        help="apply a saved model to images or arrays",
+        description="Apply the model in MODEL to each input, and print or write its outputs.",
+    )
+    command.add_argument("model", metavar="MODEL", type=model_file, help="a model file of any supported format")
+    inputs = command.add_argument_group("data")
+    inputs.add_argument(
         "inputs",
         metavar="IMAGE|ARRAYS",
         nargs="+",
-        help="PNG; .npy of shape (T, F) or (N, T, F); .npz, or a folder of .npy files, with x and maybe lengths",
+        type=existing,
+        help="an image such as PNG; a .npy file of shape (T, F) or (N, T, F); or an .npz file or a folder of .npy "
+        "files with x and optionally lengths",
     )
-    command.add_argument("--invert", action="store_true", help="for black on white pictures; MNIST is white on black")
-    command.add_argument("--out", metavar="FILE", help="write labels and outputs of one input there, as .csv or .npz")
-    command.add_argument("--json", action="store_true", help="a line of JSON for each sample, with all outputs")
+    inputs.add_argument(
+        "--invert", action="store_true", help="invert images: use it for black on white; MNIST is white on black"
+    )
+    output = command.add_argument_group("output")
+    output.add_argument(
+        "--out",
+        metavar="FILE",
+        help=f"write labels and outputs to FILE ({' or '.join(_WRITERS)}) instead of printing them; needs one input",
+    )
+    add_json(output, "print one line of JSON with all outputs for each sample")
     add_state_dict_options(command)
     command.set_defaults(run=run)
 
@@ -48,19 +64,13 @@ def add_to(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Predict on one input after the other."""
     out = arguments.out
-    if out is not None:
-        if Path(out).suffix.lower() not in _WRITERS:
-            raise ValueError(f"--out: expected a file name that ends with {', '.join(_WRITERS)}, got {out!r}")
-        if len(arguments.inputs) > 1:
-            raise ValueError(
-                f"--out: expected one input because there is one file to write, got {len(arguments.inputs)}"
-            )
-        require_writable("--out", out)
+    with checking():
+        _require_out(out, arguments.inputs)
     model = load_model(arguments.model, arguments)
     if len(model.input_shape) != 3 or len(model.output_shape) not in (2, 3) or model.layers[-1].several_outputs:
         raise ValueError(
-            f"{arguments.model}: expected a model from (N, T, F) to (N, C) or (N, T, C), got one from "
-            f"{checks.dims(model.input_shape)} to {checks.dims(model.output_shape)}"
+            f"{arguments.model}: expected a model with input (N, T, F) and output (N, C) or (N, T, C), got input "
+            f"{checks.dims(model.input_shape)} and output {checks.dims(model.output_shape)}"
         )
     for path in arguments.inputs:
         part = _read(path, model, invert=arguments.invert)
@@ -75,6 +85,15 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"Saved: {out} ({len(outputs):,} samples)", flush=True)
         else:
             _print(path, answers, as_json=arguments.json)
+
+
+def _require_out(out: str | None, inputs: list[str]) -> None:
+    if out is None:
+        return
+    require_ending("--out", out, tuple(_WRITERS))
+    if len(inputs) > 1:
+        raise ValueError(f"--out: expected one input because one file is written, got {len(inputs)} inputs")
+    require_writable("--out", out)
 
 
 def _read(path: str, model: Sequential, *, invert: bool) -> Sequences:

@@ -26,16 +26,19 @@ from fastgru.cli.data import Data, HeldBack
 from fastgru.cli.evaluate import Score, form, score
 from fastgru.cli.options import (
     add_dataset,
+    add_json,
     add_settings,
     given_settings,
     integer,
     number,
     print_json,
-    require_writable,
     several,
 )
+from fastgru.cli.parser import checking
+from fastgru.cli.suggestions import did_you_mean_file
+from fastgru.cli.targets import require_checkpoint_target, require_expressible, require_model_target
 from fastgru.datasets.arrays import Sequences
-from fastgru.formats import native
+from fastgru.formats import KINDS, native
 from fastgru.functional import MOST_THREADS
 from fastgru.models.recipes import GOALS, RECIPES, Recipe
 from fastgru.models.sequential import Sequential
@@ -44,55 +47,97 @@ Array = NDArray[Any]
 
 
 def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
-    command = commands.add_parser("train", help="train GRU layers and a Dense layer on digits or on your own arrays")
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "train",
+        help="train a GRU network on digits or on your own arrays",
+        description="Train GRU layers and a Dense layer. The data decide whether the network classifies or predicts "
+        "numbers. Ctrl-C ends the training; --save then writes the weights reached so far.",
+    )
     add_dataset(command)
-    network, training = (command.add_argument_group(f"the {name}") for name in ("network", "training"))
+    network, training, output = (command.add_argument_group(name) for name in ("network", "training", "output"))
     training.add_argument(
-        "--recipe", choices=RECIPES, help="settings for fast: MNIST in few seconds; options change them"
+        "--recipe",
+        choices=RECIPES,
+        help="start from these settings (fast: MNIST in seconds); other options change them",
     )
     add_settings({"network": network, "training": training})
+    _add_validation(training)
+    seeds = training.add_mutually_exclusive_group()
+    seeds.add_argument(
+        "--seed",
+        type=integer(0),
+        metavar="N",
+        help="seed of all random numbers; the same seed gives the same bits (default: random, and printed)",
+    )
+    seeds.add_argument(
+        "--seeds", type=several(integer(0)), metavar="N,N...", help="train once with each seed, and report the mean"
+    )
+    training.add_argument(
+        "--threads",
+        type=integer(1, MOST_THREADS),
+        metavar="N",
+        help="use at most this many threads (default: all processors that this process may use)",
+    )
+    _add_output(output)
+    command.set_defaults(run=run)
+
+
+def _add_validation(training: Any) -> None:
     training.add_argument(
         "--validation",
         type=number(above=0, below=1),
         metavar="FRACTION",
-        help="hold back this fraction of the training samples to validate on",
+        help="validate on this fraction of the training samples instead of training on them (default: none)",
     )
     training.add_argument(
         "--validation-samples",
         choices=data.CHOICES,
-        help="which samples to hold back (default: random, classes in proportion; but the last ones where numbers are "
+        help="which samples to validate on (default: random with all classes in proportion; last if numbers are "
         "predicted from overlapping windows of a series)",
     )
     training.add_argument(
         "--patience",
         type=integer(0),
         metavar="N",
-        help="stop when the validation loss has not fallen for N epochs, and go back to the best weights",
+        help="stop when the validation loss has not fallen for N epochs, and restore the best weights; needs "
+        "--validation (default: do not stop early)",
     )
-    seeds = training.add_mutually_exclusive_group()
-    seeds.add_argument("--seed", type=integer(0), metavar="N", help="the same seed, the same bits")
-    seeds.add_argument(
-        "--seeds", type=several(integer(0)), metavar="N,N...", help="train once with each, and report the mean"
+
+
+def _add_output(output: Any) -> None:
+    endings = ", ".join(ending for each in KINDS.values() for ending in each)
+    output.add_argument(
+        "--save",
+        metavar="FILE",
+        help=f"write the trained model to FILE, also after Ctrl-C; the ending decides the format: {endings}",
     )
-    training.add_argument("--threads", type=integer(1, MOST_THREADS), metavar="N", help="at most this many")
-    results = command.add_argument_group("results")
-    results.add_argument("--save", metavar="FILE", help="write the model there, also after Ctrl-C")
-    results.add_argument("--checkpoint", metavar="FILE", help="write the whole training there after each epoch")
-    results.add_argument(
+    output.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="after each epoch, write everything that is needed to resume the training to FILE, a .safetensors file",
+    )
+    resume = output.add_mutually_exclusive_group()
+    resume.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the checkpoint, if it is there, as if never interrupted: with its seed and learning rate; "
-        "the time reported is that of the epochs done now",
+        help="continue the training in the checkpoint, with the same bits as if it had never stopped; the seed and the "
+        "learning rate are those of the checkpoint, and times are those of the epochs done now",
     )
-    results.add_argument(
+    resume.add_argument(
+        "--resume-if-exists",
+        action="store_true",
+        help="as --resume, but start a new training if there is no checkpoint",
+    )
+    output.add_argument(
         "--plot",
         metavar="FILE",
         nargs="?",
         const="fastgru-training.png",
-        help="draw loss, accuracy and confusion matrix (default file: %(const)s)",
+        help=f"draw loss and metric by epoch, and the confusion matrix, to FILE, one of {', '.join(plotting.FORMATS)} "
+        "(without FILE: %(const)s)",
     )
-    command.set_defaults(run=run)
+    add_json(output, "print the results as one line of JSON, the last one")
 
 
 class Outcome(NamedTuple):
@@ -122,14 +167,15 @@ class Outcome(NamedTuple):
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train, once with each seed, and say what came of it."""
-    _require_consistent(arguments)
+    """Train once with each seed, and print the results."""
+    with checking():
+        _require_consistent(arguments)
+        recipe = _recipe(arguments)
+        if _resumes(arguments):
+            _take_from_checkpoint(arguments)
     if arguments.threads is not None:
         fastgru.set_num_threads(arguments.threads)
-    recipe = _recipe(arguments)
-    if _resumes(arguments):
-        _take_from_checkpoint(arguments)
-    elif arguments.seed is None:
+    if arguments.seed is None:
         arguments.seed = int.from_bytes(os.urandom(4), "big")
     seeds = arguments.seeds or (arguments.seed,)
     found = data.load(arguments.dataset, arguments.data, seeds[0], arguments.task)
@@ -170,30 +216,51 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _require_consistent(arguments: argparse.Namespace) -> None:
     """Raise what would otherwise go wrong after minutes of training."""
-    if arguments.plot is not None:
-        plotting.require_plottable(arguments.plot)
     paths: dict[Path, str] = {}
-    for name in ("plot", "save", "checkpoint"):
+    for name, require in (
+        ("plot", plotting.require_plottable),
+        ("save", require_model_target),
+        ("checkpoint", require_checkpoint_target),
+    ):
         path = getattr(arguments, name)
-        require_writable(f"--{name}", path)
-        if path is not None:
-            other = paths.setdefault(Path(path).resolve(), name)
-            if other != name:
-                raise ValueError(f"--{name}: expected another file than --{other}, which would replace it, got {path}")
-        if path is not None and arguments.seeds:
-            raise ValueError(f"--{name}: expected none because --seeds trains several times, got {path}")
-    if arguments.resume and arguments.checkpoint is None:
-        raise ValueError("--resume: expected --checkpoint FILE as well, which says what to go on from, got none")
-    for option, why in (("patience", "says what to watch"), ("validation_samples", "says how many")):
+        if path is None:
+            continue
+        if arguments.seeds:
+            raise ValueError(f"--{name}: expected none because --seeds trains several times, got {path}; use --seed")
+        require(f"--{name}", path)
+        other = paths.setdefault(Path(path).resolve(), name)
+        if other != name:
+            raise ValueError(f"--{name}: expected another file than --{other}, which would replace it, got {path}")
+    _require_checkpoint_to_resume(arguments)
+    for option, why in (("patience", "it is the loss to watch"), ("validation_samples", "it says how many")):
         if getattr(arguments, option) is not None and arguments.validation is None:
-            name = option.replace("_", "-")
-            raise ValueError(f"--{name}: expected --validation FRACTION as well, which {why}, got none")
+            raise ValueError(
+                f"--{option.replace('_', '-')}: expected --validation FRACTION as well because {why}, got none"
+            )
+
+
+def _require_checkpoint_to_resume(arguments: argparse.Namespace) -> None:
+    path = arguments.checkpoint
+    for option in ("resume", "resume_if_exists"):
+        if getattr(arguments, option) and path is None:
+            raise ValueError(
+                f"--{option.replace('_', '-')}: expected --checkpoint FILE as well, the file to resume from, got none"
+            )
+    if arguments.resume and not Path(path).exists():
+        raise FileNotFoundError(
+            f"--resume: expected an existing checkpoint, got {path!r}; leave --resume out to start a new training"
+            f"{did_you_mean_file(path, KINDS['fastgru'])}"
+        )
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     """The recipe named, or else the usual settings, changed by the options that were given."""
     recipe = RECIPES[arguments.recipe] if arguments.recipe else Recipe()
-    return dataclasses.replace(recipe, **given_settings(arguments))
+    try:
+        return dataclasses.replace(recipe, **given_settings(arguments))
+    except (ValueError, TypeError) as error:
+        setting, _, text = str(error).partition(": ")
+        raise ValueError(f"--{setting.replace('_', '-')}: {text}") from None
 
 
 class Seed(callbacks.Callback):
@@ -225,22 +292,24 @@ class Seed(callbacks.Callback):
                 checks.choice("samples", samples, data.CHOICES)
             return cls(checks.integer("seed", state["seed"], least=0), samples)
         except (LookupError, TypeError, ValueError, AttributeError):
-            raise ValueError(f"{path}: expected what --checkpoint wrote, got another model file") from None
+            raise ValueError(
+                f"--resume: expected a checkpoint of fastgru train, got {path}, a model file of another origin"
+            ) from None
 
 
 def _take_from_checkpoint(arguments: argparse.Namespace) -> None:
-    """Take the seed, and which samples are held back, from the training to resume, which must be those asked for."""
+    """Set the seed and the choice of validation samples to those of the checkpoint; raise if others were given."""
     saved = Seed.in_checkpoint(arguments.checkpoint)
     for option, value in (("seed", saved.seed), ("validation_samples", saved.samples)):
         given = getattr(arguments, option)
         if given not in (None, value):
             name = option.replace("_", "-")
-            raise ValueError(f"--{name}: expected {value} because the training to resume had it, got {given}")
+            raise ValueError(f"--{name}: expected {value} because the checkpoint was written with it, got {given}")
         setattr(arguments, option, value)
 
 
 def _resumes(arguments: argparse.Namespace) -> bool:
-    return bool(arguments.resume) and Path(arguments.checkpoint).exists()
+    return (arguments.resume or arguments.resume_if_exists) and Path(arguments.checkpoint).exists()
 
 
 def _mean(outcomes: list[Outcome]) -> dict[str, float]:
@@ -291,6 +360,9 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, found: Data, seed: int
         samples=samples,
         each_step=found.each_step,
     )
+    if arguments.save is not None:
+        with checking():
+            require_expressible("--save", arguments.save, model)
     print(
         f"Model: {recipe.describe(found.outputs)}, {model.count_params():,} parameters; seed {seed}, "
         f"{fastgru.get_num_threads()} threads, {_native.ISA}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from fastgru import formats
 from fastgru._support.sequences import valid_steps
 from fastgru.conversion import runners
 from fastgru.formats.description import Assumption, ModelFileError
+from fastgru.formats.keras.training import LOAD_WITHOUT
 from fastgru.layers import Embedding, Masking
 from fastgru.models.sequential import Sequential, load_model, read_model, warn_of
 
@@ -92,7 +93,7 @@ def convert(
     """
     kind = formats.kind_of_file(source) if source_format is None else source_format
     written = formats.kind_of_name(target)
-    model, assumptions, unread = _load(source, kind, options)
+    model, assumptions, not_compiled = load(source, kind, **options)
     warn_of(source, assumptions)
     x = random_samples(model)
     by_source, expected = _run_source(source, kind, model, x)
@@ -100,7 +101,7 @@ def convert(
         trial = os.path.join(folder, os.path.basename(target))
         unwritten = _save(model, trial)
         by_target, actual = _run_target(trial, written, x)
-    compared = Comparison(by_source, by_target, *_difference(actual, expected), unread or unwritten, assumptions)
+    compared = Comparison(by_source, by_target, *_difference(actual, expected), not_compiled or unwritten, assumptions)
     if not compared.agrees:
         raise ValueError(
             f"{os.fspath(target)}: not written, because it would not compute what {os.fspath(source)} does: "
@@ -110,17 +111,42 @@ def convert(
     return compared
 
 
-def _load(
-    source: str | os.PathLike[str], kind: str, options: dict[str, Any]
-) -> tuple[Sequential, tuple[Assumption, ...], str | None]:
-    """The model, with its training if that is known here; what was assumed; and why the training is not, if so."""
+class Loaded(NamedTuple):
+    """A model from a file.
+
+    Attributes
+    ----------
+    model : Sequential
+    assumptions : tuple of Assumption
+        What the reader assumed because the file does not say it.
+    not_compiled : str or None
+        Why the model is not compiled although the file says how it was; None if it is, or if the file does not say.
+    """
+
+    model: Sequential
+    assumptions: tuple[Assumption, ...]
+    not_compiled: str | None
+
+
+def load(path: str | os.PathLike[str], kind: str | None = None, **options: Any) -> Loaded:
+    """Read a model; one whose optimizer, loss or metrics are not supported is read without them.
+
+    Parameters
+    ----------
+    path : path
+    kind : str, optional
+        The file format, a key of `fastgru.formats.KINDS`; if not given, it is detected.
+    **options
+        Those of `fastgru.load_model`.
+    """
     try:
-        return *read_model(source, format=kind, **options), None
+        return Loaded(*read_model(path, format=kind, **options), None)
     except ModelFileError as error:
         try:
-            return *read_model(source, format=kind, compile=False, **options), str(error)
+            model, assumptions = read_model(path, format=kind, compile=False, **options)
         except ModelFileError:
             raise error from None
+        return Loaded(model, assumptions, str(error).removesuffix(f"; {LOAD_WITHOUT}"))
 
 
 def _save(model: Sequential, target: str | os.PathLike[str]) -> str | None:
