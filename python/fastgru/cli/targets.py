@@ -17,7 +17,7 @@ from fastgru._support.files import naming, replaceable
 from fastgru.cli.suggestions import did_you_mean
 from fastgru.formats.keras.training import SAVE_WITHOUT
 from fastgru.formats.kinds import WEIGHTS_ALONE
-from fastgru.layers import GRU, Dense
+from fastgru.layers import Dense
 from fastgru.models.saving import require_saveable
 from fastgru.models.sequential import Sequential
 
@@ -63,7 +63,7 @@ def require_model_target(option: str, path: str) -> None:
     if Path(path).suffix:
         endings = tuple(ending for each in formats.KINDS.values() for ending in each)
         require_ending(option, path, endings)
-    minimal = Sequential([GRU(1, return_sequences=True, input_shape=(None, 1)), Dense(1)])
+    minimal = Sequential([Dense(1, input_shape=(None, 1))])  # which every format can express
     with _about(option):
         require_saveable(minimal._network, minimal._compilation, path, compiled=False)
 
