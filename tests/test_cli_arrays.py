@@ -273,7 +273,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit(capsys, monkeypatch, tmp_pa
         assert (
             main([*begun, "--seed", "2", "--checkpoint", kept, "--resume-if-exists"]) == 130
         )  # there is none yet: from the start
-    assert capsys.readouterr().err == f"fastgru: interrupted; --resume goes on from {kept}\n"
+    assert capsys.readouterr().err == f"fastgru: interrupted; --resume continues from {kept}\n"
     assert main([*begun, "--checkpoint", kept, "--resume", "--save", resumed]) == 0
     printed = capsys.readouterr().out
     assert "Epoch 3/5" in printed
@@ -287,6 +287,13 @@ def test_an_interrupted_training_goes_on_bit_for_bit(capsys, monkeypatch, tmp_pa
     assert "Epoch" not in capsys.readouterr().out
     assert main([*begun, "--checkpoint", kept, "--resume", "--seed", "3"]) == 2
     assert "--seed: expected 2 because the checkpoint was written with it, got 3" in capsys.readouterr().err
+    where = begun.index("--patience")
+    for other, message in (
+        ([*begun, "--units", "9"], "--resume: expected a model with the same layers[0]/config/units, 8, got 9; use"),
+        (begun[:where] + begun[where + 2 :], "--resume: expected ['EarlyStopping', 'Seed', 'ModelCheckpoint'] because"),
+    ):
+        assert main([*other, "--checkpoint", kept, "--resume"]) == 2
+        assert message in capsys.readouterr().err
     assert main([*begun, "--checkpoint", whole, "--resume"]) == 2
     assert f"--resume: expected a checkpoint of fastgru train, got {whole}" in capsys.readouterr().err
 
@@ -497,7 +504,7 @@ def test_what_predict_and_evaluate_refuse(capsys, tmp_path, small_model):
         (["predict", small_model, good, "--out", "x.txt"], 2, "--out: expected a file name that ends with .csv, .npz"),
         (["predict", small_model, good, good, "--out", "x.csv"], 2, "--out: expected one input because one file is"),
         (["predict", small_model, good, "--out", "/nowhere/x.csv"], 2, "--out: expected a file in an existing folder"),
-        (["predict", small_model, good, "--invert"], 1, "--invert: expected pictures or .npy files"),
+        (["predict", small_model, good, "--invert"], 1, "--invert: expected images or .npy files"),
         (["predict", small_model, str(other)], 1, f"{other}: x: expected shape (N, {T}, {F}) because that is the"),
         (["predict", small_model, str(broken)], 1, f"{broken}: the model's outputs are not finite"),
         (["predict", small_model, str(broken), "--out", str(tmp_path / "o.csv")], 1, f"{broken}[0]: the model's"),

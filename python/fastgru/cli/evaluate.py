@@ -24,7 +24,7 @@ from fastgru.models.sequential import Sequential
 
 
 class Score(NamedTuple):
-    """What a model reaches on some samples."""
+    """The loss and the metric of a model on some samples."""
 
     loss: float
     metric: str  # "accuracy" or "mean_absolute_error"
@@ -39,7 +39,7 @@ class Score(NamedTuple):
         return f"{self.metric.replace('_', ' ')} {form(self.metric, self.value)}"
 
     def as_json(self) -> dict[str, float]:
-        """The metric under its name, and the loss."""
+        """The metric by its name, and the loss."""
         return {self.metric: self.value, "loss": self.loss}
 
 
@@ -49,7 +49,7 @@ def form(metric: str, value: float) -> str:
 
 
 def score(model: Sequential, part: Sequences, rows: NDArray[np.intp] | None = None) -> Score:
-    """Evaluate a model that was compiled with one metric, on some of the sequences if `rows` says so."""
+    """Evaluate a model that was compiled with one metric on all sequences, or on those of the indices `rows`."""
     if rows is None:
         loss, value = model.evaluate(part.x, part.y, lengths=part.lengths)
     else:
@@ -73,7 +73,7 @@ def add_to(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Evaluate on the test samples; on a file without any, on all there are."""
+    """Evaluate on the test samples, or on all samples if there are no test samples."""
     model = load_model(arguments.model, arguments)
     task = arguments.task
     own = arguments.dataset is not None and arguments.dataset not in data.DIGITS
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _compile(model: Sequential, task: str) -> None:
-    """Give the model the metric that goes with its loss, and a loss if it has none."""
+    """Compile the model with the metric that suits its loss; the loss is kept, or chosen if there is none."""
     loss = model.loss if model.loss is not None else _loss_for(model, task)
     metric = "accuracy" if loss.classifies or loss.asks else "mean_absolute_error"
     if [each.name for each in model.metrics] != [metric]:

@@ -1,4 +1,4 @@
-"""``fastgru predict``: what a saved model says about pictures and arrays, printed or written to a file."""
+"""``fastgru predict``: apply a saved model to images and arrays, and print the outputs or write them to a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fastgru.models.sequential import Sequential
 
 Array = NDArray[Any]
 
-#: What stands in an .npz file's labels where a sequence has ended.
+#: The label of steps after the end of a sequence.
 _NO_LABEL = -1
 
 
@@ -100,18 +100,21 @@ def _read(path: str, model: Sequential, *, invert: bool) -> Sequences:
     target = Path(path)
     if target.suffix.lower() == ".npz" or (target.is_dir() and target.suffix.lower() != ".png"):
         if invert:
-            raise ValueError(f"--invert: expected pictures or .npy files, got {path}")
+            raise ValueError(f"--invert: expected images or .npy files, got {path}")
         return datasets.arrays.load_inputs(target)
     _, steps, features = model.input_shape
     assert features is not None
     return Sequences(images.read_samples(target, steps, features, invert=invert))
 
 
-# --- What the outputs say -------------------------------------------------------------------------------------
+# --- Outputs -------------------------------------------------------------------------------------
 
 
 def _kind(model: Sequential) -> str:
-    """What outputs are: "probabilities" or "logits" of classes, a yes' "probability" or "logit", or "numbers"."""
+    """The meaning of the outputs.
+
+    "probabilities" or "logits" of classes, the "probability" or "logit" of the positive class, or "numbers".
+    """
     head = model.layers[-1]
     activation = head.activation if isinstance(head, Head) else None
     if activation == "softmax":
@@ -126,7 +129,7 @@ def _kind(model: Sequential) -> str:
 
 @dataclass(frozen=True)
 class Answers:
-    """A model's outputs, and the labels they stand for.
+    """The outputs of a model, and the labels that follow from them.
 
     Attributes
     ----------
@@ -134,7 +137,7 @@ class Answers:
         See `_kind`.
     outputs : ndarray (N, C) or (N, T, C)
     lengths : ndarray (N,) or None
-        Of the outputs' sequences.
+        The steps of each sequence that count; None if all do, or if there is one output per sequence.
     """
 
     kind: str
@@ -156,11 +159,11 @@ class Answers:
 
     @property
     def counted(self) -> Array | None:
-        """Mask (N, T) of the steps that are no padding; None where everything counts."""
+        """Mask (N, T) of the steps that are not padding; None if there is no padding."""
         return None if self.lengths is None else valid_steps(self.lengths, self.outputs.shape[1])
 
     def places(self) -> Iterator[tuple[int, ...]]:
-        """Each sample's index, or with outputs at each step (sample, step), without padding."""
+        """The index of each sample, or (sample, step) if there is an output for each step, without padding."""
         for sample in range(len(self.outputs)):
             if self.outputs.ndim == 2:
                 yield (sample,)
@@ -202,7 +205,7 @@ def _print(path: str, answers: Answers, *, as_json: bool) -> None:
 
 
 def _not_finite(name: str) -> str:
-    return f"{name}: the model's outputs are not finite; look for NaN or infinity in it"
+    return f"{name}: the model's outputs are not finite; check this input for NaN and infinity"
 
 
 def _require_finite(path: str, answers: Answers) -> None:
@@ -217,7 +220,7 @@ def _require_finite(path: str, answers: Answers) -> None:
 
 
 def _to_csv(answers: Answers) -> bytes:
-    """A line for each sample, or each step; numbers are as short as their dtype allows without losing a bit."""
+    """One line per sample or step; each number has the fewest digits that give the same bits when read."""
     labels, outputs = answers.labels, answers.outputs
     header = ["sample"] if outputs.ndim == 2 else ["sample", "step"]
     header += [] if labels is None else ["label"]
@@ -229,7 +232,7 @@ def _to_csv(answers: Answers) -> bytes:
 
 
 def _to_npz(answers: Answers) -> bytes:
-    """Arrays ``outputs``, ``labels`` where they are classes, -1 in padding, and ``lengths`` where they matter."""
+    """Arrays ``outputs``, ``labels`` (of classes; -1 in padding) and ``lengths`` (if given)."""
     found = {"outputs": answers.outputs, "labels": answers.labels, "lengths": answers.lengths}
     arrays: dict[str, Any] = {name: array for name, array in found.items() if array is not None}
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""``fastgru train``: train a network of GRU layers on digits or on a person's own arrays."""
+"""``fastgru train``: train a network of GRU layers on digits or on the user's own arrays."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from fastgru.cli.options import (
     print_json,
     several,
 )
-from fastgru.cli.parser import checking
+from fastgru.cli.parser import UsageError, checking
 from fastgru.cli.suggestions import did_you_mean_file
 from fastgru.cli.targets import require_checkpoint_target, require_expressible, require_model_target
 from fastgru.datasets.arrays import Sequences
@@ -141,14 +141,14 @@ def _add_output(output: Any) -> None:
 
 
 class Outcome(NamedTuple):
-    """What came of a training."""
+    """The result of a training."""
 
     seed: int
     score: Score
     epochs: int
     seconds: float
     samples_per_second: float
-    epochs_now: int  # of all epochs; the others were done before the training was resumed
+    epochs_now: int  # the epochs done by this process; the others were done before the training was resumed
 
     def __str__(self) -> str:
         rate = f"{self.samples_per_second:,.0f} samples/s"
@@ -156,7 +156,7 @@ class Outcome(NamedTuple):
         return f"{self.score} after {self.epochs} epochs{now} in {self.seconds:.1f} s ({rate})"
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, the score by its names."""
+        """All fields but `epochs_now`; the score has an entry for the metric and one for the loss."""
         return {
             "epochs": self.epochs,
             **self.score.as_json(),
@@ -211,7 +211,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
 
 
-# --- What was asked for ---------------------------------------------------------------------------------------
+# --- Options ---------------------------------------------------------------------------------------
 
 
 def _require_consistent(arguments: argparse.Namespace) -> None:
@@ -264,13 +264,13 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
 
 
 class Seed(callbacks.Callback):
-    """Keeps in a checkpoint what decides the data of a resumed training: synthetic digits, and samples held back.
+    """Keep in a checkpoint what decides the data of a training: the seed, and the choice of validation samples.
 
     Parameters
     ----------
     seed : int
     samples : {"random", "last"}, optional
-        Which samples are held back, if any.
+        Which samples are held back for validation; None if there is no validation.
     """
 
     def __init__(self, seed: int, samples: str | None) -> None:
@@ -282,12 +282,12 @@ class Seed(callbacks.Callback):
 
     @classmethod
     def in_checkpoint(cls, path: str) -> Seed:
-        """What a checkpoint keeps."""
+        """The `Seed` that a checkpoint was written with; raises if `fastgru train` did not write the file."""
         config, _ = native.load(path)
         try:
             states = config["training"]["callbacks"]
             (state,) = (each["state"] for each in states if each["class_name"] == cls.__name__)
-            samples = state.get("samples", "last")  # the only ones before there was a choice
+            samples = state.get("samples", "last")  # older checkpoints have no entry and always used the last ones
             if samples is not None:
                 checks.choice("samples", samples, data.CHOICES)
             return cls(checks.integer("seed", state["seed"], least=0), samples)
@@ -313,7 +313,7 @@ def _resumes(arguments: argparse.Namespace) -> bool:
 
 
 def _mean(outcomes: list[Outcome]) -> dict[str, float]:
-    """The means of what differs from seed to seed."""
+    """The mean of each value of `Outcome.as_json` over the seeds."""
     entries = [each.as_json() for each in outcomes]
     return {name: float(np.mean([entry[name] for entry in entries])) for name in entries[0] if name != "seed"}
 
@@ -327,7 +327,7 @@ def _describe_mean(outcomes: list[Outcome]) -> str:
 
 
 def _describe_goal(goal: float, outcomes: list[Outcome]) -> str:
-    """Which seeds reached the accuracy, and in how many seconds of training."""
+    """The seeds that reached the accuracy, and their seconds of training."""
     seconds = {each.seed: each.seconds for each in outcomes if each.score.value >= goal}
     wanted = f"{goal:.1%} on the test images"
     if not seconds:
@@ -352,7 +352,7 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, found: Data, seed: int
     samples = len(train.x) - (0 if held is None else len(held.rows))
     x = found.train.x
     model = recipe.make_model(
-        # Pictures all have the same rows; a person's sequences may be longer where the model is used.
+        # All images have the same rows; the user's own sequences may be longer when the model is used.
         (None, x.shape[1] if found.name in data.DIGITS else None, x.shape[2]),
         found.outputs,
         dtype=natural_dtype(x),
@@ -384,7 +384,7 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, found: Data, seed: int
         watched_name = "test" if held is None else "validation"
         _plot(arguments.plot, model, found, history, data.pieces(judged, rows), title, watched_name)
         print(f"Plot: {arguments.plot}")
-    rate = samples * len(history.seconds) / seconds  # of the epochs done here
+    rate = samples * len(history.seconds) / seconds  # of the epochs done by this process
     return Outcome(seed, reached, len(history.epoch), seconds, rate, len(history.seconds))
 
 
@@ -423,15 +423,20 @@ def _fit(
             _save(model, arguments.save)
             saved = f"; the weights so far are saved to {arguments.save}"
         if arguments.checkpoint is not None and Path(arguments.checkpoint).exists():
-            saved += f"; --resume goes on from {arguments.checkpoint}"
+            saved += f"; --resume continues from {arguments.checkpoint}"
         raise KeyboardInterrupt(saved) from None
     except FloatingPointError as error:
         kept = f"; {arguments.save} was not written" if arguments.save is not None else ""
         raise FloatingPointError(f"{error}{kept}") from None
+    except ValueError as error:
+        argument, _, text = str(error).partition(": ")
+        if _resumes(arguments) and argument in ("resume_from", "callbacks"):
+            raise UsageError(f"--resume: {text}; use the options of the training in {arguments.checkpoint}") from None
+        raise
 
 
 def _mention_unseen(found: Data, held: HeldBack) -> None:
-    """Warn if the last samples have other classes than the rest: the data are sorted, the validation is no use."""
+    """Warn if the last samples have other classes than the rest: sorted data cannot be validated on their end."""
     if found.task != "classify" or held.which != "last":
         return
     y = np.asarray(found.train.y)
@@ -442,13 +447,13 @@ def _mention_unseen(found: Data, held: HeldBack) -> None:
             shown = ", ".join(map(str, classes[:8])) + (", ..." if classes.size > 8 else "")
             print(
                 f"fastgru: classes {shown} are {where} among the samples held back by --validation; use "
-                f"--validation-samples random if the order means nothing",
+                f"--validation-samples random if the order of the samples has no meaning",
                 file=sys.stderr,
             )
 
 
 def _save(model: Sequential, path: str) -> None:
-    """Save, whatever the user presses meanwhile: it takes a moment, and the training took minutes."""
+    """Save the model; Ctrl-C is ignored meanwhile, because saving takes a moment and the training took minutes."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         model.save(path)
