@@ -156,7 +156,7 @@ BAD = [
     (["train", "synthetic", "--save", "."], 2, "--save: expected a file to write, got the folder"),
     (["train", "synthetic", "--learning-rate", "3e38", "--units", "4"], 1, "training stopped in epoch 1, batch "),
     (["evaluate", "/nowhere/m.safetensors"], 2, "MODEL: expected an existing model file, got '/nowhere/m.safetensors'"),
-    (["predict", __file__, __file__], 1, "not a model file"),
+    (["predict", __file__, __file__], 1, "expected a model file of one of the formats"),
     (["predict"], 2, "the following arguments are required: MODEL, IMAGE"),
     ([], 2, "the following arguments are required: COMMAND"),
     (["paint"], 2, "COMMAND: expected one of train, evaluate, predict, convert, info, got 'paint'"),

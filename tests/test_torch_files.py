@@ -386,7 +386,7 @@ def test_other_modules_are_refused_by_name(path, change, message):
 
 def test_options_are_checked(path):
     save(path, state_dict())
-    with pytest.raises(TypeError, match="head: expected no such option because the file is of the kind torch"):
+    with pytest.raises(TypeError, match="head: expected no such option because the format is torch"):
         load_model(path, head="softmax")
     load_model(path).save(path, format="torch")
     with pytest.raises(ValueError, match=r"^activations: expected none, because the file says them itself"):
@@ -600,7 +600,10 @@ HOSTILE = {
     "a storage larger than its file": (tensor("0", (2,), size=2), "storage '0': expected 8 bytes, got 4"),
     "a storage smaller than its file": (tensor("0", (1,), size=0), "reaches beyond"),
     "a storage of a negative size": (tensor("0", (1,), size=-1), "a storage's kind, key and size"),
-    "a storage that is not there": (tensor("7", (1,), size=1), "expected it to hold archive/data/7, which is missing"),
+    "a storage that is not there": (
+        tensor("7", (1,), size=1),
+        "expected a file archive/data/7 in the archive, which is missing",
+    ),
     "a path": (tensor("../../../etc/passwd", (1,), size=1), "is missing"),
     "integers": (tensor("0", (1,), size=1, kind="IntStorage"), "expected floating-point numbers, got a torch.IntSt"),
     "another storage": (tensor("0", (1,), size=1, kind="QInt8Storage"), "holds a torch.QInt8Storage, which only"),
@@ -693,7 +696,7 @@ def test_a_compressed_bomb_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "m.pt", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("archive/data.pkl", pickles.dump({"x.weight": tensor("0", (2**24,))}))
         file.writestr("archive/data/0", bytes(2**26))
-    with pytest.raises(ModelFileError, match="it would unpack to"):
+    with pytest.raises(ModelFileError, match="expected contents of at most 16 times its size"):
         load_model(tmp_path / "m.pt")
 
 
