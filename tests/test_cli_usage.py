@@ -51,7 +51,7 @@ def failure(capsys, *arguments):
 
 TARGETS = [
     (["--save", "m.onnx"], "onnx", "--save: ONNX files need the package onnx: pip install 'fastgru[onnx]'"),
-    (["--save", "m.keras"], "h5py", '--save: Writing Keras\' files needs h5py: pip install "fastgru[keras]"'),
+    (["--save", "m.keras"], "h5py", '--save: Keras files need the package h5py: pip install "fastgru[keras]"'),
     (["--plot", "p.png"], "matplotlib", "--plot: plots need Matplotlib: pip install 'fastgru[plot]'"),
     (["--save", "m.docx"], None, "--save: expected a file name that ends with .torch.safetensors, .pt, "),
     (["--save", "m.safetensor"], None, "got 'm.safetensor'; did you mean .safetensors?"),

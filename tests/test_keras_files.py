@@ -683,7 +683,7 @@ def test_bombs_and_strangers(tmp_path):
         (("{", metadata, data), "invalid JSON"),
         (([], metadata, data), "the model: expected an object"),
         ((config, {"keras_version": 3}, data), "keras_version"),
-        ((config, metadata, b"PK"), "no HDF5 file"),
+        ((config, metadata, b"PK"), "expected an HDF5 file, got something else"),
         ((config, metadata, data[: len(data) // 2]), "damaged"),
     ):
         write_parts(path, *parts)
