@@ -17,12 +17,12 @@ from fastgru.formats.checks import unsupported
 from fastgru.formats.description import Array, LayerDescription, ModelDescription
 from fastgru.formats.onnx.tensors import DOUBLE, FLOAT, INT32, INT64, from_node, to_node
 
-#: The lowest that has all operators as they are used here; later ones run it too.
+#: The lowest version that has all operators in the form used here; later versions run it too.
 OPSET = 14
 INPUT, LENGTHS, OUTPUT = "x", "lengths", "output"
 #: The default of `LENGTHS`: every step counts.
 _ALL_STEPS = 2**31 - 1
-#: A protobuf holds no more than 2 GiB.
+#: The maximum size of a protobuf.
 _MOST_BYTES = 2**31 - 2**24
 
 #: Activation of a GRU -> ONNX' name, alpha and beta (None where the function has none).
@@ -81,7 +81,7 @@ class _Graph:
         self.outputs: list[Any] = []
 
     def node(self, operator: str, inputs: list[str], output: str, *more: str, **attributes: Any) -> str:
-        """Append a node that is called like its (first) output, and return that."""
+        """Append a node that has the name of its first output, and return this name."""
         from onnx import helper
 
         self.nodes[output] = helper.make_node(operator, inputs, [output, *more], name=output, **attributes)
@@ -98,7 +98,7 @@ class _Graph:
         return self.constant("ints/" + "_".join(map(str, values)), values)
 
     def optional_input(self, name: str, value: Array, shape: Shape) -> str:
-        """An input that need not be given."""
+        """An optional input with a default value."""
         from onnx import helper, numpy_helper
 
         tensor = numpy_helper.from_array(value, name)
@@ -114,12 +114,12 @@ class _Graph:
         return name
 
     def size(self, axis: int) -> str:
-        """The input's size along an axis, as an array (1,)."""
+        """The size of the input along an axis, as an array (1,)."""
         shape = self._once(f"{INPUT}/shape", "Shape", [INPUT])
         return self._once(f"{INPUT}/size_{axis}", "Slice", [shape, self.ints(axis), self.ints(axis + 1)])
 
     def lengths(self) -> str:
-        """The input's lengths (N,), at most T each."""
+        """The lengths (N,) of the input, at most T each."""
         if LENGTHS not in self.initializers:
             self.optional_input(LENGTHS, np.array([_ALL_STEPS], np.int64), ("lengths",))
         rows = self._once(f"{LENGTHS}/of_rows", "Expand", [LENGTHS, self.size(0)])
@@ -182,7 +182,7 @@ def graph(description: ModelDescription) -> Any:
 
 
 def _axis(number: int, size: int | None) -> int | str:
-    """A dimension of the input after the batch; one of unknown size gets a name."""
+    """An axis of the input after the batch; an axis of unknown size gets a name."""
     if size is not None:
         return size
     return "T" if number == 0 else f"size_{number + 1}"
@@ -193,14 +193,16 @@ def _require_supported(description: ModelDescription) -> None:
         description.require_float32("ONNX Runtime", "whose GRU computes in float32 alone")
     size = sum(array.nbytes for array in description.weights().values())
     if size > _MOST_BYTES:
-        raise ValueError(f"{description.name}: {size:,} bytes of weights are more than one ONNX file can hold")
+        raise ValueError(
+            f"{description.name}: expected at most 2 GiB of weights because of the ONNX format, got {size:,} bytes"
+        )
 
 
 # --- Layers -----------------------------------------------------------------------------------------------------
 
 
 def _states_of(layer: LayerDescription) -> list[tuple[str, int]]:
-    """Names and sizes of the outputs that a stateful layer adds to the graph's."""
+    """Names and sizes of the outputs that a stateful layer adds to the graph."""
     return [
         (f"{layer.name}/{prefix}next_state", part.config["units"])
         for prefix, part in layer.parts.items()
@@ -249,7 +251,7 @@ def _run_gru(made: _Graph, prefix: str, gru: LayerDescription, x: str, lengths: 
 
 
 def _initial_state(made: _Graph, prefix: str, units: int) -> str:
-    """Zeros, or what the caller gives."""
+    """The initial states: those that the caller passes, or zeros."""
     given = made.optional_input(f"{prefix}state", np.zeros((1, units), made.dtype), ("states", units))
     shape = made.node("Concat", [made.size(0), made.ints(units)], f"{prefix}state_shape", axis=0)
     rows = made.node("Expand", [given, shape], f"{prefix}state_of_rows")
@@ -277,7 +279,7 @@ def _gru(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
 
 
 def _repeat_last(made: _Graph, layer: LayerDescription, outputs: str, state: str, lengths: str) -> str:
-    """Keras' convention: behind the end stands the last output, which is the last state, or zeros if there is none."""
+    """Keras' convention: steps after the end repeat the last output, which is the final state, or zeros without any."""
     last = state
     if layer.config["stateful"]:  # the state of no steps is then the one given, which is no output
         last = made.node("Where", [made.any_valid(lengths), state, made.number(0.0)], f"{layer.name}/last")
@@ -337,7 +339,7 @@ def _embedding(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
     lengths = _lengths_of(made, flow)
     table = made.constant(f"{layer.name}/embeddings", layer.weights["embeddings"], made.dtype)
     zero = made.constant("int/0", 0)
-    # Padding may hold any integer.
+    # Padding may contain any integer.
     tokens = made.node("Where", [made.valid(lengths), flow.x, zero], f"{layer.name}/tokens")
     vectors = made.node("Gather", [table, tokens], f"{layer.name}/vectors", axis=0)
     shape = (*flow.shape, layer.weights["embeddings"].shape[1])
@@ -394,13 +396,13 @@ def _last_step(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
 
 
 def _keep_valid(made: _Graph, name: str, x: str, lengths: str, other: float) -> str:
-    """`x` with `other` instead of padding."""
+    """`x` with padding replaced by `other`."""
     mask = made.node("Unsqueeze", [made.valid(lengths), made.ints(2)], f"{name}/valid")
     return made.node("Where", [mask, x, made.number(other)], f"{name}/kept")
 
 
 def _dropout(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
-    """In inference nothing happens; the node says that training would drop."""
+    """A node that has no effect in inference, and marks where training drops elements."""
     rate = made.constant(f"{layer.name}/rate", layer.config["rate"], np.float64)
     return replace(flow, values=(made.node("Dropout", [flow.x, rate], f"{layer.name}/kept"),))
 
@@ -427,7 +429,7 @@ _LAYERS: dict[str, Callable[[_Graph, LayerDescription, _Flow], _Flow]] = {
 }
 
 
-# --- And back: the weights of a graph made here -------------------------------------------------------------------
+# --- Reading the weights of a graph that this module made ---------------------------------------------------------
 
 
 def weights_of(layer: LayerDescription, arrays: dict[str, Array]) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""Reading and writing an ONNX file: the graph, and beside it this package's own description of the model."""
+"""Reading and writing of ONNX files: the graph and, in its metadata, fastgru's description of the model."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fastgru.formats.onnx.signatures import Given, Signature
 from fastgru.formats.onnx.tensors import Budget, to_array
 from fastgru.formats.onnx.values import F, N, T
 
-#: The version of ONNX' file format that came with the operators of `export.OPSET`; newer programs read it.
+#: The version of the ONNX file format that belongs to the operators of `export.OPSET`; newer programs read it.
 _IR_VERSION = 7
 _METADATA = "fastgru"
-#: No protobuf is larger.
+#: The maximum size of a protobuf.
 _MOST_BYTES = 2**31
-#: What reading may make of a file: arrays are unpacked, transposed, and cut from one another.
+#: The memory that reading may use, as a multiple of the file: arrays are unpacked, transposed and sliced.
 _EXPANSION = 8
 _ALLOWANCE = 2**20
 
@@ -115,7 +115,7 @@ def _onnx() -> Any:
 
 
 def _initializers(graph: Any) -> dict[str, Array]:
-    """The arrays in a graph by name."""
+    """The constant arrays of a graph by name."""
     if graph.sparse_initializer:
         raise ValueError("it has sparse tensors, which are not read here")
     arrays: dict[str, Array] = {}
@@ -126,11 +126,11 @@ def _initializers(graph: Any) -> dict[str, Array]:
     return arrays
 
 
-# --- Files written here -------------------------------------------------------------------------------------------
+# --- Files that fastgru wrote -------------------------------------------------------------------------------------
 
 
 def _topology(description: ModelDescription) -> dict[str, Any]:
-    """All of a description but weights and training."""
+    """A description without weights, optimizer, loss and metrics."""
     return {
         "name": description.name,
         "dtype": description.dtype,
@@ -159,9 +159,9 @@ def _own(model: Any, arrays: dict[str, Array]) -> ModelDescription | None:
 
 
 def _own_signature(graph: Any) -> Signature:
-    """How a graph made here is run."""
+    """How a graph that fastgru wrote is run."""
     inputs = {given.name: given for given in map(Given.of, graph.input)}
-    # Those with a slash are the next states of stateful layers.
+    # Outputs with a slash in their names are the next states of stateful layers.
     names = [output.name for output in graph.output if "/" not in output.name]
     shapes = {output.name: len(output.type.tensor_type.shape.dim) for output in graph.output}
     outputs: dict[str, tuple[str, ...]] = {name: (N, T, F) if shapes[name] == 3 else (N, F) for name in names}

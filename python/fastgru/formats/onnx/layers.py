@@ -1,4 +1,4 @@
-"""Operators that add layers to a chain."""
+"""Operators that append layers to a sequence."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _gru(chains: Chains, node: Node, inputs: list[Any]) -> tuple[Data, Data]:
 
 
 def _directions(chains: Chains, node: Node, w: Any, r: Any, b: Any) -> list[Recurrent]:
-    """Each direction of a node, as it reads its input."""
+    """The directions of a node."""
     w, r = chains.weight("W", w, 3), chains.weight("R", r, 3)
     b = None if b is None else chains.weight("B", b, 2)
     configs = _gru_configs(node)
@@ -137,7 +137,7 @@ def _activation(
 
 
 def _same(one: float | None, other: float | None) -> bool:
-    """Whether two parameters are the same number of float32, which is what a file can hold."""
+    """Whether two parameters are equal as float32, the precision of the file."""
     return one is other or (one is not None and other is not None and np.float32(one) == np.float32(other))
 
 
@@ -150,7 +150,7 @@ def _require_zeros(initial: Any) -> None:
 
 
 def takes_lengths(chains: Chains, value: Any) -> bool:
-    """Whether the caller says how many steps count; False if all do."""
+    """Whether the caller passes the number of steps that count; False if all count."""
     if is_lengths(value):
         return True
     steps = value.value if isinstance(value, Fill) else value
@@ -236,7 +236,7 @@ def _require_bias(bias: Array | None, units: int) -> None:
 
 @OPERATORS.reads("Add", "Mul", "Div", "Mean")
 def _arithmetic(chains: Chains, node: Node, inputs: list[Any]) -> Any:
-    """A bias, or two directions of a GRU made one."""
+    """A bias, or the merging of the two directions of a GRU."""
     one, other = inputs
     if node.operator in ("Add", "Mul", "Mean") and isinstance(one, Data) and isinstance(other, Data):
         return chains.merge(one, other, {"Add": "sum", "Mul": "mul", "Mean": "ave"}[node.operator])

@@ -128,7 +128,7 @@ class _Walk:
         return versions[0]
 
     def _needed_nodes(self, opset: int) -> tuple[list[Node], set[str]]:
-        """The nodes that the outputs depend on, in order, and the names of all arrays that they use."""
+        """The nodes on which the outputs depend, in order, and the names of all arrays that they use."""
         needed = {output.name for output in self.graph.output}
         nodes = []
         for proto in reversed(self.graph.node):
@@ -140,7 +140,7 @@ class _Walk:
     # --- Inputs ----------------------------------------------------------------------------------------------------
 
     def _name_inputs(self, needed: set[str]) -> None:
-        """Say what the graph's inputs are: one is the data, another may be the lengths."""
+        """Identify the inputs of the graph: one is the data, another may be the lengths."""
         for proto in self.graph.input:
             if proto.name not in needed:
                 continue
@@ -218,7 +218,7 @@ class _Walk:
     # --- Outputs ---------------------------------------------------------------------------------------------------
 
     def _layers(self) -> tuple[LayerDescription, ...]:
-        """The layers that make the graph's outputs."""
+        """The layers that compute the outputs of the graph."""
         names = [output.name for output in self.graph.output]
         try:
             found = self._last([self._output(name) for name in names])
@@ -257,16 +257,16 @@ class _Walk:
 
 
 def _are_directions(one: Recurrent | None, other: Recurrent | None) -> bool:
-    """Whether two outputs are of two GRUs, and not of one or of something else."""
+    """Whether two outputs belong to two different GRUs."""
     return one is not None and other is not None and one.weights is not other.weights
 
 
 def _are_states(parts: list[Recurrent | None], layer: LayerDescription) -> bool:
-    """Whether these are the last states of a layer, in the order in which it returns them."""
+    """Whether these are the final states of a layer, in the order in which it returns them."""
     names = [f"{prefix}kernel" for prefix in layer.parts]
     if len(parts) != len(names):
         return False
-    # Each node has arrays of its own, even if two read the same tensors.
+    # Each node has its own arrays, even if two nodes read the same tensors.
     return all(
         part is not None and not part.steps and part.weights["kernel"] is layer.weights.get(name)
         for part, name in zip(parts, names, strict=True)

@@ -1,4 +1,4 @@
-"""Arrays in ONNX' words: tensors out of protobufs, and the weights of a GRU node."""
+"""Arrays in ONNX files: tensors of protobufs, and the weights of a GRU node."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from fastgru.formats.description import Array
 
-#: TensorProto.DataType -> dtype and the field that holds the numbers where raw_data does not.
+#: TensorProto.DataType -> dtype and the field that holds the numbers if raw_data does not.
 _TYPES: dict[int, tuple[str, str]] = {
     1: ("<f4", "float_data"),
     6: ("<i4", "int32_data"),
@@ -34,7 +34,7 @@ class Budget:
         self._left = most
 
     def spend(self, what: str, size: int) -> None:
-        """Take `size` bytes off, or raise ValueError."""
+        """Subtract `size` bytes; raises ValueError if not enough are left."""
         self._left -= size
         if self._left < 0:
             raise ValueError(f"{what}: the file asks for much more memory than it takes itself")

@@ -1,4 +1,4 @@
-"""What the arrays of a graph are while it is read, and the chains of layers that grow in the course of it."""
+"""The meaning of the arrays of a graph while it is read, and the sequences of layers that are built from them."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Fill:
 
 @dataclass(frozen=True)
 class Lengths:
-    """How many steps of each row count, as the caller says; with axes of size 1 behind them, perhaps."""
+    """The number of steps of each row that count, which the caller passes; may have trailing axes of size 1."""
 
     axes: tuple[str, ...] = (N,)
 
 
 @dataclass(frozen=True)
 class StepNumbers:
-    """The steps' numbers, from 0 to T - 1."""
+    """The numbers of the steps, from 0 to T - 1."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ _KINDS: dict[type, str] = {
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, for a message."""
+    """The description of a value for a message."""
     if isinstance(value, np.ndarray):
         return f"numbers of {value.dtype}" if value.dtype != object else "a shape"
     return _KINDS.get(type(value), "nothing")
@@ -307,7 +307,7 @@ def require_all_steps(stream: Stream, what: str) -> None:
 
 
 def number(value: Any) -> Any:
-    """A single known number."""
+    """The single number in an array whose values are in the file."""
     if not isinstance(value, np.ndarray) or value.size != 1:
         raise TypeError(f"expected a number in the file, got {kind_of(value)}")
     return value.reshape(-1)[0]
