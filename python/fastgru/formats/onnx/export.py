@@ -1,8 +1,8 @@
-"""From a description to an ONNX graph.
+"""Conversion of a description to an ONNX graph.
 
-All arrays between layers are batch-major, (N, T, F). What lengths mean is said in the graph: they go to the GRU nodes
-as ``sequence_lens`` and to masks where a layer needs one. ``lengths`` is an input with a default, so that a caller
-without padding need not know of it; the default, one number for all rows, is cut to the number of steps.
+All arrays between layers are batch-major, (N, T, F). The graph uses lengths as the ``sequence_lens`` of GRU nodes, and
+for the masks of layers that need one. ``lengths`` is an input with a default, so callers without padding can leave it
+out. The default is one large number for all rows, which the graph limits to the number of steps.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ Shape = tuple[int | str, ...]
 
 @dataclass(frozen=True)
 class _Flow:
-    """What has come out of the layers so far.
+    """The outputs of the layers so far.
 
     Attributes
     ----------
     values : tuple of str
         Names of the arrays; more than one only after the last layer.
     shape : tuple
-        Of each of them; a str names a size that any number may stand for.
+        The shape of each array; a str is the name of a size that may be any number.
     lengths : str or None
-        Name of the int64 array (N,) of lengths; None where they mean nothing any more.
+        Name of the int64 array (N,) of lengths; None if there is no time axis any more.
     states : tuple of str
-        Names of the last states that the last layer returns as well.
+        Names of the final states that the last layer returns as well.
     """
 
     values: tuple[str, ...]
@@ -143,12 +143,12 @@ class _Graph:
 
 
 def graph(description: ModelDescription) -> Any:
-    """The graph (a GraphProto) that computes what the model does in inference.
+    """The graph (a GraphProto) that computes the predictions of the model.
 
     Raises
     ------
     ValueError
-        ONNX, or ONNX Runtime, does not support something; the message names it.
+        ONNX, or ONNX Runtime, does not support a feature, which the message names.
     """
     from onnx import helper
 
@@ -433,12 +433,12 @@ _LAYERS: dict[str, Callable[[_Graph, LayerDescription, _Flow], _Flow]] = {
 
 
 def weights_of(layer: LayerDescription, arrays: dict[str, Array]) -> dict[str, Array]:
-    """The weights of a layer from the initializers of a graph that `graph` made.
+    """The weights of a layer, from the initializers of a graph that `graph` made.
 
     Raises
     ------
     LookupError, ValueError
-        They are not there, or do not fit.
+        They are missing, or their shapes do not fit.
     """
     prefix = f"{layer.name}/"
     if not layer.is_recurrent:

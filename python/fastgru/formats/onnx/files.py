@@ -27,7 +27,7 @@ _ALLOWANCE = 2**20
 
 
 def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
-    """Write the model as a graph.
+    """Write the model as an ONNX graph.
 
     Parameters
     ----------
@@ -37,15 +37,15 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     Raises
     ------
     ValueError
-        ONNX, or ONNX Runtime, does not support something that the model has.
+        ONNX, or ONNX Runtime, does not support a feature of the model.
     ImportError
-        The package onnx is missing.
+        The package onnx is not installed.
 
     Notes
     -----
-    Inputs: ``x`` (N, T, F) of float32, or tokens (N, T) of int64; ``lengths`` (N,) of int64, which need not be given;
+    Inputs: ``x`` (N, T, F) of float32, or tokens (N, T) of int64; ``lengths`` (N,) of int64, which is optional;
     ``<layer>/state`` (N, H) for each stateful layer, zeros if not given. Outputs: ``output`` (or ``output_0``,
-    ``output_1`` and so on where the last layer returns several) and ``<layer>/next_state``. Bytes of images must be
+    ``output_1`` and so on if the last layer returns several) and ``<layer>/next_state``. Bytes of images must be
     divided by 255 by the caller.
     """
     onnx = _onnx()
@@ -63,17 +63,17 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
 
 
 def read(path: str | os.PathLike[str]) -> ModelDescription:
-    """The model that a graph computes.
+    """Read the model that a graph computes.
 
-    Weights must lie in the file. A GRU that begins with other states than zeros, and whatever else a chain of this
-    package's layers cannot compute, is refused with the node's name.
+    Weights must be in the file. Graphs that fastgru's layers cannot compute raise an error that names the node, for
+    example those with a GRU whose initial states are not zeros.
 
     Raises
     ------
     ModelFileError
-        The file is no ONNX model, is damaged, or computes something else than a model of this package can.
+        The file is not an ONNX model, is damaged, or computes something that fastgru does not support.
     ImportError
-        The package onnx is missing.
+        The package onnx is not installed.
     OSError
         The file cannot be read.
     """
@@ -81,11 +81,11 @@ def read(path: str | os.PathLike[str]) -> ModelDescription:
 
 
 def signature(path: str | os.PathLike[str]) -> Signature:
-    """How a graph that `read` understands is run by a program for ONNX files: its inputs, its outputs and their axes.
+    """The inputs, the outputs and their axes of a graph that `read` supports, for programs that run ONNX files.
 
     Notes
     -----
-    Raises what `read` raises.
+    Raises the same errors as `read`.
     """
     return _understood(path)[1]
 

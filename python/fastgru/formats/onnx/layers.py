@@ -162,7 +162,7 @@ def takes_lengths(chains: Chains, value: Any) -> bool:
 
 
 def with_lengths(stream: Stream, given: bool) -> Stream:
-    """A stream whose layers are given lengths, or are not, and so will be all that follow."""
+    """The stream, all of whose layers receive lengths, or none."""
     if stream.lengths is not None and stream.lengths != given:
         raise ValueError("some layers are given lengths and others are not: here all of a chain are")
     return replace(stream, lengths=given)
@@ -170,7 +170,7 @@ def with_lengths(stream: Stream, given: bool) -> Stream:
 
 @OPERATORS.reads("Where")
 def _where(chains: Chains, node: Node, inputs: list[Any]) -> Data:
-    """Padding set to a GRU's last output, or in tokens to 0; both change nothing else."""
+    """Padding replaced by the last output of a GRU, or by 0 in tokens; other uses are not supported."""
     del chains, node
     valid, data, other = inputs
     require(valid, Valid)
@@ -185,7 +185,7 @@ def _where(chains: Chains, node: Node, inputs: list[Any]) -> Data:
 
 
 def _is_last_output(other: Any, stream: Stream) -> bool:
-    """Whether `other` is the last state (N, 1, H) of the GRU with lengths whose outputs `stream` is."""
+    """Whether `other` is the final state (N, 1, H) of the GRU with lengths that computes `stream`."""
     if not isinstance(other, Data) or len(other.streams) != 1 or other.axes not in ((N, ONE, F), (N, D, F)):
         return False
     part, last = stream.recurrent, other.streams[0].recurrent
@@ -254,13 +254,13 @@ def _arithmetic(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 
 
 def _last(stream: Stream, class_name: str) -> dict[str, Any]:
-    """The configuration of the last layer if it is of that class, else nothing."""
+    """The configuration of the last layer if it has this class, else an empty one."""
     last = stream.layers[-1] if stream.layers else None
     return last.config if last is not None and last.class_name == class_name else {}
 
 
 def _with_last(data: Data, stream: Stream, config: dict[str, Any], weights: dict[str, Array]) -> Data:
-    """The array of a stream whose last layer has this too."""
+    """The array of a stream whose last layer has these options as well."""
     *before, last = stream.layers
     changed = replace(last, config={**last.config, **config}, weights={**last.weights, **weights})
     return replace(data, streams=(replace(stream, layers=(*before, changed)),))
@@ -277,7 +277,7 @@ def _add_bias(chains: Chains, data: Data, bias: Any) -> Data:
 
 
 def _halve(chains: Chains, data: Data, factor: Any) -> Data:
-    """Half a sum of two directions is their mean."""
+    """Half the sum of two directions, which is their mean."""
     stream = chains.settled(data)
     if factor != 0.5 or _last(stream, "Bidirectional").get("merge_mode") != "sum":
         raise ValueError("a factor is understood for a sum of two directions only, and is then a half")
@@ -300,7 +300,7 @@ def _activate(chains: Chains, node: Node, inputs: list[Any]) -> Data:
 
 
 def side_by_side(chains: Chains, halves: list[Data]) -> Data:
-    """Two directions joined along their last axis."""
+    """Two directions concatenated along their last axis."""
     if len(halves) != 2:
         raise ValueError(f"expected two directions side by side, got {len(halves)}")
     return chains.merge(halves[0], halves[1], "concat")
@@ -349,7 +349,7 @@ def _dropout(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 
 
 def flattened(chains: Chains, data: Data) -> Data:
-    """(N, T, F) as (N, T F); (N, F) stays."""
+    """(N, T, F) becomes (N, T F); (N, F) is not changed."""
     axes = data.plain_axes()
     if axes == (N, F):
         return replace(data, axes=axes)
@@ -363,7 +363,7 @@ def flattened(chains: Chains, data: Data) -> Data:
 
 
 def embedding(chains: Chains, table: Any, tokens: Data, axis: int) -> Data:
-    """Rows of a table, chosen by tokens."""
+    """Rows of a table, selected by tokens."""
     if axis != 0 or tokens.streams[0].features is not None:
         raise ValueError("expected tokens to choose rows of a table")
     rows, size = (table := chains.weight("the table", table, 2)).shape

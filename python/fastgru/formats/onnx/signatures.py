@@ -25,7 +25,7 @@ class Given:
     kind : int
         The TensorProto.DataType of its elements.
     shape : tuple of int or None
-        In the graph's order of axes; None for sizes that it leaves open.
+        In the order of axes of the graph; None for sizes that may be any number.
     """
 
     name: str
@@ -53,15 +53,15 @@ class Given:
 
 @dataclass(frozen=True)
 class Signature:
-    """How a graph is run on samples of the model that was read from it.
+    """The inputs and outputs of a graph, to run it on samples of the model that was read from it.
 
     Attributes
     ----------
     data : Given
     lengths : Given or None
-        What takes the lengths, whether or not it has a default.
+        The input for the lengths, which may have a default.
     time_first : bool
-        Whether the graph takes (T, N, ...), where the model takes (N, T, ...).
+        Whether the input of the graph is (T, N, ...), where that of the model is (N, T, ...).
     outputs : dict of str to tuple of str
         The outputs that the model returns, in its order, and the names of their axes.
     """

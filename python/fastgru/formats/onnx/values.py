@@ -54,17 +54,17 @@ class Valid:
 
 @dataclass(frozen=True, eq=False)
 class Recurrent:
-    """One direction of a GRU node; which layer it becomes depends on what is taken of its outputs.
+    """One direction of a GRU node; the layer that it becomes depends on the outputs that are used.
 
     Attributes
     ----------
     config, weights : dict
     backward : bool
-        Whether it reads the chain's sequences from their ends.
+        Whether it reads the sequences from their ends.
     steps : bool
-        Whether this is all its outputs, or the last state.
+        Whether the array holds all outputs, and not the final state.
     repeats : bool
-        Whether behind a sequence's end stands its last output, and not zeros.
+        Whether steps after the end of a sequence repeat the last output, and are not zeros.
     """
 
     config: dict[str, Any]
@@ -76,7 +76,7 @@ class Recurrent:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """What comes out of a chain of layers.
+    """The output of a sequence of layers.
 
     Attributes
     ----------
@@ -84,11 +84,11 @@ class Stream:
     features : int or None
         The size of its last axis; None for tokens.
     recurrent : Recurrent or None
-        A GRU at its end that is no layer yet.
+        A GRU at its end that has not become a layer yet.
     flipped : bool
-        Whether time runs against the time of what went into the last layer.
+        Whether time runs in the opposite direction of the input of the last layer.
     lengths : bool or None
-        Whether the layers so far are given lengths; None as long as none of them would look.
+        Whether the layers so far receive lengths; None if none of them uses lengths.
     """
 
     layers: tuple[LayerDescription, ...]
@@ -124,14 +124,14 @@ class Data:
 
 
 class Chains:
-    """What is known of a graph besides its arrays, and how layers are appended to chains.
+    """What is known about a graph besides its arrays, and the operations that append layers.
 
     Attributes
     ----------
     sizes : dict of str to int or None
-        Of the axes N and T, where the graph fixes them.
+        The sizes of the axes N and T; None if they may be any number.
     dtype : str or None
-        Of the model, once a weight or an input has said it.
+        The dtype of the model, once a weight or an input has determined it.
     budget : Budget
     """
 
