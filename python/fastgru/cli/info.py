@@ -209,7 +209,8 @@ def _describe_compilation(facts: dict[str, Any]) -> str:
 
 
 def _describe_training(training: dict[str, Any]) -> str:
-    text = f"Checkpoint: {training['epochs_done']:,} epochs done"
+    count = training["epochs_done"]
+    text = f"Checkpoint: {count:,} {'epoch' if count == 1 else 'epochs'} done"
     if training["batches_done_in_epoch"]:
         text += f" and {training['batches_done_in_epoch']:,} batches of the next one"
     values = ", ".join(f"{name} {value:.4g}" for name, value in training["last_epoch"].items())
