@@ -220,7 +220,7 @@ TYPED = [
     ("trainn", "fastgru: COMMAND: expected one of train, evaluate, predict, convert, info, got 'trainn'; did you mean"),
     ("trainn", "did you mean train?"),
     ("train --optimizer adm", "--optimizer: expected one of adam, adamw, sgd, rmsprop, got 'adm'; did you mean adam?"),
-    ("train --task classfy", "--task: expected one of classify, regress, got 'classfy'; did you mean classify?"),
+    ("train --task classifi", "--task: expected one of classify, regress, got 'classifi'; did you mean classify?"),
     ("evaluate model.safetensors --activations relo", "got 'relo'; did you mean relu?"),
     ("train mnst", "DATA: expected mnist, synthetic, an existing .npz file or a folder of .npy files, got 'mnst'; did"),
     ("train mnst", "did you mean mnist?"),
