@@ -134,10 +134,10 @@ def test_foreign_files_are_refused_by_name(tmp_path):
     from safetensors.numpy import save_file
 
     save_file({"a": np.zeros(3)}, tmp_path / "foreign")
-    with pytest.raises(ModelFileError, match="but not one that fastgru saved"):
+    with pytest.raises(ModelFileError, match="expected a model that fastgru saved, got a safetensors file"):
         load_model(tmp_path / "foreign", format="fastgru")
     (tmp_path / "text").write_text("hello, this is no model at all" * 10)
-    with pytest.raises(ModelFileError, match="not a model file"):
+    with pytest.raises(ModelFileError, match="expected a model file of one of the formats"):
         load_model(tmp_path / "text")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_model(tmp_path / "nowhere")

@@ -260,7 +260,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit(capsys, monkeypatch, tmp_pa
     file = write(tmp_path / "d.npz", "tags") if source == "arrays" else source
     begun = ["train", file, "--epochs", "5", "--units", "8", "--dropout", "0.2", "--schedule", "cosine"]
     begun += ["--validation", "0.2", "--patience", "3", "--batch-size", "16"]
-    whole, resumed, kept = (str(tmp_path / name) for name in ("whole", "resumed", "{epoch}.checkpoint"))
+    whole, resumed, kept = (str(tmp_path / name) for name in ("whole", "resumed", "{epoch}.safetensors"))
     assert main([*begun, "--seed", "2", "--save", whole]) == 0
 
     def interrupt(self, epoch, logs=None):
@@ -271,9 +271,9 @@ def test_an_interrupted_training_goes_on_bit_for_bit(capsys, monkeypatch, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(train.Seed, "on_epoch_begin", interrupt)
         assert (
-            main([*begun, "--seed", "2", "--checkpoint", kept, "--resume"]) == 130
+            main([*begun, "--seed", "2", "--checkpoint", kept, "--resume-if-exists"]) == 130
         )  # there is none yet: from the start
-    assert capsys.readouterr().err == f"fastgru: interrupted; --resume goes on from {kept}\n"
+    assert capsys.readouterr().err == f"fastgru: interrupted; --resume continues from {kept}\n"
     assert main([*begun, "--checkpoint", kept, "--resume", "--save", resumed]) == 0
     printed = capsys.readouterr().out
     assert "Epoch 3/5" in printed
@@ -285,10 +285,17 @@ def test_an_interrupted_training_goes_on_bit_for_bit(capsys, monkeypatch, tmp_pa
 
     assert main([*begun, "--checkpoint", kept, "--resume"]) == 0  # nothing is left to do
     assert "Epoch" not in capsys.readouterr().out
-    assert main([*begun, "--checkpoint", kept, "--resume", "--seed", "3"]) == 1
-    assert "--seed: expected 2 because the training to resume had it, got 3" in capsys.readouterr().err
-    assert main([*begun, "--checkpoint", whole, "--resume"]) == 1
-    assert "expected what --checkpoint wrote" in capsys.readouterr().err
+    assert main([*begun, "--checkpoint", kept, "--resume", "--seed", "3"]) == 2
+    assert "--seed: expected 2 because the checkpoint was written with it, got 3" in capsys.readouterr().err
+    where = begun.index("--patience")
+    for other, message in (
+        ([*begun, "--units", "9"], "--resume: expected a model with the same layers[0]/config/units, 8, got 9; use"),
+        (begun[:where] + begun[where + 2 :], "--resume: expected ['EarlyStopping', 'Seed', 'ModelCheckpoint'] because"),
+    ):
+        assert main([*other, "--checkpoint", kept, "--resume"]) == 2
+        assert message in capsys.readouterr().err
+    assert main([*begun, "--checkpoint", whole, "--resume"]) == 2
+    assert f"--resume: expected a checkpoint of fastgru train, got {whole}" in capsys.readouterr().err
 
 
 def test_patience_stops_and_keeps_the_best_weights(capsys, tmp_path):
@@ -323,7 +330,7 @@ def test_each_setting_is_an_option_that_is_checked(capsys, setting):
     with pytest.raises(SystemExit) as caught:
         main(["train", f"{option}=?"])
     assert caught.value.code == 2
-    assert f"argument {option}" in capsys.readouterr().err
+    assert f"fastgru train: {option}" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -395,7 +402,7 @@ def test_a_recipe_sets_the_weight_decay():
         ({"schedule": "step"}, "schedule: expected one of 'constant'"),
         ({"clip_norm": 0.0}, "clip_norm: expected a finite number above 0"),
         ({"optimizer": "adamw", "weight_decay": -1}, "weight_decay: expected a finite number at least 0"),
-        ({"weight_decay": 0.1}, "weight_decay: expected none because the optimizer is adam"),
+        ({"weight_decay": 0.1}, "weight_decay: expected None because the optimizer is adam, got 0.1"),
     ],
 )
 def test_recipes_refuse_what_is_no_setting(settings, message):
@@ -429,16 +436,6 @@ WRONG = [
         "y_test: expected targets as y has, (6, 2), got (2, 3)",
     ),
     ({"y": np.arange(6)}, ["--data", "."], "--data: expected none because the arrays are those of"),
-    ({"y": np.arange(6)}, ["--patience", "1"], "--patience: expected --validation FRACTION as well"),
-    ({"y": np.arange(6)}, ["--validation-samples", "last"], "--validation-samples: expected --validation FRACTION as"),
-    ({"y": np.arange(6)}, ["--resume"], "--resume: expected --checkpoint FILE as well"),
-    ({"y": np.arange(6)}, ["--seeds", "0,1", "--save", "m"], "--save: expected none because --seeds trains several"),
-    (
-        {"y": np.arange(6)},
-        ["--save", "same.m", "--checkpoint", "./same.m"],
-        "--checkpoint: expected another file than --save, which would replace it, got ./same.m",
-    ),
-    ({"y": np.arange(6)}, ["--checkpoint", "/nowhere/c"], "--checkpoint: expected a file in an existing folder"),
 ]
 
 
@@ -452,22 +449,38 @@ def test_arrays_that_make_no_task(capsys, tmp_path, arrays, options, message):
     assert len(error.splitlines()) == 1
 
 
+def code_of(arguments):
+    """The exit code, which argparse raises and `main` returns."""
+    try:
+        return main(arguments)
+    except SystemExit as exit_:
+        return exit_.code
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--units", "8,x"], "argument --units: expected an integer, got 'x'"),
-        (["--units", "8,,8"], "argument --units: expected an integer, got ''"),
-        (["--dropout", "1"], "argument --dropout: expected a finite number at least 0 and below 1, got 1.0"),
-        (["--validation", "0"], "argument --validation: expected a finite number above 0 and below 1, got 0.0"),
-        (["--optimizer", "lion"], "argument --optimizer: invalid choice"),
-        (["--recipe", "slow"], "argument --recipe: invalid choice"),
+        (["--patience", "1"], "--patience: expected --validation FRACTION as well"),
+        (["--validation-samples", "last"], "--validation-samples: expected --validation FRACTION as"),
+        (["--resume"], "--resume: expected --checkpoint FILE as well"),
+        (["--resume-if-exists"], "--resume-if-exists: expected --checkpoint FILE as well"),
+        (["--seeds", "0,1", "--save", "m"], "--save: expected none because --seeds trains several"),
+        (
+            ["--save", "same.safetensors", "--checkpoint", "./same.safetensors"],
+            "--checkpoint: expected another file than --save, which would replace it, got ./same.safetensors",
+        ),
+        (["--weight-decay", "0.1"], "--weight-decay: expected None because the optimizer is adam, got 0.1"),
+        (["--units", "8,x"], "--units: expected an integer, got 'x'"),
+        (["--units", "8,,8"], "--units: expected an integer, got ''"),
+        (["--dropout", "1"], "--dropout: expected a finite number at least 0 and below 1, got 1.0"),
+        (["--validation", "0"], "--validation: expected a finite number above 0 and below 1, got 0.0"),
+        (["--optimizer", "lion"], "--optimizer: expected one of adam, adamw, sgd, rmsprop, got 'lion'"),
+        (["--recipe", "slow"], "--recipe: expected one of fast, got 'slow'"),
         (["--seed", "1", "--seeds", "1,2"], "not allowed with argument"),
     ],
 )
 def test_options_that_are_none(capsys, options, message):
-    with pytest.raises(SystemExit) as exit_:
-        main(["train", "synthetic", *options])
-    assert exit_.value.code == 2
+    assert code_of(["train", "synthetic", *options]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1
@@ -487,24 +500,28 @@ def test_what_predict_and_evaluate_refuse(capsys, tmp_path, small_model):
     np.savez(broken, x=np.full((1, T, F), np.nan, np.float32))
     doubles = tmp_path / "doubles.npz"
     np.savez(doubles, x=np.zeros((2, T, F)), y=np.arange(2))
-    for arguments, message in [
-        (["predict", small_model, good, "--out", "x.txt"], "--out: expected a file name that ends with .csv, .npz"),
-        (["predict", small_model, good, good, "--out", "x.csv"], "--out: expected one input because there is one file"),
-        (["predict", small_model, good, "--out", "/nowhere/x.csv"], "--out: expected a file in an existing folder"),
-        (["predict", small_model, good, "--invert"], "--invert: expected pictures or .npy files"),
-        (["predict", small_model, str(other)], f"{other}: x: expected shape (N, {T}, {F}) because that is the model's"),
-        (["predict", small_model, str(broken)], f"{broken}: the model's outputs are not finite"),
-        (["predict", small_model, str(broken), "--out", str(tmp_path / "o.csv")], f"{broken}[0]: the model's outputs"),
-        (["predict", small_model, str(tmp_path)], f"{tmp_path}: expected an array called x, got"),
-        (["predict", small_model, "/nowhere/d.npz"], "No such file"),
-        (["evaluate", small_model, str(other)], f"{other}: x: expected shape (N, {T}, {F})"),
-        (["evaluate", small_model, str(doubles)], f"{doubles}: x: expected float32 because the model's weights are"),
-        (["evaluate", small_model, "/nowhere/d.npz"], "No such file"),
-        (["evaluate", small_model, "synthetic", "--task", "regress"], "--task: expected none because digits are"),
-        (["train", __file__], "expected an .npz file, or a folder with x.npy"),
-        (["train", "/nowhere/d"], "No such file"),
+    for arguments, code, message in [
+        (["predict", small_model, good, "--out", "x.txt"], 2, "--out: expected a file name that ends with .csv, .npz"),
+        (["predict", small_model, good, good, "--out", "x.csv"], 2, "--out: expected one input because one file is"),
+        (["predict", small_model, good, "--out", "/nowhere/x.csv"], 2, "--out: expected a file in an existing folder"),
+        (["predict", small_model, good, "--invert"], 1, "--invert: expected images or .npy files"),
+        (["predict", small_model, str(other)], 1, f"{other}: x: expected shape (N, {T}, {F}) because that is the"),
+        (["predict", small_model, str(broken)], 1, f"{broken}: the model's outputs are not finite"),
+        (["predict", small_model, str(broken), "--out", str(tmp_path / "o.csv")], 1, f"{broken}[0]: the model's"),
+        (["predict", small_model, str(tmp_path)], 1, f"{tmp_path}: expected an array called x, got"),
+        (
+            ["predict", small_model, "/nowhere/d.npz"],
+            2,
+            "expected an existing file, got '/nowhere/d.npz'",
+        ),
+        (["evaluate", small_model, str(other)], 1, f"{other}: x: expected shape (N, {T}, {F})"),
+        (["evaluate", small_model, str(doubles)], 1, f"{doubles}: x: expected float32 because the model's weights are"),
+        (["evaluate", small_model, "/nowhere/d.npz"], 2, "DATA: expected mnist, synthetic, an existing .npz file or"),
+        (["evaluate", small_model, "synthetic", "--task", "regress"], 1, "--task: expected none because digits are"),
+        (["train", __file__], 1, "expected an .npz file, or a folder with x.npy"),
+        (["train", "/nowhere/d"], 2, "DATA: expected mnist, synthetic, an existing .npz file or a folder of"),
     ]:
-        assert main(arguments) == 1, arguments
+        assert code_of(arguments) == code, arguments
         error = capsys.readouterr().err
         assert message in error
         assert len(error.splitlines()) == 1

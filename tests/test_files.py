@@ -159,7 +159,7 @@ def test_other_writers_replace_no_special_file_either(kind, tmp_path, capsys):
         ["convert", "model.safetensors", "checkpoint.safetensors"],
     ):
         with soon(20), contextlib.chdir(tmp_path):
-            assert main(arguments) == 1
+            assert main(arguments) == 2
         assert message in capsys.readouterr().err
     (tmp_path / "data.npz").unlink()
     (tmp_path / "model.safetensors").unlink()

@@ -1008,7 +1008,7 @@ def test_a_file_is_known_in_whatever_order_its_fields_stand(tmp_path):
     assert formats.kind_of_file(path) == "onnx"
     assert [layer.name for layer in load_model(path).layers] == ["gru"]
     path.rename(tmp_path / "model")
-    with pytest.raises(ModelFileError, match="not a model file of a kind known here"):
+    with pytest.raises(ModelFileError, match="expected a model file of one of the formats"):
         load_model(tmp_path / "model")
 
 

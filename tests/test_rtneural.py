@@ -150,7 +150,7 @@ def test_float64_and_numbers_that_json_has_not_are_refused(tmp_path):
         filled([gru(input_shape=(None, F))], dtype="float64").save(tmp_path / NAME)
     model = filled([gru(input_shape=(None, F))])
     model.layers[0].weights["bias"][0, 0] = np.inf
-    with pytest.raises(ValueError, match="gru: bias has numbers that are not finite"):
+    with pytest.raises(ValueError, match="gru: bias contains numbers that are not finite"):
         model.save(tmp_path / NAME)
     assert list(tmp_path.iterdir()) == []
 
@@ -228,13 +228,13 @@ HOSTILE = {
     "units text": (entry(1, shape="22"), "ends in the number of units"),
     "one bias": (weight(1, 2, [0.0] * 6), r"expected bias to be nested lists of shape \(2, 6\)"),
     "ragged": (weight(1, 0, [[1.0] * 6] * 3 + [[1.0] * 5]), "expected kernel to be nested lists"),
-    "deep": (weight(0, 1, [[1.0]] * 4), "expected bias to be numbers alone"),
-    "text": (weight(0, 1, ["1"] * 4), "expected bias to be numbers alone"),
-    "bool": (weight(0, 1, [True] * 4), "expected bias to be numbers alone"),
+    "deep": (weight(0, 1, [[1.0]] * 4), "expected bias to consist of numbers"),
+    "text": (weight(0, 1, ["1"] * 4), "expected bias to consist of numbers"),
+    "bool": (weight(0, 1, [True] * 4), "expected bias to consist of numbers"),
     "null": (weight(0, 1, None), "expected bias to be nested lists"),
-    "NaN": (weight(0, 1, [float("nan")] * 4), "numbers that float32 holds"),
-    "infinite": (weight(0, 1, [float("inf")] * 4), "numbers that float32 holds"),
-    "too large": (weight(0, 1, [1e39] * 4), "numbers that float32 holds"),
+    "NaN": (weight(0, 1, [float("nan")] * 4), "expected bias to be in the range of float32"),
+    "infinite": (weight(0, 1, [float("inf")] * 4), "expected bias to be in the range of float32"),
+    "too large": (weight(0, 1, [1e39] * 4), "expected bias to be in the range of float32"),
     "far too large": (weight(0, 1, [10**400] * 4), "too large"),
     "no weights": (entry(1, weights=[]), "expected kernel, recurrent kernel and two biases, got 0"),
     "weights": (entry(1, weights={"a": 1}), "a list of weights"),

@@ -504,13 +504,19 @@ UNSAYABLE = {
     ),
     "backwards in both": (
         [layers.Bidirectional(gru(go_backwards=True, return_sequences=True))],
-        "bidirectional: with go_backwards=True only one direction's outputs stand in the order of the input",
+        "bidirectional: go_backwards=True is not supported by TensorFlow.js, which returns one direction in reversed",
     ),
     "name": ([gru(name="größte")], "name: 'größte' is not supported by TensorFlow.js"),
-    "flat": ([layers.Flatten(input_shape=(4,))], "flatten: TensorFlow.js flattens nothing that has no more than two"),
-    "mean": ([tokens(), layers.GlobalAveragePooling1D()], "takes padding for data in TensorFlow.js"),
+    "flat": (
+        [layers.Flatten(input_shape=(4,))],
+        "flatten: Flatten of two axes is not supported by TensorFlow.js: leave the",
+    ),
+    "mean": (
+        [tokens(), layers.GlobalAveragePooling1D()],
+        "GlobalAveragePooling1D after a mask is not supported by TensorFlow.js",
+    ),
     "maximum": ([tokens(), layers.GlobalMaxPooling1D()], "global_max_pooling1d: expected no mask before it"),
-    "flattened": ([tokens(), layers.Flatten()], "flatten: Flatten takes padding for data in TensorFlow.js"),
+    "flattened": ([tokens(), layers.Flatten()], "flatten: Flatten after a mask is not supported by TensorFlow.js"),
     "a mask behind a mask": (
         [masking(), gru(return_sequences=True), layers.Masking(name="again")],
         "again: expected no mask before it, because Keras' replaces it",

@@ -427,14 +427,22 @@ def test_wrong_options_are_named(path):
     saved(Network("last_state"), path)
     for options, error, message in [
         ({"pooling": "first"}, ValueError, "pooling: expected one of 'last_state', 'last_step', 'mean', 'max'"),
-        ({"pooling": "mean", "return_sequences": True}, ValueError, "pooling: expected none because return_sequences"),
+        ({"pooling": "mean", "return_sequences": True}, ValueError, "pooling: expected None because return_sequences"),
         ({"activations": {"lstm": "relu"}}, ValueError, "activations: expected names of the modules 'gru', 'fc', got"),
         ({"activations": {"gru": "gelu"}}, ValueError, "activations: expected one of 'linear', 'softmax', 'sig"),
         ({"activations": {"gru": 3}}, ValueError, "activations: expected one of 'linear', .* got 3"),
         ({"activations": {3: "relu"}}, TypeError, "activations: expected names of modules, got 3"),
         ({"activations": ["leaky_relu"]}, ValueError, "activations: expected one of 'linear', 'softmax', 'sigmoid'"),
-        ({"activations": ["relu", "relu"]}, ValueError, "activations: expected 1, one for each of the Linears 'fc', "),
-        ({"activations": []}, ValueError, "activations: expected 1, one for each of the Linears 'fc', got 0, none"),
+        (
+            {"activations": ["relu", "relu"]},
+            ValueError,
+            "activations: expected 1, one for each of the Linear modules 'fc', ",
+        ),
+        (
+            {"activations": []},
+            ValueError,
+            "activations: expected 1, one for each of the Linear modules 'fc', got 0, none",
+        ),
         ({"activations": 5}, TypeError, "activations: expected a mapping of .* or a sequence of activations, got 5"),
         ({"activations": "softmax"}, TypeError, "activations: expected a mapping of .* got 'softmax'"),
         ({"order": 5}, TypeError, "order: expected a sequence of modules' names, got 5"),
@@ -442,7 +450,7 @@ def test_wrong_options_are_named(path):
         ({"order": ["gru", 1]}, TypeError, "order: expected names of modules, got 1"),
         ({"order": ["gru"]}, ValueError, "order: expected each of the modules '(gru', 'fc|fc', 'gru)' once, got 'gru'"),
         ({"order": ["gru", "gru"]}, ValueError, "order: expected each of the modules '.*' once, got 'gru', 'gru'"),
-        ({"order": ["fc", "gru"]}, ValueError, "order: expected modules of which each takes what the one before gives"),
+        ({"order": ["fc", "gru"]}, ValueError, "order: expected an order in which each module accepts the output of"),
         ({"return_sequences": 0}, TypeError, "return_sequences: expected True or False, got 0"),
     ]:
         with pytest.raises(error, match=f"^{message}") as caught:
@@ -461,7 +469,9 @@ def test_own_files_need_no_options(tmp_path):
     model.save(tmp_path / "m.pt")
     silently(tmp_path / "m.pt")
     for options in ({"pooling": "last_state"}, {"return_sequences": False}, {"order": ["gru"]}, {"activations": []}):
-        with pytest.raises(ValueError, match=f"^{min(options)}: expected none, because the file says them") as caught:
+        with pytest.raises(
+            ValueError, match=f"^{min(options)}: expected none because the file describes its model"
+        ) as caught:
             load_model(tmp_path / "m.pt", **options)
         assert type(caught.value) is ValueError
 
@@ -542,7 +552,7 @@ def test_the_order_is_reachable_from_the_command_line(tmp_path, capsys):
 def test_activations_of_the_command_line_are_all_with_names_or_none(tmp_path, capsys):
     source = saved(Network("last_state"), tmp_path / "m.pth")
     with pytest.raises(SystemExit):
-        main(["predict", str(source), "x.npy", "--activations", "gru=relu,softmax"])
+        main(["predict", str(source), str(source), "--activations", "gru=relu,softmax"])
     assert "expected MODULE=NAME everywhere or nowhere, got 'gru=relu,softmax'" in capsys.readouterr().err
 
 
@@ -556,9 +566,12 @@ def test_the_command_line_names_its_own_options(tmp_path, capsys):
     assert "pass --order emb,gru,fc, or what forward() does" in capsys.readouterr().err
     for options, message in [
         (["--pooling", "mean", "--return-sequences"], "--return-sequences: not allowed with argument --pooling"),
-        (["--activations", "gru=gelu"], "argument --activations: expected one of 'linear', "),
-        (["--activations", "gelu"], "argument --activations: expected one of 'linear', "),
-        (["--activations", "gru="], "argument --activations: expected one of 'linear', "),
+        (
+            ["--activations", "gru=gelu"],
+            "--activations: expected one of linear, softmax, sigmoid, tanh, relu, got 'gelu'",
+        ),
+        (["--activations", "gelu"], "--activations: expected one of linear, softmax, sigmoid, tanh, relu, got 'gelu'"),
+        (["--activations", "gru="], "--activations: expected one of linear, softmax, sigmoid, tanh, relu, got ''"),
     ]:
         with pytest.raises(SystemExit):
             main(["convert", str(source), str(tmp_path / "own.pt"), *options])

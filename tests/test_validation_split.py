@@ -318,7 +318,7 @@ def test_a_resumed_training_holds_back_the_same_samples(capsys, monkeypatch, tmp
             patch.setattr(train.Seed, "on_epoch_begin", interrupt)
             assert main([*begun, *samples, "--seed", "5", "--checkpoint", kept]) == 130
         other = ["--validation-samples", "random" if samples else "last"]
-        assert main([*begun, *other, "--checkpoint", kept, "--resume"]) == 1
+        assert main([*begun, *other, "--checkpoint", kept, "--resume"]) == 2
         assert "--validation-samples: expected " in capsys.readouterr().err
         assert main([*begun, "--checkpoint", kept, "--resume", "--save", resumed]) == 0
         found = capsys.readouterr().out.splitlines()
@@ -326,8 +326,8 @@ def test_a_resumed_training_holds_back_the_same_samples(capsys, monkeypatch, tmp
         assert found[1].startswith("Validation: 40 of 200")
         for one, two in zip(load_model(whole).get_weights(), load_model(resumed).get_weights(), strict=True):
             np.testing.assert_array_equal(one, two)
-        assert main([*begun[:-1], "0.3", "--checkpoint", kept, "--resume"]) == 1
-        assert "resume_from: expected" in capsys.readouterr().err
+        assert main([*begun[:-1], "0.3", "--checkpoint", kept, "--resume"]) == 2
+        assert "--resume: expected" in capsys.readouterr().err
 
 
 def test_a_training_begun_before_there_was_a_choice_goes_on_with_the_last_samples(capsys, tmp_path):

@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 import fastgru
 from fastgru.cli import data
-from fastgru.cli.options import add_dataset, add_scaling, add_state_dict_options, load_model, print_json, scaled
+from fastgru.cli.options import (
+    add_dataset,
+    add_json,
+    add_scaling,
+    add_state_dict_options,
+    load_model,
+    model_file,
+    print_json,
+    scaled,
+)
 from fastgru.datasets.arrays import Sequences
 from fastgru.layers import Head
 from fastgru.losses import (
@@ -24,7 +33,7 @@ from fastgru.models.sequential import Sequential
 
 
 class Score(NamedTuple):
-    """What a model reaches on some samples."""
+    """The loss and the metric of a model on some samples."""
 
     loss: float
     metric: str  # "accuracy" or "mean_absolute_error"
@@ -39,7 +48,7 @@ class Score(NamedTuple):
         return f"{self.metric.replace('_', ' ')} {form(self.metric, self.value)}"
 
     def as_json(self) -> dict[str, float]:
-        """The metric under its name, and the loss."""
+        """The metric by its name, and the loss."""
         return {self.metric: self.value, "loss": self.loss}
 
 
@@ -49,7 +58,7 @@ def form(metric: str, value: float) -> str:
 
 
 def score(model: Sequential, part: Sequences, rows: NDArray[np.intp] | None = None) -> Score:
-    """Evaluate a model that was compiled with one metric, on some of the sequences if `rows` says so."""
+    """Evaluate a model that was compiled with one metric on all sequences, or on those of the indices `rows`."""
     if rows is None:
         loss, value = model.evaluate(part.x, part.y, lengths=part.lengths)
     else:
@@ -58,17 +67,23 @@ def score(model: Sequential, part: Sequences, rows: NDArray[np.intp] | None = No
 
 
 def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
-    command = commands.add_parser("evaluate", help="loss and accuracy of a saved model on test images or your arrays")
-    command.add_argument("model", metavar="MODEL")
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "evaluate",
+        help="compute loss and accuracy, or error, of a saved model on test data",
+        description="Evaluate the model in MODEL on the test samples of DATA, or on all samples if DATA has no test "
+        "samples.",
+    )
+    command.add_argument("model", metavar="MODEL", type=model_file, help="a model file of any supported format")
     add_dataset(command)
     add_scaling(command, "default: the input is not scaled")
+    add_json(command.add_argument_group("output"), "print the results as one line of JSON, the last one")
     add_state_dict_options(command)
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Evaluate on the test samples; on a file without any, on all there are."""
+    """Evaluate on the test samples, or on all samples if there are no test samples."""
     model = load_model(arguments.model, arguments)
     task = arguments.task
     own = arguments.dataset is not None and arguments.dataset not in data.DIGITS
@@ -89,7 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _compile(model: Sequential, task: str) -> None:
-    """Give the model the metric that goes with its loss, and a loss if it has none."""
+    """Compile the model with the metric that suits its loss; the loss is kept, or chosen if there is none."""
     loss = model.loss if model.loss is not None else _loss_for(model, task)
     metric = "accuracy" if loss.classifies or loss.asks else "mean_absolute_error"
     if [each.name for each in model.metrics] != [metric]:

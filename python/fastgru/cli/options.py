@@ -1,4 +1,4 @@
-"""What the commands have in common: a parser with short errors, checked options, JSON."""
+"""Arguments that several commands have, checks of their values, and JSON output."""
 
 from __future__ import annotations
 
@@ -8,29 +8,22 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import numpy as np
 
+from fastgru import conversion, formats
 from fastgru._support import checks
-from fastgru._support.files import replaceable
 from fastgru.cli.data import DIGITS, TASKS
+from fastgru.cli.parser import expected_one_of
+from fastgru.cli.suggestions import did_you_mean, did_you_mean_file
 from fastgru.datasets.mnist import DATA_VARIABLE
 from fastgru.formats.description import ACTIVATIONS, LayerDescription, list_assumptions, numbered_name
 from fastgru.formats.torch.options import POOLINGS, ReadOptions
 from fastgru.layers import Rescaling
 from fastgru.models.recipes import Option, Settings
-from fastgru.models.sequential import Sequential, read_model
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """One line instead of the usage and a line."""
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+from fastgru.models.sequential import Sequential
 
 
 def checked(check: Callable[..., Any], convert: type, **limits: Any) -> Callable[[str], Any]:
@@ -50,6 +43,13 @@ def checked(check: Callable[..., Any], convert: type, **limits: Any) -> Callable
     return parse
 
 
+def choice(text: str, choices: Collection[str]) -> str:
+    """One of the choices, for arguments that take several of them."""
+    if text not in choices:
+        raise argparse.ArgumentTypeError(expected_one_of(text, choices))
+    return text
+
+
 def integer(least: int, most: int | None = None) -> Callable[[str], Any]:
     """An integer within limits."""
     return checked(checks.integer, int, least=least, most=most)
@@ -65,25 +65,62 @@ def several(one: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return lambda text: tuple(map(one, text.split(",")))
 
 
+# --- Files to read --------------------------------------------------------------------------------------------
+
+
+def existing(text: str) -> str:
+    """A file or folder that must exist; the error names the nearest one in the same folder."""
+    _require_existing(text, "an existing file", did_you_mean_file(text, folders=True))
+    return text
+
+
+def model_file(text: str) -> str:
+    """A file of a model, or a folder of TensorFlow.js, that must exist."""
+    endings = tuple(ending for each in formats.KINDS.values() for ending in each)
+    _require_existing(text, "an existing model file", did_you_mean_file(text, endings) or did_you_mean_file(text))
+    return text
+
+
+def existing_folder(text: str) -> str:
+    """A folder that must exist."""
+    if not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"expected an existing folder, got {text!r}")
+    return text
+
+
+def _require_existing(path: str, expected: str, suggestion: str) -> None:
+    if os.path.lexists(path):  # the reader reports any other problem
+        return
+    folder = os.path.dirname(path) or os.curdir
+    missing = "" if os.path.isdir(folder) else f", in the folder {folder} that does not exist"
+    raise argparse.ArgumentTypeError(f"expected {expected}, got {path!r}{missing}{suggestion}")
+
+
 def add_dataset(command: argparse.ArgumentParser) -> None:
-    """The arguments that say what to train or evaluate on."""
-    command.add_argument(
+    """The arguments for the data to train or evaluate on."""
+    group = command.add_argument_group("data")
+    group.add_argument(
         "dataset",
         nargs="?",
         type=_dataset,
         metavar="DATA",
-        help="mnist, synthetic, or your own arrays x and y (and lengths, x_test, y_test): FILE.npz, or a folder with "
-        "x.npy and so on; without it, MNIST where it can be had and otherwise synthetic digits",
+        help="mnist, synthetic (generated digits), or your own arrays: FILE.npz with the arrays x and y, and "
+        "optionally lengths, x_test, y_test and lengths_test, or a folder with x.npy, y.npy and so on (default: mnist, "
+        "or synthetic if MNIST is not available)",
     )
-    command.add_argument(
-        "--data", metavar="FOLDER", help=f"folder with MNIST's files (else {DATA_VARIABLE}, the cache, a download)"
+    group.add_argument(
+        "--data",
+        metavar="FOLDER",
+        type=existing_folder,
+        help=f"the folder with the four files of MNIST (default: the environment variable {DATA_VARIABLE}, then the "
+        "cache, then a download)",
     )
-    command.add_argument(
+    group.add_argument(
         "--task",
         choices=TASKS,
-        help="whether your y are classes or numbers; if not given, integers are classes",
+        help="classify: your y are classes, integers from 0; regress: your y are numbers (default: classify if y has "
+        "an integer dtype, else regress)",
     )
-    command.add_argument("--json", action="store_true", help="end with one line of JSON")
 
 
 def add_scaling(command: Any, default: str) -> None:
@@ -130,21 +167,28 @@ def scaled(path: str, model: Sequential, divisor: float | None, dtypes: Mapping[
 
 
 def _dataset(text: str) -> str:
-    if text in DIGITS or text.lower().endswith(".npz") or os.sep in text or Path(text).exists():
-        return text
-    raise argparse.ArgumentTypeError(
-        f"invalid choice: {text!r} (choose from {', '.join(map(repr, DIGITS))}, an .npz file, a folder of .npy files)"
-    )
+    if text not in DIGITS:
+        suggestion = did_you_mean(text, DIGITS) or did_you_mean_file(text, (".npz",), folders=True)
+        _require_existing(text, f"{', '.join(DIGITS)}, an existing .npz file or a folder of .npy files", suggestion)
+    return text
+
+
+# --- Options ----------------------------------------------------------------------------------------------------
+
+
+def add_json(group: Any, help: str) -> None:
+    """The option ``--json``."""
+    group.add_argument("--json", action="store_true", help=help)
 
 
 def add_settings(groups: Mapping[str, Any]) -> None:
-    """An argument for each of a recipe's settings, in the group of its `Option`; None if it is not given."""
+    """Add an option for each of a recipe's settings to the group that its `Option` names; None if it is not given."""
     for each in dataclasses.fields(Settings):
         option: Option = each.metadata["option"]
         shown = option.help
         if option.kind is not bool and each.default is not None:
             shown += f" (default: {each.default if option.kind is str else format(each.default, 'g')})"
-        arguments: dict[str, Any] = {"help": shown.strip()}
+        arguments: dict[str, Any] = {"help": shown}
         if option.kind is bool:
             arguments["action"] = argparse.BooleanOptionalAction
         elif option.kind is str:
@@ -162,24 +206,33 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_state_dict_options(command: argparse.ArgumentParser) -> None:
-    """The options for what a state_dict of PyTorch leaves open, those of `fastgru.formats.torch.read`."""
-    group = command.add_argument_group("what a state_dict of PyTorch leaves open")
+    """The options for what a PyTorch state_dict does not store, those of `fastgru.formats.torch.read`."""
+    group = command.add_argument_group(
+        "PyTorch state_dicts",
+        "A state_dict stores weights, but not how forward() uses them. fastgru prints what it assumes.",
+    )
     vectors = group.add_mutually_exclusive_group()
-    vectors.add_argument("--return-sequences", action="store_true", help="keep every step of the last GRU's output")
+    vectors.add_argument(
+        "--return-sequences", action="store_true", help="use the last GRU's output at every step, not at one"
+    )
     vectors.add_argument(
         "--pooling",
         choices=POOLINGS,
-        help="what follows the last GRU receives: its last state (h_n), its output at the last step, or the mean or "
-        "maximum of its outputs over the steps",
+        help="what the module after the last GRU receives: last_state: its final state h_n; last_step: its output at "
+        "the last step; mean or max: over its outputs at all steps",
     )
     group.add_argument(
         "--activations",
         type=_activations,
         metavar="MODULE=NAME[,...]",
-        help=f"after a module: {', '.join(ACTIVATIONS)}; names alone are those after the Linears, first to last",
+        help=f"the activation after each module, one of {', '.join(ACTIVATIONS)}; names without modules stand for the "
+        "Linear modules from first to last",
     )
     group.add_argument(
-        "--order", type=lambda text: text.split(","), metavar="MODULE[,...]", help="the modules, first to last"
+        "--order",
+        type=lambda text: text.split(","),
+        metavar="MODULE[,...]",
+        help="all modules in the order in which forward() calls them",
     )
 
 
@@ -193,7 +246,8 @@ def _activations(text: str) -> list[str] | dict[str, str]:
     return {module: _activation(activation) for module, _, activation in pairs}
 
 
-_activation = checked(checks.choice, str, choices=ACTIVATIONS)
+def _activation(text: str) -> str:
+    return choice(text, ACTIVATIONS)
 
 
 def state_dict_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -217,25 +271,14 @@ def _with_commas(value: Any) -> str:
 
 
 def load_model(path: str, arguments: argparse.Namespace) -> Sequential:
-    """The model in a file; what has to be assumed of it is printed on standard error, with the options to pass."""
-    model, assumptions = read_model(path, **state_dict_options(arguments))
-    if assumptions:
-        print("\n".join([f"fastgru: {path}:", *list_assumptions(assumptions, as_options)]), file=sys.stderr, flush=True)
-    return model
-
-
-def require_writable(option: str, path: str | None) -> None:
-    """Find out before the work, not after, that a result cannot be written."""
-    if path is None:
-        return
-    target = Path(path)
-    if target.is_dir():
-        raise IsADirectoryError(f"{option}: expected a file to write, got the folder {path}")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{option}: expected a file in an existing folder, got {path}")
-    if not os.access(target.parent, os.W_OK):
-        raise PermissionError(f"{option}: the folder of {path} cannot be written to")
-    replaceable(path)
+    """The model in a file; what is assumed or left out is printed on standard error."""
+    loaded = conversion.load(path, **state_dict_options(arguments))
+    if loaded.not_compiled is not None:
+        print(f"fastgru: {path}: read without optimizer, loss and metrics: {loaded.not_compiled}", file=sys.stderr)
+    if loaded.assumptions:
+        lines = [f"fastgru: {path}:", *list_assumptions(loaded.assumptions, as_options)]
+        print("\n".join(lines), file=sys.stderr, flush=True)
+    return loaded.model
 
 
 def print_json(**values: Any) -> None:

@@ -1,4 +1,4 @@
-"""The picture that ``fastgru train --plot`` draws."""
+"""The plot of ``fastgru train --plot``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from fastgru._support.files import write_atomically
 from fastgru._training.loop import History
+from fastgru.cli.targets import require_ending, require_writable
 
 Array = NDArray[Any]
 
 
 def confusion_matrix(labels: Array, predicted: Array, classes: int) -> Array:
-    """Counts (classes, classes): how often samples of the row's class were taken for the column's."""
+    """Counts (classes, classes): samples of the class of the row that were predicted as that of the column."""
     return np.bincount(labels.astype(np.int64) * classes + predicted, minlength=classes * classes).reshape(
         classes, classes
     )
@@ -25,22 +26,22 @@ def confusion_matrix(labels: Array, predicted: Array, classes: int) -> Array:
 
 FORMATS = (".png", ".pdf", ".svg", ".jpg")
 
-#: A confusion matrix of more classes would have less than a pixel for each, and take their square in memory.
+#: A confusion matrix of more classes would have less than one pixel per class; its size grows with their square.
 _MOST_DRAWN = 500
-#: Larger confusion matrices are drawn without numbers, which nobody could read.
+#: Larger confusion matrices are drawn without numbers, which would be too small to read.
 _MOST_LABELLED = 25
-#: Points enough to see how they lie.
+#: Points in a scatter plot; more would hide each other and make the file large.
 _MOST_POINTS = 5000
 
 
-def require_plottable(path: str) -> None:
-    """Raise what a plot into `path` would fail with, before anything long begins."""
-    if not path.lower().endswith(FORMATS):
-        raise ValueError(f"--plot: expected a file name that ends with {', '.join(FORMATS)}, got {path!r}")
+def require_plottable(option: str, path: str) -> None:
+    """Raise if no plot can be written to `path`: its folder, its ending or Matplotlib."""
+    require_ending(option, path, FORMATS)
+    require_writable(option, path)
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise ImportError("--plot needs matplotlib: pip install 'fastgru[plot]'") from None
+        raise ImportError(f"{option}: plots need Matplotlib: pip install 'fastgru[plot]'") from None
 
 
 def plot_training(
@@ -53,24 +54,24 @@ def plot_training(
     outputs: Array,
     targets: Array,
 ) -> None:
-    """Draw loss and metric by epoch, and what the model says beside what is true, into an image file.
+    """Draw loss and metric by epoch, and the predictions against the targets, to an image file.
 
     Parameters
     ----------
     path : path
-        Its suffix chooses the format: .png, .pdf, .svg.
+        Its ending decides the format, one of `FORMATS`.
     history : History
     title : str
     metric : str
-        The history's entry to draw beside the loss.
+        The entry of the history to draw beside the loss.
     watched : str
-        What the history's validation values are of.
+        The label of the validation values.
     outputs : ndarray (..., C)
-        Of the model.
+        The outputs of the model.
     targets : ndarray
-        Classes (...), which are drawn as a confusion matrix, or numbers (..., C), or (...) where C is 1.
+        Classes (...), drawn as a confusion matrix, or numbers (..., C), drawn as points; (...) if C is 1.
     """
-    from matplotlib.figure import Figure  # no pyplot: nothing global changes
+    from matplotlib.figure import Figure  # unlike pyplot, this changes no global state
 
     figure = Figure(figsize=(15, 4.8), layout="constrained")
     figure.suptitle(title)

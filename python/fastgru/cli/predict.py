@@ -1,4 +1,4 @@
-"""``fastgru predict``: what a saved model says about pictures and arrays, printed or written to a file."""
+"""``fastgru predict``: apply a saved model to images and arrays, and print the outputs or write them to a file."""
 
 from __future__ import annotations
 
@@ -17,31 +17,56 @@ from fastgru._support import checks
 from fastgru._support.files import write_atomically
 from fastgru._support.sequences import valid_steps
 from fastgru.cli import images
-from fastgru.cli.options import add_scaling, add_state_dict_options, load_model, print_json, require_writable, scaled
+from fastgru.cli.options import (
+    add_json,
+    add_scaling,
+    add_state_dict_options,
+    existing,
+    load_model,
+    model_file,
+    print_json,
+    scaled,
+)
+from fastgru.cli.parser import checking
+from fastgru.cli.targets import require_ending, require_writable
 from fastgru.datasets.arrays import Sequences
 from fastgru.layers import Head
 from fastgru.models.sequential import Sequential
 
 Array = NDArray[Any]
 
-#: What stands in an .npz file's labels where a sequence has ended.
+#: The label of steps after the end of a sequence.
 _NO_LABEL = -1
 
 
 def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
-    command = commands.add_parser("predict", help="apply a saved model to pictures or arrays")
-    command.add_argument("model", metavar="MODEL")
-    command.add_argument(
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "predict",
+        help="apply a saved model to images or arrays",
+        description="Apply the model in MODEL to each input, and print or write its outputs.",
+    )
+    command.add_argument("model", metavar="MODEL", type=model_file, help="a model file of any supported format")
+    inputs = command.add_argument_group("data")
+    inputs.add_argument(
         "inputs",
         metavar="IMAGE|ARRAYS",
         nargs="+",
-        help="PNG; .npy of shape (T, F) or (N, T, F); .npz, or a folder of .npy files, with x and maybe lengths",
+        type=existing,
+        help="an image such as PNG; a .npy file of shape (T, F) or (N, T, F); or an .npz file or a folder of .npy "
+        "files with x and optionally lengths",
     )
-    command.add_argument("--invert", action="store_true", help="for black on white pictures; MNIST is white on black")
-    add_scaling(command, "default: the input is not scaled")
-    command.add_argument("--out", metavar="FILE", help="write labels and outputs of one input there, as .csv or .npz")
-    command.add_argument("--json", action="store_true", help="a line of JSON for each sample, with all outputs")
+    inputs.add_argument(
+        "--invert", action="store_true", help="invert images: use it for black on white; MNIST is white on black"
+    )
+    add_scaling(inputs, "default: the input is not scaled")
+    output = command.add_argument_group("output")
+    output.add_argument(
+        "--out",
+        metavar="FILE",
+        help=f"write labels and outputs to FILE ({' or '.join(_WRITERS)}) instead of printing them; needs one input",
+    )
+    add_json(output, "print one line of JSON with all outputs for each sample")
     add_state_dict_options(command)
     command.set_defaults(run=run)
 
@@ -49,19 +74,13 @@ def add_to(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Predict on one input after the other."""
     out = arguments.out
-    if out is not None:
-        if Path(out).suffix.lower() not in _WRITERS:
-            raise ValueError(f"--out: expected a file name that ends with {', '.join(_WRITERS)}, got {out!r}")
-        if len(arguments.inputs) > 1:
-            raise ValueError(
-                f"--out: expected one input because there is one file to write, got {len(arguments.inputs)}"
-            )
-        require_writable("--out", out)
+    with checking():
+        _require_out(out, arguments.inputs)
     model = load_model(arguments.model, arguments)
     if len(model.input_shape) != 3 or len(model.output_shape) not in (2, 3) or model.layers[-1].several_outputs:
         raise ValueError(
-            f"{arguments.model}: expected a model from (N, T, F) to (N, C) or (N, T, C), got one from "
-            f"{checks.dims(model.input_shape)} to {checks.dims(model.output_shape)}"
+            f"{arguments.model}: expected a model with input (N, T, F) and output (N, C) or (N, T, C), got input "
+            f"{checks.dims(model.input_shape)} and output {checks.dims(model.output_shape)}"
         )
     for path in arguments.inputs:
         part = _read(path, model, invert=arguments.invert)
@@ -79,22 +98,34 @@ def run(arguments: argparse.Namespace) -> None:
             _print(path, answers, as_json=arguments.json)
 
 
+def _require_out(out: str | None, inputs: list[str]) -> None:
+    if out is None:
+        return
+    require_ending("--out", out, tuple(_WRITERS))
+    if len(inputs) > 1:
+        raise ValueError(f"--out: expected one input because one file is written, got {len(inputs)} inputs")
+    require_writable("--out", out)
+
+
 def _read(path: str, model: Sequential, *, invert: bool) -> Sequences:
     target = Path(path)
     if target.suffix.lower() == ".npz" or (target.is_dir() and target.suffix.lower() != ".png"):
         if invert:
-            raise ValueError(f"--invert: expected pictures or .npy files, got {path}")
+            raise ValueError(f"--invert: expected images or .npy files, got {path}")
         return datasets.arrays.load_inputs(target)
     _, steps, features = model.input_shape
     assert features is not None
     return Sequences(images.read_samples(target, steps, features, invert=invert))
 
 
-# --- What the outputs say -------------------------------------------------------------------------------------
+# --- Outputs -------------------------------------------------------------------------------------
 
 
 def _kind(model: Sequential) -> str:
-    """What outputs are: "probabilities" or "logits" of classes, a yes' "probability" or "logit", or "numbers"."""
+    """The meaning of the outputs.
+
+    "probabilities" or "logits" of classes, the "probability" or "logit" of the positive class, or "numbers".
+    """
     head = model.layers[-1]
     activation = head.activation if isinstance(head, Head) else None
     if activation == "softmax":
@@ -109,7 +140,7 @@ def _kind(model: Sequential) -> str:
 
 @dataclass(frozen=True)
 class Answers:
-    """A model's outputs, and the labels they stand for.
+    """The outputs of a model, and the labels that follow from them.
 
     Attributes
     ----------
@@ -117,7 +148,7 @@ class Answers:
         See `_kind`.
     outputs : ndarray (N, C) or (N, T, C)
     lengths : ndarray (N,) or None
-        Of the outputs' sequences.
+        The steps of each sequence that count; None if all do, or if there is one output per sequence.
     """
 
     kind: str
@@ -139,11 +170,11 @@ class Answers:
 
     @property
     def counted(self) -> Array | None:
-        """Mask (N, T) of the steps that are no padding; None where everything counts."""
+        """Mask (N, T) of the steps that are not padding; None if there is no padding."""
         return None if self.lengths is None else valid_steps(self.lengths, self.outputs.shape[1])
 
     def places(self) -> Iterator[tuple[int, ...]]:
-        """Each sample's index, or with outputs at each step (sample, step), without padding."""
+        """The index of each sample, or (sample, step) if there is an output for each step, without padding."""
         for sample in range(len(self.outputs)):
             if self.outputs.ndim == 2:
                 yield (sample,)
@@ -185,7 +216,7 @@ def _print(path: str, answers: Answers, *, as_json: bool) -> None:
 
 
 def _not_finite(name: str) -> str:
-    return f"{name}: the model's outputs are not finite; look for NaN or infinity in it"
+    return f"{name}: the model's outputs are not finite; check this input for NaN and infinity"
 
 
 def _require_finite(path: str, answers: Answers) -> None:
@@ -200,7 +231,7 @@ def _require_finite(path: str, answers: Answers) -> None:
 
 
 def _to_csv(answers: Answers) -> bytes:
-    """A line for each sample, or each step; numbers are as short as their dtype allows without losing a bit."""
+    """One line per sample or step; each number has the fewest digits that give the same bits when read."""
     labels, outputs = answers.labels, answers.outputs
     header = ["sample"] if outputs.ndim == 2 else ["sample", "step"]
     header += [] if labels is None else ["label"]
@@ -212,7 +243,7 @@ def _to_csv(answers: Answers) -> bytes:
 
 
 def _to_npz(answers: Answers) -> bytes:
-    """Arrays ``outputs``, ``labels`` where they are classes, -1 in padding, and ``lengths`` where they matter."""
+    """Arrays ``outputs``, ``labels`` (of classes; -1 in padding) and ``lengths`` (if given)."""
     found = {"outputs": answers.outputs, "labels": answers.labels, "lengths": answers.lengths}
     arrays: dict[str, Any] = {name: array for name, array in found.items() if array is not None}
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""``fastgru train``: train a network of GRU layers on digits or on a person's own arrays."""
+"""``fastgru train``: train a network of GRU layers on digits or on the user's own arrays."""
 
 from __future__ import annotations
 
@@ -25,17 +25,20 @@ from fastgru.cli.data import Data, HeldBack
 from fastgru.cli.evaluate import Score, form, score
 from fastgru.cli.options import (
     add_dataset,
+    add_json,
     add_scaling,
     add_settings,
     given_settings,
     integer,
     number,
     print_json,
-    require_writable,
     several,
 )
+from fastgru.cli.parser import UsageError, checking
+from fastgru.cli.suggestions import did_you_mean_file
+from fastgru.cli.targets import require_checkpoint_target, require_expressible, require_model_target
 from fastgru.datasets.arrays import Sequences
-from fastgru.formats import native
+from fastgru.formats import KINDS, native
 from fastgru.functional import MOST_THREADS
 from fastgru.models.recipes import GOALS, RECIPES, Recipe
 from fastgru.models.sequential import Sequential
@@ -44,67 +47,109 @@ Array = NDArray[Any]
 
 
 def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
-    command = commands.add_parser("train", help="train GRU layers and a Dense layer on digits or on your own arrays")
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "train",
+        help="train a GRU network on digits or on your own arrays",
+        description="Train GRU layers and a Dense layer. The data decide whether the network classifies or predicts "
+        "numbers. Ctrl-C ends the training; --save then writes the weights reached so far.",
+    )
     add_dataset(command)
     add_scaling(command, "default: 255 for mnist and synthetic; your own arrays are not scaled")
-    network, training = (command.add_argument_group(f"the {name}") for name in ("network", "training"))
+    network, training, output = (command.add_argument_group(name) for name in ("network", "training", "output"))
     training.add_argument(
-        "--recipe", choices=RECIPES, help="settings for fast: MNIST in few seconds; options change them"
+        "--recipe",
+        choices=RECIPES,
+        help="start from these settings (fast: MNIST in seconds); other options change them",
     )
     add_settings({"network": network, "training": training})
+    _add_validation(training)
+    seeds = training.add_mutually_exclusive_group()
+    seeds.add_argument(
+        "--seed",
+        type=integer(0),
+        metavar="N",
+        help="seed of all random numbers; the same seed gives the same bits (default: random, and printed)",
+    )
+    seeds.add_argument(
+        "--seeds", type=several(integer(0)), metavar="N,N...", help="train once with each seed, and report the mean"
+    )
+    training.add_argument(
+        "--threads",
+        type=integer(1, MOST_THREADS),
+        metavar="N",
+        help="use at most this many threads (default: all processors that this process may use)",
+    )
+    _add_output(output)
+    command.set_defaults(run=run)
+
+
+def _add_validation(training: Any) -> None:
     training.add_argument(
         "--validation",
         type=number(above=0, below=1),
         metavar="FRACTION",
-        help="hold back this fraction of the training samples to validate on",
+        help="validate on this fraction of the training samples instead of training on them (default: none)",
     )
     training.add_argument(
         "--validation-samples",
         choices=data.CHOICES,
-        help="which samples to hold back (default: random, classes in proportion; but the last ones where numbers are "
+        help="which samples to validate on (default: random with all classes in proportion; last if numbers are "
         "predicted from overlapping windows of a series)",
     )
     training.add_argument(
         "--patience",
         type=integer(0),
         metavar="N",
-        help="stop when the validation loss has not fallen for N epochs, and go back to the best weights",
+        help="stop when the validation loss has not fallen for N epochs, and restore the best weights; needs "
+        "--validation (default: do not stop early)",
     )
-    seeds = training.add_mutually_exclusive_group()
-    seeds.add_argument("--seed", type=integer(0), metavar="N", help="the same seed, the same bits")
-    seeds.add_argument(
-        "--seeds", type=several(integer(0)), metavar="N,N...", help="train once with each, and report the mean"
+
+
+def _add_output(output: Any) -> None:
+    endings = ", ".join(ending for each in KINDS.values() for ending in each)
+    output.add_argument(
+        "--save",
+        metavar="FILE",
+        help=f"write the trained model to FILE, also after Ctrl-C; the ending decides the format: {endings}",
     )
-    training.add_argument("--threads", type=integer(1, MOST_THREADS), metavar="N", help="at most this many")
-    results = command.add_argument_group("results")
-    results.add_argument("--save", metavar="FILE", help="write the model there, also after Ctrl-C")
-    results.add_argument("--checkpoint", metavar="FILE", help="write the whole training there after each epoch")
-    results.add_argument(
+    output.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="after each epoch, write everything that is needed to resume the training to FILE, a .safetensors file",
+    )
+    resume = output.add_mutually_exclusive_group()
+    resume.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the checkpoint, if it is there, as if never interrupted: with its seed and learning rate; "
-        "the time reported is that of the epochs done now",
+        help="continue the training in the checkpoint, with the same bits as if it had never stopped; the seed and the "
+        "learning rate are those of the checkpoint, and times are those of the epochs done now",
     )
-    results.add_argument(
+    resume.add_argument(
+        "--resume-if-exists",
+        action="store_true",
+        help="as --resume, but start a new training if there is no checkpoint",
+    )
+    output.add_argument(
         "--plot",
         metavar="FILE",
         nargs="?",
         const="fastgru-training.png",
-        help="draw loss, accuracy and confusion matrix (default file: %(const)s)",
+        help=f"draw loss and metric by epoch, and the confusion matrix, to FILE, one of {', '.join(plotting.FORMATS)} "
+        "(without FILE: %(const)s)",
     )
-    command.set_defaults(run=run)
+    add_json(output, "print the results as one line of JSON, the last one")
 
 
 class Outcome(NamedTuple):
-    """What came of a training."""
+    """The result of a training."""
 
     seed: int
     score: Score
     epochs: int
     seconds: float
     samples_per_second: float
-    epochs_now: int  # of all epochs; the others were done before the training was resumed
+    epochs_now: int  # the epochs done by this process; the others were done before the training was resumed
 
     def __str__(self) -> str:
         rate = f"{self.samples_per_second:,.0f} samples/s"
@@ -112,7 +157,7 @@ class Outcome(NamedTuple):
         return f"{self.score} after {self.epochs} epochs{now} in {self.seconds:.1f} s ({rate})"
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, the score by its names."""
+        """All fields but `epochs_now`; the score has an entry for the metric and one for the loss."""
         return {
             "epochs": self.epochs,
             **self.score.as_json(),
@@ -123,14 +168,15 @@ class Outcome(NamedTuple):
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train, once with each seed, and say what came of it."""
-    _require_consistent(arguments)
+    """Train once with each seed, and print the results."""
+    with checking():
+        _require_consistent(arguments)
+        recipe = _recipe(arguments)
+        if _resumes(arguments):
+            _take_from_checkpoint(arguments)
     if arguments.threads is not None:
         fastgru.set_num_threads(arguments.threads)
-    recipe = _recipe(arguments)
-    if _resumes(arguments):
-        _take_from_checkpoint(arguments)
-    elif arguments.seed is None:
+    if arguments.seed is None:
         arguments.seed = int.from_bytes(os.urandom(4), "big")
     seeds = arguments.seeds or (arguments.seed,)
     found = data.load(arguments.dataset, arguments.data, seeds[0], arguments.task)
@@ -169,45 +215,66 @@ def run(arguments: argparse.Namespace) -> None:
         )
 
 
-# --- What was asked for ---------------------------------------------------------------------------------------
+# --- Options ---------------------------------------------------------------------------------------
 
 
 def _require_consistent(arguments: argparse.Namespace) -> None:
     """Raise what would otherwise go wrong after minutes of training."""
-    if arguments.plot is not None:
-        plotting.require_plottable(arguments.plot)
     paths: dict[Path, str] = {}
-    for name in ("plot", "save", "checkpoint"):
+    for name, require in (
+        ("plot", plotting.require_plottable),
+        ("save", require_model_target),
+        ("checkpoint", require_checkpoint_target),
+    ):
         path = getattr(arguments, name)
-        require_writable(f"--{name}", path)
-        if path is not None:
-            other = paths.setdefault(Path(path).resolve(), name)
-            if other != name:
-                raise ValueError(f"--{name}: expected another file than --{other}, which would replace it, got {path}")
-        if path is not None and arguments.seeds:
-            raise ValueError(f"--{name}: expected none because --seeds trains several times, got {path}")
-    if arguments.resume and arguments.checkpoint is None:
-        raise ValueError("--resume: expected --checkpoint FILE as well, which says what to go on from, got none")
-    for option, why in (("patience", "says what to watch"), ("validation_samples", "says how many")):
+        if path is None:
+            continue
+        if arguments.seeds:
+            raise ValueError(f"--{name}: expected none because --seeds trains several times, got {path}; use --seed")
+        require(f"--{name}", path)
+        other = paths.setdefault(Path(path).resolve(), name)
+        if other != name:
+            raise ValueError(f"--{name}: expected another file than --{other}, which would replace it, got {path}")
+    _require_checkpoint_to_resume(arguments)
+    for option, why in (("patience", "it is the loss to watch"), ("validation_samples", "it says how many")):
         if getattr(arguments, option) is not None and arguments.validation is None:
-            name = option.replace("_", "-")
-            raise ValueError(f"--{name}: expected --validation FRACTION as well, which {why}, got none")
+            raise ValueError(
+                f"--{option.replace('_', '-')}: expected --validation FRACTION as well because {why}, got none"
+            )
+
+
+def _require_checkpoint_to_resume(arguments: argparse.Namespace) -> None:
+    path = arguments.checkpoint
+    for option in ("resume", "resume_if_exists"):
+        if getattr(arguments, option) and path is None:
+            raise ValueError(
+                f"--{option.replace('_', '-')}: expected --checkpoint FILE as well, the file to resume from, got none"
+            )
+    if arguments.resume and not Path(path).exists():
+        raise FileNotFoundError(
+            f"--resume: expected an existing checkpoint, got {path!r}; leave --resume out to start a new training"
+            f"{did_you_mean_file(path, KINDS['fastgru'])}"
+        )
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     """The recipe named, or else the usual settings, changed by the options that were given."""
     recipe = RECIPES[arguments.recipe] if arguments.recipe else Recipe()
-    return dataclasses.replace(recipe, **given_settings(arguments))
+    try:
+        return dataclasses.replace(recipe, **given_settings(arguments))
+    except (ValueError, TypeError) as error:
+        setting, _, text = str(error).partition(": ")
+        raise ValueError(f"--{setting.replace('_', '-')}: {text}") from None
 
 
 class Seed(callbacks.Callback):
-    """Keeps in a checkpoint what decides the data of a resumed training: synthetic digits, and samples held back.
+    """Keep in a checkpoint what decides the data of a training: the seed, and the choice of validation samples.
 
     Parameters
     ----------
     seed : int
     samples : {"random", "last"}, optional
-        Which samples are held back, if any.
+        Which samples are held back for validation; None if there is no validation.
     """
 
     def __init__(self, seed: int, samples: str | None) -> None:
@@ -219,36 +286,38 @@ class Seed(callbacks.Callback):
 
     @classmethod
     def in_checkpoint(cls, path: str) -> Seed:
-        """What a checkpoint keeps."""
+        """The `Seed` that a checkpoint was written with; raises if `fastgru train` did not write the file."""
         config, _ = native.load(path)
         try:
             states = config["training"]["callbacks"]
             (state,) = (each["state"] for each in states if each["class_name"] == cls.__name__)
-            samples = state.get("samples", "last")  # the only ones before there was a choice
+            samples = state.get("samples", "last")  # older checkpoints have no entry and always used the last ones
             if samples is not None:
                 checks.choice("samples", samples, data.CHOICES)
             return cls(checks.integer("seed", state["seed"], least=0), samples)
         except (LookupError, TypeError, ValueError, AttributeError):
-            raise ValueError(f"{path}: expected what --checkpoint wrote, got another model file") from None
+            raise ValueError(
+                f"--resume: expected a checkpoint of fastgru train, got {path}, a model file of another origin"
+            ) from None
 
 
 def _take_from_checkpoint(arguments: argparse.Namespace) -> None:
-    """Take the seed, and which samples are held back, from the training to resume, which must be those asked for."""
+    """Set the seed and the choice of validation samples to those of the checkpoint; raise if others were given."""
     saved = Seed.in_checkpoint(arguments.checkpoint)
     for option, value in (("seed", saved.seed), ("validation_samples", saved.samples)):
         given = getattr(arguments, option)
         if given not in (None, value):
             name = option.replace("_", "-")
-            raise ValueError(f"--{name}: expected {value} because the training to resume had it, got {given}")
+            raise ValueError(f"--{name}: expected {value} because the checkpoint was written with it, got {given}")
         setattr(arguments, option, value)
 
 
 def _resumes(arguments: argparse.Namespace) -> bool:
-    return bool(arguments.resume) and Path(arguments.checkpoint).exists()
+    return (arguments.resume or arguments.resume_if_exists) and Path(arguments.checkpoint).exists()
 
 
 def _mean(outcomes: list[Outcome]) -> dict[str, float]:
-    """The means of what differs from seed to seed."""
+    """The mean of each value of `Outcome.as_json` over the seeds."""
     entries = [each.as_json() for each in outcomes]
     return {name: float(np.mean([entry[name] for entry in entries])) for name in entries[0] if name != "seed"}
 
@@ -262,7 +331,7 @@ def _describe_mean(outcomes: list[Outcome]) -> str:
 
 
 def _describe_goal(goal: float, outcomes: list[Outcome]) -> str:
-    """Which seeds reached the accuracy, and in how many seconds of training."""
+    """The seeds that reached the accuracy, and their seconds of training."""
     seconds = {each.seed: each.seconds for each in outcomes if each.score.value >= goal}
     wanted = f"{goal:.1%} on the test images"
     if not seconds:
@@ -287,7 +356,7 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, found: Data, seed: int
     samples = len(train.x) - (0 if held is None else len(held.rows))
     x = found.train.x
     model = recipe.make_model(
-        # Pictures all have the same rows; a person's sequences may be longer where the model is used.
+        # All images have the same rows; the user's own sequences may be longer when the model is used.
         (None, x.shape[1] if found.name in data.DIGITS else None, x.shape[2]),
         found.outputs,
         classify=found.task == "classify",
@@ -295,6 +364,9 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, found: Data, seed: int
         each_step=found.each_step,
         divisor=arguments.divide_by,
     )
+    if arguments.save is not None:
+        with checking():
+            require_expressible("--save", arguments.save, model)
     print(
         f"Model: {recipe.describe(found.outputs)}, {model.count_params():,} parameters; seed {seed}, "
         f"{fastgru.get_num_threads()} threads, {_native.ISA}",
@@ -316,7 +388,7 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, found: Data, seed: int
         watched_name = "test" if held is None else "validation"
         _plot(arguments.plot, model, found, history, data.pieces(judged, rows), title, watched_name)
         print(f"Plot: {arguments.plot}")
-    rate = samples * len(history.seconds) / seconds  # of the epochs done here
+    rate = samples * len(history.seconds) / seconds  # of the epochs done by this process
     return Outcome(seed, reached, len(history.epoch), seconds, rate, len(history.seconds))
 
 
@@ -355,11 +427,16 @@ def _fit(
             _save(model, arguments.save)
             saved = f"; the weights so far are saved to {arguments.save}"
         if arguments.checkpoint is not None and Path(arguments.checkpoint).exists():
-            saved += f"; --resume goes on from {arguments.checkpoint}"
+            saved += f"; --resume continues from {arguments.checkpoint}"
         raise KeyboardInterrupt(saved) from None
     except FloatingPointError as error:
         kept = f"; {arguments.save} was not written" if arguments.save is not None else ""
         raise FloatingPointError(f"{error}{kept}") from None
+    except ValueError as error:
+        argument, _, text = str(error).partition(": ")
+        if _resumes(arguments) and argument in ("resume_from", "callbacks"):
+            raise UsageError(f"--resume: {text}; use the options of the training in {arguments.checkpoint}") from None
+        raise
 
 
 def _mention_scaling(found: Data, divisor: float) -> None:
@@ -372,7 +449,7 @@ def _mention_scaling(found: Data, divisor: float) -> None:
 
 
 def _mention_unseen(found: Data, held: HeldBack) -> None:
-    """Warn if the last samples have other classes than the rest: the data are sorted, the validation is no use."""
+    """Warn if the last samples have other classes than the rest: sorted data cannot be validated on their end."""
     if found.task != "classify" or held.which != "last":
         return
     y = np.asarray(found.train.y)
@@ -383,13 +460,13 @@ def _mention_unseen(found: Data, held: HeldBack) -> None:
             shown = ", ".join(map(str, classes[:8])) + (", ..." if classes.size > 8 else "")
             print(
                 f"fastgru: classes {shown} are {where} among the samples held back by --validation; use "
-                f"--validation-samples random if the order means nothing",
+                f"--validation-samples random if the order of the samples has no meaning",
                 file=sys.stderr,
             )
 
 
 def _save(model: Sequential, path: str) -> None:
-    """Save, whatever the user presses meanwhile: it takes a moment, and the training took minutes."""
+    """Save the model; Ctrl-C is ignored meanwhile, because saving takes a moment and the training took minutes."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         model.save(path)

@@ -1,6 +1,6 @@
-"""From one kind of model file to another, and the proof that both say the same.
+"""Conversion between model file formats, and the comparison of what both files compute.
 
-Both files are run on the same samples by `fastgru.conversion.runners`, not by the code that read and wrote them.
+`fastgru.conversion.runners` runs both files on the same samples, with other code than that which read and wrote them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,34 +17,35 @@ from fastgru import formats
 from fastgru._support.sequences import valid_steps
 from fastgru.conversion import runners
 from fastgru.formats.description import Assumption, ModelFileError
+from fastgru.formats.keras.training import LOAD_WITHOUT
 from fastgru.layers import Embedding, Masking, Rescaling
 from fastgru.models.sequential import Sequential, load_model, read_model, warn_of
 
 Array = NDArray[Any]
 
-#: Samples that both sides are run on, and their steps where the model takes any number.
+#: The number of samples to compare on, and their steps if the model accepts any number.
 _SAMPLES, _STEPS = 8, 20
-#: Kernels, frameworks and equations differ by the roundings of a few dozen float32 products.
+#: The largest relative difference; kernels and frameworks round a few dozen float32 products differently.
 _AGREEMENT = 1e-4
 _MOST_OF_A_REASON = 200
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of running two files on the same random samples.
+    """The result of running two model files on the same random samples.
 
     Attributes
     ----------
     source, target : str
-        Who ran each.
+        What ran each file: a framework, fastgru, or the equations in NumPy.
     difference : float
         The largest difference between their outputs.
     largest : float
-        The largest of the outputs.
+        The largest absolute output.
     left_behind : str or None
-        Why the target does not say how the model is trained, where the source does.
+        Why the target has no optimizer, loss and metrics although the source has; None if it has them.
     assumptions : tuple of Assumption
-        What had to be assumed of the source, because neither the file nor an option says it. Both files were run under
+        What was assumed about the source because neither the file nor an option says it. Both files were run under
         these assumptions, so that the comparison does not confirm them.
     """
 
@@ -57,23 +58,23 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether the difference is rounding."""
+        """Whether the difference is small enough to be rounding."""
         return bool(self.difference <= _AGREEMENT * max(self.largest, 1.0))
 
 
 def convert(
     source: str | os.PathLike[str], target: str | os.PathLike[str], *, source_format: str | None = None, **options: Any
 ) -> Comparison:
-    """Write the model in one file to another of another kind, if both compute the same.
+    """Convert a model file to another format, if both files compute the same.
 
     Parameters
     ----------
     source, target : path
-        Their kinds are found as `fastgru.load_model` and `fastgru.Sequential.save` find them.
+        The contents of `source` and the ending of `target` decide their formats.
     source_format : str, optional
-        The kind of `source`, a key of `fastgru.formats.KINDS`.
+        The format of `source`, a key of `fastgru.formats.KINDS`; if not given, it is detected.
     **options
-        As `fastgru.load_model` takes them.
+        Those of `fastgru.load_model`.
 
     Returns
     -------
@@ -82,17 +83,17 @@ def convert(
     Raises
     ------
     ModelFileError, ValueError, ImportError, OSError
-        `source` cannot be read, or `target` cannot say what the model is, or they do not agree. Nothing is written
-        then.
+        `source` cannot be read, the format of `target` cannot express the model, or the outputs differ. Nothing is
+        written then.
 
     Warns
     -----
     AssumptionWarning
-        As `fastgru.load_model` does.
+        `source` does not say everything that decides the outputs, as in `fastgru.load_model`.
     """
     kind = formats.kind_of_file(source) if source_format is None else source_format
     written = formats.kind_of_name(target)
-    model, assumptions, unread = _load(source, kind, options)
+    model, assumptions, not_compiled = load(source, kind, **options)
     warn_of(source, assumptions)
     x = random_samples(model)
     by_source, expected = _run_source(source, kind, model, x)
@@ -100,45 +101,70 @@ def convert(
         trial = os.path.join(folder, os.path.basename(target))
         unwritten = _save(model, trial)
         by_target, actual = _run_target(trial, written, x)
-    compared = Comparison(by_source, by_target, *_difference(actual, expected), unread or unwritten, assumptions)
+    compared = Comparison(by_source, by_target, *_difference(actual, expected), not_compiled or unwritten, assumptions)
     if not compared.agrees:
         raise ValueError(
-            f"{os.fspath(target)}: not written, because it would not compute what {os.fspath(source)} does: "
-            f"{compared.target} finds {compared.difference:.1e} of difference to {compared.source}"
+            f"{os.fspath(target)}: not written because its outputs differ from those of {os.fspath(source)} by "
+            f"{compared.difference:.1e}, run by {compared.target} and by {compared.source}; please report this as a bug"
         )
     _save(model, target)
     return compared
 
 
-def _load(
-    source: str | os.PathLike[str], kind: str, options: dict[str, Any]
-) -> tuple[Sequential, tuple[Assumption, ...], str | None]:
-    """The model, with its training if that is known here; what was assumed; and why the training is not, if so."""
+class Loaded(NamedTuple):
+    """A model from a file.
+
+    Attributes
+    ----------
+    model : Sequential
+    assumptions : tuple of Assumption
+        What the reader assumed because the file does not say it.
+    not_compiled : str or None
+        Why the model is not compiled although the file says how it was; None if it is, or if the file does not say.
+    """
+
+    model: Sequential
+    assumptions: tuple[Assumption, ...]
+    not_compiled: str | None
+
+
+def load(path: str | os.PathLike[str], kind: str | None = None, **options: Any) -> Loaded:
+    """Read a model; one whose optimizer, loss or metrics are not supported is read without them.
+
+    Parameters
+    ----------
+    path : path
+    kind : str, optional
+        The file format, a key of `fastgru.formats.KINDS`; if not given, it is detected.
+    **options
+        Those of `fastgru.load_model`.
+    """
     try:
-        return *read_model(source, format=kind, **options), None
+        return Loaded(*read_model(path, format=kind, **options), None)
     except ModelFileError as error:
         try:
-            return *read_model(source, format=kind, compile=False, **options), str(error)
+            model, assumptions = read_model(path, format=kind, compile=False, **options)
         except ModelFileError:
             raise error from None
+        return Loaded(model, assumptions, str(error).removesuffix(f"; {LOAD_WITHOUT}"))
 
 
 def _save(model: Sequential, target: str | os.PathLike[str]) -> str | None:
-    """Save with the training if the file can say it, else without; why not, if so."""
+    """Save with optimizer, loss and metrics if the format supports them, else without; returns the reason then."""
     try:
         model.save(target)
     except ValueError as error:
         if model.optimizer is None:
             raise
-        model.save(target, include_optimizer=False)  # raises once more if the training was not the reason
+        model.save(target, include_optimizer=False)  # raises again if the reason is another one
         return str(error)
     return None
 
 
 def random_samples(model: Sequential) -> Array:
-    """Samples (N, ...) of the kind that the model takes, the same ones each time; float32, float64 or tokens.
+    """The same samples (N, ...) each time: float32, float64 or tokens, whichever the model takes.
 
-    Where the model finds padding by itself, the samples end in some: all have different lengths.
+    If the model detects padding, the samples end with padding and have different lengths.
     """
     rng = np.random.default_rng(0)
     shape = (_SAMPLES, *(_STEPS if size is None else size for size in model.input_shape[1:]))
@@ -161,9 +187,9 @@ def random_samples(model: Sequential) -> Array:
 
 
 def _run_source(path: str | os.PathLike[str], kind: str, model: Sequential, x: Array) -> tuple[str, list[Array]]:
-    """Who ran a file on the samples, and what came.
+    """Run a file that anybody may have written; returns what ran it, and the outputs.
 
-    A framework may fail at a stranger's file that is read here, for what it says besides the model.
+    A framework may fail because of contents besides the model; the equations are used then.
     """
     if kind == "fastgru":
         return "fastgru", _several(model.predict(x))
@@ -177,7 +203,7 @@ def _run_source(path: str | os.PathLike[str], kind: str, model: Sequential, x: A
 
 
 def _run_target(path: str | os.PathLike[str], kind: str, x: Array) -> tuple[str, list[Array]]:
-    """Who ran a file that was written here, which its framework must run."""
+    """Run a file that this package wrote, which its framework must accept; returns what ran it, and the outputs."""
     model = load_model(path, format=kind)
     if kind == "fastgru":
         return "fastgru", _several(model.predict(x))
@@ -190,7 +216,7 @@ def _several(outputs: Any) -> list[Array]:
 
 
 def _difference(actual: list[Array], expected: list[Array]) -> tuple[float, float]:
-    """The largest difference between outputs, infinite if they are not alike, and the largest of the outputs."""
+    """The largest difference between outputs, infinite if their shapes differ, and the largest absolute output."""
     largest = max(float(np.abs(y).max(initial=0)) for y in expected)
     if [y.shape for y in actual] != [y.shape for y in expected]:
         return np.inf, largest

@@ -1,4 +1,4 @@
-"""Who runs a model file to say what it computes: the framework it belongs to, or else the equations in NumPy."""
+"""Runners of model files for comparisons: the framework that a format belongs to, or else the equations in NumPy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Judge:
-    """Runs model files.
+    """A runner of model files.
 
     Attributes
     ----------
@@ -31,8 +31,8 @@ class Judge:
     needs : tuple of str
         The packages that must be installed.
     run : callable
-        From a file, the description that was read from it, and samples (N, ...) to the outputs. Frameworks look at the
-        file, and at the description only for what such files do not say.
+        Takes a path, the description that was read from the file, and samples (N, ...); returns the outputs.
+        Frameworks read the file, and use the description only for what such files do not store.
     """
 
     name: str
@@ -41,9 +41,9 @@ class Judge:
 
 
 def judge_of(kind: str, path: str | os.PathLike[str]) -> Judge:
-    """The judge for a file of that kind, a key of `fastgru.formats.KINDS`, among those that are installed."""
+    """The runner for a file of a format, a key of `fastgru.formats.KINDS`; the equations if it is not installed."""
     if kind == "keras_h5" and keras_files.is_keras_2(path):
-        kind = "keras_2_h5"  # Keras 3 reads such files too, but takes what they call hard_sigmoid for its own
+        kind = "keras_2_h5"  # Keras 3 reads such files too, but its hard_sigmoid is another function
     judge = _FRAMEWORKS.get(kind, EQUATIONS)
     return judge if all(importlib.util.find_spec(name) for name in judge.needs) else EQUATIONS
 
@@ -83,7 +83,7 @@ def _by_onnxruntime(path: str | os.PathLike[str], description: ModelDescription,
     return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
 
 
-# --- PyTorch: a state_dict has no modules, so they are made here ----------------------------------------------------
+# --- PyTorch: a state_dict has no modules, so these are made from the description ---------------------------------
 
 
 def _by_torch(path: str | os.PathLike[str], description: ModelDescription, x: Array) -> Any:
@@ -96,7 +96,7 @@ def _by_torch(path: str | os.PathLike[str], description: ModelDescription, x: Ar
             own = modules.pop(layer.name, None) or modules.pop("", {})
             match layer.class_name:
                 case "GRU" | "Bidirectional":
-                    if own:  # else it is within the stack of one before
+                    if own:  # else it is one of the num_layers of the module before
                         y, last = _run_torch_gru(own, y)
                     config = layer.forward.config
                     y = y if config["return_sequences"] else last
@@ -126,7 +126,7 @@ def _by_torch(path: str | os.PathLike[str], description: ModelDescription, x: Ar
 
 
 def _torch_parameters(path: str | os.PathLike[str], dtype: Any) -> dict[str, dict[str, Any]]:
-    """Module's path -> parameter -> tensor: those that are read here, as PyTorch itself reads them."""
+    """The tensors that fastgru reads, as PyTorch reads them, by path of the module and name of the parameter."""
     import torch
     from safetensors.torch import load_file
 
@@ -145,7 +145,7 @@ def _torch_parameters(path: str | os.PathLike[str], dtype: Any) -> dict[str, dic
 
 
 def _dicts_in(found: Any) -> Iterator[dict[str, Any]]:
-    """A dictionary, and those within it, where a checkpoint has the state_dict."""
+    """A dictionary and all dictionaries in it, one of which is the state_dict of a checkpoint."""
     if isinstance(found, dict):
         yield found
         for inner in found.values():
@@ -153,7 +153,7 @@ def _dicts_in(found: Any) -> Iterator[dict[str, Any]]:
 
 
 def _run_torch_gru(parameters: dict[str, Any], x: Any) -> tuple[Any, Any]:
-    """Outputs (N, T, ...), and the last states of the last layer side by side."""
+    """The outputs (N, T, ...), and the final states of the last layer, concatenated over the directions."""
     import torch
 
     features, units = parameters["weight_ih_l0"].shape[1], parameters["weight_hh_l0"].shape[1]
@@ -182,7 +182,7 @@ def _torch_activation(name: str, y: Any) -> Any:
             return getattr(y, name)()
 
 
-#: They have every layer and option that is read here.
+#: The equations support every layer and option that fastgru reads.
 EQUATIONS = Judge("the equations in NumPy", (), _by_equations)
 _FRAMEWORKS = {
     "keras": Judge("Keras", ("keras",), _by_keras),

@@ -1,17 +1,18 @@
-"""Files <-> descriptions of models. Formats know files, not models; TensorFlow.js uses Keras' tables.
+"""Model file formats: readers and writers that convert between files and `ModelDescription`.
 
-| kind | names | what it is |
+| format | file names | contents |
 | --- | --- | --- |
-| ``fastgru`` | ``*.safetensors`` | this package's own, with all that training needs to go on with the same bits |
-| ``tfjs`` | ``model.json`` | a TensorFlow.js layers model, with its weights beside it |
+| ``fastgru`` | ``*.safetensors`` | fastgru's own format, which can hold a training to resume |
+| ``tfjs`` | ``model.json`` | a TensorFlow.js layers model; the weights are in files beside it |
 | ``keras`` | ``*.keras`` | a Keras 3 model |
 | ``keras_h5`` | ``*.h5``, ``*.hdf5`` | a Keras 2 (tf.keras) model |
 | ``torch`` | ``*.pt``, ``*.pth``, ``*.torch.safetensors`` | a PyTorch state_dict |
 | ``onnx`` | ``*.onnx`` | an ONNX graph |
-| ``rtneural`` | ``*.rtneural.json`` | RTNeural's JSON, for real-time audio |
+| ``rtneural`` | ``*.rtneural.json`` | a model for RTNeural, a library for real-time audio |
 
-Each module has ``read(path) -> ModelDescription`` and ``write(path, description)``. What a format does not support is
-refused by name, before anything is written; a file that is damaged or hostile is one `ModelFileError`.
+Each module has ``read(path) -> ModelDescription`` and ``write(path, description)``. Writers raise an error that names
+the feature if the format does not support it, before they write anything. Readers raise `ModelFileError` for damaged
+and malicious files.
 """
 
 from fastgru.formats.kinds import KINDS, kind_of_file, kind_of_name, read, read_weights, write, write_weights

@@ -1,4 +1,4 @@
-"""Zip archives: untrusted ones are read, whose contents may be at most 16 times as large, and new ones made."""
+"""Zip archives: reads untrusted archives, whose contents may be at most 16 times their size, and makes new ones."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fastgru._support.files import open_regular
 from fastgru.formats.boundary import reading
 from fastgru.formats.description import ModelFileError
 
-#: Archives of models are stored, not compressed, or hardly: weights are noise, configurations are small.
+#: Model archives expand little: weights hardly compress, and configurations are small.
 _EXPANSION = 16
 _ALLOWANCE = 2**20
 
 
 class Archive:
-    """The files of a zip archive, which is refused at once if they would take much more memory than it.
+    """The files of a zip archive; raises if they would need much more memory than the archive itself.
 
     Parameters
     ----------
@@ -27,24 +27,24 @@ class Archive:
     Raises
     ------
     ModelFileError
-        It is no archive, is damaged, or is a bomb.
+        The file is not an archive, is damaged, or expands too much.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._file = open_regular(path)
         try:
-            with reading(path, "no zip archive, or a damaged one"):
+            with reading(path, "not a zip archive, or a damaged one"):
                 self._zip = zipfile.ZipFile(self._file)
                 entries = self._zip.infolist()
             self.names = [entry.filename for entry in entries]
             total = sum(entry.file_size for entry in entries)
             if len(set(self.names)) < len(self.names):
-                raise ModelFileError(f"{self.path}: an archive with two files of one name")
+                raise ModelFileError(f"{self.path}: damaged: an archive with two files of the same name")
             if total > os.fstat(self._file.fileno()).st_size * _EXPANSION + _ALLOWANCE:
                 raise ModelFileError(
-                    f"{self.path}: refused because it would unpack to {total:,} bytes, more than {_EXPANSION} times "
-                    f"its size"
+                    f"{self.path}: expected contents of at most {_EXPANSION} times its size because model files expand "
+                    f"little, got {total:,} bytes"
                 )
         except BaseException:
             self._file.close()
@@ -60,15 +60,15 @@ class Archive:
         self._file.close()
 
     def read(self, name: str) -> bytes:
-        """A file of the archive, its checksum compared."""
+        """The contents of a file of the archive, whose checksum is verified."""
         if name not in self.names:
-            raise ModelFileError(f"{self.path}: expected it to hold {name}, which is missing")
-        with reading(self.path, f"{name} in it is damaged"):
+            raise ModelFileError(f"{self.path}: expected a file {name} in the archive, which is missing")
+        with reading(self.path, f"{name} in the archive is damaged"):
             return self._zip.read(name)
 
 
 def to_bytes(files: Mapping[str, bytes]) -> bytes:
-    """An archive of these files, uncompressed and with a date that is always the same: its bytes follow from theirs."""
+    """An uncompressed archive of these files with a constant date, so that equal files give equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in files.items():

@@ -1,7 +1,7 @@
-"""Errors of readers: every exception that a damaged or foreign file causes becomes one that names the file.
+"""Errors of readers: exceptions that the contents of a file cause become `ModelFileError` with the name of the file.
 
-Libraries raise almost anything for a damaged file: OSError for an offset that cannot be sought, AssertionError,
-struct.error, zlib.error, RecursionError. No list of them is complete, so that all are taken for the file's.
+Libraries raise many types of exceptions for damaged files: OSError for an offset that cannot be sought, AssertionError,
+struct.error, zlib.error, RecursionError. No list of types is complete, so all exceptions are attributed to the file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import BinaryIO
 from fastgru._support.files import open_regular
 from fastgru.formats.description import ModelFileError, UnsaidError
 
-#: What the system fails with, and not because of what a file holds.
+#: Errors of the operating system that the contents of a file do not cause.
 _SYSTEM = frozenset(
     {
         errno.EACCES, errno.EPERM, errno.EIO, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE,
@@ -27,16 +27,16 @@ _MOST_CHARACTERS = 2000
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str], what: str | None = None) -> Iterator[None]:
-    """Within, every exception is the file's: it is raised as a `ModelFileError` that names the file.
+    """Context manager that raises exceptions as `ModelFileError` with the name of the file.
 
-    Arguments of the caller have to be checked outside. These exceptions stay what they are: of the system (permissions,
-    failing disks), of memory, which readers take only where the file holds as many bytes, and of missing packages.
+    Check the arguments of the caller outside of it. Some exceptions are not changed: errors of the operating system
+    (permissions, failing disks), MemoryError, because readers allocate no more than the file holds, and ImportError.
 
     Parameters
     ----------
     path : path
     what : str, optional
-        What is wrong then, in words that go before the exception's own.
+        What is wrong with the file; it stands before the message of the exception.
     """
     try:
         yield
@@ -53,7 +53,7 @@ def reading(path: str | os.PathLike[str], what: str | None = None) -> Iterator[N
 
 @contextlib.contextmanager
 def model_file(path: str | os.PathLike[str], what: str | None = None) -> Iterator[BinaryIO]:
-    """A regular file, open to be read; what cannot be opened is an OSError, and within holds what `reading` says."""
+    """Open a regular file for reading, within `reading`; raises OSError if it cannot be opened."""
     with open_regular(path) as file, reading(path, what):
         yield file
 

@@ -1,7 +1,7 @@
-"""Checks of what files hold and of what they can express, in the same words for all kinds of files.
+"""Checks of the contents of files and of what formats support, with the same messages for all formats.
 
-All of them raise ValueError. What goes wrong while a file is read becomes a `ModelFileError` that names the file in
-`fastgru.formats.boundary`.
+All checks raise ValueError. `fastgru.formats.boundary` turns errors of readers into `ModelFileError`, which names the
+file.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 _MOST_CHARACTERS = 200
 
 
-# --- What a file holds --------------------------------------------------------------------------------------------
+# --- Contents of files --------------------------------------------------------------------------------------------
 
 
 def parse_json(text: str | bytes, where: str = "") -> Any:
-    """The value of a JSON text, which stands at `where` in the file."""
+    """Parse a JSON text; `where` is its place in the file, for the message."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -26,13 +26,13 @@ def parse_json(text: str | bytes, where: str = "") -> Any:
 
 
 def require(holds: bool, expected: str, got: Any) -> None:
-    """Raise an error with what was expected and what came, unless it holds."""
+    """Raise an error with the expected and the actual value unless the condition holds."""
     if not holds:
         raise ValueError(f"{expected}, got {got!r:.{_MOST_CHARACTERS}}")
 
 
 def require_object(where: str, value: Any) -> dict[str, Any]:
-    """`value`, which must be an object of JSON."""
+    """`value`, which must be a JSON object."""
     require(isinstance(value, dict), f"{where}: expected an object".removeprefix(": "), value)
     return value  # type: ignore[no-any-return]
 
@@ -57,7 +57,7 @@ def refuse_other_options(
     *,
     of: str = "",
 ) -> None:
-    """Refuse options that this package does not have, unless they are null or their value does nothing.
+    """Raise for options that fastgru does not support, unless they are null or have no effect.
 
     Parameters
     ----------
@@ -66,11 +66,11 @@ def refuse_other_options(
     config : mapping
         The options in the file.
     known : container of str
-        The options that are read elsewhere, or change no result.
+        The options that the caller reads, or that change no result.
     neutral : mapping
-        Option -> the values with which it does nothing.
+        Option -> the values that have no effect.
     of : str, optional
-        What has the options, where `where` does not say it.
+        The object that has the options, if `where` does not name it.
     """
     for option, value in config.items():
         if option in known or value is None:
@@ -79,22 +79,22 @@ def refuse_other_options(
             raise unsupported(where, f"{option}={value!r}{of and f' of {of}'}", "fastgru")
 
 
-# --- What a file can express ----------------------------------------------------------------------------------------
+# --- Features of formats ----------------------------------------------------------------------------------------
 
 
 def unsupported(where: str, what: str, by: str, reason: str = "", remedy: str = "") -> ValueError:
-    """The error for something that a kind of file, or this package, does not have.
+    """The error for a feature that a file format, or fastgru, does not support.
 
     Parameters
     ----------
     where : str
         The layer or the argument.
     what : str
-        What came: ``option=value``, or the name of a class.
+        The feature: ``option=value``, or the name of a class.
     by : str
-        The framework that does not have it.
+        The framework that does not support it.
     reason : str, optional
-        What it has instead or why, as a relative clause.
+        The reason, or what the framework supports instead, as a relative clause.
     remedy : str, optional
         An imperative.
     """
@@ -108,29 +108,29 @@ def require_options(
     fixed: Mapping[str, Any],
     hints: Mapping[str, tuple[str, str]] | None = None,
 ) -> None:
-    """Refuse options of a layer with other values than the only ones that a framework has.
+    """Raise for options of a layer whose value differs from the only one that a framework supports.
 
     Parameters
     ----------
     where, by : str
-        As `unsupported` takes them.
+        Those of `unsupported`.
     config : mapping
-        The layer's options; one that is left out fits.
+        The options of the layer; a missing option has the supported value.
     fixed : mapping
         Option -> the only value.
     hints : mapping, optional
-        Option -> reason and remedy, as `unsupported` takes them, where the value alone does not explain it.
+        Option -> the `reason` and `remedy` of `unsupported`, if the value alone does not explain the error.
     """
     for option, value in fixed.items():
         if config.get(option, value) != value:
-            usual = f"which has {option}={value!r}", "make the layer with that"
+            usual = f"which has {option}={value!r}", "make the layer with this value"
             reason, remedy = (hints or {}).get(option, usual)
             raise unsupported(where, f"{option}={config[option]!r}", by, reason, remedy)
 
 
 @contextlib.contextmanager
 def with_remedy(remedy: str) -> Iterator[None]:
-    """Within, every ValueError ends with what the caller can do."""
+    """Context manager that appends a remedy to the message of every ValueError."""
     try:
         yield
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Which kind a file is, and who reads and writes it."""
+"""The list of file formats, their detection, and the modules that read and write them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastgru.formats.checks import parse_json, unsupported
 from fastgru.formats.description import LayerDescription, ModelDescription, ModelFileError
 from fastgru.formats.scaling import without_uint8_only
 
-#: Kind -> how its files' names end. Longer endings come before those that they contain.
+#: Format -> the endings of its file names. Longer endings come before endings that they contain.
 KINDS: dict[str, tuple[str, ...]] = {
     "torch": (".torch.safetensors", ".pt", ".pth"),
     "fastgru": (".safetensors",),
@@ -29,38 +29,43 @@ KINDS: dict[str, tuple[str, ...]] = {
     "rtneural": (".rtneural.json",),
     "tfjs": (".json",),
 }
-#: Of Keras' weights without a model.
+#: The ending of Keras files that hold weights without a model.
 WEIGHTS_ALONE = ".weights.h5"
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-#: A file of JSON is looked into no further: configurations are smaller.
+#: Larger JSON files are not read: configurations are smaller.
 _MOST_JSON = 256 * 2**20
 
 
 def kind_of_name(path: str | os.PathLike[str]) -> str:
-    """The kind that a file's name asks for; a name without an ending asks for this package's own."""
+    """The format that the ending of a file name stands for; fastgru's own if the name has no ending."""
     check_path(path)
     name = os.fspath(path).lower()
     if name.endswith(WEIGHTS_ALONE):
-        raise ValueError(f"path: {WEIGHTS_ALONE} holds weights without a model; use save_weights for {path}")
+        raise ValueError(
+            f"path: expected the name of a model file because {WEIGHTS_ALONE} files hold weights alone, got {path}; "
+            f"use save_weights"
+        )
     for kind, endings in KINDS.items():
         if name.endswith(endings):
             return kind
     if not Path(path).suffix:
         return "fastgru"
     endings = tuple(ending for each in KINDS.values() for ending in each)
-    raise ValueError(f"path: expected a name that ends in {', '.join(endings)}, or format=, got {os.fspath(path)}")
+    raise ValueError(
+        f"path: expected a name that ends in {', '.join(endings)}, got {os.fspath(path)}; change it, or pass format="
+    )
 
 
 def kind_of_file(path: str | os.PathLike[str]) -> str:
-    """The kind of a file, from its contents; a folder with a ``model.json`` is TensorFlow.js'.
+    """Detect the format of a file from its contents; a folder with a ``model.json`` is a TensorFlow.js model.
 
-    Only of an ONNX model the name is believed, where the contents show nothing else.
+    The name is used for ONNX files only, whose contents do not always identify them.
 
     Raises
     ------
     ModelFileError
-        It is none that is known here.
+        The format is not supported.
     OSError
         The file cannot be read.
     """
@@ -84,7 +89,9 @@ def kind_of_file(path: str | os.PathLike[str]) -> str:
             return "keras"
         if any(name.endswith("data.pkl") for name in names):
             return "torch"
-        raise ModelFileError(f"{os.fspath(path)}: a zip archive, but neither Keras' nor PyTorch's")
+        raise ModelFileError(
+            f"{os.fspath(path)}: expected a model file, got a zip archive that is neither Keras' nor PyTorch's"
+        )
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < size:
         return _safetensors_kind(path)
     if start.startswith(b"\x80"):  # a pickle, from before PyTorch 1.6
@@ -94,45 +101,52 @@ def kind_of_file(path: str | os.PathLike[str]) -> str:
     # ir_version comes first in most ONNX models, but the fields of a protobuf may stand in any order.
     if start[:1] == b"\x08" or os.fspath(path).lower().endswith(KINDS["onnx"]):
         return "onnx"
-    raise ModelFileError(f"{os.fspath(path)}: not a model file of a kind known here ({', '.join(KINDS)}), or damaged")
+    raise ModelFileError(
+        f"{os.fspath(path)}: expected a model file of one of the formats {', '.join(KINDS)}, got another file, or a "
+        f"damaged one"
+    )
 
 
 def _safetensors_kind(path: str | os.PathLike[str]) -> str:
-    """Own or another's: the header says so."""
+    """``fastgru`` or ``torch``, which the metadata in the header decides."""
     try:
         with model_file(path) as file:
             size = int.from_bytes(file.read(8), "little")
             metadata = json.loads(file.read(min(size, os.fstat(file.fileno()).st_size))).get("__metadata__") or {}
             own = metadata.get("format") == "fastgru" or "sha256" in metadata
     except ModelFileError:
-        return "fastgru"  # whose reader says what is wrong
+        return "fastgru"  # its reader explains what is damaged
     return "fastgru" if own else "torch"
 
 
 def _json_kind(path: str | os.PathLike[str]) -> str:
     with model_file(path) as file:
         if os.fstat(file.fileno()).st_size > _MOST_JSON:
-            raise ValueError("larger than any model in JSON that is read here")
+            raise ValueError(
+                f"expected at most {_MOST_JSON:,} bytes because configurations are smaller, got a larger JSON file"
+            )
         content = parse_json(read_all(file))
         for kind, key in (("tfjs", "modelTopology"), ("rtneural", "layers")):
             if key in content:
                 return kind
-        raise ValueError("JSON, but neither TensorFlow.js' (no modelTopology) nor RTNeural's (no layers)")
+        raise ValueError(
+            "expected JSON of TensorFlow.js, with modelTopology, or of RTNeural, with layers, got other JSON"
+        )
 
 
 def read(path: str | os.PathLike[str], kind: str, *, compile: bool = True, **options: Any) -> ModelDescription:
-    """The model in a file of that kind, any but ``fastgru``; without `compile`, not how it is trained.
+    """Read a file of any format but ``fastgru``; with ``compile=False``, without optimizer, loss and metrics.
 
     Raises
     ------
     TypeError
-        An option is not one of the kind's ``read``.
+        The reader of the format does not have an option.
     """
     function = _module(kind).read
     parameters = inspect.signature(function).parameters
     unknown = options.keys() - parameters.keys()
     if unknown:
-        raise TypeError(f"{min(unknown)}: expected no such option because the file is of the kind {kind}, got one")
+        raise TypeError(f"{min(unknown)}: expected no such option because the format is {kind}, got one; leave it out")
     if "compile" in parameters:
         options["compile"] = compile
     description: ModelDescription = function(path, **options)
@@ -140,19 +154,19 @@ def read(path: str | os.PathLike[str], kind: str, *, compile: bool = True, **opt
 
 
 def write(path: str | os.PathLike[str], description: ModelDescription, kind: str) -> None:
-    """Write the model to a file of that kind, any but ``fastgru``; a `Rescaling` with ``uint8_only`` is left out."""
+    """Write the model to a file of any format but ``fastgru``; a `Rescaling` with ``uint8_only`` is left out."""
     module = _module(kind)
     description = dataclasses.replace(description, layers=without_uint8_only(description.layers))
     (module.write_h5 if kind == "keras_h5" else module.write)(path, description)
 
 
 def read_weights(path: str | os.PathLike[str], layers: list[LayerDescription]) -> dict[str, NDArray[Any]]:
-    """The weights for these layers, by ``layer/weight``, in one of Keras' files of weights or of a model."""
+    """The weights of these layers, by ``layer/weight``, from a Keras file of weights or of a model."""
     return _module("keras").read_weights(path, layers)  # type: ignore[no-any-return]
 
 
 def write_weights(path: str | os.PathLike[str], description: ModelDescription) -> None:
-    """Write a model's weights alone, to one of Keras' files."""
+    """Write the weights of a model, without the model, to a Keras file."""
     for layer in description.layers:
         if list(layer.weights) != layer.weight_names:
             reason = f"which keeps {', '.join(layer.weight_names) or 'nothing'} of it, not {', '.join(layer.weights)}"
@@ -161,7 +175,7 @@ def write_weights(path: str | os.PathLike[str], description: ModelDescription) -
 
 
 def _module(kind: str) -> Any:
-    """Who reads and writes the kind; imported only now, so that `fastgru` is imported fast."""
+    """The module that reads and writes a format; imported when it is needed, to keep ``import fastgru`` fast."""
     match kind:
         case "tfjs":
             from fastgru.formats import tfjs as module

@@ -1,13 +1,13 @@
-"""fastgru's own model files: safetensors, with the configuration and a checksum in the header's metadata.
+"""fastgru's own model files: safetensors files with the configuration and a checksum in the metadata of the header.
 
-Any safetensors reader finds the tensors; ``__metadata__`` holds
+Any safetensors reader can read the tensors. ``__metadata__`` holds
 
 - ``format``: ``"fastgru"``, ``format_version``: ``"2"``; in version 1, models divided uint8 input by 255,
 - ``config``: JSON, see `fastgru.Sequential.save`,
-- ``sha256``: of the configuration and of every tensor's name, dtype, shape and bytes, so that a flipped bit is found
-  wherever it lies.
+- ``sha256``: the checksum of the configuration and of the name, dtype, shape and bytes of every tensor, which detects
+  a flipped bit anywhere.
 
-Nothing in such a file is code. A file is read whole or not at all.
+A file contains no code. It is read completely, or an error is raised.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fastgru.formats.scaling import FORMAT_VERSION
 
 _READ_VERSIONS = ("1", str(FORMAT_VERSION))
 
-#: The key of an object that stands in the place of an array.
+#: The key of an object that replaces an array in the configuration.
 _ARRAY = "array in tensors"
 
 
@@ -41,14 +41,14 @@ def _checksum(config: str, tensors: dict[str, Array]) -> str:
 
 
 def split_arrays(name: str, value: Any) -> tuple[Any, dict[str, Array]]:
-    """What JSON can hold of `value`, and its arrays by the numbers that stand in their places.
+    """Split `value` into what JSON can hold, and its arrays by the numbers that replace them.
 
-    NumPy's numbers become Python's, and tuples lists.
+    NumPy scalars become Python numbers, and tuples become lists.
 
     Raises
     ------
     TypeError
-        Something in it is neither of numbers, strings, lists, dicts nor arrays; the message begins with `name`.
+        `value` contains something else than numbers, strings, lists, dicts and arrays; the message begins with `name`.
     """
     arrays: dict[str, Array] = {}
 
@@ -74,7 +74,7 @@ def split_arrays(name: str, value: Any) -> tuple[Any, dict[str, Array]]:
 
 
 def join_arrays(value: Any, arrays: dict[str, Array]) -> Any:
-    """What `split_arrays` took apart."""
+    """The inverse of `split_arrays`."""
     if isinstance(value, list):
         return [join_arrays(each, arrays) for each in value]
     if not isinstance(value, dict):
@@ -90,9 +90,9 @@ def save(path: str | os.PathLike[str], config: dict[str, Any], tensors: dict[str
     Parameters
     ----------
     path : path
-        Replaced if it exists.
+        An existing file is replaced.
     config : dict
-        Anything JSON can hold.
+        Must be expressible in JSON.
     tensors : dict of str to ndarray
     """
     from safetensors.numpy import save as to_bytes
@@ -109,7 +109,7 @@ def save(path: str | os.PathLike[str], config: dict[str, Any], tensors: dict[str
 
 
 def _with_sorted_metadata(data: bytes) -> bytes:
-    """The same file, whose bytes follow from the contents alone: safetensors writes the metadata in random order."""
+    """The same file with sorted metadata, so that equal contents give equal bytes; safetensors does not sort it."""
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -119,12 +119,12 @@ def _with_sorted_metadata(data: bytes) -> bytes:
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Read a model file: its configuration and its tensors.
+    """Read the configuration and the tensors of a model file.
 
     Raises
     ------
     ModelFileError
-        The file is no fastgru model, is of a newer format, or is damaged.
+        The file is not a fastgru model, has a newer format version, or is damaged.
     OSError
         The file cannot be read.
     """
@@ -144,10 +144,10 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]
 def _require_known_format(path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
     if metadata.get("format") != "fastgru" or not {"config", "sha256"} <= metadata.keys():
         raise ModelFileError(
-            f"{os.fspath(path)}: a safetensors file, but not one that fastgru saved: it has no fastgru configuration"
+            f"{os.fspath(path)}: expected a model that fastgru saved, got a safetensors file without its configuration"
         )
     if metadata.get("format_version") not in _READ_VERSIONS:
         raise ModelFileError(
             f"{os.fspath(path)}: expected format version {' or '.join(_READ_VERSIONS)}, got "
-            f"{metadata.get('format_version')}; a newer fastgru wrote it"
+            f"{metadata.get('format_version')}; install a newer fastgru"
         )

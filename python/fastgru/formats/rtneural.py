@@ -1,8 +1,8 @@
-"""RTNeural's JSON: GRU and Dense layers that run sample by sample, in real time.
+"""RTNeural's JSON files: GRU and Dense layers that run step by step, in real time.
 
-``{"in_shape": [null, null, F], "layers": [{"type", "activation", "shape", "weights"}, ...]}``, with Keras' weights as
-nested lists. Each layer takes one step and gives one, so every GRU returns its outputs at each step; its state lasts
-until RTNeural's ``reset``. A GRU is tanh, sigmoid and ``reset_after``, and always has its two biases.
+The contents are ``{"in_shape": [null, null, F], "layers": [{"type", "activation", "shape", "weights"}, ...]}``, with
+weights as nested lists in Keras' layout. Every layer computes one output for each step, and a GRU keeps its state until
+``reset`` is called. A GRU has the activations tanh and sigmoid, ``reset_after=True`` and two biases.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from fastgru.formats.scaling import fold_scaling
 _Shapes = dict[str, tuple[int, ...]]
 
 _NAME = "RTNeural"
-#: Activations of a Dense that RTNeural knows too, and what it calls them.
+#: Activation of a Dense -> its name in RTNeural.
 _ACTIVATIONS = {"linear": "", "tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "softmax": "softmax"}
-#: A layer that does nothing, for which RTNeural has no word.
+#: A layer without effect, which RTNeural does not have.
 _NOTHING = ("Activation", "linear")
 _DROPOUTS = ("Dropout", "SpatialDropout1D")
 _DENSE_TYPES = ("dense", "time-distributed-dense")
-#: What RTNeural's GRU is, whatever the file says.
+#: The options of RTNeural's GRU, which files do not store.
 _GRU = {
     "activation": "tanh",
     "recurrent_activation": "sigmoid",
@@ -37,17 +37,17 @@ _GRU = {
     "return_state": False,
     "go_backwards": False,
 }
-#: Larger files are no models for real time.
+#: Larger files cannot hold a model for real time.
 _MOST_BYTES = 256 * 2**20
 
 
-# --- Out --------------------------------------------------------------------------------------------------------
+# --- Writing --------------------------------------------------------------------------------------------------------
 
 
 def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
-    """Write the model for RTNeural without Dropout, which does nothing in inference, and without its training.
+    """Write the model for RTNeural, without the optimizer, and without Dropout, which has no effect in inference.
 
-    A Rescaling becomes part of the next layer's weights.
+    A Rescaling becomes part of the weights of the next layer.
 
     Parameters
     ----------
@@ -57,11 +57,11 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     Raises
     ------
     ValueError
-        RTNeural does not support a layer or an option, or JSON a weight.
+        RTNeural does not support a layer or an option, or a weight is not finite.
     """
     description.require_float32(_NAME, "which has no dtypes and is read as float32")
     shape = description.built_shape
-    steps = [None] * len(shape)  # batch and, where there is one, time
+    steps = [None] * len(shape)  # the batch and, if there is one, the time axis
     layers = []
     width = shape[-1]
     for layer in fold_scaling([each.unwrapped for each in description.layers], _NAME):
@@ -69,7 +69,9 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
             continue
         for name, array in layer.weights.items():
             if not np.isfinite(array).all():
-                raise ValueError(f"{layer.name}: {name} has numbers that are not finite, which JSON does not support")
+                raise ValueError(
+                    f"{layer.name}: {name} contains numbers that are not finite, which JSON does not support"
+                )
         kind, activation, width, weights = _said(layer, width)
         layers.append(
             {
@@ -86,7 +88,7 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
 
 
 def _said(layer: LayerDescription, width: int | None) -> tuple[str, str, int, list[Array]]:
-    """Type, activation, units and weights in RTNeural's words, of a layer whose input has that width."""
+    """RTNeural's type and activation, the units and the weights of a layer with an input of `width` features."""
     config, units = layer.config, layer.config.get("units", 0)
     if layer.class_name == "GRU":
         require_options(layer.name, f"{_NAME}'s GRU", config, _GRU)
@@ -101,16 +103,16 @@ def _said(layer: LayerDescription, width: int | None) -> tuple[str, str, int, li
     raise unsupported(layer.name, layer.class_name, _NAME, "which has GRU, Dense and Activation")
 
 
-# --- In ---------------------------------------------------------------------------------------------------------
+# --- Reading ---------------------------------------------------------------------------------------------------------
 
 
 def read(path: str | os.PathLike[str]) -> ModelDescription:
-    """The model in a file: GRUs that return their outputs at each step, and Dense layers, in float32.
+    """Read a model of Dense layers and of GRUs that return the output of every step, in float32.
 
     Raises
     ------
     ModelFileError
-        The file is none of RTNeural's, is damaged, or has a layer that this package does not have.
+        The file is not an RTNeural file, is damaged, or has a layer that fastgru does not support.
     OSError
         The file cannot be read.
     """
@@ -128,14 +130,14 @@ def read(path: str | os.PathLike[str]) -> ModelDescription:
 
 def _json(file: BinaryIO) -> dict[str, Any]:
     if os.fstat(file.fileno()).st_size > _MOST_BYTES:
-        raise ValueError(f"larger than the {_MOST_BYTES:,} bytes that are read here")
+        raise ValueError(f"expected at most {_MOST_BYTES:,} bytes, got a larger file")
     content = require_object("", parse_json(read_all(file)))
     require_list("layers", content.get("layers"))
     return content
 
 
 def _in_shape(shape: Any) -> tuple[tuple[int | None, ...], int]:
-    """Sizes of the axes between batch and features, and the number of features."""
+    """The sizes of the axes between batch and features, and the number of features."""
     if not isinstance(shape, list) or len(shape) not in (2, 3):
         raise ValueError(f"in_shape: expected batch, time and features, or batch and features, got {shape!r}")
     _, *steps, features = shape
@@ -149,7 +151,7 @@ def _is_size(value: Any) -> TypeGuard[int]:
 
 
 def _append(layers: list[LayerDescription], where: str, entry: Any, features: int) -> int:
-    """Understand one more layer that takes so many features; returns how many it gives."""
+    """Append a layer with an input of `features` features; returns the number of features of its output."""
     entry = require_object(where, entry)
     kind, activation = entry["type"], entry.get("activation", "")
     where = f"{where} ({kind!r})"
@@ -191,7 +193,7 @@ def _dense(where: str, activation: Any, weights: list[Any], features: int, units
 
 
 def _activate(layers: list[LayerDescription], activation: str) -> None:
-    """Give an activation to the Dense layer before it; where that has one, or there is none, it is a layer here too."""
+    """Set the activation of the Dense layer before it, or append a layer if that has one or is no Dense layer."""
     if layers and layers[-1].class_name == "Dense" and layers[-1].config["activation"] == "linear":
         layers[-1].config["activation"] = activation
         return
@@ -215,9 +217,9 @@ def _arrays(where: str, shapes: _Shapes, weights: list[Any]) -> dict[str, Array]
         if not lists or len(rows) != expected[0] or any(len(row) != expected[1] for row in rows):
             raise ValueError(f"{where}: expected {name} to be nested lists of shape {shape}")
         if not all(type(value) in (int, float) for row in rows for value in row):
-            raise TypeError(f"{where}: expected {name} to be numbers alone")
+            raise TypeError(f"{where}: expected {name} to consist of numbers")
         wide = np.array(rows, np.float64)
         if not (np.abs(wide) <= np.finfo(np.float32).max).all():
-            raise ValueError(f"{where}: expected {name} to be numbers that float32 holds")
+            raise ValueError(f"{where}: expected {name} to be in the range of float32")
         arrays[name] = wide.astype(np.float32).reshape(shape)
     return arrays

@@ -76,21 +76,38 @@ def _option(
 class Settings:
     """Settings of a network and its training, with their defaults; `fastgru.sklearn.GRUClassifier` explains each."""
 
-    units: int | tuple[int, ...] = _option(64, int, "network", "of each GRU layer", "N[,N...]", several=True, least=1)
-    _: KW_ONLY
-    bidirectional: bool = _option(False, bool, "network", "read in both directions")
-    dropout: float = _option(0.0, float, "network", "of what enters each GRU layer", "RATE", least=0, below=1)
-    recurrent_dropout: float = _option(0.0, float, "network", "of the states", "RATE", least=0, below=1)
-    dtype: str = _option("float32", str, "network", "of weights and computations", choices=("float32", "float64"))
-    epochs: int = _option(10, int, "training", metavar="N", least=1)
-    batch_size: int = _option(32, int, "training", metavar="N", least=1)
-    optimizer: str = _option("adam", str, "training", choices=optimizers.NAMES)
-    learning_rate: float | None = _option(
-        None, float, "training", "the largest one (default: the optimizer's own)", "RATE", above=0
+    units: int | tuple[int, ...] = _option(
+        64, int, "network", "units of each GRU layer, first to last", "N[,N...]", several=True, least=1
     )
-    schedule: str = _option("constant", str, "training", "of the learning rate", choices=SCHEDULES)
-    weight_decay: float | None = _option(None, float, "training", "of adamw (default: 0.004)", "RATE", least=0)
-    clip_norm: float | None = _option(None, float, "training", "shorten longer gradients to this", "NORM", above=0)
+    _: KW_ONLY
+    bidirectional: bool = _option(False, bool, "network", "read sequences in both directions (default: off)")
+    dropout: float = _option(
+        0.0, float, "network", "fraction of each GRU layer's inputs to drop, from 0 to 1", "RATE", least=0, below=1
+    )
+    recurrent_dropout: float = _option(
+        0.0, float, "network", "fraction of each GRU layer's states to drop, from 0 to 1", "RATE", least=0, below=1
+    )
+    dtype: str = _option("float32", str, "network", "dtype of weights and computations", choices=("float32", "float64"))
+    epochs: int = _option(10, int, "training", "passes over the training samples", "N", least=1)
+    batch_size: int = _option(32, int, "training", "samples per update of the weights", "N", least=1)
+    optimizer: str = _option("adam", str, "training", "update rule", choices=optimizers.NAMES)
+    learning_rate: float | None = _option(
+        None, float, "training", "peak learning rate (default: that of the optimizer)", "RATE", above=0
+    )
+    schedule: str = _option(
+        "constant", str, "training", "how the learning rate changes during training", choices=SCHEDULES
+    )
+    weight_decay: float | None = _option(
+        None, float, "training", "weight decay of --optimizer adamw (default: 0.004)", "RATE", least=0
+    )
+    clip_norm: float | None = _option(
+        None,
+        float,
+        "training",
+        "scale each gradient down to at most this Euclidean norm (default: no limit)",
+        "NORM",
+        above=0,
+    )
 
 
 @dataclass
@@ -111,7 +128,10 @@ class Recipe(Settings):
             if value is not None or each.default is not None:
                 each.metadata["option"].check(each.name, value)
         if self.weight_decay is not None and self.optimizer != "adamw":
-            raise ValueError(f"weight_decay: expected none because the optimizer is {self.optimizer}, got a number")
+            raise ValueError(
+                f"weight_decay: expected None because the optimizer is {self.optimizer}, got {self.weight_decay:g}; "
+                f"use adamw"
+            )
 
     @property
     def sizes(self) -> tuple[int, ...]:

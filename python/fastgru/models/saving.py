@@ -7,6 +7,7 @@ can be resumed. All functions take the two parts of a model, a `Network` and a `
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from fastgru import formats, initializers, losses, metrics, optimizers, regularizers, schedules
 from fastgru._native._cpu_features import __version__
 from fastgru._support import checks
+from fastgru._support.files import naming, replaceable
 from fastgru._support.representation import package_class
 from fastgru._training import loop
 from fastgru._training.data import Form
@@ -57,6 +59,25 @@ def write(
     else:
         description.training = None
     formats.write(path, description, kind)
+
+
+def require_saveable(
+    network: Network,
+    compilation: Compilation,
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    compiled: bool = True,
+) -> None:
+    """Raise what `write` would raise: the model is written as it is to a temporary folder beside `path`.
+
+    The writer itself does the check, so that the two cannot disagree. It covers the folder and its permissions, free
+    disk space, the packages that the format needs, and whether the format can express the model.
+    """
+    kind = formats.kind_of_name(path) if format is None else checks.choice("format", format, formats.KINDS)
+    target = replaceable(path)
+    with naming(path), tempfile.TemporaryDirectory(prefix=".", suffix=".fastgru.tmp", dir=target.parent) as folder:
+        write(os.path.join(folder, os.path.basename(path)), kind, network, compilation, compiled=compiled)
 
 
 def _require_metrics_known_by_name(compilation: Compilation) -> None:

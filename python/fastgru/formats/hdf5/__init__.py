@@ -1,10 +1,10 @@
-"""Reading untrusted HDF5 files and writing new ones: arrays and texts by path, in memory bounded by the file's size.
+"""Reading of untrusted HDF5 files, with memory bounded by the size of the file, and writing of new ones.
 
-Every object is reached by a path that the caller knows, link by link. Files are read by this package's own code
-(`reader`, on `objects`, `indexes` and `storage`); they are written by h5py (`writer`).
+Objects are read by paths that the caller knows. The reader is part of this package (`reader`, which uses `objects`,
+`indexes` and `storage`); files are written with h5py (`writer`).
 
-What is read: arrays of numbers that are stored in one piece, and attributes that are texts, as h5py writes them in any
-of its versions of the format. Everything else is refused by name.
+Contiguous arrays of numbers and attributes that are texts are supported, in all versions of the format that h5py
+writes. Other contents raise an error that names them.
 """
 
 from fastgru.formats.hdf5.reader import Reader

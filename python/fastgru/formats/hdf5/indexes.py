@@ -1,6 +1,6 @@
-"""How HDF5 finds the members of a group: symbol tables in older files, heaps with B-trees in newer ones.
+"""The indexes of the members of a group: symbol tables in older files, heaps with B-trees in newer ones.
 
-Both are read whole, not searched: what `fastgru` looks for is a large part of them.
+They are read completely instead of searched, because most of the members are needed.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from fastgru.formats.hdf5.storage import UNDEFINED, Cursor, Storage, UnreadableError
 
-#: The cache type of a symbol table entry that is a symbolic link.
+#: The cache type of a symbolic link in a symbol table.
 _SYMBOLIC = 2
-#: Each row of blocks of a fractal heap doubles its size, and offsets have 64 bits.
+#: Each row of blocks doubles the size of a fractal heap, and offsets have 64 bits.
 _MOST_ROWS = 66
 
 
@@ -20,7 +20,7 @@ _MOST_ROWS = 66
 
 
 def symbols(storage: Storage, tree: int, heap: int) -> Iterator[tuple[bytes, int | None]]:
-    """Name and address of each member of a group; None instead of the address of a symbolic link."""
+    """Name and address of each member of a group; the address of a symbolic link is None."""
     header = storage.block("a local heap", b"HEAP", heap, 32, checked=False)
     header.expect("version", 0)
     header.skip(3)
@@ -47,7 +47,7 @@ def symbols(storage: Storage, tree: int, heap: int) -> Iterator[tuple[bytes, int
 
 def _table_nodes(storage: Storage, root: int) -> Iterator[int]:
     """The addresses of a group's symbol table nodes, in order."""
-    waiting = [(root, -1)]  # address and level, which the root says
+    waiting = [(root, -1)]  # address and level; that of the root is in the file
     while waiting:
         address, level = waiting.pop()
         if level == 0:
@@ -71,7 +71,7 @@ def _table_nodes(storage: Storage, root: int) -> Iterator[int]:
 
 
 def heap_messages(storage: Storage, heap: int, tree: int, *, id_at: int, id_size: int) -> Iterator[memoryview]:
-    """The messages in a fractal heap, whose identifiers stand in the records of a B-tree.
+    """The messages in a fractal heap, whose identifiers are in the records of a B-tree.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def heap_messages(storage: Storage, heap: int, tree: int, *, id_at: int, id_size
     heap, tree : int
         Their addresses.
     id_at, id_size : int
-        Where an identifier lies in a record.
+        The position and the size of an identifier in a record.
     """
     if UNDEFINED in (heap, tree):
         return
@@ -89,7 +89,7 @@ def heap_messages(storage: Storage, heap: int, tree: int, *, id_at: int, id_size
 
 
 class FractalHeap:
-    """Blocks that double in size, in which objects have offsets as if the blocks lay one behind the other.
+    """Blocks of doubling size; the offset of an object is its position in the concatenated blocks.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class FractalHeap:
         self._left = sum(map(len, self._blocks))
 
     def message(self, identifier: memoryview) -> memoryview:
-        """An object of the heap, to be asked for once."""
+        """An object of the heap; each must be read only once."""
         cursor = Cursor("an identifier", identifier)
         if cursor.number(1) != 0:
             raise UnreadableError("not supported: a fractal heap with objects outside of its blocks")
@@ -188,7 +188,7 @@ def _records(storage: Storage, address: int) -> Iterator[memoryview]:
     root, count = header.address(), header.number(2)
     if not size or node_size < size + 10:
         raise UnreadableError("damaged: a B-tree without records")
-    # How many bytes of a child's pointer count the records in it, and in all below it, follows from what would fit.
+    # The maximum number of records decides how many bytes count the records of a child, and of all nodes below it.
     fits = (node_size - 10) // size
     count_size, below_sizes, below = _encoded_size(fits), [0], fits
     for _ in range(depth):
@@ -214,5 +214,5 @@ def _records(storage: Storage, address: int) -> Iterator[memoryview]:
 
 
 def _encoded_size(limit: int) -> int:
-    """The bytes of a number up to `limit`."""
+    """The number of bytes that a number up to `limit` needs."""
     return (max(limit, 1).bit_length() - 1) // 8 + 1

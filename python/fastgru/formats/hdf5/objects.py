@@ -1,4 +1,4 @@
-"""The objects of an HDF5 file: their headers and the messages in these, which say what a group or an array is."""
+"""The objects of an HDF5 file: their headers, and the messages in these that describe groups and arrays."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ Array = NDArray[Any]
 # Types of messages.
 _DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _EXTERNAL, _LAYOUT = 0x1, 0x2, 0x3, 0x6, 0x7, 0x8
 _FILTERS, _ATTRIBUTE, _CONTINUATION, _SYMBOLS, _ATTRIBUTE_INFO = 0xB, 0xC, 0x10, 0x11, 0x15
-#: Messages of other types are not kept. One of type 0 is free space, and a header may consist of these.
+#: Messages of other types are skipped. Type 0 is free space, of which a header may have any number.
 _KEPT = frozenset(
     {_DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _EXTERNAL, _LAYOUT, _FILTERS, _ATTRIBUTE, _SYMBOLS, _ATTRIBUTE_INFO}
 )
 #: Type, size and flags of a message in an older header, and in a newer one.
 _OLD_MESSAGE, _NEW_MESSAGE = struct.Struct("<HHB3x"), struct.Struct("<BHB")
-#: A message's flag: its contents lie elsewhere.
+#: The flag of a message whose contents are stored elsewhere.
 _SHARED = 2
-#: How the elements of an array are stored.
+#: The layouts of the elements of an array.
 _COMPACT, _CONTIGUOUS = 0, 1
 _MOST_AXES = 32
-#: Size -> the fields of the float of IEEE 754: sign's place, precision, exponent's place and size, mantissa's, bias.
+#: Size -> the fields of the IEEE 754 type: position of the sign, precision, position and size of the exponent, position
+#: and size of the mantissa, bias.
 _FLOATS = {
     2: (15, 16, 10, 5, 0, 10, 15),
     4: (31, 32, 23, 8, 0, 23, 127),
@@ -41,18 +42,18 @@ _FLOATS = {
 
 @dataclass(frozen=True)
 class Datatype:
-    """What an array's or an attribute's elements are.
+    """The type of the elements of an array or an attribute.
 
     Attributes
     ----------
     size : int
-        Bytes of an element.
+        The bytes of an element.
     numbers : numpy.dtype or None
-        If they are numbers.
+        The type of numbers; None if the elements are not numbers.
     text : {"fixed", "variable"} or None
-        If they are texts: each in its own `size` bytes, or in the global heap.
+        The type of texts: in `size` bytes each, or in the global heap; None if the elements are not texts.
     ends : int
-        What ends a text of fixed size: 0 the first NUL, 1 NULs, 2 spaces.
+        The end of a text of fixed size: 0 the first NUL, 1 padding with NULs, 2 padding with spaces.
     """
 
     size: int
@@ -68,13 +69,13 @@ class Datatype:
 
 @dataclass(frozen=True)
 class Attribute:
-    """A name's value.
+    """The value of an attribute.
 
     Attributes
     ----------
     datatype : Datatype
     shape : tuple of int, or None
-        None: without a value.
+        None: there is no value.
     data : memoryview
     """
 
@@ -90,7 +91,7 @@ class Object:
     ----------
     storage : Storage
     address : int
-        Of its header.
+        The address of its header.
     """
 
     def __init__(self, storage: Storage, address: int) -> None:
@@ -121,7 +122,7 @@ class Object:
 
     @cached_property
     def members(self) -> dict[str, int | None]:
-        """Name -> address; None instead of the address of a link that is not to an object of this file."""
+        """Name -> address; the address is None for a link to another file or a symbolic link."""
         found: dict[str, int | None] = {}
         for name, target in self._links():
             text = bytes(name).decode(errors="surrogateescape")
@@ -174,14 +175,14 @@ class Object:
                 yield 0, body
 
     def attribute(self, name: str) -> Attribute | None:
-        """The attribute of that name, if there is one."""
+        """The attribute of this name; None if there is none."""
         return _attribute(self.attributes[name]) if name in self.attributes else None
 
     # --- An array ------------------------------------------------------------------------------------------------
 
     @property
     def datatype(self) -> Datatype:
-        """Of an array's elements."""
+        """The type of the elements of an array."""
         body = self._only(_DATATYPE)
         if body is None:
             raise UnreadableError("damaged: an array without a type")
@@ -189,7 +190,7 @@ class Object:
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """Of an array; None: without elements."""
+        """The shape of an array; None: it has no elements."""
         body = self._only(_DATASPACE)
         if body is None:
             raise UnreadableError("damaged: an array without a shape")
@@ -230,7 +231,7 @@ class Object:
         if size == 0:
             return memoryview(b"")
         if address == UNDEFINED:
-            raise UnreadableError("expected numbers, which have never been written")
+            raise UnreadableError("expected numbers, got an array that was never written")
         if stored < size:
             raise UnreadableError(f"damaged: expected {size:,} bytes for its shape, got {stored:,}")
         return self._storage.contents(address, size)
@@ -246,7 +247,7 @@ def _exactly(data: memoryview, size: int) -> memoryview:
 
 
 def _messages(storage: Storage, address: int) -> Iterator[tuple[int, int, memoryview]]:
-    """Type, flags and contents of those messages in an object's header that say what is read here."""
+    """Type, flags and contents of the messages in the header of an object that the reader uses."""
     what = "an object's header"
     most: float = math.inf
     before = 0  # bytes between the head of a message and its contents
@@ -322,7 +323,7 @@ def _link(body: memoryview) -> tuple[memoryview, int | None]:
 
 
 def _attribute_parts(body: memoryview) -> tuple[Cursor, int, list[int]]:
-    """What follows the sizes of name, type and shape, the step to which each is padded, and the sizes."""
+    """The data after the sizes of name, type and shape; the multiple to which each is padded; and the sizes."""
     cursor = Cursor("an attribute", body)
     version = cursor.expect("version", 1, 2, 3)
     if cursor.number(1) and version > 1:

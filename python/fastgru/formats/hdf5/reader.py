@@ -1,4 +1,4 @@
-"""Reading an HDF5 file: arrays and texts by path."""
+"""Reading of arrays and texts by path from an HDF5 file."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Reader:
     Parameters
     ----------
     data : bytes
-        All of it. No more than so many bytes are read as arrays, so that many names for one array do no harm.
+        The whole file. The arrays that are read have at most this size in total, even if one has many names.
 
     Raises
     ------
     UnreadableError
-        It is no HDF5 file, or a damaged one.
+        The data are not an HDF5 file, or are damaged.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -35,11 +35,11 @@ class Reader:
         self._texts: dict[bytes, str] = {}
 
     def has(self, path: str) -> bool:
-        """Whether anything has that path."""
+        """Whether an object has this path."""
         return self._find(path) is not None
 
     def members(self, path: str) -> list[str]:
-        """The names in a group, sorted; none if there is no such group."""
+        """The sorted names of the members of a group; empty if there is no such group."""
         group = self._find(path)
         if group is None:
             return []
@@ -71,12 +71,12 @@ class Reader:
         return np.frombuffer(elements, datatype.numbers).reshape(shape).copy()
 
     def text(self, path: str, name: str) -> str | None:
-        """The text in an attribute; None if there is none."""
+        """The text in an attribute; None if there is no such attribute."""
         values = self.texts(path, name, 1)
         return values[0] if values else None
 
     def texts(self, path: str, name: str, most: int) -> list[str] | None:
-        """The texts in an attribute, which may be `most`; None if there are none."""
+        """The texts in an attribute, at most `most`; None if there is no such attribute."""
         here = self._find(path)
         found = None if here is None else here.attribute(name)
         if found is None:
@@ -91,7 +91,7 @@ class Reader:
         return [self._decoded(path, name, found, number) for number in range(count)]
 
     def _decoded(self, path: str, name: str, found: Attribute, number: int) -> str:
-        """A text; equal references to the global heap give one object, so that they take no more memory."""
+        """A text; equal references to the global heap share one object, to bound the memory."""
         size = found.datatype.size
         data = bytes(found.data[number * size : (number + 1) * size])
         variable = found.datatype.text == "variable"
@@ -106,7 +106,7 @@ class Reader:
         return text
 
     def _find(self, path: str) -> Object | None:
-        """The object at a path, or None; only what lies in this file itself is found."""
+        """The object at a path, or None; links to other files raise an error."""
         here = self._object(self._storage.root)
         for part in filter(None, path.split("/")):
             if not here.is_group or part not in here.members:
@@ -124,7 +124,7 @@ class Reader:
 
 
 def _without_end(data: bytes, ends: int) -> bytes:
-    """A text of fixed size without what fills it up."""
+    """A text of fixed size without its padding."""
     if ends == 0:
         return data.split(b"\0")[0]
     return data.rstrip(b"\0" if ends == 1 else b" ")

@@ -1,15 +1,15 @@
 """The bytes of an HDF5 file: bounded reads, checksums, the superblock and the global heap.
 
-The format is public: "HDF5 File Format Specification Version 3.0". Its reader here is written in Python because the
-HDF5 library trusts the structures of a file: a global heap with an object of size 0 makes it loop for ever in C, where
-Ctrl-C does not reach it.
+The format is public: "HDF5 File Format Specification Version 3.0". This reader is written in Python because the HDF5
+library trusts the structures of a file: a global heap with an object of size 0 makes it loop forever in C, where Ctrl-C
+has no effect.
 
-Every structure of an intact file has bytes of its own. `Storage.take` therefore counts the bytes that it hands out,
-and refuses to hand out more than the file has. Whatever a damaged file refers to, cycles and overlaps included,
-reading it ends after time in proportion to the file's size.
+The structures of an intact file do not overlap. `Storage.take` therefore counts the bytes that it returns, and raises
+an error if they are more than the file has. Reading a damaged file, even one with cycles and overlaps, ends after a
+time proportional to its size.
 
-Python takes 100 times as long as C for a checksum or a message, so that one byte of a structure takes 100 times as
-long as one of an array. `Storage.spend` counts this work, and refuses a file that needs more of it than a model's.
+Python needs 100 times as long as C for a checksum or a message, so one byte of a structure takes 100 times as long as
+one byte of an array. `Storage.spend` counts this work, and raises an error for files that need more than models do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterator
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-#: An address that means "nowhere".
+#: The address of an object that does not exist.
 UNDEFINED = 2**64 - 1
 
 # The work that a file may take, in bytes to be hashed; 4 MiB of them take about a second. What h5py and Keras write by
@@ -31,16 +31,16 @@ PER_ITEM = 4
 
 
 class UnreadableError(ValueError):
-    """A file is damaged, or holds something else than was expected; the message does not name the file."""
+    """The file is damaged or has unexpected contents; the message does not name the file."""
 
 
 class Cursor:
-    """Reads little-endian fields one after the other, and never beyond the end.
+    """A reader of consecutive little-endian fields that never reads beyond the end.
 
     Parameters
     ----------
     what : str
-        What the bytes are, for messages.
+        The name of the structure, for messages.
     data : memoryview
     """
 
@@ -53,7 +53,7 @@ class Cursor:
 
     @property
     def left(self) -> int:
-        """How many bytes follow."""
+        """The number of bytes that are left."""
         return len(self._data) - self.position
 
     def bytes(self, size: int) -> memoryview:
@@ -63,20 +63,20 @@ class Cursor:
         return self._data[begin : begin + size]
 
     def fields(self, layout: struct.Struct) -> tuple[int, ...]:
-        """The next fields, which are numbers."""
+        """The next fields as numbers."""
         begin = self.position
         self.skip(layout.size)
         return layout.unpack_from(self._data, begin)
 
     def skip(self, size: int) -> None:
-        """Pass over `size` bytes."""
+        """Skip `size` bytes."""
         end = self.position + size
         if end > len(self._data):
             raise UnreadableError(f"damaged: {self._what} ends after {len(self._data):,} bytes, within a field")
         self.position = end
 
     def number(self, size: int) -> int:
-        """The next `size` bytes as an integer without sign."""
+        """The next `size` bytes as an unsigned integer."""
         return int.from_bytes(self.bytes(size), "little")
 
     def address(self) -> int:
@@ -84,7 +84,7 @@ class Cursor:
         return self.number(8)
 
     def expect(self, what: str, *allowed: int) -> int:
-        """A byte that has one of the values."""
+        """The next byte, which must have one of the values."""
         found = self.number(1)
         if found not in allowed:
             raise UnreadableError(f"damaged, or not supported: {self._what} has {what} {found}")
@@ -107,7 +107,7 @@ class Storage:
     Raises
     ------
     UnreadableError
-        It is no HDF5 file, or a damaged one.
+        The data are not an HDF5 file, or are damaged.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -118,7 +118,7 @@ class Storage:
         self.root = self._read_superblock()
 
     def take(self, what: str, address: int, size: int) -> memoryview:
-        """The `size` bytes at an address, which no other structure has."""
+        """The `size` bytes at an address, which must not belong to another structure."""
         if address + size > self.size:
             raise UnreadableError(f"damaged: {what} would lie beyond the end of the file")
         self._left -= size
@@ -127,7 +127,7 @@ class Storage:
         return self._data[address : address + size]
 
     def spend(self, what: str, work: int) -> None:
-        """Count work that is about to be done in Python."""
+        """Count work in Python before it is done."""
         self._work_left -= work
         if self._work_left < 0:
             raise UnreadableError(
@@ -140,7 +140,7 @@ class Storage:
         return lookup3(data)
 
     def contents(self, address: int, size: int) -> memoryview:
-        """The numbers of an array, for which the caller keeps count."""
+        """The numbers of an array, which the caller counts."""
         if address + size > self.size:
             raise UnreadableError("damaged: its numbers would lie beyond the end of the file")
         return self._data[address : address + size]
@@ -151,7 +151,7 @@ class Storage:
         Returns
         -------
         Cursor
-            Behind the signature and without the checksum.
+            The bytes after the signature, without the checksum.
         """
         data = self.take(what, address, size)
         if bytes(data[: len(signature)]) != signature:
@@ -164,7 +164,7 @@ class Storage:
 
     def _read_superblock(self) -> int:
         if bytes(self._data[:8]) != SIGNATURE:
-            raise UnreadableError("no HDF5 file")
+            raise UnreadableError("expected an HDF5 file, got something else")
         version = Cursor("the superblock", self._data[8:]).expect("version", 0, 1, 2, 3)
         if version < 2:
             cursor = Cursor("the superblock", self.take("the superblock", 0, 96 if version == 0 else 100)[13:])
@@ -183,10 +183,10 @@ class Storage:
             cursor.skip(16)  # the driver's address, and the offset of the root group's name
         return cursor.address()
 
-    # --- The global heap, where texts of variable length lie -----------------------------------------------------
+    # --- The global heap, which holds texts of variable length -----------------------------------------------------
 
     def text(self, reference: bytes) -> bytes:
-        """The text that 16 bytes refer to; the caller asks for each once."""
+        """The text that a reference of 16 bytes denotes; the caller reads each text once."""
         size, address, index = struct.unpack("<IQI", reference)
         if size == 0:
             return b""
@@ -219,7 +219,7 @@ class Storage:
 
 
 def lookup3(data: memoryview) -> int:
-    """Bob Jenkins' hash "lookup3" of bytes, which is HDF5's checksum."""
+    """Bob Jenkins' hash "lookup3", the checksum of HDF5."""
     mask = 0xFFFFFFFF
     a = b = c = (0xDEADBEEF + len(data)) & mask
     if not data:

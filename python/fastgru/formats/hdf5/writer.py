@@ -1,4 +1,4 @@
-"""Writing HDF5 files, with h5py, which is imported only then."""
+"""Writing of HDF5 files with h5py, which is imported when it is needed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def _h5py() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise ImportError(f'Writing Keras\' files needs h5py: pip install "fastgru[keras]" ({error})') from None
+        raise ImportError(f'Keras files need the package h5py: pip install "fastgru[keras]" ({error})') from None
     return h5py
 
 
 def to_bytes(
     arrays: Mapping[str, Array], attributes: Mapping[str, Mapping[str, str | Sequence[str]]] | None = None
 ) -> bytes:
-    """An HDF5 file with arrays and attributes at the paths given; its bytes follow from these alone."""
+    """An HDF5 file with arrays and attributes at the given paths; equal contents give equal bytes."""
     h5py = _h5py()
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:

@@ -1,10 +1,10 @@
-"""ONNX files: any model of this package out, graphs made of GRU nodes and the few operators around them in.
+"""ONNX files: writes any model, and reads graphs of GRU nodes and the operators that exporters place around them.
 
-A file written here (`files`, `export`) is an ordinary graph for any runtime. Beside it, in the metadata, stands the
-model's configuration; `read` believes it only if the graph made from it is the very graph in the file. Everything else
-is understood from the graph itself (`reader`, with the operators in `layers` and `moves`).
+A file that fastgru wrote (`files`, `export`) is an ordinary graph for any runtime. Its metadata hold the configuration
+of the model, which `read` uses only if the graph made from it equals the graph in the file. Other files are read by
+interpreting the graph (`reader`, with the operators in `layers` and `moves`).
 
-Training is not exported: losses, optimizers and their moments stay behind.
+The loss, the optimizer and its state are not exported.
 """
 
 from fastgru.formats.onnx.files import read, signature, write

@@ -1,8 +1,8 @@
-"""From a description to an ONNX graph.
+"""Conversion of a description to an ONNX graph.
 
-All arrays between layers are batch-major, (N, T, F). What lengths mean is said in the graph: they go to the GRU nodes
-as ``sequence_lens`` and to masks where a layer needs one. ``lengths`` is an input with a default, so that a caller
-without padding need not know of it; the default, one number for all rows, is cut to the number of steps.
+All arrays between layers are batch-major, (N, T, F). The graph uses lengths as the ``sequence_lens`` of GRU nodes, and
+for the masks of layers that need one. ``lengths`` is an input with a default, so callers without padding can leave it
+out. The default is one large number for all rows, which the graph limits to the number of steps.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from fastgru.formats.checks import unsupported
 from fastgru.formats.description import Array, LayerDescription, ModelDescription
 from fastgru.formats.onnx.tensors import DOUBLE, FLOAT, INT32, INT64, from_node, to_node
 
-#: The lowest that has all operators as they are used here; later ones run it too.
+#: The lowest version that has all operators in the form used here; later versions run it too.
 OPSET = 14
 INPUT, LENGTHS, OUTPUT = "x", "lengths", "output"
 #: The default of `LENGTHS`: every step counts.
 _ALL_STEPS = 2**31 - 1
-#: A protobuf holds no more than 2 GiB.
+#: The maximum size of a protobuf.
 _MOST_BYTES = 2**31 - 2**24
 
 #: Activation of a GRU -> ONNX' name, alpha and beta (None where the function has none).
@@ -46,18 +46,18 @@ Shape = tuple[int | str, ...]
 
 @dataclass(frozen=True)
 class _Flow:
-    """What has come out of the layers so far.
+    """The outputs of the layers so far.
 
     Attributes
     ----------
     values : tuple of str
         Names of the arrays; more than one only after the last layer.
     shape : tuple
-        Of each of them; a str names a size that any number may stand for.
+        The shape of each array; a str is the name of a size that may be any number.
     lengths : str or None
-        Name of the int64 array (N,) of lengths; None where they mean nothing any more: all steps then count.
+        Name of the int64 array (N,) of lengths; None if all steps are valid, or there is no time axis any more.
     states : tuple of str
-        Names of the last states that the last layer returns as well.
+        Names of the final states that the last layer returns as well.
     """
 
     values: tuple[str, ...]
@@ -82,7 +82,7 @@ class _Graph:
         self.outputs: list[Any] = []
 
     def node(self, operator: str, inputs: list[str], output: str, *more: str, **attributes: Any) -> str:
-        """Append a node that is called like its (first) output, and return that."""
+        """Append a node that has the name of its first output, and return this name."""
         from onnx import helper
 
         self.nodes[output] = helper.make_node(operator, inputs, [output, *more], name=output, **attributes)
@@ -99,7 +99,7 @@ class _Graph:
         return self.constant("ints/" + "_".join(map(str, values)), values)
 
     def optional_input(self, name: str, value: Array, shape: Shape) -> str:
-        """An input that need not be given."""
+        """An optional input with a default value."""
         from onnx import helper, numpy_helper
 
         tensor = numpy_helper.from_array(value, name)
@@ -115,12 +115,12 @@ class _Graph:
         return name
 
     def size(self, axis: int) -> str:
-        """The input's size along an axis, as an array (1,)."""
+        """The size of the input along an axis, as an array (1,)."""
         shape = self._once(f"{INPUT}/shape", "Shape", [INPUT])
         return self._once(f"{INPUT}/size_{axis}", "Slice", [shape, self.ints(axis), self.ints(axis + 1)])
 
     def lengths(self) -> str:
-        """The input's lengths (N,), at most T each."""
+        """The lengths (N,) of the input, at most T each."""
         if LENGTHS not in self.initializers:
             self.optional_input(LENGTHS, np.array([_ALL_STEPS], np.int64), ("lengths",))
         rows = self._once(f"{LENGTHS}/of_rows", "Expand", [LENGTHS, self.size(0)])
@@ -144,12 +144,12 @@ class _Graph:
 
 
 def graph(description: ModelDescription) -> Any:
-    """The graph (a GraphProto) that computes what the model does in inference.
+    """The graph (a GraphProto) that computes the predictions of the model.
 
     Raises
     ------
     ValueError
-        ONNX, or ONNX Runtime, does not support something; the message names it.
+        ONNX, or ONNX Runtime, does not support a feature, which the message names.
     """
     from onnx import helper
 
@@ -183,7 +183,7 @@ def graph(description: ModelDescription) -> Any:
 
 
 def _axis(number: int, size: int | None) -> int | str:
-    """A dimension of the input after the batch; one of unknown size gets a name."""
+    """An axis of the input after the batch; an axis of unknown size gets a name."""
     if size is not None:
         return size
     return "T" if number == 0 else f"size_{number + 1}"
@@ -194,14 +194,16 @@ def _require_supported(description: ModelDescription) -> None:
         description.require_float32("ONNX Runtime", "whose GRU computes in float32 alone")
     size = sum(array.nbytes for array in description.weights().values())
     if size > _MOST_BYTES:
-        raise ValueError(f"{description.name}: {size:,} bytes of weights are more than one ONNX file can hold")
+        raise ValueError(
+            f"{description.name}: expected at most 2 GiB of weights because of the ONNX format, got {size:,} bytes"
+        )
 
 
 # --- Layers -----------------------------------------------------------------------------------------------------
 
 
 def _states_of(layer: LayerDescription) -> list[tuple[str, int]]:
-    """Names and sizes of the outputs that a stateful layer adds to the graph's."""
+    """Names and sizes of the outputs that a stateful layer adds to the graph."""
     return [
         (f"{layer.name}/{prefix}next_state", part.config["units"])
         for prefix, part in layer.parts.items()
@@ -255,7 +257,7 @@ def _run_gru(
 
 
 def _initial_state(made: _Graph, prefix: str, units: int) -> str:
-    """Zeros, or what the caller gives."""
+    """The initial states: those that the caller passes, or zeros."""
     given = made.optional_input(f"{prefix}state", np.zeros((1, units), made.dtype), ("states", units))
     shape = made.node("Concat", [made.size(0), made.ints(units)], f"{prefix}state_shape", axis=0)
     rows = made.node("Expand", [given, shape], f"{prefix}state_of_rows")
@@ -290,7 +292,7 @@ def _reversed(made: _Graph, name: str, x: str, lengths: str | None) -> str:
 
 
 def _repeat_last(made: _Graph, layer: LayerDescription, outputs: str, state: str, lengths: str) -> str:
-    """Keras' convention: behind the end stands the last output, which is the last state, or zeros if there is none."""
+    """Keras' convention: steps after the end repeat the last output, which is the final state, or zeros without any."""
     last = state
     if layer.config["stateful"]:  # the state of no steps is then the one given, which is no output
         last = made.node("Where", [made.any_valid(lengths), state, made.number(0.0)], f"{layer.name}/last")
@@ -357,7 +359,7 @@ def _embedding(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
     lengths = made.lengths()  # an Embedding is a model's first layer
     table = made.constant(f"{layer.name}/embeddings", layer.weights["embeddings"], made.dtype)
     zero = made.constant("int/0", 0)
-    # Padding may hold any integer.
+    # Padding may contain any integer.
     tokens = made.node("Where", [made.valid(lengths), flow.x, zero], f"{layer.name}/tokens")
     vectors = made.node("Gather", [table, tokens], f"{layer.name}/vectors", axis=0)
     shape = (*flow.shape, layer.weights["embeddings"].shape[1])
@@ -427,13 +429,13 @@ def _last_step(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
 
 
 def _keep_valid(made: _Graph, name: str, x: str, lengths: str, other: float) -> str:
-    """`x` with `other` instead of padding."""
+    """`x` with padding replaced by `other`."""
     mask = made.node("Unsqueeze", [made.valid(lengths), made.ints(2)], f"{name}/valid")
     return made.node("Where", [mask, x, made.number(other)], f"{name}/kept")
 
 
 def _dropout(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
-    """In inference nothing happens; the node says that training would drop."""
+    """A node that has no effect in inference, and marks where training drops elements."""
     rate = made.constant(f"{layer.name}/rate", layer.config["rate"], np.float64)
     return replace(flow, values=(made.node("Dropout", [flow.x, rate], f"{layer.name}/kept"),))
 
@@ -489,16 +491,16 @@ _LAYERS: dict[str, Callable[[_Graph, LayerDescription, _Flow], _Flow]] = {
 }
 
 
-# --- And back: the weights of a graph made here -------------------------------------------------------------------
+# --- Reading the weights of a graph that this module made ---------------------------------------------------------
 
 
 def weights_of(layer: LayerDescription, arrays: dict[str, Array]) -> dict[str, Array]:
-    """The weights of a layer from the initializers of a graph that `graph` made.
+    """The weights of a layer, from the initializers of a graph that `graph` made.
 
     Raises
     ------
     LookupError, ValueError
-        They are not there, or do not fit.
+        They are missing, or their shapes do not fit.
     """
     layer, prefix = layer.unwrapped, f"{layer.name}/"
     if not layer.is_recurrent:

@@ -1,4 +1,4 @@
-"""Reading and writing an ONNX file: the graph, and beside it this package's own description of the model."""
+"""Reading and writing of ONNX files: the graph and, in its metadata, fastgru's description of the model."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from fastgru.formats.onnx.tensors import Budget, to_array
 from fastgru.formats.onnx.values import F, N, T
 from fastgru.formats.scaling import FORMAT_VERSION, dividing_bytes
 
-#: The version of ONNX' file format that came with the operators of `export.OPSET`; newer programs read it.
+#: The version of the ONNX file format that belongs to the operators of `export.OPSET`; newer programs read it.
 _IR_VERSION = 7
 _METADATA = "fastgru"
-#: No protobuf is larger.
+#: The maximum size of a protobuf.
 _MOST_BYTES = 2**31
-#: What reading may make of a file: arrays are unpacked, transposed, and cut from one another.
+#: The memory that reading may use, as a multiple of the file: arrays are unpacked, transposed and sliced.
 _EXPANSION = 8
 _ALLOWANCE = 2**20
 
 
 def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
-    """Write the model as a graph.
+    """Write the model as an ONNX graph.
 
     Parameters
     ----------
@@ -38,15 +38,15 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     Raises
     ------
     ValueError
-        ONNX, or ONNX Runtime, does not support something that the model has.
+        ONNX, or ONNX Runtime, does not support a feature of the model.
     ImportError
-        The package onnx is missing.
+        The package onnx is not installed.
 
     Notes
     -----
-    Inputs: ``x`` (N, T, F) of float32, or tokens (N, T) of int64; ``lengths`` (N,) of int64, which need not be given;
+    Inputs: ``x`` (N, T, F) of float32, or tokens (N, T) of int64; ``lengths`` (N,) of int64, which is optional;
     ``<layer>/state`` (N, H) for each stateful layer, zeros if not given. Outputs: ``output`` (or ``output_0``,
-    ``output_1`` and so on where the last layer returns several) and ``<layer>/next_state``. A model that begins with
+    ``output_1`` and so on if the last layer returns several) and ``<layer>/next_state``. A model that begins with
     Rescaling takes the bytes of images as float32 numbers from 0 to 255.
     """
     onnx = _onnx()
@@ -64,17 +64,17 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
 
 
 def read(path: str | os.PathLike[str]) -> ModelDescription:
-    """The model that a graph computes.
+    """Read the model that a graph computes.
 
-    Weights must lie in the file. A GRU that begins with other states than zeros, and whatever else a chain of this
-    package's layers cannot compute, is refused with the node's name.
+    Weights must be in the file. Graphs that fastgru's layers cannot compute raise an error that names the node, for
+    example those with a GRU whose initial states are not zeros.
 
     Raises
     ------
     ModelFileError
-        The file is no ONNX model, is damaged, or computes something else than a model of this package can.
+        The file is not an ONNX model, is damaged, or computes something that fastgru does not support.
     ImportError
-        The package onnx is missing.
+        The package onnx is not installed.
     OSError
         The file cannot be read.
     """
@@ -82,11 +82,11 @@ def read(path: str | os.PathLike[str]) -> ModelDescription:
 
 
 def signature(path: str | os.PathLike[str]) -> Signature:
-    """How a graph that `read` understands is run by a program for ONNX files: its inputs, its outputs and their axes.
+    """The inputs, the outputs and their axes of a graph that `read` supports, for programs that run ONNX files.
 
     Notes
     -----
-    Raises what `read` raises.
+    Raises the same errors as `read`.
     """
     return _understood(path)[1]
 
@@ -119,7 +119,7 @@ def _onnx() -> Any:
 
 
 def _initializers(graph: Any) -> dict[str, Array]:
-    """The arrays in a graph by name."""
+    """The constant arrays of a graph by name."""
     if graph.sparse_initializer:
         raise ValueError("it has sparse tensors, which are not read here")
     arrays: dict[str, Array] = {}
@@ -130,11 +130,11 @@ def _initializers(graph: Any) -> dict[str, Array]:
     return arrays
 
 
-# --- Files written here -------------------------------------------------------------------------------------------
+# --- Files that fastgru wrote -------------------------------------------------------------------------------------
 
 
 def _topology(description: ModelDescription) -> dict[str, Any]:
-    """All of a description but weights and training."""
+    """A description without weights, optimizer, loss and metrics."""
     return {
         "format_version": FORMAT_VERSION,
         "name": description.name,
@@ -164,9 +164,9 @@ def _own(model: Any, arrays: dict[str, Array]) -> ModelDescription | None:
 
 
 def _own_signature(graph: Any) -> Signature:
-    """How a graph made here is run."""
+    """How a graph that fastgru wrote is run."""
     inputs = {given.name: given for given in map(Given.of, graph.input)}
-    # Those with a slash are the next states of stateful layers.
+    # Outputs with a slash in their names are the next states of stateful layers.
     names = [output.name for output in graph.output if "/" not in output.name]
     shapes = {output.name: len(output.type.tensor_type.shape.dim) for output in graph.output}
     outputs: dict[str, tuple[str, ...]] = {name: (N, T, F) if shapes[name] == 3 else (N, F) for name in names}

@@ -1,4 +1,4 @@
-"""Operators that add layers to a chain."""
+"""Operators that append layers to a sequence."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _gru(chains: Chains, node: Node, inputs: list[Any]) -> tuple[Data, Data]:
 
 
 def _directions(chains: Chains, node: Node, w: Any, r: Any, b: Any) -> list[Recurrent]:
-    """Each direction of a node, as it reads its input."""
+    """The directions of a node."""
     w, r = chains.weight("W", w, 3), chains.weight("R", r, 3)
     b = None if b is None else chains.weight("B", b, 2)
     configs = _gru_configs(node)
@@ -137,7 +137,7 @@ def _activation(
 
 
 def _same(one: float | None, other: float | None) -> bool:
-    """Whether two parameters are the same number of float32, which is what a file can hold."""
+    """Whether two parameters are equal as float32, the precision of the file."""
     return one is other or (one is not None and other is not None and np.float32(one) == np.float32(other))
 
 
@@ -150,7 +150,7 @@ def _require_zeros(initial: Any) -> None:
 
 
 def takes_lengths(value: Any, all_steps: int | str) -> bool:
-    """Whether the caller says how many of `all_steps` count; False if all do."""
+    """Whether the caller passes the number of valid steps, out of `all_steps`; False if all are valid."""
     if is_lengths(value):
         return True
     steps = value.value if isinstance(value, Fill) else value
@@ -162,7 +162,7 @@ def takes_lengths(value: Any, all_steps: int | str) -> bool:
 
 
 def with_lengths(stream: Stream, given: bool) -> Stream:
-    """A stream whose layers are given lengths, or are not, and so will be all that follow."""
+    """The stream, all of whose layers receive lengths, or none."""
     if stream.lengths is not None and stream.lengths != given:
         raise ValueError("some layers are given lengths and others are not: here all of a chain are")
     return replace(stream, lengths=given)
@@ -170,7 +170,7 @@ def with_lengths(stream: Stream, given: bool) -> Stream:
 
 @OPERATORS.reads("Where")
 def _where(chains: Chains, node: Node, inputs: list[Any]) -> Data | Array:
-    """Padding set to a GRU's last output, or in tokens to 0, which both change nothing else; or sizes of a shape."""
+    """Padding replaced by the last output of a GRU, or by 0 in tokens; or the sizes of a shape."""
     del chains, node
     valid, data, other = inputs
     if all(isinstance(value, np.ndarray) and value.ndim <= 1 for value in inputs) and valid.dtype == bool:
@@ -188,7 +188,7 @@ def _where(chains: Chains, node: Node, inputs: list[Any]) -> Data | Array:
 
 
 def _is_last_output(other: Any, stream: Stream) -> bool:
-    """Whether `other` is the last state (N, 1, H) of the GRU with lengths whose outputs `stream` is."""
+    """Whether `other` is the final state (N, 1, H) of the GRU with lengths that computes `stream`."""
     if not isinstance(other, Data) or len(other.streams) != 1 or other.axes not in ((N, ONE, F), (N, D, F)):
         return False
     part, last = stream.recurrent, other.streams[0].recurrent
@@ -239,7 +239,7 @@ def _require_bias(bias: Array | None, units: int) -> None:
 
 @OPERATORS.reads("Add", "Sub", "Mul", "Div", "Mean")
 def _arithmetic(chains: Chains, node: Node, inputs: list[Any]) -> Any:
-    """A bias, a number for all elements, or two directions of a GRU made one."""
+    """A bias, a number for all elements, or the merging of the two directions of a GRU."""
     one, other = inputs
     if node.operator in ("Add", "Mul", "Mean") and isinstance(one, Data) and isinstance(other, Data):
         return chains.merge(one, other, {"Add": "sum", "Mul": "mul", "Mean": "ave"}[node.operator])
@@ -259,13 +259,13 @@ def _arithmetic(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 
 
 def _last(stream: Stream, class_name: str) -> dict[str, Any]:
-    """The configuration of the last layer if it is of that class, else nothing."""
+    """The configuration of the last layer if it has this class, else an empty one."""
     last = stream.layers[-1] if stream.layers else None
     return last.config if last is not None and last.class_name == class_name else {}
 
 
 def _with_last(data: Data, stream: Stream, config: dict[str, Any], weights: dict[str, Array]) -> Data:
-    """The array of a stream whose last layer has this too."""
+    """The array of a stream whose last layer has these options as well."""
     *before, last = stream.layers
     changed = replace(last, config={**last.config, **config}, weights={**last.weights, **weights})
     return replace(data, streams=(replace(stream, layers=(*before, changed)),))
@@ -284,7 +284,7 @@ def _add_bias(chains: Chains, data: Data, bias: Any) -> Data:
 
 
 def _rescale(chains: Chains, data: Data, operator: str, value: Any) -> Data:
-    """One number for all elements; half a sum of two directions is their mean."""
+    """One number for all elements; half the sum of two directions is their mean."""
     stream = chains.settled(data)
     if stream.features is None:
         raise ValueError("tokens are not to be changed")
@@ -319,7 +319,7 @@ def _activate(chains: Chains, node: Node, inputs: list[Any]) -> Data:
 
 
 def side_by_side(chains: Chains, halves: list[Data]) -> Data:
-    """Two directions joined along their last axis."""
+    """Two directions concatenated along their last axis."""
     if len(halves) != 2:
         raise ValueError(f"expected two directions side by side, got {len(halves)}")
     return chains.merge(halves[0], halves[1], "concat")
@@ -368,7 +368,7 @@ def _dropout(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 
 
 def flattened(chains: Chains, data: Data) -> Data:
-    """(N, T, F) as (N, T F); (N, F) stays."""
+    """(N, T, F) becomes (N, T F); (N, F) is not changed."""
     axes = data.plain_axes()
     if axes == (N, F):
         return replace(data, axes=axes)
@@ -399,7 +399,7 @@ def repeated(chains: Chains, data: Data, times: list[Any]) -> Data:
 
 
 def embedding(chains: Chains, table: Any, tokens: Data, axis: int) -> Data:
-    """Rows of a table, chosen by tokens."""
+    """Rows of a table, selected by tokens."""
     if axis != 0 or tokens.streams[0].features is not None:
         raise ValueError("expected tokens to choose rows of a table")
     rows, size = (table := chains.weight("the table", table, 2)).shape

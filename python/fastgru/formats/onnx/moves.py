@@ -1,4 +1,4 @@
-"""Operators that add no layers: they move, cut and join axes, and compute shapes."""
+"""Operators that append no layers: they move, slice and merge axes, and compute shapes."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ from fastgru.formats.onnx.values import (
 
 OPERATORS = Operators()
 _CASTS: dict[int, type] = {FLOAT: np.float32, DOUBLE: np.float64, INT32: np.int32, INT64: np.int64}
-#: Two axes that a Reshape makes one.
+#: The two axes that a Reshape may merge.
 _JOINED = {(N, T): NT, (T, N): TN}
-#: Ways to say a constant without a tensor: attribute, its field, dtype.
+#: The attributes of a Constant without a tensor: attribute, field, dtype.
 _CONSTANTS = (
     ("value_int", "i", np.int64),
     ("value_ints", "ints", np.int64),
@@ -84,7 +84,7 @@ def _identity(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 
 @OPERATORS.reads("Cast")
 def _cast(chains: Chains, node: Node, inputs: list[Any]) -> Any:
-    """To whole numbers and between them; a floating-point array stays what it is."""
+    """Casts to integers and between them; the dtype of floating-point arrays must not change."""
     (value,), to = inputs, node.attribute("to", "i")
     if isinstance(value, np.ndarray) and value.dtype != object:
         if to not in _CASTS:
@@ -169,7 +169,7 @@ def _tile(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 
 @OPERATORS.reads("Min")
 def _min(chains: Chains, node: Node, inputs: list[Any]) -> Lengths:
-    """Lengths are never more than the steps: to say so changes nothing."""
+    """The minimum of lengths and the number of steps, which are the lengths."""
     del node
     lengths, steps = inputs
     if not is_lengths(lengths):
@@ -274,7 +274,7 @@ def _reshape(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 
 
 def _reshaped(chains: Chains, data: Data, target: list[Any]) -> Data:
-    """What a Reshape may mean here, the first that gives that shape: other axes of size 1, or two axes as one."""
+    """The first meaning that gives the shape: axes of size 1 are added or removed, or two axes are merged."""
     plain = data.plain_axes()
     if _fits(chains, data, data.axes, target):
         return data
@@ -298,7 +298,7 @@ def _checked(chains: Chains, data: Data, target: list[Any]) -> Data:
 
 
 def _fits(chains: Chains, data: Data, axes: tuple[str, ...], target: list[Any]) -> bool:
-    """Whether an array with those axes has that shape, one size of which may be -1."""
+    """Whether an array with these axes may have this shape, one size of which may be -1."""
     sizes = chains.shape_of(replace(data, axes=axes))
     if len(sizes) != len(target) or target.count(-1) > 1:
         return False
@@ -314,7 +314,7 @@ def _gather(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     require(index, np.ndarray)
     require(value, np.ndarray, Data)
     if isinstance(value, np.ndarray):
-        # The result is bounded before it is made: an index may be repeated.
+        # The size is checked first, because an index may be repeated.
         chains.budget.spend("its result", value.nbytes * index.size // max(value.shape[axis], 1))
         return np.asarray(np.take(value, index.astype(np.int64), axis=axis), value.dtype)
     if index.size != 1 or index.ndim > 1:
@@ -323,7 +323,7 @@ def _gather(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 
 
 def _take(chains: Chains, data: Data, axis: int, index: int, *, keep: bool) -> Data:
-    """One place along an axis, which stays as one of size 1 or goes."""
+    """One index of an axis, which is kept with size 1 or removed."""
     name, axes = data.axis(axis), data.without(axis, keep=keep)
     if name == D:
         return Data(axes, (data.streams[index],))
@@ -335,7 +335,7 @@ def _take(chains: Chains, data: Data, axis: int, index: int, *, keep: bool) -> D
 
 
 def _one_step(chains: Chains, stream: Stream, index: int) -> Stream:
-    """The step that is a GRU's last state, or the last one of what comes out of another layer."""
+    """The step that is the final state of a GRU, or the last step of another layer."""
     part = stream.recurrent
     require_all_steps(stream, "cut")
     if part is None:
@@ -361,7 +361,7 @@ def _slice(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     for begin, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         part = slice(*(operator.index(number) for number in (begin, end, step)))
         if isinstance(value, np.ndarray):
-            # A start before the first element is out of Python's slices, but not out of ONNX'.
+            # ONNX clamps a start before the first element; a Python slice would count it from the end.
             value = value[(slice(None),) * place_of(axis, value.ndim) + (_cut(part, value.shape[axis]),)]
         else:
             value = _slice_data(chains, value, axis, part)
@@ -369,7 +369,7 @@ def _slice(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 
 
 def _cut(part: slice, size: int) -> slice:
-    """ONNX' slice in Python's words: what runs backwards to before the first element has no end."""
+    """The Python slice of an ONNX slice; one that runs backwards beyond the first element has no end."""
     return slice(part.start, None, part.step) if part.step < 0 and part.stop < -size else part
 
 
@@ -425,7 +425,7 @@ def _split_node(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 
 
 def _split(data: Data) -> list[Data]:
-    """Each direction without the axis D."""
+    """The arrays of all directions without the axis D."""
     place = data.axes.index(D)
     return [Data(data.without(place), (stream,)) for stream in data.streams]
 

@@ -1,16 +1,16 @@
-"""From an ONNX graph to a description, by saying of each array what it is.
+"""Conversion of an ONNX graph to a description, by symbolic execution: each array gets a value that states its meaning.
 
-A graph is walked in its own order. Each operator is a function (in `fastgru.formats.onnx.layers` and
-`fastgru.formats.onnx.moves`) from what its inputs are to what its outputs are:
+The nodes are visited in the order of the graph. Each operator is a function (in `fastgru.formats.onnx.layers` and
+`fastgru.formats.onnx.moves`) from the values of its inputs to those of its outputs. The values are:
 
-- an ndarray: known already, a weight or a number; a shape is an array of ints and of names for sizes not known yet;
-- a `Fill`: one value everywhere, whatever the shape;
-- a `Lengths`: how many steps of each row count;
-- a `Data`: what comes out of the chain of layers so far, with a name for each of its axes. Transpose, Squeeze and the
-  like move the names; GRU, MatMul and the like add layers.
+- an ndarray: a known array, such as a weight; a shape is an array of ints and of names for unknown sizes;
+- a `Fill`: an array of any shape with the same number everywhere;
+- a `Lengths`: the number of steps of each row that count;
+- a `Data`: the output of the layers so far, with a name for each axis. Operators such as Transpose and Squeeze change
+  the axes; operators such as GRU and MatMul append layers.
 
-So it does not matter which exporter wrote the graph, or in how many steps it says what it means. What has no such
-function, or is none of this package's layers, is refused with the node's name.
+The result does not depend on the exporter, nor on the number of nodes that it uses for an operation. Unsupported
+operators, and graphs that are not a sequence of fastgru's layers, raise an error that names the node.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from fastgru.formats.onnx.values import (
     kind_of,
 )
 
-#: Before it GRU and the operators on shapes were others.
+#: Older versions of GRU and of the operators on shapes differ.
 _LEAST_OPSET = 7
 _OPERATORS = layers.OPERATORS | moves.OPERATORS
 #: Of inputs by whether they are floating-point numbers, and their number of axes.
@@ -48,9 +48,9 @@ _INPUT_AXES = {(True, 2): (N, F), (True, 3): (N, T, F), (False, 2): (N, T)}
 
 
 def read_graph(model: Any, arrays: dict[str, Array], budget: Budget) -> tuple[ModelDescription, Signature]:
-    """The model that a ModelProto computes, and how the graph itself is run.
+    """The model that a ModelProto computes, and the signature of the graph.
 
-    Its input is (N, T, F) here, even if the graph takes (T, N, F), as PyTorch's GRU does by default.
+    The input of the model is (N, T, F), even if that of the graph is (T, N, F), as for PyTorch's GRU by default.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def read_graph(model: Any, arrays: dict[str, Array], budget: Budget) -> tuple[Mo
     Raises
     ------
     ValueError
-        It computes something else than a chain of this package's layers; the message names the node.
+        The graph is not a sequence of fastgru's layers; the message names the node.
     """
     failures: list[tuple[tuple[int, bool], ValueError]] = []
     for time_first in (False, True):
@@ -71,23 +71,23 @@ def read_graph(model: Any, arrays: dict[str, Array], budget: Budget) -> tuple[Mo
             return walk.description(), walk.signature()
         except ValueError as error:
             failures.append(((walk.done, not isinstance(error.__cause__, AxisOrderError)), error))
-    # Of the two the one that came further: where both fail at one node, the one whose order of axes that node takes.
+    # The error of the attempt that read more nodes; if both fail at the same node, that with the order it expects.
     raise max(failures, key=lambda failure: failure[0])[1]
 
 
 class _Walk:
-    """Goes once through a graph.
+    """One pass through the nodes of a graph.
 
     Attributes
     ----------
     values : dict of str to object
-        What each array is.
+        The value of each array.
     input_shape : tuple
-        Of the model, without the batch.
+        The input shape of the model without the batch axis.
     data, lengths : Given or None
         The inputs, once they are known.
     done : int
-        How many nodes have been understood.
+        The number of nodes that have been read.
     """
 
     def __init__(self, model: Any, arrays: dict[str, Array], budget: Budget, *, time_first: bool) -> None:
@@ -128,7 +128,7 @@ class _Walk:
         return versions[0]
 
     def _needed_nodes(self, opset: int) -> tuple[list[Node], set[str]]:
-        """The nodes that the outputs depend on, in order, and the names of all arrays that they use."""
+        """The nodes on which the outputs depend, in order, and the names of all arrays that they use."""
         needed = {output.name for output in self.graph.output}
         nodes = []
         for proto in reversed(self.graph.node):
@@ -140,7 +140,7 @@ class _Walk:
     # --- Inputs ----------------------------------------------------------------------------------------------------
 
     def _name_inputs(self, needed: set[str]) -> None:
-        """Say what the graph's inputs are: one is the data, another may be the lengths."""
+        """Identify the inputs of the graph: one is the data, another may be the lengths."""
         for proto in self.graph.input:
             if proto.name not in needed:
                 continue
@@ -218,7 +218,7 @@ class _Walk:
     # --- Outputs ---------------------------------------------------------------------------------------------------
 
     def _layers(self) -> tuple[LayerDescription, ...]:
-        """The layers that make the graph's outputs."""
+        """The layers that compute the outputs of the graph."""
         names = [output.name for output in self.graph.output]
         try:
             found = self._last([self._output(name) for name in names])
@@ -257,16 +257,16 @@ class _Walk:
 
 
 def _are_directions(one: Recurrent | None, other: Recurrent | None) -> bool:
-    """Whether two outputs are of two GRUs, and not of one or of something else."""
+    """Whether two outputs belong to two different GRUs."""
     return one is not None and other is not None and one.weights is not other.weights
 
 
 def _are_states(parts: list[Recurrent | None], layer: LayerDescription) -> bool:
-    """Whether these are the last states of a layer, in the order in which it returns them."""
+    """Whether these are the final states of a layer, in the order in which it returns them."""
     names = [f"{prefix}kernel" for prefix in layer.parts]
     if len(parts) != len(names):
         return False
-    # Each node has arrays of its own, even if two read the same tensors.
+    # Each node has its own arrays, even if two nodes read the same tensors.
     return all(
         part is not None and not part.steps and part.weights["kernel"] is layer.weights.get(name)
         for part, name in zip(parts, names, strict=True)

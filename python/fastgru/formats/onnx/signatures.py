@@ -1,4 +1,4 @@
-"""What a graph takes and gives, for a program that runs the file itself and compares."""
+"""The inputs and outputs of a graph, for programs that run the file to compare its results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Given:
     kind : int
         The TensorProto.DataType of its elements.
     shape : tuple of int or None
-        In the graph's order of axes; None for sizes that it leaves open.
+        In the order of axes of the graph; None for sizes that may be any number.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Given:
 
     @classmethod
     def of(cls, proto: Any) -> Given:
-        """What a ValueInfoProto says."""
+        """The input that a ValueInfoProto describes."""
         if not proto.type.HasField("tensor_type") or not proto.type.tensor_type.HasField("shape"):
             raise ValueError(f"input {proto.name!r}: expected an array with a known number of axes")
         tensor = proto.type.tensor_type
@@ -47,21 +47,21 @@ class Given:
 
     @property
     def dtype(self) -> str:
-        """Of its elements, in NumPy's words."""
+        """The NumPy dtype of its elements."""
         return _DTYPES[self.kind]
 
 
 @dataclass(frozen=True)
 class Signature:
-    """How a graph is run on samples of the model that was read from it.
+    """The inputs and outputs of a graph, to run it on samples of the model that was read from it.
 
     Attributes
     ----------
     data : Given
     lengths : Given or None
-        What takes the lengths, whether or not it has a default.
+        The input for the lengths, which may have a default.
     time_first : bool
-        Whether the graph takes (T, N, ...), where the model takes (N, T, ...).
+        Whether the input of the graph is (T, N, ...), where that of the model is (N, T, ...).
     outputs : dict of str to tuple of str
         The outputs that the model returns, in its order, and the names of their axes.
     """
@@ -73,11 +73,11 @@ class Signature:
 
     @property
     def rows(self) -> int | None:
-        """The only size of a batch that the graph takes; None if it takes any."""
+        """The only batch size that the graph accepts; None if it accepts any."""
         return self.data.shape[1 if self.time_first else 0]
 
     def feeds(self, x: Array, lengths: Array | None = None) -> dict[str, Array]:
-        """What the graph is given for samples (N, ...) of the model; all their steps count without `lengths`."""
+        """The inputs of the graph for samples (N, ...) of the model; without `lengths` all steps count."""
         given = {self.data.name: x.swapaxes(0, 1) if self.time_first else x}
         if self.lengths is not None:
             given[self.lengths.name] = np.full(len(x), x.shape[1]) if lengths is None else lengths
@@ -85,7 +85,7 @@ class Signature:
         return {name: np.ascontiguousarray(array, inputs[name].dtype) for name, array in given.items()}
 
     def returned(self, arrays: Sequence[Array]) -> list[Array]:
-        """What the model returns, from the arrays that came out of the graph as `outputs` (in that order)."""
+        """The outputs of the model, from those of the graph in the order of `outputs`."""
         return [_as_model(array, axes) for array, axes in zip(arrays, self.outputs.values(), strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Arrays in ONNX' words: tensors out of protobufs, and the weights of a GRU node."""
+"""Arrays in ONNX files: tensors of protobufs, and the weights of a GRU node."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from fastgru.formats.description import Array
 
-#: TensorProto.DataType -> dtype and the field that holds the numbers where raw_data does not.
+#: TensorProto.DataType -> dtype and the field that holds the numbers if raw_data does not.
 _TYPES: dict[int, tuple[str, str]] = {
     1: ("<f4", "float_data"),
     6: ("<i4", "int32_data"),
@@ -18,12 +18,12 @@ _TYPES: dict[int, tuple[str, str]] = {
     11: ("<f8", "double_data"),
 }
 FLOAT, INT32, INT64, DOUBLE = 1, 6, 7, 11
-#: In a file nothing has more axes than a GRU's outputs and a few that come and go.
+#: The arrays of a GRU have four axes; exporters add a few more temporarily.
 MOST_AXES = 8
 
 
 class Budget:
-    """How many bytes reading a file may still make; what a file says cannot take more than a multiple of its size.
+    """The number of bytes that reading a file may still allocate, at most a multiple of the size of the file.
 
     Parameters
     ----------
@@ -34,19 +34,19 @@ class Budget:
         self._left = most
 
     def spend(self, what: str, size: int) -> None:
-        """Take `size` bytes off, or raise ValueError."""
+        """Subtract `size` bytes; raises ValueError if not enough are left."""
         self._left -= size
         if self._left < 0:
             raise ValueError(f"{what}: the file asks for much more memory than it takes itself")
 
 
 def to_array(tensor: Any) -> Array:
-    """The numbers of a TensorProto, in native byte order; its shape is compared with what is there before it is used.
+    """The numbers of a TensorProto in native byte order; its shape is compared with the data before it is used.
 
     Raises
     ------
     ValueError
-        The type is none that is read here, the numbers are in another file, or are not as many as the shape says.
+        The type is not supported, the numbers are in another file, or their number does not fit the shape.
     """
     where = f"tensor {tensor.name!r}"
     if tensor.data_location or tensor.external_data:
@@ -83,12 +83,12 @@ def to_node(weights: dict[str, Array]) -> dict[str, Array]:
 
 
 def from_node(w: Array, r: Array, b: Array | None, *, reset_after: bool) -> dict[str, Array]:
-    """Keras' weights, from those of one direction: W (3H, F), R (3H, H) and B (6H,).
+    """Keras' weights from those of one direction: W (3H, F), R (3H, H) and B (6H,).
 
     Raises
     ------
     ValueError
-        The shapes do not go together.
+        The shapes do not fit together.
     """
     if w.ndim != 2 or r.ndim != 2:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What the arrays of a graph are while it is read, and the chains of layers that grow in the course of it."""
+"""The meaning of the arrays of a graph while it is read, and the sequences of layers that are built from them."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Fill:
 
 @dataclass(frozen=True)
 class Lengths:
-    """How many steps of each row count, as the caller says; with axes of size 1 behind them, perhaps."""
+    """The number of steps of each row that count, which the caller passes; may have trailing axes of size 1."""
 
     axes: tuple[str, ...] = (N,)
 
 
 @dataclass(frozen=True)
 class StepNumbers:
-    """The steps' numbers, from 0 to T - 1."""
+    """The numbers of the steps, from 0 to T - 1."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,17 @@ class Valid:
 
 @dataclass(frozen=True, eq=False)
 class Recurrent:
-    """One direction of a GRU node; which layer it becomes depends on what is taken of its outputs.
+    """One direction of a GRU node; the layer that it becomes depends on the outputs that are used.
 
     Attributes
     ----------
     config, weights : dict
     backward : bool
-        Whether it reads the chain's sequences from their ends.
+        Whether it reads the sequences from their ends.
     steps : bool
-        Whether this is all its outputs, or the last state.
+        Whether the array holds all outputs, and not the final state.
     repeats : bool
-        Whether behind a sequence's end stands its last output, and not zeros.
+        Whether steps after the end of a sequence repeat the last output, and are not zeros.
     """
 
     config: dict[str, Any]
@@ -76,7 +76,7 @@ class Recurrent:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """What comes out of a chain of layers.
+    """The output of a sequence of layers.
 
     Attributes
     ----------
@@ -84,13 +84,13 @@ class Stream:
     features : int or None
         The size of its last axis; None for tokens.
     recurrent : Recurrent or None
-        A GRU at its end that is no layer yet.
+        A GRU at its end that has not become a layer yet.
     flipped : bool
-        Whether time runs against the time of what went into the last layer.
+        Whether time runs in the opposite direction of the input of the last layer.
     lengths : bool or None
-        Whether the layers so far are given lengths; None as long as none of them would look.
+        Whether the layers so far receive lengths; None if none of them uses lengths.
     repeats : int or None
-        The size of the axis T where a vector has been repeated so often; None where it is that of the graph's input.
+        The size of the axis T if a vector has been repeated along it; None if it is that of the graph's input.
     """
 
     layers: tuple[LayerDescription, ...]
@@ -127,14 +127,14 @@ class Data:
 
 
 class Chains:
-    """What is known of a graph besides its arrays, and how layers are appended to chains.
+    """What is known about a graph besides its arrays, and the operations that append layers.
 
     Attributes
     ----------
     sizes : dict of str to int or None
-        Of the axes N and T, where the graph fixes them.
+        The sizes of the axes N and T; None if they may be any number.
     dtype : str or None
-        Of the model, once a weight or an input has said it.
+        The dtype of the model, once a weight or an input has determined it.
     budget : Budget
     """
 
@@ -282,7 +282,7 @@ _KINDS: dict[type, str] = {
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, for a message."""
+    """The description of a value for a message."""
     if isinstance(value, np.ndarray):
         return f"numbers of {value.dtype}" if value.dtype != object else "a shape"
     return _KINDS.get(type(value), "nothing")
@@ -314,7 +314,7 @@ def require_all_steps(stream: Stream, what: str) -> None:
 
 
 def number(value: Any) -> Any:
-    """A single known number."""
+    """The single number in an array whose values are in the file."""
     if not isinstance(value, np.ndarray) or value.size != 1:
         raise TypeError(f"expected a number in the file, got {kind_of(value)}")
     return value.reshape(-1)[0]

@@ -1,4 +1,4 @@
-"""Reading and writing a TensorFlow.js model: its JSON, and with it the files of weights."""
+"""Reading and writing of a TensorFlow.js model: its JSON and its files of weights."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from fastgru.formats.tfjs import training as tfjs_training
 from fastgru.formats.tfjs import weights as tfjs_weights
 from fastgru.formats.tfjs.weights import StoredTensor
 
-#: What TensorFlow.js takes as a layer's name.
+#: The names of layers that TensorFlow.js accepts.
 _NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]*")
 #: How `generatedBy` begins in files written here.
 _PRODUCER = "fastgru"
 
 
 def read(path: str | os.PathLike[str], *, compile: bool = True) -> ModelDescription:
-    """The model in a ``model.json``, or in a folder that has one.
+    """Read the model in a ``model.json``, or in a folder that contains one.
 
     Parameters
     ----------
     path : path
     compile : bool
-        Whether to read how it is trained as well.
+        Whether to read optimizer, loss and metrics.
 
     Raises
     ------
     ModelFileError
-        It is none, is damaged, or has something that this package does not.
+        The file is not such a model, is damaged, or has a feature that fastgru does not support.
     OSError
         A file cannot be read.
     """
@@ -63,14 +63,16 @@ def _load_json(file: BinaryIO) -> dict[str, Any]:
 
 def _read(folder: Path, content: dict[str, Any], compile: bool) -> ModelDescription:
     kind = "layers-model" if content.get("format") is None else content["format"]
-    require(kind == "layers-model", "format: expected 'layers-model', which alone has layers", kind)
+    require(kind == "layers-model", "format: expected 'layers-model' because other models have no layers", kind)
     config = content.get("modelTopology")
-    if isinstance(config, dict) and "model_config" in config:  # as converters from Keras write it
+    if isinstance(config, dict) and "model_config" in config:  # the form that converters from Keras write
         config = config["model_config"]
     topology = topology_from_config(TFJS, config)
     require(topology.input_shape is not None, "expected the first layer to have a batch_input_shape", None)
     require(
-        topology.dtype == "float32", "dtype: expected float32, which all of TensorFlow.js' weights are", topology.dtype
+        topology.dtype == "float32",
+        "dtype: expected float32 because TensorFlow.js has no other weights",
+        topology.dtype,
     )
     tensors = tfjs_weights.read(folder, content.get("weightsManifest"))
     _give_weights(topology.layers, [tensor for tensor in tensors if not tensor.optimizer])
@@ -94,7 +96,7 @@ def _divided_bytes(content: dict[str, Any]) -> bool:
 
 
 def _give_weights(layers: list[LayerDescription], tensors: list[StoredTensor]) -> None:
-    """Hand the tensors to the layers, each layer's in Keras' order."""
+    """Assign the tensors to the layers, in Keras' order within each layer."""
     by_name = {layer.name: layer for layer in layers}
     found = {}
     for tensor in tensors:
@@ -111,9 +113,9 @@ def _give_weights(layers: list[LayerDescription], tensors: list[StoredTensor]) -
 
 
 def _own_name(name: str, layers: dict[str, LayerDescription]) -> tuple[str, str]:
-    """Layer and weight in this package's words; ``bidirectional/forward_gru/kernel`` are those of a direction.
+    """The layer and the weight that a name denotes; ``bidirectional/forward_gru/kernel`` is a weight of one direction.
 
-    As in TensorFlow.js, the part before the last may be superfluous: Keras puts the cell's name there.
+    As in TensorFlow.js, the part before the last may be redundant: Keras writes the name of the cell there.
     """
     layer, *between, weight = name.split("/")
     if between and layer in layers and len(layers[layer].parts) > 1:
@@ -122,15 +124,16 @@ def _own_name(name: str, layers: dict[str, LayerDescription]) -> tuple[str, str]
 
 
 def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
-    """Write the model as TensorFlow.js' ``tf.loadLayersModel`` takes it: JSON at `path`, and weights beside it.
+    """Write the model for ``tf.loadLayersModel`` of TensorFlow.js: JSON at `path`, and weights beside it.
 
-    The weights' files have names of their own for each version. They are written first, then the JSON is replaced,
-    then those that `write` wrote for the version before go: whatever happens, `path` is the old model or the new one.
+    Each version of a model has different names for its files of weights. They are written first, then the JSON is
+    replaced, then the files that `write` wrote for the previous version are removed. A crash therefore leaves the old
+    model or the new one at `path`.
 
     Raises
     ------
     ValueError
-        TensorFlow.js does not support something that the model has.
+        TensorFlow.js does not support a feature of the model.
     """
     file = _model_file(path)
     description = replace(description, layers=[layer.unwrapped for layer in description.layers])
@@ -157,12 +160,12 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     with alone_in(file.parent) as alone:
         former = tfjs_weights.former_shards(file, _former_manifest(file))
         tfjs_weights.write(file, text, shards, former=former)
-        if alone:  # nobody else is writing shards that no manifest names yet
+        if alone:  # no other process is writing shards that no manifest names yet
             tfjs_weights.remove_stale(file, shards)
 
 
 def _former_manifest(file: Path) -> Any:
-    """That of the model that is at `file` now, if there is one."""
+    """The manifest of the model that is at `file` now; None if there is none."""
     try:
         with model_file(file) as opened:
             return _load_json(opened).get("weightsManifest")
@@ -175,14 +178,14 @@ def _their_name(layer: LayerDescription, weight: str) -> str:
     return f"{layer.name}/{direction}_gru/{name}" if direction else f"{layer.name}/{name}"
 
 
-# --- What TensorFlow.js does not support, or computes in another way --------------------------------------------------
+# --- Features that TensorFlow.js does not support or computes differently -------------------------------------------
 
 
 def _require_supported(description: ModelDescription) -> None:
     description.require_float32(TFJS.name, "whose weights are float32")
     for layer in description.layers:
         if not _NAME.fullmatch(layer.name):
-            reason = "whose names have letters, digits and -._ with a letter or digit first"
+            reason = "which allows letters, digits and -._ in names, with a letter or digit first"
             raise unsupported("name", repr(layer.name), TFJS.name, reason, "rename the layer")
         if layer.outputs > 1:
             raise unsupported(layer.name, "a layer with several outputs", f"{TFJS.name}' Sequential")
@@ -190,7 +193,7 @@ def _require_supported(description: ModelDescription) -> None:
 
 
 def _require_same_meaning(description: ModelDescription) -> None:
-    """Refuse what TensorFlow.js computes in another way: much of it where a mask marks padding."""
+    """Raise for what TensorFlow.js computes differently, which mostly depends on masks of padding."""
     axes = 1 + len(description.built_shape)
     masked = False
     for layer in description.layers:
@@ -200,21 +203,23 @@ def _require_same_meaning(description: ModelDescription) -> None:
         axes = layer.output_axes(axes)
         masked = masked_after(layer, masked=masked)
     if masked and description.training is not None:
-        raise ValueError("loss: TensorFlow.js counts the steps of padding, which do not count here")
+        raise ValueError(
+            "loss: a mask of the outputs is not supported by TensorFlow.js, which counts the steps of padding"
+        )
 
 
 def _other_meaning(layer: LayerDescription, axes: int, *, masked: bool) -> str | None:
-    """What TensorFlow.js does otherwise in this layer, if it does."""
+    """How TensorFlow.js computes this layer differently; None if it does not."""
     if layer.class_name == "TimeDistributed":
         return _other_meaning(layer.within, axes - 1, masked=False)
     if layer.class_name == "Bidirectional" and layer.returns_steps and layer.forward.config.get("go_backwards"):
-        return "with go_backwards=True only one direction's outputs stand in the order of the input in TensorFlow.js"
+        return "go_backwards=True is not supported by TensorFlow.js, which returns one direction in reversed order"
     if layer.class_name == "Flatten" and axes < 3:
-        return "TensorFlow.js flattens nothing that has no more than two axes: leave the layer out"
+        return "Flatten of two axes is not supported by TensorFlow.js: leave the layer out"
     if masked and layer.class_name in ("Permute", "Reshape"):
-        return f"{layer.class_name} accepts no mask in TensorFlow.js"
+        return f"{layer.class_name} after a mask is not supported by TensorFlow.js"
     if masked and layer.class_name == "Rescaling":
         return "a mask before Rescaling is not supported by TensorFlow.js: put Rescaling before the layer that masks"
     if masked and layer.class_name in ("Flatten", "GlobalAveragePooling1D"):
-        return f"{layer.class_name} takes padding for data in TensorFlow.js, and not here"
+        return f"{layer.class_name} after a mask is not supported by TensorFlow.js, which treats padding as data"
     return None

@@ -1,6 +1,6 @@
-"""How a TensorFlow.js model is trained: its ``trainingConfig``, and its optimizer's tensors.
+"""Optimizer, loss and metrics of a TensorFlow.js model: its ``trainingConfig`` and the tensors of the optimizer.
 
-TensorFlow.js restores both: a model that was saved with ``includeOptimizer`` trains on where it stopped.
+TensorFlow.js restores both, so a model that was saved with ``includeOptimizer`` continues its training.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fastgru.formats.keras.dialects import TFJS
 from fastgru.formats.keras.training import training_from_config, training_to_config
 from fastgru.formats.tfjs.weights import StoredTensor
 
-#: TensorFlow.js' optimizers -> our states and the endings of its tensors' names, in the order in which it has them.
+#: Optimizer of TensorFlow.js -> fastgru's name of each state, and the ending of its tensors' names, in their order.
 _STATES: dict[str, dict[str, str]] = {
     "Adam": {"m": "m", "v": "v"},
     "SGD": {},
@@ -27,21 +27,21 @@ _STATES: dict[str, dict[str, str]] = {
 
 
 def read(config: Any, tensors: Sequence[StoredTensor], weights: Mapping[str, Array]) -> TrainingDescription | None:
-    """How the model is trained and how far it has come.
+    """Read the optimizer and its state, the loss and the metrics.
 
     Parameters
     ----------
     config
         The ``trainingConfig``.
     tensors : sequence of StoredTensor
-        The optimizer's.
+        The tensors of the optimizer.
     weights : mapping of str to ndarray
-        The layers' by ``layer/weight``, in the order in which TensorFlow.js trains them.
+        The weights of the layers by ``layer/weight``, in the order in which TensorFlow.js trains them.
 
     Raises
     ------
     ValueError
-        It is none, or has something that this package does not.
+        The configuration is damaged, or has a feature that fastgru does not support.
     """
     config = require_object("trainingConfig", config)
     optimizer = config.get("optimizer_config")
@@ -57,7 +57,7 @@ def read(config: Any, tensors: Sequence[StoredTensor], weights: Mapping[str, Arr
         counter, *moments = tensors
         training.step = _count(counter)
         training.moments = _moments(_STATES[class_name], moments, weights)
-        if not training.optimizer["config"].get("momentum", True):  # which is kept here only where it is used
+        if not training.optimizer["config"].get("momentum", True):  # fastgru keeps it only if it is used
             training.moments.pop("m", None)
     return training
 
@@ -67,7 +67,7 @@ def _snake(option: str) -> str:
 
 
 def _count(tensor: StoredTensor) -> int:
-    """The updates done, which TensorFlow.js keeps in the first of an optimizer's tensors."""
+    """The number of updates, which is the first tensor of an optimizer."""
     fits = tensor.array.shape == () and tensor.array.dtype == np.int32 and tensor.array >= 0
     require(bool(fits), "optimizer: expected the number of updates, an int32, first", tensor.name)
     return int(tensor.array)
@@ -76,7 +76,7 @@ def _count(tensor: StoredTensor) -> int:
 def _moments(
     states: Mapping[str, str], tensors: Sequence[StoredTensor], weights: Mapping[str, Array]
 ) -> dict[str, dict[str, Array]]:
-    """TensorFlow.js goes by the tensors' order, not by their names; before the first update there are none."""
+    """The optimizer states, by the order of the tensors as in TensorFlow.js; empty before the first update."""
     if not tensors:
         return {}
     expected = len(states) * len(weights)
@@ -95,7 +95,7 @@ def _moment(tensor: StoredTensor, weight: Array) -> Array:
 def write(
     training: TrainingDescription, names: Mapping[str, str], weights: Mapping[str, Array]
 ) -> tuple[dict[str, Any], list[StoredTensor]]:
-    """The ``trainingConfig``, and the optimizer's tensors.
+    """The ``trainingConfig`` and the tensors of the optimizer.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def write(
     names : mapping of str to str
         TensorFlow.js' names of the weights by ``layer/weight``.
     weights : mapping of str to ndarray
-        The layers' by ``layer/weight``, in the order in which TensorFlow.js trains them.
+        The weights of the layers by ``layer/weight``, in the order in which TensorFlow.js trains them.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def write(
     config = training_to_config(TFJS, training)
     tensors = [StoredTensor("iter", np.array(training.step, np.int32), optimizer=True)]
     for state, ending in _STATES[config["optimizer_config"]["class_name"]].items() if training.moments else ():
-        # Without momentum, TensorFlow.js wants its tensors all the same, and makes no use of what they hold.
+        # TensorFlow.js requires the tensors of the momentum also without momentum, and does not use their values then.
         moments = training.moments.get(state) or {name: np.zeros_like(array) for name, array in weights.items()}
         tensors += [StoredTensor(f"{names[name]}/{ending}", moments[name], optimizer=True) for name in weights]
     return config, tensors

@@ -1,8 +1,8 @@
-"""The weights of a TensorFlow.js model: a manifest in its JSON, and files of bytes ("shards") beside it.
+"""The weights of a TensorFlow.js model: a manifest in its JSON, and binary files ("shards") beside it.
 
-A manifest is a list of groups. A group names its shards, whose bytes count as one file, and its tensors, which lie in
-those bytes one after the other without a gap. Files are not trusted: shards are looked for beside the JSON and
-nowhere else, and no memory is taken for a tensor before the bytes for it are known to be there.
+A manifest is a list of groups. A group lists its shards, whose bytes are concatenated, and its tensors, which follow
+each other in these bytes without gaps. Files are not trusted: shards must be in the folder of the JSON, and memory for
+a tensor is allocated only if its bytes exist.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from fastgru._support.files import open_regular, read_all, write_atomically
 from fastgru.formats.checks import require, require_list, require_object, require_text
 from fastgru.formats.description import Array
 
-#: The size of TensorFlow.js' converters' shards; browsers fetch several at once.
+#: The size of the shards of TensorFlow.js' converters; browsers fetch several shards in parallel.
 SHARD_BYTES = 4 * 2**20
 
-#: A larger JSON than this is not searched for names of shards; those of models have kilobytes.
+#: Larger JSON files are not searched for names of shards; those of models have kilobytes.
 _MOST_JSON_BYTES = 64 * 2**20
 
-#: The types that weights and counters of the layers here can have; the bytes are little-endian.
+#: The types of weights and counters; the bytes are little-endian.
 _DTYPES = {"float32": "<f4", "int32": "<i4"}
-#: What float32 weights may be packed into.
+#: The types that float32 weights can be quantized to.
 _QUANTIZED = {"uint8": "|u1", "uint16": "<u2", "float16": "<f2"}
-#: No weight of a layer here has more axes.
+#: No weight of a supported layer has more axes.
 _MOST_AXES = 2
 
 
 @dataclass
 class StoredTensor:
-    """A tensor of a manifest; `optimizer` says whether it belongs to the optimizer or to a layer."""
+    """A tensor of a manifest; `optimizer` is True if it belongs to the optimizer and not to a layer."""
 
     name: str
     array: Array
@@ -52,12 +52,12 @@ class StoredTensor:
 
 
 def read(folder: Path, manifest: Any) -> list[StoredTensor]:
-    """All tensors that a manifest lists, in its order, dequantised; its shards lie in `folder`.
+    """All tensors in the order of a manifest, dequantized; its shards are files in `folder`.
 
     Raises
     ------
     ValueError
-        The manifest or a shard is damaged, or hostile.
+        The manifest or a shard is damaged or malicious.
     """
     require(isinstance(manifest, list), "weightsManifest: expected a list of groups", manifest)
     tensors: list[StoredTensor] = []
@@ -83,7 +83,7 @@ def _read_shards(folder: Path, where: str, names: Any, seen: set[str]) -> Iterat
 
 
 def _is_plain(name: Any) -> bool:
-    """Whether it can name nothing but a file in the same folder, on any system."""
+    """Whether the name denotes a file in the same folder on every operating system."""
     return isinstance(name, str) and name.isprintable() and name not in ("", ".", "..") and not set(name) & set("/\\:")
 
 
@@ -125,7 +125,7 @@ def _shape(name: str, shape: Any) -> tuple[int, ...]:
 
 
 def _stored_dtype(name: str, entry: dict[str, Any]) -> np.dtype[Any]:
-    """How a tensor lies in the shard."""
+    """The dtype of a tensor in its shard."""
     dtype, quantization = entry.get("dtype"), entry.get("quantization")
     table = _DTYPES
     if quantization is not None:
@@ -137,7 +137,7 @@ def _stored_dtype(name: str, entry: dict[str, Any]) -> np.dtype[Any]:
 
 
 def _unpacked(name: str, stored: Array, entry: dict[str, Any]) -> Array:
-    """A tensor's values: float32 or int32, as TensorFlow.js computes them from what is stored."""
+    """The values of a tensor, float32 or int32, as TensorFlow.js computes them from the stored numbers."""
     if stored.dtype.kind != "u":
         return stored.astype(entry["dtype"])
     scale, least = (_finite(name, key, entry["quantization"].get(key)) for key in ("scale", "min"))
@@ -158,10 +158,9 @@ def _finite(name: str, key: str, value: Any) -> float:
 
 
 def manifest_and_shards(path: Path, tensors: Iterable[StoredTensor]) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """The manifest of the tensors of a model to be written to `path`, and by name the shards that it names.
+    """The manifest of the tensors of a model to be written to `path`, and its shards by name.
 
-    A shard's name has a hash of its contents: a manifest never names a file that has other contents than it had when
-    the manifest was made.
+    The name of a shard contains a hash of its contents, so a manifest never names a file whose contents have changed.
     """
     tensors = list(tensors)
     data = b"".join(_bytes(tensor.array) for tensor in tensors)
@@ -183,7 +182,7 @@ def manifest_and_shards(path: Path, tensors: Iterable[StoredTensor]) -> tuple[li
 
 
 def _prefix(path: Path) -> str:
-    """How the names of the model's shards begin, unlike those of any other in the folder, and fit for an address."""
+    """The beginning of the names of the shards, which is unique in the folder and valid in a URL."""
     plain = re.sub("[^A-Za-z0-9._-]", "_", path.stem)[:64]
     return plain if plain == path.stem else f"{plain}-{hashlib.sha256(os.fsencode(path.stem)).hexdigest()[:8]}"
 
@@ -193,11 +192,11 @@ def _bytes(array: Array) -> bytes:
 
 
 def write(path: Path, text: str, shards: dict[str, bytes], *, former: Iterable[str]) -> None:
-    """Replace the model at `path` by another one, so that a crash leaves the old model or the new one.
+    """Replace the model at `path`, so that a crash leaves the old model or the new one.
 
-    The shards come first, under names that the old model has for nothing else; then the JSON takes its name; then the
-    shards that only the old model had are removed, except those that another JSON in the folder names: a copy of the
-    old one.
+    The shards are written first, under names that the old model does not use for other contents. Then the JSON is
+    replaced, and shards that only the old model used are removed, except those that another JSON in the folder names,
+    such as a copy of the old one.
 
     Parameters
     ----------
@@ -206,7 +205,7 @@ def write(path: Path, text: str, shards: dict[str, bytes], *, former: Iterable[s
         The JSON.
     shards : dict of str to bytes
     former : iterable of str
-        What `former_shards` returned.
+        The result of `former_shards`.
     """
     former = set(former)
     data = text.encode()
@@ -229,7 +228,7 @@ def _holds(path: Path, data: bytes) -> bool:
 
 
 def former_shards(path: Path, manifest: Any) -> list[str]:
-    """The shards of the model that is at `path` now, those that `write` wrote for it and no others'."""
+    """The shards of the model that is at `path` now, if `write` wrote them for it."""
     own = _own_shard(path)
     groups = manifest if isinstance(manifest, list) else []
     named = [group.get("paths") for group in groups if isinstance(group, dict)]
@@ -243,10 +242,10 @@ def _own_shard(path: Path) -> re.Pattern[str]:
 
 
 def remove_stale(path: Path, current: Iterable[str]) -> None:
-    """Remove the shards that a killed `write` of the model at `path` left: no JSON in the folder names them.
+    """Remove the shards that a killed `write` of the model at `path` left, which no JSON in the folder names.
 
-    They have names as `write` makes them for this path, each with a hash that fits the contents. Shards of a model
-    whose JSON was renamed or copied have such names too, and stay because that JSON names them.
+    Only files are removed that have the names of `write` for this path and the hash of their contents. Shards of a
+    model whose JSON was renamed or copied have such names too, and stay because that JSON names them.
     """
     own = _own_shard(path)
     names = set(filter(own.fullmatch, os.listdir(path.parent))) - set(current)
@@ -254,7 +253,7 @@ def remove_stale(path: Path, current: Iterable[str]) -> None:
 
 
 def _fits_its_name(shard: Path) -> bool:
-    """Whether the hash in the name is that of the contents."""
+    """Whether the hash in the name is the hash of the contents."""
     try:
         with open_regular(shard) as file:
             return hashlib.sha256(read_all(file)).hexdigest()[:16] == shard.stem[-16:]
@@ -263,13 +262,13 @@ def _fits_its_name(shard: Path) -> bool:
 
 
 def _remove_unnamed(folder: Path, shards: Iterable[str]) -> None:
-    """Remove those of the shards that no JSON in the folder names.
+    """Remove the shards that no JSON in the folder names.
 
-    The name is searched in the bytes, so that a damaged JSON, or a model in a wrapper, keeps its shards as well.
+    The names are searched in the bytes, so that a damaged JSON, or one with another structure, keeps its shards.
     """
     unnamed = set(shards)
     for name in os.listdir(folder) if unnamed else ():
-        if ".json" in name.lower():  # also model.json.bak, which its owner may rename back
+        if ".json" in name.lower():  # also model.json.bak, which the user may rename back
             data = _searchable(folder / name)
             unnamed = set() if data is None else {shard for shard in unnamed if os.fsencode(shard) not in data}
     for name in unnamed:
@@ -278,7 +277,7 @@ def _remove_unnamed(folder: Path, shards: Iterable[str]) -> None:
 
 
 def _searchable(path: Path) -> bytes | None:
-    """The contents of a regular file, nothing of anything else; None if they cannot be read or are too many."""
+    """The contents of a regular file, empty for other files; None if it cannot be read or is too large."""
     if not path.is_file():
         return b""
     try:

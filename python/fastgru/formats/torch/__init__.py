@@ -1,8 +1,8 @@
-"""PyTorch's state_dicts: `nn.GRU`, `nn.Linear` and `nn.Embedding` in a chain.
+"""PyTorch state_dicts of `nn.GRU`, `nn.Linear` and `nn.Embedding` in a sequence.
 
-A state_dict has names and arrays, not what is done with them. Files that `write` made (`files`) describe that beside
-the state_dict; of others it is inferred by `chains`, which lists what it assumes. A stack of k layers in one `nn.GRU`
-is k layers here, and the other way (`modules`, `parts`).
+A state_dict holds names and arrays, but not how `forward` uses them. `files` writes a description of the model beside
+the state_dict. For other files, `chains` infers the model and lists its assumptions. An `nn.GRU` of k layers becomes k
+layers, and is written as one module again (`modules`, `parts`).
 """
 
 from fastgru.formats.torch.files import read, write

@@ -1,12 +1,12 @@
-"""From PyTorch's modules to a chain of layers, where nothing but names and shapes is known.
+"""Inference of a sequence of layers from the names and shapes of PyTorch modules.
 
-A state_dict says neither in which order modules are called nor what stands between them:
+A state_dict stores neither the order in which modules are called nor the operations between them. They are inferred:
 
-- A GRU's inputs are batch-major here whatever ``batch_first`` says, which is a matter of layout only.
-- Outputs behind a sequence's end are zeros, as in packed sequences.
-- Dropout is none: what acts in training only changes no prediction.
-- What follows the last GRU, the activations, and the order where several fit, change the outputs. They are what an
-  option says, or else an `Assumption`.
+- Inputs of a GRU are batch-major whatever ``batch_first`` was, because it changes only the layout.
+- Outputs after the end of a sequence are zeros, as in packed sequences.
+- There is no dropout, because it does not change predictions.
+- The operation after the last GRU, the activations, and the order if several fit, change the outputs. They come from an
+  option, or else they are an `Assumption`.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _DEFAULT_NAMES = {"GRU": "gru", "Dense": "dense", "Embedding": "embedding"}
 
 
 class _TooManyTriesError(ValueError):
-    """The modules fit in so many ways that not all were tried."""
+    """The modules fit in too many orders to try all of them."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Modules in a row, of which each takes what the one before gives.
+    """A sequence of modules, each of which accepts the output of the one before.
 
     Attributes
     ----------
     modules : list of Module
     assumptions : list of Assumption
-        About their order, and what each GRU receives of the one before.
+        On the order of the modules, and on what each GRU receives from the one before.
     """
 
     modules: list[Module]
@@ -50,25 +50,25 @@ class Chain:
 
     @classmethod
     def of(cls, modules: list[list[Module]], *, ordered: bool) -> Chain:
-        """The modules in the only order and meaning that fit, or if they are `ordered`, in their own.
+        """The modules in the only order in which they fit, or in their own order if they are `ordered`.
 
         Raises
         ------
         ValueError
-            None fits, or several do.
+            No order fits, or several do.
         """
         for any_order in (False, True) if ordered else (True,):
             found = _only_one(modules, any_order=any_order)
             if found is not None:
                 return cls(found, [*([] if any_order else _assumed_order(found, modules)), *_assumed_steps(found)])
         sizes = "; ".join(" or ".join(map(_sizes, readings)) for readings in modules)
-        raise ValueError(f"expected modules of which each takes what the one before gives, got {sizes:.1000}")
+        raise ValueError(f"expected modules that each accept the output of the one before, got {sizes:.1000}")
 
     @classmethod
     def said(cls, modules: list[list[Module]], order: Sequence[str]) -> Chain | None:
-        """The modules in the order of these paths, each of which is one's; None if they do not fit in it.
+        """The modules in the order of these paths, one for each module; None if they do not fit in this order.
 
-        Who says the order says that of the GRUs too: nothing of it is assumed.
+        A given order also confirms how the GRUs are connected, so nothing is assumed.
         """
         by_path = {readings[0].path: readings for readings in modules}
         found = _only_one([by_path[path] for path in order], any_order=False)
@@ -76,12 +76,12 @@ class Chain:
 
     @property
     def names(self) -> list[str]:
-        """What options call the modules."""
+        """The names of the modules in options."""
         return [_name(module) for module in self.modules]
 
     @property
     def linears(self) -> list[str]:
-        """What options call the Linears."""
+        """The names of the Linear modules in options."""
         return [_name(module) for module in self.modules if module.class_name == "Dense"]
 
     def describe(
@@ -91,12 +91,12 @@ class Chain:
         pooling: str | None,
         said: Mapping[str, str],
     ) -> ModelDescription:
-        """The model, given what `fastgru.formats.torch.read` was told; `said` are activations by module's name."""
+        """The model, given the options of `fastgru.formats.torch.read`; `said` are activations by name of a module."""
         assumptions = list(self.assumptions)
         last_gru = [module for module in self.modules if module.class_name == "GRU"][-1]
         if pooling is None and not return_sequences:
             pooling = "last_state"
-            # One vector of a GRU that only reads forwards: its last state and its last step are the same.
+            # The final state and the output at the last step of a GRU that only reads forwards are the same.
             if return_sequences is None or _is_bidirectional(last_gru):
                 assumptions.append(self._assumed_state(last_gru))
         self._require_activations(said)
@@ -109,7 +109,7 @@ class Chain:
         return ModelDescription(layers, shape, dtype=dtype, assumptions=tuple(assumptions))
 
     def _assumed_state(self, gru: Module) -> Assumption:
-        """That the last GRU's last state is what counts."""
+        """The assumption that the module after the last GRU receives its final state."""
         name, place = _name(gru), self.modules.index(gru) + 1
         receiver = f"{_name(self.modules[place])} receives" if place < len(self.modules) else "the model returns"
         alternatives: list[tuple[Mapping[str, Any], str]] = [
@@ -125,7 +125,7 @@ class Chain:
         return Assumption(f"{receiver} {what}", {"pooling": "last_state"}, tuple(alternatives))
 
     def _require_activations(self, said: Mapping[str, str]) -> None:
-        """Raise if no activation is said after a Linear before other layers."""
+        """Raise if no activation is given for a Linear before other modules."""
         for module in self.modules[:-1]:
             if module.class_name == "Dense" and _name(module) not in said:
                 problem = (
@@ -147,7 +147,7 @@ class Chain:
         return [Assumption(f"no activation after {_enumerated(names)}", options, ((example, "or another one"),))]
 
 
-# --- Orders that fit ------------------------------------------------------------------------------------------------
+# --- Possible orders ------------------------------------------------------------------------------------------------
 
 
 def _all_fitting(modules: list[list[Module]], *, any_order: bool) -> Iterator[list[Module]]:
@@ -157,7 +157,7 @@ def _all_fitting(modules: list[list[Module]], *, any_order: bool) -> Iterator[li
 def _fitting(
     rest: tuple[tuple[Module, ...], ...], before: Module | None, tries: Iterator[int], *, any_order: bool
 ) -> Iterator[list[Module]]:
-    """Every way to go on with the rest of the modules; those in order first."""
+    """Every order in which the remaining modules fit; those in the given order first."""
     if not rest:
         yield []
         return
@@ -173,7 +173,7 @@ def _fitting(
 
 
 def _only_one(modules: list[list[Module]], *, any_order: bool) -> list[Module] | None:
-    """The first chain, which must be the only one; None if there is none."""
+    """The only order that fits; None if there is none, an error if there are several."""
     chains = _all_fitting(modules, any_order=any_order)
     try:
         found = next(chains, None)
@@ -190,14 +190,14 @@ def _only_one(modules: list[list[Module]], *, any_order: bool) -> list[Module] |
 
 
 def _called_otherwise(chain: list[Module]) -> int:
-    """How many Linears of a chain have the name of an embedding."""
+    """The number of Linear modules whose name is that of an embedding."""
     return sum(module.class_name == "Dense" and "emb" in module.path.lower() for module in chain)
 
 
 def _assumed_order(found: list[Module], modules: list[list[Module]]) -> list[Assumption]:
-    """That modules are called in the order of the file, where another one fits as well.
+    """The assumption that modules are called in the order of the file, if another order fits as well.
 
-    An embedding at the file's beginning is taken for one: orders in which its weights are a Linear's are no doubt.
+    A possible embedding at the beginning of the file is not considered as a Linear in other orders.
     """
     paths = _paths(found)
     embedding = found[0] if found[0].class_name == "Embedding" else None
@@ -215,7 +215,7 @@ def _assumed_order(found: list[Module], modules: list[list[Module]]) -> list[Ass
 
 
 def _with_two_swapped(chain: list[Module]) -> list[str]:
-    """The paths of a chain in another order that fits as well, for chains of many modules of the same sizes."""
+    """The paths in another order that fits as well, found by exchanging two modules of the same sizes."""
     paths = _paths(chain)
     places: dict[tuple[int | None, int], int] = {}
     for place, module in enumerate(chain):
@@ -227,7 +227,7 @@ def _with_two_swapped(chain: list[Module]) -> list[str]:
 
 
 def _assumed_steps(found: list[Module]) -> list[Assumption]:
-    """That a GRU behind another receives every step of that one, and no state; who says the order confirms it."""
+    """The assumption that a GRU receives all steps of the GRU before it, and no state; `order` confirms it."""
     grus = [module for module in found if module.class_name == "GRU"]
     return [
         Assumption(
@@ -254,7 +254,7 @@ def _sizes(module: Module) -> str:
     return f"{module.path} ({module.class_name}, {takes} -> {module.gives})"
 
 
-# --- From modules to layers -----------------------------------------------------------------------------------------
+# --- Conversion of modules to layers ---------------------------------------------------------------------------------
 
 
 def _name(module: Module) -> str:
@@ -266,7 +266,7 @@ def _is_bidirectional(gru: Module) -> bool:
 
 
 def _layers(module: Module, pooling: str | None, activation: str) -> list[LayerDescription]:
-    """A module's layers; `pooling` is None where a GRU gives every step's state."""
+    """The layers of a module; `pooling` is None if a GRU returns the output of every step."""
     name = _name(module)
     if module.class_name == "GRU":
         layers = _gru_layers(module, name, pooling)
@@ -284,7 +284,7 @@ def _layers(module: Module, pooling: str | None, activation: str) -> list[LayerD
 def _gru_layers(module: Module, name: str, pooling: str | None) -> list[LayerDescription]:
     bidirectional = _is_bidirectional(module)
     if pooling == "last_step" and not bidirectional:
-        pooling = "last_state"  # which is the same
+        pooling = "last_state"  # the same, and needs no layer
     described = []
     for number, weights in enumerate(module.layers):
         last = number + 1 == len(module.layers)

@@ -1,4 +1,4 @@
-"""Reading and writing a state_dict, and beside it this package's own description of the model."""
+"""Reading and writing of a state_dict and, beside it, of fastgru's description of the model."""
 
 from __future__ import annotations
 
@@ -29,41 +29,43 @@ def read(
     activations: Sequence[str | None] | Mapping[str, str | None] | None = None,
     order: Sequence[str] | None = None,
 ) -> ModelDescription:
-    """The model in a file.
+    """Read the model in a state_dict file.
 
-    What a file of others leaves open and no option says is assumed where one choice is usual, and is then listed in the
-    description's `assumptions`; elsewhere it is an error.
+    A file that fastgru did not write stores no description of the model. What neither the file nor an option says is
+    assumed if one choice is usual, and is listed in the `assumptions` of the description; otherwise an error is raised.
 
     Parameters
     ----------
     path : path
     return_sequences : bool, optional
-        True: what follows the last GRU receives every step's state. False: one vector a sequence, see `pooling`.
+        True: the module after the last GRU receives the output of every step. False: it receives one vector for
+        each sequence, see `pooling`.
     pooling : {"last_state", "last_step", "mean", "max"}, optional
-        What follows the last GRU receives: its last state, of both directions side by side
-        (``torch.cat((h_n[-2], h_n[-1]), -1)``); its output at the last step (``output[:, -1]``), which differs from
-        that where a GRU is bidirectional; or the mean or the maximum of its outputs over the steps that count.
-        ``"last_state"`` is assumed.
+        What the module after the last GRU receives. ``"last_state"``: the final state, concatenated over the
+        directions (``torch.cat((h_n[-2], h_n[-1]), -1)``). ``"last_step"``: the output at the last step
+        (``output[:, -1]``), which differs from the final state if the GRU is bidirectional. ``"mean"`` and ``"max"``:
+        over the outputs of all steps that count. If not given, ``"last_state"`` is assumed.
     activations : mapping of str to str or None, or sequence of str or None, optional
-        Module's name -> the activation after it, as `fastgru.layers.Activation` has them: of a Linear, of a GRU (the
-        last one's after `pooling`) or of an Embedding. A sequence is for the Linears alone, from the first to the last.
-        None is ``"linear"``, which is assumed after GRUs and after a Linear at the end; a Linear before other layers
-        mostly has one, so that it must be named.
+        Name of a module -> the activation after it, one that `fastgru.layers.Activation` supports. The module is a
+        Linear, a GRU (the activation of the last one follows `pooling`) or an Embedding. A sequence has one activation
+        for each Linear, from the first to the last. None is ``"linear"``, which is assumed after a GRU and after a
+        Linear at the end. The activation of a Linear before other modules must be given.
     order : sequence of str, optional
-        The modules' names from the first to the last, ``["gru", "head"]``, where sizes leave a doubt. The file's order
-        is assumed; safetensors keeps none, so that a doubt is an error there. It also confirms that each of several
-        `nn.GRU` receives every step of the one before, which is assumed otherwise.
+        The names of all modules in the order of their calls, such as ``["gru", "head"]``. It is needed if the sizes
+        allow several orders. Files of `torch.save` keep an order, which is assumed; safetensors files do not, so
+        several possible orders are an error. `order` also confirms that each of several `nn.GRU` receives the outputs
+        of all steps of the one before, which is assumed otherwise.
 
     Raises
     ------
     ModelFileError
-        The file holds something else, is damaged, or leaves a doubt; the message says which option ends it.
+        The file has other contents, is damaged, or is ambiguous; the message names the option to pass then.
     TypeError, ValueError
-        An option is of another type or value, or does not fit the modules in the file.
+        An option has a wrong type or value, or does not fit the modules in the file.
     """
     said = ReadOptions.checked(return_sequences=return_sequences, pooling=pooling, activations=activations, order=order)
     found = state_dicts.read(path)
-    # What an option causes is raised outside of the blocks in which all is the file's.
+    # Errors of options are raised outside of `reading`, which attributes errors to the file.
     if found.description is not None:
         said.require_nothing()
     with reading(path):
@@ -80,7 +82,8 @@ def read(
         chain = Chain.of(modules, ordered=found.ordered) if said.order is None else Chain.said(modules, said.order)
     if chain is None:
         raise ValueError(
-            f"order: expected modules of which each takes what the one before gives, got {listed(said.order or [])}"
+            f"order: expected an order in which each module accepts the output of the one before, got "
+            f"{listed(said.order or [])}"
         )
     after = said.activations_of(chain.names, chain.linears)
     with reading(path):
@@ -90,14 +93,14 @@ def read(
 def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     """Write the model to a file: ``*.pt`` and ``*.pth`` as ``torch.save`` does, anything else as safetensors.
 
-    Tensors are named after layers: a GRU ``gru`` has ``gru.weight_ih_l0``, a Dense ``head`` has ``head.weight``.
-    Neighbouring GRUs of one size are one module, with the first one's name. A Rescaling becomes part of the next
-    layer's weights, so that the modules take the same input as the model.
+    The names of tensors follow from the names of layers: a GRU ``gru`` has ``gru.weight_ih_l0``, a Dense ``head`` has
+    ``head.weight``. Consecutive GRUs of the same size become one module with the name of the first. A Rescaling becomes
+    part of the weights of the next layer, so that the modules take the same input as the model.
 
     Raises
     ------
     ValueError
-        PyTorch does not support some layer or option, or no layer has weights.
+        PyTorch does not support a layer or an option, or no layer has weights.
     """
     description = replace(description, layers=fold_scaling(description.layers, "PyTorch"))
     tensors: dict[str, Array] = {}
@@ -108,11 +111,11 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     state_dicts.write(path, tensors, _description_as_json(description))
 
 
-# --- What stands beside the state_dict ------------------------------------------------------------------------------
+# --- The description beside the state_dict --------------------------------------------------------------------------
 
 
 def _description_as_json(description: ModelDescription) -> str:
-    """All but the weights and the optimizer's moments."""
+    """The description of the model without the weights and the optimizer state."""
     training = description.training
     return json.dumps(
         {
@@ -128,7 +131,7 @@ def _description_as_json(description: ModelDescription) -> str:
 
 
 def _described(text: str, modules: list[list[Module]], dtype: str) -> ModelDescription:
-    """The model that a description by `_description_as_json` is of."""
+    """The model that a text of `_description_as_json` describes."""
     content = require_object("its description", parse_json(text, "its description"))
     layers = [LayerDescription.from_json(entry) for entry in require_list("layers", content.get("layers"))]
     _give_weights(parts_of(layers), modules)
@@ -149,10 +152,12 @@ def _training(entry: Any) -> TrainingDescription:
 def _give_weights(parts: list[Part], modules: list[list[Module]]) -> None:
     by_path = {(reading.path, reading.class_name): reading for readings in modules for reading in readings}
     if sorted(part.path for part in parts) != sorted(readings[0].path for readings in modules):
-        raise ValueError("its tensors are not those of the layers that its description says it has")
+        raise ValueError("expected the tensors of the layers in its description, got others")
     for part in parts:
         module = by_path.get((part.path, part.class_name))
         if module is None or len(module.layers) != len(part.layers):
-            raise ValueError(f"{part.path}: its tensors are not those of {len(part.layers)} {part.class_name}")
+            raise ValueError(
+                f"{part.path}: expected the tensors of {len(part.layers)} layers of type {part.class_name}, got others"
+            )
         for layer, weights in zip(part.layers, module.layers, strict=True):
             layer.weights.update(weights)

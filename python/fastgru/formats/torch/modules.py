@@ -1,6 +1,6 @@
-"""PyTorch's modules `nn.GRU`, `nn.Linear` and `nn.Embedding` <-> the weights of this package's layers.
+"""Conversion between PyTorch's `nn.GRU`, `nn.Linear` and `nn.Embedding` and the weights of fastgru's layers.
 
-| PyTorch | here |
+| PyTorch | fastgru |
 | --- | --- |
 | ``weight_ih_l{k}`` (3H, F), gates r, z, n | kernel (F, 3H), gates z, r, n |
 | ``weight_hh_l{k}`` (3H, H) | recurrent_kernel (H, 3H) |
@@ -22,10 +22,10 @@ import numpy as np
 
 from fastgru.formats.description import Array
 
-#: Prefixes of modules that only wrap another: DataParallel, torch.compile.
+#: Prefixes that the wrappers DataParallel and torch.compile add.
 _WRAPPERS = re.compile(r"(module\.|_orig_mod\.)*")
 _GRU_PARAMETER = re.compile(r"(weight|bias)_(ih|hh)_l(0|[1-9]\d{0,3})(_reverse)?")
-#: Rows of weight_hh for each row of the state -> which module has them.
+#: Rows of weight_hh per unit -> the module that has so many.
 _OTHER_CELLS = {1: "nn.RNN", 4: "nn.LSTM"}
 _MOST_MODULES = 200
 
@@ -35,17 +35,18 @@ _MOST_MODULES = 200
 
 @dataclass(frozen=True)
 class Module:
-    """A module of PyTorch's, or where its kind does not show, what it may be.
+    """A PyTorch module, or one of the modules that the tensors may belong to.
 
     Attributes
     ----------
     class_name : {"GRU", "Dense", "Embedding"}
     path : str
     takes : int or None
-        Features; None for tokens.
+        Features of the input; None for tokens.
     gives : int
+        Features of the output.
     layers : list of dict of str to ndarray
-        The weights of its layers by their names here; a bidirectional GRU's as those of a Bidirectional.
+        The weights of its layers by fastgru's names; those of a bidirectional GRU have the names of a Bidirectional.
     """
 
     class_name: str
@@ -56,11 +57,11 @@ class Module:
 
 
 def modules_of(tensors: dict[str, Array]) -> list[list[Module]]:
-    """All modules in the tensors' order, each as a list of what it may be."""
+    """All modules in the order of the tensors, each as a list of the modules that it may be."""
     grouped: dict[str, dict[str, Array]] = {}
     for name, array in tensors.items():
         if not name.isprintable():
-            raise ValueError(f"{name[:100]!r}: expected a name of printable letters")
+            raise ValueError(f"{name[:100]!r}: expected a name of printable characters")
         path, _, parameter = name.rpartition(".")
         grouped.setdefault(path, {})[parameter] = array
     if len(grouped) > _MOST_MODULES:
@@ -69,8 +70,8 @@ def modules_of(tensors: dict[str, Array]) -> list[list[Module]]:
 
 
 def unwrapped(tensors: dict[str, Any]) -> dict[str, Any]:
-    """Without the prefixes of what is around the whole model."""
-    # Letter by letter is wrapper by wrapper, because their first letters differ.
+    """The tensors without the prefixes of wrappers around the whole model."""
+    # A common prefix of characters is one of whole wrappers, because the first letters of the wrappers differ.
     wrappers = [name[: match.end()] for name in tensors if (match := _WRAPPERS.match(name))]
     prefix = os.path.commonprefix(wrappers)  # noqa: RUF071
     return {name.removeprefix(prefix): array for name, array in tensors.items()}
@@ -98,7 +99,7 @@ def _linear_or_embedding(path: str, weight: Array, bias: Array | None = None) ->
 
 
 def _gru(path: str, parameters: dict[str, Array]) -> Module:
-    """The GRU whose sizes the first layer has; all others must agree."""
+    """A GRU, whose sizes are those of its first layer; the other layers must agree."""
     kernel, recurrent = (parameters.get(f"weight_{which}_l0") for which in ("ih", "hh"))
     if kernel is None or recurrent is None or kernel.ndim != 2 or recurrent.ndim != 2:
         raise ValueError(f"{path!r}: expected weight_ih_l0 and weight_hh_l0, both of two axes, got something else")
@@ -139,7 +140,7 @@ def _gru_shapes(
 def _gru_weights(
     parameters: dict[str, Array], number: int, suffixes: Sequence[str], *, has_bias: bool
 ) -> dict[str, Array]:
-    """One layer's weights by their names here."""
+    """The weights of one layer by fastgru's names."""
     weights = {}
     for suffix, direction in zip(suffixes, _directions(len(suffixes)), strict=True):
         end = f"l{number}{suffix}"
@@ -152,12 +153,12 @@ def _gru_weights(
 
 
 def _directions(count: int) -> tuple[str, ...]:
-    """What the names of weights begin with in a GRU, or in a Bidirectional."""
+    """The prefixes of the names of weights: none in a GRU, two in a Bidirectional."""
     return ("",) if count == 1 else ("forward/", "backward/")
 
 
 def _swap_gates(rows: Array) -> Array:
-    """PyTorch's gates r, z, n as z, r, n; and back, which is the same."""
+    """Exchange the first two gates, which converts r, z, n to z, r, n and back."""
     first, second, candidate = np.split(rows, 3)
     return np.concatenate((second, first, candidate))
 
@@ -171,7 +172,7 @@ def _expect_shape(path: str, name: str, array: Array, shape: tuple[int, ...]) ->
 
 
 def tensors_of(class_name: str, path: str, layers: Sequence[dict[str, Array]]) -> dict[str, Array]:
-    """The state_dict of a module with these layers' weights: what `modules_of` reads."""
+    """The state_dict of a module with the weights of these layers, the inverse of `modules_of`."""
     named: dict[str, Array] = {}
     for number, weights in enumerate(layers):
         named |= _TENSORS[class_name](weights, number)

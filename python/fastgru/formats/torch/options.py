@@ -1,7 +1,7 @@
-"""What a caller says of a state_dict's model: the options of `fastgru.formats.torch.read`, checked.
+"""The options of `fastgru.formats.torch.read`, which state how `forward` uses the modules of a state_dict.
 
-Types and values are checked before a file is opened, names once its modules are known. All of these errors are the
-caller's and not the file's.
+Types and values are checked before a file is opened, and names of modules once these are known. The errors are errors
+of arguments, so they are TypeError or ValueError and not `ModelFileError`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from fastgru._support import checks
 from fastgru.formats.description import ACTIVATIONS
 
-#: What may follow the last GRU -> the layer that computes it; None where the GRU itself does.
+#: What the module after the last GRU may receive -> the layer that computes it; None: the GRU itself does.
 POOLINGS = {
     "last_state": None,
     "last_step": "LastStep",
@@ -24,7 +24,7 @@ POOLINGS = {
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Options, None where one is not given.
+    """The options; None if one is not given.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class ReadOptions:
         Raises
         ------
         TypeError, ValueError
-            One of them is no such option, whatever the file holds.
+            An option has a type or a value that is not supported for any file.
         """
         if return_sequences is not None:
             return_sequences = checks.flag("return_sequences", return_sequences)
@@ -54,23 +54,25 @@ class ReadOptions:
             checks.choice("pooling", pooling, POOLINGS)
             if return_sequences:
                 raise ValueError(
-                    f"pooling: expected none because return_sequences=True keeps all steps, got {pooling!r}"
+                    f"pooling: expected None because return_sequences=True keeps all steps, got {pooling!r}"
                 )
         return cls(return_sequences, pooling, _checked_activations(activations), _checked_order(order))
 
     def require_nothing(self) -> None:
-        """Raise if any option is given, for a file that needs none."""
+        """Raise if an option is given for a file that stores the description of its model."""
         given = [each.name for each in fields(self) if getattr(self, each.name) is not None]
         if given:
-            raise ValueError(f"{', '.join(given)}: expected none, because the file says them itself")
+            raise ValueError(
+                f"{', '.join(given)}: expected none because the file describes its model, got some; leave them out"
+            )
 
     def activations_of(self, modules: Sequence[str], linears: Sequence[str]) -> dict[str, str]:
-        """Module's name -> the activation after it, where that is said; `linears` are those of the Linears in order."""
+        """Name of a module -> the given activation after it; `linears` are the names of the Linear modules in order."""
         given = self.activations
         if isinstance(given, list):
             if len(given) != len(linears):
                 raise ValueError(
-                    f"activations: expected {len(linears)}, one for each of the Linears {listed(linears)}, got "
+                    f"activations: expected {len(linears)}, one for each of the Linear modules {listed(linears)}, got "
                     f"{len(given)}, {listed(given)}"
                 )
             return dict(zip(linears, given, strict=True))

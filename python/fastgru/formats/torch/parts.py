@@ -1,4 +1,4 @@
-"""Layers as modules of PyTorch's: which of them are one `nn.GRU`, and what PyTorch does not have."""
+"""Conversion of layers to PyTorch modules: consecutive GRUs that form one `nn.GRU`, and unsupported features."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from fastgru.formats.description import LayerDescription
 
 @dataclass
 class Part:
-    """Layers that are one module of PyTorch's."""
+    """Layers that form one PyTorch module."""
 
     class_name: str
     path: str
     layers: list[LayerDescription]
-    shape: Any = None  # of a GRU: what must be the same in all layers
+    shape: Any = None  # of a GRU: what all layers of the module must have in common
 
 
-#: Layers without weights, which PyTorch has as modules or functions.
+#: Layers without weights, for which PyTorch has modules or functions.
 _WITHOUT_WEIGHTS = frozenset(
     {
         *("Activation", "Dropout", "Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "LastStep"),
         *("Permute", "RepeatVector", "Reshape", "SpatialDropout1D"),
     }
 )
-#: What an nn.GRU always is.
+#: The options of every nn.GRU.
 _FIXED = {
     "activation": "tanh",
     "recurrent_activation": "sigmoid",
@@ -36,19 +36,19 @@ _FIXED = {
     "recurrent_dropout": 0,
     "stateful": False,
 }
-#: Option -> why PyTorch does not have it, and what to do.
+#: Option -> why PyTorch does not support it, and the remedy.
 _HINTS = {
-    "dropout": ("whose dropout drops other elements in each step", "for predictions set dropout=0"),
+    "dropout": ("which drops other elements in each step", "for predictions set dropout=0"),
     "recurrent_dropout": ("which has none", "for predictions set recurrent_dropout=0"),
-    "stateful": ("which is given its states in each call", "set stateful=False"),
-    "mask_zero": ("which does not find lengths", "set mask_zero=False and give lengths"),
+    "stateful": ("which receives its states in each call", "set stateful=False"),
+    "mask_zero": ("which does not detect padding", "set mask_zero=False and pass lengths"),
 }
 
 
 def parts_of(layers: Sequence[LayerDescription]) -> list[Part]:
-    """The modules that these layers are; raises where PyTorch has none."""
+    """The modules for these layers; raises if PyTorch does not support a layer or an option."""
     parts: list[Part] = []
-    joins = False  # whether a GRU now would stand right behind another
+    joins = False  # whether the layer before is a GRU
     for layer in (each.unwrapped for each in layers):
         match layer.class_name:
             case "GRU" | "Bidirectional":
@@ -63,8 +63,8 @@ def parts_of(layers: Sequence[LayerDescription]) -> list[Part]:
                 require_options(layer.name, "PyTorch's nn.Embedding", layer.config, {"mask_zero": False}, _HINTS)
                 parts.append(Part("Embedding", layer.name, [layer]))
             case "Masking":
-                reason = "where packed sequences say what is padding"
-                raise unsupported(layer.name, "Masking", "PyTorch", reason, "leave it out and give lengths")
+                reason = "which uses packed sequences"
+                raise unsupported(layer.name, "Masking", "PyTorch", reason, "leave it out and pass lengths")
             case name if name not in _WITHOUT_WEIGHTS:
                 raise unsupported(layer.name, name, "PyTorch")
         joins = layer.is_recurrent
@@ -72,7 +72,7 @@ def parts_of(layers: Sequence[LayerDescription]) -> list[Part]:
 
 
 def _gru_shape(layer: LayerDescription) -> tuple[Any, ...]:
-    """Units, whether there are biases, and directions: what all layers of an nn.GRU have alike."""
+    """Units, biases and directions, which all layers of an nn.GRU have in common."""
     by = "PyTorch's nn.GRU"
     require_options(layer.name, by, layer.config, {"merge_mode": "concat"})
     configs = [part.config for part in layer.parts.values()]

@@ -1,11 +1,11 @@
-"""The few words of pickle that a state_dict is written in. Nothing is executed: names stay names.
+"""A reader and writer of the subset of pickle that state_dicts use, which executes no code of the file.
 
-A pickle is a program for a machine with a stack. The machine here knows only what makes plain data: numbers, strings,
-tuples, lists and dicts. A class or function is but its name, and "calling" one means looking that name up in a table
-of the reader's own. Every other instruction, and every other name, is refused.
+A pickle is a program for a stack machine. This machine supports only the instructions that make plain data: numbers,
+strings, tuples, lists and dicts. A class or function is represented by its name, and a call looks this name up in a
+table of the caller. All other instructions and names raise an error.
 
-The machine works instruction by instruction, without recursion, so that deep nesting is no danger; values may contain
-themselves, so whoever walks through them must not recurse either.
+The machine does not use recursion, so deep nesting is harmless. Values may contain themselves, so code that walks
+through them must not recurse either.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: Of one pickle. A state_dict of a thousand tensors takes 200 KB; what is made of a byte may take a hundred.
+#: The size of one pickle. A state_dict of 1,000 tensors takes 200 KB; one byte may become 100 bytes of objects.
 _MOST_BYTES = 2**20
 
 
 class PickleError(ValueError):
-    """Not a pickle of plain data; the message says why."""
+    """The data are not a pickle of plain data; the message gives the reason."""
 
 
 class ForeignError(PickleError):
-    """A sound pickle, it may be, but of more than a state_dict; the message says what to save instead."""
+    """The pickle holds more than a state_dict; the message says what to save instead."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"{problem}: save model.state_dict() alone")
@@ -34,7 +34,7 @@ class ForeignError(PickleError):
 
 @dataclass(frozen=True)
 class Global:
-    """A class or function, by its name."""
+    """The name of a class or function."""
 
     module: str
     name: str
@@ -45,7 +45,7 @@ class Global:
 
 @dataclass(frozen=True)
 class Call:
-    """What calling a function would give; only for writing."""
+    """A call of a function; used for writing only."""
 
     function: Global
     arguments: tuple[Any, ...]
@@ -53,7 +53,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Persistent:
-    """Something kept outside the pickle, by what identifies it; only for writing."""
+    """The identity of an object outside of the pickle; used for writing only."""
 
     identity: Any
 
@@ -68,22 +68,22 @@ def load(
     names: Collection[str],
     persistent: Callable[[Any], Any],
 ) -> Any:
-    """The plain data of the pickle that begins where the stream stands; what follows it is left.
+    """Read the pickle at the current position of the stream, which is left after its end.
 
     Parameters
     ----------
     stream : BytesIO
     calls : mapping
-        What may be called, ``module.name``, and what gives the result from the tuple of arguments.
+        ``module.name`` of each function that may be called -> a function from the tuple of arguments to the result.
     names : collection of str
-        What may be named besides.
+        Other names that may occur.
     persistent : callable
-        Gives what is kept outside, from what identifies it.
+        Returns an object outside of the pickle from its identity.
 
     Raises
     ------
     PickleError
-        Damaged, or more than plain data. The functions given raise it too.
+        The pickle is damaged, or holds more than plain data. The given functions raise it as well.
     """
     machine = _Machine(calls, {*calls, *names}, persistent)
     try:
@@ -97,16 +97,18 @@ def load(
 
 
 def _instructions(stream: io.BytesIO) -> Iterator[tuple[str, Any]]:
-    """The instructions with their arguments; not even the argument is read of one that is not followed."""
+    """The instructions with their arguments; an unsupported one raises before its argument is read."""
     end = stream.tell() + _MOST_BYTES
     instruction = ""
     while instruction != "STOP":
         instruction = _NAMES.get(_taken(stream, 1), "of an unknown code")
         if instruction not in _FOLLOWED:
-            raise ForeignError(f"holds more than plain data: the instruction {instruction}, which is not followed here")
+            raise ForeignError(f"holds more than plain data: the instruction {instruction} is not supported")
         yield instruction, _argument(stream, instruction)
         if stream.tell() > end:
-            raise PickleError(f"a pickle of more than {_MOST_BYTES:,} bytes, which no state_dict has")
+            raise PickleError(
+                f"expected a pickle of at most {_MOST_BYTES:,} bytes because a state_dict is smaller, got a larger one"
+            )
 
 
 def _argument(stream: io.BytesIO, instruction: str) -> Any:
@@ -133,7 +135,7 @@ def _taken(stream: io.BytesIO, size: int) -> bytes:
 
 
 class _Machine:
-    """Pickle's stack and memo, and what its instructions do to them."""
+    """The stack and the memo of a pickle machine, and its instructions."""
 
     def __init__(
         self,
@@ -228,17 +230,17 @@ class _Machine:
         found = Global(module, name)
         if str(found) not in self._names:
             printable = str(found).encode("unicode_escape").decode()
-            raise ForeignError(f"holds a {printable:.200}, which only its own code could read")
+            raise ForeignError(f"holds a {printable:.200}, which is not plain data")
         self._stack.append(found)
 
     def _reduce(self, _: None) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
         if not isinstance(function, Global) or str(function) not in self._calls or type(arguments) is not tuple:
-            raise ForeignError("holds more than plain data: a call of what is not called here")
+            raise ForeignError("holds more than plain data: a call that is not supported")
         self._stack.append(self._calls[str(function)](arguments))
 
     def _build(self, _: None) -> None:
-        """Attributes of an OrderedDict, of which a state_dict has ``_metadata``; they are not needed."""
+        """Discard the attributes of an OrderedDict; those of a state_dict are ``_metadata``."""
         del self._stack[-1]
         self._top(dict)
 
@@ -247,7 +249,7 @@ class _Machine:
 
 
 _NAMES = {opcode.code.encode("latin-1"): opcode.name for opcode in pickletools.opcodes}
-#: Instruction -> the layout of the number that is its argument.
+#: Instruction -> the layout of its argument, a number.
 _NUMBERS = {
     "BININT": "<i",
     "BININT1": "<B",
@@ -260,14 +262,14 @@ _NUMBERS = {
     "PROTO": "<B",
     "FRAME": "<Q",
 }
-#: Instruction -> the layout of the size of its argument, which follows it.
+#: Instruction -> the layout of the size that stands before its argument.
 _SIZES = {"LONG1": "<B", "SHORT_BINUNICODE": "<B", "BINUNICODE": "<I", "BINUNICODE8": "<Q"}
 #: Instructions whose argument is the value.
 _LITERALS = frozenset(
     ["BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"]
 )
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-#: Instruction -> how many values it makes a tuple of.
+#: Instruction -> the number of values that it combines into a tuple.
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "EMPTY_DICT": lambda machine, _: machine._stack.append({}),
@@ -296,7 +298,7 @@ _FOLLOWED = frozenset({"PROTO", "FRAME", "STOP"}).union(_LITERALS, _CONSTANTS, _
 
 
 def dump(value: Any) -> bytes:
-    """A pickle (protocol 2) of booleans, integers, strings, tuples, dicts, and what this module has names for."""
+    """A pickle (protocol 2) of booleans, integers, strings, tuples, dicts, and the classes of this module."""
     return b"\x80\x02" + _encoded(value) + b"."
 
 

@@ -1,14 +1,14 @@
-"""PyTorch's state_dicts as files: names and arrays, in safetensors or in the archives of ``torch.save``.
+"""Files of PyTorch state_dicts, which hold names and arrays: safetensors files and archives of ``torch.save``.
 
-An archive is a zip file of one folder with
+An archive is a zip file with one folder that contains
 
 - ``data.pkl``: a pickle of the dict, read and written by `fastgru.formats.torch.pickles`, which executes nothing,
-- ``data/<key>``: the numbers of one storage, of which a tensor is a view,
+- ``data/<key>``: the numbers of one storage; tensors are views of storages,
 - ``byteorder``, ``version``,
-- here also ``fastgru.json``, which PyTorch does not look at. In safetensors it is ``fastgru`` in the metadata.
+- if fastgru wrote it, ``fastgru.json``, which PyTorch ignores. In safetensors files it is ``fastgru`` in the metadata.
 
-Before PyTorch 1.6 a file was five pickles (a magic number, a version, the system, the dict, the storages' keys) and
-then the storages in the order of the keys, each with its size before it. Such files are read, but not written.
+PyTorch before 1.6 wrote five pickles (a magic number, a version, the system, the dict, the keys of the storages) and
+then the storages in the order of the keys, each after its size. Such files are read, but not written.
 
 float16 and bfloat16 are widened to float32, which is exact.
 """
@@ -37,7 +37,7 @@ _MOST_AXES = 8
 _LARGEST = 2**63
 _ENTRY = "fastgru"
 
-#: Storage in a pickle -> how its numbers are decoded. Integers stand beside weights in checkpoints.
+#: Type of a storage in a pickle -> the type of its numbers. Checkpoints hold integers beside weights.
 _STORAGES = {
     "torch.DoubleStorage": "f8",
     "torch.FloatStorage": "f4",
@@ -57,17 +57,17 @@ _BYTE_ORDERS = {b"little": "<", b"big": ">"}
 
 @dataclass
 class StateDict:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes
     ----------
     tensors : dict of str to ndarray
-        float32 or float64, to be read only. Several may share memory, but all together are no larger than twice the
+        float32 or float64, read-only. Tensors may share memory, but their total size is at most twice that of the
         storages in the file.
     ordered : bool
-        Whether they stand in the order in which the model has them.
+        Whether the order of the tensors is that of the modules in the model.
     description : str or None
-        What `write` was told.
+        The description that was passed to `write`; None if another program wrote the file.
     """
 
     tensors: dict[str, Array]
@@ -76,12 +76,12 @@ class StateDict:
 
 
 def read(path: str | os.PathLike[str]) -> StateDict:
-    """The state_dict in a file; what kind of file it is shows in its contents.
+    """Read the state_dict in a file, whose type is detected from its contents.
 
     Raises
     ------
     ModelFileError
-        It holds something else, or is damaged.
+        The file has other contents, or is damaged.
     """
     with open_regular(path) as file:
         start, size = file.read(9), os.fstat(file.fileno()).st_size
@@ -91,7 +91,9 @@ def read(path: str | os.PathLike[str]) -> StateDict:
         return _read_archive(path)
     if start.startswith(b"\x80"):
         return _read_legacy(path)
-    raise ModelFileError(f"{os.fspath(path)}: neither safetensors nor an archive of torch.save, or damaged")
+    raise ModelFileError(
+        f"{os.fspath(path)}: expected a safetensors file or an archive of torch.save, got another or a damaged file"
+    )
 
 
 def write(path: str | os.PathLike[str], tensors: dict[str, Array], description: str) -> None:
@@ -103,7 +105,7 @@ def write(path: str | os.PathLike[str], tensors: dict[str, Array], description: 
     tensors : dict of str to ndarray
         float32 or float64.
     description : str
-        Kept beside them where PyTorch does not look.
+        Stored beside the tensors, where PyTorch ignores it.
     """
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     if os.fspath(path).lower().endswith((".pt", ".pth")):
@@ -164,7 +166,7 @@ class _Tensor:
 
     @property
     def end(self) -> int:
-        """Behind the last number that it looks at."""
+        """The index after the last number that the tensor uses."""
         return self.offset + 1 + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
 
 
@@ -191,10 +193,12 @@ def _read_legacy(path: str | os.PathLike[str]) -> StateDict:
 
     with reading(path):
         if _load(stream, remember) != _LEGACY_MAGIC:
-            raise ForeignError("a pickle, but not one of torch.save")
+            raise ForeignError("expected a file of torch.save, got another pickle")
         _, system, found, keys = (_load(stream, remember) for _ in range(4))
         if not isinstance(system, dict) or system.get("little_endian") is not True:
-            raise PickleError("expected a file of before PyTorch 1.6 from a little-endian system, got another")
+            raise PickleError(
+                "expected numbers in little-endian order, got a file of PyTorch before 1.6 from a big-endian system"
+            )
         if not isinstance(keys, list) or not all(isinstance(key, str) and key in storages for key in keys):
             raise PickleError("damaged: expected the keys of its storages")
         contents = {key: _legacy_content(stream, storages[key]) for key in keys}
@@ -214,12 +218,12 @@ def _load(stream: io.BytesIO, persistent: Callable[[Any], _Storage]) -> Any:
 
 
 def _folder(archive: Archive) -> str:
-    """What the names of all files in it begin with."""
+    """The folder of all files in the archive."""
     found = [name.removesuffix("data.pkl") for name in archive.names if f"/{name}".endswith("/data.pkl")]
     if len(found) != 1:
         raise PickleError(f"expected an archive with one data.pkl, got {len(found)}")
     if f"{found[0]}constants.pkl" in archive.names:
-        raise ForeignError("holds a TorchScript program")
+        raise ForeignError("expected a state_dict, got a TorchScript program")
     return found[0]
 
 
@@ -240,7 +244,7 @@ def _tensor(arguments: tuple[Any, ...]) -> _Tensor:
             if len(shape) > _MOST_AXES:
                 raise PickleError(f"damaged: a tensor of {len(shape)} axes")
             return _Tensor(storage, offset, shape, strides)
-    raise ForeignError("holds a tensor that is more than a view of a storage")
+    raise ForeignError("expected tensors that are views of storages, got another one")
 
 
 def _parameter(arguments: tuple[Any, ...]) -> _Tensor:
@@ -264,7 +268,7 @@ def _size(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 _ORDERED_DICT = Global("collections", "OrderedDict")
 _REBUILD_TENSOR = Global("torch._utils", "_rebuild_tensor_v2")
-#: What a state_dict's pickle calls, and what that gives here.
+#: The functions that the pickle of a state_dict calls -> their replacements.
 _CALLS = {
     str(_ORDERED_DICT): _ordered_dict,
     str(_REBUILD_TENSOR): _tensor,
@@ -274,7 +278,7 @@ _CALLS = {
 
 
 def _chosen_tensors(found: Any) -> dict[str, _Tensor]:
-    """The state_dict in what was saved: that itself, or the only one in a checkpoint of several things."""
+    """The state_dict that was saved, or the only one in the dictionary of a checkpoint."""
     if _is_state_dict(found):
         return found  # type: ignore[no-any-return]
     if not isinstance(found, dict):
@@ -295,7 +299,7 @@ def _is_state_dict(value: Any) -> bool:
 
 
 def _arrays(tensors: dict[str, _Tensor], content: Callable[[str], bytes], byte_order: str) -> dict[str, Array]:
-    """Views of the storages, of which `content` gives the bytes."""
+    """The tensors as views of the storages; `content` returns the bytes of a storage."""
     storages: dict[_Storage, Array] = {}
     for name, tensor in tensors.items():
         storage = tensor.storage
@@ -304,12 +308,12 @@ def _arrays(tensors: dict[str, _Tensor], content: Callable[[str], bytes], byte_o
         if 0 in tensor.shape:
             raise PickleError(f"{name!r}: expected some numbers, got shape {tensor.shape}")
         if tensor.end > storage.size:
-            raise PickleError(f"{name!r}: reaches beyond its storage of {storage.size} numbers")
+            raise PickleError(f"{name!r}: damaged: it reaches beyond its storage of {storage.size} numbers")
         if storage not in storages:
             storages[storage] = _numbers(storage, content(storage.key), byte_order)
     size, most = sum(tensor.size for tensor in tensors.values()), 2 * sum(len(array) for array in storages.values())
     if size > most:
-        raise PickleError(f"tensors of {size:,} numbers in all, more than twice what its storages hold")
+        raise PickleError(f"expected tensors of at most twice the size of their storages, got {size:,} numbers")
     return {name: _view(storages[tensor.storage], tensor) for name, tensor in tensors.items()}
 
 
@@ -327,7 +331,7 @@ def _width(storage: _Storage) -> int:
 
 def _byte_order(archive: Archive, folder: str) -> str:
     name = f"{folder}byteorder"
-    found = archive.read(name) if name in archive.names else b"little"  # before PyTorch 2.1 there was no other
+    found = archive.read(name) if name in archive.names else b"little"  # PyTorch before 2.1 did not store it
     if found not in _BYTE_ORDERS:
         raise PickleError(f"byteorder: expected little or big, got {found[:20]!r}")
     return _BYTE_ORDERS[found]
@@ -349,7 +353,7 @@ def _archive_bytes(tensors: dict[str, Array], description: str) -> bytes:
 
 
 def _pickled(array: Array, key: str) -> Call:
-    """A tensor as ``torch.save`` would pickle it."""
+    """The pickled form of a tensor in a file of ``torch.save``."""
     identity = ("storage", Global("torch", _STORAGE_OF[array.dtype]), key, "cpu", array.size)
     strides = tuple(stride // array.itemsize for stride in array.strides)
     hooks = Call(_ORDERED_DICT, ())
