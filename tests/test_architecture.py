@@ -325,7 +325,16 @@ def test_a_model_shows_what_kerass_shows_and_no_internals():
         *("reset_states", "save", "save_weights", "set_weights", "stateful", "stop_training", "summary"),
         "train_on_batch",
         # fastgru's own
-        *("describe", "from_description", "get_states", "gradient", "parameters", "save_training", "set_states"),
+        *(
+            "describe",
+            "from_description",
+            "get_states",
+            "gradient",
+            "parameters",
+            "require_saveable",
+            "save_training",
+            "set_states",
+        ),
     }
 
 

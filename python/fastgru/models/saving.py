@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fastgru import formats, losses, metrics, optimizers, schedules
 from fastgru._native._cpu_features import __version__
 from fastgru._support import checks
+from fastgru._support.files import trial_name, write_atomically
 from fastgru._support.representation import package_class
 from fastgru._training import loop
 from fastgru._training.data import Form
@@ -23,7 +24,7 @@ from fastgru.formats import native
 from fastgru.formats.boundary import reading
 from fastgru.formats.checks import unsupported
 from fastgru.formats.description import LayerDescription, ModelDescription, TrainingDescription
-from fastgru.layers import LAYERS, from_config
+from fastgru.layers import LAYERS, Dense, from_config
 from fastgru.layers.base import strip_prefix
 from fastgru.models.compilation import Compilation
 from fastgru.models.network import Network
@@ -53,6 +54,56 @@ def write(
     else:
         description.training = None
     formats.write(path, description, kind)
+
+
+def require_saveable(
+    network: Network,
+    compilation: Compilation,
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    compiled: bool = True,
+) -> None:
+    """Raise now what `write` would raise later; no file is created or changed.
+
+    The model is written to a temporary folder beside `path`, so this finds an unknown ending, a missing folder, missing
+    permissions, a missing package, and anything that the format does not support. If the model has no weights yet, a
+    model with one Dense layer is written instead, which cannot find unsupported layers.
+
+    Parameters
+    ----------
+    network, compilation
+        The parts of the model, as it is before the training.
+    path, format, compiled
+        As in `write`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The ending is unknown, or the format does not support the model.
+    ImportError
+        The format needs a package that is not installed.
+    OSError
+        No file can be written at `path`.
+    """
+    require_own_layers(network)
+    kind = formats.kind_of_name(path) if format is None else checks.choice("format", format, formats.KINDS)
+    with trial_name(path) as trial:
+        if network.built:
+            write(trial, format, network, compilation, compiled=compiled)
+        elif kind == "fastgru":
+            write_atomically(trial, b"")
+            if compiled:
+                require_own_classes(compilation)
+        else:
+            formats.write(trial, _one_layer(), kind)
+
+
+def _one_layer() -> ModelDescription:
+    """A model that all formats support."""
+    layer = Dense(1, name="dense")
+    weights = {"kernel": np.zeros((1, 1), np.float32), "bias": np.zeros(1, np.float32)}
+    return ModelDescription([LayerDescription("Dense", "dense", layer.get_config(), weights)], (1,), "model", "float32")
 
 
 def _require_metrics_known_by_name(compilation: Compilation) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fastgru import formats, losses, optimizers
 from fastgru import metrics as _metrics
 from fastgru._support import checks, usage
-from fastgru._support.files import check_path
+from fastgru._support.files import check_path, trial_name
 from fastgru._support.representation import as_call
 from fastgru._support.samples import Samples, lengths_of
 from fastgru._support.seeding import new_generator
@@ -612,6 +612,41 @@ class Sequential:
             raise ValueError(f"path: expected a name that ends in .weights.h5 or .h5, got {os.fspath(path)}")
         with self._usage.call("save_weights"):
             formats.write_weights(path, saving.describe_weights(self._network, self._compilation))
+
+    def require_saveable(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        include_optimizer: bool = True,
+        weights_only: bool = False,
+    ) -> None:
+        """Raise now the error that saving to `path` would raise; no file is created or changed.
+
+        Call it before a long training. `callbacks.ModelCheckpoint` does so before the first epoch.
+
+        Parameters
+        ----------
+        path, format, include_optimizer
+            As in `save`.
+        weights_only : bool
+            Whether `save_weights` will write the file instead of `save`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The ending is unknown, or the format does not support something that the model has.
+        ImportError
+            The format needs an extra that is not installed.
+        OSError
+            No file can be written at `path`.
+        """
+        if checks.flag("weights_only", weights_only):
+            with trial_name(path) as trial:
+                self.save_weights(trial)
+            return
+        with self._usage.call("require_saveable"):
+            saving.require_saveable(self._network, self._compilation, path, format=format, compiled=include_optimizer)
 
     def load_weights(self, path: str | os.PathLike[str]) -> None:
         """Take the weights from a file of `save_weights`, or of Keras: of weights alone or of a model.
