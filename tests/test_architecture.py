@@ -214,6 +214,7 @@ EXAMPLES = {
     "layers.Dropout": [0.25],
     "layers.Embedding": [6, 2],
     "layers.GRU": [3, "relu"],
+    "callbacks.BackupAndRestore": ["folder"],
     "callbacks.CSVLogger": ["log.csv"],
     "callbacks.ModelCheckpoint": ["m.safetensors"],
     "optimizers.Adam": [fastgru.schedules.CosineDecay(0.1, 10, 0.5)],
@@ -225,7 +226,7 @@ EXAMPLES = {
     "initializers.Constant": [0.5],
 }
 #: Functions of the user's, for which there is no text; and bases.
-NOT_EVALUABLE = ("LambdaCallback", "LearningRateScheduler", "LossResult", "Initializer")
+NOT_EVALUABLE = ("History", "LambdaCallback", "LearningRateScheduler", "LossResult", "Initializer")
 
 
 def state(thing):
@@ -321,6 +322,7 @@ def test_a_model_shows_what_kerass_shows_and_no_internals():
     assert shown == {
         # in Keras, too
         *("add", "build", "built", "compile", "count_params", "dtype", "evaluate", "fit", "get_layer", "get_weights"),
+        "history",
         *("input_shape", "layers", "load_weights", "loss", "metrics", "name", "optimizer", "output_shape", "predict"),
         *("reset_states", "save", "save_weights", "set_weights", "stateful", "stop_training", "summary"),
         "train_on_batch",

@@ -27,7 +27,7 @@ from fastgru import (
 )
 from fastgru._support.seeding import set_seed
 from fastgru._support.sequences import pad_sequences
-from fastgru._training.loop import History
+from fastgru.callbacks import History
 from fastgru.formats.description import AssumptionWarning, ModelFileError
 from fastgru.functional import get_num_threads, set_num_threads
 from fastgru.models import Sequential, load_model
@@ -58,7 +58,7 @@ __all__ = [
 ]
 
 # Pickles and messages name the public place, so that these may move.
-for _each in (History, pad_sequences, set_seed):
+for _each in (pad_sequences, set_seed):
     _each.__module__ = __name__
 
 _RARELY_WANTED = ("conversion", "reference")  # imported when asked for

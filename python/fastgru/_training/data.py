@@ -102,6 +102,10 @@ class ArraySet:
         """How many samples an epoch has."""
         return len(self)
 
+    def steps(self, batch_size: int) -> int | None:
+        """How many batches an epoch has."""
+        return -(-len(self) // batch_size)
+
     def split(self, fraction: float) -> tuple[ArraySet, ArraySet]:
         """Two sets, of which the second has the last `fraction` of the samples."""
         kept = int(len(self) * (1 - fraction) + 1e-9)  # 10 * (1 - 0.9) is a rounding below 1
@@ -199,6 +203,11 @@ class StreamSet:
     def count(self) -> int | None:
         """How many samples an epoch has; not known."""
         return None
+
+    def steps(self, batch_size: int) -> int | None:
+        """How many batches an epoch has, None if that is not known."""
+        del batch_size
+        return self._steps
 
     def shuffle(self, generator: np.random.Generator | None) -> None:
         """Nothing: the order is the iterable's."""

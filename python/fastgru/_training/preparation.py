@@ -82,15 +82,15 @@ class Preparation:
         return Batch(samples.batch(slice(None)), y, lengths, weights)
 
     def set_of(
-        self, given: Unchecked, steps: int | None = None, *, decide_dtype: bool
+        self, given: Unchecked, steps: int | None, *, decide_dtype: bool, steps_name: str
     ) -> tuple[ArraySet | StreamSet, Form | None]:
         """A set of arrays and what they make of the model, or an iterable of batches where no y stands beside x."""
         if given.y is None and not isinstance(given.x, np.ndarray) and isinstance(given.x, Iterable):
             for name, value in (("lengths", given.lengths), ("sample_weight", given.weights)):
                 if value is not None:
                     raise ValueError(f"{name}: expected none because x is an iterable of batches, got some")
-            return self._stream("x", given.x, steps, steps_name="steps_per_epoch"), None
-        if steps is not None:
+            return self._stream("x", given.x, steps, steps_name=steps_name), None
+        if steps is not None and steps_name == "steps_per_epoch":
             raise ValueError("steps_per_epoch: expected none because x is an array, got a number")
         form = self._network.form_for("x", given.x, decide_dtype=decide_dtype)
         return ArraySet(*self._check(given, form, _NAMES)), form
@@ -120,7 +120,7 @@ class Preparation:
 def prepare(network: Trainable, loss: Loss, given: Unchecked, validation_data: Any, options: FitOptions) -> Sets:
     """Check all data of a call of `fit`, which must call this function itself: a warning counts the stack frames."""
     training, form = Preparation(network, loss, options.class_weight).set_of(
-        given, options.steps_per_epoch, decide_dtype=True
+        given, options.steps_per_epoch, decide_dtype=True, steps_name="steps_per_epoch"
     )
     validation: ArraySet | StreamSet | None = None
     if validation_data is not None:
