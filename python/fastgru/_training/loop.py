@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fastgru._support import checks
 from fastgru._support.samples import Samples
+from fastgru._support.sequence_list import ListSamples
 from fastgru._training import diagnosis
 from fastgru._training.data import ArraySet, Batch, Form, StreamSet
 from fastgru._training.options import FitOptions
@@ -98,10 +99,20 @@ class Trainable(Protocol):
     gradient: Array
     layers: list[Layer]
     form: Form | None
+    trained_with_lengths: bool  # whether any batch had lengths
+    lengths_known: bool  # whether the user has passed lengths to an evaluation, or has been warned
 
     @property
     def takes_tokens(self) -> bool:
         """Whether the input is integers."""
+
+    @property
+    def finds_lengths(self) -> bool:
+        """Whether a layer finds the lengths in the data."""
+
+    @property
+    def input_axes(self) -> int | None:
+        """The number of axes of the input, with the batch axis; None if it is unknown."""
 
     @property
     def stateful(self) -> bool:
@@ -113,7 +124,7 @@ class Trainable(Protocol):
     def settle(self, form: Form, *, decide_dtype: bool) -> None:
         """Be of that form."""
 
-    def check_values(self, name: str, samples: Samples, lengths: Array | None) -> Array | None:
+    def check_values(self, name: str, samples: Samples | ListSamples, lengths: Array | None) -> Array | None:
         """Raise what the first layer would for the values of some batch; the lengths of the sequences."""
 
     def scores(self, x: Array, lengths: Array | None, *, training: bool) -> Scores:
@@ -238,6 +249,8 @@ def train_step(network: Trainable, loss: Loss, optimizer: Optimizer, batch: Batc
         if isinstance(error, FloatingPointError):
             raise FloatingPointError(_explain(network, loss, batch, before, error)) from None
         raise
+    if batch.lengths is not None:
+        network.trained_with_lengths = True
     for each in found:
         tally.add(*each, penalty)
 

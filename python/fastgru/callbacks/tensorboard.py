@@ -104,8 +104,8 @@ class TensorBoard(Callback):
     def _write(self, part: str, prefix: str, values: dict[str, float], step: int, suffix: str = "") -> None:
         if part not in self._writers:
             # tensorboardX names files by seconds, so that a second training within one would replace the first one's.
-            suffix = f".{os.getpid()}.{next(_numbers)}.v2"
-            self._writers[part] = _writer_class()(os.path.join(self.log_dir, part), filename_suffix=suffix)
+            ending = f".{os.getpid()}.{next(_numbers)}.v2"
+            self._writers[part] = _writer_class()(os.path.join(self.log_dir, part), filename_suffix=ending)
         for name, value in values.items():
             self._writers[part].add_scalar(f"{prefix}{name}{suffix}", value, step)
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from fastgru._support import checks, memory, sequences
 from fastgru._support.samples import Samples, fits, natural_dtype, require_samples
 from fastgru._support.seeding import new_generator
+from fastgru._support.sequence_list import ListSamples
 from fastgru._training.data import Form
 from fastgru._training.loop import Scores, Snapshot
-from fastgru.layers import Layer
+from fastgru.layers import Embedding, Layer, Masking
 from fastgru.layers.base import Outputs, Shape, strip_prefix
 from fastgru.regularizers import Regularizer
 
@@ -60,6 +61,8 @@ class Network:
         self.decided_dtype = None if dtype is None else checks.floating_dtype("dtype", dtype)
         self.generator = new_generator()
         self.form: Form | None = None
+        self.trained_with_lengths = False
+        self.lengths_known = False
         self.raw_head = False
         self.parameters: Array = np.empty(0, np.float32)
         self.gradient: Array = np.empty(0, np.float32)
@@ -232,6 +235,23 @@ class Network:
         """Whether the input is integers."""
         return bool(self.layers) and self.layers[0].takes_tokens
 
+    @property
+    def finds_lengths(self) -> bool:
+        """Whether a layer finds the lengths in the data: a Masking, or an Embedding with mask_zero."""
+        return any(
+            isinstance(layer, Masking) or (isinstance(layer, Embedding) and layer.mask_zero) for layer in self.layers
+        )
+
+    @property
+    def input_axes(self) -> int | None:
+        """The number of axes of the input, with the batch axis; None if it is unknown."""
+        if self.built:
+            return len(self.input_shape)
+        declared = self.layers[0].input_shape if self.layers else None
+        if declared is not None:
+            return len(declared) + 1
+        return 2 if self.takes_tokens else None
+
     def form_for(self, name: str, x: Any, *, decide_dtype: bool) -> Form:
         """What the model will be for samples `x`, `form` itself if it is that; nothing changes before `settle`."""
         require_samples(name, x, tokens=self.takes_tokens)
@@ -258,7 +278,7 @@ class Network:
             self.decided_dtype = before
             raise
 
-    def check_values(self, name: str, samples: Samples, lengths: Array | None) -> Array | None:
+    def check_values(self, name: str, samples: Samples | ListSamples, lengths: Array | None) -> Array | None:
         """Raise what the first layer would for the values of some batch, with the number of the sample.
 
         Returns the lengths of the sequences, those that the layer finds among them.

@@ -219,6 +219,8 @@ def to_checkpoint(
         ],
         "generator": network.generator.bit_generator.state,
     }
+    if network.trained_with_lengths:
+        config["trained_with_lengths"] = True
     tensors |= {f"states/{name}": array for name, array in network.get_states().items()}
     if compiled and compilation.optimizer is not None and compilation.loss is not None:
         step, moments = compilation.optimizer.get_state()
@@ -284,6 +286,7 @@ def from_checkpoint(config: dict[str, Any], tensors: Mapping[str, Array]) -> tup
     network, compilation = make_parts(description.dtype, description.name)
     take_description(description, network, compilation)
     network.generator.bit_generator.state = config["generator"]
+    network.trained_with_lengths = checks.flag("trained_with_lengths", config.get("trained_with_lengths", False))
     network.set_states(strip_prefix(tensors, "states/"))
     if config.get("compile") is not None:
         _compile_as(config["compile"], tensors, network, compilation)
@@ -393,6 +396,7 @@ def go_on_from(saved: SavedTraining, network: Network, compilation: Compilation,
     optimizer.set_state(*other.get_state())
     network.generator.bit_generator.state = saved.network.generator.bit_generator.state
     network.set_states(saved.network.get_states())
+    network.trained_with_lengths = saved.network.trained_with_lengths
 
 
 #: Says of a file that its state of a training was not written by a training.

@@ -18,7 +18,6 @@ from fastgru import metrics as _metrics
 from fastgru._support import checks, usage
 from fastgru._support.files import check_path, trial_name
 from fastgru._support.representation import as_call
-from fastgru._support.samples import Samples, lengths_of
 from fastgru._support.seeding import new_generator
 from fastgru._training import loop
 from fastgru._training.data import ArraySet, Form, StreamSet, Unchecked
@@ -31,7 +30,7 @@ from fastgru.formats.boundary import reading
 from fastgru.formats.description import Assumption, AssumptionWarning, ModelDescription, list_assumptions
 from fastgru.layers import Layer
 from fastgru.layers.base import copy_weights
-from fastgru.models import saving
+from fastgru.models import prediction, saving
 from fastgru.models.compilation import Compilation
 from fastgru.models.network import Network
 
@@ -81,6 +80,16 @@ class Sequential:
     Several threads may call `predict`, `evaluate`, `get_weights` and `save` at once, unless a layer is stateful. All
     other calls need the model for themselves and raise RuntimeError while another thread uses it: give each thread its
     own copy (`copy.deepcopy`).
+
+    All methods that take data take NumPy arrays, nested lists, and the arrays of other libraries: PyTorch tensors on
+    the CPU, and objects with ``__array__`` or ``__dlpack__``, such as those of JAX, TensorFlow and pandas. Sequences of
+    different lengths are a list of arrays (T_i, F), or (T_i,) for tokens, which are padded batch by batch. Targets and
+    weights for each step are then a list of arrays, too.
+
+    Batches come from anything that can be iterated over for each epoch, such as a `torch.utils.data.DataLoader` or a
+    `tf.data.Dataset`, or from an object with ``__len__`` and ``__getitem__``, such as a `keras.utils.PyDataset`. A
+    batch is ``(x, y)``, ``(x, y, sample_weight)``, or a dict with ``x``, ``y``, ``lengths``, ``sample_weight``. A third
+    element of integers above 1, none of them above the number of steps, is used as lengths, with a warning.
 
     Callbacks, data streams, losses and metrics may call `predict`, `evaluate`, `save`, `get_weights`, `set_weights`,
     `load_weights` and `reset_states` while `fit` runs. Stateful layers begin such a `predict` or `evaluate` without
@@ -577,7 +586,9 @@ class Sequential:
             _, loss = self._compilation.connect(network)
             batch_size = _check_batch_size(batch_size, steps)
             given = Unchecked(x, y, lengths, sample_weight)
-            data, form = Preparation(network, loss).set_of(given, steps, decide_dtype=False, steps_name="steps")
+            data, form = Preparation(network, loss, evaluates=True).set_of(
+                given, steps, decide_dtype=False, steps_name="steps"
+            )
             if form is not None:
                 network.settle(form, decide_dtype=False)
             if data.count == 0:
@@ -630,7 +641,9 @@ class Sequential:
 
         Parameters
         ----------
-        x : ndarray (N, ...)
+        x : array_like (N, ...), list of array_like (T_i, F), or iterable
+            Samples as in `fit`. Or an iterable of batches: x, (x, y), (x, y, sample_weight), or dicts with x and maybe
+            lengths; targets and weights are ignored.
         batch_size : int
             Affects memory and speed only, unless `steps` is given; a stateful layer needs batches of one size. None
             means 128, and 32 with `steps`, as in Keras.
@@ -645,7 +658,10 @@ class Sequential:
 
         Returns
         -------
-        ndarray, or tuple of ndarray if the last layer returns several
+        ndarray, list of ndarray, or a tuple of those if the last layer returns several
+            Outputs for each step of a list of sequences are a list with one array (T_i, ...) for each sequence;
+            likewise those of an iterable whose batches are lists or have different numbers of steps. All others are one
+            array.
         """
         batch_size = _check_batch_size(batch_size, steps)
         network = self._network
@@ -653,7 +669,7 @@ class Sequential:
         with self._usage.call("predict", alone=network.why_alone()) as call:
             told = self._callbacks(callbacks, verbose, None, batch_size)
             with network.with_own_states() if call.nested else contextlib.nullcontext():
-                return _predict(network, x, batch_size, lengths, steps, told)
+                return prediction.predict(network, x, batch_size, lengths, steps, told)
 
     # --- Files and copies ----------------------------------------------------------------------------------------
 
@@ -817,32 +833,6 @@ def _check_batch_size(batch_size: int | None, steps: int | None) -> int:
     if batch_size is None:
         return 128 if steps is None else 32
     return checks.integer("batch_size", batch_size, least=1)
-
-
-def _predict(
-    network: Network, x: Array, batch_size: int, lengths: Any, steps: int | None, callbacks: dispatch.Callbacks
-) -> Any:
-    form = network.form_for("x", x, decide_dtype=False)
-    samples = Samples("x", x, form.input_shape, form.dtype, tokens=network.takes_tokens)
-    lengths = lengths_of("lengths", lengths, x, tokens=network.takes_tokens)
-    network.check_values("x", samples, lengths)
-    count = len(samples) if steps is None else min(len(samples), steps * batch_size)
-    results: list[Array] = []
-    several = False
-    callbacks.tell("on_predict_begin", {})
-    for number, begin in enumerate(range(0, max(count, 1), batch_size)):
-        callbacks.tell("on_predict_batch_begin", number, {})
-        rows = slice(begin, begin + batch_size)
-        y = network.forward(samples.batch(rows), lengths=None if lengths is None else lengths[rows])
-        several = isinstance(y, tuple)
-        parts = y if isinstance(y, tuple) else (y,)
-        if not results:
-            results = [np.empty((count, *part.shape[1:]), part.dtype) for part in parts]
-        for result, part in zip(results, parts, strict=True):
-            result[rows] = part
-        callbacks.tell("on_predict_batch_end", number, {"outputs": y})
-    callbacks.tell("on_predict_end", {})
-    return tuple(results) if several else results[0]
 
 
 def read_model(
