@@ -211,7 +211,7 @@ TABLE = [
      r"the model is not compiled: call compile"),
     ("predict before build", lambda: Sequential([layers.GRU(3)]).predict(X), ValueError, r"the model has no weights"),
     # fit
-    ("fit on a list", lambda: fit([[1.0]]), TypeError, r"x: expected a NumPy array, got list"),
+    ("fit on a list", lambda: fit([[1.0]]), ValueError, r"x: expected shape \(N, 3, 2\) .* got \(1, 1\)"),
     ("a mask", lambda: fit(np.ma.masked_array(X, X > 0)), TypeError, r"x: expected an array without a mask"),
     ("an optimizer of another model", lambda: [compiled().compile(o) for o in [optimizers.Adam()] if not o.update(
         zeros(3), zeros(3))], ValueError, r"optimizer: expected one of the model's own"),

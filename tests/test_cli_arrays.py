@@ -260,7 +260,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit(capsys, monkeypatch, tmp_pa
     file = write(tmp_path / "d.npz", "tags") if source == "arrays" else source
     begun = ["train", file, "--epochs", "5", "--units", "8", "--dropout", "0.2", "--schedule", "cosine"]
     begun += ["--validation", "0.2", "--patience", "3", "--batch-size", "16"]
-    whole, resumed, kept = (str(tmp_path / name) for name in ("whole", "resumed", "{epoch}.checkpoint"))
+    whole, resumed, kept = (str(tmp_path / name) for name in ("whole", "resumed", "{epoch}.safetensors"))
     assert main([*begun, "--seed", "2", "--save", whole]) == 0
 
     def interrupt(self, epoch, logs=None):

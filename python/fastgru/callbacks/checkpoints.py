@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import string
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -119,25 +120,31 @@ class ModelCheckpoint(Monitor):
             self._path(0, dict.fromkeys(always, 0.0))
         if not self.save_weights_only:
             self._kind()
-        require_target("filepath", self.filepath)
+        require_target("filepath", self.filepath if self._makes_folders else _without_fields(self.filepath))
         self._stand_in = dict.fromkeys(logs, 0.0)
+
+    @property
+    def _makes_folders(self) -> bool:
+        """Whether the folder's name has fields, so that it depends on the epoch."""
+        folder = os.path.dirname(self.filepath)
+        return _without_fields(folder) != folder.replace("{{", "{").replace("}}", "}")
 
     def _kind(self) -> str:
         """The format that the ending of the name asks for."""
         try:
-            # Fields stand for numbers, which have no ending that a format has.
-            return formats.kind_of_name(self.filepath.replace("{", "").replace("}", ""))
+            return formats.kind_of_name(_without_fields(self.filepath))
         except ValueError as error:
             remedy = "; pass save_weights_only=True" if self.filepath.lower().endswith(".weights.h5") else ""
-            raise ValueError(f"filepath: {str(error).removeprefix('path: ')}{remedy}") from None
+            message = str(error).removeprefix("path: ").replace(", or format=", "")
+            raise ValueError(f"filepath: {message}{remedy}") from None
 
     def require_saveable(self) -> None:  # noqa: D102
         try:
             path = self._path(0, self._stand_in)
         except ValueError:  # of entries that other callbacks will add
-            path = os.path.join(os.path.dirname(self.filepath), _without_fields(os.path.basename(self.filepath)))
+            path = _without_fields(self.filepath)
         folder = os.path.dirname(path)
-        while "{" in os.path.dirname(self.filepath) and folder and not os.path.isdir(folder):
+        while self._makes_folders and folder and not os.path.isdir(folder):
             folder = os.path.dirname(folder)
         path = os.path.join(folder, os.path.basename(path))
         if self.save_weights_only:
@@ -165,7 +172,7 @@ class ModelCheckpoint(Monitor):
             reason = f"{self.monitor} improved from {self.best:.5f} to {value:.5f}, "
             self.best = value
         path = self._path(batch, logs)
-        if "{" in os.path.dirname(self.filepath):
+        if self._makes_folders:
             os.makedirs(os.path.dirname(path), exist_ok=True)
         self._write(path)
         if self.verbose:
@@ -208,8 +215,13 @@ class ModelCheckpoint(Monitor):
         self.best, self._batches, self._epoch = state["best"], state["batches"], state["epoch"]
 
 
-def _without_fields(name: str) -> str:
-    return name.replace("{", "").replace("}", "").replace(":", "")
+def _without_fields(text: str) -> str:
+    """A name with 0 for each of its fields."""
+    try:
+        parts = list(string.Formatter().parse(text))
+    except ValueError:  # no format, which `ModelCheckpoint._path` refuses
+        return text
+    return "".join(literal + ("" if field is None else "0") for literal, field, _, _ in parts)
 
 
 class BackupAndRestore(Callback):
