@@ -376,6 +376,25 @@ def test_other_third_elements_are_weights_as_in_keras(weights):
     assert found == model.evaluate(x, y, sample_weight=weights)
 
 
+def test_masks_and_dicts_in_the_wrong_place_name_the_remedy():
+    x, y = samples(count=4)
+    model = models.classifier()
+    with pytest.raises(
+        TypeError, match=r"x, batch 1: expected sample weights as third element, got a mask; pass"
+    ):
+        model.evaluate(iter([(x, y, np.ones((4, 5), bool))]))
+    with pytest.raises(TypeError, match=r"x: expected an array, .* got dict; pass its entries as x, y, lengths"):
+        model.fit({"x": x, "y": y}, verbose=0)
+    with pytest.raises(TypeError, match=r"x: expected samples .* got a dict; pass its entries as x and lengths"):
+        model.predict({"x": x})
+    with pytest.raises(TypeError, match=r"x: expected an array, .* got NoneType"):
+        model.fit(verbose=0)
+    with pytest.raises(
+        ValueError, match=r"y: expected an array because x is one, .* a list of sequences, too"
+    ):
+        tagger().fit(x, [[0, 1], [0], [1], [1]], verbose=0)
+
+
 def test_triples_of_one_iterable_are_of_one_kind():
     x, y = samples(count=6)
     ones, lengths = np.ones(6, int), np.full(6, 3)

@@ -159,6 +159,13 @@ def _stack(name: str, arrays: list[Array]) -> Array:
     return np.stack(arrays)
 
 
+def is_ragged(value: Any) -> bool:
+    """Whether it is a list of arrays or lists of different lengths."""
+    if not isinstance(value, (list, tuple)) or not all(hasattr(element, "__len__") for element in value):
+        return False
+    return len({len(element) for element in value}) > 1
+
+
 def as_steps(name: str, value: Any, x: SequenceList) -> SequenceList:
     """One array (T_i, ...) for each sequence of `x`, with its number of steps."""
     value = as_array(name, value)

@@ -74,6 +74,11 @@ class Preparation:
                 f"{names[2]}: expected None because {names[0]} is a list of sequences, which has their lengths, got "
                 f"some"
             )
+        if isinstance(x, np.ndarray) and inputs.is_ragged(given.y):
+            raise ValueError(
+                f"{names[1]}: expected an array because {names[0]} is one, got arrays of different lengths; pass "
+                f"{names[0]} as a list of sequences, too"
+            )
         rest = (inputs.as_array(*each) for each in zip(names[1:], given[1:], strict=True))
         return Unchecked(x, *rest)
 
@@ -178,8 +183,12 @@ class Preparation:
         self, given: Unchecked, steps: int | None, *, decide_dtype: bool, steps_name: str
     ) -> tuple[ArraySet | StreamSet, Form | None]:
         """A set of arrays and the form of the model for them, or an iterable of batches if there is no y beside x."""
-        if given.x is None:
-            raise TypeError("x: expected an array, a list of sequences or an iterable of batches, got None")
+        if given.x is None or isinstance(given.x, Mapping):
+            remedy = "; pass its entries as x, y, lengths, sample_weight" if given.x is not None else ""
+            raise TypeError(
+                f"x: expected an array, a list of sequences or an iterable of batches, got "
+                f"{type(given.x).__name__}{remedy}"
+            )
         if given.y is None and not inputs.is_array(given.x) and is_source(given.x):
             for name, value in (("lengths", given.lengths), ("sample_weight", given.weights)):
                 if value is not None:
@@ -236,6 +245,10 @@ class Thirds:
         Otherwise it is weights, as in Keras. The first time that it is lengths, a warning names the unambiguous form.
         """
         array = np.asarray(third)
+        if array.dtype == bool:
+            raise TypeError(
+                f"{name}: expected sample weights as third element, got a mask; pass a dict with the keys x, y, lengths"
+            )
         integers = array.dtype.kind in "iu" and array.ndim == 1 and steps is not None and array.size > 0
         now = integers and int(array.min()) >= 0 and 1 < int(array.max()) <= (steps or 0)
         if self._lengths is None:

@@ -31,6 +31,8 @@ class _Part(NamedTuple):
 def predict(network: Network, x: Any, batch_size: int, lengths: Any, steps: int | None, callbacks: Callbacks) -> Any:
     """The outputs for all samples; see `Sequential.predict`."""
     count: int | None = None
+    if isinstance(x, Mapping):
+        raise TypeError("x: expected samples or an iterable of batches, got a dict; pass its entries as x and lengths")
     if not inputs.is_array(x) and not isinstance(x, (list, tuple)) and is_source(x):
         if lengths is not None:
             raise ValueError(
