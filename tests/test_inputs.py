@@ -379,9 +379,7 @@ def test_other_third_elements_are_weights_as_in_keras(weights):
 def test_masks_and_dicts_in_the_wrong_place_name_the_remedy():
     x, y = samples(count=4)
     model = models.classifier()
-    with pytest.raises(
-        TypeError, match=r"x, batch 1: expected sample weights as third element, got a mask; pass"
-    ):
+    with pytest.raises(TypeError, match=r"x, batch 1: expected sample weights as third element, got a mask; pass"):
         model.evaluate(iter([(x, y, np.ones((4, 5), bool))]))
     with pytest.raises(TypeError, match=r"x: expected an array, .* got dict; pass its entries as x, y, lengths"):
         model.fit({"x": x, "y": y}, verbose=0)
@@ -389,9 +387,7 @@ def test_masks_and_dicts_in_the_wrong_place_name_the_remedy():
         model.predict({"x": x})
     with pytest.raises(TypeError, match=r"x: expected an array, .* got NoneType"):
         model.fit(verbose=0)
-    with pytest.raises(
-        ValueError, match=r"y: expected an array because x is one, .* a list of sequences, too"
-    ):
+    with pytest.raises(ValueError, match=r"y: expected an array because x is one, .* a list of sequences, too"):
         tagger().fit(x, [[0, 1], [0], [1], [1]], verbose=0)
 
 
