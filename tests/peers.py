@@ -30,6 +30,8 @@ INSTALL = {
     "onnx": "pip install onnx",
     "onnxruntime": "pip install onnxruntime",
     "onnxscript": "pip install onnxscript",
+    "tensorboardX": "pip install tensorboardX",
+    "tensorboard": "pip install tensorboard",
     "sklearn": "pip install 'scikit-learn>=1.6'",
     "tfjs": "npm ci --prefix tests/node",
 }

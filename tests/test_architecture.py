@@ -221,6 +221,7 @@ EXAMPLES = {
     "layers.SpatialDropout1D": [0.25],
     "layers.TimeDistributed": [fastgru.layers.GRU(2, use_bias=False)],
     "layers.Rescaling": [0.5, -1],
+    "callbacks.BackupAndRestore": ["folder"],
     "callbacks.CSVLogger": ["log.csv"],
     "callbacks.ModelCheckpoint": ["m.safetensors"],
     "optimizers.Adam": [fastgru.schedules.CosineDecay(0.1, 10, 0.5)],
@@ -239,8 +240,8 @@ EXAMPLES = {
 }
 #: Functions of the user's, for which there is no text; and bases.
 NOT_EVALUABLE = (
-    *("LambdaCallback", "LearningRateScheduler", "LossResult", "LossFunctionWrapper", "MeanMetricWrapper"),
-    "FunctionInitializer",
+    *("History", "LambdaCallback", "LearningRateScheduler", "LossResult", "LossFunctionWrapper", "MeanMetricWrapper"),
+    *("FunctionInitializer", "Initializer"),
 )
 
 
@@ -337,11 +338,21 @@ def test_a_model_shows_what_kerass_shows_and_no_internals():
     assert shown == {
         # in Keras, too
         *("add", "build", "built", "compile", "count_params", "dtype", "evaluate", "fit", "get_layer", "get_weights"),
+        "history",
         *("input_shape", "layers", "load_weights", "loss", "metrics", "name", "optimizer", "output_shape", "predict"),
         *("reset_states", "save", "save_weights", "set_weights", "stateful", "stop_training", "summary"),
         "train_on_batch",
         # fastgru's own
-        *("describe", "from_description", "get_states", "gradient", "parameters", "save_training", "set_states"),
+        *(
+            "describe",
+            "from_description",
+            "get_states",
+            "gradient",
+            "parameters",
+            "require_saveable",
+            "save_training",
+            "set_states",
+        ),
     }
 
 

@@ -211,8 +211,7 @@ TABLE = [
      r"the model is not compiled: call compile"),
     ("predict before build", lambda: Sequential([layers.GRU(3)]).predict(X), ValueError, r"the model has no weights"),
     # fit
-    ("fit on a list of other shapes", lambda: fit([[1.0], [1.0, 2.0]]), ValueError,
-     r"x: expected an array, got lists"),
+    ("fit on a list", lambda: fit([[1.0]]), ValueError, r"x: expected shape \(N, 3, 2\) .* got \(1, 1\)"),
     ("fit on an object", lambda: fit(object(), zeros(6)), TypeError,
      r"x: expected an array of real numbers, got object"),
     ("a mask", lambda: fit(np.ma.masked_array(X, X > 0)), TypeError, r"x: expected an array without a mask"),

@@ -454,7 +454,7 @@ def test_what_cannot_go_well_is_found_before_the_first_epoch(tmp_path):
     refused(FileNotFoundError, "filepath: expected a file in an existing", callbacks.ModelCheckpoint(nowhere / "a"))
     refused(FileNotFoundError, "filename: expected a file in an existing folder", callbacks.CSVLogger(nowhere / "a"))
     refused(
-        ValueError, r"filepath: expected fields of epoch, loss, accuracy, got .*val_loss",
+        ValueError, r"filepath: expected fields of epoch, loss, accuracy, batch, got .*val_loss",
         callbacks.ModelCheckpoint(tmp_path / "{val_loss}", save_freq=2), validation_data=samples(1),
     )  # fmt: skip
     for state in ({"a": object()}, {"a": {1: 2}}, {"a": [np.array(["b"])]}, {"a": 1j}):

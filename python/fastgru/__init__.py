@@ -28,7 +28,7 @@ from fastgru import (
 )
 from fastgru._support.elsewhere import missing
 from fastgru._support.seeding import set_seed
-from fastgru._training.loop import History
+from fastgru.callbacks import History
 from fastgru.formats.description import AssumptionWarning, ModelFileError
 from fastgru.functional import get_num_threads, set_num_threads
 from fastgru.layers import Input
@@ -61,8 +61,7 @@ __all__ = [
 ]
 
 # Pickles and messages name the public place, so that these may move.
-for _each in (History, set_seed):
-    _each.__module__ = __name__
+set_seed.__module__ = __name__
 
 _RARELY_WANTED = ("conversion", "reference")  # imported when asked for
 _DROP_INS = ("keras", "sklearn", "torch")  # import their frameworks, so only the user does that

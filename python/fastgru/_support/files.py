@@ -14,7 +14,9 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,6 +153,26 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             os.fsync(file.fileno())
             os.replace(temporary, target)
         _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def trial_name(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A name like that of `path` in a temporary folder beside it, to test whether `path` can be written.
+
+    What is written there is removed afterwards. `path` itself is neither created nor changed.
+
+    Raises
+    ------
+    OSError
+        Nothing can be written beside `path`; the error names `path`.
+    """
+    target = replaceable(path)
+    with naming(path):
+        folder = tempfile.mkdtemp(prefix=f".{target.name[:32]}.", suffix=".fastgru.tmp", dir=target.parent)
+        try:
+            yield Path(folder) / os.path.basename(os.fspath(path))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._support.samples import Samples
+from fastgru._support.sequence_list import ListSamples, SequenceList
 
 Array = NDArray[Any]
 
@@ -29,21 +30,6 @@ class Batch(NamedTuple):
     weights: Array | None = None  # (N,) or (N, T)
     samples: NDArray[np.intp] | None = None  # (N,), which samples of the set these are, where it has numbers for them
     given: Array | None = None  # x before the conversion to the model's dtype, if there was one
-
-    @classmethod
-    def of(
-        cls,
-        samples: Samples,
-        rows: NDArray[np.intp] | slice,
-        y: Array,
-        lengths: Array | None,
-        weights: Array | None,
-        numbers: NDArray[np.intp] | None = None,
-    ) -> Batch:
-        """The batch of the samples at `rows`; the other arguments are what belongs to those."""
-        given = samples.take(rows)
-        x = samples.convert(given, lengths)
-        return cls(x, y, lengths, weights, numbers, None if x is given else given)
 
     def rows(self, part: slice) -> Batch:
         """Some rows of it, as views."""
@@ -89,19 +75,19 @@ class ArraySet:
 
     Parameters
     ----------
-    samples : Samples
-    y, lengths, weights : ndarray or None
-        As in `Batch`, for all samples.
+    samples : Samples or ListSamples
+    y, lengths, weights : ndarray, SequenceList or None
+        As in `Batch`, for all samples; values of each step are a `SequenceList` if the samples are.
     rows : ndarray of integers, optional
         Which of these samples the set consists of; all if not given.
     """
 
     def __init__(
         self,
-        samples: Samples,
-        y: Array,
+        samples: Samples | ListSamples,
+        y: Array | SequenceList,
         lengths: Array | None,
-        weights: Array | None,
+        weights: Array | SequenceList | None,
         rows: NDArray[np.intp] | None = None,
     ) -> None:
         self._samples = samples
@@ -122,14 +108,19 @@ class ArraySet:
         """The dtype of the samples as they were given."""
         return self._samples.dtype
 
+    def steps(self, batch_size: int) -> int | None:
+        """How many batches an epoch has."""
+        return -(-len(self) // batch_size)
+
     def split(self, fraction: float) -> tuple[ArraySet, ArraySet]:
         """Two sets, of which the second has the last `fraction` of the samples."""
         kept = int(len(self) * (1 - fraction) + 1e-9)  # 10 * (1 - 0.9) is a rounding below 1
         parts = []
         for rows in (slice(0, kept), slice(kept, None)):
-            y, lengths, weights = (None if array is None else array[rows] for array in self._rest)
-            assert y is not None
-            parts.append(ArraySet(self._samples.part(rows), y, lengths, weights))
+            rest: Any = [
+                array.part(rows) if isinstance(array, SequenceList) else _at(array, rows) for array in self._rest
+            ]
+            parts.append(ArraySet(self._samples.part(rows), *rest))
         return parts[0], parts[1]
 
     def hold_back(self, rows: NDArray[np.intp]) -> tuple[ArraySet, ArraySet]:
@@ -139,9 +130,21 @@ class ArraySet:
         others = self._samples.part(slice(None))  # with a buffer of its own
         return ArraySet(self._samples, *self._rest, np.flatnonzero(kept)), ArraySet(others, *self._rest, rows)
 
+    @property
+    def has_lengths(self) -> bool:
+        """Whether it has lengths."""
+        return self._rest[1] is not None
+
+    @property
+    def has_lists_of_steps(self) -> bool:
+        """Whether its targets are a list of arrays, one for each sequence."""
+        return isinstance(self._rest[0], SequenceList)
+
     def targets(self) -> tuple[Array, Array | None]:
-        """Targets and lengths of all its samples."""
+        """Targets and lengths of all its samples; of a `SequenceList` the targets of all steps, without lengths."""
         y, lengths, _ = self._rest
+        if isinstance(y, SequenceList):
+            return y.concatenate(), None
         if self._rows is None:
             return y, lengths
         return y[self._rows], None if lengths is None else lengths[self._rows]
@@ -153,7 +156,7 @@ class ArraySet:
         self._order = order if self._rows is None else self._rows[order]
 
     def pass_over(self, epochs: int) -> None:
-        """Nothing: epochs done elsewhere have used nothing up."""
+        """No-op: arrays have no read position."""
 
     def batches(self, batch_size: int, first: int = 0) -> Iterator[Batch]:
         """An epoch in the order drawn, from the batch numbered `first` on; memory is used again by the next batch."""
@@ -163,15 +166,17 @@ class ArraySet:
             yield self._gather(order[begin : begin + batch_size])
 
     def _gather(self, chosen: NDArray[np.intp]) -> Batch:
-        y, lengths, weights = self._rest
-        return Batch.of(
-            self._samples,
-            chosen,
-            y[chosen],
-            None if lengths is None else lengths[chosen],
-            None if weights is None else weights[chosen],
-            chosen,
+        return self._take(chosen, chosen)
+
+    def _take(self, rows: NDArray[np.intp] | slice, numbers: NDArray[np.intp] | None = None) -> Batch:
+        given = self._samples.take(rows)
+        y, lengths, weights = (
+            array.pad(rows, given.shape[1]) if isinstance(array, SequenceList) else _at(array, rows)
+            for array in self._rest
         )
+        assert y is not None
+        x = self._samples.convert(given, lengths)
+        return Batch(x, y, lengths, weights, numbers, None if x is given else given)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """All batches, as the samples lie."""
@@ -180,8 +185,15 @@ class ArraySet:
             if self._rows is not None:
                 yield self._gather(self._rows[rows])
                 continue
-            rest = (None if array is None else array[rows] for array in self._rest)
-            yield Batch.of(self._samples, rows, *rest)  # type: ignore[arg-type]
+            yield self._take(rows)
+
+    def whole(self) -> Batch:
+        """All samples in one batch."""
+        return self._take(slice(None))
+
+
+def _at(array: Array | None, rows: NDArray[np.intp] | slice) -> Array | None:
+    return None if array is None else array[rows]
 
 
 class StreamSet:
@@ -194,7 +206,7 @@ class StreamSet:
     source : iterable
         Gives an epoch's batches each time it is iterated over; what `unpack` takes.
     check : callable
-        Makes a `Batch` from a batch's name and an `Unchecked`, or raises.
+        Makes a `Batch` from a batch's name and what `source` gives, or raises.
     steps : int or None
         How many batches make an epoch: an iterator is then used on and on. None takes all there are.
     """
@@ -203,7 +215,7 @@ class StreamSet:
         self,
         name: str,
         source: Iterable[Any],
-        check: Callable[[str, Unchecked], Batch],
+        check: Callable[[str, Any], Batch],
         steps: int | None,
         *,
         steps_name: str,
@@ -226,8 +238,13 @@ class StreamSet:
         """The dtype of the samples; not known."""
         return None
 
+    def steps(self, batch_size: int) -> int | None:
+        """How many batches an epoch has, None if that is not known."""
+        del batch_size
+        return self._steps
+
     def shuffle(self, generator: np.random.Generator | None) -> None:
-        """Nothing: the order is the iterable's."""
+        """No-op: the order is the iterable's."""
 
     def pass_over(self, epochs: int) -> None:
         """With `steps`, leave out the batches of so many epochs, which another training has used."""
@@ -240,7 +257,7 @@ class StreamSet:
         for number, given in enumerate(self._source if self._steps is None else self._next_steps()):
             if number >= first:
                 name = f"{self._name}, batch {number + 1}"
-                yield self._check(name, unpack(name, given))
+                yield self._check(name, given)
         if number < 0:
             raise ValueError(
                 f"{self._name}: expected at least one batch an epoch, got none; an iterator is used up after one "
@@ -274,3 +291,75 @@ class StreamSet:
             raise ValueError(
                 f"{self._name}: expected {self._steps} batches because {self._steps_name} says so, got {number}"
             ) from None
+
+
+class IndexedSet(StreamSet):
+    """Batches from an object with ``__len__`` and ``__getitem__``, as Keras' ``PyDataset``.
+
+    If it is shuffled, the order of its batches is drawn for each epoch. Its method ``on_epoch_end`` is called after
+    each epoch. With `steps`, an epoch has the first so many batches of the order drawn.
+    """
+
+    _order: NDArray[np.intp] | None = None
+
+    def _size(self) -> int:
+        size = getattr(self._source, "num_batches", None)
+        size = len(self._source) if size is None else int(size)  # type: ignore[arg-type]
+        if self._steps is not None and self._steps > size:
+            raise ValueError(
+                f"{self._name}: expected {self._steps} batches because {self._steps_name} says so, got {size}"
+            )
+        return size
+
+    def steps(self, batch_size: int) -> int | None:
+        del batch_size
+        return self._steps or self._size()
+
+    def shuffle(self, generator: np.random.Generator | None) -> None:
+        """Draw the order of the batches of the next epoch."""
+        self._order = np.arange(self._size()) if generator is None else generator.permutation(self._size())
+
+    def pass_over(self, epochs: int) -> None:
+        """Call the object's `on_epoch_end` for the epochs of an earlier training."""
+        for _ in range(epochs):
+            self._end_epoch()
+
+    def batches(self, batch_size: int = 0, first: int = 0) -> Iterator[Batch]:
+        """An epoch, from the batch numbered `first` on."""
+        del batch_size
+        order = np.arange(self._size()) if self._order is None else self._order
+        for number in order[first : self._steps].tolist():
+            name = f"{self._name}, batch {number + 1}"
+            yield self._check(name, self._source[number])  # type: ignore[index]
+        if not len(order):
+            raise ValueError(f"{self._name}: expected at least one batch an epoch, got none")
+        self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        if hasattr(self._source, "on_epoch_end"):
+            self._source.on_epoch_end()
+
+
+def is_source(value: Any) -> bool:
+    """Whether batches can be taken from it.
+
+    Raises
+    ------
+    TypeError
+        It is a data set of PyTorch, which has samples and no batches.
+    """
+    names = {f"{cls.__module__}.{cls.__name__}" for cls in type(value).__mro__}
+    if "torch.utils.data.dataset.Dataset" in names:
+        raise TypeError(
+            f"x: expected batches, got {type(value).__name__}, a data set of single samples; pass "
+            f"torch.utils.data.DataLoader(dataset, batch_size=32)"
+        )
+    return isinstance(value, Iterable) or is_indexed(value)
+
+
+def is_indexed(value: Any) -> bool:
+    """Whether its batches are taken by number: it is no list, and like Keras' ``PyDataset`` or ``Sequence``."""
+    if isinstance(value, (list, tuple, str, bytes, Mapping)) or not hasattr(value, "__getitem__"):
+        return False
+    sized = hasattr(value, "__len__") or getattr(value, "num_batches", None) is not None
+    return sized and (hasattr(value, "on_epoch_end") or not hasattr(value, "__iter__"))

@@ -5,12 +5,12 @@ This module knows no model: `fastgru.Sequential` stands above it and hands in it
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from fastgru import losses
 from fastgru._support import checks
 from fastgru._support.samples import Samples
+from fastgru._support.sequence_list import ListSamples
 from fastgru._training import diagnosis
 from fastgru._training.data import ArraySet, Batch, Form, StreamSet
 from fastgru._training.options import FitOptions
 from fastgru._training.progress import Progress
+from fastgru.callbacks import History
 from fastgru.callbacks.dispatch import Callbacks
 from fastgru.layers import Layer
 from fastgru.losses import Loss, LossResult
@@ -101,10 +103,20 @@ class Trainable(Protocol):
     gradient: Array
     layers: list[Layer]
     form: Form | None
+    trained_with_lengths: bool  # whether any batch had lengths
+    lengths_known: bool  # whether the user has passed lengths to an evaluation, or has been warned
 
     @property
     def takes_tokens(self) -> bool:
         """Whether the input is integers."""
+
+    @property
+    def finds_lengths(self) -> bool:
+        """Whether a layer finds the lengths in the data."""
+
+    @property
+    def input_axes(self) -> int | None:
+        """The number of axes of the input, with the batch axis; None if it is unknown."""
 
     @property
     def stateful(self) -> bool:
@@ -122,7 +134,7 @@ class Trainable(Protocol):
     def settle(self, form: Form) -> None:
         """Make the weights for that form if there are none."""
 
-    def check_values(self, name: str, samples: Samples, lengths: Array | None) -> Array | None:
+    def check_values(self, name: str, samples: Samples | ListSamples, lengths: Array | None) -> Array | None:
         """Raise what the first layer would for the values of some batch; the lengths of the sequences."""
 
     def scores(self, x: Array, lengths: Array | None, *, training: bool) -> Scores:
@@ -151,38 +163,6 @@ class Trainable(Protocol):
 
     def add_penalty_gradient(self) -> None:
         """Add the regularizers' gradient to `gradient`."""
-
-
-class History:
-    """What `fastgru.Sequential.fit` returns; its `repr` is a summary that cannot be evaluated.
-
-    Attributes
-    ----------
-    history : dict of str to list of float
-        ``loss``, the metrics, and with validation data the same under ``val_``: a number an epoch.
-    epoch : list of int
-        The epochs done, counted from 0.
-    params : dict
-        ``epochs``, ``batch_size`` and ``samples`` as they were asked for.
-    seconds : list of float
-        How long each epoch's training took, without validation; only of those done here, if training was resumed.
-    """
-
-    def __init__(self, epochs: int, batch_size: int, samples: int | None) -> None:
-        self.params: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "samples": samples}
-        self.history: dict[str, list[float]] = {}
-        self.epoch: list[int] = []
-        self.seconds: list[float] = []
-
-    def __repr__(self) -> str:
-        last = {name: round(values[-1], 4) for name, values in self.history.items()}
-        return f"History({len(self.epoch)} epochs, last: {last})"
-
-    def append(self, epoch: int, values: dict[str, float]) -> None:
-        """Add an epoch."""
-        self.epoch.append(epoch)
-        for name, value in values.items():
-            self.history.setdefault(name, []).append(value)
 
 
 class Tally:
@@ -279,6 +259,8 @@ def train_step(network: Trainable, loss: Loss, optimizer: Optimizer, batch: Batc
         if isinstance(error, FloatingPointError):
             raise FloatingPointError(_explain(network, loss, batch, before, error)) from None
         raise
+    if batch.lengths is not None:
+        network.trained_with_lengths = True
     for each in found:
         tally.add(*each, penalty)
 
@@ -341,24 +323,37 @@ def pieces(network: Trainable, x: Array) -> list[slice]:
     if count <= 1 or len(x) < count * LEAST_ROWS:
         return [slice(0, len(x))]
     edges = [len(x) * index // count for index in range(count + 1)]
-    return [slice(*edge) for edge in pairwise(edges)]
+    return [slice(*edge) for edge in itertools.pairwise(edges)]
 
 
 def evaluate(
-    network: Trainable, loss: Loss, data: ArraySet | StreamSet, batch_size: int, metrics: Sequence[Metric]
+    network: Trainable,
+    loss: Loss,
+    data: ArraySet | StreamSet,
+    batch_size: int,
+    metrics: Sequence[Metric],
+    callbacks: Callbacks,
+    steps: int | None = None,
 ) -> dict[str, float]:
-    """Loss and metrics over a whole set."""
+    """Loss and metrics over a whole set, or over its first `steps` batches."""
     tally = Tally(network, loss, metrics)
     penalty = network.penalty()
-    for batch in data.in_order(batch_size):
+    watched = callbacks.watch("on_test_batch_end")
+    callbacks.tell("on_test_begin", {})
+    for number, batch in enumerate(itertools.islice(data.in_order(batch_size), steps)):
+        callbacks.tell("on_test_batch_begin", number, {})
         scores = network.scores(batch.x, batch.lengths, training=False)
         targets, result, values = _judge(loss, batch, scores, gradient=False)
         tally.add(scores.values, targets, result, float(values.sum()), penalty)
-    return tally.values()
+        if watched:
+            callbacks.tell("on_test_batch_end", number, tally.values())
+    found = tally.values()
+    callbacks.tell("on_test_end", dict(found))
+    return found
 
 
 class Run:
-    """A training in progress: everything that decides what the next batch does to the weights, but for those.
+    """A training in progress: everything except the weights that decides how the next batch changes them.
 
     Parameters
     ----------
@@ -366,11 +361,13 @@ class Run:
     history : History
     callbacks : Callbacks
     generator : numpy.random.Generator
-        The model's, from which orders and dropout are drawn.
+        The model's generator, from which orders and dropout are drawn.
     asked : dict
-        What a training that goes on from this one must be asked for as well, as JSON can hold it.
+        The options that a training resumed from this one must share, as JSON can hold them.
     write : callable (run, path)
         Writes the model and the run to a file.
+    initial_epoch : int
+        The epoch to begin with, unless the training is resumed.
     """
 
     def __init__(
@@ -381,13 +378,17 @@ class Run:
         generator: np.random.Generator,
         asked: dict[str, Any],
         write: Callable[[Run, str | os.PathLike[str]], None],
+        initial_epoch: int = 0,
     ) -> None:
         self.tally = tally
         self.history = history
         self.callbacks = callbacks
-        self.epoch = 0  # the one at work, or to do next
+        self.initial_epoch = initial_epoch
+        self.epoch = initial_epoch  # the one at work, or to do next
         self.batch = 0  # how many of its batches are done
         self.stopped = False
+        self.checked = False  # whether `require_saveable` has passed
+        self.last_logs: dict[str, Any] = {}  # of the last epoch done here
         self._generator = generator
         self._before_epoch: dict[str, Any] | None = None  # the generator's state that its order was drawn with
         self._asked = asked
@@ -408,25 +409,30 @@ class Run:
     # --- Files ---------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Have the training written there at the next `write_due`.
+        """Request that the next `write_due` writes the training to `path`.
 
-        What is told to one callback after the other is done only when all have heard of it: a file written in between
-        would have some callbacks' states from before and some from after.
+        A file written between the calls of two callbacks would hold the state of one from before the event and that of
+        the other from after it.
         """
         self._due.append(path)
 
     def write_due(self) -> None:
-        """Write what was asked for."""
+        """Write the files that `save` requested."""
         due, self._due = self._due, []
         for path in due:
             self._write(self, path)
 
     def forget_due(self) -> None:
-        """Write nothing of what was asked for."""
+        """Cancel the requests of `save`."""
         self._due = []
 
+    def require_saveable(self) -> None:
+        """Raise if a callback will write files that cannot hold the model, which has its weights now."""
+        self.callbacks.require_saveable()
+        self.checked = True
+
     def tell(self, occasion: str, *arguments: Any) -> None:
-        """Tell all callbacks, then write what they asked for."""
+        """Call that method of all callbacks, then write the files that they asked for."""
         self.callbacks.tell(occasion, *arguments)
         self.write_due()
 
@@ -435,13 +441,13 @@ class Run:
     def get_state(self) -> dict[str, Any]:
         """All of it, of numbers, strings, lists, dicts and arrays."""
         return {
+            "initial_epoch": self.initial_epoch,
             "epoch": self.epoch,
             "batch": self.batch,
             "stopped": self.stopped,
             "generator_before_epoch": self._before_epoch,
             "tally": self.tally.get_state(),
-            "history": [[name, values] for name, values in self.history.history.items()],
-            "epochs_done": self.history.epoch,
+            **self.history.get_epochs(),
             "asked": self._asked,
             "callbacks": self.callbacks.get_state(),
         }
@@ -451,17 +457,12 @@ class Run:
 
         It may be of another training, which `require_same` finds out. `weights` are those that the model had.
         """
-        for epoch in state["epochs_done"]:
-            checks.integer("epochs_done", epoch, least=0)
+        self.history.require_sound_epochs(state)
         # A stream is read from its beginning: a number that is too large would take for ever.
-        checks.integer("epoch", state["epoch"], least=0, most=len(state["epochs_done"]))
+        initial = checks.integer("initial_epoch", state.get("initial_epoch", 0), least=0)
+        checks.integer("epoch", state["epoch"], least=initial, most=initial + len(state["epochs_done"]))
         checks.integer("batch", state["batch"], least=0)
         checks.flag("stopped", state["stopped"])
-        for name, values in state["history"]:
-            if not isinstance(name, str) or not isinstance(values, list):
-                raise TypeError(f"history: expected lists of numbers by name, got {name!r:.100}: {values!r:.100}")
-            for value in values:
-                checks.real(f"history of {name}", value)
         if state["generator_before_epoch"] is not None:
             np.random.PCG64().state = state["generator_before_epoch"]
         json.dumps(state["asked"])  # no arrays, which cannot be compared as a whole
@@ -485,13 +486,19 @@ class Run:
                 raise ValueError(
                     f"resume_from: expected {name}={theirs} as in the training to resume, got {ours}; pass the same"
                 )
+        initial = state.get("initial_epoch", 0)
+        if self.initial_epoch not in (0, initial, state["epoch"]):
+            raise ValueError(
+                f"initial_epoch: expected 0 because the file of resume_from says that epoch {state['epoch']} is next, "
+                f"got {self.initial_epoch}; leave out one of the two"
+            )
         self.callbacks.require_same(state["callbacks"])
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what `get_state` returned."""
         self.tally.set_state(state["tally"])
-        self.history.history = {name: list(values) for name, values in state["history"]}
-        self.history.epoch = list(state["epochs_done"])
+        self.history.set_epochs(state)
+        self.initial_epoch = state.get("initial_epoch", 0)  # older files of 0.1.0 lack it
         self.epoch, self.batch, self.stopped = state["epoch"], state["batch"], state["stopped"]
         self._before_epoch = state["generator_before_epoch"]
         self.callbacks.set_state(state["callbacks"])
@@ -506,7 +513,7 @@ def fit(
     options: FitOptions,
     validate: Callable[[], dict[str, float]] | None,
 ) -> None:
-    """Train until `epochs` are done, recording each in the run's history as it ends.
+    """Train until `epochs` are done; the run's history receives the logs of each epoch.
 
     `validate` returns the loss and the metrics of the validation, by name.
 
@@ -515,38 +522,25 @@ def fit(
     FloatingPointError
         As from `train_step`; the message gives epoch and batch, too.
     """
-    tally, history, callbacks = run.tally, run.history, run.callbacks
-    epochs, batch_size, shuffle = options.epochs, options.batch_size, options.shuffle
-    progress = Progress(1 if options.verbose == "auto" else int(options.verbose), epochs, data.count)
+    callbacks = run.callbacks
+    progress = Progress(1 if options.verbose == "auto" else int(options.verbose), options.epochs, data.count)
     callbacks.stop_training = run.stopped
-    data.pass_over(run.epoch)
+    data.pass_over(run.epoch - run.initial_epoch)
     whole = True
     try:
         # An epoch that was stopped in its midst, and resumed there, is still to be ended.
-        while whole and run.epoch < epochs and not (callbacks.stop_training and run.batch == 0):
+        while whole and run.epoch < options.epochs and not (callbacks.stop_training and run.batch == 0):
             epoch = run.epoch
-            run.draw_order(data, shuffle=shuffle)
-            if run.batch == 0:
-                tally.reset()
-                run.tell("on_epoch_begin", epoch, {})
-            progress.epoch_begins(epoch)
             begin = time.perf_counter()
-            samples = run.batch * batch_size
-            for batch in data.batches(batch_size, run.batch):
-                whole = _train_batch(network, loss, optimizer, batch, run, progress)
-                if not whole:
-                    break
-                samples += len(batch.x)
-                if progress.wants_update():
-                    progress.update(samples, tally.values())
+            whole, samples = _train_epoch(network, loss, optimizer, data, run, options, progress)
             seconds = time.perf_counter() - begin
-            logs = tally.values()
-            if validate is not None:
+            logs = run.tally.values()
+            if validate is not None and options.validates(epoch):
                 logs |= {f"val_{name}": value for name, value in validate().items()}
-            history.seconds.append(seconds)
+            run.history.seconds.append(seconds)
             progress.epoch_ends(epoch, logs, seconds, samples)
             callbacks.tell("on_epoch_end", epoch, logs, write=whole)
-            history.append(epoch, logs)
+            run.last_logs = logs
             run.stopped = callbacks.stop_training
             if whole:
                 run.epoch, run.batch = epoch + 1, 0
@@ -557,25 +551,64 @@ def fit(
         progress.close()
 
 
+def _train_epoch(
+    network: Trainable,
+    loss: Loss,
+    optimizer: Optimizer,
+    data: ArraySet | StreamSet,
+    run: Run,
+    options: FitOptions,
+    progress: Progress,
+) -> tuple[bool, int]:
+    """Train on the batches of an epoch that are not done yet.
+
+    Returns
+    -------
+    whole : bool
+        Whether the epoch was not ended by a loss that is not finite.
+    samples : int
+        How many samples of the epoch have been trained on.
+    """
+    run.draw_order(data, shuffle=options.shuffle)
+    samples = run.batch * options.batch_size
+    if run.batch == 0:
+        run.tally.reset()
+        run.tell("on_epoch_begin", run.epoch, {})
+    elif run.callbacks.stop_training:  # before the interruption
+        return True, samples
+    progress.epoch_begins(run.epoch)
+    for batch in data.batches(options.batch_size, run.batch):
+        if not run.checked:  # the first batch of an iterable has made the weights
+            run.require_saveable()
+        if not _train_batch(network, loss, optimizer, batch, run, progress):
+            return False, samples
+        samples += len(batch.x)
+        if progress.wants_update():
+            progress.update(samples, run.tally.values())
+        if run.callbacks.stop_training:
+            break
+    return True, samples
+
+
 def _train_batch(
     network: Trainable, loss: Loss, optimizer: Optimizer, batch: Batch, run: Run, progress: Progress
 ) -> bool:
-    """Train on the run's next batch, and tell those that watch; False if a callback lets a bad loss end the epoch."""
-    watched = bool(run.callbacks.of_batches)
-    if watched:
+    """Train on the run's next batch; False if a callback lets a loss that is not finite end the epoch."""
+    callbacks = run.callbacks
+    if callbacks.watch("on_train_batch_begin"):
         run.tell("on_train_batch_begin", run.batch, {})
     try:
         train_step(network, loss, optimizer, batch, run.tally)
     except FloatingPointError as error:
         message = f"training stopped in epoch {run.epoch + 1}, batch {run.batch + 1}: {error}"
-        if not run.callbacks.stops_at_nan():
+        if not callbacks.stops_at_nan():
             raise FloatingPointError(message) from None
         progress.say(message)
-        run.callbacks.stop_training = True
+        callbacks.stop_training = True
         return False
     run.batch += 1
-    if watched:
-        run.callbacks.tell("on_train_batch_end", run.batch - 1, run.tally.values())
-        run.stopped = run.callbacks.stop_training
-        run.write_due()
+    if callbacks.watch("on_train_batch_end"):
+        callbacks.tell("on_train_batch_end", run.batch - 1, run.tally.values())
+    run.stopped = callbacks.stop_training
+    run.write_due()
     return True

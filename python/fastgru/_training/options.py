@@ -26,25 +26,39 @@ class FitOptions:
     verbose: int | str
     shuffle: bool
     class_weight: dict[int, float] | None
+    initial_epoch: int
     steps_per_epoch: int | None
     validation_split: Any  # afterwards a float, or an array of indices
     validation_steps: int | None
     validation_batch_size: int | None
+    validation_freq: Any  # afterwards an int, or a frozenset of epochs counted from 1
     resume_from: str | os.PathLike[str] | None
 
     def __post_init__(self, loss: Loss) -> None:
         self.epochs = checks.integer("epochs", self.epochs, least=0)
         self.batch_size = checks.integer("batch_size", self.batch_size, least=1)
+        self.initial_epoch = checks.integer("initial_epoch", self.initial_epoch, least=0)
+        self.validation_freq = _check_freq("validation_freq", self.validation_freq)
         self.validation_split = _check_split("validation_split", self.validation_split)
         self.shuffle = checks.flag("shuffle", self.shuffle)
         for name in ("steps_per_epoch", "validation_steps", "validation_batch_size"):
             if getattr(self, name) is not None:
                 setattr(self, name, checks.integer(name, getattr(self, name), least=1))
-        if self.verbose not in (0, 1, 2, "auto"):
-            raise ValueError(f"verbose: expected 0, 1, 2 or 'auto', got {self.verbose!r}")
+        check_verbose(self.verbose)
         if self.resume_from is not None and not isinstance(self.resume_from, (str, os.PathLike)):
             raise TypeError(f"resume_from: expected a path, got {self.resume_from!r}")
         self.class_weight = check_class_weight(self.class_weight, loss)
+
+    def validates(self, epoch: int) -> bool:
+        """Whether the validation runs after this epoch, counted from 0."""
+        if isinstance(self.validation_freq, int):
+            return (epoch + 1) % self.validation_freq == 0
+        return epoch + 1 in self.validation_freq
+
+    @property
+    def validates_always(self) -> bool:
+        """Whether the validation runs after each epoch."""
+        return all(self.validates(epoch) for epoch in range(self.initial_epoch, self.epochs))
 
     @property
     def splits(self) -> bool:
@@ -75,6 +89,22 @@ class FitOptions:
             "class_weight": None if weights is None else [list(entry) for entry in sorted(weights.items())],
             "validation_split": split,
         }
+
+
+def check_verbose(value: Any) -> int:
+    """The value of `verbose` as 0, 1 or 2; "auto" is 1."""
+    if isinstance(value, str) and value == "auto":
+        return 1
+    if not isinstance(value, (int, np.integer)) or value not in (0, 1, 2):
+        raise ValueError(f"verbose: expected 0, 1, 2 or 'auto', got {value!r}")
+    return int(value)
+
+
+def _check_freq(name: str, value: Any) -> int | frozenset[int]:
+    """Every how many epochs to validate, or after which ones, counted from 1."""
+    if isinstance(value, (list, tuple, set, frozenset, range, np.ndarray)):
+        return frozenset(checks.integer(name, epoch, least=1) for epoch in value)
+    return checks.integer(name, value, least=1)
 
 
 def _check_split(name: str, value: Any) -> float | NDArray[np.intp]:

@@ -1,22 +1,27 @@
-"""Callbacks: what `fastgru.Sequential.fit` tells others about its progress, and what they can do about it.
+"""Callbacks of `fastgru.Sequential.fit`, `evaluate` and `predict`, with Keras' names and parameters.
 
-They have Keras' names and arguments. Each can say its state and take it back, so that a training that was killed goes
-on as if it had not been.
+Each callback returns its state by `get_state` and takes it back by `set_state`, so that a resumed training continues
+exactly where it was interrupted.
 """
 
 from fastgru.callbacks.base import Callback
-from fastgru.callbacks.checkpoints import ModelCheckpoint
+from fastgru.callbacks.checkpoints import BackupAndRestore, ModelCheckpoint
+from fastgru.callbacks.history import History
 from fastgru.callbacks.learning_rates import LearningRateScheduler, ReduceLROnPlateau
 from fastgru.callbacks.reporting import CSVLogger, LambdaCallback
 from fastgru.callbacks.stopping import EarlyStopping, TerminateOnNaN
+from fastgru.callbacks.tensorboard import TensorBoard
 
 __all__ = [
+    "BackupAndRestore",
     "CSVLogger",
     "Callback",
     "EarlyStopping",
+    "History",
     "LambdaCallback",
     "LearningRateScheduler",
     "ModelCheckpoint",
     "ReduceLROnPlateau",
+    "TensorBoard",
     "TerminateOnNaN",
 ]

@@ -14,27 +14,28 @@ from fastgru._support.files import replaceable
 from fastgru._support.representation import as_call
 
 Array = NDArray[Any]
-Logs = dict[str, float]
+Logs = dict[str, Any]
 
 
 class Callback:
-    """Does nothing at each occasion; derive from it and override what you need.
+    """Base class of callbacks; override the methods that you need.
 
-    It may use the model, and set its weights, but not train, compile or extend it; see `fastgru.Sequential`.
+    A callback may use the model and set its weights, but not train, compile or extend it; see `fastgru.Sequential`.
 
     Attributes
     ----------
     model : Sequential
-        Setting ``model.stop_training = True`` ends the training after the epoch.
+        The model that is trained or evaluated, or that predicts. ``model.stop_training = True`` ends the training after
+        the batch or epoch.
     params : dict
-        ``epochs``, ``batch_size`` and ``samples``.
+        ``epochs``, ``steps`` (batches per epoch, None if unknown), ``verbose``, ``batch_size`` and ``samples``.
     """
 
-    #: Whether it writes the training to files; it is then told last, so that the files hold what the others did.
+    #: Whether the callback writes files. It is then called last, and not for an epoch that NaN has ended.
     writes_training: ClassVar[bool] = False
     #: Whether a loss that is not finite ends the training without an error.
-    stops_at_nan: ClassVar[bool] = False
-    #: Entries that it adds to each epoch's logs, of those known before.
+    stops_at_nan: bool = False
+    #: Names of the entries that the callback adds to each epoch's logs, where they are known before.
     adds_logs: ClassVar[tuple[str, ...]] = ()
     model: Any = None
     params: dict[str, Any]
@@ -43,88 +44,142 @@ class Callback:
         return as_call(self)
 
     def set_model(self, model: Any) -> None:
-        """Be told whose training it is."""
+        """Receive the model."""
         self.model = model
 
     def set_params(self, params: dict[str, Any]) -> None:
-        """Be told how it was asked for."""
+        """Receive the parameters of the call."""
         self.params = params
 
+    # --- Training ------------------------------------------------------------------------------------------------
+
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Training begins; `set_state` may follow."""
+        """Called when a training begins; `set_state` may follow."""
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """Training has ended, but for errors."""
+        """Called when a training has ended without an error, with the last epoch's logs."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """An epoch begins, counted from 0; not where a training is resumed within it, so remember it in `get_state`."""
+        """Called when an epoch begins, counted from 0.
+
+        A training that is resumed within an epoch does not call it for that epoch: return what you need from
+        `get_state`.
+        """
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """An epoch has ended, with its loss and metrics in `logs`, which may be added to."""
+        """Called after each epoch with its loss and metrics, to which entries may be added."""
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """A batch begins, counted from 0."""
+        """Called before each batch of a training, counted from 0 in each epoch; calls `on_batch_begin`."""
+        self.on_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        """A batch has been trained on; `logs` are the epoch's so far."""
+        """Called after each batch of a training with the epoch's logs so far; calls `on_batch_end`."""
+        self.on_batch_end(batch, logs)
 
-    def watches_batches(self) -> bool:
-        """Whether it has to be told of batches, which costs time: if it overrides one of these methods."""
-        own = type(self)
-        return (
-            own.on_train_batch_begin is not Callback.on_train_batch_begin
-            or own.on_train_batch_end is not Callback.on_train_batch_end
-        )
+    def on_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Older name of `on_train_batch_begin`."""
+
+    def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Older name of `on_train_batch_end`."""
+
+    # --- Evaluation and prediction -------------------------------------------------------------------------------
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        """Called when `evaluate` or a validation within `fit` begins."""
+
+    def on_test_end(self, logs: Logs | None = None) -> None:
+        """Called when `evaluate` or a validation has ended, with its loss and metrics."""
+
+    def on_test_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Called before each batch of an evaluation, counted from 0."""
+
+    def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Called after each batch of an evaluation with the loss and the metrics so far."""
+
+    def on_predict_begin(self, logs: Logs | None = None) -> None:
+        """Called when `predict` begins."""
+
+    def on_predict_end(self, logs: Logs | None = None) -> None:
+        """Called when `predict` has ended."""
+
+    def on_predict_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Called before each batch of a prediction, counted from 0."""
+
+    def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Called after each batch of a prediction, with its outputs in ``logs["outputs"]``."""
+
+    # --- What fit, evaluate and predict ask ----------------------------------------------------------------------
+
+    def watches(self, occasion: str) -> bool:
+        """Whether a method that is called for each batch does anything; calls that do nothing would cost time."""
+        names = (occasion, occasion.replace("_train", "")) if occasion.startswith("on_train") else (occasion,)
+        return any(getattr(getattr(self, name), "__func__", None) is not getattr(Callback, name) for name in names)
 
     def get_state(self) -> dict[str, Any]:
-        """What has to survive if the training is killed: numbers, strings, lists, arrays, dicts of them by strings.
+        """What a resumed training needs: numbers, strings, lists, arrays, and dicts of them with strings as keys.
 
-        Tuples come back as lists, NumPy's numbers as Python's.
+        `set_state` receives tuples as lists, and NumPy's numbers as Python's.
         """
         return {}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned."""
+        """Continue from what `get_state` returned."""
 
     def require_sound(self, state: dict[str, Any], weights: Sequence[Array]) -> None:
-        """Raise unless `get_state` could have returned that for a model with these weights: it comes from a file."""
+        """Raise unless `get_state` could have returned `state`, which comes from a file, for a model of `weights`."""
 
     def require_same(self, state: dict[str, Any]) -> None:
-        """Raise unless this callback can go on from the state: unless the files that belong to it are there."""
+        """Raise unless this callback can continue from `state`, that is, unless the files that belong to it exist."""
 
     def may_add_logs(self) -> bool:
-        """Whether it may add entries of its own to an epoch's logs: if it overrides `on_epoch_end`."""
+        """Whether the callback may add entries to an epoch's logs: whether it overrides `on_epoch_end`."""
         return not type(self).on_epoch_end.__module__.startswith(f"{__package__}.")
 
-    def require_possible(self, logs: list[str], *, complete: bool) -> None:
-        """Raise before the first epoch, not after it, what cannot go well.
+    def require_possible(self, logs: list[str], *, complete: bool, sometimes: Iterable[str] = ()) -> None:
+        """Raise before the first epoch what would fail after it.
 
         Parameters
         ----------
         logs : list of str
-            The entries that an epoch's logs will have.
+            The names of the entries that an epoch's logs will have.
         complete : bool
             Whether these are all; if not, other callbacks may add some.
+        sometimes : iterable of str
+            Those that epochs without validation lack, where `validation_freq` leaves out epochs.
         """
+
+    def require_saveable(self) -> None:
+        """Raise before the first epoch if the model, which has its weights now, cannot be written as configured."""
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the files hold the whole training, so that all callbacks' states must be storable."""
+        return self.writes_training
+
+    def find_backup(self) -> str | None:
+        """The file that this training shall be resumed from, if an earlier one left it."""
+        return None
 
 
 class Monitor(Callback):
-    """Watches one entry of the logs for the better."""
+    """Base class of callbacks that watch whether one entry of the logs improves."""
 
     def __init__(self, monitor: str, mode: str, min_delta: float) -> None:
         self.monitor = monitor
         self._automatic = checks.choice("mode", mode, ("auto", "min", "max")) == "auto"
-        if self._automatic:  # as the name has it, until there is a model whose metric says so itself
+        if self._automatic:  # from the name, until the model is known and its metric's own mode
             mode = "max" if monitor.endswith(("accuracy", "acc", "f1_score", "f1", "auc")) else "min"
         self.mode = mode
         self.min_delta = checks.number("min_delta", min_delta, least=0)
+        self._announced = False
         self.forget_best()
 
     def __repr__(self) -> str:
         return as_call(self, lambda: {"mode": "auto" if self._automatic else self.mode})
 
     def forget_best(self) -> None:
-        """Begin anew."""
+        """Reset the best value."""
         self.best = math.inf if self.mode == "min" else -math.inf
 
     def set_model(self, model: Any) -> None:  # noqa: D102
@@ -135,7 +190,8 @@ class Monitor(Callback):
             self.mode = mode
             self.forget_best()
 
-    def require_possible(self, logs: list[str], *, complete: bool) -> None:  # noqa: D102
+    def require_possible(self, logs: list[str], *, complete: bool, sometimes: Iterable[str] = ()) -> None:  # noqa: D102
+        self._announced = self.monitor in sometimes
         if self.monitor in logs or not complete:
             return
         if self.monitor.startswith("val_") and not any(name.startswith("val_") for name in logs):
@@ -148,9 +204,11 @@ class Monitor(Callback):
     def _refuse(self, logs: Iterable[str]) -> NoReturn:
         raise ValueError(f"monitor: expected one of {', '.join(map(repr, logs))}, got {self.monitor!r}")
 
-    def watched(self, logs: Logs | None) -> float:
-        """The entry that is watched."""
+    def watched(self, logs: Logs | None) -> float | None:
+        """The entry that is watched; None in an epoch that `validation_freq` leaves without validation."""
         if not logs or self.monitor not in logs:
+            if self._announced:
+                return None
             self._refuse(logs or ())
         return float(logs[self.monitor])
 
@@ -162,7 +220,7 @@ class Monitor(Callback):
 
 
 def require_numbers(state: dict[str, Any], *, counts: Iterable[str] = (), reals: Iterable[str] = ()) -> None:
-    """Raise unless these entries of a state are integers from 0, and numbers."""
+    """Raise unless these entries of a state are integers of at least 0, and numbers."""
     for name in counts:
         checks.integer(name, state[name], least=0)
     for name in reals:
@@ -170,16 +228,21 @@ def require_numbers(state: dict[str, Any], *, counts: Iterable[str] = (), reals:
 
 
 def check_verbose(value: Any) -> bool:
-    """Whether to print a line where something is done."""
+    """Whether the callback prints what it does."""
     if value not in (0, 1):
         raise ValueError(f"verbose: expected 0 or 1, got {value!r}")
     return bool(value)
 
 
+def check_save_freq(value: Any) -> str | int:
+    """The value of `save_freq`: "epoch", or a number of batches."""
+    return "epoch" if isinstance(value, str) and value == "epoch" else checks.integer("save_freq", value, least=1)
+
+
 def require_target(argument: str, path: str) -> None:
-    """Raise unless a file can be written there, as far as that is known of a name with fields."""
+    """Raise unless a file can be written at `path`, as far as the folder's name has no fields to fill in."""
     folder = os.path.dirname(path)
     if folder and "{" not in folder and not os.path.isdir(folder):
-        raise FileNotFoundError(f"{argument}: expected a file in an existing folder, got {path}")
+        raise FileNotFoundError(f"{argument}: expected a file in an existing folder, got {path}; create the folder")
     if "{" not in path:
         replaceable(path)

@@ -1,4 +1,4 @@
-"""Tells all callbacks of a training what happens."""
+"""Calls all callbacks of a training, an evaluation or a prediction."""
 
 from __future__ import annotations
 
@@ -8,59 +8,76 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fastgru.callbacks.base import Callback
+from fastgru.callbacks.history import History
 from fastgru.formats import native
 
 Array = NDArray[Any]
 
+#: The methods that are called for each batch.
+_OF_BATCHES = tuple(f"on_{what}_batch_{edge}" for what in ("train", "test", "predict") for edge in ("begin", "end"))
+
 
 class Callbacks:
-    """Several callbacks as one; those that write files come last, so that they see what the others have done.
+    """Several callbacks as one.
 
-    Attributes
-    ----------
-    of_batches : list of Callback
-        The callbacks that watch batches.
+    Those that write files are called last, so that the files hold what the others have done. A `History` is called
+    before them, after all that may add entries to the logs. It is no part of the callbacks' saved states, because the
+    training itself saves what it has recorded.
     """
 
     def __init__(self, callbacks: Iterable[Callback], model: Any, params: dict[str, Any]) -> None:
-        self._all = sorted(callbacks, key=lambda callback: callback.writes_training)
+        self._all = sorted(callbacks, key=lambda callback: (callback.writes_training, isinstance(callback, History)))
+        self._stateful = [callback for callback in self._all if not isinstance(callback, History)]
         self._model = model
-        self.of_batches = [callback for callback in self._all if callback.watches_batches()]
+        self._of_batches = {
+            occasion: [callback for callback in self._all if callback.watches(occasion)] for occasion in _OF_BATCHES
+        }
         for callback in self._all:
             callback.set_model(model)
             callback.set_params(params)
 
     @property
     def stop_training(self) -> bool:
-        """Whether the training is to end after the epoch, which a callback says by setting it in the model."""
+        """Whether the training is to end, which a callback requests by setting it in the model."""
         return bool(self._model.stop_training)
 
     @stop_training.setter
     def stop_training(self, value: bool) -> None:
         self._model.stop_training = value
 
+    def watch(self, occasion: str) -> bool:
+        """Whether any callback does something at that occasion of a batch."""
+        return bool(self._of_batches[occasion])
+
     def tell(self, occasion: str, *arguments: Any, write: bool = True) -> None:
-        """Tell those that want to know, in order; without `write`, none of those that write the training to files."""
-        for callback in self.of_batches if "batch" in occasion else self._all:
+        """Call that method of all callbacks, in order; without `write`, not of those that write files."""
+        for callback in self._of_batches.get(occasion, self._all):
             if write or not callback.writes_training:
                 getattr(callback, occasion)(*arguments)
 
-    def require_possible(self, logs: list[str]) -> None:
-        """Raise before the first epoch, not after it, what cannot go well, given the entries that logs will have."""
+    def require_possible(self, logs: list[str], sometimes: Iterable[str] = ()) -> None:
+        """Raise before the first epoch what would fail after it, given the names of the entries of logs."""
         logs = list(dict.fromkeys([*logs, *(name for callback in self._all for name in callback.adds_logs)]))
         for callback in self._all:
             others = (other for other in self._all if other is not callback)
-            callback.require_possible(logs, complete=not any(other.may_add_logs() for other in others))
+            complete = not any(other.may_add_logs() for other in others)
+            callback.require_possible(logs, complete=complete, sometimes=sometimes)
 
-    def write_files(self) -> bool:
-        """Whether the training is to be written to files."""
-        return any(callback.writes_training for callback in self._all)
+    def resumable(self) -> bool:
+        """Whether the whole training is to be written to files."""
+        return any(callback.resumable for callback in self._all)
 
     def require_saveable(self) -> None:
-        """Raise before the first epoch, not after it, if there will be files and one's state cannot be in them."""
-        if self.write_files():
-            for callback in self._all:
+        """Raise before the first epoch if a file that will be written cannot hold the model or a callback's state."""
+        for callback in self._all:
+            callback.require_saveable()
+        if self.resumable():
+            for callback in self._stateful:
                 native.split_arrays(f"{type(callback).__name__}.get_state()", callback.get_state())
+
+    def find_backup(self) -> str | None:
+        """The file that the training shall be resumed from, if a callback has one."""
+        return next((path for callback in self._all if (path := callback.find_backup()) is not None), None)
 
     def stops_at_nan(self) -> bool:
         """Whether a loss that is not finite ends the training without an error."""
@@ -68,33 +85,35 @@ class Callbacks:
 
     def get_state(self) -> list[dict[str, Any]]:
         """The states of all, in order."""
-        return [{"class_name": type(c).__name__, "state": c.get_state()} for c in self._all]
+        return [{"class_name": type(c).__name__, "state": c.get_state()} for c in self._stateful]
 
     def require_sound(self, states: list[dict[str, Any]], weights: Sequence[Array]) -> None:
-        """Raise unless `get_state` could have returned that; of callbacks of other classes it is not known."""
+        """Raise unless `get_state` could have returned that; states of other classes are not checked."""
         for state in states:
             if not isinstance(state["class_name"], str) or not isinstance(state["state"], dict):
                 raise TypeError(f"callbacks: expected the name of a class and its state, got {state!r:.100}")
-        for callback, state in zip(self._all, states, strict=False):
+        for callback, state in zip(self._stateful, states, strict=False):
             if type(callback).__name__ == state["class_name"]:
                 callback.require_sound(state["state"], weights)
 
     def require_same(self, states: list[dict[str, Any]]) -> None:
         """Raise unless these are states of such callbacks."""
-        names = [type(callback).__name__ for callback in self._all]
+        names = [type(callback).__name__ for callback in self._stateful]
         if (saved := [state["class_name"] for state in states]) != names:
-            raise ValueError(f"callbacks: expected {saved} because the training to resume had these, got {names}")
-        for callback, state in zip(self._all, states, strict=True):
+            raise ValueError(
+                f"callbacks: expected {saved} because the training to resume had these, got {names}; pass the same"
+            )
+        for callback, state in zip(self._stateful, states, strict=True):
             callback.require_same(state["state"])
 
     def set_state(self, states: list[dict[str, Any]]) -> None:
-        """Give each its state back."""
-        for callback, state in zip(self._all, states, strict=True):
+        """Restore the state of each."""
+        for callback, state in zip(self._stateful, states, strict=True):
             callback.set_state(state["state"])
 
 
 def check(callbacks: Any) -> list[Callback]:
-    """A list of callbacks from what `fit` was given."""
+    """The argument `callbacks` as a list."""
     if callbacks is None:
         return []
     if isinstance(callbacks, Callback):

@@ -1,4 +1,4 @@
-"""Callbacks that change the learning rate from epoch to epoch."""
+"""Callbacks that change the learning rate between epochs."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class ReduceLROnPlateau(Monitor):
     monitor : str
         An entry of the logs.
     factor : float
-        What the rate is multiplied by; below 1.
+        The rate is multiplied by this; above 0 and below 1.
     patience : int
-        How many epochs without improvement to allow.
+        After how many epochs without improvement to lower the rate.
     verbose : {0, 1}
-        Whether to print when it lowers the rate.
+        Whether to print a line when it lowers the rate.
     mode : {"auto", "min", "max"}
-        Which way is better.
+        Whether smaller or larger values are better; "auto" takes the metric's own direction.
     min_delta : float
         Improvements up to this do not count.
     cooldown : int
-        Epochs to wait after a reduction before counting again.
+        Epochs after a reduction in which no epochs are counted.
     min_lr : float
-        The rate does not go below.
+        The lowest rate.
     """
 
     adds_logs: ClassVar[tuple[str, ...]] = ("learning_rate",)
@@ -70,6 +70,8 @@ class ReduceLROnPlateau(Monitor):
         optimizer = self.model.optimizer
         if logs is not None:
             logs["learning_rate"] = optimizer.learning_rate
+        if value is None:
+            return
         if self.cooling:
             self.cooling -= 1
             self.wait = 0
@@ -81,7 +83,7 @@ class ReduceLROnPlateau(Monitor):
                 optimizer.learning_rate = max(optimizer.learning_rate * self.factor, self.min_lr)
                 self.cooling, self.wait = self.cooldown, 0
                 if self.verbose:
-                    print(f"Epoch {epoch + 1}: ReduceLROnPlateau lowers the rate to {optimizer.learning_rate:g}")
+                    print(f"Epoch {epoch + 1}: reducing the learning rate to {optimizer.learning_rate:g}")
 
     def get_state(self) -> dict[str, Any]:  # noqa: D102
         return {"wait": self.wait, "cooling": self.cooling, "best": self.best}
@@ -94,9 +96,10 @@ class ReduceLROnPlateau(Monitor):
 
 
 class LearningRateScheduler(Callback):
-    """Set the learning rate as each epoch begins; adds ``learning_rate`` to the logs.
+    """Set the learning rate when each epoch begins; adds ``learning_rate`` to the logs.
 
-    A resumed training finds the rate of its epoch in the file. `fastgru.schedules` change the rate from batch to batch.
+    A resumed training takes the rate of its epoch from the file. Use `fastgru.schedules` to change the rate between
+    batches.
 
     Parameters
     ----------
@@ -127,7 +130,7 @@ class LearningRateScheduler(Callback):
         rate = self.schedule(epoch, optimizer.learning_rate) if self._takes_rate else self.schedule(epoch)
         optimizer.learning_rate = checks.number(f"schedule({epoch})", rate, above=0)
         if self.verbose:
-            print(f"Epoch {epoch + 1}: LearningRateScheduler sets the rate to {optimizer.learning_rate:g}")
+            print(f"Epoch {epoch + 1}: setting the learning rate to {optimizer.learning_rate:g}")
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
         if logs is not None:

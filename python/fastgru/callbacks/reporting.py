@@ -1,11 +1,12 @@
-"""Callbacks that report events to a file or to functions."""
+"""Callbacks that write logs to a file or call functions."""
 
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -19,14 +20,15 @@ Array = NDArray[Any]
 
 
 class CSVLogger(Callback):
-    """Write a line of the logs after each epoch.
+    """Write a line with the logs to a file after each epoch.
 
     Parameters
     ----------
     filename : path
     separator : str
+        A single character.
     append : bool
-        Whether to keep what the file holds. A resumed training keeps the lines of the epochs that it resumes after.
+        Whether to keep the lines that the file has. A resumed training keeps the lines of the epochs before it.
     """
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
@@ -37,6 +39,7 @@ class CSVLogger(Callback):
         self.separator = separator
         self.append = checks.flag("append", append)
         self._columns: list[str] = []
+        self._announced: list[str] = []  # entries that the first epoch may lack
         self._size = 0  # of what this training has written, and of what it keeps before that
 
     def on_train_begin(self, logs: Logs | None = None) -> None:  # noqa: D102
@@ -50,7 +53,7 @@ class CSVLogger(Callback):
         values = {"epoch": epoch, **(logs or {})}
         new = not self._columns
         if new:
-            self._columns = list(values)
+            self._columns = list(dict.fromkeys([*values, *self._announced]))
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self._columns, delimiter=self.separator, extrasaction="ignore")
         if new:
@@ -63,8 +66,9 @@ class CSVLogger(Callback):
             file.write(text.getvalue().encode())
         self._size = os.path.getsize(self.filename)
 
-    def require_possible(self, logs: list[str], *, complete: bool) -> None:  # noqa: D102
+    def require_possible(self, logs: list[str], *, complete: bool, sometimes: Iterable[str] = ()) -> None:  # noqa: D102
         require_target("filename", self.filename)
+        self._announced = list(sometimes)
 
     def get_state(self) -> dict[str, Any]:  # noqa: D102
         return {"columns": self._columns, "size": self._size}
@@ -92,56 +96,47 @@ class LambdaCallback(Callback):
     Parameters
     ----------
     on_epoch_begin, on_epoch_end : callable (epoch, logs), optional
-    on_train_batch_begin, on_train_batch_end : callable (batch, logs), optional
     on_train_begin, on_train_end : callable (logs), optional
+    on_train_batch_begin, on_train_batch_end : callable (batch, logs), optional
+    **functions
+        Functions for the other methods of `Callback`, such as ``on_test_end=callable (logs)``.
     """
 
-    OCCASIONS = (
-        "on_epoch_begin",
-        "on_epoch_end",
-        "on_train_batch_begin",
-        "on_train_batch_end",
-        "on_train_begin",
-        "on_train_end",
-    )
-
-    def __init__(self, **functions: Callable[..., Any] | None) -> None:
+    def __init__(
+        self,
+        on_epoch_begin: Callable[..., Any] | None = None,
+        on_epoch_end: Callable[..., Any] | None = None,
+        on_train_begin: Callable[..., Any] | None = None,
+        on_train_end: Callable[..., Any] | None = None,
+        on_train_batch_begin: Callable[..., Any] | None = None,
+        on_train_batch_end: Callable[..., Any] | None = None,
+        **functions: Callable[..., Any] | None,
+    ) -> None:
+        named = {
+            "on_epoch_begin": on_epoch_begin,
+            "on_epoch_end": on_epoch_end,
+            "on_train_begin": on_train_begin,
+            "on_train_end": on_train_end,
+            "on_train_batch_begin": on_train_batch_begin,
+            "on_train_batch_end": on_train_batch_end,
+        }
         self._functions: dict[str, Callable[..., Any]] = {}
-        for occasion, function in functions.items():
-            checks.choice("occasion", occasion, self.OCCASIONS)
+        occasions = [name for name in dir(Callback) if name.startswith("on_")]
+        for occasion, function in {**named, **functions}.items():
+            checks.choice("occasion", occasion, occasions)
             if function is None:
                 continue
             if not callable(function):
                 raise TypeError(f"{occasion}: expected a function, got {function!r}")
             self._functions[occasion] = function
+            setattr(self, occasion, function)
 
     def __repr__(self) -> str:
-        return as_call(self, lambda: self._functions)
-
-    def watches_batches(self) -> bool:  # noqa: D102
-        return any("batch" in occasion for occasion in self._functions)
+        return as_call(self, lambda: {**dict.fromkeys(_NAMED), **self._functions})
 
     def may_add_logs(self) -> bool:  # noqa: D102
         return "on_epoch_end" in self._functions
 
-    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
-        self._call("on_epoch_begin", epoch, logs)
 
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
-        self._call("on_epoch_end", epoch, logs)
-
-    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:  # noqa: D102
-        self._call("on_train_batch_begin", batch, logs)
-
-    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:  # noqa: D102
-        self._call("on_train_batch_end", batch, logs)
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:  # noqa: D102
-        self._call("on_train_begin", logs)
-
-    def on_train_end(self, logs: Logs | None = None) -> None:  # noqa: D102
-        self._call("on_train_end", logs)
-
-    def _call(self, occasion: str, *arguments: Any) -> None:
-        if occasion in self._functions:
-            self._functions[occasion](*arguments)
+#: The parameters of `LambdaCallback` that have names.
+_NAMED = tuple(inspect.signature(LambdaCallback).parameters)[:-1]

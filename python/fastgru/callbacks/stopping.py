@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -23,22 +23,23 @@ class EarlyStopping(Monitor):
     min_delta : float
         Improvements up to this do not count.
     patience : int
-        How many epochs without improvement to allow.
+        After how many epochs without improvement to stop.
     verbose : {0, 1}
-        Whether to print when it stops the training.
+        Whether to print a line when it stops the training.
     mode : {"auto", "min", "max"}
-        Which way is better; "auto" takes what the metric says, and by other names "max" for accuracies and F1.
+        Whether smaller or larger values are better; "auto" takes the metric's own direction, and for other names "max"
+        for accuracies and F1.
     baseline : float, optional
-        What has to be improved on to begin with.
+        Values that are not better than this do not count as an improvement.
     restore_best_weights : bool
-        Whether to leave the model with the weights of its best epoch, also where `epochs` ended before patience did.
+        Whether to set the weights of the best epoch at the end, also if the training was not stopped early.
     start_from_epoch : int
-        Epochs before this one are not looked at.
+        Earlier epochs are ignored.
 
     Attributes
     ----------
     stopped_epoch : int
-        The epoch after which training was stopped; 0 if it was not.
+        The epoch after which the training was stopped; 0 if it was not.
     best_epoch : int
     """
 
@@ -70,7 +71,7 @@ class EarlyStopping(Monitor):
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: D102
         value = self.watched(logs)
-        if epoch < self.start_from_epoch:
+        if value is None or epoch < self.start_from_epoch:
             return
         if self.restore_best_weights and self.best_weights is None:
             self.best_weights, self.best_epoch = self.model.get_weights(), epoch
@@ -86,7 +87,7 @@ class EarlyStopping(Monitor):
             self.stopped_epoch = epoch
             self.model.stop_training = True
             if self.verbose:
-                print(f"Epoch {epoch + 1}: EarlyStopping ends the training, the best was epoch {self.best_epoch + 1}")
+                print(f"Epoch {epoch + 1}: early stopping, the best epoch was {self.best_epoch + 1}")
 
     def _beats_baseline(self, value: float) -> bool:
         assert self.baseline is not None
@@ -115,12 +116,17 @@ class EarlyStopping(Monitor):
 
 
 class TerminateOnNaN(Callback):
-    """End the training without an error where a loss, its gradient or the update is NaN or infinite.
+    """End the training without an error if a loss, its gradient or the update is NaN or infinite.
 
-    The weights are those before that batch.
+    The weights are those before that batch. As in Keras, the epoch ends there, with validation and the logs of the
+    batches before. Files that `ModelCheckpoint` wrote for earlier epochs stay as they are.
 
-    As in Keras the epoch ends there, with validation and the logs of the batches before. No file is written for it:
-    those that `ModelCheckpoint` wrote before stay.
+    Parameters
+    ----------
+    raise_error : bool
+        Whether to raise FloatingPointError instead, as `Sequential.fit` does without this callback.
     """
 
-    stops_at_nan: ClassVar[bool] = True
+    def __init__(self, raise_error: bool = False) -> None:
+        self.raise_error = checks.flag("raise_error", raise_error)
+        self.stops_at_nan = not self.raise_error

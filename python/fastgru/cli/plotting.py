@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._support.files import write_atomically
-from fastgru._training.loop import History
+from fastgru.callbacks import History
 from fastgru.cli.targets import require_ending, require_writable
 
 Array = NDArray[Any]

@@ -19,7 +19,7 @@ import fastgru
 from fastgru import _native, callbacks
 from fastgru._support import checks
 from fastgru._support.sequences import valid_steps
-from fastgru._training.loop import History
+from fastgru.callbacks import History
 from fastgru.cli import data, plotting
 from fastgru.cli.data import Data, HeldBack
 from fastgru.cli.evaluate import Score, form, score

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fastgru._support import checks, memory, sequences
 from fastgru._support.samples import Samples, as_samples, dtype_of_batches, fits
 from fastgru._support.seeding import new_generator
+from fastgru._support.sequence_list import ListSamples
 from fastgru._training.data import Form
 from fastgru._training.loop import Scores, Snapshot
 from fastgru.layers import InputLayer, Layer, Rescaling
@@ -60,6 +61,8 @@ class Network:
         self.dtype = checks.floating_dtype("dtype", "float32" if dtype is None else dtype)
         self.generator = new_generator()
         self.form: Form | None = None
+        self.trained_with_lengths = False
+        self.lengths_known = False
         self.raw_head = False
         self.parameters: Array = np.empty(0, self.dtype)
         self.gradient: Array = np.empty(0, self.dtype)
@@ -251,6 +254,21 @@ class Network:
         """Whether the input is integers."""
         return bool(self.layers) and self.layers[0].takes_tokens
 
+    @property
+    def finds_lengths(self) -> bool:
+        """Whether a layer finds the lengths in the data: a Masking, or an Embedding with mask_zero."""
+        return any(layer.finds_padding for layer in self.layers)
+
+    @property
+    def input_axes(self) -> int | None:
+        """The number of axes of the input, with the batch axis; None if it is unknown."""
+        if self.built:
+            return len(self.input_shape)
+        declared = self.layers[0].input_shape if self.layers else None
+        if declared is not None:
+            return len(declared) + 1
+        return 2 if self.takes_tokens else None
+
     def as_samples(self, name: str, x: Any) -> Array:
         """`x` as an array of what the first layer takes: integers for an `Embedding`, else any real numbers."""
         return as_samples(name, x, tokens=self.takes_tokens)
@@ -274,7 +292,7 @@ class Network:
         if not self.built:
             self.build(form.input_shape)
 
-    def check_values(self, name: str, samples: Samples, lengths: Array | None) -> Array | None:
+    def check_values(self, name: str, samples: Samples | ListSamples, lengths: Array | None) -> Array | None:
         """Raise what the first layer, or the one after `Rescaling`, would for the values of some batch.
 
         The message gives the number of the sample.

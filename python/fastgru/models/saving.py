@@ -7,7 +7,6 @@ can be resumed. All functions take the two parts of a model, a `Network` and a `
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from fastgru import formats, initializers, losses, metrics, optimizers, regularizers, schedules
 from fastgru._native._cpu_features import __version__
 from fastgru._support import checks
-from fastgru._support.files import naming, replaceable
+from fastgru._support.files import trial_name, write_atomically
 from fastgru._support.representation import package_class
 from fastgru._training import loop
 from fastgru._training.data import Form
@@ -26,7 +25,7 @@ from fastgru.formats.boundary import reading
 from fastgru.formats.checks import unsupported
 from fastgru.formats.description import LayerDescription, ModelDescription, TrainingDescription
 from fastgru.formats.scaling import FORMAT_VERSION, dividing_bytes
-from fastgru.layers import LAYERS, from_config
+from fastgru.layers import LAYERS, Dense, from_config
 from fastgru.layers.base import strip_prefix
 from fastgru.models.compilation import Compilation
 from fastgru.models.network import Network
@@ -69,15 +68,46 @@ def require_saveable(
     format: str | None = None,
     compiled: bool = True,
 ) -> None:
-    """Raise what `write` would raise: the model is written as it is to a temporary folder beside `path`.
+    """Raise now what `write` would raise later; no file is created or changed.
 
-    The writer itself does the check, so that the two cannot disagree. It covers the folder and its permissions, free
-    disk space, the packages that the format needs, and whether the format can express the model.
+    The model is written to a temporary folder beside `path`, so this finds an unknown ending, a missing folder, missing
+    permissions, a missing package, and anything that the format does not support. If the model has no weights yet, a
+    model with one Dense layer is written instead, which cannot find unsupported layers.
+
+    Parameters
+    ----------
+    network, compilation
+        The parts of the model, as it is before the training.
+    path, format, compiled
+        As in `write`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The ending is unknown, or the format does not support the model.
+    ImportError
+        The format needs a package that is not installed.
+    OSError
+        No file can be written at `path`.
     """
+    require_own_layers(network)
     kind = formats.kind_of_name(path) if format is None else checks.choice("format", format, formats.KINDS)
-    target = replaceable(path)
-    with naming(path), tempfile.TemporaryDirectory(prefix=".", suffix=".fastgru.tmp", dir=target.parent) as folder:
-        write(os.path.join(folder, os.path.basename(path)), kind, network, compilation, compiled=compiled)
+    with trial_name(path) as trial:
+        if network.built:
+            write(trial, format, network, compilation, compiled=compiled)
+        elif kind == "fastgru":
+            write_atomically(trial, b"")
+            if compiled:
+                require_own_classes(compilation)
+        else:
+            formats.write(trial, _one_layer(), kind)
+
+
+def _one_layer() -> ModelDescription:
+    """A model that all formats support."""
+    layer = Dense(1, name="dense")
+    weights = {"kernel": np.zeros((1, 1), np.float32), "bias": np.zeros(1, np.float32)}
+    return ModelDescription([LayerDescription("Dense", "dense", layer.get_config(), weights)], (1,), "model", "float32")
 
 
 def _require_metrics_known_by_name(compilation: Compilation) -> None:
@@ -199,6 +229,8 @@ def to_checkpoint(
         ],
         "generator": network.generator.bit_generator.state,
     }
+    if network.trained_with_lengths:
+        config["trained_with_lengths"] = True
     tensors |= {f"states/{name}": array for name, array in network.get_states().items()}
     if compiled and compilation.optimizer is not None and compilation.loss is not None:
         step, moments = compilation.optimizer.get_state()
@@ -290,6 +322,7 @@ def from_checkpoint(config: dict[str, Any], tensors: Mapping[str, Array]) -> tup
     network, compilation = make_parts(description.dtype, description.name)
     take_description(description, network, compilation)
     network.generator.bit_generator.state = config["generator"]
+    network.trained_with_lengths = checks.flag("trained_with_lengths", config.get("trained_with_lengths", False))
     network.set_states(states)
     if config.get("compile") is not None:
         _compile_as(config["compile"], tensors, network, compilation)
@@ -430,6 +463,7 @@ def go_on_from(saved: SavedTraining, network: Network, compilation: Compilation,
     optimizer.set_state(*other.get_state())
     network.generator.bit_generator.state = saved.network.generator.bit_generator.state
     network.set_states(saved.network.get_states())
+    network.trained_with_lengths = saved.network.trained_with_lengths
 
 
 #: Says of a file that its state of a training was not written by a training.

@@ -16,28 +16,28 @@ from numpy.typing import NDArray
 from fastgru import formats, losses, optimizers
 from fastgru import metrics as _metrics
 from fastgru._support import checks, usage
-from fastgru._support.files import check_path
+from fastgru._support.files import check_path, trial_name
 from fastgru._support.representation import as_call
-from fastgru._support.samples import lengths_of
 from fastgru._support.seeding import new_generator
 from fastgru._training import loop
-from fastgru._training.data import ArraySet, StreamSet, Unchecked
-from fastgru._training.options import FitOptions
-from fastgru._training.preparation import Preparation, prepare
-from fastgru.callbacks import dispatch
+from fastgru._training.data import ArraySet, Form, StreamSet, Unchecked
+from fastgru._training.options import FitOptions, check_verbose
+from fastgru._training.preparation import Preparation, Sets, prepare
+from fastgru._training.progress import describe
+from fastgru.callbacks import History, dispatch
 from fastgru.formats import native
 from fastgru.formats.boundary import reading
 from fastgru.formats.description import Assumption, AssumptionWarning, ModelDescription, list_assumptions
 from fastgru.layers import InputLayer, Layer
 from fastgru.layers.base import copy_weights
-from fastgru.models import saving
+from fastgru.models import prediction, saving
 from fastgru.models.compilation import Compilation
 from fastgru.models.network import Network
 
 Array = NDArray[Any]
 
 #: All attributes of a `Sequential`; others belong to a user's subclass.
-_ATTRIBUTES = frozenset(("_network", "_compilation", "_usage", "_run", "stop_training"))
+_ATTRIBUTES = frozenset(("_network", "_compilation", "_usage", "_run", "stop_training", "history"))
 #: Attribute that cannot be assigned -> what to do instead.
 _READ_ONLY = {
     **dict.fromkeys(("optimizer", "loss", "metrics"), "set it by compile(optimizer, loss, metrics)"),
@@ -71,13 +71,25 @@ class Sequential:
     metrics : list of Metric
         What `compile` chose.
     stop_training : bool
-        Set by a callback, it ends the training after the epoch.
+        A callback sets it to end the training: after an epoch, or within one after a batch, as in Keras.
+    history : callbacks.History or None
+        What the last call of `fit` returned.
 
     Notes
     -----
     Several threads may call `predict`, `evaluate`, `get_weights` and `save` at once, unless a layer is stateful. All
     other calls need the model for themselves and raise RuntimeError while another thread uses it: give each thread its
     own copy (`copy.deepcopy`).
+
+    All methods that take data take NumPy arrays, nested lists, and the arrays of other libraries: PyTorch tensors on
+    the CPU, and objects with ``__array__`` or ``__dlpack__``, such as those of JAX, TensorFlow and pandas. Sequences of
+    different lengths are a list of arrays (T_i, F), or (T_i,) for tokens, which are padded batch by batch. Targets and
+    weights for each step are then a list of arrays, too.
+
+    Batches come from anything that can be iterated over for each epoch, such as a `torch.utils.data.DataLoader` or a
+    `tf.data.Dataset`, or from an object with ``__len__`` and ``__getitem__``, such as a `keras.utils.PyDataset`. A
+    batch is ``(x, y)``, ``(x, y, sample_weight)``, or a dict with ``x``, ``y``, ``lengths``, ``sample_weight``. A third
+    element of integers above 1, none of them above the number of steps, is used as lengths, with a warning.
 
     Callbacks, data streams, losses and metrics may call `predict`, `evaluate`, `save`, `get_weights`, `set_weights`,
     `load_weights` and `reset_states` while `fit` runs. Stateful layers begin such a `predict` or `evaluate` without
@@ -106,6 +118,7 @@ class Sequential:
         self._usage = usage.Usage()
         self._run: loop.Run | None = None  # while it is trained
         self.stop_training = False
+        self.history: History | None = None
 
     def __repr__(self) -> str:
         return as_call(self, self._shown)
@@ -312,73 +325,85 @@ class Sequential:
     @usage.alone("fit changes the weights", outermost=True)
     def fit(
         self,
-        x: Any,
+        x: Any = None,
         y: Any = None,
-        batch_size: int | None = 32,
+        batch_size: int | None = None,
         epochs: int = 1,
-        verbose: int | str = 1,
-        *,
-        lengths: Any = None,
-        sample_weight: Any = None,
-        class_weight: dict[int, float] | None = None,
-        validation_data: Any = None,
+        verbose: int | str = "auto",
+        callbacks: Any = None,
         validation_split: Any = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: dict[int, float] | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
-        shuffle: bool = True,
-        steps_per_epoch: int | None = None,
-        callbacks: Any = None,
+        validation_freq: Any = 1,
+        *,
+        lengths: Any = None,
         resume_from: str | os.PathLike[str] | None = None,
-    ) -> loop.History:
-        """Train.
+    ) -> History:
+        """Train the model.
 
         Parameters
         ----------
-        x : ndarray (N, T, F), or iterable
-            Real numbers of any dtype, or nested lists of them. Each batch is converted to the model's dtype; nothing is
-            scaled (see `layers.Rescaling`). The array may be memory-mapped. Integers if the first layer is an
-            `Embedding`. Or, without y, something that gives the batches of an epoch when it is iterated over:
-            ``(x, y)``, ``(x, y, sample_weight)`` or dicts with ``x``, ``y``, ``lengths``, ``sample_weight``.
-        y : ndarray
+        x : array_like (N, T, F), list of array_like (T_i, F), or iterable
+            Samples of real numbers, or without y an iterable of batches; see the notes. Each batch is converted to the
+            model's dtype; nothing is scaled (see `layers.Rescaling`). The array may be memory-mapped. Integers (N, T)
+            or (T_i,) if the first layer is an `Embedding`.
+        y : array_like
             Targets as the loss takes them: integer labels (N,), or one for each step (N, T); one-hot or other targets
-            (N, C); numbers of the output's shape.
+            (N, C); numbers of the output's shape. If x is a list of sequences, targets for each step are a list of
+            arrays (T_i,) or (T_i, C).
         batch_size : int
-            None means 32.
+            None means 32. Ignored if x is an iterable of batches.
         epochs : int
+            The number of the last epoch, counted from 1; `initial_epoch` epochs fewer are trained.
         verbose : {0, 1, 2, "auto"}
-            Nothing; a progress bar on a terminal and a line an epoch elsewhere; a line an epoch. "auto" is 1.
-        lengths : ndarray (N,) of integers, or (N, T) of bool, optional
-            How many steps of each sequence count, or a mask that says so. What stands after them is padding, neither
-            looked at nor computed.
-        sample_weight : ndarray (N,), or (N, T) for outputs at each step, optional
-            Factors of the losses; their mean is still taken over all samples, as in Keras. Metrics are not weighted.
-        class_weight : dict, optional
-            Factors of the losses by class.
-        validation_data : tuple, dict or iterable, optional
-            Evaluated after each epoch; (x, y), (x, y, sample_weight), a dict with x, y, lengths, sample_weight, or an
-            iterable of such batches. Stateful layers begin it without states, and training goes on with its own.
-        validation_steps : int, optional
-            How many of an iterable's batches to evaluate; all if not given.
-        validation_split : float, or ndarray (K,) of integers
-            Instead, hold back this fraction: the last samples, before shuffling. UserWarning if a class is missing from
-            either part. Or hold back the samples with these indices; no array is copied.
-        validation_batch_size : int, optional
-            `batch_size` if not given; affects memory and speed only.
-        shuffle : bool
-            Whether to draw a new order for each epoch.
-        steps_per_epoch : int, optional
-            How many of an iterable's batches make an epoch; all if not given.
+            0 prints nothing; 1 shows a progress bar on a terminal and prints a line per epoch elsewhere; 2 prints a
+            line per epoch. "auto" is 1.
         callbacks : list of Callback, optional
             See `fastgru.callbacks`.
+        validation_split : float, or ndarray (K,) of integers
+            Hold back this fraction of the samples for validation: the last ones, before shuffling. UserWarning if a
+            class is missing from either part. Or hold back the samples with these indices; no array is copied.
+        validation_data : tuple, dict or iterable, optional
+            Evaluated after each epoch: (x, y), (x, y, sample_weight), a dict with x, y, lengths, sample_weight, or an
+            iterable of such batches. Stateful layers begin it without states, and training continues with its own.
+        shuffle : bool
+            Whether to draw a new order for each epoch: of the samples, or of the batches of an object with
+            ``__getitem__`` and ``__len__``. Ignored for other iterables.
+        class_weight : dict, optional
+            Factors of the losses by class.
+        sample_weight : array_like (N,), or (N, T) for outputs at each step, optional
+            Factors of the losses; their mean is still taken over all samples, as in Keras. Metrics are not weighted.
+        initial_epoch : int
+            The epoch to begin with, counted from 0, for callbacks, logs and learning rate schedulers. Weights and
+            optimizer are used as they are. With `resume_from`, the file gives this number: leave `initial_epoch` out.
+        steps_per_epoch : int, optional
+            How many batches of an iterable make an epoch; all if not given.
+        validation_steps : int, optional
+            How many batches of an iterable to evaluate; all if not given.
+        validation_batch_size : int, optional
+            `batch_size` if not given; affects memory and speed only.
+        validation_freq : int, or list of int
+            Validate after every so many epochs, or after these epochs, counted from 1. Callbacks that monitor the
+            validation ignore the other epochs.
+        lengths : array_like (N,) of integers, or (N, T) of bool, optional
+            How many steps of each sequence count, or a mask of these steps. Values after the end of a sequence are
+            ignored and not computed.
         resume_from : path, optional
-            A file that `callbacks.ModelCheckpoint` wrote during a call of `fit` with the same data and callbacks. The
-            model takes on what was saved, and training goes on until `epochs` are done: bit for bit as if it had not
-            been interrupted. An iterable is begun anew, and with `steps_per_epoch` the batches of earlier epochs are
-            drawn and dropped. A learning rate that is a number is the file's; a schedule must be the same.
+            A ``.safetensors`` file that `callbacks.ModelCheckpoint` wrote during a call of `fit` with the same data and
+            callbacks. Training continues until `epochs` are done, with the same bits as if it had not been interrupted.
+            An iterable is begun anew, and with `steps_per_epoch` the batches of earlier epochs are drawn and dropped. A
+            learning rate that is a number is taken from the file; a schedule must be the same.
 
         Returns
         -------
-        History
+        callbacks.History
+            The one among `callbacks`, if there is one.
 
         Raises
         ------
@@ -391,8 +416,8 @@ class Sequential:
         KeyboardInterrupt
             Ctrl-C. The weights are those after the last whole batch, and usable.
         ValueError, TypeError
-            An argument does not fit; no weight has changed its value then, but by an iterable's batches before the one
-            that does not fit. The model's dtype and shapes are then as they were, too.
+            An argument is invalid; no weight has changed its value then, but by an iterable's batches before the
+            invalid one. The model's dtype and shapes are then as they were, too.
         """
         network, compilation = self._network, self._compilation
         optimizer, loss = compilation.connect(network)
@@ -403,50 +428,85 @@ class Sequential:
             verbose=verbose,
             shuffle=shuffle,
             class_weight=class_weight,
+            initial_epoch=initial_epoch,
             steps_per_epoch=steps_per_epoch,
             validation_split=validation_split,
             validation_steps=validation_steps,
             validation_batch_size=validation_batch_size,
+            validation_freq=validation_freq,
             resume_from=resume_from,
         )
         sets = prepare(network, loss, Unchecked(x, y, lengths, sample_weight), validation_data, options)
-        history = loop.History(options.epochs, options.batch_size, sets.training.count)
-        told = self._callbacks(callbacks, history.params, validated=sets.validation is not None)
+        told, history = self._callbacks_of_fit(callbacks, options, sets)
         # Metrics of its own: whoever evaluates in the midst of an epoch uses the model's.
         tally = loop.Tally(network, loss, copy.deepcopy(compilation.metrics))
         required = options.required_to_resume(sets.training)
         write = functools.partial(saving.write_training, network, compilation)
-        run = loop.Run(tally, history, told, network.generator, required, write)
-        saved, form = None, sets.form
-        if resume_from is not None:
-            saved = saving.read_training(resume_from, network, compilation, run, form, sets.training.dtype)
-            form = saved.network.form
+        run = loop.Run(tally, history, told, network.generator, required, write, options.initial_epoch)
+        saved, form = self._read_saved(run, sets, resume_from)
         if form is not None:
             network.settle(form)
         validate = None
         if sets.validation is not None:
             validate = functools.partial(
-                self._evaluate, sets.validation, options.rows_to_validate, compilation.metrics, apart=True
+                self._evaluate, sets.validation, options.rows_to_validate, compilation.metrics, told, apart=True
             )
         with self._at_work(run):
             # As in Keras: on_train_begin starts a callback anew, a resumed state comes after it.
             told.tell("on_train_begin", {})
-            told.require_saveable()
+            if network.built:
+                run.require_saveable()
             if saved is not None:
                 saving.go_on_from(saved, network, compilation, run)
             run.write_due()
             loop.fit(network, loss, optimizer, sets.training, run, options, validate)
-            run.tell("on_train_end", {})
+            run.tell("on_train_end", dict(run.last_logs))
+        self.history = history
         return history
 
-    def _callbacks(self, given: Any, params: dict[str, Any], *, validated: bool) -> dispatch.Callbacks:
-        told = dispatch.Callbacks(dispatch.check(given), self, params)
+    def _callbacks_of_fit(self, given: Any, options: FitOptions, sets: Sets) -> tuple[dispatch.Callbacks, History]:
+        """The callbacks of a training, and the `History` among them, which is added if there is none."""
+        chosen = dispatch.check(given)
+        history = next((callback for callback in chosen if isinstance(callback, History)), None)
+        if history is None:
+            history = History()
+            chosen = [*chosen, history]
+        params = {
+            "verbose": options.verbose,
+            "epochs": options.epochs,
+            "steps": sets.training.steps(options.batch_size),
+            "batch_size": options.batch_size,
+            "samples": sets.training.count,
+        }
+        told = dispatch.Callbacks(chosen, self, params)
         logs = ["loss", *(metric.name for metric in self.metrics)]
-        told.require_possible([*logs, *(f"val_{name}" for name in logs)] if validated else logs)
-        if told.write_files():
+        validated = [f"val_{name}" for name in logs] if sets.validation is not None else []
+        told.require_possible([*logs, *validated], [] if options.validates_always else validated)
+        if told.resumable():
             saving.require_own_layers(self._network)
             saving.require_own_classes(self._compilation)
-        return told
+        return told, history
+
+    def _read_saved(
+        self, run: loop.Run, sets: Sets, resume_from: str | os.PathLike[str] | None
+    ) -> tuple[saving.SavedTraining | None, Form | None]:
+        """The training to resume, if there is one, and the form of the model then."""
+        backup = run.callbacks.find_backup()
+        path = backup if resume_from is None else resume_from
+        if path is None:
+            return None, sets.form
+        if backup is not None and resume_from is not None:
+            raise ValueError(
+                f"resume_from: expected None because BackupAndRestore has found {backup}, got "
+                f"{os.fspath(resume_from)}; delete one of the two files"
+            )
+        try:
+            saved = saving.read_training(path, self._network, self._compilation, run, sets.form, sets.training.dtype)
+        except ValueError as error:
+            if backup is None:
+                raise
+            raise type(error)(f"{error}; delete {backup} to train from the beginning") from None
+        return saved, saved.network.form
 
     @contextlib.contextmanager
     def _at_work(self, run: loop.Run) -> Iterator[None]:
@@ -458,15 +518,15 @@ class Sequential:
             self._run = None
 
     def save_training(self, path: str | os.PathLike[str]) -> None:
-        """Write the model with the state of the training at work, for ``fit(..., resume_from=path)``.
+        """Write the model and the state of the running training, for ``fit(..., resume_from=path)``.
 
-        `callbacks.ModelCheckpoint` calls it. The file is written when all callbacks have been told of what this one
-        is told now, so that it holds what each made of it; nothing is written of an epoch that `TerminateOnNaN` ends.
+        `callbacks.ModelCheckpoint` calls it. The file is written after all callbacks have been called for the same
+        epoch or batch, so that it holds the state of each; nothing is written for an epoch that `TerminateOnNaN` ends.
 
         Raises
         ------
         RuntimeError
-            `fit` is not at work.
+            `fit` is not running.
         """
         if self._run is None:
             raise RuntimeError("the model is not being trained: save_training is for callbacks of fit")
@@ -492,83 +552,126 @@ class Sequential:
 
     def evaluate(
         self,
-        x: Any,
+        x: Any = None,
         y: Any = None,
-        batch_size: int | None = 128,
-        verbose: Any = 0,
+        batch_size: int | None = None,
+        verbose: int | str = "auto",
+        sample_weight: Any = None,
+        steps: int | None = None,
+        callbacks: Any = None,
+        return_dict: bool = False,
         *,
         lengths: Any = None,
-        sample_weight: Any = None,
-        return_dict: bool = False,
     ) -> Any:
-        """Loss and metrics, in the order of `compile`.
+        """Compute the loss and the metrics.
 
         Parameters
         ----------
-        x, y, lengths, sample_weight
+        x, y, sample_weight, lengths
             As in `fit`.
         batch_size : int
-            Affects memory and speed only; None means 128.
-        verbose
-            Taken for the sake of programs written for Keras; nothing is printed.
+            Affects memory and speed only, unless `steps` is given. None means 128, and 32 with `steps`, as in Keras.
+        verbose : {0, 1, 2, "auto"}
+            1 and 2 print a line with the result; 0 and "auto" print nothing.
+        steps : int, optional
+            How many batches to evaluate; all if not given.
+        callbacks : list of Callback, optional
+            Their methods ``on_test_...`` are called.
         return_dict : bool
-            Return them by name.
+            Whether to return the values by name.
 
         Returns
         -------
         list of float, or dict of str to float
         """
-        del verbose
         network = self._network
+        printed = verbose != "auto" and check_verbose(verbose) > 0
         with self._usage.call("evaluate", alone=network.why_alone()) as call:
             _, loss = self._compilation.connect(network)
-            batch_size = checks.integer("batch_size", 128 if batch_size is None else batch_size, least=1)
-            data, form = Preparation(network, loss).set_of(Unchecked(x, y, lengths, sample_weight))
+            batch_size = _check_batch_size(batch_size, steps)
+            given = Unchecked(x, y, lengths, sample_weight)
+            data, form = Preparation(network, loss, evaluates=True).set_of(given, steps, steps_name="steps")
             if form is not None:
                 network.settle(form)
             if data.count == 0:
                 raise ValueError("x: expected at least one sample, got 0")
             # Another evaluation may be counting with the model's metrics: in another thread, or around this one.
             metrics = self.metrics if call.first and not call.nested else copy.deepcopy(self.metrics)
-            found = self._evaluate(data, batch_size, metrics, apart=call.nested)
+            told = self._callbacks(callbacks, verbose, data, batch_size)
+            found = self._evaluate(data, batch_size, metrics, told, apart=call.nested, steps=steps)
+        if printed:
+            print(f"Evaluation: {describe(found)}")
         return found if checks.flag("return_dict", return_dict) else list(found.values())
 
+    def _callbacks(
+        self, given: Any, verbose: int | str, data: ArraySet | StreamSet | None, batch_size: int
+    ) -> dispatch.Callbacks:
+        """The callbacks of an evaluation or a prediction."""
+        chosen = dispatch.check(given)
+        steps, count = (None, None) if data is None else (data.steps(batch_size), data.count)
+        params = {"verbose": verbose, "epochs": 1, "steps": steps, "batch_size": batch_size, "samples": count}
+        return dispatch.Callbacks(chosen, self, params)
+
     def _evaluate(
-        self, data: ArraySet | StreamSet, batch_size: int, metrics: Sequence[_metrics.Metric], *, apart: bool
+        self,
+        data: ArraySet | StreamSet,
+        batch_size: int,
+        metrics: Sequence[_metrics.Metric],
+        callbacks: dispatch.Callbacks,
+        *,
+        apart: bool,
+        steps: int | None = None,
     ) -> dict[str, float]:
         """Loss and metrics by name; `apart` from the states of the call around it."""
         assert self.loss is not None
         with self._network.with_own_states() if apart else contextlib.nullcontext():
-            return loop.evaluate(self._network, self.loss, data, batch_size, metrics)
+            return loop.evaluate(self._network, self.loss, data, batch_size, metrics, callbacks, steps)
 
-    def predict(self, x: Array, batch_size: int | None = 128, verbose: Any = 0, *, lengths: Any = None) -> Any:
-        """Outputs (N, ...) for samples (N, ...), batch by batch, so that only the result grows with N.
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: int | str = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
+        *,
+        lengths: Any = None,
+    ) -> Any:
+        """Compute the outputs (N, ...) for samples (N, ...), batch by batch, so that only the result grows with N.
 
         A sample's output has the same bits whatever the batch size and the padding.
 
         Parameters
         ----------
-        x : ndarray (N, ...)
+        x : array_like (N, ...), list of array_like (T_i, F), or iterable
+            Samples as in `fit`. Or an iterable of batches: x, (x, y), (x, y, sample_weight), or dicts with x and maybe
+            lengths; targets and weights are ignored.
         batch_size : int
-            Affects memory and speed only; a stateful layer needs batches of one size. None means 128.
-        verbose
-            Taken for the sake of programs written for Keras; nothing is printed.
+            Affects memory and speed only, unless `steps` is given; a stateful layer needs batches of one size. None
+            means 128, and 32 with `steps`, as in Keras.
+        verbose : {0, 1, 2, "auto"}
+            Ignored; nothing is printed.
+        steps : int, optional
+            How many batches to predict; all if not given.
+        callbacks : list of Callback, optional
+            Their methods ``on_predict_...`` are called.
         lengths : ndarray (N,) of integers, or (N, T) of bool, optional
             As in `fit`.
 
         Returns
         -------
-        ndarray, or tuple of ndarray if the last layer returns several
+        ndarray, list of ndarray, or a tuple of those if the last layer returns several
+            Outputs for each step of a list of sequences are a list with one array (T_i, ...) for each sequence;
+            likewise those of an iterable whose batches are lists or have different numbers of steps. All others are one
+            array.
         """
-        del verbose
-        batch_size = checks.integer("batch_size", 128 if batch_size is None else batch_size, least=1)
+        batch_size = _check_batch_size(batch_size, steps)
         network = self._network
         network.require_built()
         with self._usage.call("predict", alone=network.why_alone()) as call:
-            if not call.nested:
-                return _predict(network, x, batch_size, lengths)
-            with network.with_own_states():
-                return _predict(network, x, batch_size, lengths)
+            told = self._callbacks(callbacks, verbose, None, batch_size)
+            with network.with_own_states() if call.nested else contextlib.nullcontext():
+                return prediction.predict(network, x, batch_size, lengths, steps, told)
 
     # --- Files and copies ----------------------------------------------------------------------------------------
 
@@ -616,6 +719,41 @@ class Sequential:
             raise ValueError(f"path: expected a name that ends in .weights.h5 or .h5, got {os.fspath(path)}")
         with self._usage.call("save_weights"):
             formats.write_weights(path, saving.describe_weights(self._network, self._compilation))
+
+    def require_saveable(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        include_optimizer: bool = True,
+        weights_only: bool = False,
+    ) -> None:
+        """Raise now the error that saving to `path` would raise; no file is created or changed.
+
+        Call it before a long training. `callbacks.ModelCheckpoint` does so before the first epoch.
+
+        Parameters
+        ----------
+        path, format, include_optimizer
+            As in `save`.
+        weights_only : bool
+            Whether `save_weights` will write the file instead of `save`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The ending is unknown, or the format does not support something that the model has.
+        ImportError
+            The format needs an extra that is not installed.
+        OSError
+            No file can be written at `path`.
+        """
+        if checks.flag("weights_only", weights_only):
+            with trial_name(path) as trial:
+                self.save_weights(trial)
+            return
+        with self._usage.call("require_saveable"):
+            saving.require_saveable(self._network, self._compilation, path, format=format, compiled=include_optimizer)
 
     def load_weights(self, path: str | os.PathLike[str]) -> None:
         """Take the weights from a file of `save_weights`, or of Keras: of weights alone or of a model.
@@ -690,24 +828,13 @@ def _remake(
     return model
 
 
-def _predict(network: Network, x: Array, batch_size: int, lengths: Any) -> Any:
-    x = network.as_samples("x", x)
-    samples = network.samples("x", x, network.form_for(x))
-    lengths = lengths_of("lengths", lengths, x, tokens=network.takes_tokens)
-    network.check_values("x", samples, lengths)
-    results: list[Array] = []
-    several = False
-    for begin in range(0, max(len(samples), 1), batch_size):
-        rows = slice(begin, begin + batch_size)
-        some = None if lengths is None else lengths[rows]
-        y = network.forward(samples.batch(rows, some), lengths=some)
-        several = isinstance(y, tuple)
-        parts = y if isinstance(y, tuple) else (y,)
-        if not results:
-            results = [np.empty((len(samples), *part.shape[1:]), part.dtype) for part in parts]
-        for result, part in zip(results, parts, strict=True):
-            result[rows] = part
-    return tuple(results) if several else results[0]
+def _check_batch_size(batch_size: int | None, steps: int | None) -> int:
+    """The batch size of `evaluate` and `predict`: with a number of steps, it decides how many samples are used."""
+    if steps is not None:
+        checks.integer("steps", steps, least=1)
+    if batch_size is None:
+        return 128 if steps is None else 32
+    return checks.integer("batch_size", batch_size, least=1)
 
 
 def read_model(
