@@ -435,7 +435,6 @@ WRONG = [
         [],
         "y_test: expected targets as y has, (6, 2), got (2, 3)",
     ),
-    ({"y": np.arange(6)}, ["--data", "."], "--data: expected none because the arrays are those of"),
 ]
 
 
@@ -517,7 +516,8 @@ def test_what_predict_and_evaluate_refuse(capsys, tmp_path, small_model):
         (["evaluate", small_model, str(other)], 1, f"{other}: x: expected shape (N, {T}, {F})"),
         (["evaluate", small_model, str(doubles)], 1, f"{doubles}: x: expected float32 because the model's weights are"),
         (["evaluate", small_model, "/nowhere/d.npz"], 2, "DATA: expected mnist, synthetic, an existing .npz file or"),
-        (["evaluate", small_model, "synthetic", "--task", "regress"], 1, "--task: expected none because digits are"),
+        (["evaluate", small_model, good, "--data", "."], 2, "--data: expected none because the arrays are those of"),
+        (["evaluate", small_model, "synthetic", "--task", "regress"], 2, "--task: expected none because digits are"),
         (["train", __file__], 1, "expected an .npz file, or a folder with x.npy"),
         (["train", "/nowhere/d"], 2, "DATA: expected mnist, synthetic, an existing .npz file or a folder of"),
     ]:

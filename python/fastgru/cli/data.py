@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastgru import datasets
 from fastgru._support.sequences import valid_steps
+from fastgru.cli.parser import UsageError
 from fastgru.datasets.arrays import Sequences
 from fastgru.datasets.mnist import DataUnavailableError
 
@@ -64,13 +65,13 @@ def load(name: str | None, folder: str | None, seed: int, task: str | None = Non
     """The data set asked for; without a name MNIST where it can be had, else synthetic digits."""
     if name is not None and name not in DIGITS:
         if folder is not None:
-            raise ValueError(f"--data: expected none because the arrays are those of {name}, got a folder")
+            raise UsageError(f"--data: expected none because the arrays are those of {name}, got a folder")
         return _load_arrays(name, task)
     if task is not None:
-        raise ValueError(f"--task: expected none because digits are classes, got {task}")
+        raise UsageError(f"--task: expected none because digits are classes, got {task}")
     if name == "synthetic":
         if folder is not None:
-            raise ValueError("--data: expected none because the synthetic digits are made on the spot, got a folder")
+            raise UsageError("--data: expected none because the synthetic digits are made on the spot, got a folder")
         return _digits("synthetic", "as asked for, digits made on the spot", datasets.synthetic.load_data(seed=seed))
     try:
         splits, source = datasets.mnist.locate(folder)

@@ -1,7 +1,7 @@
 """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28 x 28 bytes (LeCun, Cortes, Burges).
 
-The data is not part of this package. It is read from a folder, or downloaded once and kept; either way the decompressed
-bytes are checked against the originals' SHA-256.
+The data are not part of this package. They are read from a folder, or downloaded once and cached. In both cases the
+SHA-256 of the decompressed bytes must be that of the original files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastgru.datasets.idx import DataFileError
 
 DATA_VARIABLE = "FASTGRU_DATA"
 
-#: In the order of preference; the original site is down as often as up.
+#: In the order of preference. The original site is often unavailable.
 MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -61,12 +61,12 @@ FILES = (
 
 
 class DataUnavailableError(OSError):
-    """MNIST is neither on this machine nor to be downloaded now; the message says what was tried.
+    """MNIST was not found on this machine and could not be downloaded; the message lists what was tried.
 
     Attributes
     ----------
     reason : str
-        The message without its advice.
+        The message without the remedy.
     """
 
     def __init__(self, reason: str) -> None:
@@ -77,13 +77,14 @@ class DataUnavailableError(OSError):
 
 
 def load_data(path: str | os.PathLike[str] | None = None) -> tuple[Split, Split]:
-    """MNIST, as Keras gives it.
+    """Load MNIST, as `keras.datasets.mnist.load_data` does.
 
     Parameters
     ----------
     path : path, optional
-        A folder with the four files under their usual names, as ``.gz`` or decompressed. If not given: the folder that
-        the environment variable ``FASTGRU_DATA`` names, else the user's cache folder, else a download into it.
+        A folder with the four files under their usual names, compressed (``.gz``) or not. If not given, the folder in
+        the environment variable ``FASTGRU_DATA`` is used; without it, the user's cache folder, into which the files are
+        downloaded if they are missing.
 
     Returns
     -------
@@ -93,17 +94,17 @@ def load_data(path: str | os.PathLike[str] | None = None) -> tuple[Split, Split]
     Raises
     ------
     FileNotFoundError
-        The folder that `path` or ``FASTGRU_DATA`` names lacks a file.
+        A file is missing in the folder that `path` or ``FASTGRU_DATA`` names.
     DataFileError
-        A file is damaged, or is not MNIST's.
+        A file is damaged, or is not a file of MNIST.
     DataUnavailableError
-        No folder was named, the cache holds none, and no mirror answered with the right bytes.
+        No folder was named, the files are not in the cache, and they could not be downloaded.
     """
     return locate(path)[0]
 
 
 def locate(path: str | os.PathLike[str] | None = None) -> tuple[tuple[Split, Split], str]:
-    """`load_data`, and where the data was found, for a message."""
+    """The result of `load_data`, and the place where the data were found, for a message."""
     named = path if path is not None else os.environ.get(DATA_VARIABLE) or None
     if named is not None:
         source = os.fspath(named) if path is not None else f"{os.fspath(named)} ({DATA_VARIABLE})"
@@ -115,7 +116,7 @@ def locate(path: str | os.PathLike[str] | None = None) -> tuple[tuple[Split, Spl
 
 
 def cache_folder() -> Path:
-    """Where downloaded files are kept."""
+    """The folder of downloaded files."""
     from platformdirs import user_cache_path
 
     return user_cache_path("fastgru") / "mnist"
@@ -140,7 +141,7 @@ def _read_folder(folder: Path) -> tuple[Split, Split]:
 
 
 def _verified(name: str, data: bytes, file: _File) -> bytes:
-    """The decompressed bytes, which must be the original's."""
+    """The decompressed bytes, which must be those of the original file."""
     if name.endswith(".gz"):
         data = idx.gunzip(name, data, file.size)
     if len(data) != file.size:
@@ -179,7 +180,7 @@ def _fetch(url: str, file: _File) -> bytes:
 
     from tqdm import tqdm
 
-    # No gzip file of these bytes is larger than the bytes: a longer answer is no answer.
+    # A gzip file is hardly larger than its contents, so a longer answer is another file.
     most = file.size + 65_536
     data = bytearray()
     try:

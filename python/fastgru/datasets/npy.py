@@ -1,4 +1,4 @@
-"""Headers of .npy files, compared with the bytes that are there before memory is taken for an array."""
+"""Headers of .npy files, which are compared with the size of the file before memory is allocated."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fastgru.datasets.idx import DataFileError
 
 
 class Header(NamedTuple):
-    """What a .npy file holds."""
+    """The shape and the dtype of the array in a .npy file."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
 
 def read_header(file: IO[bytes], size: int) -> Header:
-    """The header of a .npy file of `size` bytes, whose array fills what follows it exactly."""
+    """The header of a .npy file of `size` bytes; its array must fill the rest of the file exactly."""
     match np.lib.format.read_magic(file):
         case (1, 0):
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -27,7 +27,7 @@ def read_header(file: IO[bytes], size: int) -> Header:
         case version:
             raise DataFileError(f"expected version 1.0 or 2.0 of NumPy's format, got {version}")
     if dtype.hasobject:
-        raise DataFileError("expected numbers, got Python objects, which are not read because they may run programs")
+        raise DataFileError("expected numbers, got Python objects, which are not read because they can run code")
     if dtype.kind not in "biuf":
         raise DataFileError(f"expected numbers, got {dtype}")
     needed, there = math.prod(shape) * dtype.itemsize, size - file.tell()

@@ -1,8 +1,8 @@
-"""Synthetic digits: pictures in MNIST's format, drawn on the spot from a seed.
+"""Synthetic digits: images in MNIST's format that are generated from a seed.
 
-Each digit is a few strokes through control points. A picture moves the points a little, draws smooth curves through
-them, slants, turns, scales and shifts the whole, and draws it with a pen of random width, pressure and noise. Nothing
-is downloaded, and the same seed gives the same bytes with the same version of NumPy.
+Each digit consists of a few strokes through control points. For each image the points are moved a little, and smooth
+curves through them are slanted, rotated, scaled, shifted and drawn with a pen of random width, pressure and noise.
+Nothing is downloaded. The same seed gives the same bytes with the same version of NumPy.
 
 The variation is large enough that a linear classifier stays well behind a GRU (tests/test_datasets.py measures both).
 """
@@ -96,7 +96,7 @@ def load_data(*, train: int = 60_000, test: int = 10_000, seed: int = 0) -> tupl
     Parameters
     ----------
     train, test : int
-        How many pictures of each kind; no picture stands in both.
+        The numbers of training and of test images; the two sets are independent.
     seed : int
 
     Returns
@@ -111,7 +111,7 @@ def load_data(*, train: int = 60_000, test: int = 10_000, seed: int = 0) -> tupl
 
 
 def make_digits(count: int, seed: int | np.random.SeedSequence) -> Split:
-    """`count` pictures (count, 28, 28) and their digits (count,), uint8; the digits are equally frequent on average."""
+    """`count` images (count, 28, 28) and their digits (count,), uint8; all digits are equally likely."""
     rng = np.random.Generator(np.random.PCG64(seed))
     labels = rng.integers(0, 10, count, dtype=np.uint8)
     images = np.empty((count, SIDE, SIDE), np.uint8)
@@ -161,7 +161,7 @@ def _write(labels: Array, rng: np.random.Generator) -> Array:
 
 
 def _place(points: Array, rng: np.random.Generator) -> Array:
-    """Slant, turn, scale and shift; the result is in pixels."""
+    """Slant, rotate, scale and shift the points; the result is in pixels."""
     count = len(points)
     slant = rng.normal(0.1, 0.22, count)
     turn = rng.normal(0.0, 0.16, count)
@@ -175,7 +175,7 @@ def _place(points: Array, rng: np.random.Generator) -> Array:
 
 
 def _draw(points: Array, rng: np.random.Generator) -> Array:
-    """Pictures (N, 28, 28) of bytes: ink spread over the nearest pixels, blurred by the pen's width, with noise."""
+    """Images (N, 28, 28) of bytes: ink on the nearest pixels, blurred by the width of the pen, with noise."""
     count = len(points)
     points = np.clip(points, 0.0, SIDE - 1.001)
     corner = points.astype(np.int64)
@@ -203,7 +203,7 @@ def _draw(points: Array, rng: np.random.Generator) -> Array:
 
 
 def _blur(picture: Array, taps: Array, axis: int) -> Array:
-    """A convolution with the five symmetric taps of each picture along one axis, zeros outside."""
+    """Convolve each image along one axis with its five symmetric taps; pixels outside are zero."""
     result = picture * taps[:, 0, None, None]
     for distance in (1, 2):
         weighted = picture * taps[:, distance, None, None]
