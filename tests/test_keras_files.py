@@ -1132,9 +1132,12 @@ def keras_2_optimizer(keras_2, name, *, legacy):
     return OPTIMIZERS[name](kind.legacy if legacy else kind, kind.schedules)
 
 
-#: TensorFlow 2.11 brought AdamW, and new optimizers for the old names.
+#: TensorFlow 2.11 brought AdamW, weight decay, and new optimizers for the old names.
 KERAS_2_TRAININGS = [
-    (*training, legacy) for training in TRAININGS for legacy in (False, True) if not (legacy and training[0] == "AdamW")
+    (*training, legacy)
+    for training in TRAININGS
+    for legacy in (False, True)
+    if not (legacy and ("AdamW" in training[0] or "weight decay" in training[0]))
 ]
 
 

@@ -314,6 +314,23 @@ def test_what_a_function_may_not_return_is_refused_by_its_name(function, error, 
     np.testing.assert_array_equal(model.parameters, before)
 
 
+def test_a_class_derived_from_a_loss_of_the_package_may_define_call():
+    class Cubes(losses.MeanSquaredError):
+        def call(self, y_true, y_pred):
+            return np.abs(y_true - y_pred) ** 3
+
+    scores, targets = make(losses.MeanSquaredError())
+    found = Cubes().compute(scores, targets)
+    np.testing.assert_allclose(found.values, (np.abs(scores - targets) ** 3).mean(axis=1))
+    assert Cubes()(targets, scores) == pytest.approx(found.values.mean())
+
+
+def test_a_class_that_defines_the_call_operator_is_refused():
+    """Training calls `compute`, and so `call`: the class' code would never run."""
+    with pytest.raises(TypeError, match=r"Mine: expected a method call\(y_true, y_pred\) .* got __call__; rename it"):
+        type("Mine", (losses.MeanSquaredError,), {"__call__": lambda self, y_true, y_pred: 0.0})
+
+
 def test_targets_of_functions_may_have_any_shape_after_the_rows():
     seen = []
 

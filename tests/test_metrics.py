@@ -314,6 +314,19 @@ def test_the_example_of_a_metric_of_ones_own_works():
         softmax.compile("sgd", "sparse_categorical_crossentropy", metrics=[example.globs["LargestError"]()])
 
 
+def test_a_class_derived_from_a_metric_of_the_package_may_define_update_state():
+    class Counting(metrics.Accuracy):
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            np.testing.assert_allclose(y_pred.sum(axis=1), 1, rtol=1e-5)  # probabilities
+            super().update_state(y_true, y_pred)
+            self._count += 1
+
+    model = Sequential([layers.GRU(3, input_shape=(4, 2)), layers.Dense(2, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=[Counting()])
+    model.evaluate(np.zeros((6, 4, 2), np.float32), np.zeros(6, int), batch_size=2, verbose=0)
+    assert model.metrics[0]._count == 6 + 3
+
+
 def test_a_metric_without_update_state_says_so():
     class Empty(metrics.Metric):
         def reset_state(self):

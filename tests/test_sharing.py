@@ -67,9 +67,9 @@ def test_what_would_change_the_training_is_refused_in_streams_and_losses(name):
         yield data()
 
     class Own(losses.SparseCategoricalCrossentropy):
-        def __call__(self, *arguments, **options):
+        def compute(self, *arguments, **options):
             REFUSED[name](model)
-            return super().__call__(*arguments, **options)
+            return super().compute(*arguments, **options)
 
     message = f"^{name}: .* got one in use by"
     with pytest.raises(RuntimeError, match=f"{message} fit, from which {name} is called; call it after fit"):
@@ -143,12 +143,12 @@ def test_a_loss_may_use_the_model_between_forward_and_backward(name, options):
     class Own(losses.SparseCategoricalCrossentropy):
         busy = False
 
-        def __call__(self, *arguments, **more):
+        def compute(self, *arguments, **more):
             if not self.busy:
                 self.busy = True
                 ALLOWED[name](watched)
                 self.busy = False
-            return super().__call__(*arguments, **more)
+            return super().compute(*arguments, **more)
 
     plain, watched = make_model(**copy.deepcopy(options)), make_model(**copy.deepcopy(options))
     watched.compile(loss=Own(), metrics=["accuracy", "f1_score"])
@@ -233,7 +233,7 @@ def test_a_pass_without_training_changes_no_gradient_of_one_with(name, use, with
     class Own(losses.SparseCategoricalCrossentropy):
         nested = 0
 
-        def __call__(self, *arguments, **more):
+        def compute(self, *arguments, **more):
             if watched and not self.nested:
                 self.nested += 1
                 for other, classes, theirs in others:
@@ -242,7 +242,7 @@ def test_a_pass_without_training_changes_no_gradient_of_one_with(name, use, with
                     else:
                         watched[0].evaluate(other, labels_for(watched[0], classes), lengths=theirs)
                 self.nested -= 1
-            return super().__call__(*arguments, **more)
+            return super().compute(*arguments, **more)
 
     def labels_for(model, classes):
         return classes if len(model.output_shape) == 2 else np.repeat(classes[:, None], 5, axis=1)

@@ -269,7 +269,8 @@ def _explain(network: Trainable, loss: Loss, batch: Batch, before: Snapshot, err
     """What is wrong with a batch that was refused with that error, and what to do."""
     what, remedy = str(error), "lower the learning rate, or scale x and y to numbers near 1"
     if losses.registered_name(loss) is None:
-        remedy += f", or correct {loss.name} if it returned that"
+        own = loss.name if isinstance(loss, losses.LossFunctionWrapper) else type(loss).__name__
+        remedy += f", or correct {own} if it returned that"
     weights = network.views(network.parameters)
     cause = diagnosis.find_cause(batch, network.parameters.dtype, weights, before.states)
     if cause is not None:

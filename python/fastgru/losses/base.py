@@ -115,6 +115,13 @@ class Loss:
         super().__init_subclass__(**options)
         if "name" not in vars(cls) and not any("name" in vars(base) for base in cls.__mro__[1:-1] if base is not Loss):
             cls.name = snake_case(cls.__name__)
+        if "__call__" in vars(cls):
+            raise TypeError(
+                f"{cls.__name__}: expected a method call(y_true, y_pred) because training does not use __call__, got "
+                f"__call__; rename it to call"
+            )
+        if "call" in vars(cls) and "compute" not in vars(cls):  # else a built-in loss' own would be used
+            cls.compute = Loss.compute  # type: ignore[method-assign]
 
     def __init__(self, name: str | None = None, reduction: str = REDUCTION, dtype: None = None) -> None:
         if name is not None:

@@ -103,6 +103,9 @@ class Metric(ABC):
         super().__init_subclass__(**options)
         if "name" not in vars(cls) and not any("name" in vars(base) for base in cls.__mro__[1:] if base is not Metric):
             cls.name = snake_case(cls.__name__)
+        if "update_state" in vars(cls) and "update" not in vars(cls):  # else a built-in metric's own would be used
+            cls.update = Metric.update  # type: ignore[method-assign]
+            cls.on_scores = False
 
     def __init__(self, dtype: None = None, name: str | None = None) -> None:
         if dtype is not None:
@@ -172,7 +175,15 @@ class Metric(ABC):
         if targets.ndim == 1 and outputs.shape[-1] == 1:
             targets = targets[:, None]
         outputs = outputs.reshape(-1, outputs.shape[-1])
-        self.update(outputs, targets, LossResult(np.zeros(len(outputs)), None, None))
+        for cls in type(self).__mro__:  # the method of a metric of the package, which counts rows
+            counting = vars(cls).get("update")
+            if counting is not None and counting is not Metric.update:
+                counting(self, outputs, targets, LossResult(np.zeros(len(outputs)), None, None))
+                return
+        raise NotImplementedError(
+            f"{type(self).__name__}: expected a method update_state(y_true, y_pred, sample_weight=None), got none; "
+            f"define it"
+        )
 
     def update(self, outputs: Array, targets: Array, result: LossResult) -> None:
         """Count M rows of a batch; training calls it.
@@ -185,11 +196,6 @@ class Metric(ABC):
             The losses of the same rows.
         """
         del result
-        if type(self).update_state is Metric.update_state:
-            raise NotImplementedError(
-                f"{type(self).__name__}: expected a method update_state(y_true, y_pred, sample_weight=None), got none; "
-                f"define it"
-            )
         self.update_state(targets, outputs)
 
     @abstractmethod
