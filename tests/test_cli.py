@@ -40,7 +40,7 @@ def test_train_says_first_and_last_what_it_trained_on(capsys, tmp_path):
     assert lines[0] == "Data: synthetic (as asked for, digits made on the spot)"
     assert lines[-1].startswith("Result: synthetic (as asked for, digits made on the spot): test accuracy ")
     assert sum(line.startswith("Epoch ") for line in lines) == 2
-    assert load_model(path).layers[0].units == 8
+    assert load_model(path).get_layer("gru").units == 8
 
 
 def test_train_ends_with_one_line_of_json(capsys):

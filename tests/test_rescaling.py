@@ -34,7 +34,7 @@ def test_it_computes_what_keras_computes(keras):
                 rounding = 0 if dtype == "float32" else 1e-7
                 np.testing.assert_allclose(found, np.asarray(theirs(given)), rtol=rounding, atol=rounding)
                 if dtype == "float64":
-                    np.testing.assert_array_equal(found, x * scale + offset)
+                    np.testing.assert_array_equal(found, x.astype(float) * scale + offset)
 
 
 def test_it_has_the_gradient_of_its_scale():

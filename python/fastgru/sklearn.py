@@ -171,7 +171,7 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
     dropout, recurrent_dropout : float
         Fractions, from 0 to below 1, of what enters each GRU layer, and of its state, that training drops.
     dtype : {"float32", "float64"}
-        The dtype of weights, computations and outputs.
+        The dtype of weights and computations.
     epochs, batch_size : int
     optimizer : {"adam", "adamw", "sgd", "rmsprop"}
     learning_rate : float, optional
@@ -319,12 +319,13 @@ class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
         """
         X, y, lengths = self._check_pair(X, y, lengths, multi_output=True, y_numeric=True)
         self._flat = y.ndim == 1
+        self._target_dtype = y.dtype if y.dtype.kind == "f" else np.dtype(np.float64)
         self._fit(X, y, lengths, sample_weight, outputs=1 if self._flat else y.shape[1])
         return self
 
     def predict(self, X: Any, lengths: Any = None) -> Array:
-        """Numbers (N,) or (N, C), as `fit` was given."""
-        outputs = self._outputs(X, lengths)
+        """Numbers (N,) or (N, C), in the dtype of y where that is a floating-point one, else float64."""
+        outputs = self._outputs(X, lengths).astype(self._target_dtype, copy=False)
         return outputs[:, 0] if self._flat else outputs
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, lengths: Any = None) -> float:

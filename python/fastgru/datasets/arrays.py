@@ -218,13 +218,11 @@ def _read_part(source: _Source, suffix: str, *, targets: bool = True, require_le
     def fail(name: str, message: str) -> DataFileError:
         return DataFileError(f"{source.path}: {name}: {message}")
 
-    shape, dtype = source.header(x_name)
+    shape, _ = source.header(x_name)
     if len(shape) != 3:
         raise fail(x_name, f"expected shape (N, T, F), sequences of T steps of F numbers, got {shape}")
     if 0 in shape:
         raise fail(x_name, f"expected at least one sequence, step and number, got shape {shape}")
-    if dtype.kind not in "biuf":
-        raise fail(x_name, f"expected real numbers, got {dtype}")
     rows, steps = shape[:2]
 
     y = lengths = None
