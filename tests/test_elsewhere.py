@@ -19,7 +19,12 @@ def test_an_entry_of_the_table_is_in_the_message():
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("Dens", "Dense"), ("global_max_pooling1d", "GlobalMaxPooling1D"), ("TimeDistribute", "TimeDistributed"), ("gru", "GRU")],
+    [
+        ("Dens", "Dense"),
+        ("global_max_pooling1d", "GlobalMaxPooling1D"),
+        ("TimeDistribute", "TimeDistributed"),
+        ("gru", "GRU"),
+    ],
 )
 def test_a_misspelt_name_gets_the_nearest(name, nearest):
     message = f"module 'fastgru.layers' has no attribute '{name}'; did you mean '{nearest}'?"
