@@ -108,11 +108,14 @@ def random_dense(rng, units=(1, 4), **fixed):
 
 def random_middle(rng, steps):
     """Layers after which sequences have other steps, or a layer for each step, or none; `steps` is None for any."""
-    match pick(rng, "", "", "", "dropout", "dense", "reshape", "repeat", "permute" if steps else ""):
+    match pick(rng, "", "", "", "dropout", "dense", "each", "reshape", "repeat", "permute" if steps else ""):
         case "dropout":
             return [layers.SpatialDropout1D(0.3)]
         case "dense":
             return [layers.TimeDistributed(random_dense(rng))]
+        case "each":
+            each = random_gru(rng, return_sequences=False)
+            return [layers.Dense(4), layers.Reshape((-1, 2, 2)), layers.TimeDistributed(each)]
         case "reshape":
             return [layers.Dense(4), layers.Reshape((-1, 2))]
         case "repeat":

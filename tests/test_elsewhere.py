@@ -44,6 +44,7 @@ def test_other_names_get_no_suggestion(name):
         ("fastgru", "keras", "write import fastgru.keras, which imports its framework"),
         ("fastgru", "Sequental", "did you mean 'Sequential'?"),
         ("fastgru.layers", "LSTM", "use layers.GRU, or build the model in Keras and use fastgru.keras.GRU"),
+        ("fastgru.layers", "lstm", "use layers.GRU, or build the model in Keras and use fastgru.keras.GRU"),
         ("fastgru.layers", "TextVectorization", "convert text to integers, and pass them to layers.Embedding"),
         ("fastgru.utils", "plot_model", r"use model.summary()"),
         ("fastgru.datasets", "imdb", "load the data with NumPy"),

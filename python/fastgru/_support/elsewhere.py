@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Mapping
 from opcode import opmap
@@ -32,9 +31,12 @@ def missing(module: str, name: str, table: Mapping[str, str]) -> AttributeError 
     ...     raise missing(__name__, name, {"LSTM": "use layers.GRU"})
     """
     message = f"module {module!r} has no attribute {name!r}"
-    if name in table:
-        message = f"{message}; {table[name]}"
+    remedies = {_folded(each): remedy for each, remedy in table.items()} | dict(table)
+    if name in remedies or _folded(name) in remedies:
+        message = f"{message}; {remedies.get(name) or remedies[_folded(name)]}"
     elif not name.startswith("_"):
+        import difflib  # late, so that fastgru is imported fast
+
         found = sys.modules[module]
         known = getattr(found, "__all__", None) or [each for each in dir(found) if not each.startswith("_")]
         folded = {_folded(each): each for each in known}

@@ -471,6 +471,34 @@ def _permute(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
     return _Flow((x,), tuple(flow.shape[axis] for axis in axes), None)
 
 
+def _time_distributed(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
+    """The layer within on all steps of all sequences as samples; the outputs of padding are zeros."""
+    name, inner = layer.name, _within(layer)
+    rows, steps, *sizes = flow.shape
+    known = [size for size in sizes if isinstance(size, int)]
+    if len(known) < len(sizes) or inner.class_name not in _LAYERS:
+        what = inner.class_name if len(known) == len(sizes) else "an unknown number of steps within a step"
+        raise unsupported(name, f"TimeDistributed around {what}", "an ONNX file")
+    samples = made.node("Reshape", [flow.x, made.ints(-1, *known)], f"{name}/samples")
+    within = _LAYERS[inner.class_name](made, inner, _Flow((samples,), ("samples", *known), None))
+    _, *after = within.shape
+    shape = made.node("Shape", [flow.x], f"{name}/shape")
+    begin = made.node("Slice", [shape, made.ints(0), made.ints(2)], f"{name}/rows_and_steps")
+    target = made.node("Concat", [begin, made.ints(*map(int, after))], f"{name}/target", axis=0)
+    y = made.node("Reshape", [within.x, target], f"{name}/steps")
+    lengths = _lengths_of(made, flow)
+    if lengths is not None:
+        axes = made.ints(*range(2, 2 + len(after)))
+        mask = made.node("Unsqueeze", [made.valid(lengths), axes], f"{name}/valid")
+        y = made.node("Where", [mask, y, made.number(0.0)], f"{name}/kept")
+    return _Flow((y,), (rows, steps, *after), flow.lengths)
+
+
+def _within(layer: LayerDescription) -> LayerDescription:
+    """The layer within a TimeDistributed, under a name of its own."""
+    return replace(layer.within, name=f"{layer.name}/each").unwrapped
+
+
 _LAYERS: dict[str, Callable[[_Graph, LayerDescription, _Flow], _Flow]] = {
     "GRU": _gru,
     "Bidirectional": _bidirectional,
@@ -488,6 +516,7 @@ _LAYERS: dict[str, Callable[[_Graph, LayerDescription, _Flow], _Flow]] = {
     "Reshape": _reshape,
     "Rescaling": _rescaling,
     "SpatialDropout1D": _dropout,
+    "TimeDistributed": _time_distributed,
 }
 
 
@@ -502,7 +531,10 @@ def weights_of(layer: LayerDescription, arrays: dict[str, Array]) -> dict[str, A
     LookupError, ValueError
         They are missing, or their shapes do not fit.
     """
-    layer, prefix = layer.unwrapped, f"{layer.name}/"
+    layer = layer.unwrapped
+    if layer.class_name == "TimeDistributed":
+        return weights_of(_within(layer), arrays)
+    prefix = f"{layer.name}/"
     if not layer.is_recurrent:
         return {name: arrays[prefix + name] for name in layer.weight_names}
     return {
