@@ -262,7 +262,9 @@ FUNCTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("function", "known", "activation", "tolerance"), FUNCTIONS, ids=lambda each: str(each))
+@pytest.mark.parametrize(
+    ("function", "known", "activation", "tolerance"), FUNCTIONS, ids=lambda each: getattr(each, "__name__", str(each))
+)
 def test_a_function_has_the_losses_and_the_gradient_of_the_same_class(function, known, activation, tolerance):
     scores, targets = make(known)
     if known.classifies:
@@ -274,7 +276,9 @@ def test_a_function_has_the_losses_and_the_gradient_of_the_same_class(function, 
     np.testing.assert_allclose(found.d_scores, expected.d_scores, rtol=0, atol=tolerance * scale)
 
 
-@pytest.mark.parametrize(("function", "known", "activation", "tolerance"), FUNCTIONS, ids=lambda each: str(each))
+@pytest.mark.parametrize(
+    ("function", "known", "activation", "tolerance"), FUNCTIONS, ids=lambda each: getattr(each, "__name__", str(each))
+)
 @pytest.mark.parametrize("lengths", [None, np.array([5, 1, 3, 0, 5, 2])])
 def test_a_function_trains_as_the_same_class_does(function, known, activation, tolerance, lengths):
     rng = np.random.default_rng(0)
