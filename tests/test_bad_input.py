@@ -341,7 +341,7 @@ TABLE = [
     ("masked lengths", lambda: fit(lengths=np.ma.masked_array(Y, Y > 1)), TypeError,
      r"lengths: expected an array without a mask"),
     ("lists of different lengths as labels", lambda: fit(y=[[1], [2, 3]]), ValueError,
-     r"y: expected an array, got lists of different lengths"),
+     r"y: expected an array because x is one, got arrays of different lengths"),
     ("object lengths", lambda: fit(lengths=np.array([None] * 6)), TypeError, r"lengths: expected integers, got object"),
     ("object weights", lambda: fit(sample_weight=np.array([None] * 6)), TypeError,
      r"sample_weight: expected numbers, got object"),
