@@ -226,6 +226,8 @@ _WITH_OPTIONS = {
     "Orthogonal": ("gain",),
     "Identity": ("gain",),
 }
+_MODES = ("fan_in", "fan_out", "fan_avg")
+_DISTRIBUTIONS = ("normal", "truncated_normal", "untruncated_normal", "uniform")
 _REGULARIZERS = {
     "l1": ("l1",), "l2": ("l2",), "l1_l2": ("l1", "l2"), "L1": ("l1",), "L2": ("l2",), "L1L2": ("l1", "l2"),
 }  # fmt: skip
@@ -261,10 +263,15 @@ def _initializer(where: str, value: Any) -> Any:
             class_name == "VarianceScaling" and scaling[:2] == (scale, mode) and scaling[2] in alike
         ):
             return name
-    if class_name == "VarianceScaling":
-        options = {"scale": config.get("scale", 1.0), "mode": snake_case(config.get("mode", "fan_in"))}
-        return {"class_name": class_name, "config": {**options, "distribution": snake_case(config.get("distribution"))}}
-    return None
+    if class_name != "VarianceScaling":
+        return None
+    scale, mode, distribution = (
+        config.get("scale"),
+        *(snake_case(config.get(key)) for key in ("mode", "distribution")),
+    )
+    usable = isinstance(scale, (int, float)) and scale > 0 and mode in _MODES and distribution in _DISTRIBUTIONS
+    options = {"scale": scale, "mode": mode, "distribution": distribution}
+    return {"class_name": class_name, "config": options} if usable else None
 
 
 def _regularizer(where: str, option: str, value: Any) -> Config | None:
