@@ -265,12 +265,9 @@ def _initializer(where: str, value: Any) -> Any:
             return name
     if class_name != "VarianceScaling":
         return None
-    scale, mode, distribution = (
-        config.get("scale"),
-        *(snake_case(config.get(key)) for key in ("mode", "distribution")),
-    )
-    usable = isinstance(scale, (int, float)) and scale > 0 and mode in _MODES and distribution in _DISTRIBUTIONS
-    options = {"scale": scale, "mode": mode, "distribution": distribution}
+    factor, fan, kind = config.get("scale"), snake_case(config.get("mode")), snake_case(config.get("distribution"))
+    usable = isinstance(factor, (int, float)) and factor > 0 and fan in _MODES and kind in _DISTRIBUTIONS
+    options = {"scale": factor, "mode": fan, "distribution": kind}
     return {"class_name": class_name, "config": options} if usable else None
 
 
