@@ -252,6 +252,8 @@ _WITH_OPTIONS = {
     "Orthogonal": ("gain",),
     "Identity": ("gain",),
 }
+_MODES = ("fan_in", "fan_out", "fan_avg")
+_DISTRIBUTIONS = ("normal", "truncated_normal", "untruncated_normal", "uniform")
 _REGULARIZERS = {
     "l1": ("l1",), "l2": ("l2",), "l1_l2": ("l1", "l2"), "L1": ("l1",), "L2": ("l2",), "L1L2": ("l1", "l2"),
 }  # fmt: skip
@@ -287,10 +289,12 @@ def _initializer(where: str, value: Any) -> Any:
             class_name == "VarianceScaling" and scaling[:2] == (scale, mode) and scaling[2] in alike
         ):
             return name
-    if class_name == "VarianceScaling":
-        options = {"scale": config.get("scale", 1.0), "mode": snake_case(config.get("mode", "fan_in"))}
-        return {"class_name": class_name, "config": {**options, "distribution": snake_case(config.get("distribution"))}}
-    return None
+    if class_name != "VarianceScaling":
+        return None
+    factor, fan, kind = config.get("scale"), snake_case(config.get("mode")), snake_case(config.get("distribution"))
+    usable = isinstance(factor, (int, float)) and factor > 0 and fan in _MODES and kind in _DISTRIBUTIONS
+    options = {"scale": factor, "mode": fan, "distribution": kind}
+    return {"class_name": class_name, "config": options} if usable else None
 
 
 def _regularizer(where: str, option: str, value: Any) -> Config | None:

@@ -191,8 +191,8 @@ def training_from_config(dialect: Dialect, config: Any) -> TrainingDescription |
     optimizer = config.get("optimizer", config.get("optimizer_config"))  # Keras 3 writes .h5 files as Keras 2 did
     if config.get("loss") is None or optimizer is None:
         return None
-    metrics = [_metric(entry) for entry in _flat(config.get("metrics"))]
-    return TrainingDescription(_optimizer(dialect, optimizer), _loss(config["loss"]), metrics)
+    metrics = [_metric(dialect, entry) for entry in _flat(config.get("metrics"))]
+    return TrainingDescription(_optimizer(dialect, optimizer), _loss(dialect, config["loss"]), metrics)
 
 
 def training_to_config(dialect: Dialect, training: TrainingDescription) -> Config:
@@ -221,7 +221,7 @@ def _flat(entries: Any) -> list[Any]:
     return [inner for entry in entries for inner in _flat(entry)]
 
 
-def _loss(entry: Any) -> Config:
+def _loss(dialect: Dialect, entry: Any) -> Config:
     entries = _flat(entry)
     if len(entries) != 1:
         raise ValueError(f"loss: expected one, got {entry!r}")
@@ -229,20 +229,22 @@ def _loss(entry: Any) -> Config:
     name = (
         _LOSS_CLASSES.get(name) or _SHORT.get(snake_case(name.lower() if name.isupper() else name)) or snake_case(name)
     )
-    if name not in _LOSSES:
-        raise ValueError(f"loss: expected one of {', '.join(_LOSSES)}, got {name!r}")
+    known = [each for each in _LOSSES if dialect.loss_options or each in _TFJS_LOSSES]
+    if name not in known:
+        raise ValueError(f"loss: expected one of {', '.join(known)}, got {name!r}")
     _, options = _LOSSES[name]
     refuse_other_options("loss", config, (*options, *_IGNORED), _LOSS_NEUTRAL, of=name)
     return {"name": name, "config": {option: config[option] for option in config if option in options}}
 
 
-def _metric(entry: Any) -> str:
+def _metric(dialect: Dialect, entry: Any) -> str:
     name, config = _named("metrics", entry)
     if name == "MeanMetricWrapper":  # Keras 2, around a function
         name = config.pop("fn", "")
     name = _METRIC_CLASSES.get(name) or _lower(name)
-    if name not in _METRICS:
-        raise ValueError(f"metrics: expected some of {', '.join(_METRICS)}, got {name!r}")
+    known = [each for each in _METRICS if not (dialect is TFJS and each in _NOT_IN_TFJS)]
+    if name not in known:
+        raise ValueError(f"metrics: expected some of {', '.join(known)}, got {name!r}")
     refuse_other_options("metrics", config, _IGNORED, _METRIC_NEUTRAL, of=name)
     return _METRICS[name]
 
