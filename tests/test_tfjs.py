@@ -77,7 +77,7 @@ def their_options(config):
 
 def their_layers(model):
     """Layers for serve.mjs that are those of `model`, without its weights."""
-    described = [[KINDS[type(layer).__name__], their_options(layer.get_config())] for layer in model.layers]
+    described = [[KINDS[type(layer).__name__], their_options(layer.options())] for layer in model.layers]
     described[0][1]["batchInputShape"] = [None, *model.input_shape[1:]]
     return described
 
@@ -161,7 +161,7 @@ def random_model(rng):
     model = Sequential([*chain, *between, *pick(rng, [head], [head], [])], name="any")
     model.build((None, *shape))
     for layer in model.layers:
-        layer.set_weights([rng.normal(0, 0.5, weight.shape).astype(np.float32) for weight in layer.weights.values()])
+        layer.set_weights([rng.normal(0, 0.5, weight.shape).astype(np.float32) for weight in layer.parameters.values()])
     return model, masked
 
 
@@ -187,7 +187,7 @@ def without_padding(outputs, lengths):
 
 def configs(model):
     """All options of all layers."""
-    return [layer.get_config() for layer in model.layers]
+    return [layer.options() for layer in model.layers]
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -276,7 +276,7 @@ def test_the_tutorial_s_model_trains_on_here_as_there(tutorial, digits):
 def test_the_tutorial_s_model_begins_a_new_training_here_as_there(tutorial, digits):
     """Saved without its optimizer, and compiled again."""
     model = load_model(tutorial["alone"])
-    model.compile(optimizers.Adam(form="tfjs"), "categorical_crossentropy", ["accuracy"])
+    model.compile(optimizers.Adam(form="tfjs"), "categorical_crossentropy", metrics=["accuracy"])
     assert_same_losses(train(model, digits, FROM_FILE), tutorial["afresh"])
 
 
@@ -339,7 +339,7 @@ def training_case(loss):
 
 def train_here(model, data, steps):
     x, y = data
-    return [model.train_on_batch(x[rows], y[rows])[0] for rows in map(batch_rows, range(steps))]
+    return [np.ravel(model.train_on_batch(x[rows], y[rows]))[0] for rows in map(batch_rows, range(steps))]
 
 
 def batch_rows(step):

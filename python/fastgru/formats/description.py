@@ -205,6 +205,18 @@ class LayerDescription:
             if name != "bias" or part.config.get("use_bias", True)
         ]
 
+    @property
+    def trainable_names(self) -> list[str]:
+        """The names of the weights that training changes."""
+        if not self.config.get("trainable", True):
+            return []
+        return [
+            f"{prefix}{name}"
+            for prefix, part in self.parts.items()
+            if part.config.get("trainable", True)
+            for name in part.weights
+        ]
+
     def output_axes(self, axes: int) -> int:
         """How many axes its output has, that of the batch included, given those of its input."""
         if self.class_name == "Embedding":
@@ -298,3 +310,7 @@ class ModelDescription:
     def weights(self) -> dict[str, Array]:
         """All weights by ``layer/weight``."""
         return {f"{layer.name}/{name}": array for layer in self.layers for name, array in layer.weights.items()}
+
+    def trainable_weights(self) -> dict[str, Array]:
+        """The weights that training changes, by ``layer/weight``."""
+        return {f"{layer.name}/{name}": layer.weights[name] for layer in self.layers for name in layer.trainable_names}

@@ -17,6 +17,7 @@ from fastgru.layers.shaping import (
     LastStep,
     Masking,
 )
+from fastgru.layers.variables import Variable
 
 __all__ = [
     "GRU",
@@ -32,6 +33,7 @@ __all__ = [
     "LastStep",
     "Layer",
     "Masking",
+    "Variable",
 ]
 
 #: Name in a saved configuration -> class.
@@ -53,9 +55,6 @@ LAYERS: dict[str, type[Layer]] = {
 }
 
 
-def from_config(class_name: str, config: dict[str, Any], *, name: str) -> Layer:
-    """The layer of that class, made from what its ``get_config`` returned."""
-    cls = LAYERS[checks.choice("class_name", class_name, LAYERS)]
-    if cls is Bidirectional:
-        return Bidirectional.from_config(config, name=name)
-    return cls(**config, name=name)
+def from_options(class_name: str, options: dict[str, Any], *, name: str) -> Layer:
+    """Return the layer of that class with the options that its ``options`` returned."""
+    return LAYERS[checks.choice("class_name", class_name, LAYERS)].from_options(options, name=name)

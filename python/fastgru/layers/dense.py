@@ -34,6 +34,8 @@ class Dense(Head):
     input_shape : tuple, optional
         (F,) or (T, F), which the first layer of a model may give.
     name : str, optional
+    trainable : bool
+        See `Layer`.
 
     Notes
     -----
@@ -55,8 +57,9 @@ class Dense(Head):
         bias_regularizer: Any = None,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         self.units = checks.integer("units", units, least=1)
         self.activation = checks.choice("activation", "linear" if activation is None else activation, ACTIVATIONS)
         self.use_bias = checks.flag("use_bias", use_bias)
@@ -92,7 +95,7 @@ class Dense(Head):
         flat = x.reshape(-1, self.features) if x.size else x.reshape(int(np.prod(x.shape[:-1])), self.features)
         if training:  # only then: other calls may come between a pass in training and its backward
             self._x, self._rows, self._shape = flat, rows, x.shape
-        return functional.dense_forward(flat, self.weights["kernel"], self.weights.get("bias"), rows=rows)
+        return functional.dense_forward(flat, self.parameters["kernel"], self.parameters.get("bias"), rows=rows)
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
         y = self.activate(self.logits(x, training=training))
@@ -105,7 +108,7 @@ class Dense(Head):
             raise RuntimeError(f"{self.name}: backward needs a forward with training=True before it")
         d_x = functional.dense_backward(
             self._x,
-            self.weights["kernel"],
+            self.parameters["kernel"],
             d_logits,
             rows=self._rows,
             input_gradient=input_gradient,

@@ -21,12 +21,19 @@ class Dropout(Layer):
         From 0 to below 1.
     input_shape : tuple, optional
     name : str, optional
+    trainable : bool
+        See `Layer`.
     """
 
     def __init__(
-        self, rate: float, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None
+        self,
+        rate: float,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         self.rate = checks.number("rate", rate, least=0, below=1)
         self._mask: Array | None = None
 
@@ -63,8 +70,14 @@ class Flatten(Layer):
 
     joins_steps: ClassVar[bool] = True
 
-    def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+    def __init__(
+        self,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+        trainable: bool = True,
+    ) -> None:
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         self._shape: tuple[int, ...] = ()
 
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102
@@ -103,8 +116,14 @@ class GlobalAveragePooling1D(_Pooling1D):
     Where `lengths` say so, padding does not count. The mean of no steps is 0.
     """
 
-    def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+    def __init__(
+        self,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+        trainable: bool = True,
+    ) -> None:
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         self._shape: tuple[int, ...] = ()
         self._lengths: Array | None = None
 
@@ -142,8 +161,14 @@ class GlobalMaxPooling1D(_Pooling1D):
     value, its gradient is divided among them.
     """
 
-    def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+    def __init__(
+        self,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+        trainable: bool = True,
+    ) -> None:
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         self._chosen: Array | None = None
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
@@ -184,8 +209,14 @@ class LastStep(_Pooling1D):
     steps. Keras has no such layer.
     """
 
-    def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+    def __init__(
+        self,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+        trainable: bool = True,
+    ) -> None:
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         self._shape: tuple[int, ...] = ()
         self._places: tuple[Array, Array] | None = None  # rows and steps
 
@@ -223,12 +254,19 @@ class Masking(Layer):
     input_shape : tuple, optional
         (T, F), which the first layer of a model may give.
     name : str, optional
+    trainable : bool
+        See `Layer`.
     """
 
     def __init__(
-        self, mask_value: float = 0.0, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None
+        self,
+        mask_value: float = 0.0,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         self.mask_value = checks.number("mask_value", mask_value)
 
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102
