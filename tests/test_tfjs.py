@@ -371,3 +371,23 @@ def test_training_goes_on_from_either_side(tfjs, tmp_path, optimizer, loss):
     loaded.save(second)
     there = tfjs.ask(model={"load": str(second)}, train={**batches, "steps": 6})["losses"]
     assert_same_losses(train_here(loaded, ours, 6), there)
+
+
+def test_frozen_layers_stay_frozen_on_both_sides(tfjs, tmp_path):
+    model, _, theirs, ours = training_case("mean_squared_error")
+    model.layers[0].trainable = False
+    model.compile(optimizers.Adam(0.01, form="tfjs"), "mean_squared_error")
+    train_here(model, ours, 2)
+    model.save(tmp_path / "ours.json")
+    batches = {"x": theirs[0], "y": theirs[1], "batchSize": 4, "steps": 4}
+    saved = {"folder": str(tmp_path / "theirs"), "includeOptimizer": True}
+    there = tfjs.ask(model={"load": str(tmp_path / "ours.json")}, train=batches, save=saved)
+    before = model.layers[0].get_weights()
+    assert_same_losses(train_here(model, ours, 4), there["losses"])
+    loaded = load_model(tmp_path / "theirs")
+    assert [layer.trainable for layer in loaded.layers] == [False, True, True]
+    assert loaded.optimizer.step == 6
+    for one, other in zip(loaded.layers[0].get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
