@@ -41,7 +41,7 @@ def _compiled(
         fastgru.set_seed(seed)
     gru = layers.GRU(units, input_shape=input_shape, **options)
     model = Sequential([layers.Bidirectional(gru) if bidirectional else gru, *between, head], dtype=dtype)
-    model.compile(optimizers.Adam(0.01) if optimizer is None else optimizer, loss, metrics)
+    model.compile(optimizers.Adam(0.01) if optimizer is None else optimizer, loss, metrics=metrics)
     return model
 
 

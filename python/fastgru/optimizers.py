@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -98,8 +98,14 @@ class Optimizer(ABC):
         rate = self._learning_rate
         return rate if isinstance(rate, float) else rate(self.step)
 
-    def update(self, parameters: Array, gradient: Array) -> None:
+    def update(self, parameters: Array, gradient: Array, *, ranges: Sequence[slice] | None = None) -> None:
         """Move `parameters` (P,), in place, against `gradient` (P,).
+
+        Parameters
+        ----------
+        parameters, gradient : ndarray (P,)
+        ranges : sequence of slice, optional
+            The parts of the arrays to update. The gradient must be 0 elsewhere. All parts if not given.
 
         Raises
         ------
@@ -118,7 +124,10 @@ class Optimizer(ABC):
         if first:
             self.states = {name: memory.zeros(parameters.size, parameters.dtype) for name in self.state_names}
         try:
-            self._update(parameters, gradient, scale=scale, clip=self.clipvalue)
+            if ranges is None:
+                self._update(parameters, gradient, scale=scale, clip=self.clipvalue)
+            else:
+                self._update_ranges(parameters, gradient, ranges, scale=scale, clip=self.clipvalue)
         except Exception as error:
             if first:
                 self.states = {}
@@ -126,6 +135,24 @@ class Optimizer(ABC):
                 raise FloatingPointError(_describe_failure(gradient)) from None
             raise
         self.step += 1
+
+    def _update_ranges(self, parameters: Array, gradient: Array, ranges: Sequence[slice], **prepare: Any) -> None:
+        """Call `_update` for each range; after an error in one, the ranges before it are restored."""
+        states = self.states
+        arrays = (parameters, *states.values())
+        done: list[tuple[Array, Array]] = []
+        try:
+            for place in ranges:
+                if place is not ranges[-1]:
+                    done += [(array[place], array[place].copy()) for array in arrays]
+                self.states = {name: state[place] for name, state in states.items()}
+                self._update(parameters[place], gradient[place], **prepare)
+        except Exception:
+            for array, before in done:
+                array[...] = before
+            raise
+        finally:
+            self.states = states
 
     @abstractmethod
     def _update(self, parameters: Array, gradient: Array, **prepare: Any) -> None:

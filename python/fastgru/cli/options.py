@@ -18,8 +18,9 @@ from fastgru.cli.data import DIGITS, TASKS
 from fastgru.datasets.mnist import DATA_VARIABLE
 from fastgru.formats.description import ACTIVATIONS, list_assumptions
 from fastgru.formats.torch.options import POOLINGS, ReadOptions
+from fastgru.models.loading import read_model
 from fastgru.models.recipes import Option, Settings
-from fastgru.models.sequential import Sequential, read_model
+from fastgru.models.sequential import Sequential
 
 
 class Parser(argparse.ArgumentParser):

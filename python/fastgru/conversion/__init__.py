@@ -18,7 +18,8 @@ from fastgru._support.sequences import valid_steps
 from fastgru.conversion import runners
 from fastgru.formats.description import Assumption, ModelFileError
 from fastgru.layers import Embedding, Masking
-from fastgru.models.sequential import Sequential, load_model, read_model, warn_of
+from fastgru.models.loading import load_model, read_model, warn_of
+from fastgru.models.sequential import Sequential
 
 Array = NDArray[Any]
 

@@ -14,6 +14,15 @@ Each module has ``read(path) -> ModelDescription`` and ``write(path, description
 refused by name, before anything is written; a file that is damaged or hostile is one `ModelFileError`.
 """
 
-from fastgru.formats.kinds import KINDS, kind_of_file, kind_of_name, read, read_weights, write, write_weights
+from fastgru.formats.kinds import (
+    KINDS,
+    kind_of_file,
+    kind_of_name,
+    read,
+    read_weights,
+    weights_kind,
+    write,
+    write_weights,
+)
 
-__all__ = ["KINDS", "kind_of_file", "kind_of_name", "read", "read_weights", "write", "write_weights"]
+__all__ = ["KINDS", "kind_of_file", "kind_of_name", "read", "read_weights", "weights_kind", "write", "write_weights"]

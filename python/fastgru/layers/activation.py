@@ -107,6 +107,8 @@ class Activation(Head):
         None means linear.
     input_shape : tuple, optional
     name : str, optional
+    trainable : bool
+        See `Layer`.
     """
 
     def __init__(
@@ -115,8 +117,9 @@ class Activation(Head):
         *,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         self.activation = checks.choice("activation", "linear" if activation is None else activation, ACTIVATIONS)
         self._shape: tuple[int, ...] = ()
         self._rows: Array | None = None

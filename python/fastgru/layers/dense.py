@@ -37,6 +37,8 @@ class Dense(Head):
     input_shape : tuple, optional
         (F,) or (T, F), which the first layer of a model may give.
     name : str, optional
+    trainable : bool
+        See `Layer`.
 
     Notes
     -----
@@ -64,8 +66,9 @@ class Dense(Head):
         *,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         keras_options.require_neutral(
             activity_regularizer=activity_regularizer,
             kernel_constraint=kernel_constraint,
@@ -109,7 +112,7 @@ class Dense(Head):
         flat = x.reshape(-1, self.features) if x.size else x.reshape(int(np.prod(x.shape[:-1])), self.features)
         if training:  # only then: other calls may come between a pass in training and its backward
             self._x, self._rows, self._shape = flat, rows, x.shape
-        return functional.dense_forward(flat, self.weights["kernel"], self.weights.get("bias"), rows=rows)
+        return functional.dense_forward(flat, self.parameters["kernel"], self.parameters.get("bias"), rows=rows)
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
         y = self.activate(self.logits(x, training=training))
@@ -122,7 +125,7 @@ class Dense(Head):
             raise RuntimeError(f"{self.name}: backward needs a forward with training=True before it")
         d_x = functional.dense_backward(
             self._x,
-            self.weights["kernel"],
+            self.parameters["kernel"],
             d_logits,
             rows=self._rows,
             input_gradient=input_gradient,

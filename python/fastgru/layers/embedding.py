@@ -39,6 +39,8 @@ class Embedding(Layer):
     input_shape : tuple, optional
         (T,), which the first layer of a model may give; T may be None.
     name : str, optional
+    trainable : bool
+        See `Layer`.
 
     Notes
     -----
@@ -67,8 +69,9 @@ class Embedding(Layer):
         input_length: int | None = None,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         keras_options.require_neutral(
             embeddings_constraint=embeddings_constraint,
             lora_rank=lora_rank,
@@ -116,7 +119,7 @@ class Embedding(Layer):
         tokens = self._tokens_of(self.name, x, lengths)
         if training:
             self._tokens = tokens.astype(np.int64)
-        return np.take(self.weights["embeddings"], tokens, axis=0)
+        return np.take(self.parameters["embeddings"], tokens, axis=0)
 
     def check_input(self, name: str, x: Array, lengths: Array | None, first: int) -> Array | None:  # noqa: D102
         self._tokens_of(name, x, lengths, first)

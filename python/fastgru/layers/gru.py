@@ -68,6 +68,8 @@ class GRU(Layer):
     input_shape : tuple, optional
         (T, F), which the first layer of a model may give; T may be None.
     name : str, optional
+    trainable : bool
+        See `Layer`.
 
     Notes
     -----
@@ -116,8 +118,9 @@ class GRU(Layer):
         zero_output_for_mask: bool = False,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         keras_options.require_neutral(
             activity_regularizer=activity_regularizer,
             kernel_constraint=kernel_constraint,
@@ -230,7 +233,7 @@ class GRU(Layer):
                 x = x * self._input_mask[:, None, :]
         if initial_state is None and self.stateful:
             initial_state = self._carried_states(len(x))
-        weights = self.weights
+        weights = self.parameters
         outputs, state = functional.gru_forward(
             x,
             weights["kernel"],
@@ -282,7 +285,7 @@ class GRU(Layer):
             return
         state = checks.unmasked("state", states.get("state"))
         if state is not None:
-            dtype = self.weights["recurrent_kernel"].dtype
+            dtype = self.parameters["recurrent_kernel"].dtype
             if state.ndim != 2 or state.shape[1] != self.units or state.dtype != dtype:
                 raise ValueError(
                     f"{self.name}: expected states of {dtype} and shape (N, {self.units}), got {state.dtype} of shape "

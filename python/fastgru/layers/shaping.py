@@ -26,6 +26,8 @@ class Dropout(Layer):
         Ignored: random numbers come from the model, and their seed from `fastgru.utils.set_random_seed`.
     input_shape : tuple, optional
     name : str, optional
+    trainable : bool
+        See `Layer`.
     """
 
     works_on_each_step: ClassVar[bool] = True
@@ -38,8 +40,9 @@ class Dropout(Layer):
         *,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         keras_options.require_neutral(noise_shape=noise_shape, seed=seed)
         self.rate = checks.number("rate", rate, least=0, below=1)
         self._mask: Array | None = None
@@ -87,6 +90,8 @@ class SpatialDropout1D(Layer):
     input_shape : tuple, optional
         (T, F), which the first layer of a model may give.
     name : str, optional
+    trainable : bool
+        See `Layer`.
     """
 
     def __init__(
@@ -96,8 +101,9 @@ class SpatialDropout1D(Layer):
         *,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         keras_options.require_neutral(seed=seed)
         self.rate = checks.number("rate", rate, least=0, below=1)
         self._mask: Array | None = None
@@ -147,8 +153,9 @@ class Flatten(Layer):
         *,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         keras_options.require_neutral(data_format=data_format)
         self._shape: tuple[int, ...] = ()
 
@@ -204,8 +211,9 @@ class GlobalAveragePooling1D(_Pooling1D):
         *,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         keras_options.require_neutral(data_format=data_format, keepdims=keepdims)
         self._shape: tuple[int, ...] = ()
         self._lengths: Array | None = None
@@ -260,8 +268,9 @@ class GlobalMaxPooling1D(_Pooling1D):
         *,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         keras_options.require_neutral(data_format=data_format, keepdims=keepdims)
         self._chosen: Array | None = None
 
@@ -303,8 +312,14 @@ class LastStep(_Pooling1D):
     steps. Keras has no such layer.
     """
 
-    def __init__(self, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+    def __init__(
+        self,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+        trainable: bool = True,
+    ) -> None:
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         self._shape: tuple[int, ...] = ()
         self._places: tuple[Array, Array] | None = None  # rows and steps
 
@@ -342,14 +357,21 @@ class Masking(Layer):
     input_shape : tuple, optional
         (T, F), which the first layer of a model may give.
     name : str, optional
+    trainable : bool
+        See `Layer`.
     """
 
     finds_padding = True
 
     def __init__(
-        self, mask_value: float = 0.0, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None
+        self,
+        mask_value: float = 0.0,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
         self.mask_value = checks.number("mask_value", mask_value)
 
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastgru import losses, optimizers
 from fastgru import metrics as _metrics
@@ -25,32 +26,39 @@ class Compilation:
         self,
         network: Network,
         optimizer: str | optimizers.Optimizer,
-        loss: str | losses.Loss,
+        loss: str | losses.Loss | None,
         metrics: Iterable[str | _metrics.Metric] | None,
     ) -> None:
         """Take the arguments of `Sequential.compile`; nothing changes unless all of them fit."""
         checked = optimizers.get(optimizer)
-        loss = losses.get(loss)
+        loss = None if loss is None else losses.get(loss)
         given = _check_list(metrics)
+        if loss is None and given:
+            raise ValueError("metrics: expected none because no loss is given, got some; pass loss= as well")
         for metric in given:
             if isinstance(metric, _metrics.Metric):
                 metric.require_free(self)
-        chosen = [_metrics.get(metric, loss) for metric in given]
+        chosen = [_metrics.get(metric, loss) for metric in given] if loss is not None else []
         names = [metric.name for metric in chosen]
         if len(set(names)) < len(names):
             raise ValueError(f"metrics: expected different ones, got {', '.join(names)}")
-        raw = takes_raw_head(network, loss)
+        raw = loss is not None and takes_raw_head(network, loss)
         checked.belong_to(self)
         for metric in chosen:
             metric.belong_to(self)
         if self.optimizer is not None and self.optimizer is not checked:
             self.optimizer.leave()
         self.optimizer, self.loss, self.metrics, network.raw_head = checked, loss, chosen, raw
+        network.release_trainable()
 
     def connect(self, network: Network) -> tuple[optimizers.Optimizer, losses.Loss]:
         """Make the network give what the loss takes, and return optimizer and loss; raises unless they fit."""
-        if self.optimizer is None or self.loss is None:
-            raise RuntimeError("the model is not compiled: call compile(optimizer, loss, metrics) first")
+        if self.optimizer is None:
+            raise RuntimeError("the model is not compiled: call compile(optimizer, loss) first")
+        if self.loss is None:
+            raise ValueError(
+                "loss: expected one to train and to evaluate with, got None; call compile(optimizer, loss)"
+            )
         network.raw_head = takes_raw_head(network, self.loss)  # a layer may have been added since
         if network.layers[-1].several_outputs:
             raise ValueError(
@@ -63,6 +71,20 @@ class Compilation:
         """Reset the optimizer's state, which does not fit weights in new memory."""
         if self.optimizer is not None:
             self.optimizer.set_state(0, {})
+
+
+def refuse_weights(loss_weights: Any, weighted_metrics: Any) -> None:
+    """Raise if `compile` was given weights of losses or weighted metrics, which are not supported."""
+    if loss_weights is not None:
+        raise ValueError(
+            f"loss_weights: expected None because a model has one loss, got {loss_weights!r:.100}; pass metrics= by "
+            f"its name, or weights of samples to fit(sample_weight=...)"
+        )
+    if weighted_metrics:
+        raise ValueError(
+            f"weighted_metrics: expected None because metrics are not weighted, got {weighted_metrics!r:.100}; pass "
+            f"metrics= instead"
+        )
 
 
 def _check_list(metrics: Iterable[str | _metrics.Metric] | None) -> list[str | _metrics.Metric]:
