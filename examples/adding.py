@@ -76,7 +76,7 @@ def main():
         callbacks=[callbacks.LambdaCallback(on_epoch_end=report)],
         verbose=0,
     )
-    (error,) = model.evaluate(x_test, y_test)
+    error = model.evaluate(x_test, y_test)
     print("Some sums and what the model says:")
     for said, true in zip(model.predict(x_test[:5])[:, 0], y_test[:5, 0], strict=True):
         print(f"  {true:.3f}  {said:.3f}")

@@ -42,7 +42,7 @@ def _compiled(
     first = [] if scale is None else [layers.Rescaling(scale, input_shape=input_shape)]
     gru = layers.GRU(units, input_shape=None if first else input_shape, **options)
     model = Sequential([*first, layers.Bidirectional(gru) if bidirectional else gru, *between, head], dtype=dtype)
-    model.compile(optimizers.Adam(0.01) if optimizer is None else optimizer, loss, metrics)
+    model.compile(optimizers.Adam(0.01) if optimizer is None else optimizer, loss, metrics=metrics)
     return model
 
 

@@ -78,7 +78,7 @@ def test_gradients_are_pytorchs(name, torch):
 def torch_gradients(torch, model, name, x, lengths):
     """Those of the sum of all outputs for all weights, by PyTorch from the same equations."""
     weights = [
-        torch.from_numpy(array.copy()).requires_grad_() for layer in model.layers for array in layer.weights.values()
+        torch.from_numpy(array.copy()).requires_grad_() for layer in model.layers for array in layer.parameters.values()
     ]
     first, first_bias, *gru, last, last_bias = weights
     act = {"linear": lambda a: a, "softmax": lambda a: a.softmax(-1)}.get(name) or getattr(torch, name)
@@ -146,8 +146,8 @@ def test_files_keep_both(name, tmp_path):
     )
     model.save(tmp_path / name)
     again = load_model(tmp_path / name)
-    assert [(type(layer), layer.name, layer.get_config()) for layer in again.layers] == [
-        (type(layer), layer.name, layer.get_config()) for layer in model.layers
+    assert [(type(layer), layer.name, layer.options()) for layer in again.layers] == [
+        (type(layer), layer.name, layer.options()) for layer in model.layers
     ]
     x = np.random.default_rng(0).normal(size=(3, 5, 3)).astype(np.float32)
     np.testing.assert_array_equal(again.predict(x), model.predict(x))

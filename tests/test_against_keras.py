@@ -90,10 +90,10 @@ def keras_finds(tf, layer, x, d_outputs, **call):
 
 
 def fastgru_finds(layer, x, d_outputs, *, weights=(), **call):
-    if not layer.weights:
+    if not layer.parameters:
         layer.dtype = x.dtype if x.dtype.kind == "f" else layer.dtype  # as the constructor's dtype=
         layer(x[:1])  # builds it
-    for target, weight in zip(layer.weights.values(), weights, strict=True):
+    for target, weight in zip(layer.parameters.values(), weights, strict=True):
         target[...] = weight
     layer.reset_states() if call.pop("fresh", True) else None
     outputs = as_list(layer(x, training=True, **call))
@@ -281,7 +281,7 @@ def test_a_state_without_a_step_is_the_output(keras, tf):
     lengths = np.array([6, 0, 1, 4, 3])
     layer = layers.GRU(SHAPE[3], return_state=True, dtype="float64")
     layer(case.x)
-    for target, weight in zip(layer.weights.values(), case.parameters, strict=True):
+    for target, weight in zip(layer.parameters.values(), case.parameters, strict=True):
         target[...] = weight
     output, state = layer(case.x, lengths=lengths, initial_state=case.initial_state)
     theirs = keras_gru(keras, np.float64, case.x.shape, case.parameters, SHAPE[3], return_state=True)

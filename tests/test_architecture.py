@@ -241,7 +241,7 @@ EXAMPLES = {
 #: Functions of the user's, for which there is no text; and bases.
 NOT_EVALUABLE = (
     *("History", "LambdaCallback", "LearningRateScheduler", "LossResult", "LossFunctionWrapper", "MeanMetricWrapper"),
-    *("FunctionInitializer", "Initializer"),
+    *("FunctionInitializer", "Initializer", "Variable"),
 )
 
 
@@ -337,11 +337,13 @@ def test_a_model_shows_what_kerass_shows_and_no_internals():
     shown = {name for name in dir(fastgru.Sequential()) if not name.startswith("_")}
     assert shown == {
         # in Keras, too
-        *("add", "build", "built", "compile", "count_params", "dtype", "evaluate", "fit", "get_layer", "get_weights"),
+        *("add", "build", "built", "compile", "count_params", "dtype", "evaluate", "fit", "from_config", "get_config"),
         "history",
-        *("input_shape", "layers", "load_weights", "loss", "metrics", "name", "optimizer", "output_shape", "predict"),
-        *("reset_states", "save", "save_weights", "set_weights", "stateful", "stop_training", "summary"),
-        "train_on_batch",
+        *("get_layer", "get_weights", "input_shape", "layers", "load_weights", "loss", "metrics", "name"),
+        *("non_trainable_variables", "non_trainable_weights", "optimizer", "output_shape", "pop", "predict"),
+        *("predict_on_batch", "reset_states", "save", "save_weights", "set_weights", "stateful", "stop_training"),
+        *("summary", "test_on_batch", "to_json", "train_on_batch", "trainable", "trainable_variables"),
+        *("trainable_weights", "variables", "weights"),
         # fastgru's own
         *(
             "describe",

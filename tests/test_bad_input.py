@@ -37,13 +37,13 @@ def tokens():
 
 def plain():
     model = Sequential([layers.Dense(3, "softmax", input_shape=(3,))])
-    model.compile()
+    model.compile("adam", "categorical_crossentropy")
     return model
 
 
 def steps():
     model = Sequential([layers.Dense(3, "softmax", input_shape=(None, 4, 2))])
-    model.compile()
+    model.compile("adam", "categorical_crossentropy")
     return model
 
 
@@ -200,12 +200,15 @@ TABLE = [
     ("unknown optimizer", lambda: compiled().compile("sgdd"), ValueError,
      r"optimizer: expected one of 'adam', 'adamw', 'sgd', 'rmsprop'"),
     ("unknown loss", lambda: compiled().compile("adam", "mea"), ValueError, r"loss: expected one of"),
-    ("unknown metric", lambda: compiled().compile(metrics=["f2"]), ValueError, r"metrics: expected some of 'accuracy'"),
-    ("metric without a list", lambda: compiled().compile(metrics="accuracy"), TypeError,
+    ("unknown metric", lambda: compiled().compile(loss="categorical_crossentropy", metrics=["f2"]), ValueError,
+     r"metrics: expected some of 'accuracy'"),
+    ("metric without a list", lambda: compiled().compile(loss="mse", metrics="accuracy"), TypeError,
      r"metrics: expected a list, got 'accuracy'; write metrics=\['accuracy'\]"),
-    ("loss without softmax", lambda: Sequential([layers.Dense(3, input_shape=(2,))]).compile(), ValueError,
+    ("loss without softmax", lambda: Sequential([layers.Dense(3, input_shape=(2,))]).compile(
+        loss="categorical_crossentropy"), ValueError,
      r"loss: categorical_crossentropy needs a last layer with activation='softmax', got 'linear'"),
-    ("loss without Dense", lambda: Sequential([layers.GRU(3, input_shape=(3, 2))]).compile(), ValueError,
+    ("loss without Dense", lambda: Sequential([layers.GRU(3, input_shape=(3, 2))]).compile(
+        loss="categorical_crossentropy"), ValueError,
      r"loss: categorical_crossentropy needs a last layer with activation='softmax', got a GRU, which has none"),
     ("fit before compile", lambda: Sequential([layers.GRU(3, input_shape=(3, 2))]).fit(X, Y), RuntimeError,
      r"the model is not compiled: call compile"),
@@ -307,8 +310,8 @@ TABLE = [
      r"x, masked by masking: expected masked steps at the end of a sequence only, got one at step 1 of sample 0"),
     ("stateful batches of different sizes", lambda: stateful().predict(zeros(5, 3, 2), batch_size=3), ValueError,
      r"gru: expected 3 rows because it is stateful and the batch before had as many, got 2; call reset_states"),
-    ("a layer to freeze", lambda: setattr(layers.Dense(3), "trainable", False), NotImplementedError,
-     r"trainable: expected True because layers cannot be frozen here, got False"),
+    ("a layer half frozen", lambda: setattr(layers.Dense(3), "trainable", 0.5), TypeError,
+     r"trainable: expected True or False, got 0.5"),
     ("a layer that is not there", lambda: compiled().get_layer("lstm"), ValueError,
      r"name: expected one of 'gru', 'dense', got 'lstm'"),
     ("weights of a layer that do not fit", lambda: compiled().get_layer(index=1).set_weights([zeros(4, 3), zeros(4)]),

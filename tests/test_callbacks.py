@@ -339,7 +339,7 @@ class Own(metrics.Metric):
 def test_a_metric_says_itself_which_way_is_better(metric, mode):
     name = metric if isinstance(metric, str) else metric.name
     model = classifier()
-    model.compile(metrics=[metric])
+    model.compile("adam", "categorical_crossentropy", metrics=[metric])
     watching = [callbacks.EarlyStopping(f"val_{name}", patience=9), callbacks.ReduceLROnPlateau(name)]
     model.fit(*samples(), validation_data=samples(1), verbose=0, callbacks=watching)
     assert [callback.mode for callback in watching] == [mode, mode]
@@ -351,7 +351,7 @@ def test_a_metric_says_itself_which_way_is_better(metric, mode):
 
 def test_an_error_is_better_when_it_is_smaller():
     model = Sequential([layers.GRU(4, input_shape=(5, 3)), layers.Dense(1)])
-    model.compile(loss="mse", metrics=["mae"])
+    model.compile("adam", loss="mse", metrics=["mae"])
     x, y = samples()
     stop = callbacks.EarlyStopping("mae")
     model.fit(x, y.astype(np.float32), verbose=0, callbacks=[stop])
@@ -514,7 +514,7 @@ class OwnSchedule(schedules.Schedule):
 def test_what_no_file_could_name_is_refused_before_it_is_trained(tmp_path, name, compiled):
     fastgru.set_seed(3)
     model = Sequential([layers.GRU(4, input_shape=(5, 3)), layers.Dense(2, activation="softmax")])
-    model.compile(**compiled)
+    model.compile(**{"optimizer": "adam", "loss": "categorical_crossentropy"} | compiled)
     x, y = samples()
     if name == "loss":
         y = np.eye(2, dtype=np.float32)[y]
@@ -526,7 +526,7 @@ def test_what_no_file_could_name_is_refused_before_it_is_trained(tmp_path, name,
     with pytest.raises(ValueError, match=f"{name}: expected one of fastgru's"):
         model.save(tmp_path / "a.safetensors")
     model.fit(x, y, verbose=0)
-    model.compile()
+    model.compile("adam", "categorical_crossentropy")
     model.save(tmp_path / "a.safetensors")
 
 

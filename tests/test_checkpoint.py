@@ -28,7 +28,7 @@ def make_model(**options):
         ],
         **options,
     )
-    model.compile(optimizers.Adam(0.01, form="pytorch"), "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(optimizers.Adam(0.01, form="pytorch"), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 

@@ -116,7 +116,9 @@ def test_the_options_mean_what_the_layers_call_so(tmp_path):
         ]
     )
     cycle = schedules.OneCycle(0.01, 3 * 6)
-    model.compile(optimizers.RMSprop(cycle, global_clipnorm=0.5), "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(
+        optimizers.RMSprop(cycle, global_clipnorm=0.5), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
     model.fit(
         part["x"],
         part["label"],
@@ -228,11 +230,11 @@ def test_predictions_are_printed_for_what_they_are(capsys, tmp_path):
     assert set(json.loads(printed(capsys, tmp_path, number, x, "--json")[0])) == {"input", "outputs"}
 
     logits = Sequential([layers.GRU(4, input_shape=(None, F)), layers.Dense(3)])
-    logits.compile(loss=fastgru.losses.CategoricalCrossentropy(from_logits=True))
+    logits.compile("adam", loss=fastgru.losses.CategoricalCrossentropy(from_logits=True))
     assert printed(capsys, tmp_path, logits, x)[0].startswith(f"x[0]: {logits.predict(x)[0].argmax()} (logit ")
 
     logit = Sequential([layers.GRU(4, input_shape=(None, F)), layers.Dense(1, bias_initializer="ones")])
-    logit.compile(loss=fastgru.losses.BinaryCrossentropy(from_logits=True))
+    logit.compile("adam", loss=fastgru.losses.BinaryCrossentropy(from_logits=True))
     assert printed(capsys, tmp_path, logit, x)[0].startswith(f"x[0]: {int(logit.predict(x)[0, 0] > 0)} (logit ")
 
     tags = Sequential([layers.GRU(4, input_shape=(None, F), return_sequences=True), layers.Dense(3, "softmax")])

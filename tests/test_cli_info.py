@@ -65,7 +65,7 @@ def test_a_file_of_any_format_is_described(capsys, tmp_path, name):
     assert [each["class"] for each in facts["layers"]] == ["GRU", "Dense"]
     assert [each["parameters"] for each in facts["layers"]] == [layer.count_params() for layer in model.layers]
     for each, layer in zip(facts["layers"], model.layers, strict=True):
-        assert each["weights"] == {name: list(array.shape) for name, array in layer.weights.items()}
+        assert each["weights"] == {name: list(array.shape) for name, array in layer.parameters.items()}
         assert each["config"]["units"] == layer.units
     assert facts["training"] is None
     if NAMES[name] in COMPILED:

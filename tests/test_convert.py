@@ -193,7 +193,7 @@ def test_a_model_can_be_loaded_without_its_training(kind, tmp_path):
         pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     model = Sequential(before() if kind == "tfjs" else each_step())
     optimizer, loss = optimizers.SGD(), "categorical_crossentropy" if kind == "tfjs" else "mse"
-    model.compile(optimizer, loss, ["accuracy"] if kind == "tfjs" else ["mae"])
+    model.compile(optimizer, loss, metrics=["accuracy"] if kind == "tfjs" else ["mae"])
     model.save(tmp_path / NAMES[kind])
     assert load_model(tmp_path / NAMES[kind]).loss.name == model.loss.name
     loaded = load_model(tmp_path / NAMES[kind], compile=False)
@@ -216,12 +216,12 @@ def test_a_training_unknown_here_need_not_keep_a_model_from_being_used(tmp_path)
 
 def test_metrics_with_options_of_their_own_are_not_taken_for_others(tmp_path):
     model = Sequential(each_step())
-    model.compile("sgd", "mse", [metrics.BinaryAccuracy(threshold=0.3)])
+    model.compile("sgd", "mse", metrics=[metrics.BinaryAccuracy(threshold=0.3)])
     with pytest.raises(ValueError, match=r"metrics: BinaryAccuracy\(threshold=0.3\) .* is not supported by other"):
         model.save(tmp_path / "m.pt")
     assert not (tmp_path / "m.pt").exists()
     model.save(tmp_path / "m.pt", include_optimizer=False)
-    model.compile("sgd", "mse", [metrics.BinaryAccuracy()])
+    model.compile("sgd", "mse", metrics=[metrics.BinaryAccuracy()])
     model.save(tmp_path / "m.pt")
 
 

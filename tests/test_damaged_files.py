@@ -217,7 +217,7 @@ def test_any_configuration_with_a_sound_checksum_is_a_model_or_one_error(tmp_pat
             layers.Dense(2, "softmax"),
         ]
     )
-    model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy", "f1_score"])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy", "f1_score"])
     model.predict(np.zeros((3, 4, 2), np.float32))
     model.save(path)
     config, tensors = native.load(path)
@@ -242,7 +242,7 @@ def test_any_configuration_with_a_sound_checksum_is_a_model_or_one_error(tmp_pat
 
 def compiled():
     model = Sequential([layers.GRU(3, input_shape=(4, 2)), layers.Dense(3, "softmax")])
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy", "f1_score"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy", "f1_score"])
     return model
 
 

@@ -93,7 +93,7 @@ def test_masking_finds_the_lengths():
     plain = classifier()
     fastgru.set_seed(5)
     masked = Sequential([layers.Masking(input_shape=(None, 3)), layers.GRU(5), layers.Dense(3, activation="softmax")])
-    masked.compile(metrics=["accuracy"])
+    masked.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
     plain.fit(x, y, lengths=lengths, epochs=2, verbose=0)
     masked.fit(x, y, epochs=2, verbose=0)
     np.testing.assert_array_equal(plain.parameters, masked.parameters)
@@ -102,7 +102,7 @@ def test_masking_finds_the_lengths():
 def test_gradients_of_a_padded_batch_are_the_sum_over_its_sequences():
     x, y, lengths = data(count=9)
     model = classifier()
-    model.compile(loss=losses.SparseCategoricalCrossentropy())
+    model.compile("adam", loss=losses.SparseCategoricalCrossentropy())
 
     def gradient(rows, steps):
         part = np.ascontiguousarray(x[rows, :steps])
@@ -255,7 +255,7 @@ def test_a_refused_call_decides_neither_dtype_nor_shape():
     x, y, _ = data()
     wide = x.astype(np.float64)
     unbuilt = Sequential([layers.GRU(5), layers.Dense(3, activation="softmax")])
-    unbuilt.compile()
+    unbuilt.compile("adam", "categorical_crossentropy")
     for model in (classifier(), unbuilt):
         built = model.built
         for bad in (
@@ -289,7 +289,7 @@ def test_tokens_and_masks_are_checked_before_any_batch():
 
     def make(first):
         model = Sequential([first, layers.GRU(4), layers.Dense(3, activation="softmax")])
-        model.compile()
+        model.compile("adam", "categorical_crossentropy")
         return model
 
     embedding = make(layers.Embedding(9, 3, mask_zero=True, input_shape=(6,)))
@@ -329,8 +329,8 @@ def test_a_weight_of_two_is_a_sample_twice():
     weights = np.where(np.arange(12) % 3 == 0, 2.0, 1.0)
     twice = np.repeat(np.arange(12), weights.astype(int))
     one, two = classifier(), classifier()
-    one.compile("sgd", metrics=[])
-    two.compile("sgd", metrics=[])
+    one.compile("sgd", "categorical_crossentropy", metrics=[])
+    two.compile("sgd", "categorical_crossentropy", metrics=[])
     one.train_on_batch(x, y, lengths=lengths, sample_weight=weights * 12 / weights.sum())
     two.train_on_batch(x[twice], y[twice], lengths=lengths[twice])
     np.testing.assert_allclose(one.parameters, two.parameters, rtol=0, atol=1e-7)
@@ -379,8 +379,8 @@ def test_pieces_of_a_batch_with_lengths_and_weights_have_its_gradient(monkeypatc
     y = np.random.default_rng(1).integers(0, 3, x.shape[:2])
     weights = np.random.default_rng(2).random(60)
     whole, pieces = tagger(), tagger()
-    whole.compile("sgd", metrics=["accuracy"])
-    pieces.compile("sgd", metrics=["accuracy"])
+    whole.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
+    pieces.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
     first = whole.train_on_batch(x, y, lengths=lengths, sample_weight=weights)
     monkeypatch.setattr(loop, "LEAST_ROWS", 5)
     monkeypatch.setattr(loop, "CACHED_TAPE", 4000)

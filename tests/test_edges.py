@@ -107,7 +107,7 @@ def test_the_memory_of_what_fit_is_given_decides_nothing(form):
     def trained(as_given):
         model = Sequential([layers.Bidirectional(layers.GRU(3, return_sequences=True)), layers.Dense(3, "softmax")])
         model._network.draw_from(np.random.default_rng(1))
-        model.compile(metrics=["accuracy"])
+        model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
         data = {"x": x, "y": y, "lengths": lengths, "sample_weight": weights}
         history = model.fit(**{name: as_given(array) for name, array in data.items()}, batch_size=7, verbose=0)
         return model.parameters, history.history
@@ -132,7 +132,7 @@ def test_tokens_in_any_memory():
 def test_a_model_without_samples_or_steps(make):
     model = Sequential([make(), layers.Dense(2, "softmax")])
     model.build((None, None, 2))
-    model.compile()
+    model.compile("adam", "categorical_crossentropy")
     model.fit(np.zeros((4, 0, 2), np.float32), np.array([0, 1, 0, 1]), verbose=0)
     assert model.predict(np.zeros((0, 5, 2), np.float32)).shape == (0, 2)
     assert model.predict(np.zeros((4, 0, 2), np.float32)).shape == (4, 2)

@@ -42,7 +42,7 @@ def in_a_daemon_thread(call):
 
 MODEL = """
 model = fastgru.Sequential([fastgru.layers.GRU(32, input_shape=(28, 28)), fastgru.layers.Dense(10)])
-model.compile(loss=fastgru.losses.SparseCategoricalCrossentropy(from_logits=True))
+model.compile("adam", loss=fastgru.losses.SparseCategoricalCrossentropy(from_logits=True))
 images, classes = fastgru.datasets.synthetic.make_digits(256, 1)
 """
 

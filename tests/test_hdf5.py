@@ -42,7 +42,7 @@ except fastgru.ModelFileError as error:
 
 def compiled():
     model = Sequential([layers.GRU(3, input_shape=(None, 2)), layers.Dense(2)])
-    model.compile("adam", "mse", ["mae"])
+    model.compile("adam", "mse", metrics=["mae"])
     return model
 
 

@@ -18,7 +18,9 @@ def quarter(shape, dtype=None):
 
 def kernel(initializer):
     fastgru.set_seed(1)
-    return Sequential([layers.Dense(3, kernel_initializer=initializer, input_shape=(2,))]).layers[0].weights["kernel"]
+    return (
+        Sequential([layers.Dense(3, kernel_initializer=initializer, input_shape=(2,))]).layers[0].parameters["kernel"]
+    )
 
 
 @pytest.mark.parametrize("name", initializers.INITIALIZERS)
@@ -38,7 +40,7 @@ def test_a_seed_gives_the_same_weights_each_time(name, tmp_path):
     np.testing.assert_array_equal(made((4, 5)), made((4, 5)))
     stack = [layers.Dense(2, kernel_initializer=made, input_shape=(2,)), layers.Dense(2, kernel_initializer=made)]
     model = Sequential(stack)
-    one, other = (layer.weights["kernel"] for layer in model.layers)
+    one, other = (layer.parameters["kernel"] for layer in model.layers)
     np.testing.assert_array_equal(one, other)
     assert (made((4, 5)) != getattr(initializers, name)(seed=4)((4, 5))).any()
     model.save(tmp_path / "m.safetensors")

@@ -234,7 +234,7 @@ def test_a_model_comes_back_with_the_same_bits(seed, ending, tmp_path):
     found = load_model(tmp_path / f"model{ending}")
     assert [(type(each), each.name) for each in found.layers] == [(type(each), each.name) for each in model.layers]
     for one, other in zip(found.layers, model.layers, strict=True):
-        one, other = (json.dumps(layer.get_config(), sort_keys=True) for layer in (one, other))
+        one, other = (json.dumps(layer.options(), sort_keys=True) for layer in (one, other))
         assert one == other.replace('"uniform"', '"random_uniform"'), chain
     assert found.dtype == model.dtype
     np.testing.assert_array_equal(found.predict(chain.x()), model.predict(chain.x()), err_msg=repr(chain))
@@ -296,7 +296,7 @@ def test_training_goes_on_with_the_same_bits(optimizer, head, ending, tmp_path):
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_metrics_keep_their_names(ending, loss, head, metrics, tmp_path):
     model = Sequential([layers.GRU(2, input_shape=(3, 2)), layers.Dense(3, head)])
-    model.compile("adam", loss, metrics)
+    model.compile("adam", loss, metrics=metrics)
     model.save(tmp_path / f"model{ending}")
     assert [metric.name for metric in load_model(tmp_path / f"model{ending}").metrics] == metrics
 
@@ -330,7 +330,7 @@ def test_weights_of_another_model_are_refused_and_change_nothing(name, tmp_path)
 def test_names_decide(tmp_path):
     with pytest.raises(ValueError, match=r"path: .*save_weights"):
         compiled().save(tmp_path / "x.weights.h5")
-    with pytest.raises(ValueError, match=r"path: expected a name that ends in .weights.h5 or .h5"):
+    with pytest.raises(ValueError, match=r"path: expected a name that ends in .safetensors, .weights.h5 or .h5"):
         compiled().save_weights(tmp_path / "x.bin")
     compiled().save_weights(tmp_path / "x.weights.h5")
     with pytest.raises(ModelFileError, match="weights without a model"):
@@ -359,7 +359,7 @@ def gru_and_dense(gru=None, dense="softmax", **options):
 
 def trained(optimizer="adam", loss="categorical_crossentropy", metrics=None, dense="softmax"):
     model = Sequential(gru_and_dense(dense=dense))
-    model.compile(optimizer, loss, metrics)
+    model.compile(optimizer, loss, metrics=metrics)
     return model
 
 
@@ -984,12 +984,9 @@ def foreign_models(keras):
         return keras.Model(inputs, build(inputs))
 
     norm = keras.constraints.MaxNorm(2)
-    frozen = kind.GRU(2, name="g")
-    frozen.trainable = False
     return {
         "LSTM": (chain(kind.LSTM(2, name="l")), "l: expected a layer of .*, got LSTM"),
         "constraint": (chain(kind.GRU(2, kernel_constraint=norm, name="g")), "g: kernel_constraint="),
-        "frozen": (chain(frozen), "g: trainable=False"),
         "activity": (chain(kind.Dense(2, activity_regularizer="l2", name="d")), "d: activity_regularizer="),
         "activation": (chain(kind.GRU(2, activation="elu", name="g")), "g: expected one of .*, got 'elu'"),
         "gate": (chain(kind.GRU(2, recurrent_activation="tanh", name="g")), "g: expected .* got 'tanh'"),

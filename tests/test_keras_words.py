@@ -98,7 +98,7 @@ def test_a_used_layer_can_be_copied(copied, make):
         one.backward(np.ones_like(expected), input_gradient=False)
     for name, gradient in layer.gradients.items():
         np.testing.assert_array_equal(other.gradients[name], gradient)
-    other.weights["kernel" if "kernel" in other.weights else "forward/kernel"][...] = 0
+    other.parameters["kernel" if "kernel" in other.parameters else "forward/kernel"][...] = 0
     np.testing.assert_array_equal(layer(X), expected)
     assert not np.array_equal(other(X), expected)
 

@@ -81,14 +81,14 @@ def copy_weights(chain, peer):
             directions = {"forward/": "", "backward/": "_reverse"} if peer.gru.bidirectional else {"": ""}
             for prefix, suffix in directions.items():
                 for name, array in (
-                    ("weight_ih", layer.weights[f"{prefix}kernel"]),
-                    ("weight_hh", layer.weights[f"{prefix}recurrent_kernel"]),
-                    ("bias_ih", layer.weights[f"{prefix}bias"][0]),
-                    ("bias_hh", layer.weights[f"{prefix}bias"][1]),
+                    ("weight_ih", layer.parameters[f"{prefix}kernel"]),
+                    ("weight_hh", layer.parameters[f"{prefix}recurrent_kernel"]),
+                    ("bias_ih", layer.parameters[f"{prefix}bias"][0]),
+                    ("bias_hh", layer.parameters[f"{prefix}bias"][1]),
                 ):
                     getattr(peer.gru, f"{name}_l{number}{suffix}").copy_(torch_order(array))
-        peer.head.weight.copy_(torch.from_numpy(dense.weights["kernel"].T))
-        peer.head.bias.copy_(torch.from_numpy(dense.weights["bias"]))
+        peer.head.weight.copy_(torch.from_numpy(dense.parameters["kernel"].T))
+        peer.head.bias.copy_(torch.from_numpy(dense.parameters["bias"]))
 
 
 def data(each_step, seed=0):
@@ -175,7 +175,7 @@ def test_fifty_steps_of_training(name, bidirectional, each_step):
     found, expected = [], []
     for step in range(STEPS):
         x, y, lengths = data(each_step, seed=step)
-        found += model.train_on_batch(x, y, lengths=lengths)
+        found.append(model.train_on_batch(x, y, lengths=lengths))
 
         counted = np.arange(T) < lengths[:, None] if each_step else np.ones(ROWS, bool)
         scores = peer(torch.from_numpy(x), torch.from_numpy(lengths))
@@ -199,7 +199,7 @@ def test_tokens_that_occur_again_and_again(name):
     model = Sequential([layers.Embedding(5, F), layers.GRU(H), layers.Dense(C)], dtype="float64")
     model.build((None, T))
     embedding, peer = torch.nn.Embedding(5, F).double(), Peer(1, False, False)
-    embedding.load_state_dict({"weight": torch.from_numpy(model.layers[0].weights["embeddings"].copy())})
+    embedding.load_state_dict({"weight": torch.from_numpy(model.layers[0].parameters["embeddings"].copy())})
     copy_weights(model.layers[1:], peer)
     model.compile(job.mine(), losses.SparseCategoricalCrossentropy(from_logits=True))
     optimizer = job.theirs([*embedding.parameters(), *peer.parameters()])
@@ -207,7 +207,7 @@ def test_tokens_that_occur_again_and_again(name):
     found, expected = [], []
     for _ in range(STEPS):
         x, y = rng.integers(0, 5, (ROWS, T)), rng.integers(0, C, ROWS)
-        found += model.train_on_batch(x, y)
+        found.append(model.train_on_batch(x, y))
         scores = peer(embedding(torch.from_numpy(x)), torch.full((ROWS,), T))
         loss = torch.nn.functional.cross_entropy(scores, torch.from_numpy(y))
         optimizer.zero_grad()
@@ -216,7 +216,7 @@ def test_tokens_that_occur_again_and_again(name):
         expected.append(loss.item())
     np.testing.assert_allclose(found, expected, rtol=1e-9)
     tokens = embedding.weight.detach().numpy()
-    np.testing.assert_allclose(model.layers[0].weights["embeddings"], tokens, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(model.layers[0].parameters["embeddings"], tokens, rtol=1e-8, atol=1e-10)
 
 
 def test_the_norm_is_clipped_where_pytorch_clips_it():

@@ -27,7 +27,7 @@ def make_model(reset_after=True):
             layers.Dense(10, activation="softmax"),
         ]
     )
-    model.compile(metrics=["accuracy"])
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
@@ -68,7 +68,7 @@ def test_a_training_loop_allocates_nothing(reset_after):
 def test_flat_buffers_begin_on_a_cache_line():
     for units in (1, 7, 64):
         model = Sequential([layers.GRU(units, input_shape=(5, 3)), layers.Dense(2, activation="softmax")])
-        model.compile("adam")
+        model.compile("adam", "categorical_crossentropy")
         model.train_on_batch(np.zeros((2, 5, 3), np.float32), np.array([0, 1]))
         buffers = {"parameters": model.parameters, "gradient": model.gradient, **model.optimizer.states}
         assert {name: buffer.ctypes.data % 64 for name, buffer in buffers.items()} == dict.fromkeys(buffers, 0)

@@ -392,7 +392,7 @@ def test_a_metric_of_ones_own_goes_with_every_loss(loss, each_step):
     activation, _ = KINDS[loss]
     model = Sequential([layers.GRU(4, return_sequences=each_step, input_shape=(5, 2)), layers.Dense(3, activation)])
     own = Largest()
-    model.compile("adam", loss, [own])
+    model.compile("adam", loss, metrics=[own])
     rng = np.random.default_rng(0)
     x = rng.normal(size=(20, 5, 2)).astype(np.float32)
     y = rng.integers(0, 2, (20, 5, 3) if each_step else (20, 3)).astype(np.float32)
@@ -411,12 +411,12 @@ def test_a_metric_says_what_it_goes_with(loss):
     model = Sequential([layers.GRU(4, input_shape=(5, 2)), layers.Dense(3, activation)])
     for metric in (OfNumbers(), *(cls() for cls in metrics.CLASSES.values())):
         if kind in metric.accepts:
-            model.compile("adam", loss, [metric])
+            model.compile("adam", loss, metrics=[metric])
             continue
         with pytest.raises(
             ValueError, match=f"metrics: {metric.name} does not go with the loss .* targets are {kind};"
         ):
-            model.compile("adam", loss, [metric])
+            model.compile("adam", loss, metrics=[metric])
 
 
 def test_what_the_metrics_of_the_package_go_with():
@@ -465,34 +465,34 @@ def test_a_metric_counts_for_one_model_at_a_time(make):
     one, other = (Sequential([layers.Dense(1, input_shape=(3,))]) for _ in range(2))
     metric = make()
     state = metric.get_state()
-    one.compile("adam", "mse", [metric])
-    one.compile("adam", "mae", [metric])  # the same again
+    one.compile("adam", "mse", metrics=[metric])
+    one.compile("adam", "mae", metrics=[metric])  # the same again
     with pytest.raises(ValueError, match=r"metrics: expected one of the model's own, .* got \w+, which another model"):
-        other.compile("adam", "mse", [metric])
+        other.compile("adam", "mse", metrics=[metric])
     assert other.optimizer is None
     assert metric.get_state() == state
     for again in (copy.deepcopy(metric), copy.copy(metric), pickle.loads(pickle.dumps(metric))):
-        other.compile("adam", "mse", [again])
+        other.compile("adam", "mse", metrics=[again])
         assert other.metrics == [again]
     x, y = np.ones((8, 3), np.float32), np.ones((8, 1), np.float32)
     one.fit(x, y, verbose=0)
     assert pickle.loads(pickle.dumps(one.metrics[0])).get_state() == one.metrics[0].get_state()
     if make is not Plain:  # a model is copied by what a file holds, which is no code
         third = copy.deepcopy(one)
-        third.compile("adam", "mse", third.metrics)
+        third.compile("adam", "mse", metrics=third.metrics)
         with pytest.raises(ValueError, match="metrics: expected one of the model's own"):
-            other.compile("adam", "mse", third.metrics)
+            other.compile("adam", "mse", metrics=third.metrics)
     one.compile("adam", "mse")
-    other.compile("adam", "mse", [metric])  # which the first no longer uses
+    other.compile("adam", "mse", metrics=[metric])  # which the first no longer uses
     del other
-    one.compile("adam", "mse", [metric])
+    one.compile("adam", "mse", metrics=[metric])
 
 
 def test_metrics_come_as_any_iterable_but_a_dict():
     model = Sequential([layers.Dense(1, input_shape=(3,))])
     for given in (["mse", "mae"], ("mse", "mae"), {"mse", "mae"}, iter(["mse", "mae"]), np.array(["mse", "mae"])):
-        model.compile("adam", "mse", given)
+        model.compile("adam", "mse", metrics=given)
         assert {metric.name for metric in model.metrics} == {"mse", "mae"}
     for wrong in ({"mse": "mse"}, b"mse", 3):
         with pytest.raises(TypeError, match="metrics: expected a list, got"):
-            model.compile("adam", "mse", wrong)
+            model.compile("adam", "mse", metrics=wrong)

@@ -120,7 +120,7 @@ def test_no_checkpoint_is_written_of_weights_that_are_not_finite(tmp_path):
     class Break(callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             if epoch == 1:
-                self.model.layers[0].weights["kernel"][0, 0] = np.nan
+                self.model.layers[0].parameters["kernel"][0, 0] = np.nan
 
     model = make_model()
     with pytest.raises(
@@ -212,7 +212,7 @@ def test_where_no_sample_is_the_cause_none_is_named():
 def test_weights_and_states_that_were_not_finite_before_are_named():
     x, y = samples()
     model = make_model()
-    model.layers[0].weights["recurrent_kernel"][1, 2] = np.nan
+    model.layers[0].parameters["recurrent_kernel"][1, 2] = np.nan
     with pytest.raises(FloatingPointError, match="because the weights gru/recurrent_kernel were not finite before"):
         model.fit(x, y, verbose=0)
     model = make_model(stateful=True)
@@ -226,7 +226,7 @@ def test_weights_and_states_that_were_not_finite_before_are_named():
 
 def test_a_penalty_that_overflows():
     model = regressor(kernel_regularizer=fastgru.regularizers.L2(1.0))
-    model.layers[0].weights["kernel"][...] = 1e30
+    model.layers[0].parameters["kernel"][...] = 1e30
     before = model.parameters.copy()
     x, y = samples()
     with np.errstate(over="ignore"), pytest.raises(FloatingPointError, match="the regularizers' penalty is inf"):

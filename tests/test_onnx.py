@@ -70,7 +70,7 @@ def test_onnx_runtime_computes_what_the_model_does(seed, tmp_path):
     path = tmp_path / "model.onnx"
     model.save(path)
     loaded = load_model(path)
-    assert [layer.get_config() for layer in loaded.layers] == [layer.get_config() for layer in model.layers]
+    assert [layer.options() for layer in loaded.layers] == [layer.options() for layer in model.layers]
     runtime = session(path)
     rng = np.random.default_rng(seed)
     sizes = ((4, T), (1, T)) if model.input_shape[1] else ((4, T), (1, 1), (3, 9))
@@ -105,7 +105,7 @@ def test_states_of_a_stateful_layer_go_in_and_out(bidirectional, zeros, tmp_path
     path = tmp_path / "model.onnx"
     model.save(path)
     runtime = session(path)
-    assert load_model(path).layers[-1].get_config() == model.layers[-1].get_config()
+    assert load_model(path).layers[-1].options() == model.layers[-1].options()
     names = ["bidirectional/forward", "bidirectional/backward"] if bidirectional else ["gru"]
     rng = np.random.default_rng(0)
     states = {}
@@ -388,7 +388,7 @@ def test_changed_weights_are_read_though_the_metadata_stays(tmp_path):
         kernel.CopyFrom(numpy_helper.from_array(new, "dense/kernel"))
 
     rewritten(path, change)
-    np.testing.assert_array_equal(load_model(path).layers[-1].weights["kernel"], new)
+    np.testing.assert_array_equal(load_model(path).layers[-1].parameters["kernel"], new)
 
 
 # --- In: what others write ----------------------------------------------------------------------------------------
@@ -422,7 +422,7 @@ def test_the_reset_form_is_the_one_that_the_node_says(tmp_path):
     _, state = graph.gru(graph.time_first(), linear_before_reset=0)
     model = load(graph.model(graph.node("Squeeze", [state, graph.ints(0)])), tmp_path)
     assert model.layers[0].reset_after is False
-    assert model.layers[0].weights["bias"].shape == (15,)
+    assert model.layers[0].parameters["bias"].shape == (15,)
 
 
 class TestPyTorch:

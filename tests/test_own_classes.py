@@ -55,10 +55,10 @@ def plain_model():
 
 
 def test_configurations_are_those_of_the_packages_classes():
-    assert Half().get_config() == {"rate": 0.5}
-    assert Sized(3, dropout=0.5).get_config() == layers.GRU(3, dropout=0.5).get_config()
+    assert Half().options() == {"rate": 0.5}
+    assert Sized(3, dropout=0.5).options() == layers.GRU(3, dropout=0.5).options()
     both = layers.Bidirectional(Sized(3))
-    assert both.backward_layer.get_config() == layers.GRU(3, go_backwards=True).get_config()
+    assert both.backward_layer.options() == layers.GRU(3, go_backwards=True).options()
     described = own_model().describe()
     assert [layer.class_name for layer in described.layers] == ["Half", "Bidirectional", "Sized", "Dense"]
     for own, plain in zip(described.layers[::2], plain_model().describe().layers[::2], strict=True):
@@ -182,7 +182,7 @@ def test_a_failure_leaves_a_model_that_trains(failure):
         model.compile("sgd", "mse")
         assert model.dtype == model.parameters.dtype == np.float32
         for layer in model.layers:
-            for array in layer.weights.values():
+            for array in layer.parameters.values():
                 assert np.shares_memory(array, model.parameters)
         before = model.parameters.copy()
         model.fit(X, X[:, 0], batch_size=8, epochs=2, verbose=0)

@@ -105,7 +105,7 @@ def test_labels_and_weights_in_padding_that_a_layer_finds_may_be_anything(first,
     def fitted(y, weights, **lengths):
         model = Sequential([first(), layers.GRU(3, return_sequences=True), layers.Dense(3, "softmax")])
         model._network.draw_from(np.random.default_rng(0))
-        model.compile(metrics=["accuracy"])
+        model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
         given = {"sample_weight": weights, "class_weight": class_weight, "verbose": 0, **lengths}
         return model.fit(x, y, **given).history, model.parameters
 
@@ -135,5 +135,5 @@ def test_outputs_of_many_axes(loss):
     counted = np.broadcast_to(weights[:, None, None], labels.shape)
     assert model.evaluate(x, padded, lengths=LENGTHS, sample_weight=counted) == expected
     given = {"lengths": LENGTHS, "sample_weight": weights, "class_weight": {1: 3.0}, "verbose": 0, "epochs": 1}
-    before = model.evaluate(x, y, lengths=LENGTHS, sample_weight=counted * np.where(labels == 1, 3.0, 1.0))[0]
+    before = model.evaluate(x, y, lengths=LENGTHS, sample_weight=counted * np.where(labels == 1, 3.0, 1.0))
     assert model.fit(x, padded, batch_size=4, **given).history["loss"] == [pytest.approx(before)]

@@ -248,7 +248,7 @@ def test_another_number_of_steps_of_a_stream_is_refused(tmp_path):
 def test_the_first_difference_of_two_models_is_short(tmp_path):
     trained_for(1, tmp_path / "a.safetensors")
     deeper = Sequential([layers.GRU(4, return_sequences=True, input_shape=(6, 3)), layers.GRU(4), layers.Dense(2)])
-    deeper.compile(loss="mse")
+    deeper.compile("adam", loss="mse")
     assert_refused(
         tmp_path, "with the same number of layers, 2, got 3$", model=deeper, data=(data()[0], np.zeros((64, 2)))
     )
@@ -427,7 +427,7 @@ def batches(dtype=np.float32):
 def unbuilt():
     fastgru.set_seed(3)
     model = Sequential([layers.GRU(4), layers.Dense(2, activation="softmax")])
-    model.compile(optimizers.Adam(0.01))
+    model.compile(optimizers.Adam(0.01), "categorical_crossentropy")
     return model
 
 

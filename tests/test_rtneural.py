@@ -149,7 +149,7 @@ def test_float64_and_numbers_that_json_has_not_are_refused(tmp_path):
     with pytest.raises(ValueError, match="dtype='float64' is not supported by RTNeural"):
         filled([gru(input_shape=(None, F))], dtype="float64").save(tmp_path / NAME)
     model = filled([gru(input_shape=(None, F))])
-    model.layers[0].weights["bias"][0, 0] = np.inf
+    model.layers[0].parameters["bias"][0, 0] = np.inf
     with pytest.raises(ValueError, match="gru: bias contains numbers that are not finite"):
         model.save(tmp_path / NAME)
     assert list(tmp_path.iterdir()) == []

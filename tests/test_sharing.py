@@ -151,7 +151,7 @@ def test_a_loss_may_use_the_model_between_forward_and_backward(name, options):
             return super().compute(*arguments, **more)
 
     plain, watched = make_model(**copy.deepcopy(options)), make_model(**copy.deepcopy(options))
-    watched.compile(loss=Own(), metrics=["accuracy", "f1_score"])
+    watched.compile("adam", loss=Own(), metrics=["accuracy", "f1_score"])
     expected = plain.fit(*data(), epochs=2, batch_size=8, verbose=0, validation_data=data(2, count=8))
     found = watched.fit(*data(), epochs=2, batch_size=8, verbose=0, validation_data=data(2, count=8))
     assert found.history == expected.history
@@ -361,8 +361,8 @@ USES = {
     "predict": ALLOWED["predict"],
     "evaluate": ALLOWED["evaluate"],
     "get_weights": lambda model: model.get_weights(),
-    "set_weights": lambda model: model.set_weights([w.copy() for w in model.layers[0].weights.values()] + [
-        w.copy() for w in model.layers[1].weights.values()]),
+    "set_weights": lambda model: model.set_weights([w.copy() for w in model.layers[0].parameters.values()] + [
+        w.copy() for w in model.layers[1].parameters.values()]),
     "reset_states": lambda model: model.reset_states(),
     "a copy": copy.deepcopy,
 }  # fmt: skip
@@ -433,7 +433,7 @@ def test_many_threads_get_the_answers_of_one():
 
 def test_an_evaluation_that_makes_the_weights_is_alone():
     model = Sequential([layers.GRU(3), layers.Dense(2, activation="softmax")])
-    model.compile()
+    model.compile("adam", "categorical_crossentropy")
     with (
         Held(model, "evaluate"),
         pytest.raises(RuntimeError, match="because the call makes the weights, got one in use"),
@@ -512,7 +512,7 @@ def test_a_model_is_free_after_ctrl_c_wherever_it_comes(name):
                     call()
             except KeyboardInterrupt:
                 try:
-                    model.compile(metrics=["accuracy"])
+                    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
                 except RuntimeError as error:
                     failed.append(str(error))
     assert not failed

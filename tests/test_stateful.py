@@ -76,7 +76,7 @@ class Named(Sequential):
 def test_a_copy_is_of_the_same_class(again):
     x, y = data()
     model = Named(4)
-    model.compile()
+    model.compile("adam", "categorical_crossentropy")
     model.train_on_batch(x, y)
     other = again(model)
     assert type(other) is Named

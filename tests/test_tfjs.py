@@ -83,7 +83,7 @@ def their_options(config):
 
 def their_layers(model):
     """Layers for serve.mjs that are those of `model`, without its weights."""
-    described = [[KINDS[type(layer).__name__], their_options(layer.get_config())] for layer in model.layers]
+    described = [[KINDS[type(layer).__name__], their_options(layer.options())] for layer in model.layers]
     described[0][1]["batchInputShape"] = [None, *model.input_shape[1:]]
     return described
 
@@ -167,7 +167,7 @@ def random_model(rng):
     model = Sequential([*chain, *between, *pick(rng, [head], [head], [])], name="any")
     model.build((None, *shape))
     for layer in model.layers:
-        layer.set_weights([rng.normal(0, 0.5, weight.shape).astype(np.float32) for weight in layer.weights.values()])
+        layer.set_weights([rng.normal(0, 0.5, weight.shape).astype(np.float32) for weight in layer.parameters.values()])
     return model, masked
 
 
@@ -193,7 +193,7 @@ def without_padding(outputs, lengths):
 
 def configs(model):
     """All options of all layers."""
-    return [layer.get_config() for layer in model.layers]
+    return [layer.options() for layer in model.layers]
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -322,7 +322,7 @@ def test_the_tutorial_s_model_trains_on_here_as_there(tutorial, digits):
 def test_the_tutorial_s_model_begins_a_new_training_here_as_there(tutorial, digits):
     """Saved without its optimizer, and compiled again."""
     model = load_model(tutorial["alone"])
-    model.compile(optimizers.Adam(form="tfjs"), "categorical_crossentropy", ["accuracy"])
+    model.compile(optimizers.Adam(form="tfjs"), "categorical_crossentropy", metrics=["accuracy"])
     assert_same_losses(train(model, digits, FROM_FILE), tutorial["afresh"])
 
 
@@ -385,7 +385,7 @@ def training_case(loss):
 
 def train_here(model, data, steps):
     x, y = data
-    return [model.train_on_batch(x[rows], y[rows])[0] for rows in map(batch_rows, range(steps))]
+    return [np.ravel(model.train_on_batch(x[rows], y[rows]))[0] for rows in map(batch_rows, range(steps))]
 
 
 def batch_rows(step):
@@ -417,3 +417,23 @@ def test_training_goes_on_from_either_side(tfjs, tmp_path, optimizer, loss):
     loaded.save(second)
     there = tfjs.ask(model={"load": str(second)}, train={**batches, "steps": 6})["losses"]
     assert_same_losses(train_here(loaded, ours, 6), there)
+
+
+def test_frozen_layers_stay_frozen_on_both_sides(tfjs, tmp_path):
+    model, _, theirs, ours = training_case("mean_squared_error")
+    model.layers[0].trainable = False
+    model.compile(optimizers.Adam(0.01, form="tfjs"), "mean_squared_error")
+    train_here(model, ours, 2)
+    model.save(tmp_path / "ours.json")
+    batches = {"x": theirs[0], "y": theirs[1], "batchSize": 4, "steps": 4}
+    saved = {"folder": str(tmp_path / "theirs"), "includeOptimizer": True}
+    there = tfjs.ask(model={"load": str(tmp_path / "ours.json")}, train=batches, save=saved)
+    before = model.layers[0].get_weights()
+    assert_same_losses(train_here(model, ours, 4), there["losses"])
+    loaded = load_model(tmp_path / "theirs")
+    assert [layer.trainable for layer in loaded.layers] == [False, True, True]
+    assert loaded.optimizer.step == 6
+    for one, other in zip(loaded.layers[0].get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)

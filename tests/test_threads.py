@@ -100,7 +100,7 @@ def test_training_has_the_same_bits_on_any_number_of_threads_and_on_every_run(th
                 fastgru.layers.Dense(10, activation="softmax"),
             ]
         )
-        model.compile(metrics=["accuracy"])
+        model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
         model.fit(x, y, epochs=2, batch_size=37, verbose=0)
         return model.parameters
 

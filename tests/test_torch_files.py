@@ -152,8 +152,8 @@ def test_a_round_trip_is_exact(tmp_path, ending, seed):
     model = random_model(seed)
     model.save(tmp_path / f"m.{ending}")
     loaded = load_model(tmp_path / f"m.{ending}")
-    assert [(type(layer), layer.name, layer.get_config()) for layer in loaded.layers] == [
-        (type(layer), layer.name, layer.get_config()) for layer in model.layers
+    assert [(type(layer), layer.name, layer.options()) for layer in loaded.layers] == [
+        (type(layer), layer.name, layer.options()) for layer in model.layers
     ]
     assert (loaded.dtype, loaded.name, loaded.input_shape) == (model.dtype, model.name, model.input_shape)
     np.testing.assert_array_equal(loaded.parameters, model.parameters)
@@ -166,7 +166,9 @@ def test_a_round_trip_is_exact(tmp_path, ending, seed):
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_compiled_model_stays_compiled_with_fresh_moments(tmp_path, ending):
     model = Sequential([layers.GRU(4, input_shape=(5, 3)), layers.Dense(2, activation="softmax")])
-    model.compile(fastgru.optimizers.AdamW(0.02, weight_decay=0.1), "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(
+        fastgru.optimizers.AdamW(0.02, weight_decay=0.1), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
     x = np.random.default_rng(0).normal(size=(6, 5, 3)).astype(np.float32)
     model.fit(x, np.arange(6) % 2, epochs=2, verbose=0)
     model.save(tmp_path / f"m.{ending}")
@@ -200,7 +202,7 @@ def test_neighbouring_layers_of_one_size_are_one_module(tmp_path):
         *("larger.weight l0", "larger.bias l0", "head.weight", "head.bias"),
     }
     assert tensors["encoder.weight_ih_l1"].shape == (12, 4)
-    gates = model.layers[0].weights["kernel"].T.reshape(3, 4, 3)
+    gates = model.layers[0].parameters["kernel"].T.reshape(3, 4, 3)
     np.testing.assert_array_equal(tensors["encoder.weight_ih_l0"].reshape(3, 4, 3), gates[[1, 0, 2]])
 
 
@@ -275,7 +277,7 @@ def test_names_and_shapes_make_the_model(path, depth, suffixes, bias, return_seq
     np.testing.assert_allclose(model.predict(x), expected, rtol=1e-12, atol=1e-12)
     assert model.dtype == np.float64
     assert [layer.name for layer in model.layers] == [*["gru", "gru.l1", "gru.l2"][:depth], "fc"]
-    assert [layer.get_config().get("zero_output_for_mask", True) for layer in model.layers] == [True] * (depth + 1)
+    assert [layer.options().get("zero_output_for_mask", True) for layer in model.layers] == [True] * (depth + 1)
 
 
 def test_what_was_read_is_written_under_the_same_names(path):
@@ -404,7 +406,7 @@ def test_float16_is_widened_exactly(path):
     tensors = state_dict(dtype="float16")
     model = load_model(save(path, tensors))
     assert model.dtype == np.float32
-    np.testing.assert_array_equal(model.layers[-1].weights["kernel"], tensors["fc.weight"].T)
+    np.testing.assert_array_equal(model.layers[-1].parameters["kernel"], tensors["fc.weight"].T)
 
 
 @pytest.mark.parametrize("order", ["little", "big"])
@@ -418,7 +420,7 @@ def test_bfloat16_is_widened_exactly_in_either_byte_order(tmp_path, order):
     data["fc.weight"], storages[key] = tensor(key, (4, 2), kind="BFloat16Storage"), upper.tobytes()
     path = archive(tmp_path / "m.pt", data, storages, entries={"byteorder": order.encode()})
     model = load_model(path)
-    head = model.layers[-1].weights
+    head = model.layers[-1].parameters
     np.testing.assert_array_equal(head["kernel"].T.copy().view(np.uint32), upper.astype(np.uint32) << 16)
     np.testing.assert_array_equal(head["bias"], tensors["fc.bias"])
 
@@ -431,7 +433,7 @@ def test_bfloat16_in_safetensors(tmp_path):
     size = int.from_bytes(content[:8], "little")
     header = content[8 : 8 + size].replace(b'"U16"', b'"BF16"')
     path.write_bytes(struct.pack("<Q", len(header)) + header + content[8 + size :])
-    kernel = load_model(path).layers[-1].weights["kernel"].T.copy()
+    kernel = load_model(path).layers[-1].parameters["kernel"].T.copy()
     np.testing.assert_array_equal(kernel.view(np.uint32), tensors["fc.weight"].view(np.uint32) & 0xFFFF0000)
 
 
@@ -750,7 +752,7 @@ def small_model():
             layers.Dense(2, activation="softmax"),
         ]
     )
-    model.compile("adam", "categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
     return model
 
 

@@ -55,7 +55,7 @@ def make_model(request: Request, adam: str = "keras") -> Sequential:
     )
     model = Sequential([gru, layers.Dense(data["head_bias"].size, activation="softmax")])
     model.set_weights([*gru_weights(request).values(), data["head_kernel"], data["head_bias"]])
-    model.compile(optimizer=optimizers.Adam(form=adam), metrics=["accuracy"])
+    model.compile(optimizers.Adam(form=adam), "categorical_crossentropy", metrics=["accuracy"])
     return model
 
 

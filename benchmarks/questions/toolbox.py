@@ -75,7 +75,7 @@ class Training:
         if variant.half:
             self._lengths = rng.permutation(np.linspace(0, steps, count).round().astype(np.int64))
         self._model = Sequential([*variant.make(), layers.Dense(CLASSES, activation="softmax")])
-        self._model.compile(metrics=["accuracy"])
+        self._model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
         self.seconds: list[float] = []
 
     def fit(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -175,16 +175,23 @@ class Optimizer(ABC):
         self._not_decayed = names
 
     def update(
-        self, parameters: Array, gradient: Array, *, views: Callable[[Array], Mapping[str, Array]] | None = None
+        self,
+        parameters: Array,
+        gradient: Array,
+        *,
+        ranges: Sequence[slice] | None = None,
+        views: Callable[[Array], Mapping[str, Array]] | None = None,
     ) -> None:
         """Update `parameters` (P,) in place from `gradient` (P,), which clipping may change.
 
         Parameters
         ----------
         parameters, gradient : ndarray (P,)
+        ranges : sequence of slice, optional
+            The parts of the arrays to update. The gradient must be 0 elsewhere. All parts if not given.
         views : callable, optional
-            Returns the parts of such an array that belong to each weight, by the weight's name. `clipnorm` and
-            `exclude_from_weight_decay` need it; without it, the array is one weight.
+            Returns the parts of such an array that belong to each trainable weight, by the weight's name. `clipnorm`
+            and `exclude_from_weight_decay` need it; without it, the array is one weight.
 
         Raises
         ------
@@ -212,7 +219,11 @@ class Optimizer(ABC):
                 before = parameters.copy()
                 self._decay(views(parameters), decay)
                 decay = 0.0
-            self._update(parameters, gradient, scale=scale, clip=self.clipvalue, weight_decay=decay)
+            prepare = {"scale": scale, "clip": self.clipvalue, "weight_decay": decay}
+            if ranges is None:
+                self._update(parameters, gradient, **prepare)
+            else:
+                self._update_ranges(parameters, gradient, ranges, **prepare)
         except Exception as error:
             if before is not None:
                 parameters[...] = before
@@ -228,6 +239,24 @@ class Optimizer(ABC):
         for name, part in parts.items():
             if not any(word in name for word in self._not_decayed):
                 part *= part.dtype.type(1 - self.rate * decay)
+
+    def _update_ranges(self, parameters: Array, gradient: Array, ranges: Sequence[slice], **prepare: Any) -> None:
+        """Call `_update` for each range; after an error in one, the ranges before it are restored."""
+        states = self.states
+        arrays = (parameters, *states.values())
+        done: list[tuple[Array, Array]] = []
+        try:
+            for place in ranges:
+                if place is not ranges[-1]:
+                    done += [(array[place], array[place].copy()) for array in arrays]
+                self.states = {name: state[place] for name, state in states.items()}
+                self._update(parameters[place], gradient[place], **prepare)
+        except Exception:
+            for array, before in done:
+                array[...] = before
+            raise
+        finally:
+            self.states = states
 
     @abstractmethod
     def _update(self, parameters: Array, gradient: Array, **prepare: Any) -> None:

@@ -262,7 +262,8 @@ def run(layers: Sequence[LayerLike], x: Array, lengths: Array | None = None) -> 
     """What a chain of layers gives for samples (N, ...), whose sequences have those lengths; all T if not given."""
     y: Any = np.asarray(x)
     for layer in layers:
-        y, lengths = LAYERS[layer.class_name](y, lengths, layer.weights, **layer.config)
+        options = {name: value for name, value in layer.config.items() if name != "trainable"}
+        y, lengths = LAYERS[layer.class_name](y, lengths, layer.weights, **options)
     return y  # type: ignore[no-any-return]
 
 

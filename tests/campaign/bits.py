@@ -202,7 +202,7 @@ def _training(run: Run, number: int, random: Random) -> None:
                 layers.Dense(3, activation="softmax"),
             ]
         )
-        model.compile(metrics=["accuracy"])
+        model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
         history = model.fit(x, y, lengths=lengths, epochs=2, batch_size=batch, verbose=0)
         predicted = model.predict(x, lengths=lengths)
         return {"parameters": model.parameters, "predictions": predicted, "loss": np.array(history.history["loss"])}

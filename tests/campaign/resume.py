@@ -112,7 +112,11 @@ def _lengths_and_dropouts(folder: Path) -> None:
             layers.Dense(3, activation="softmax", kernel_regularizer="l2"),
         ]
     )
-    model.compile(optimizers.AdamW(schedules.OneCycle(0.01, 60), global_clipnorm=1.0), metrics=["accuracy"])
+    model.compile(
+        optimizers.AdamW(schedules.OneCycle(0.01, 60), global_clipnorm=1.0),
+        "categorical_crossentropy",
+        metrics=["accuracy"],
+    )
     stop = callbacks.EarlyStopping(patience=50, restore_best_weights=True)
     lengths = np.random.default_rng(2).integers(0, 10, len(x))
     _fit(folder, model, x, y, lengths=lengths, validation_split=0.1, batch_size=8, told=[stop])

@@ -101,6 +101,14 @@ def array(name: str, value: Any) -> np.ndarray[Any, np.dtype[Any]]:
         raise ValueError(f"{name}: expected an array, got lists of different lengths") from None
 
 
+def rows(name: str, value: Any) -> int:
+    """The number of samples in an array or a list."""
+    try:
+        return len(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an array of samples, got {type(value).__name__}") from None
+
+
 def dims(shape: Collection[int | None], axes: str = "NT") -> str:
     """A shape for a message, ``(N, T, 28)`` for ``(None, None, 28)``; `axes` are the names of the first ones."""
     text = ", ".join(

@@ -152,6 +152,9 @@ class Trainable(Protocol):
     def views(self, flat: Array) -> dict[str, Array]:
         """The part of each weight, by name, of a buffer as flat as `parameters`."""
 
+    def trainable_views(self, flat: Array) -> dict[str, Array]:
+        """The part of each trainable weight, by name, of a buffer as flat as `parameters`."""
+
     def snapshot(self) -> Snapshot:
         """What a batch changes besides `parameters` and the optimizer."""
 
@@ -161,8 +164,15 @@ class Trainable(Protocol):
     def penalty(self) -> float:
         """What the regularizers add to the loss."""
 
-    def add_penalty_gradient(self) -> None:
-        """Add the regularizers' gradient to `gradient`."""
+    def complete_gradient(self) -> None:
+        """Set the gradient of frozen weights to 0, and add the regularizers' gradient."""
+
+    def fix_trainable(self) -> None:
+        """Decide which weights are trained, unless that is decided already."""
+
+    @property
+    def trainable_ranges(self) -> list[slice] | None:
+        """Where the trainable weights lie in the flat buffers; None if all weights are trainable."""
 
 
 class Tally:
@@ -243,6 +253,7 @@ def train_step(network: Trainable, loss: Loss, optimizer: Optimizer, batch: Batc
         The loss, its gradient or the updated parameters are not finite. Then nothing has changed: neither parameters,
         the optimizer, states, random numbers nor `tally`. The message says what is wrong, and names the sample.
     """
+    network.fix_trainable()
     before = network.snapshot()
     penalty = network.penalty()
     updating = False
@@ -251,7 +262,9 @@ def train_step(network: Trainable, loss: Loss, optimizer: Optimizer, batch: Batc
             raise FloatingPointError(f"the regularizers' penalty is {penalty}")
         found = _find_gradient(network, loss, batch)
         updating = True
-        optimizer.update(network.parameters, network.gradient, views=network.views)
+        ranges = network.trainable_ranges
+        if ranges is None or ranges:  # as in Keras, nothing is counted as an update where all weights are frozen
+            optimizer.update(network.parameters, network.gradient, ranges=ranges, views=network.trainable_views)
     except BaseException as error:
         # Ctrl-C during the update is raised after it: the batch has been trained on.
         if isinstance(error, Exception) or not updating:
@@ -302,7 +315,7 @@ def _find_gradient(network: Trainable, loss: Loss, batch: Batch) -> list[tuple[A
         counted += len(values)
     if everything > counted:
         network.gradient *= network.gradient.dtype.type(everything / max(counted, 1))
-    network.add_penalty_gradient()
+    network.complete_gradient()
     return found
 
 

@@ -155,7 +155,7 @@ class TensorBoard(Callback):
             self._write("validation", "epoch_", validation, epoch)
         if self.histogram_freq and epoch % self.histogram_freq == 0:
             for layer in self.model.layers:
-                for name, weight in layer.weights.items():
+                for name, weight in layer.parameters.items():
                     self._writers["train"].add_histogram(f"{layer.name}/{name}/histogram", weight, epoch)
         for writer in self._writers.values():
             writer.flush()

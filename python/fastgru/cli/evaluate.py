@@ -108,7 +108,7 @@ def _compile(model: Sequential, task: str) -> None:
     loss = model.loss if model.loss is not None else _loss_for(model, task)
     metric = "accuracy" if loss.classifies or loss.asks else "mean_absolute_error"
     if [each.name for each in model.metrics] != [metric]:
-        model.compile(model.optimizer or "adam", loss, [metric])
+        model.compile(model.optimizer or "adam", loss, metrics=[metric])
 
 
 def _loss_for(model: Sequential, task: str) -> Loss:

@@ -127,8 +127,8 @@ def _layer(layer: Layer, output_shape: Any) -> dict[str, Any]:
         "class": type(layer).__name__,
         "output_shape": output_shape,
         "parameters": layer.count_params(),
-        "weights": {name: list(array.shape) for name, array in layer.weights.items()},
-        "config": layer.get_config(),
+        "weights": {name: list(array.shape) for name, array in layer.parameters.items()},
+        "config": layer.options(),
     }
 
 

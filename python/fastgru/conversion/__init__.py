@@ -19,7 +19,8 @@ from fastgru.conversion import runners
 from fastgru.formats.description import Assumption, ModelFileError
 from fastgru.formats.keras.training import LOAD_WITHOUT
 from fastgru.layers import Embedding, Masking, Rescaling
-from fastgru.models.sequential import Sequential, load_model, read_model, warn_of
+from fastgru.models.loading import load_model, read_model, warn_of
+from fastgru.models.sequential import Sequential
 
 Array = NDArray[Any]
 

@@ -15,6 +15,15 @@ the feature if the format does not support it, before they write anything. Reade
 and malicious files.
 """
 
-from fastgru.formats.kinds import KINDS, kind_of_file, kind_of_name, read, read_weights, write, write_weights
+from fastgru.formats.kinds import (
+    KINDS,
+    kind_of_file,
+    kind_of_name,
+    read,
+    read_weights,
+    weights_kind,
+    write,
+    write_weights,
+)
 
-__all__ = ["KINDS", "kind_of_file", "kind_of_name", "read", "read_weights", "write", "write_weights"]
+__all__ = ["KINDS", "kind_of_file", "kind_of_name", "read", "read_weights", "weights_kind", "write", "write_weights"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -185,6 +185,8 @@ class LayerDescription:
         if self.class_name != "TimeDistributed":
             return self
         inner = self.within.unwrapped
+        if not self.config.get("trainable", True):
+            inner = replace(inner, config={**inner.config, "trainable": False})
         return inner if inner.class_name in _ON_EACH_STEP else self
 
     @property
@@ -222,6 +224,18 @@ class LayerDescription:
             for prefix, part in self.parts.items()
             for name in WEIGHTS.get(part.class_name, ())
             if name != "bias" or part.config.get("use_bias", True)
+        ]
+
+    @property
+    def trainable_names(self) -> list[str]:
+        """The names of the weights that training changes."""
+        if not self.config.get("trainable", True):
+            return []
+        return [
+            f"{prefix}{name}"
+            for prefix, part in self.parts.items()
+            if part.config.get("trainable", True)
+            for name in part.weights
         ]
 
     def output_axes(self, axes: int) -> int:
@@ -323,3 +337,7 @@ class ModelDescription:
     def weights(self) -> dict[str, Array]:
         """All weights by ``layer/weight``."""
         return {f"{layer.name}/{name}": array for layer in self.layers for name, array in layer.weights.items()}
+
+    def trainable_weights(self) -> dict[str, Array]:
+        """The weights that training changes, by ``layer/weight``."""
+        return {f"{layer.name}/{name}": layer.weights[name] for layer in self.layers for name in layer.trainable_names}

@@ -57,6 +57,20 @@ def kind_of_name(path: str | os.PathLike[str]) -> str:
     )
 
 
+def weights_kind(path: str | os.PathLike[str], *, reading: bool = False) -> str:
+    """The kind of a file of weights alone, ``fastgru`` or ``keras``, from its name; to read, of a model, too."""
+    check_path(path)
+    name = os.fspath(path).lower()
+    if name.endswith(".safetensors"):
+        return "fastgru"
+    endings = (".h5", ".hdf5", ".keras") if reading else (".h5", ".hdf5")
+    if not reading and not name.endswith(endings):
+        raise ValueError(
+            f"path: expected a name that ends in .safetensors, {WEIGHTS_ALONE} or .h5, got {os.fspath(path)}"
+        )
+    return "keras"
+
+
 def kind_of_file(path: str | os.PathLike[str]) -> str:
     """Detect the format of a file from its contents; a folder with a ``model.json`` is a TensorFlow.js model.
 

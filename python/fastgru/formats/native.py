@@ -26,6 +26,8 @@ from fastgru.formats.description import Array, ModelFileError
 from fastgru.formats.scaling import FORMAT_VERSION
 
 _READ_VERSIONS = ("1", str(FORMAT_VERSION))
+#: The format in the metadata of a file that contains weights only.
+WEIGHTS_FORMAT = "fastgru weights"
 
 #: The key of an object that replaces an array in the configuration.
 _ARRAY = "array in tensors"
@@ -108,6 +110,39 @@ def save(path: str | os.PathLike[str], config: dict[str, Any], tensors: dict[str
     write_atomically(path, _with_sorted_metadata(to_bytes(tensors, metadata=metadata)))
 
 
+def save_weights(path: str | os.PathLike[str], weights: dict[str, Array]) -> None:
+    """Write a file of weights by name, atomically; any safetensors reader reads it."""
+    from safetensors.numpy import save as to_bytes
+
+    weights = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+    metadata = {"format": WEIGHTS_FORMAT, "sha256": _checksum("", weights)}
+    write_atomically(path, _with_sorted_metadata(to_bytes(weights, metadata=metadata)))
+
+
+def load_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """Read the weights by ``layer/weight`` in a file of `save_weights`, of a model, or of another program.
+
+    Raises
+    ------
+    ModelFileError
+        The file is damaged or not a safetensors file.
+    OSError
+        The file cannot be read.
+    """
+    from safetensors.numpy import load as from_bytes
+
+    with model_file(path, "not a safetensors file, or a damaged one") as file:
+        data = read_all(file)
+        tensors = from_bytes(data)
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
+        if "sha256" in metadata and _checksum(metadata.get("config", ""), tensors) != metadata["sha256"]:
+            raise ModelFileError(f"{os.fspath(path)}: damaged: its checksum does not match its contents")
+        if metadata.get("format") != "fastgru":
+            return tensors
+        _require_known_format(path, metadata)
+        return {name.removeprefix("layers/"): a for name, a in tensors.items() if name.startswith("layers/")}
+
+
 def _with_sorted_metadata(data: bytes) -> bytes:
     """The same file with sorted metadata, so that equal contents give equal bytes; safetensors does not sort it."""
     end = 8 + int.from_bytes(data[:8], "little")
@@ -142,6 +177,10 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]
 
 
 def _require_known_format(path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
+    if metadata.get("format") == WEIGHTS_FORMAT:
+        raise ModelFileError(
+            f"{os.fspath(path)}: weights without a model: make the model, and pass the file to its load_weights"
+        )
     if metadata.get("format") != "fastgru" or not {"config", "sha256"} <= metadata.keys():
         raise ModelFileError(
             f"{os.fspath(path)}: expected a model that fastgru saved, got a safetensors file without its configuration"

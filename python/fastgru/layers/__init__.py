@@ -5,7 +5,7 @@ from typing import Any
 from fastgru._support import checks
 from fastgru._support.elsewhere import missing
 from fastgru.layers.activation import Activation, Head, ReLU, Softmax
-from fastgru.layers.base import Layer
+from fastgru.layers.base import LAYERS, Layer
 from fastgru.layers.bidirectional import Bidirectional
 from fastgru.layers.dense import Dense
 from fastgru.layers.embedding import Embedding
@@ -23,6 +23,7 @@ from fastgru.layers.shaping import (
     SpatialDropout1D,
 )
 from fastgru.layers.time_distributed import TimeDistributed
+from fastgru.layers.variables import Variable
 
 __all__ = [
     "GRU",
@@ -48,11 +49,11 @@ __all__ = [
     "Softmax",
     "SpatialDropout1D",
     "TimeDistributed",
+    "Variable",
 ]
 
-#: Name in a saved configuration -> class.
-LAYERS: dict[str, type[Layer]] = {
-    cls.__name__: cls
+LAYERS.update(
+    (cls.__name__, cls)
     for cls in (
         GRU,
         Bidirectional,
@@ -72,18 +73,12 @@ LAYERS: dict[str, type[Layer]] = {
         SpatialDropout1D,
         TimeDistributed,
     )
-}
+)
 
 
-def from_config(class_name: str, config: dict[str, Any], *, name: str | None = None) -> Layer:
-    """The layer of that class, made from what its ``get_config`` returned."""
-    cls = LAYERS[checks.choice("class_name", class_name, LAYERS)]
-    if cls is Bidirectional:
-        return Bidirectional.from_config(config, name=name)
-    if cls is TimeDistributed:
-        inner = config["layer"]
-        return TimeDistributed(from_config(inner["class_name"], inner["config"]), name=name)
-    return cls(**config, name=name)
+def from_options(class_name: str, options: dict[str, Any], *, name: str | None = None) -> Layer:
+    """Return the layer of that class with the options that its ``options`` returned."""
+    return LAYERS[checks.choice("class_name", class_name, LAYERS)].from_options(options, name=name)
 
 
 _IN_KERAS = "build the model in Keras and use fastgru.keras.GRU as its GRU layer"

@@ -109,6 +109,8 @@ class Activation(Head):
     name : str, optional
     dtype : {"float32", "float64"}, optional
         Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
+    trainable : bool
+        See `Layer`.
     """
 
     def __init__(
@@ -118,8 +120,9 @@ class Activation(Head):
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
         dtype: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
         self.activation = checks.choice("activation", "linear" if activation is None else activation, ACTIVATIONS)
         self._shape: tuple[int, ...] = ()
         self._rows: Array | None = None

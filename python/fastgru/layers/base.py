@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,10 @@ from fastgru._support import checks
 from fastgru._support.representation import as_call, package_class
 from fastgru._support.samples import as_samples, convert, dtype_of_batches, lengths_of
 from fastgru._support.seeding import new_generator
-from fastgru.formats.description import kind_name
+from fastgru.formats.description import LayerDescription, kind_name
 from fastgru.layers import keras_options
 from fastgru.layers.input import InputLayer
+from fastgru.layers.variables import Variable, copy_weights
 from fastgru.regularizers import Regularizer
 
 Array = NDArray[Any]
@@ -38,8 +39,12 @@ class Layer(ABC):
     name : str
     dtype : dtype
         The dtype of weights, computations and outputs.
-    weights, gradients : dict of str to ndarray
-        By name, in Keras' order. Empty until the layer is built.
+    trainable : bool
+        Whether training changes the weights. See `fastgru.Sequential` for when a change takes effect.
+    weights : list of Variable
+        The weights in Keras' order. Empty until the layer is built.
+    parameters, gradients : dict of str to ndarray
+        The arrays of the weights and of their gradients by name, in the same order.
     """
 
     #: Weight name -> name of the attribute that holds its initializer, in Keras' order.
@@ -65,13 +70,15 @@ class Layer(ABC):
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
         dtype: str | None = None,
+        trainable: bool = True,
     ) -> None:
         if name is not None and (not isinstance(name, str) or not name or "/" in name):
             raise ValueError(f"name: expected a non-empty string without '/', got {name!r}")
         self.given_name = name
         self.name = name or ""
         self.input_shape = None if input_shape is None else checks.shape("input_shape", input_shape)
-        self.weights: dict[str, Array] = {}
+        self._trainable = checks.flag("trainable", trainable)
+        self.parameters: dict[str, Array] = {}
         self.gradients: dict[str, Array] = {}
         self.generator: np.random.Generator | None = None  # of the model, for dropout
         self.dtype = checks.floating_dtype("dtype", "float32" if dtype is None else dtype)  # or that of its model
@@ -91,13 +98,19 @@ class Layer(ABC):
 
     @property
     def trainable(self) -> bool:
-        """True; layers cannot be frozen."""
-        return True
+        """Whether training changes the weights; assigning it sets it for the layers within, too."""
+        return self._trainable
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        if not checks.flag("trainable", value):
-            raise NotImplementedError("trainable: expected True because layers cannot be frozen here, got False")
+        self._trainable = checks.flag("trainable", value)
+        for layer in self.layers_within():
+            layer.trainable = value
+
+    @property
+    def built(self) -> bool:
+        """Whether the shape of the input is known and the weights exist."""
+        return self._built
 
     @classmethod
     def kind(cls) -> str:
@@ -114,16 +127,57 @@ class Layer(ABC):
         """The layers that this one consists of, where it has some."""
         return []
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make the same layer again, as JSON can hold them.
+    def set_dtype(self, dtype: np.dtype[Any]) -> None:
+        """Compute in the dtype of the model, as do the layers that this one consists of."""
+        self.dtype = dtype
+        for layer in self.layers_within():
+            layer.set_dtype(dtype)
 
-        Each is the attribute of its name; of one that has a configuration of its own, that. A class derived from one of
-        this package's has that one's.
+    def options(self) -> dict[str, Any]:
+        """Return the arguments of the constructor but name and input_shape, as JSON can hold them.
+
+        File formats use these names and values. `get_config` returns the same in Keras' form. The value of an argument
+        is the attribute of its name, or the configuration of that. ``trainable`` is left out where it is True. A class
+        that is derived from one of this package's has the options of that one.
         """
         parameters = inspect.signature(package_class(type(self))).parameters
-        without = keras_options.NAMES | {"input_shape", "name", "dtype"}
+        without = keras_options.NAMES | {"input_shape", "name", "dtype", "trainable"}
         values = {name: getattr(self, name) for name in parameters if name not in without}
-        return {name: _as_config(value) for name, value in values.items()}
+        found = {name: _as_config(value) for name, value in values.items()}
+        return found if self.trainable else {**found, "trainable": False}
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the configuration in Keras 3's form, from which `from_config` makes the same layer without weights.
+
+        ``keras.layers.GRU.from_config(layer.get_config())`` makes Keras' layer, where Keras has the class and the
+        values. A class that is derived from one of this package's has the configuration of that one.
+        """
+        class_name = package_class(type(self)).__name__
+        from fastgru.formats.keras import configs  # late, so that fastgru is imported fast
+
+        description = LayerDescription(class_name, self.name or self.kind(), self.options())
+        return configs.layer_to_config(description, self.dtype.name)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Return the layer that a configuration describes, which `get_config` returned here or in Keras 3.
+
+        Raises
+        ------
+        ValueError
+            The configuration has options that this package does not support.
+        """
+        from fastgru.formats.keras import configs  # late, so that fastgru is imported fast
+
+        description = configs.layer_from_config(package_class(cls).__name__, config)
+        if description.class_name != package_class(cls).__name__:
+            raise ValueError(f"config: expected that of a {cls.__name__}, got a {description.class_name}")
+        return cls.from_options(description.config, name=description.name)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], *, name: str | None = None) -> Self:
+        """Return the layer with these options, which `options` returned; some may be left out."""
+        return cls(**options, name=name)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the weights, in Keras' order; after `build`."""
@@ -226,7 +280,7 @@ class Layer(ABC):
                 raise ValueError("mask: expected None because lengths are given, got both")
             lengths = mask
         x = as_samples("x", x, tokens=self.takes_tokens)
-        if not self.weights and not self._built:
+        if not self._built:
             self._build_alone((None, *x.shape[1:]))
         lengths = lengths_of("lengths", lengths, x, tokens=self.takes_tokens)
         to = dtype_of_batches(x, self.dtype, tokens=self.takes_tokens, converts=self.converts_input)
@@ -242,13 +296,13 @@ class Layer(ABC):
         for name, value in self.initial_weights(generator).items():
             weights[name][...] = value
         self.bind(weights, {name: np.zeros_like(weight) for name, weight in weights.items()}, generator)
-        self._built = True
 
     # --- Weights -------------------------------------------------------------------------------------------------
 
     def bind(self, weights: dict[str, Array], gradients: dict[str, Array], generator: np.random.Generator) -> None:
         """Take the model's memory and its source of random numbers."""
-        self.weights, self.gradients, self.generator = weights, gradients, generator
+        self.parameters, self.gradients, self.generator = weights, gradients, generator
+        self._built = True
 
     def initial_weights(self, rng: np.random.Generator) -> dict[str, Array]:
         """New weights from the layer's initializers."""
@@ -257,25 +311,61 @@ class Layer(ABC):
             for name, shape in self.weight_shapes().items()
         }
 
+    @property
+    def weights(self) -> list[Variable]:
+        """The weights, in Keras' order."""
+        return [Variable(self, name) for name in self.parameters]
+
+    @property
+    def variables(self) -> list[Variable]:
+        """The same as `weights`."""
+        return self.weights
+
+    @property
+    def trainable_weights(self) -> list[Variable]:
+        """The weights that training changes."""
+        return [variable for variable in self.weights if variable.trainable]
+
+    @property
+    def trainable_variables(self) -> list[Variable]:
+        """The same as `trainable_weights`."""
+        return self.trainable_weights
+
+    @property
+    def non_trainable_weights(self) -> list[Variable]:
+        """The weights that training does not change."""
+        return [variable for variable in self.weights if not variable.trainable]
+
+    @property
+    def non_trainable_variables(self) -> list[Variable]:
+        """The same as `non_trainable_weights`."""
+        return self.non_trainable_weights
+
+    def trainable_parameters(self) -> list[str]:
+        """Return the names of the weights that training changes."""
+        return list(self.parameters) if self.trainable else []
+
     def get_weights(self) -> list[Array]:
         """Copies of the weights, in Keras' order."""
-        return [weight.copy() for weight in self.weights.values()]
+        return [weight.copy() for weight in self.parameters.values()]
 
     def set_weights(self, weights: Sequence[Array]) -> None:
         """Copy in what `get_weights` returns; all shapes are checked before anything changes."""
-        copy_weights(list(self.weights.items()), weights)
+        copy_weights(list(self.parameters.items()), weights)
 
     def count_params(self) -> int:
-        """The number of trainable parameters."""
+        """Return the number of values in the weights, trainable or not."""
         return sum(int(np.prod(shape)) for shape in self.weight_shapes().values())
 
     def penalties(self) -> list[tuple[Regularizer, Array, Array]]:
-        """Regularizer, weight and gradient of each weight that has a regularizer."""
-        found = []
+        """Return regularizer, weight and gradient of each trainable weight that has a regularizer."""
+        found: list[tuple[Regularizer, Array, Array]] = []
+        if not self.trainable:
+            return found
         for name, attribute in self.regularizers.items():
             regularizer = getattr(self, attribute)
-            if regularizer is not None and name in self.weights:
-                found.append((regularizer, self.weights[name], self.gradients[name]))
+            if regularizer is not None and name in self.parameters:
+                found.append((regularizer, self.parameters[name], self.gradients[name]))
         return found
 
     def _set_initializers(self, **given: Any) -> None:
@@ -307,15 +397,5 @@ def strip_prefix(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def copy_weights(targets: Sequence[tuple[str, Array]], weights: Sequence[Array]) -> None:
-    """Copy `weights` into the arrays of `targets`, if all of them fit."""
-    if len(weights) != len(targets):
-        raise ValueError(f"weights: expected {len(targets)} arrays, got {len(weights)}")
-    arrays = [checks.array("weights", given) for given in weights]
-    for (name, target), array in zip(targets, arrays, strict=True):
-        if array.shape != target.shape:
-            raise ValueError(f"weights: expected shape {target.shape} for {name}, got {array.shape}")
-        if not np.can_cast(array.dtype, target.dtype, "same_kind"):
-            raise TypeError(f"weights: expected {target.dtype} for {name}, got {array.dtype}")
-    for (_, target), array in zip(targets, arrays, strict=True):
-        target[...] = array
+#: Name in a saved configuration -> class; `fastgru.layers` adds all of them.
+LAYERS: dict[str, type[Layer]] = {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 
@@ -39,6 +39,8 @@ class Bidirectional(Layer):
     name : str, optional
     dtype : {"float32", "float64"}, optional
         Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
+    trainable : bool
+        See `Layer`.
 
     Notes
     -----
@@ -56,10 +58,16 @@ class Bidirectional(Layer):
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
         dtype: str | None = None,
+        trainable: bool = True,
     ) -> None:
         if not isinstance(layer, GRU):
             raise TypeError(f"layer: expected a GRU, got {layer!r}")
-        super().__init__(input_shape=input_shape or layer.input_shape, name=name, dtype=dtype or layer.given_dtype)
+        super().__init__(
+            input_shape=input_shape or layer.input_shape,
+            name=name,
+            dtype=dtype or layer.given_dtype,
+            trainable=trainable,
+        )
         keras_options.require_neutral(weights=weights)
         if merge_mode is not None:
             checks.choice("merge_mode", merge_mode, MERGES)
@@ -67,14 +75,14 @@ class Bidirectional(Layer):
         self.forward_layer = layer
         self.backward_layer = _reversed(layer) if backward_layer is None else _checked(layer, backward_layer)
         for direction in self._directions.values():
-            if direction.weights:
+            if direction.parameters:
                 raise ValueError(f"layer: {direction.name} belongs to a model already, and layers cannot be shared")
         self.stateful = layer.stateful
         self._halves: tuple[Array, Array] | None = None
 
     def _shown(self) -> dict[str, Any]:
         backward: GRU | None = self.backward_layer
-        if type(backward) is GRU and backward.get_config() == _reversed(self.forward_layer).get_config():
+        if type(backward) is GRU and backward.options() == _reversed(self.forward_layer).options():
             backward = None
         return {**super()._shown(), "layer": self.forward_layer, "backward_layer": backward}
 
@@ -119,7 +127,16 @@ class Bidirectional(Layer):
             layer.bind(strip_prefix(weights, f"{direction}/"), strip_prefix(gradients, f"{direction}/"), generator)
 
     def penalties(self) -> list[Any]:  # noqa: D102
-        return [entry for layer in self._directions.values() for entry in layer.penalties()]
+        return [entry for layer in self._directions.values() for entry in layer.penalties()] if self.trainable else []
+
+    def trainable_parameters(self) -> list[str]:  # noqa: D102
+        if not self.trainable:
+            return []
+        return [
+            f"{direction}/{name}"
+            for direction, layer in self._directions.items()
+            for name in layer.trainable_parameters()
+        ]
 
     def output_lengths(self, x: Array, lengths: Array | None) -> Array | None:  # noqa: D102
         return self.forward_layer.output_lengths(x, lengths)
@@ -168,7 +185,7 @@ class Bidirectional(Layer):
         layer = self.forward_layer
         if not layer.return_sequences or self.merge_mode != "concat" or 0 in x.shape[:2]:
             return None
-        return np.empty((*x.shape[:2], 2 * layer.units), self.weights["forward/kernel"].dtype)
+        return np.empty((*x.shape[:2], 2 * layer.units), self.parameters["forward/kernel"].dtype)
 
     def _merge(self, one: Array, other: Array, *, training: bool) -> tuple[Array, ...]:
         if training and self.merge_mode == "mul":
@@ -247,20 +264,21 @@ class Bidirectional(Layer):
         for direction, layer in self._directions.items():
             layer.set_states(strip_prefix(states, f"{direction}/"))
 
-    def get_config(self) -> dict[str, Any]:  # noqa: D102
-        return {
+    def options(self) -> dict[str, Any]:  # noqa: D102
+        found = {
             "layer": _entry(self.forward_layer),
             "backward_layer": _entry(self.backward_layer),
             "merge_mode": self.merge_mode,
         }
+        return found if self.trainable else {**found, "trainable": False}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], **more: Any) -> Bidirectional:
-        """The layer that `get_config` described."""
+    def from_options(cls, options: Mapping[str, Any], *, name: str | None = None) -> Self:  # noqa: D102
         for which in ("layer", "backward_layer"):
-            checks.choice(which, config[which].get("class_name", "GRU"), ("GRU",))
-        forward, backward = (GRU(**config[which]["config"]) for which in ("layer", "backward_layer"))
-        return cls(forward, config["merge_mode"], backward_layer=backward, **more)
+            checks.choice(which, options[which].get("class_name", "GRU"), ("GRU",))
+        forward, backward = (GRU(**options[which]["config"]) for which in ("layer", "backward_layer"))
+        more = {key: value for key, value in options.items() if key not in ("layer", "backward_layer", "merge_mode")}
+        return cls(forward, options["merge_mode"], backward_layer=backward, name=name, **more)
 
 
 def _pair(name: str, arrays: Any) -> Sequence[Array | None]:
@@ -278,12 +296,12 @@ def _what(value: Any) -> str:
 
 
 def _entry(layer: GRU) -> dict[str, Any]:
-    return {"class_name": type(layer).__name__, "config": layer.get_config()}
+    return {"class_name": type(layer).__name__, "config": layer.options()}
 
 
 def _reversed(layer: GRU) -> GRU:
-    config = layer.get_config()
-    return GRU(**{**config, "go_backwards": not config["go_backwards"]})
+    options = layer.options()
+    return GRU(**{**options, "go_backwards": not options["go_backwards"]})
 
 
 def _checked(forward: GRU, backward: GRU) -> GRU:

@@ -39,6 +39,8 @@ class Dense(Head):
     name : str, optional
     dtype : {"float32", "float64"}, optional
         Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
+    trainable : bool
+        See `Layer`.
 
     Notes
     -----
@@ -67,8 +69,9 @@ class Dense(Head):
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
         dtype: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
         keras_options.require_neutral(
             activity_regularizer=activity_regularizer,
             kernel_constraint=kernel_constraint,
@@ -112,7 +115,7 @@ class Dense(Head):
         flat = x.reshape(-1, self.features) if x.size else x.reshape(int(np.prod(x.shape[:-1])), self.features)
         if training:  # only then: other calls may come between a pass in training and its backward
             self._x, self._rows, self._shape = flat, rows, x.shape
-        return functional.dense_forward(flat, self.weights["kernel"], self.weights.get("bias"), rows=rows)
+        return functional.dense_forward(flat, self.parameters["kernel"], self.parameters.get("bias"), rows=rows)
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
         y = self.activate(self.logits(x, training=training))
@@ -125,7 +128,7 @@ class Dense(Head):
             raise RuntimeError(f"{self.name}: backward needs a forward with training=True before it")
         d_x = functional.dense_backward(
             self._x,
-            self.weights["kernel"],
+            self.parameters["kernel"],
             d_logits,
             rows=self._rows,
             input_gradient=input_gradient,

@@ -41,6 +41,8 @@ class Embedding(Layer):
     name : str, optional
     dtype : {"float32", "float64"}, optional
         Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
+    trainable : bool
+        See `Layer`.
 
     Notes
     -----
@@ -70,8 +72,9 @@ class Embedding(Layer):
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
         dtype: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
         keras_options.require_neutral(
             embeddings_constraint=embeddings_constraint,
             lora_rank=lora_rank,
@@ -119,7 +122,7 @@ class Embedding(Layer):
         tokens = self._tokens_of(self.name, x, lengths)
         if training:
             self._tokens = tokens.astype(np.int64)
-        return np.take(self.weights["embeddings"], tokens, axis=0)
+        return np.take(self.parameters["embeddings"], tokens, axis=0)
 
     def check_input(self, name: str, x: Array, lengths: Array | None, first: int) -> Array | None:  # noqa: D102
         self._tokens_of(name, x, lengths, first)

@@ -71,6 +71,8 @@ class GRU(Layer):
     name : str, optional
     dtype : {"float32", "float64"}, optional
         Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
+    trainable : bool
+        See `Layer`.
 
     Notes
     -----
@@ -120,8 +122,9 @@ class GRU(Layer):
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
         dtype: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
         keras_options.require_neutral(
             activity_regularizer=activity_regularizer,
             kernel_constraint=kernel_constraint,
@@ -236,7 +239,7 @@ class GRU(Layer):
             initial_state = self._carried_states(len(x))
         elif initial_state is not None:
             initial_state = self._as_states("initial_state", initial_state)
-        weights = self.weights
+        weights = self.parameters
         outputs, state = functional.gru_forward(
             x,
             weights["kernel"],
@@ -295,7 +298,7 @@ class GRU(Layer):
 
     def _as_states(self, name: str, states: Any) -> Array:
         """Real numbers in the dtype of the weights; not a copy if they have it."""
-        dtype = self.weights["recurrent_kernel"].dtype
+        dtype = self.parameters["recurrent_kernel"].dtype
         array = as_samples(name, states)
         return array if array.dtype == dtype else convert(name, array, np.empty(array.shape, dtype))
 

@@ -27,6 +27,8 @@ class Rescaling(Layer):
     name : str, optional
     dtype : {"float32", "float64"}, optional
         Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
+    trainable : bool
+        See `Layer`.
 
     Examples
     --------
@@ -45,8 +47,9 @@ class Rescaling(Layer):
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
         dtype: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
         self.scale = checks.number("scale", scale)
         self.offset = checks.number("offset", offset)
         self.uint8_only = checks.flag("uint8_only", uint8_only)

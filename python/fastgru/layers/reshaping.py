@@ -29,6 +29,10 @@ class Reshape(_Moving):
         Without the batch axis. One size may be -1: it follows from the others.
     input_shape : tuple, optional
     name : str, optional
+    dtype : {"float32", "float64"}, optional
+        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
+    trainable : bool
+        See `Layer`.
 
     Examples
     --------
@@ -36,9 +40,15 @@ class Reshape(_Moving):
     """
 
     def __init__(
-        self, target_shape: Any, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None
+        self,
+        target_shape: Any,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
         if not isinstance(target_shape, (tuple, list)):
             raise TypeError(f"target_shape: expected a tuple without the batch axis, got {target_shape!r}")
         self.target_shape = tuple(
@@ -91,14 +101,26 @@ class RepeatVector(_Moving):
         The number of steps.
     input_shape : tuple, optional
     name : str, optional
+    dtype : {"float32", "float64"}, optional
+        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
+    trainable : bool
+        See `Layer`.
 
     Examples
     --------
     >>> stack = [layers.GRU(32), layers.RepeatVector(10), layers.GRU(32, return_sequences=True), layers.Dense(1)]
     """
 
-    def __init__(self, n: int, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+    def __init__(
+        self,
+        n: int,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+        trainable: bool = True,
+    ) -> None:
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
         self.n = checks.integer("n", n, least=1)
 
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102
@@ -126,12 +148,22 @@ class Permute(_Moving):
         The input's axes in their new order. The batch axis is not among them; the first one after it is 1.
     input_shape : tuple, optional
     name : str, optional
+    dtype : {"float32", "float64"}, optional
+        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
+    trainable : bool
+        See `Layer`.
     """
 
     def __init__(
-        self, dims: Any, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None
+        self,
+        dims: Any,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
         if not isinstance(dims, (tuple, list)):
             raise TypeError(f"dims: expected a tuple of axes, got {dims!r}")
         self.dims = tuple(checks.integer("dims", axis, least=1) for axis in dims)

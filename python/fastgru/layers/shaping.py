@@ -28,6 +28,8 @@ class Dropout(Layer):
     name : str, optional
     dtype : {"float32", "float64"}, optional
         Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
+    trainable : bool
+        See `Layer`.
     """
 
     works_on_each_step: ClassVar[bool] = True
@@ -41,8 +43,9 @@ class Dropout(Layer):
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
         dtype: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
         keras_options.require_neutral(noise_shape=noise_shape, seed=seed)
         self.rate = checks.number("rate", rate, least=0, below=1)
         self._mask: Array | None = None
@@ -90,6 +93,10 @@ class SpatialDropout1D(Layer):
     input_shape : tuple, optional
         (T, F), which the first layer of a model may give.
     name : str, optional
+    dtype : {"float32", "float64"}, optional
+        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
+    trainable : bool
+        See `Layer`.
     """
 
     def __init__(
@@ -99,8 +106,10 @@ class SpatialDropout1D(Layer):
         *,
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
+        dtype: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
         keras_options.require_neutral(seed=seed)
         self.rate = checks.number("rate", rate, least=0, below=1)
         self._mask: Array | None = None
@@ -151,8 +160,9 @@ class Flatten(Layer):
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
         dtype: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
         keras_options.require_neutral(data_format=data_format)
         self._shape: tuple[int, ...] = ()
 
@@ -209,8 +219,9 @@ class GlobalAveragePooling1D(_Pooling1D):
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
         dtype: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
         keras_options.require_neutral(data_format=data_format, keepdims=keepdims)
         self._shape: tuple[int, ...] = ()
         self._lengths: Array | None = None
@@ -266,8 +277,9 @@ class GlobalMaxPooling1D(_Pooling1D):
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
         dtype: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
         keras_options.require_neutral(data_format=data_format, keepdims=keepdims)
         self._chosen: Array | None = None
 
@@ -315,8 +327,9 @@ class LastStep(_Pooling1D):
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
         dtype: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
         self._shape: tuple[int, ...] = ()
         self._places: tuple[Array, Array] | None = None  # rows and steps
 
@@ -356,6 +369,8 @@ class Masking(Layer):
     name : str, optional
     dtype : {"float32", "float64"}, optional
         Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
+    trainable : bool
+        See `Layer`.
     """
 
     finds_padding = True
@@ -367,8 +382,9 @@ class Masking(Layer):
         input_shape: tuple[int | None, ...] | None = None,
         name: str | None = None,
         dtype: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name, dtype=dtype)
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
         self.mask_value = checks.number("mask_value", mask_value)
 
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 
-from fastgru._support import sequences
-from fastgru.layers.base import Array, Layer, Outputs, Shape
+from fastgru._support import checks, sequences
+from fastgru.layers.base import LAYERS, Array, Layer, Outputs, Shape
 
 
 class TimeDistributed(Layer):
@@ -28,6 +29,10 @@ class TimeDistributed(Layer):
     input_shape : tuple, optional
         (T, ...), which the first layer of a model may give.
     name : str, optional
+    dtype : {"float32", "float64"}, optional
+        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
+    trainable : bool
+        See `Layer`.
 
     Notes
     -----
@@ -35,12 +40,18 @@ class TimeDistributed(Layer):
     """
 
     def __init__(
-        self, layer: Layer, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None
+        self,
+        layer: Layer,
+        *,
+        input_shape: tuple[int | None, ...] | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+        trainable: bool = True,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
         if not isinstance(layer, Layer):
             raise TypeError(f"layer: expected a layer of fastgru.layers, got {layer!r}")
-        if layer.weights:
+        super().__init__(input_shape=input_shape, name=name, dtype=dtype or layer.given_dtype, trainable=trainable)
+        if layer.parameters:
             raise ValueError(f"layer: {layer.name} belongs to a model already, and layers cannot be shared")
         kind = type(layer).__name__
         if layer.takes_tokens or layer.finds_padding:
@@ -89,7 +100,10 @@ class TimeDistributed(Layer):
         self.layer.bind(weights, gradients, generator)
 
     def penalties(self) -> list[Any]:  # noqa: D102
-        return self.layer.penalties()
+        return self.layer.penalties() if self.trainable else []
+
+    def trainable_parameters(self) -> list[str]:  # noqa: D102
+        return self.layer.trainable_parameters() if self.trainable else []
 
     def gradients_changed(self) -> None:  # noqa: D102
         self.layer.gradients_changed()
@@ -120,8 +134,17 @@ class TimeDistributed(Layer):
         d_x = self.layer.backward(d_rows if self._rows is None else d_rows[self._rows], input_gradient=input_gradient)
         return None if d_x is None else _spread(d_x, self._rows, self._shape[:2])
 
-    def get_config(self) -> dict[str, Any]:  # noqa: D102
-        return {"layer": {"class_name": type(self.layer).__name__, "config": self.layer.get_config()}}
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], *, name: str | None = None) -> Self:  # noqa: D102
+        inner = options["layer"]
+        kind = LAYERS[checks.choice("class_name", inner["class_name"], LAYERS)]
+        return cls(**{**options, "layer": kind.from_options(inner["config"])}, name=name)
+
+    def options(self) -> dict[str, Any]:  # noqa: D102
+        found: dict[str, Any] = {
+            "layer": {"class_name": type(self.layer).__name__, "config": self.layer.options()},
+        }
+        return found if self.trainable else {**found, "trainable": False}
 
 
 def _spread(y: Array, rows: Array | None, shape: tuple[int, ...]) -> Array:

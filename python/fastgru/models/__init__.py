@@ -1,5 +1,6 @@
 """Models: layers in a row, trained, run, saved and loaded."""
 
-from fastgru.models.sequential import Sequential, load_model
+from fastgru.models.loading import clone_model, load_model, model_from_json
+from fastgru.models.sequential import Sequential
 
-__all__ = ["Sequential", "load_model"]
+__all__ = ["Sequential", "clone_model", "load_model", "model_from_json"]

@@ -32,14 +32,18 @@ class Compilation:
     ) -> None:
         """Take the arguments of `Sequential.compile`; nothing changes unless all of them fit."""
         checked = optimizers.get(optimizer)
-        loss = losses.get(loss)
+        loss = None if loss is None else losses.get(loss)
         given = _check_list(metrics)
+        if loss is None and given:
+            raise ValueError("metrics: expected none because no loss is given, got some; pass loss= as well")
         for metric in given:
             if isinstance(metric, _metrics.Metric):
                 metric.require_free(self)
-        raw = takes_raw_head(network, loss)
-        kind = kind_of_targets(network, loss)
-        chosen = [_metrics.for_loss(metric, loss, kind) for metric in given]
+        raw = loss is not None and takes_raw_head(network, loss)
+        chosen = []
+        if loss is not None:
+            kind = kind_of_targets(network, loss)
+            chosen = [_metrics.for_loss(metric, loss, kind) for metric in given]
         names = [metric.name for metric in chosen]
         if len(set(names)) < len(names):
             raise ValueError(f"metrics: expected metrics of different names, got {', '.join(names)}; pass name=")
@@ -49,11 +53,16 @@ class Compilation:
         if self.optimizer is not None and self.optimizer is not checked:
             self.optimizer.leave()
         self.optimizer, self.loss, self.metrics, network.raw_head = checked, loss, chosen, raw
+        network.release_trainable()
 
     def connect(self, network: Network) -> tuple[optimizers.Optimizer, losses.Loss]:
         """Make the network give what the loss takes, and return optimizer and loss; raises unless they fit."""
-        if self.optimizer is None or self.loss is None:
-            raise RuntimeError("the model is not compiled: call compile(optimizer, loss, metrics) first")
+        if self.optimizer is None:
+            raise RuntimeError("the model is not compiled: call compile(optimizer, loss) first")
+        if self.loss is None:
+            raise ValueError(
+                "loss: expected one to train and to evaluate with, got None; call compile(optimizer, loss)"
+            )
         network.raw_head = takes_raw_head(network, self.loss)  # a layer may have been added since
         if network.layers[-1].several_outputs:
             raise ValueError(
@@ -66,6 +75,20 @@ class Compilation:
         """Reset the optimizer's state, which does not fit weights in new memory."""
         if self.optimizer is not None:
             self.optimizer.set_state(0, {})
+
+
+def refuse_weights(loss_weights: Any, weighted_metrics: Any) -> None:
+    """Raise if `compile` was given weights of losses or weighted metrics, which are not supported."""
+    if loss_weights is not None:
+        raise ValueError(
+            f"loss_weights: expected None because a model has one loss, got {loss_weights!r:.100}; pass metrics= by "
+            f"its name, or weights of samples to fit(sample_weight=...)"
+        )
+    if weighted_metrics:
+        raise ValueError(
+            f"weighted_metrics: expected None because metrics are not weighted, got {weighted_metrics!r:.100}; pass "
+            f"metrics= instead"
+        )
 
 
 def _check_list(metrics: Iterable[Any] | None) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._support import checks, memory, sequences
-from fastgru._support.samples import Samples, as_samples, dtype_of_batches, fits
+from fastgru._support.samples import Samples, as_samples, dtype_of_batches, fits, lengths_of
 from fastgru._support.seeding import new_generator
 from fastgru._support.sequence_list import ListSamples
 from fastgru._training.data import Form
 from fastgru._training.loop import Scores, Snapshot
 from fastgru.layers import InputLayer, Layer, Rescaling
 from fastgru.layers.base import Outputs, Shape, strip_prefix
-from fastgru.regularizers import Regularizer
+from fastgru.models.trainable import TrainingPlan, make_plan, trainable_names
 
 Array = NDArray[Any]
 
@@ -51,6 +52,8 @@ class Network:
         What the model is, once it has weights.
     generator : numpy.random.Generator
         Draws weights, orders of samples and dropout.
+    trainable : bool
+        False freezes all weights, whatever the layers say.
     raw_head : bool
         Whether scores are what comes before the last activation, because the loss takes that in itself.
     """
@@ -71,8 +74,8 @@ class Network:
         self.shapes: list[Shape] = []
         self._sum: Array = np.empty(0, np.float32)  # of a batch's earlier pieces, while it is trained on
         self._places: dict[str, tuple[slice, tuple[int, ...]]] = {}  # of each weight in the flat buffers
-        self._penalties: list[tuple[Regularizer, Array, Array]] = []
-        self._first_with_weights = 0  # before it no layer needs its output's gradient
+        self.trainable = True
+        self._plan: TrainingPlan | None = None  # None until a training begins
         self._scored = Scores(np.empty((0, 0), np.float32), None, (0,))  # what `scores` returned last in training
 
     # --- Topology and memory ---------------------------------------------------------------------------------
@@ -107,7 +110,7 @@ class Network:
             raise TypeError(f"layer: expected a layer of fastgru.layers, got {layer!r}")
         if any(layer is other for other in self.layers):
             raise ValueError(f"layer: {layer.name} is in this model already, and layers cannot be shared")
-        if layer.weights:
+        if layer.parameters:
             raise ValueError(f"layer: {layer.name} belongs to another model already, and layers cannot be shared")
         if layer.given_dtype not in (None, self.dtype.name):
             raise ValueError(
@@ -152,6 +155,31 @@ class Network:
             what = self.layers[-1].name if self.layers else "another Input"
             raise ValueError(f"layer: expected an Input only as the first element, got one after {what}")
         self._declared = declared
+
+    def pop(self) -> Layer:
+        """Remove the last layer, which keeps copies of its weights."""
+        if not self.layers:
+            raise ValueError("the model has no layers to remove")
+        layer = self.layers.pop()
+        try:
+            if self.shapes and self.layers:
+                self.allocate(self.shapes[:-1], keep=True)
+            else:
+                self._clear()
+        except BaseException:
+            self.layers.append(layer)
+            raise
+        copies = [
+            {name: array.copy() for name, array in arrays.items()} for arrays in (layer.parameters, layer.gradients)
+        ]
+        layer.bind(copies[0], copies[1], new_generator())
+        return layer
+
+    def _clear(self) -> None:
+        """Have no weights, as before `build`."""
+        self.shapes, self.form, self._plan, self._places = [], None, None, {}
+        self.parameters = self.gradient = np.empty(0, self.dtype)
+        self._on_new_memory()
 
     def build(self, input_shape: Shape) -> None:
         """Make the weights for inputs of that shape, batch axis included."""
@@ -201,7 +229,7 @@ class Network:
             raise
 
     def _allocate(self, shapes: list[Shape], *, keep: bool, initialize: bool) -> None:
-        old = {layer.name: dict(layer.weights) for layer in self.layers} if keep else {}
+        old = {layer.name: dict(layer.parameters) for layer in self.layers} if keep else {}
         line = memory.LINE // self.dtype.itemsize
         places: list[tuple[Layer, str, slice, tuple[int, ...]]] = []
         end = 0
@@ -232,8 +260,8 @@ class Network:
         bound: list[tuple[Layer, dict[str, Array], dict[str, Array]]] = []
         try:
             for layer in self.layers:
-                bound.append((layer, layer.weights, layer.gradients))
-                layer.dtype = self.dtype
+                bound.append((layer, layer.parameters, layer.gradients))
+                layer.set_dtype(self.dtype)
                 layer.bind(weights[layer.name], gradients[layer.name], self.generator)
         except BaseException:  # of a user's own layer, or Ctrl-C
             for layer, its_weights, its_gradients in bound[::-1]:
@@ -242,8 +270,7 @@ class Network:
             raise
         self.parameters, self.gradient = parameters, gradient
         self._places = {f"{layer.name}/{name}": (place, shape) for layer, name, place, shape in places}
-        self._penalties = [entry for layer in self.layers for entry in layer.penalties()]
-        self._first_with_weights = next((i for i, layer in enumerate(self.layers) if layer.weights), len(self.layers))
+        self._plan = None
         self.shapes = shapes
         self.form = Form(self.input_shape, self.output_shape)
         self._on_new_memory()
@@ -344,6 +371,17 @@ class Network:
             lengths = layer.output_lengths(before, lengths)
         return y
 
+    def call(self, x: Any, lengths: Any, *, training: bool) -> Outputs:
+        """Check a user's batch, and return the outputs in new arrays."""
+        samples = self.samples("x", x, self.form_for(x))
+        lengths = lengths_of("lengths", lengths, x, tokens=self.takes_tokens)
+        self.check_values("x", samples, lengths)
+        batch = samples.batch(slice(None), lengths)
+        y = self.forward(batch, lengths=lengths, training=training)
+        if isinstance(y, tuple):
+            return tuple(part.copy() for part in y)
+        return y.copy() if np.may_share_memory(y, batch) else y
+
     def scores(self, x: Array, lengths: Array | None, *, training: bool) -> Scores:
         """What the loss takes: the outputs, or where it takes the last activation in itself, what comes before that.
 
@@ -390,7 +428,7 @@ class Network:
             for layer in self.layers:
                 layer.gradients_changed()
             return
-        last, first = len(self.layers) - 1, self._first_with_weights
+        last, first = len(self.layers) - 1, self.plan.first
         d_y: Array | None = d_scores
         if not self.raw_head:
             d_y, last = self._spread(d_scores), last + 1
@@ -412,14 +450,69 @@ class Network:
 
     def penalty(self) -> float:
         """What the regularizers add to the loss."""
-        return (
-            sum([regularizer.penalty(weight) for regularizer, weight, _ in self._penalties]) if self._penalties else 0.0
-        )
+        penalties = self.plan.penalties
+        return sum([regularizer.penalty(weight) for regularizer, weight, _ in penalties]) if penalties else 0.0
 
-    def add_penalty_gradient(self) -> None:
-        """Add the regularizers' gradient to `gradient`."""
-        for regularizer, weight, gradient in self._penalties:
+    def complete_gradient(self) -> None:
+        """Set the gradient of frozen weights to 0, and add the regularizers' gradient."""
+        plan = self.plan
+        for place in plan.frozen:
+            self.gradient[place] = 0
+        for regularizer, weight, gradient in plan.penalties:
             regularizer.add_gradient(weight, gradient)
+
+    # --- Frozen weights --------------------------------------------------------------------------------------
+
+    def set_trainable(self, value: bool) -> None:
+        """Set `trainable` of the network and of all layers."""
+        self.trainable = checks.flag("trainable", value)
+        for layer in self.layers:
+            layer.trainable = value
+
+    @property
+    def plan(self) -> TrainingPlan:
+        """What is trained: as decided by `fix_trainable`, or before that as the layers say now."""
+        if self._plan is not None:
+            return self._plan
+        return make_plan(self.layers if self.trainable else [], self._places, self.parameters.size)
+
+    @property
+    def trainable_ranges(self) -> list[slice] | None:
+        """Where the trainable weights lie in the flat buffers; None if all weights are trainable."""
+        return self.plan.ranges
+
+    def trainable_views(self, flat: Array) -> dict[str, Array]:
+        """The parts of a buffer as flat as `parameters` that belong to the trainable weights, by ``layer/weight``."""
+        names = self.plan.names
+        return {name: view for name, view in self.views(flat).items() if name in names}
+
+    def fix_trainable(self) -> None:
+        """Decide what is trained until `release_trainable`, unless it is decided already. After the weights are made.
+
+        Warns
+        -----
+        UserWarning
+            No weight is trainable.
+        """
+        if self._plan is not None:
+            return
+        self._plan = self.plan
+        if not self._plan.names:
+            warnings.warn("the model does not have any trainable weights, so training changes nothing", stacklevel=2)
+
+    def warn_of_changed_trainable(self) -> None:
+        """Warn if ``trainable`` has changed since it was decided what is trained."""
+        names = trainable_names(self.layers) if self.trainable else frozenset()
+        if self._plan is not None and names != self._plan.names:
+            warnings.warn(
+                "trainable: changed since the model was first trained after compile(), and the change has no effect; "
+                "call compile() after changing it",
+                stacklevel=4,
+            )
+
+    def release_trainable(self) -> None:
+        """Let the next training decide anew what is trained."""
+        self._plan = None
 
     def get_states(self) -> dict[str, Array]:
         """What stateful layers carry from batch to batch, by ``layer/name``."""
@@ -487,7 +580,7 @@ class Network:
     def get_weights(self) -> list[Array]:
         """Copies of all weights in Keras' order."""
         self.require_built()
-        return [array.copy() for layer in self.layers for array in layer.weights.values()]
+        return [array.copy() for layer in self.layers for array in layer.parameters.values()]
 
 
 def _unused_name(kind: str, names: set[str]) -> str:

@@ -25,8 +25,8 @@ from fastgru.formats.boundary import reading
 from fastgru.formats.checks import unsupported
 from fastgru.formats.description import LayerDescription, ModelDescription, TrainingDescription
 from fastgru.formats.scaling import FORMAT_VERSION, dividing_bytes
-from fastgru.layers import LAYERS, Dense, from_config
-from fastgru.layers.base import strip_prefix
+from fastgru.layers import Dense, from_options
+from fastgru.layers.base import LAYERS, strip_prefix
 from fastgru.models.compilation import Compilation
 from fastgru.models.network import Network
 
@@ -107,7 +107,7 @@ def _one_layer() -> ModelDescription:
     """A model that all formats support."""
     layer = Dense(1, name="dense")
     weights = {"kernel": np.zeros((1, 1), np.float32), "bias": np.zeros(1, np.float32)}
-    return ModelDescription([LayerDescription("Dense", "dense", layer.get_config(), weights)], (1,), "model", "float32")
+    return ModelDescription([LayerDescription("Dense", "dense", layer.options(), weights)], (1,), "model", "float32")
 
 
 def _require_metrics_known_by_name(compilation: Compilation) -> None:
@@ -133,8 +133,8 @@ def describe(network: Network, compilation: Compilation) -> ModelDescription:
         LayerDescription(
             type(layer).__name__,
             layer.name,
-            layer.get_config(),
-            {name: array.copy() for name, array in layer.weights.items()},
+            layer.options(),
+            {name: array.copy() for name, array in layer.parameters.items()},
         )
         for layer in network.layers
     ]
@@ -154,6 +154,14 @@ def describe(network: Network, compilation: Compilation) -> ModelDescription:
     return ModelDescription(layers, network.input_shape[1:], network.name, str(network.dtype), training)
 
 
+def describe_layers(network: Network) -> ModelDescription:
+    """Return the layers of a model without weights, and without training; the model need not have weights."""
+    require_own_layers(network)
+    layers = [LayerDescription(type(layer).__name__, layer.name, layer.options()) for layer in network.layers]
+    shape = network.input_shape[1:] if network.built else None
+    return ModelDescription(layers, shape, network.name, str(network.dtype))
+
+
 def describe_weights(network: Network, compilation: Compilation) -> ModelDescription:
     """`describe` for files of weights alone, where a class derived from one of this package's counts as that one."""
     description = describe(network, compilation)
@@ -171,7 +179,7 @@ def take_description(description: ModelDescription, network: Network, compilatio
         The description contradicts itself, or wants what this package does not have.
     """
     for entry in description.layers:
-        layer = from_config(entry.class_name, entry.config, name=entry.name)
+        layer = from_options(entry.class_name, entry.config, name=entry.name)
         if any(layer.name == other.name for other in network.layers):
             raise ValueError(f"it has two layers called {layer.name!r}")
         network.layers.append(layer)
@@ -186,7 +194,7 @@ def take_description(description: ModelDescription, network: Network, compilatio
     network.allocate(shapes, initialize=False)
     for layer, entry in zip(network.layers, description.layers, strict=True):
         for name, array in entry.weights.items():
-            layer.weights[name][...] = array
+            layer.parameters[name][...] = array
     if description.training is not None:
         _train_as(description.training, network, compilation)
 
@@ -199,7 +207,7 @@ def _train_as(training: TrainingDescription, network: Network, compilation: Comp
     for state, moments in training.moments.items():
         states[state] = np.zeros_like(network.parameters)
         for name, view in network.views(states[state]).items():
-            view[...] = moments[name]
+            view[...] = moments.get(name, 0)  # Keras' files have no states of frozen weights
     optimizer.set_state(training.step, states)
 
 
@@ -215,16 +223,17 @@ def to_checkpoint(
     if compiled:
         require_own_classes(compilation)
     tensors = {
-        f"layers/{layer.name}/{name}": array for layer in network.layers for name, array in layer.weights.items()
+        f"layers/{layer.name}/{name}": array for layer in network.layers for name, array in layer.parameters.items()
     }
     config: dict[str, Any] = {
         "fastgru_version": __version__,
         "format_version": FORMAT_VERSION,
         "name": network.name,
         "dtype": str(network.dtype),
+        "trainable": network.trainable,
         "input_shape": network.input_shape,
         "layers": [
-            {"class_name": type(layer).__name__, "name": layer.name, "config": layer.get_config()}
+            {"class_name": type(layer).__name__, "name": layer.name, "config": layer.options()}
             for layer in network.layers
         ],
         "generator": network.generator.bit_generator.state,
@@ -321,6 +330,7 @@ def from_checkpoint(config: dict[str, Any], tensors: Mapping[str, Array]) -> tup
         raise ValueError(f"its weights and states are not {config['dtype']} as its configuration says")
     network, compilation = make_parts(description.dtype, description.name)
     take_description(description, network, compilation)
+    network.trainable = checks.flag("trainable", config.get("trainable", True))  # files of 0.1.0 may lack it
     network.generator.bit_generator.state = config["generator"]
     network.trained_with_lengths = checks.flag("trained_with_lengths", config.get("trained_with_lengths", False))
     network.set_states(states)
@@ -406,7 +416,7 @@ def read_training(
     saved, saved_compilation = from_file(path, config, tensors)
     ours, theirs = to_checkpoint(network, compilation)[0], to_checkpoint(saved, saved_compilation)[0]
     theirs["layers"] = _layers_to_resume(path, ours["layers"], theirs["layers"], dtype)
-    for name in ("layers", "compile"):
+    for name in ("trainable", "layers", "compile"):
         one, other = _comparable(theirs.get(name)), _comparable(ours.get(name))
         if one != other:
             where, one, other = _first_difference(name, one, other)

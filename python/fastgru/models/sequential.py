@@ -6,8 +6,7 @@ import contextlib
 import copy
 import functools
 import os
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from fastgru import formats, losses, optimizers
 from fastgru import metrics as _metrics
-from fastgru._support import checks, usage
+from fastgru._support import checks, inputs, usage
 from fastgru._support.files import check_path, trial_name
 from fastgru._support.representation import as_call
 from fastgru._support.seeding import new_generator
@@ -24,15 +23,20 @@ from fastgru._training.data import ArraySet, Form, StreamSet, Unchecked
 from fastgru._training.options import FitOptions, check_verbose
 from fastgru._training.preparation import Preparation, Sets, prepare
 from fastgru._training.progress import describe
+from fastgru._training.sample_weights import check_class_weight
 from fastgru.callbacks import History, dispatch
 from fastgru.formats import native
 from fastgru.formats.boundary import reading
-from fastgru.formats.description import Assumption, AssumptionWarning, ModelDescription, list_assumptions
-from fastgru.layers import InputLayer, Layer
-from fastgru.layers.base import copy_weights
+from fastgru.formats.description import ModelDescription
+from fastgru.layers import InputLayer, Layer, from_options
+from fastgru.layers.variables import Variable, copy_weights
 from fastgru.models import prediction, saving
-from fastgru.models.compilation import Compilation
+from fastgru.models.compilation import Compilation, refuse_weights
 from fastgru.models.network import Network
+from fastgru.models.summary import summary_lines
+
+if TYPE_CHECKING:
+    from fastgru.formats.keras.topology import Topology
 
 Array = NDArray[Any]
 
@@ -40,8 +44,10 @@ Array = NDArray[Any]
 _ATTRIBUTES = frozenset(("_network", "_compilation", "_usage", "_run", "stop_training", "history"))
 #: Attribute that cannot be assigned -> what to do instead.
 _READ_ONLY = {
-    **dict.fromkeys(("optimizer", "loss", "metrics"), "set it by compile(optimizer, loss, metrics)"),
+    **dict.fromkeys(("optimizer", "loss", "metrics"), "set it by compile(optimizer, loss, metrics=metrics)"),
     **dict.fromkeys(("parameters", "gradient"), "write into the array: model.{name}[...] = values"),
+    **dict.fromkeys(("weights", "trainable_weights", "non_trainable_weights"), "call set_weights(weights)"),
+    **dict.fromkeys(("variables", "trainable_variables", "non_trainable_variables"), "call set_weights(weights)"),
     **dict.fromkeys(("built", "input_shape", "output_shape"), "set it by build(input_shape)"),
     "layers": "append one by add(layer)",
     "dtype": "pass dtype= to the constructor",
@@ -59,11 +65,19 @@ class Sequential:
     dtype : {"float32", "float64"}, optional
         The dtype of the weights and of all computations; float32 if not given. Input of any real dtype is converted to
         it batch by batch.
-    name : str
+    trainable : bool
+        False freezes all weights, whatever the layers say.
+    name : str, optional
+        "sequential" if not given.
 
     Attributes
     ----------
     layers : list of Layer
+    weights, trainable_weights, non_trainable_weights : list of Variable
+    trainable : bool
+        Whether training changes the weights. Assigning it sets it for all layers. A layer with ``trainable = False`` is
+        frozen: its weights, their optimizer state and regularizers take no part in training. The first training after
+        `compile` decides which layers are frozen, as in Keras.
     parameters, gradient : ndarray (P,)
         All weights and their gradients, flat; the layers' arrays are views of them. Empty until the model is built.
     optimizer : Optimizer or None
@@ -103,9 +117,15 @@ class Sequential:
     """
 
     def __init__(
-        self, layers: Iterable[Layer | InputLayer] | None = None, *, dtype: str | None = None, name: str = "sequential"
+        self,
+        layers: Iterable[Layer | InputLayer] | None = None,
+        trainable: bool = True,
+        name: str | None = None,
+        *,
+        dtype: str | None = None,
     ) -> None:
-        self._take(*saving.make_parts(dtype, name))
+        self._take(*saving.make_parts(dtype, "sequential" if name is None else name))
+        self._network.trainable = checks.flag("trainable", trainable)
         if isinstance(layers, (Layer, InputLayer)):
             raise TypeError(f"layers: expected a list of layers, got a single {type(layers).__name__}")
         for layer in layers or ():
@@ -126,7 +146,11 @@ class Sequential:
     def _shown(self) -> dict[str, Any]:
         """The arguments in a `repr` that are not the attributes of the same name."""
         dtype = self._network.dtype.name
-        return {"layers": self.layers or None, "dtype": None if dtype == "float32" else dtype}
+        return {
+            "layers": self.layers or None,
+            "name": None if self.name == "sequential" else self.name,
+            "dtype": None if dtype == "float32" else dtype,
+        }
 
     if not TYPE_CHECKING:  # which would take every attribute for one that exists, and can be assigned
 
@@ -216,6 +240,45 @@ class Sequential:
         """Whether each row of a batch goes on from the states of the same row of the batch before it."""
         return self._network.stateful
 
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes the weights. Assigning it sets it for all layers."""
+        return self._network.trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._network.set_trainable(value)
+
+    @property
+    def weights(self) -> list[Variable]:
+        """The weights of all layers, in Keras' order; empty until the model is built."""
+        return [variable for layer in self.layers for variable in layer.weights]
+
+    @property
+    def variables(self) -> list[Variable]:
+        """The same as `weights`."""
+        return self.weights
+
+    @property
+    def trainable_weights(self) -> list[Variable]:
+        """The weights that training changes."""
+        return [variable for variable in self.weights if self.trainable and variable.trainable]
+
+    @property
+    def trainable_variables(self) -> list[Variable]:
+        """The same as `trainable_weights`."""
+        return self.trainable_weights
+
+    @property
+    def non_trainable_weights(self) -> list[Variable]:
+        """The weights that training does not change."""
+        return [variable for variable in self.weights if not (self.trainable and variable.trainable)]
+
+    @property
+    def non_trainable_variables(self) -> list[Variable]:
+        """The same as `non_trainable_weights`."""
+        return self.non_trainable_weights
+
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """The layer of that name, or at that place."""
         if (name is None) == (index is None):
@@ -229,24 +292,52 @@ class Sequential:
         ]
 
     def count_params(self) -> int:
-        """The number of trainable parameters."""
+        """Return the number of values in all weights, trainable or not."""
         self._network.require_built()
         return sum(layer.count_params() for layer in self.layers)
 
-    def summary(self) -> None:
-        """Print the layers, their output shapes and their numbers of parameters."""
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: Any = None,
+        print_fn: Callable[[str], object] | None = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+        layer_range: tuple[str, str] | None = None,
+    ) -> None:
+        """Print the layers, the shapes of their outputs and their numbers of parameters.
+
+        Parameters
+        ----------
+        line_length : int, optional
+            The least width of the table in characters.
+        positions, expand_nested
+            Ignored.
+        print_fn : callable, optional
+            Called with the whole text instead of `print`.
+        show_trainable : bool
+            Whether to show which layers are trainable.
+        layer_range : (str, str), optional
+            The names of the first and of the last layer to show.
+        """
+        del positions, expand_nested
         self._network.require_built()
-        rows = [
-            (f"{layer.name} ({type(layer).__name__})", str(shape), f"{layer.count_params():,}")
-            for layer, shape in zip(self.layers, self._network.shapes[1:], strict=True)
-        ]
-        header = ("Layer (type)", "Output shape", "Parameters")
-        widths = [max(len(row[column]) for row in (header, *rows)) for column in range(3)]
-        print(f'Model "{self.name}", {self.dtype}')
-        for row in (header, *rows):
-            print(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}")
-        total = self.count_params()
-        print(f"Total: {total:,} parameters, {total * self.dtype.itemsize:,} bytes")
+        first, last = 0, len(self.layers)
+        if layer_range is not None:
+            begin, end = layer_range
+            first, last = (self.layers.index(self.get_layer(name)) for name in (begin, end))
+            last += 1
+        trainable = sum(variable.size for variable in self.trainable_weights)
+        lines = summary_lines(
+            self.name,
+            self.layers[first:last],
+            self._network.shapes[1 + first : 1 + last],
+            (trainable, self.count_params() - trainable),
+            self.dtype.itemsize,
+            line_length=line_length,
+            show_trainable=checks.flag("show_trainable", show_trainable),
+        )
+        (print if print_fn is None else print_fn)("\n".join(lines))
 
     # --- Layers, weights and states ------------------------------------------------------------------------------
 
@@ -257,6 +348,11 @@ class Sequential:
         A `fastgru.Input` as the first element gives the next layer that shape; it is not among `layers`.
         """
         self._network.add(layer)
+
+    @usage.alone("pop changes the layers", outermost=True)
+    def pop(self) -> Layer:
+        """Remove the last layer and return it, with a copy of its weights. It cannot be added to a model again."""
+        return self._network.pop()
 
     @usage.alone("build makes the weights", outermost=True)
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -277,7 +373,7 @@ class Sequential:
     def set_weights(self, weights: Sequence[Array]) -> None:
         """Copy in what `get_weights` returns; all shapes are checked before anything changes."""
         self._network.require_built()
-        targets = [(f"{layer.name}/{name}", array) for layer in self.layers for name, array in layer.weights.items()]
+        targets = [(f"{layer.name}/{name}", array) for layer in self.layers for name, array in layer.parameters.items()]
         copy_weights(targets, weights)
 
     def get_states(self) -> dict[str, Array]:
@@ -299,17 +395,24 @@ class Sequential:
     @usage.alone("compile replaces the optimizer", outermost=True)
     def compile(
         self,
-        optimizer: str | optimizers.Optimizer = "adam",
-        loss: str | losses.Loss = "categorical_crossentropy",
+        optimizer: str | optimizers.Optimizer = "rmsprop",
+        loss: str | losses.Loss | None = None,
+        loss_weights: None = None,
         metrics: Iterable[str | _metrics.Metric] | None = None,
+        weighted_metrics: None = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
     ) -> None:
-        """Choose how to train.
+        """Configure the model for training.
 
         Parameters
         ----------
         optimizer : str or Optimizer
             "adam", "adamw", "sgd", "rmsprop", or one of `fastgru.optimizers`.
-        loss : str or Loss
+        loss : str or Loss, optional
+            `fit`, `evaluate`, `train_on_batch` and `test_on_batch` need one.
             "categorical_crossentropy" or "sparse_categorical_crossentropy" (either takes integer labels as well as
             one-hot targets), "binary_crossentropy", "mean_squared_error" ("mse"), "mean_absolute_error" ("mae"),
             "huber", or one of `fastgru.losses`. Cross-entropies are computed from what comes before the last layer's
@@ -317,9 +420,20 @@ class Sequential:
         metrics : iterable, optional
             "accuracy", "top_k_accuracy", "binary_accuracy", "mae", "mse", "f1_score", or some of `fastgru.metrics`,
             objects that no other model is compiled with.
+        loss_weights, weighted_metrics
+            Not supported: must be None.
+        run_eagerly, steps_per_execution, jit_compile, auto_scale_loss
+            Ignored. Programs for Keras may pass them; they change no result there either.
+
+        Notes
+        -----
+        As in Keras, the first training after `compile` decides which weights are trainable, until `compile` is called
+        again. Call it after changing ``trainable`` of a layer or of the model.
 
         A model with a loss, metric or schedule of a class of your own cannot be saved: a file holds names, no code.
         """
+        del run_eagerly, steps_per_execution, jit_compile, auto_scale_loss
+        refuse_weights(loss_weights, weighted_metrics)
         self._compilation.choose(self._network, optimizer, loss, metrics)
 
     @usage.alone("fit changes the weights", outermost=True)
@@ -446,6 +560,7 @@ class Sequential:
         saved, form = self._read_saved(run, sets, resume_from)
         if form is not None:
             network.settle(form)
+        network.warn_of_changed_trainable()
         validate = None
         if sets.validation is not None:
             validate = functools.partial(
@@ -533,20 +648,104 @@ class Sequential:
         self._run.save(path)
 
     @usage.alone("train_on_batch changes the weights", outermost=True)
-    def train_on_batch(self, x: Array, y: Any, *, lengths: Any = None, sample_weight: Any = None) -> list[float]:
-        """One update on one batch; returns its loss before the update, and the metrics.
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: dict[int, float] | None = None,
+        return_dict: bool = False,
+        *,
+        lengths: Any = None,
+    ) -> Any:
+        """Update the weights once, on one batch.
+
+        Parameters
+        ----------
+        x, y, sample_weight, class_weight, lengths
+            As in `fit`, for one batch.
+        return_dict : bool
+            Return a dict by name.
+
+        Returns
+        -------
+        float, list of float, or dict of str to float
+            The loss of the batch before the update, with metrics ``[loss, *metrics]``.
 
         Raises
         ------
         FloatingPointError
-            As from `fit`; nothing has changed then.
+            As from `fit`. The model has not changed then.
         """
+        return_dict = checks.flag("return_dict", return_dict)
         network = self._network
         optimizer, loss = self._compilation.connect(network)
-        batch = Preparation(network, loss).batch(Unchecked(x, y, lengths, sample_weight))
+        prepared = Preparation(network, loss, check_class_weight(class_weight, loss))
+        batch = prepared.batch(Unchecked(x, y, lengths, sample_weight))
+        network.warn_of_changed_trainable()
         tally = loop.Tally(network, loss, self._compilation.metrics)
         loop.train_step(network, loss, optimizer, batch, tally)
-        return list(tally.values().values())
+        return _as_returned(tally.values(), return_dict=return_dict)
+
+    def test_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False, *, lengths: Any = None
+    ) -> Any:
+        """Return the loss and the metrics of one batch.
+
+        Parameters
+        ----------
+        x, y, sample_weight, lengths
+            As in `fit`, for one batch.
+        return_dict : bool
+            Return a dict by name.
+
+        Returns
+        -------
+        float, list of float, or dict of str to float
+            As `train_on_batch` returns them.
+        """
+        return self.evaluate(
+            x,
+            y,
+            batch_size=max(checks.rows("x", x), 1),
+            verbose=0,
+            sample_weight=sample_weight,
+            return_dict=return_dict,
+            lengths=lengths,
+        )
+
+    def predict_on_batch(self, x: Any, *, lengths: Any = None) -> Any:
+        """Return the outputs for one batch, computed in one piece; `predict` describes the arguments."""
+        return self.predict(x, batch_size=max(checks.rows("x", x), 1), verbose=0, lengths=lengths)
+
+    def __call__(self, x: Any, training: bool = False, mask: Any = None, *, lengths: Any = None) -> Any:
+        """Return the outputs for one batch. The first call makes the weights of a model that has none.
+
+        Parameters
+        ----------
+        x : ndarray (N, ...)
+        training : bool
+            Whether dropout drops values.
+        mask, lengths : ndarray (N,) of integers, or (N, T) of bool, optional
+            As `lengths` in `fit`. `mask` is Keras' name. Pass one of them.
+
+        Returns
+        -------
+        ndarray, or tuple of ndarray if the last layer returns several
+            New arrays.
+        """
+        if mask is not None and lengths is not None:
+            raise ValueError("mask: expected None because lengths are given, got both")
+        lengths = mask if lengths is None else lengths
+        network = self._network
+        training = checks.flag("training", training)
+        reason = "a pass in training writes into the layers" if training else network.why_alone()
+        with self._usage.call("a call", alone=reason, outermost=training) as call:
+            x = network.as_samples("x", inputs.as_array("x", x))
+            if not network.built:
+                network.settle(network.form_for(x))
+            with network.with_own_states() if call.nested else contextlib.nullcontext():
+                return network.call(x, lengths, training=training)
 
     # --- Evaluation and prediction -------------------------------------------------------------------------------
 
@@ -582,7 +781,8 @@ class Sequential:
 
         Returns
         -------
-        list of float, or dict of str to float
+        float, list of float, or dict of str to float
+            The loss, with metrics ``[loss, *metrics]``.
         """
         network = self._network
         printed = verbose != "auto" and check_verbose(verbose) > 0
@@ -601,7 +801,7 @@ class Sequential:
             found = self._evaluate(data, batch_size, metrics, told, apart=call.nested, steps=steps)
         if printed:
             print(f"Evaluation: {describe(found)}")
-        return found if checks.flag("return_dict", return_dict) else list(found.values())
+        return _as_returned(found, return_dict=checks.flag("return_dict", return_dict))
 
     def _callbacks(
         self, given: Any, verbose: int | str, data: ArraySet | StreamSet | None, batch_size: int
@@ -675,19 +875,31 @@ class Sequential:
 
     # --- Files and copies ----------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str], *, format: str | None = None, include_optimizer: bool = True) -> None:
+    def save(
+        self,
+        filepath: str | os.PathLike[str],
+        overwrite: bool = True,
+        zipped: None = None,
+        *,
+        format: str | None = None,
+        include_optimizer: bool = True,
+    ) -> None:
         """Write the model to a file: topology, weights, and if compiled how it is trained and how far.
 
         `load_model` gives a model that predicts, and trains on, with the same bits. The file carries a checksum and is
-        replaced atomically: whatever happens, `path` holds the old model or the new one.
+        replaced atomically: whatever happens, `filepath` holds the old model or the new one.
 
         In other frameworks' files stands what those can say; what they cannot is an error that names it, and nothing
         is written.
 
         Parameters
         ----------
-        path : path
+        filepath : path
             ``*.safetensors`` is this package's own kind. Other endings are other frameworks': see `fastgru.formats`.
+        overwrite : bool
+            Whether to replace an existing file. If False, an existing file raises FileExistsError.
+        zipped
+            Not supported: must be None. The format decides.
         format : str, optional
             The kind of file, whatever its name: a key of `fastgru.formats.KINDS`.
         include_optimizer : bool
@@ -701,24 +913,38 @@ class Sequential:
         ImportError
             The kind of file needs an extra that is not installed.
         """
+        if zipped is not None:
+            raise ValueError(f"zipped: expected None because the format decides, got {zipped!r}; pass format= instead")
+        _require_free(filepath, overwrite)
         self._network.require_built()
         with self._usage.call("save"):
-            saving.write(path, format, self._network, self._compilation, compiled=include_optimizer)
+            saving.write(filepath, format, self._network, self._compilation, compiled=include_optimizer)
 
-    def save_weights(self, path: str | os.PathLike[str]) -> None:
+    def save_weights(
+        self, filepath: str | os.PathLike[str], overwrite: bool = True, max_shard_size: None = None
+    ) -> None:
         """Write the weights alone, for a model made in the same way, here or in Keras.
 
         Parameters
         ----------
-        path : path
-            ``*.weights.h5`` as Keras 3 writes it; ``*.h5`` as Keras 2 did.
+        filepath : path
+            ``*.safetensors`` holds the weights by name: ``gru/kernel``. ``*.weights.h5`` is Keras 3's format, ``*.h5``
+            Keras 2's.
+        overwrite : bool
+            Whether to replace an existing file. If False, an existing file raises FileExistsError.
+        max_shard_size
+            Not supported: must be None. The weights are written to one file.
         """
+        if max_shard_size is not None:
+            raise ValueError("max_shard_size: expected None because weights are written to one file, got a size")
+        _require_free(filepath, overwrite)
         self._network.require_built()
-        check_path(path)
-        if not os.fspath(path).lower().endswith((".h5", ".hdf5")):
-            raise ValueError(f"path: expected a name that ends in .weights.h5 or .h5, got {os.fspath(path)}")
+        if formats.weights_kind(filepath) == "fastgru":
+            with self._usage.call("save_weights"):
+                native.save_weights(filepath, self._network.views(self.parameters))
+            return
         with self._usage.call("save_weights"):
-            formats.write_weights(path, saving.describe_weights(self._network, self._compilation))
+            formats.write_weights(filepath, saving.describe_weights(self._network, self._compilation))
 
     def require_saveable(
         self,
@@ -755,27 +981,98 @@ class Sequential:
         with self._usage.call("require_saveable"):
             saving.require_saveable(self._network, self._compilation, path, format=format, compiled=include_optimizer)
 
-    def load_weights(self, path: str | os.PathLike[str]) -> None:
+    def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False) -> None:
         """Take the weights from a file of `save_weights`, or of Keras: of weights alone or of a model.
 
-        As in Keras, layers are found by their order, not by their names.
+        Weights in ``*.safetensors`` are found by their names. In Keras' files, layers are found by their order.
 
         Parameters
         ----------
-        path : path
-            ``*.weights.h5``, ``*.keras`` or ``*.h5``.
+        filepath : path
+            ``*.safetensors``, ``*.weights.h5``, ``*.keras`` or ``*.h5``.
+        skip_mismatch : bool
+            Not supported: must be False. All weights are loaded or none.
 
         Raises
         ------
         ModelFileError
-            The file is damaged, or its weights are not those of a model like this one, which stays as it is then.
+            The file is damaged, or its weights have other names or shapes. The model does not change.
         """
+        if checks.flag("skip_mismatch", skip_mismatch):
+            raise ValueError(
+                "skip_mismatch: expected False because all weights are loaded or none, got True; call set_weights of "
+                "the layers that fit"
+            )
         self._network.require_built()
+        if formats.weights_kind(filepath, reading=True) == "fastgru":
+            found = native.load_weights(filepath)
+            with reading(filepath):
+                self._set_named(found)
+            return
         with self._usage.call("load_weights"):
             description = saving.describe_weights(self._network, self._compilation)
-        found = formats.read_weights(path, description.layers)
-        with reading(path):
-            self.set_weights(list(found.values()))
+        stored = formats.read_weights(filepath, description.layers)
+        with reading(filepath):
+            self.set_weights(list(stored.values()))
+
+    @usage.alone("load_weights changes the weights")
+    def _set_named(self, weights: Mapping[str, Array]) -> None:
+        """Copy in weights by ``layer/weight``, if all of them are there and fit."""
+        targets = self._network.views(self.parameters)
+        wrong = [f"no {name}" for name in targets if name not in weights]
+        wrong += [f"an unexpected {name}" for name in weights if name not in targets]
+        wrong += [
+            f"{name} of shape {weights[name].shape} instead of {target.shape}"
+            for name, target in targets.items()
+            if name in weights and weights[name].shape != target.shape
+        ]
+        if wrong:
+            raise ValueError(f"expected the weights of this model, got {', '.join(wrong)}")
+        copy_weights(list(targets.items()), [weights[name] for name in targets])
+
+    # --- Configurations ------------------------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the layers and the shape of the input in Keras 3's form, without weights and without training.
+
+        ``keras.Sequential.from_config(model.get_config())`` makes Keras' model, where Keras has all layers.
+        """
+        from fastgru.formats.keras import configs  # late, so that fastgru is imported fast
+
+        return configs.model_to_config(saving.describe_layers(self._network))
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: None = None) -> Self:
+        """Return the model that a configuration describes, with new weights; it is not compiled.
+
+        Parameters
+        ----------
+        config : dict
+            What ``get_config`` of a Sequential model returned, here or in Keras 3.
+        custom_objects
+            Not supported: must be None or empty.
+        """
+        from fastgru.formats.keras import configs  # late, so that fastgru is imported fast
+
+        refuse_custom_objects(custom_objects)
+        return cls._from_topology(configs.model_from_config(config))
+
+    @classmethod
+    def _from_topology(cls, topology: Topology) -> Self:
+        model = cls(dtype=topology.dtype, name=topology.name)
+        for entry in topology.layers:
+            model.add(from_options(entry.class_name, entry.config, name=entry.name))
+        if topology.input_shape is not None:
+            model.build((None, *checks.shape("input_shape", topology.input_shape)))
+        return model
+
+    def to_json(self) -> str:
+        """Return `get_config` as text, for `fastgru.models.model_from_json` and ``keras.models.model_from_json``."""
+        from fastgru.formats.keras import configs  # late, so that fastgru is imported fast
+
+        return configs.model_to_json(saving.describe_layers(self._network))
+
+    # --- Descriptions and copies ---------------------------------------------------------------------------------
 
     def describe(self) -> ModelDescription:
         """The model in the words that file formats understand; its arrays are copies."""
@@ -837,69 +1134,29 @@ def _check_batch_size(batch_size: int | None, steps: int | None) -> int:
     return checks.integer("batch_size", batch_size, least=1)
 
 
-def read_model(
-    path: str | os.PathLike[str], *, compile: bool = True, format: str | None = None, **options: Any
-) -> tuple[Sequential, tuple[Assumption, ...]]:
-    """`load_model`, which returns what had to be assumed instead of warning about it."""
-    kind = formats.kind_of_file(path) if format is None else checks.choice("format", format, formats.KINDS)
-    if kind == "fastgru":
-        if options:
-            raise TypeError(f"{min(options)}: expected no options because the file is fastgru's own, got some")
-        config, tensors = native.load(path)
-        model = Sequential.__new__(Sequential)
-        model._take(*saving.from_file(path, config if compile else {**config, "compile": None}, tensors))
-        return model, ()
-    description = formats.read(path, kind, compile=compile, **options)
-    with reading(path, "not a model that this package can make"):
-        return Sequential.from_description(description), description.assumptions
+def refuse_custom_objects(custom_objects: Any) -> None:
+    """Raise if a user gave classes for what is read."""
+    if custom_objects:
+        raise ValueError(
+            f"custom_objects: expected None because configurations and files hold the names of fastgru's classes only, "
+            f"got {', '.join(map(str, custom_objects))}; load a model with compile=False and call compile with your "
+            f"own losses and metrics"
+        )
 
 
-def load_model(
-    path: str | os.PathLike[str], *, compile: bool = True, format: str | None = None, **options: Any
-) -> Sequential:
-    """Read a model that `Sequential.save` wrote, or another framework.
-
-    Parameters
-    ----------
-    path : path
-        What kind of file it is shows in its contents: see `fastgru.formats`.
-    compile : bool
-        Whether the model shall be compiled as the saved one was. A file whose optimizer, loss or metrics are not known
-        here can still be loaded without.
-    format : str, optional
-        The kind of file, a key of `fastgru.formats.KINDS`, for those whose contents do not show it.
-    **options
-        What the kind of file leaves open, as its reader takes it: see `fastgru.formats.torch.read`.
-
-    Warns
-    -----
-    AssumptionWarning
-        The file does not say all that decides the model's outputs, which is so of PyTorch's state_dicts, and `options`
-        do not either. The warning lists what was assumed, and the options that say the same or something else.
-
-    Returns
-    -------
-    Sequential
-        Compiled as the saved one was, where the file says so. One that `Sequential.save` wrote goes on with the same
-        bits.
-
-    Raises
-    ------
-    ModelFileError
-        The file is no model, is damaged or inconsistent, or has something that this package does not; the message says
-        what.
-    ImportError
-        The kind of file needs an extra that is not installed.
-    OSError
-        The file cannot be read.
-    """
-    model, assumptions = read_model(path, compile=compile, format=format, **options)
-    warn_of(path, assumptions)
-    return model
+def _require_free(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Raise if something exists at `path` and must not be overwritten."""
+    if not checks.flag("overwrite", overwrite):
+        check_path(path)
+        if os.path.lexists(path):
+            raise FileExistsError(
+                f"{os.fspath(path)}: expected no file because of overwrite=False, got one; pass overwrite=True"
+            )
 
 
-def warn_of(path: str | os.PathLike[str], assumptions: Sequence[Assumption]) -> None:
-    """Warn the caller's caller of what was assumed of a file, if anything was."""
-    if assumptions:
-        message = "\n".join([f"{os.fspath(path)}:", *list_assumptions(assumptions)])
-        warnings.warn(AssumptionWarning(message, assumptions), stacklevel=3)
+def _as_returned(values: dict[str, float], *, return_dict: bool) -> Any:
+    """Return loss and metrics in the form that Keras' methods return: a number if there are no metrics."""
+    if return_dict:
+        return values
+    numbers = list(values.values())
+    return numbers if len(numbers) > 1 else numbers[0]

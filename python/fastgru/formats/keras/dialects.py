@@ -75,6 +75,8 @@ class Dialect:
     optimizers : tuple of OptimizerWords
     optimizer_key : str
         Where the optimizer stands in the configuration of a training.
+    own : bool
+        Whether configurations stay within this package: they may use what Keras lacks, and nothing may be left out.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Dialect:
     nulls: Mapping[str, Any]
     optimizers: tuple[OptimizerWords, ...]
     optimizer_key: str
+    own: bool = False
 
 
 def _same(*names: str) -> dict[str, str]:
@@ -206,6 +209,8 @@ TFJS = replace(
     nulls=_NO_ACTIVATION,
     optimizers=_TFJS_OPTIMIZERS,
 )
+#: Keras 3's form of what `get_config` returns.
+FASTGRU = replace(KERAS_3, name="fastgru", own=True)
 #: The versions of Keras whose files are written.
 VERSIONS = {KERAS_3.name: "3.0.0", KERAS_2.name: "2.15.0"}
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastgru.formats.checks import refuse_other_options, require_object, unsupported
-from fastgru.formats.description import ACTIVATIONS, GRU_ACTIVATIONS, WEIGHTS, LayerDescription, bidirectional_config
+from fastgru.formats.description import ACTIVATIONS, GRU_ACTIVATIONS, LayerDescription, bidirectional_config
 from fastgru.formats.keras.dialects import Config, Dialect, class_and_options, snake_case, written_object
 from fastgru.formats.keras.masks import is_masked
 
@@ -40,6 +40,8 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "Reshape": ("target_shape",),
     "SpatialDropout1D": ("rate",),
 }  # fmt: skip
+#: The same for the layers that Keras lacks.
+_OWN_OPTIONS: dict[str, tuple[str, ...]] = {"LastStep": ()}
 #: Class -> the options without a default.
 _REQUIRED = {
     "GRU": ("units",),
@@ -57,12 +59,11 @@ _REQUIRED = {
 _LISTS = ("dims", "target_shape")
 #: Options that say how something is computed or what it is called, not what it computes.
 _IGNORED = (
-    "name", "dtype", "implementation", "unroll", "seed", "use_cudnn", "input_dtype", "batch_input_shape",
+    "name", "trainable", "dtype", "implementation", "unroll", "seed", "use_cudnn", "input_dtype", "batch_input_shape",
     "batch_shape", "input_shape", "input_length", "batch_size",
 )  # fmt: skip
 #: Options that this package does not have -> the values with which they do nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "trainable": (True,),
     "time_major": (False,),
     "data_format": ("channels_last", None),
     "keepdims": (False,),
@@ -102,13 +103,27 @@ def activation_from_config(
 
 
 def layer_from_config(dialect: Dialect, class_name: str, config: Config) -> LayerDescription:
-    """A layer from its class and configuration, which has its name; without weights.
+    """Return a layer from its class and configuration, which has its name; without weights.
 
     Raises
     ------
     ValueError
-        It is none that this package has, or has options that this package does not.
+        This package does not support the class or an option.
     """
+    layer = _layer(dialect, class_name, config)
+    if _frozen(layer.name, config):
+        layer.config["trainable"] = False
+    return layer
+
+
+def _frozen(where: str, config: Config) -> bool:
+    trainable = config.get("trainable")
+    if trainable is not None and not isinstance(trainable, bool):
+        raise ValueError(f"{where}: expected true or false as trainable, got {trainable!r}")
+    return trainable is False
+
+
+def _layer(dialect: Dialect, class_name: str, config: Config) -> LayerDescription:
     name = config["name"]
     if class_name == "Bidirectional":
         return LayerDescription("Bidirectional", name, _bidirectional(dialect, name, config))
@@ -117,8 +132,8 @@ def layer_from_config(dialect: Dialect, class_name: str, config: Config) -> Laye
         return LayerDescription("TimeDistributed", name, {"layer": _layer_within(dialect, name, config.get("layer"))})
     if class_name == "RNN":
         return LayerDescription("GRU", name, _rnn(dialect, name, config))
-    if class_name not in _OPTIONS:
-        known = ", ".join((*_OPTIONS, "Bidirectional", *ACTIVATION_LAYERS, "TimeDistributed", "RNN"))
+    if class_name not in _known_options(dialect):
+        known = ", ".join((*_known_options(dialect), "Bidirectional", *ACTIVATION_LAYERS, "TimeDistributed", "RNN"))
         raise ValueError(f"{name}: expected a layer of {known}, got {class_name}")
     return LayerDescription(class_name, name, _options(dialect, class_name, name, config))
 
@@ -137,11 +152,11 @@ def _layer_within(dialect: Dialect, where: str, entry: Any) -> Config:
 
 def _options(dialect: Dialect, class_name: str, where: str, config: Config) -> Config:
     """Our options of a layer from those of the file."""
-    wanted = _OPTIONS[class_name]
+    wanted = _known_options(dialect)[class_name]
     for option in _REQUIRED.get(class_name, ()):
         if option not in _given(dialect, class_name, config):
             raise ValueError(f"{where}: expected {option}, got none")
-    refuse_options(where, config, wanted, weighted=class_name in WEIGHTS)
+    refuse_options(where, config, wanted)
     given = _given(dialect, class_name, config)
     found: Config = {}
     for option in wanted:
@@ -149,16 +164,20 @@ def _options(dialect: Dialect, class_name: str, where: str, config: Config) -> C
             continue
         value = given[option]
         if option.endswith("_initializer"):
-            value = _initializer(where, value)
-            if value is None:
+            found_value = _initializer(where, value)
+            if found_value is None and not dialect.own:  # the weights are in the file
                 continue
+            if found_value is None:
+                raise unsupported(where, f"{option}={value!r:.200}", "fastgru")
+            value = found_value
         elif option.endswith("_regularizer"):
             value = _regularizer(where, option, value)
         elif option == "activation":
             known = GRU_ACTIVATIONS if class_name == "GRU" else ACTIVATIONS
             value = _activation(dialect, where, option, value, known)
         elif option == "recurrent_activation":
-            value = _activation(dialect, where, option, value, ("sigmoid", dialect.hard_sigmoid))
+            own = ("hard_sigmoid_tfjs",) if dialect.own else ()
+            value = _activation(dialect, where, option, value, ("sigmoid", dialect.hard_sigmoid, *own))
         elif option in _LISTS:
             if isinstance(value, list):  # in which TensorFlow.js writes null for -1
                 value = [-1 if size is None else size for size in value]
@@ -191,7 +210,8 @@ def _rnn(dialect: Dialect, where: str, config: Config) -> Config:
         if option in around and option in cell and around[option] != cell[option]:
             raise ValueError(f"{where}: expected the same {option} in the RNN and in its cell, got {cell[option]!r}")
     refuse_options(where, cell, _OPTIONS["GRU"])
-    return _options(dialect, "GRU", where, {**cell, **around})
+    found = _options(dialect, "GRU", where, {**cell, **around})
+    return {**found, "trainable": False} if _frozen(where, cell) else found
 
 
 def _bidirectional(dialect: Dialect, where: str, config: Config) -> Config:
@@ -215,10 +235,13 @@ def _direction(dialect: Dialect, where: str, entry: Any) -> Config:
     return layer.config
 
 
-def refuse_options(where: str, config: Config, wanted: Sequence[str], *, weighted: bool = True) -> None:
-    """Refuse options that this package does not have, unless their value says that they are off."""
-    known = (*wanted, *_IGNORED) if weighted else (*wanted, *_IGNORED, "trainable")
-    refuse_other_options(where, config, known, _NEUTRAL)
+def _known_options(dialect: Dialect) -> dict[str, tuple[str, ...]]:
+    return {**_OPTIONS, **_OWN_OPTIONS} if dialect.own else _OPTIONS
+
+
+def refuse_options(where: str, config: Config, wanted: Sequence[str]) -> None:
+    """Refuse options that this package does not support, unless their value turns them off."""
+    refuse_other_options(where, config, (*wanted, *_IGNORED), _NEUTRAL)
 
 
 # --- A layer's options ----------------------------------------------------------------------------------------
@@ -338,11 +361,11 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str, *, ou
     ValueError
         The dialect does not support something; the message names the layer.
     """
-    common = {"name": layer.name, "trainable": True, "dtype": _dtype_object(dialect, dtype)}
+    common = {"name": layer.name, "trainable": _trainable(layer), "dtype": _dtype_object(dialect, dtype)}
     if layer.class_name == "TimeDistributed":
         config = {**common, "layer": layer_to_config(dialect, layer.within, dtype, outer=False)}
         return written_object(dialect, "layers", "TimeDistributed", config, outer=outer)
-    if layer.class_name not in (*_OPTIONS, "Bidirectional"):
+    if layer.class_name not in (*_known_options(dialect), "Bidirectional"):
         raise unsupported(layer.name, layer.class_name, dialect.name)
     if layer.class_name == "SpatialDropout1D" and dialect.all_modules:
         del common["trainable"]  # which the constructor of Keras 3 does not take
@@ -356,7 +379,8 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str, *, ou
             config["zero_output_for_mask"] = False
         written[key] = _written_options(dialect, "GRU", layer.name, config)
         name = f"{prefix.rstrip('/')}_{layer.name}"
-        directions[key] = written_object(dialect, "layers", "GRU", {**common, "name": name, **written[key]})
+        own = {**common, "name": name, "trainable": _trainable(part)}
+        directions[key] = written_object(dialect, "layers", "GRU", {**own, **written[key]})
     if not dialect.backward_layer:
         _require_mirrored(dialect, layer.name, *written.values())
         del directions["backward_layer"]
@@ -364,6 +388,10 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str, *, ou
     merge = layer.config.get("merge_mode", "concat")
     config = {**common, "merge_mode": merge, **directions}
     return written_object(dialect, "layers", "Bidirectional", config, outer=outer)
+
+
+def _trainable(layer: LayerDescription) -> bool:
+    return bool(layer.config.get("trainable", True))
 
 
 def _require_mirrored(dialect: Dialect, where: str, forward: Config, backward: Config) -> None:
@@ -376,7 +404,7 @@ def _require_mirrored(dialect: Dialect, where: str, forward: Config, backward: C
 
 def _written_options(dialect: Dialect, class_name: str, where: str, config: Mapping[str, Any]) -> Config:
     written: Config = {}
-    for option in _OPTIONS[class_name]:
+    for option in _known_options(dialect)[class_name]:
         if option not in config:
             continue
         value = config[option]
@@ -399,6 +427,8 @@ def _written_options(dialect: Dialect, class_name: str, where: str, config: Mapp
 def _require_supported(dialect: Dialect, where: str, config: Mapping[str, Any]) -> None:
     """Refuse options of a GRU that the dialect does not have."""
     by = dialect.name
+    if dialect.own:
+        return
     if config.get("reset_after", True) and not dialect.after:
         reason = "which applies the reset gate before the recurrent product"
         raise unsupported(where, "reset_after=True", by, reason, "train with reset_after=False")
@@ -410,6 +440,8 @@ def _require_supported(dialect: Dialect, where: str, config: Mapping[str, Any]) 
 
 
 def _written_gate(dialect: Dialect, where: str, activation: str) -> str:
+    if dialect.own:
+        return activation
     if activation in ("sigmoid", dialect.hard_sigmoid):
         return "sigmoid" if activation == "sigmoid" else "hard_sigmoid"
     reason = ""

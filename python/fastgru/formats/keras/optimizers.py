@@ -53,9 +53,9 @@ def _kept_states(optimizer: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _variables(description: ModelDescription, training: TrainingDescription) -> Iterator[tuple[str, str]]:
-    """State and weight of each of an optimizer's variables, in their order."""
+    """State and weight of each of an optimizer's variables, in their order; Keras has none for frozen weights."""
     for group in _kept_states(training.optimizer):
-        for weight in description.weights():
+        for weight in description.trainable_weights():
             for state in group:
                 yield state, weight
 

@@ -103,7 +103,8 @@ def topology_from_config(dialect: Dialect, config: Any) -> Topology:
         raise ValueError("the model has no layers")
     if functional:
         _require_outputs(layers[-1], inner["output_layers"])
-    require_same_masks(layers)
+    if not dialect.own:
+        require_same_masks(layers)
     if len(set(dtypes.values())) > 1:
         text = ", ".join(f"{layer} {dtype}" for layer, dtype in dtypes.items())
         raise ValueError(f"dtype: expected the same for all layers, got {text}")
@@ -150,7 +151,7 @@ def _append(
     else:
         layer = layer_from_config(dialect, class_name, {**config, "name": name})
     last = layers[-1].layer if layers else None
-    taken_on = last is not None and _takes_on(last, layer)
+    taken_on = not dialect.own and last is not None and _takes_on(last, layer)
     layers.append(FileLayer(class_name, name, None if taken_on else layer))
 
 
@@ -287,16 +288,21 @@ def _history(where: str, tensor: Any) -> str:
 
 
 def topology_to_config(dialect: Dialect, description: ModelDescription) -> Config:
-    """The Sequential configuration of a model.
+    """Return the Sequential configuration of a model.
+
+    A model without weights can be written in this package's own dialect only.
 
     Raises
     ------
     ValueError
         The dialect does not support something; the message names the layer.
     """
-    shape = [None, *description.built_shape]
-    require_same_masks(description.layers)
+    if not dialect.own:
+        require_same_masks(description.layers)
     layers = [layer_to_config(dialect, layer, description.dtype) for layer in description.layers]
+    if dialect.own and description.input_shape is None:
+        return written_object(dialect, "", "Sequential", {"name": description.name, "layers": layers}, outer=True)
+    shape = [None, *description.built_shape]
     first = description.layers[0]
     tokens = first.class_name == "Embedding"
     dtype = "int32" if tokens and dialect.input_layer else description.dtype

@@ -80,7 +80,8 @@ def _read(folder: Path, content: dict[str, Any], compile: bool) -> ModelDescript
     if compile and content.get("trainingConfig") is not None:
         states = [tensor for tensor in tensors if tensor.optimizer]
         with with_remedy(LOAD_WITHOUT):
-            description.training = tfjs_training.read(content["trainingConfig"], states, description.weights())
+            trainable = description.trainable_weights()
+            description.training = tfjs_training.read(content["trainingConfig"], states, trainable)
     _require_same_meaning(description)
     if _divided_bytes(content):
         description.layers = dividing_bytes(description.layers)
@@ -138,11 +139,10 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     file = _model_file(path)
     description = replace(description, layers=[layer.unwrapped for layer in description.layers])
     _require_supported(description)
-    weights = description.weights()
     names = {
         f"{layer.name}/{weight}": _their_name(layer, weight) for layer in description.layers for weight in layer.weights
     }
-    tensors = [StoredTensor(names[name], array) for name, array in weights.items()]
+    tensors = [StoredTensor(names[name], array) for name, array in description.weights().items()]
     content: dict[str, Any] = {
         "format": "layers-model",
         "generatedBy": f"{_PRODUCER} {__version__}",
@@ -152,7 +152,8 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     }
     if description.training is not None:
         with with_remedy(SAVE_WITHOUT):
-            content["trainingConfig"], states = tfjs_training.write(description.training, names, weights)
+            trained = tfjs_training.write(description.training, names, description.trainable_weights())
+            content["trainingConfig"], states = trained
         tensors += states
     content["weightsManifest"], shards = tfjs_weights.manifest_and_shards(file, tensors)
     text = json.dumps(content, allow_nan=False)

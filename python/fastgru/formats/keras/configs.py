@@ -1,0 +1,82 @@
+"""Configurations in Keras 3's form: what ``get_config`` and ``to_json`` return here, and what Keras returns.
+
+They use the tables of Keras' files. In addition they hold what only this package has, such as `LastStep` layers, so
+that every layer and model can be made again from its configuration.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastgru.formats.checks import parse_json, require_object
+from fastgru.formats.description import LayerDescription, ModelDescription, kind_name
+from fastgru.formats.keras import layers, topology
+from fastgru.formats.keras.dialects import FASTGRU, KERAS_2, TFJS, Config, Dialect
+from fastgru.formats.keras.topology import Topology
+
+
+def layer_to_config(layer: LayerDescription, dtype: str) -> Config:
+    """Return the configuration of a layer, as ``keras.layers.GRU.from_config`` takes it."""
+    config: Config = layers.layer_to_config(FASTGRU, layer, dtype)["config"]
+    return config
+
+
+def layer_from_config(class_name: str, config: Any) -> LayerDescription:
+    """Return the layer of a configuration, without weights.
+
+    Raises
+    ------
+    ValueError
+        The configuration has something that this package does not support. The message names it.
+    """
+    config = _plain(config)
+    layers.dtype_from_config(class_name, config.get("dtype"))
+    if config.get("name") is None:
+        config = {**config, "name": kind_name(class_name)}
+    return layers.layer_from_config(FASTGRU, class_name, config)
+
+
+def model_to_config(description: ModelDescription) -> Config:
+    """Return the configuration of a model, as ``keras.Sequential.from_config`` takes it."""
+    config: Config = topology.topology_to_config(FASTGRU, description)["config"]
+    return config
+
+
+def model_from_config(config: Any) -> Topology:
+    """Return the layers of a configuration of a Sequential model, without weights."""
+    config = _plain(config)
+    return topology.topology_from_config(FASTGRU, {"class_name": "Sequential", "config": config})
+
+
+def model_to_json(description: ModelDescription) -> str:
+    """Return the model as text for ``keras.models.model_from_json``."""
+    return json.dumps(topology.topology_to_config(FASTGRU, description))
+
+
+def model_from_json(text: Any) -> Topology:
+    """Return the layers of a model that this package, Keras 2 or 3, or TensorFlow.js wrote as JSON."""
+    if not isinstance(text, (str, bytes)):
+        raise TypeError(f"json_string: expected text, got {type(text).__name__}")
+    config = require_object("json_string", parse_json(text, "json_string"))
+    return topology.topology_from_config(_dialect(config.get("keras_version")), config)
+
+
+def _plain(config: Any) -> Config:
+    """A configuration as it comes out of JSON: Keras' have tuples, too."""
+    if not isinstance(config, Mapping):
+        raise TypeError(f"config: expected a dict, got {type(config).__name__}")
+    try:
+        return require_object("config", json.loads(json.dumps(dict(config))))
+    except TypeError as error:
+        raise ValueError(f"config: expected values that JSON can hold: {error}") from None
+
+
+def _dialect(version: Any) -> Dialect:
+    """The dialect of a text: Keras 2 and TensorFlow.js write their version into it, Keras 3 does not."""
+    if not isinstance(version, str):
+        return FASTGRU
+    if version.startswith("tfjs"):
+        return TFJS
+    return KERAS_2 if version.startswith("2.") else FASTGRU

@@ -1,0 +1,154 @@
+"""Models from files, from configurations and from other models."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastgru import formats
+from fastgru._support import checks
+from fastgru.formats import native
+from fastgru.formats.boundary import reading
+from fastgru.formats.description import Assumption, AssumptionWarning, list_assumptions
+from fastgru.layers import Layer
+from fastgru.models import saving
+from fastgru.models.sequential import Sequential, refuse_custom_objects
+
+
+def read_model(
+    path: str | os.PathLike[str], *, compile: bool = True, format: str | None = None, **options: Any
+) -> tuple[Sequential, tuple[Assumption, ...]]:
+    """`load_model`, which returns what had to be assumed instead of warning about it."""
+    kind = formats.kind_of_file(path) if format is None else checks.choice("format", format, formats.KINDS)
+    if kind == "fastgru":
+        if options:
+            raise TypeError(f"{min(options)}: expected no options because the file is fastgru's own, got some")
+        config, tensors = native.load(path)
+        model = Sequential.__new__(Sequential)
+        model._take(*saving.from_file(path, config if compile else {**config, "compile": None}, tensors))
+        return model, ()
+    description = formats.read(path, kind, compile=compile, **options)
+    with reading(path, "not a model that this package can make"):
+        return Sequential.from_description(description), description.assumptions
+
+
+def load_model(
+    filepath: str | os.PathLike[str],
+    custom_objects: None = None,
+    compile: bool = True,
+    safe_mode: bool = True,
+    *,
+    format: str | None = None,
+    **options: Any,
+) -> Sequential:
+    """Read a model that `Sequential.save` or another framework wrote.
+
+    Parameters
+    ----------
+    filepath : path
+        The format is detected from the file's contents; see `fastgru.formats`.
+    custom_objects
+        Not supported: must be None or empty. Files hold the names of this package's classes only.
+    compile : bool
+        Whether to compile the model as the saved one was. Pass False to load a file whose optimizer, loss or metrics
+        are not supported.
+    safe_mode : bool
+        Ignored: no code in a file is ever executed.
+    format : str, optional
+        The kind of file, a key of `fastgru.formats.KINDS`, for those whose contents do not show it.
+    **options
+        What the kind of file leaves open, as its reader takes it: see `fastgru.formats.torch.read`.
+
+    Warns
+    -----
+    AssumptionWarning
+        The file does not say all that decides the model's outputs, which is so of PyTorch's state_dicts, and `options`
+        do not either. The warning lists what was assumed, and the options that say the same or something else.
+
+    Returns
+    -------
+    Sequential
+        Compiled as the saved one was, where the file says so. One that `Sequential.save` wrote goes on with the same
+        bits.
+
+    Raises
+    ------
+    ModelFileError
+        The file is no model, is damaged or inconsistent, or has something that this package does not; the message says
+        what.
+    ImportError
+        The kind of file needs an extra that is not installed.
+    OSError
+        The file cannot be read.
+    """
+    del safe_mode
+    refuse_custom_objects(custom_objects)
+    model, assumptions = read_model(filepath, compile=compile, format=format, **options)
+    warn_of(filepath, assumptions)
+    return model
+
+
+def warn_of(path: str | os.PathLike[str], assumptions: Sequence[Assumption]) -> None:
+    """Warn the caller's caller of what was assumed of a file, if anything was."""
+    if assumptions:
+        message = "\n".join([f"{os.fspath(path)}:", *list_assumptions(assumptions)])
+        warnings.warn(AssumptionWarning(message, assumptions), stacklevel=3)
+
+
+def model_from_json(json_string: str, custom_objects: None = None) -> Sequential:
+    """Return the model that a text describes, with new weights; it is not compiled.
+
+    Parameters
+    ----------
+    json_string : str
+        What ``to_json`` returned, here, in Keras 2 or 3, or in TensorFlow.js.
+    custom_objects
+        Not supported: must be None or empty.
+
+    Raises
+    ------
+    ValueError
+        The text is not a Sequential model, or has something that this package does not support.
+    """
+    from fastgru.formats.keras import configs  # late, so that fastgru is imported fast
+
+    refuse_custom_objects(custom_objects)
+    return Sequential._from_topology(configs.model_from_json(json_string))
+
+
+def clone_model(
+    model: Sequential,
+    input_tensors: None = None,
+    clone_function: Callable[[Layer], Layer] | None = None,
+    call_function: None = None,
+    recursive: bool = False,
+) -> Sequential:
+    """Return a model with the same layers and new weights; it is not compiled. `copy.deepcopy` copies weights, too.
+
+    Parameters
+    ----------
+    model : Sequential
+    input_tensors, call_function
+        Not supported: must be None.
+    clone_function : callable, optional
+        Called with each layer; returns the layer for the new model. If not given, a layer with the same options.
+    recursive : bool
+        Ignored: models here contain no models.
+    """
+    del recursive
+    if not isinstance(model, Sequential):
+        raise TypeError(f"model: expected a Sequential, got {type(model).__name__}")
+    for name, value in (("input_tensors", input_tensors), ("call_function", call_function)):
+        if value is not None:
+            raise ValueError(f"{name}: expected None because models here have no tensors of Keras, got some")
+    copied = [_clone_layer(layer) if clone_function is None else clone_function(layer) for layer in model.layers]
+    clone = Sequential(copied, model.trainable, model.name, dtype=model.dtype.name)
+    if model.built and not clone.built:
+        clone.build(model.input_shape)
+    return clone
+
+
+def _clone_layer(layer: Layer) -> Layer:
+    return type(layer).from_options(layer.options(), name=layer.name)
