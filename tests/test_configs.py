@@ -105,7 +105,7 @@ def test_a_layer_of_another_class_has_no_configuration():
     class Wide(layers.GRU):
         pass
 
-    with pytest.raises(NotImplementedError, match=r"get_config is not defined because Own is not .*; define get_config"):
+    with pytest.raises(NotImplementedError, match=r"get_config is not defined because Own .* define get_config"):
         Own().get_config()
     assert type(Wide.from_config(Wide(3).get_config())) is Wide
 
