@@ -97,6 +97,25 @@ def test_what_a_layer_does_not_support_is_refused(config, error, message):
         layers.GRU.from_config(config)
 
 
+def test_a_layer_of_another_class_has_no_configuration():
+    class Own(layers.Layer):
+        def build(self, input_shape):
+            return input_shape
+
+        def forward(self, x, *, lengths=None, training=False):
+            return x
+
+        def backward(self, d_y, *, input_gradient):
+            return d_y
+
+    class Wide(layers.GRU):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"get_config is not defined because Own .* define get_config"):
+        Own().get_config()
+    assert type(Wide.from_config(Wide(3).get_config())) is Wide
+
+
 # --- Models -----------------------------------------------------------------------------------------------------------
 
 

@@ -110,7 +110,7 @@ class Layer(ABC):
     @property
     def built(self) -> bool:
         """Whether the shape of the input is known and the weights exist."""
-        return self._built
+        return self._built or bool(self.parameters)
 
     @classmethod
     def kind(cls) -> str:
@@ -152,7 +152,13 @@ class Layer(ABC):
         ``keras.layers.GRU.from_config(layer.get_config())`` makes Keras' layer, where Keras has the class and the
         values. A class that is derived from one of this package's has the configuration of that one.
         """
-        class_name = package_class(type(self)).__name__
+        cls = package_class(type(self))
+        if inspect.isabstract(cls):
+            raise NotImplementedError(
+                f"{self.name or type(self).__name__}: get_config is not defined because {type(self).__name__} is not "
+                f"derived from a layer with a configuration; define get_config and from_config"
+            )
+        class_name = cls.__name__
         from fastgru.formats.keras import configs  # late, so that fastgru is imported fast
 
         description = LayerDescription(class_name, self.name or self.kind(), self.options())
@@ -280,7 +286,7 @@ class Layer(ABC):
                 raise ValueError("mask: expected None because lengths are given, got both")
             lengths = mask
         x = as_samples("x", x, tokens=self.takes_tokens)
-        if not self._built:
+        if not self.built:
             self._build_alone((None, *x.shape[1:]))
         lengths = lengths_of("lengths", lengths, x, tokens=self.takes_tokens)
         to = dtype_of_batches(x, self.dtype, tokens=self.takes_tokens, converts=self.converts_input)

@@ -81,8 +81,8 @@ def refuse_weights(loss_weights: Any, weighted_metrics: Any) -> None:
     """Raise if `compile` was given weights of losses or weighted metrics, which are not supported."""
     if loss_weights is not None:
         raise ValueError(
-            f"loss_weights: expected None because a model has one loss, got {loss_weights!r:.100}; pass metrics= by "
-            f"its name, or weights of samples to fit(sample_weight=...)"
+            f"loss_weights: expected None because a model has one loss, got {loss_weights!r:.100}; if these are "
+            f"metrics, write metrics={loss_weights!r:.100}, else pass sample_weight= to fit"
         )
     if weighted_metrics:
         raise ValueError(
