@@ -82,7 +82,7 @@ def test_functions(call, argument):
     function(**arrays)
     for mask in (True, False):
         masked = np.ma.masked_array(arrays[argument], np.full(arrays[argument].shape, mask))
-        with pytest.raises(TypeError, match=rf"^{argument}: expected an array without a mask, .* {argument}.filled\("):
+        with pytest.raises(TypeError, match=rf"^{argument}: expected an array without a mask .* {argument}.filled\("):
             function(**{**arrays, argument: masked})
 
 

@@ -36,7 +36,7 @@ def over(given, shape, dtype=np.float32):
 
 
 def overlapping(written, read):
-    return f"^{written}: expected memory of its own to write to, got an array that overlaps {read}"
+    return f"^{written}: expected an array that shares no memory, got one that overlaps {read}"
 
 
 def forward_arguments():
@@ -161,7 +161,7 @@ def test_optimizers_refuse_arrays_over_each_other(optimizer, one, other, shift):
     update, names, options = OPTIMIZERS[optimizer]
     memory = array(20)
     arrays = {name: np.abs(array(9)) for name in names} | {one: memory[5:14], other: memory[5 + shift : 14 + shift]}
-    with pytest.raises(ValueError, match="expected memory of its own to write to, got an array that overlaps") as error:
+    with pytest.raises(ValueError, match="expected an array that shares no memory, got one that overlaps") as error:
         update(*arrays.values(), **options)
     assert {one, other} <= set(str(error.value).replace(":", "").replace(";", "").split())
 
@@ -196,7 +196,7 @@ ITSELF = {
 def test_gru_forward_refuses_an_output_that_overlaps_itself(strides, sign):
     memory = np.zeros(2000, np.float32)[1000:]
     out = as_strided(memory, (N, T, H), [4 * stride * (sign if i < 2 else 1) for i, stride in enumerate(strides)])
-    message = r"^out: expected memory of its own for each element to write to, got an array that overlaps itself, with"
+    message = r"^out: expected an array with separate memory for each element, got one that overlaps itself, with"
     with pytest.raises(ValueError, match=message):
         functional.gru_forward(**forward_arguments(), out=out)
     assert not memory.any()

@@ -178,7 +178,9 @@ def test_a_tape_in_use_is_refused():
 
     in_threads(2, work)
     assert refused
-    assert set(refused) == {"tape: expected one that no other call is using, got one in use by another thread"}
+    assert set(refused) == {
+        "tape: expected a tape that is not in use, got one in use by another thread; use one tape per thread"
+    }
 
 
 def test_a_tape_in_use_can_be_asked_for_its_memory():
