@@ -233,7 +233,7 @@ def test_gradients_can_be_asked_for_more_than_once_and_late(served):
 
 def test_second_derivatives_are_refused():
     _, ours, x = make_pair()
-    message = re.escape("fastgru.keras.GRU: expected to be differentiated once")
+    message = re.escape("fastgru.keras.GRU: expected first derivatives because its kernels have no others")
     x = keras.ops.convert_to_tensor(x)
     if BACKEND == "torch":
         x.requires_grad_()
@@ -259,7 +259,7 @@ def test_passes_without_a_gradient_hold_a_bounded_number_of_tapes():
     if BACKEND == "torch":
         assert not autograd._recordings
     else:
-        assert 0 < len(on_tensorflow._waiting[layer_module._spares[ours]]) <= on_tensorflow.MOST_WAITING
+        assert 0 < len(on_tensorflow._waiting[layer_module._tape_pools[ours]]) <= on_tensorflow.MOST_WAITING
 
 
 # --- In Keras' models ---------------------------------------------------------------------------------------------
@@ -401,7 +401,7 @@ if BACKEND == "tensorflow":
 
     def test_an_export_that_would_need_this_process_is_refused(tmp_path):
         model = keras.Sequential([keras.Input((T, F)), fastgru.keras.GRU(H)])
-        with pytest.raises(ValueError, match=re.escape("fastgru.keras.GRU: expected not to be in a SavedModel")):
+        with pytest.raises(ValueError, match=re.escape("fastgru.keras.GRU: expected not to be saved in a SavedModel")):
             model.export(tmp_path / "exported", verbose=False)
 
 
