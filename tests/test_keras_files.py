@@ -329,7 +329,7 @@ def test_names_decide(tmp_path):
     with pytest.raises(ValueError, match=r"path: expected a name that ends in .weights.h5 or .h5"):
         compiled().save_weights(tmp_path / "x.bin")
     compiled().save_weights(tmp_path / "x.weights.h5")
-    with pytest.raises(ModelFileError, match="weights without a model"):
+    with pytest.raises(ModelFileError, match="the file contains weights only"):
         load_model(tmp_path / "x.weights.h5")
 
 
@@ -389,15 +389,15 @@ UNSAYABLE = {
     ),
     "a mask behind a mask": (
         lambda _: untrained(layers.Masking(), layers.GRU(2, return_sequences=True), layers.Masking(name="m")),
-        "m: expected no mask before it, because Keras' replaces it",
+        "m: expected no mask before it, because Keras replaces it",
     ),
     "a mask behind a Dense layer with one": (
         lambda _: untrained(layers.Masking(), layers.Dense(2), layers.Masking(name="m"), layers.GRU(2)),
-        "m: expected no mask before it, because Keras' replaces it",
+        "m: expected no mask before it, because Keras replaces it",
     ),
     "a mask behind that of tokens": (
         lambda _: tokens(layers.Embedding(5, 2, mask_zero=True), layers.Masking(name="m"), layers.GRU(2)),
-        "m: expected no mask before it, because Keras' replaces it",
+        "m: expected no mask before it, because Keras replaces it",
     ),
     "padding for Flatten": (
         lambda _: untrained(layers.Masking(-1.0, name="m"), layers.Flatten(), layers.Dense(3)),
@@ -493,7 +493,7 @@ def test_an_activation_belongs_to_the_dense_layer_before_it(class_name, options,
         ("ReLU", {**RELU, "threshold": 1.0}, "threshold=1.0 is not supported by fastgru"),
         ("Softmax", {"axis": 1}, "axis=1 is not supported by fastgru"),
         ("Softmax", {"axis": None}, "axis='all axes' is not supported by fastgru"),
-        ("Softmax", {"axis": -1}, "expected no mask before it, because Keras' leaves out what is masked"),
+        ("Softmax", {"axis": -1}, "expected no mask before it, because Keras' layer skips masked elements"),
         ("Softmax", {"axis": -1, "other": 3}, "other=3 is not supported by fastgru"),
     ],
 )

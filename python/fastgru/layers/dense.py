@@ -16,14 +16,14 @@ from fastgru.layers.base import Array, Shape
 class Dense(Head):
     """A fully connected layer, ``activation(x @ kernel + bias)``, with Keras 3's arguments and defaults.
 
-    Input (N, ..., F), output (N, ..., units): it works on the last axis, on each step of a sequence by itself. In
-    padding, where `lengths` say so, its output is that of what stands there; the weights hear of it only if a later
-    layer looks at it, as `Flatten` does.
+    Input (N, ..., F), output (N, ..., units): the layer works on the last axis, so on each step of a sequence
+    separately. With `lengths`, outputs in padding are computed from the padding; they affect gradients only if a later
+    layer reads them, such as `Flatten`.
 
     Parameters
     ----------
     units : int
-        The size of the output.
+        Size of the output.
     activation : {"linear", "softmax", "sigmoid", "tanh", "relu"}, optional
         None means linear.
     use_bias : bool
@@ -32,7 +32,7 @@ class Dense(Head):
     kernel_regularizer, bias_regularizer : str or regularizer, optional
         See `fastgru.regularizers`.
     input_shape : tuple, optional
-        (F,) or (T, F), which the first layer of a model may give.
+        (F,) or (T, F) of the first layer of a model.
     name : str, optional
 
     Notes
@@ -90,7 +90,7 @@ class Dense(Head):
         if x.shape[-1] != self.features:
             raise ValueError(f"{self.name}: expected input of shape (N, ..., {self.features}), got {x.shape}")
         flat = x.reshape(-1, self.features) if x.size else x.reshape(int(np.prod(x.shape[:-1])), self.features)
-        if training:  # only then: other calls may come between a pass in training and its backward
+        if training:  # a prediction may come between a training pass and its backward
             self._x, self._rows, self._shape = flat, rows, x.shape
         return functional.dense_forward(flat, self.weights["kernel"], self.weights.get("bias"), rows=rows)
 

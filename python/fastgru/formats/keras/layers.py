@@ -1,8 +1,7 @@
-"""Keras' configurations of layers, in the dialects of Keras 3, Keras 2 and TensorFlow.js, and their descriptions here.
+"""Keras' configurations of layers in three dialects (Keras 3, Keras 2, TensorFlow.js), and their descriptions here.
 
-What a configuration says and this package cannot do is a ValueError that names the layer, the option and the value.
-Initializers are the exception: they only matter to weights that do not exist yet, so one without a counterpart is left
-out.
+Unsupported layers and options raise a ValueError that names the layer, the option and the value. Unsupported
+initializers are ignored, because the weights exist already.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from fastgru.formats.description import ACTIVATIONS, GRU_ACTIVATIONS, WEIGHTS, L
 from fastgru.formats.keras.dialects import Config, Dialect, class_and_options, snake_case, written_object
 from fastgru.formats.keras.masks import is_masked
 
-#: Class -> the options that both sides have.
+#: Class -> the options that both sides support.
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "GRU": (
         "units", "activation", "recurrent_activation", "use_bias", "kernel_initializer", "recurrent_initializer",
@@ -35,7 +34,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "GlobalAveragePooling1D": (),
     "GlobalMaxPooling1D": (),
 }  # fmt: skip
-#: Class -> the options without a default.
+#: Class -> the required options.
 _REQUIRED = {
     "GRU": ("units",),
     "Dense": ("units",),
@@ -43,12 +42,12 @@ _REQUIRED = {
     "Activation": ("activation",),
     "Dropout": ("rate",),
 }
-#: Options that say how something is computed or what it is called, not what it computes.
+#: Options of the implementation or the name, which do not change the result.
 _IGNORED = (
     "name", "dtype", "implementation", "unroll", "seed", "use_cudnn", "input_dtype", "batch_input_shape",
     "batch_shape", "input_shape", "input_length", "batch_size",
 )  # fmt: skip
-#: Options that this package does not have -> the values with which they do nothing.
+#: Unsupported options -> the values with which they have no effect.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "trainable": (True,),
     "time_major": (False,),
@@ -58,7 +57,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "ragged": (False,),
     "optional": (False,),
 }
-#: Layers that are an activation -> its name, and the options with which they are no more than that.
+#: Layers that are equal to an activation -> its name, and the options for which they are.
 ACTIVATION_LAYERS: dict[str, tuple[str, Config]] = {
     "ReLU": ("relu", {"max_value": None, "negative_slope": 0.0, "threshold": 0.0}),
     "Softmax": ("softmax", {"axis": -1}),
@@ -74,33 +73,33 @@ def activation_from_config(
     before: list[LayerDescription],
     input_shape: tuple[int | None, ...] | None,
 ) -> str:
-    """The activation that a layer stands for, after the layers `before` it."""
+    """Return the activation that a layer is equal to, after the layers `before` it."""
     activation, plain = ACTIVATION_LAYERS[class_name]
     given = _given(dialect, class_name, config)
     if input_shape is not None:
         axes = 1 + len(input_shape)
         for layer in before:
             axes = layer.output_axes(axes)
-        if given.get("axis") == axes - 1:  # the last one, counted from the first
+        if given.get("axis") == axes - 1:  # the last axis, counted from the first
             given["axis"] = -1
     refuse_options(where, {option: value for option, value in given.items() if value != plain.get(option)}, ())
     if class_name == "Softmax" and is_masked(before):
-        raise ValueError(f"{where}: expected no mask before it, because Keras' leaves out what is masked, got one")
+        raise ValueError(f"{where}: expected no mask before it, because Keras' layer skips masked elements, got one")
     return activation
 
 
 def layer_from_config(dialect: Dialect, class_name: str, config: Config) -> LayerDescription:
-    """A layer from its class and configuration, which has its name; without weights.
+    """Return the layer of a class and a configuration with a name, without weights.
 
     Raises
     ------
     ValueError
-        It is none that this package has, or has options that this package does not.
+        The layer or one of its options is not supported.
     """
     name = config["name"]
     if class_name == "Bidirectional":
         return LayerDescription("Bidirectional", name, _bidirectional(dialect, name, config))
-    if class_name == "TimeDistributed":  # which is what a Dense layer does by itself
+    if class_name == "TimeDistributed":  # Dense layers work on each step
         inner_class, inner = class_and_options(name, require_object(name, config.get("layer")))
         if inner_class != "Dense":
             raise ValueError(f"{name}: expected a Dense layer within TimeDistributed, got {inner_class}")
@@ -115,7 +114,7 @@ def layer_from_config(dialect: Dialect, class_name: str, config: Config) -> Laye
 
 
 def _options(dialect: Dialect, class_name: str, where: str, config: Config) -> Config:
-    """Our options of a layer from those of the file."""
+    """Convert the options of a layer in a file to this package's."""
     wanted = _OPTIONS[class_name]
     for option in _REQUIRED.get(class_name, ()):
         if option not in _given(dialect, class_name, config):
@@ -147,7 +146,7 @@ def _options(dialect: Dialect, class_name: str, where: str, config: Config) -> C
 
 
 def _given(dialect: Dialect, class_name: str, config: Config) -> Config:
-    """The options that a configuration gives; what is null or left out is the dialect's default, if it has its own."""
+    """Return the options of a configuration; null or missing options get the dialect's default, if it differs."""
     said = {option: dialect.nulls.get(option) if value is None else value for option, value in config.items()}
     return {
         **dialect.omitted.get(class_name, {}),
@@ -156,12 +155,12 @@ def _given(dialect: Dialect, class_name: str, config: Config) -> Config:
 
 
 def _rnn(dialect: Dialect, where: str, config: Config) -> Config:
-    """A GRU that is written as a GRUCell within an RNN."""
+    """Convert a GRU that is written as a GRUCell within an RNN."""
     cell_class, cell = class_and_options(where, require_object(where, config.get("cell")))
     if cell_class != "GRUCell":
         raise ValueError(f"{where}: expected a GRUCell as its cell, got {cell_class}")
     around = {option: value for option, value in config.items() if option != "cell"}
-    for option in _OPTIONS["GRU"]:  # TensorFlow.js writes those of the cell twice
+    for option in _OPTIONS["GRU"]:  # TensorFlow.js writes the options of the cell twice
         if option in around and option in cell and around[option] != cell[option]:
             raise ValueError(f"{where}: expected the same {option} in the RNN and in its cell, got {cell[option]!r}")
     refuse_options(where, cell, _OPTIONS["GRU"])
@@ -190,14 +189,14 @@ def _direction(dialect: Dialect, where: str, entry: Any) -> Config:
 
 
 def refuse_options(where: str, config: Config, wanted: Sequence[str], *, weighted: bool = True) -> None:
-    """Refuse options that this package does not have, unless their value says that they are off."""
+    """Raise for unsupported options, unless their value has no effect."""
     known = (*wanted, *_IGNORED) if weighted else (*wanted, *_IGNORED, "trainable")
     refuse_other_options(where, config, known, _NEUTRAL)
 
 
 # --- A layer's options ----------------------------------------------------------------------------------------
 
-#: Our name -> class, and what it is as a VarianceScaling: scale, mode and distribution.
+#: Name here -> class, and its scale, mode and distribution as a VarianceScaling.
 _SCALED = {
     "glorot_uniform": ("GlorotUniform", 1.0, "fan_avg", "uniform"),
     "glorot_normal": ("GlorotNormal", 1.0, "fan_avg", "normal"),
@@ -206,7 +205,7 @@ _SCALED = {
     "lecun_uniform": ("LecunUniform", 1.0, "fan_in", "uniform"),
     "lecun_normal": ("LecunNormal", 1.0, "fan_in", "normal"),
 }
-#: Our name -> class, and the options with which it is what is meant here.
+#: Name here -> class, and the options with which it is the same.
 _PLAIN: dict[str, tuple[str, Config]] = {
     "zeros": ("Zeros", {}),
     "ones": ("Ones", {}),
@@ -217,7 +216,7 @@ _PLAIN: dict[str, tuple[str, Config]] = {
     "truncated_normal": ("TruncatedNormal", {"mean": 0.0, "stddev": 0.05}),
 }
 _INITIALIZER_SHORT = {"uniform": "random_uniform", "normal": "random_normal"}
-#: Class -> the options of those that have some here too.
+#: Class -> its options that have a counterpart here.
 _WITH_OPTIONS = {
     "Constant": ("value",),
     "RandomUniform": ("minval", "maxval"),
@@ -230,7 +229,7 @@ _REGULARIZERS = {
 
 
 def _activation(dialect: Dialect, where: str, option: str, value: Any, known: Sequence[str]) -> str:
-    if isinstance(value, Mapping):  # a function, or an object around its name
+    if isinstance(value, Mapping):  # a function, or an object that contains its name
         value = value.get("config") if isinstance(value.get("config"), str) else value.get("class_name")
     name = "linear" if value is None else snake_case(value)
     name = dialect.hard_sigmoid if name == "hard_sigmoid" else name
@@ -240,7 +239,7 @@ def _activation(dialect: Dialect, where: str, option: str, value: Any, known: Se
 
 
 def _initializer(where: str, value: Any) -> Any:
-    """Ours, or None where this package has none like it: the weights are there, it is not needed."""
+    """Return the initializer here, or None if it is unsupported; it is not needed, because the weights exist."""
     if value is None or isinstance(value, str):
         name = _INITIALIZER_SHORT.get(snake_case(value), snake_case(value))
         return name if name in _SCALED or name in _PLAIN else None
@@ -281,7 +280,7 @@ def _regularizer(where: str, option: str, value: Any) -> Config | None:
 
 
 def dtype_from_config(where: str, value: Any) -> str:
-    """A dtype, which Keras 3 and the later versions of Keras 2 may write as a policy."""
+    """Return a dtype, which Keras 3 and later versions of Keras 2 may write as a policy."""
     if isinstance(value, Mapping):
         class_name, config = class_and_options(where, value)
         value = config.get("name") if class_name in ("DTypePolicy", "Policy", "FloatDTypePolicy") else class_name
@@ -296,12 +295,12 @@ def dtype_from_config(where: str, value: Any) -> str:
 
 
 def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str) -> Config:
-    """A layer as the dialect writes it, with ``class_name`` and ``config``.
+    """Convert a layer to the dialect, with ``class_name`` and ``config``.
 
     Raises
     ------
     ValueError
-        The dialect does not support something; the message names the layer.
+        The dialect does not support the layer; the message names it.
     """
     common = {"name": layer.name, "trainable": True, "dtype": _dtype_object(dialect, dtype)}
     if layer.class_name not in (*_OPTIONS, "Bidirectional"):
@@ -312,7 +311,7 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str) -> Co
     written, directions = {}, {}
     for (prefix, part), key in zip(layer.parts.items(), ("layer", "backward_layer"), strict=True):
         config = dict(part.config)
-        if dialect.zeros_for_mask is False:  # a Bidirectional layer decides by itself
+        if dialect.zeros_for_mask is False:  # not an option of a bidirectional layer's directions
             config["zero_output_for_mask"] = False
         written[key] = _written_options(dialect, "GRU", layer.name, config)
         name = f"{prefix.rstrip('/')}_{layer.name}"
@@ -320,7 +319,7 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str) -> Co
     if not dialect.backward_layer:
         _require_mirrored(dialect, layer.name, *written.values())
         del directions["backward_layer"]
-        directions["layer"]["config"]["name"] = "gru"  # before which forward_ and backward_ are put there
+        directions["layer"]["config"]["name"] = "gru"  # the dialect adds the prefixes forward_ and backward_
     merge = layer.config.get("merge_mode", "concat")
     config = {**common, "merge_mode": merge, **directions}
     return written_object(dialect, "layers", "Bidirectional", config, outer=True)
@@ -355,7 +354,7 @@ def _written_options(dialect: Dialect, class_name: str, where: str, config: Mapp
 
 
 def _require_supported(dialect: Dialect, where: str, config: Mapping[str, Any]) -> None:
-    """Refuse options of a GRU that the dialect does not have."""
+    """Raise for options of a GRU that the dialect does not support."""
     by = dialect.name
     if config.get("reset_after", True) and not dialect.after:
         reason = "which applies the reset gate before the recurrent product"

@@ -1,4 +1,4 @@
-"""Keras' words for losses, metrics and optimizers, in three dialects, and their descriptions here."""
+"""Losses, metrics and optimizers in Keras' three dialects, and their descriptions here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastgru.formats.keras.dialects import (
     written_object,
 )
 
-#: Our name -> class and our options.
+#: Name here -> class in Keras, and options here.
 _LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {
     "categorical_crossentropy": ("CategoricalCrossentropy", ("from_logits", "label_smoothing")),
     "sparse_categorical_crossentropy": ("SparseCategoricalCrossentropy", ("from_logits",)),
@@ -27,7 +27,7 @@ _LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {
     "mean_absolute_error": ("MeanAbsoluteError", ()),
     "huber": ("Huber", ("delta",)),
 }
-#: Those of TensorFlow.js, which knows losses by name only.
+#: Losses of TensorFlow.js, which identifies losses by name only.
 _TFJS_LOSSES = frozenset(_LOSSES) - {"huber"}
 _LOSS_CLASSES = {class_name: name for name, (class_name, _) in _LOSSES.items()}
 _SHORT = {"mse": "mean_squared_error", "mae": "mean_absolute_error", "huber_loss": "huber"}
@@ -37,7 +37,7 @@ _LOSS_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "reduction": ("sum_over_batch_size", "auto"),
     "axis": (-1,),
 }
-#: Keras' metrics, by name or class -> ours.
+#: Metrics in Keras, by name or class -> metric here.
 _METRICS = {
     "accuracy": "accuracy",
     "acc": "acc",
@@ -60,14 +60,14 @@ _METRIC_CLASSES = {
     "TopKCategoricalAccuracy": "top_k_categorical_accuracy",
     "SparseTopKCategoricalAccuracy": "sparse_top_k_categorical_accuracy",
 }
-#: Those that TensorFlow.js has under another name only.
+#: Metrics with a different name in TensorFlow.js.
 _TFJS_METRICS = {
     "mean_squared_error": "mse",
     "mean_absolute_error": "mae",
     "sparse_categorical_accuracy": "accuracy",
 }
 _METRIC_NEUTRAL = {"k": (5,), "threshold": (0.5,)}
-#: Options of losses and metrics that say what they are called or how they are computed.
+#: Options of losses and metrics for their name or implementation, which do not change the result.
 _IGNORED = ("name", "fn", "dtype")
 _OPTIMIZER_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "weight_decay": (0,),
@@ -80,20 +80,20 @@ _OPTIMIZER_NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 _OPTIMIZER_IGNORED = ("name", "ema_momentum", "ema_overwrite_frequency", "jit_compile", "is_legacy_optimizer")
 _OPTIMIZER_SHORT = {"lr": "learning_rate"}
-#: Of both sides, with the same options.
+#: Schedules on both sides, with the same options.
 _SCHEDULES = {
     "CosineDecay": ("initial_learning_rate", "decay_steps", "alpha", "warmup_target", "warmup_steps"),
     "ExponentialDecay": ("initial_learning_rate", "decay_steps", "decay_rate", "staircase"),
 }
 
 
-#: What is wrong with how a model is trained need not keep anybody from loading or saving it.
-LOAD_WITHOUT = "pass compile=False to load the model without its training"
-SAVE_WITHOUT = "pass include_optimizer=False to save the model without its training"
+#: An unsupported training configuration does not prevent loading or saving the model itself.
+LOAD_WITHOUT = "pass compile=False to load the model without its optimizer, loss and metrics"
+SAVE_WITHOUT = "pass include_optimizer=False to save the model without its optimizer, loss and metrics"
 
 
 def training_from_config(dialect: Dialect, config: Any) -> TrainingDescription | None:
-    """How a model is trained; None where the configuration is empty, of a model that was not compiled.
+    """Convert a training configuration; returns None for the empty configuration of a model that is not compiled.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def training_from_config(dialect: Dialect, config: Any) -> TrainingDescription |
     for key in ("loss_weights", "weighted_metrics", "sample_weight_mode"):
         if config.get(key) not in (None, [], {}, [[]], [None]):
             raise ValueError(f"{key}: expected none, got {config[key]!r}")
-    optimizer = config.get("optimizer", config.get("optimizer_config"))  # Keras 3 writes .h5 files as Keras 2 did
+    optimizer = config.get("optimizer", config.get("optimizer_config"))  # Keras 3 writes Keras 2's key to .h5 files
     if config.get("loss") is None or optimizer is None:
         return None
     metrics = [_metric(entry) for entry in _flat(config.get("metrics"))]
@@ -115,12 +115,12 @@ def training_from_config(dialect: Dialect, config: Any) -> TrainingDescription |
 
 
 def training_to_config(dialect: Dialect, training: TrainingDescription) -> Config:
-    """How a model is trained, as the dialect writes it.
+    """Convert a training configuration to the dialect.
 
     Raises
     ------
     ValueError
-        The dialect does not support something; the message names it.
+        The dialect does not support it; the message names the unsupported part.
     """
     return {
         dialect.optimizer_key: _written_optimizer(dialect, training.optimizer),
@@ -130,7 +130,7 @@ def training_to_config(dialect: Dialect, training: TrainingDescription) -> Confi
 
 
 def _flat(entries: Any) -> list[Any]:
-    """What stands in nested lists, or in an object by the names of outputs."""
+    """Return the items of nested lists, or of an object with the names of outputs."""
     if entries is None:
         return []
     if isinstance(entries, Mapping) and "class_name" not in entries:
@@ -167,12 +167,12 @@ def _metric(entry: Any) -> str:
 
 
 def _lower(name: str) -> str:
-    """``MSE`` and ``meanSquaredError`` in lower case."""
+    """Convert ``MSE`` and ``meanSquaredError`` to lower case."""
     return name.lower() if name.isupper() else str(snake_case(name))
 
 
 def _named(where: str, entry: Any) -> tuple[str, Config]:
-    """The name or class of a loss or metric, and its configuration."""
+    """Return the name or class of a loss or metric, and its configuration."""
     if isinstance(entry, str):
         return entry, {}
     class_name, config = class_and_config(where, entry)
@@ -183,7 +183,7 @@ def _named(where: str, entry: Any) -> tuple[str, Config]:
 
 def _optimizer(dialect: Dialect, entry: Any) -> Config:
     class_name, config = _named("optimizer", entry)
-    class_name = class_name.removeprefix("Custom>")  # as TensorFlow 2.11 registered its new ones
+    class_name = class_name.removeprefix("Custom>")  # TensorFlow 2.11 registered its new optimizers with this prefix
     config = {_OPTIMIZER_SHORT.get(name, name): value for name, value in config.items()}
     if class_name == "Adam" and config.get("weight_decay"):
         class_name = "AdamW"
@@ -197,7 +197,7 @@ def _optimizer(dialect: Dialect, entry: Any) -> Config:
 
 
 def _optimizer_words(dialect: Dialect, class_name: str, config: Config) -> OptimizerWords:
-    """The first entry of the dialect's table that an optimizer's configuration fits."""
+    """Return the first entry of the dialect's table that matches an optimizer's configuration."""
     legacy = config.get("is_legacy_optimizer", True)
     for words in dialect.optimizers:
         plain = "momentum" not in words.fixed or not config.get("momentum")
