@@ -1,4 +1,4 @@
-"""`layers.Activation` and `layers.LastStep`, against Keras' own layer, PyTorch's gradients, and what they replace."""
+"""`layers.Activation` and `layers.LastStep`, compared with Keras' layer, PyTorch's gradients and equivalent layers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_last_step_of_a_gru_is_its_last_state():
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_gradients_are_pytorchs(name, torch):
-    """Of a bidirectional GRU's last step that counts, activated: each row is a sequence of its own there."""
+    """Return the activated output of a bidirectional GRU's last valid step, computed row by row."""
     model = Sequential(
         [
             layers.Dense(3, bias_initializer="random_normal", input_shape=(None, 2)),
@@ -76,7 +76,7 @@ def test_gradients_are_pytorchs(name, torch):
 
 
 def torch_gradients(torch, model, name, x, lengths):
-    """Those of the sum of all outputs for all weights, by PyTorch from the same equations."""
+    """Return the gradients of the sum of all outputs for all weights, by PyTorch from the same equations."""
     weights = [
         torch.from_numpy(array.copy()).requires_grad_() for layer in model.layers for array in layer.weights.values()
     ]
@@ -110,7 +110,7 @@ def torch_gradients(torch, model, name, x, lengths):
     ],
 )  # fmt: skip
 def test_an_activation_trains_as_that_of_a_dense_layer(name, loss, each_step):
-    """With the same bits: a cross-entropy is computed from what comes before either."""
+    """Bit-identical, because both compute the cross-entropy from the logits."""
 
     def make(*head):
         fastgru.set_seed(0)

@@ -1,4 +1,4 @@
-"""What may import what: a file imports only from rows below its own, in the tables of docs/design.md."""
+"""Import rules: a file imports only from rows below its own, in the tables of docs/design.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CPP = ROOT / "cpp"
 
 
 def rows(folder):
-    """The table of docs/design.md that begins with that folder: a list of rows of names, from the ground up."""
+    """Return the table of docs/design.md that starts with that folder: rows of names, from the bottom up."""
     text = (ROOT / "docs" / "design.md").read_text()
     lines = text[text.index(f"| `{folder}`") :].split("\n\n")[0].splitlines()[2:]
     return [re.findall(r"`([^`]+)`", line.split("|")[1]) for line in reversed(lines)]
@@ -33,7 +33,7 @@ def levels(folder):
 
 
 def unit(name, level):
-    """The row that a file belongs to: that of its own name, or of the innermost package that has one."""
+    """Return the row of a file: that of its own name, or of the innermost package with a row."""
     while name and name not in level:
         name = name.rpartition(".")[0]
     return name
@@ -45,7 +45,7 @@ def module_name(path):
 
 
 def imported_modules(path, known):
-    """Names of the package's own modules that a file imports anywhere, inside functions too."""
+    """Return the modules of the package that a file imports, including imports inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             for alias in node.names:

@@ -1,4 +1,4 @@
-"""Bad input: what is given, and what must come: one error that names the argument, the expectation and the input."""
+"""Bad input: each case raises one error that names the argument, the expected value and the given value."""
 
 from __future__ import annotations
 
@@ -417,7 +417,7 @@ def test_bad_input_gets_one_clear_error(call, error, message):
     assert "\n" not in str(raised.value)
 
 
-ENDLESS = np.broadcast_to(zeros(4), (2**40, 2**10, 4))  # takes 16 bytes itself
+ENDLESS = np.broadcast_to(zeros(4), (2**40, 2**10, 4))  # takes 16 bytes of memory
 ABSURD = {
     "input": lambda: functional.gru_forward(ENDLESS, zeros(4, 15), zeros(5, 15)),
     "input with a tape": lambda: functional.gru_forward(

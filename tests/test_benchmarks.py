@@ -1,4 +1,4 @@
-"""The benchmarks' harness: its statistics, its order, and what it refuses to time. No speed is asserted."""
+"""The benchmarks' harness: statistics, order, and checks before timing. No speed is asserted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STATE = np.arange(1, 11, dtype=np.float32).reshape(2, 5)
 
 
 class FakeWorker:
-    """Answers at once, and writes down who was asked to measure."""
+    """Answers immediately, and records the order of measurements."""
 
     alive = True
 
@@ -52,7 +52,7 @@ def _no_pauses(monkeypatch):
 
 @pytest.fixture
 def crew(monkeypatch):
-    """A crew of fakes; tests add to it."""
+    """A crew of fake workers, to which tests add others."""
     with harness.Crew(threads=1) as crew:
         crew.journal = []
         crew.fakes = {
@@ -167,7 +167,7 @@ def test_another_build_takes_part_only_with_its_interpreter(tmp_path):
     with harness.Crew(threads=1) as crew:
         assert crew.gather([contenders.OTHER]) == {}
         assert crew.missing == {contenders.OTHER: "pass --against PYTHON"}
-    python = tmp_path / "python"  # tells the two interpreters apart by what it reports
+    python = tmp_path / "python"  # reports a version that identifies it
     python.write_text('#!/bin/sh\necho \'{"versions": {"other": "build"}}\'\n')
     python.chmod(0o755)
     with harness.Crew(threads=1, other_python=str(python)) as crew:
@@ -196,7 +196,7 @@ def test_a_drop_in_with_other_losses_is_not_timed(torch, monkeypatch):
 
 def test_the_products_of_a_drop_in_step_are_counted(torch):
     rows, units, features = 5, 7, dropin.FEATURES
-    a_pair = {  # multiply-adds of a row and a step, a direction: forward; then weights, states and, above x, inputs
+    a_pair = {  # multiply-adds per row, step and direction: forward; then weights, states and, above x, inputs
         "one layer": (features + units) + (features + units) + units,
         "two layers": (features + units) * 2 + units + (2 * units) + (2 * units) + units + units,
         "bidirectional": 2 * ((features + units) * 2 + units),

@@ -1,4 +1,4 @@
-"""The reliability campaign (tests/campaign) reports faults, and does not pass for a run where it did nothing."""
+"""The reliability campaign (tests/campaign) reports faults, and reports a run that tested nothing as incomplete."""
 
 from __future__ import annotations
 

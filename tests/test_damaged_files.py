@@ -1,4 +1,4 @@
-"""Whatever a file causes is one ModelFileError that names it, and no model changes."""
+"""Any damaged file raises one ModelFileError that names it, and changes no model."""
 
 from __future__ import annotations
 
@@ -112,12 +112,12 @@ def test_long_reasons_are_cut():
     assert len(str(caught.value)) < 3000
 
 
-# --- What the campaign found --------------------------------------------------------------------------------------
+# --- Findings of the campaign ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["m.pt", "m.keras"])
 def test_a_wrong_offset_in_an_archive(name, tmp_path):
-    """Every file then begins before the archive does, and seeking there is an OSError."""
+    """Offsets in the archive then become negative, and seeking there is an OSError."""
     path = saved(tmp_path, name)
     data = bytearray(path.read_bytes())
     place = data.rindex(b"PK\5\6") + 16
@@ -141,7 +141,7 @@ def test_a_shard_that_no_file_system_can_have(shard, tmp_path):
 
 @pytest.mark.peers("onnx")
 def test_repeated_layers_in_the_metadata_of_onnx(tmp_path):
-    """No graph can be made from some of these, so that they are not believed."""
+    """Some of these descriptions cannot be converted to an ONNX graph, so the reader must check them."""
     import onnx
 
     path = tmp_path / "m.onnx"
@@ -237,7 +237,7 @@ def test_any_configuration_with_a_sound_checksum_is_a_model_or_one_error(tmp_pat
     assert refused > 100
 
 
-# --- States of trainings ------------------------------------------------------------------------------------------
+# --- Training states ------------------------------------------------------------------------------------------------
 
 
 def compiled():
@@ -263,7 +263,7 @@ def fit(model, folder, epochs, resume=None):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_any_state_of_a_training_with_a_sound_checksum_goes_on_or_is_refused(seed, tmp_path):
-    """A refused one changes neither weights nor optimizer; nothing fails in the midst of the training."""
+    """An error changes neither weights nor optimizer, and none occurs in the middle of training."""
     fit(compiled(), tmp_path, 2)
     good, log = (tmp_path / "run.safetensors").read_bytes(), (tmp_path / "log.csv").read_bytes()
     config, tensors = native.load(tmp_path / "run.safetensors")

@@ -5,7 +5,7 @@ import pytest
 from error_bounds import SAFETY, relative_error, unit_roundoff
 from fastgru import functional, reference
 
-# (N, F, C): around tiles, registers and the 256-row chunks of the sum over the batch.
+# (N, F, C): sizes around those of tiles, registers and the 256-row chunks of the sum over the batch.
 SHAPES = [(1, 1, 1), (3, 5, 2), (32, 64, 10), (9, 17, 33), (300, 7, 50), (1025, 70, 129), (0, 4, 3)]
 
 

@@ -1,4 +1,4 @@
-"""No samples, no steps, foreign byte orders, strides and read-only memory: all layers take them as any other input."""
+"""No samples, no steps, foreign byte orders, strides and read-only memory work in all layers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_no_samples_and_no_steps(make, shape, training, lengths):
             assert none.shape == (*shape[:2], one.shape[2])
         elif not isinstance(layer, layers.Flatten):
             assert none.shape == (shape[0], one.shape[1])
-        assert not none.any()  # the states are the initial ones, pooling nothing gives 0
+        assert not none.any()  # initial states; pooling no steps gives 0
 
 
 def unaligned(x):
@@ -95,7 +95,7 @@ def test_what_is_not_finite_stays_in_its_sample(make, value):
     x[4, 2:, 1] = value
     for clean, other in zip(expected, outputs(layer, x), strict=True):
         np.testing.assert_array_equal(np.delete(other, 4, axis=0), np.delete(clean, 4, axis=0))
-        assert np.isnan(value) <= np.isnan(other[4]).any()  # and does not get lost
+        assert np.isnan(value) <= np.isnan(other[4]).any()  # a NaN is not lost
 
 
 @forms
@@ -146,5 +146,5 @@ def test_outputs_at_each_step_without_samples_or_steps():
     assert model.predict(np.zeros((0, 5, 2), np.float32)).shape == (0, 5, 2)
     assert model.predict(np.zeros((4, 0, 2), np.float32)).shape == (4, 0, 2)
     before = model.parameters.copy()
-    model.fit(np.zeros((4, 0, 2), np.float32), np.zeros((4, 0, 2), np.float32), verbose=0)  # nothing to learn from
+    model.fit(np.zeros((4, 0, 2), np.float32), np.zeros((4, 0, 2), np.float32), verbose=0)  # no valid steps
     np.testing.assert_array_equal(model.parameters, before)

@@ -1,4 +1,4 @@
-"""The GRU kernels against the reference: every option, awkward shapes, both dtypes."""
+"""The GRU kernels compared with the reference: every option, awkward shapes, both dtypes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 GRID = list(option_grid())
 
-#: For float64, in place of the derived bound, which it must satisfy too.
+#: For float64, besides the derived bound.
 FLOAT64_TOLERANCE = 1e-12
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -156,7 +156,7 @@ def test_a_nan_stays_in_its_own_row():
 @pytest.mark.parametrize("reset_after", [True, False])
 @pytest.mark.parametrize("units", [3, 16, 17])
 def test_an_infinity_does_not_leak_through_padded_units(units, reset_after):
-    """Padding used to turn infinity * 0 into NaN gradients, depending on the width of a register."""
+    """Padding turned infinity * 0 into NaN gradients, depending on the width of a register."""
     case = make_case((4, 3, 5, units), np.float64, reset_after=reset_after)
     case.x[1, 1, 2] = np.inf
     tape = functional.GRUTape()
@@ -225,7 +225,7 @@ def test_the_input_gradient_is_written_where_asked_at_any_strides(go_backwards, 
 
 
 def strided_copies(array):
-    """The same values in memory that is not C-contiguous, aligned or in native order."""
+    """Yield the same values in memory that is not C-contiguous, aligned or in native byte order."""
     wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
     wide[..., ::2] = array
     yield "every other element", wide[..., ::2]

@@ -1,4 +1,4 @@
-"""Keras' files: what is written comes back with the same bits, Keras 3 and Keras 2 read it, and theirs are read here.
+"""Keras' files: written files load bit-identically, Keras 3 and Keras 2 read them, and their files are read here.
 
 The first part needs h5py alone. Keras 2 is ``tf-keras``, which stands beside Keras 3.
 """
@@ -25,13 +25,13 @@ from json_damage import places, replaced, values
 
 h5py = pytest.importorskip("h5py", reason='needs h5py: pip install "fastgru[keras]"')
 
-#: Of predictions in float32, by two computations that each round in their own order.
+#: Predictions in float32 by two computations in different orders.
 RTOL = 1e-5
 ENDINGS = (".keras", ".h5")
 DTYPES = ("float32", "float64")
 ROWS = 3
 
-#: What the two versions of Keras say of their own formats, and of NumPy 2.
+#: Warnings of both versions of Keras about their own formats, and about NumPy 2.
 pytestmark = [
     pytest.mark.isa_independent,
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
@@ -40,17 +40,17 @@ pytestmark = [
 ]
 
 
-# --- Models of all kinds --------------------------------------------------------------------------------------
+# --- Random models --------------------------------------------------------------------------------------------
 
 
 class Chain:
-    """Random layers as calls in Keras' words, which make a model in each library.
+    """Random layers as calls with Keras' names, which create a model in each library.
 
     Parameters
     ----------
     seed : int
     hard_sigmoid : str
-        What the gates' other activation is called; some files have none.
+        Name of the gates' other activation; some files have none.
     """
 
     def __init__(self, seed, *, hard_sigmoid=None, dtype="float32"):
@@ -120,7 +120,7 @@ class Chain:
         return f"input {self.input_shape}, " + ", ".join(f"{name}({options})" for name, options in self.calls)
 
     def layers(self, kind, regularizers, initializers, **more):
-        """The layers, given the modules of a library."""
+        """Return the layers, given the modules of a library."""
         made = []
         for name, options in self.calls:
             options = dict(options)
@@ -147,7 +147,7 @@ class Chain:
         return keras.Sequential([first, *self.layers(*kinds, dtype=self.dtype)])
 
     def x(self):
-        """Samples, some of which end before the last step where the model finds that out."""
+        """Return samples; some end early, if the model computes a mask."""
         rng = np.random.default_rng(0)
         shape = (ROWS, self.steps) if self.tokens else (ROWS, self.steps, self.features)
         x = rng.integers(1, 7, shape).astype(np.int32) if self.tokens else rng.uniform(-1, 1, shape).astype(self.dtype)
@@ -183,7 +183,7 @@ HEADS = {"softmax": "softmax", "sigmoid": "sigmoid"}
 
 
 def small(kind, head, *, one_way=False, **first):
-    """Layers that Keras trains in a second or so; with a softmax in two directions, which takes it longer."""
+    """Layers that Keras trains in about a second; the softmax in two directions takes longer."""
     if one_way or head != "softmax":
         return [kind.GRU(3, **first), kind.Dense(3, HEADS.get(head))]
     return [
@@ -201,7 +201,7 @@ def training_data(head):
 
 
 def compiled(optimizer="Adam", head="softmax", *, steps=3, dtype="float32"):
-    """A model in the middle of its training."""
+    """Return a partly trained model."""
     fastgru.set_seed(2)
     model = Sequential(small(layers, head, input_shape=(None, 2)), dtype=dtype)
     model.compile(OPTIMIZERS[optimizer](optimizers, schedules), LOSSES[head](losses))
@@ -216,7 +216,7 @@ def curve(model, head, steps=3, dtype="float32"):
     return [float(np.ravel(model.train_on_batch(x.astype(dtype), y))[0]) for _ in range(steps)]
 
 
-# --- There and back -------------------------------------------------------------------------------------------
+# --- Round trips ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -238,12 +238,12 @@ def test_a_model_comes_back_with_the_same_bits(seed, ending, tmp_path):
     assert (tmp_path / f"again{ending}").read_bytes() == (tmp_path / f"model{ending}").read_bytes()
 
 
-#: Every optimizer, and every loss with one of them.
+#: Every optimizer, and every loss with one optimizer.
 TRAININGS = list(zip(OPTIMIZERS, [*LOSSES, "logits", "sigmoid"], strict=True))
 
 
 def forget_states(path, *, step):
-    """Make a file like those of a Keras whose optimizer makes its states when it is first used."""
+    """Change a file to that of a Keras version whose optimizer creates its states in the first update."""
     with h5py.File(path, "r+") as file:
         states = file["optimizer_weights"]
         for name in states.attrs["weight_names"]:
@@ -440,7 +440,7 @@ def test_what_cannot_be_said_is_refused_by_name(name, ending, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-#: Padding that is 0 anyway, or that the layers behind it do not see.
+#: Padding that is 0, or that later layers do not read.
 SAYABLE_MASKS = {
     "recurrent": lambda kind: [kind.Masking(-1.0), kind.Dropout(0.5), kind.GRU(2)],
     "steps": lambda kind: [kind.Masking(-1.0), kind.Bidirectional(kind.GRU(2, return_sequences=True)), kind.Dense(3)],
@@ -452,13 +452,13 @@ SAYABLE_MASKS = {
 
 
 def with_layer(path, place, class_name, **options):
-    """Put a layer of Keras without weights into a file."""
+    """Insert a Keras layer without weights into a file."""
     entry = {"class_name": class_name, "config": {"name": "new", **options}}
     changed_config(path, lambda config: config["config"]["layers"].insert(place, entry))
 
 
 def changed_config(path, change):
-    """Change the configuration of the model in a file."""
+    """Change the model's configuration in a file."""
     if path.suffix == ".keras":
         config, *rest = parts_of(path)
         change(config)
@@ -532,7 +532,7 @@ def test_masks_in_files_that_mean_something_else_are_refused(place, mask_value, 
 
 
 def parts_of(path):
-    """The model, the metadata and the arrays in a .keras file."""
+    """Return the model, the metadata and the arrays of a .keras file."""
     with zipfile.ZipFile(path) as archive:
         config, metadata = (json.loads(archive.read(name)) for name in ("config.json", "metadata.json"))
         return config, metadata, archive.read("model.weights.h5")
@@ -550,7 +550,7 @@ KERNEL_H5 = "model_weights/gru/gru/gru_cell/kernel:0"
 
 
 def replace_by(make):
-    """A change of an HDF5 file: what stands at a path is made anew."""
+    """Replace the object at a path of an HDF5 file."""
 
     def change(file, path):
         old = file[path][()]
@@ -709,7 +709,7 @@ JSON = values(
 
 @pytest.fixture(scope="module")
 def valid(tmp_path_factory):
-    """The bytes of valid files by ending, of models in the middle of their training."""
+    """Return the bytes of valid files by file extension, of partly trained models."""
     folder = tmp_path_factory.mktemp("valid")
     found = {}
     for ending in ENDINGS:
@@ -719,10 +719,10 @@ def valid(tmp_path_factory):
 
 
 def load_or_refuse(path):
-    """A model, or one of the errors; anything else fails the test."""
+    """Return a model or one of the documented errors; any other error fails the test."""
     try:
         model = load_model(path)
-    except (ModelFileError, OSError, ImportError):  # it may look like a kind that needs an extra
+    except (ModelFileError, OSError, ImportError):  # the file may look like a format that needs an extra package
         return
     assert isinstance(model, Sequential)
 
@@ -773,7 +773,7 @@ def test_models_of_keras_3_predict_the_same_here(seed, keras, tmp_path):
     theirs = chain.keras(keras)
     x = chain.x()
     expected = theirs(x)
-    for ending in ENDINGS:  # Keras 3's own .h5, which has its words
+    for ending in ENDINGS:  # includes Keras 3's own .h5, with its own names
         theirs.save(tmp_path / f"model{ending}")
         assert_same_outputs(load_model(tmp_path / f"model{ending}").predict(x), expected, chain.dtype, repr(chain))
     theirs.save_weights(tmp_path / "model.weights.h5")
@@ -796,7 +796,7 @@ def test_models_from_here_predict_the_same_in_keras_3(seed, keras, tmp_path):
     ours.save_weights(tmp_path / "model.weights.h5")
     theirs.load_weights(tmp_path / "model.weights.h5")
     assert_same_outputs(expected, theirs(x), chain.dtype, repr(chain))
-    if "hard_sigmoid" not in repr(chain):  # which Keras 3 takes for its own in Keras 2's files, too
+    if "hard_sigmoid" not in repr(chain):  # Keras 3 uses its own also for Keras 2's files
         ours.save(tmp_path / "model.h5")
         theirs = keras.models.load_model(tmp_path / "model.h5")
         assert_same_outputs(expected, theirs(x), chain.dtype, repr(chain))
@@ -858,7 +858,7 @@ def test_several_outputs(merge_mode, keras, tmp_path):
 
 
 def functional(keras, *, masked):
-    """A chain in Keras' functional words, with the layers that stand for others here."""
+    """A Functional model of Keras with layers that are converted to others here."""
     kind = keras.layers
     inputs = keras.Input((4, 2))
     y = kind.Masking()(inputs) if masked else inputs
@@ -885,7 +885,7 @@ def test_a_functional_chain(masked, keras, tmp_path):
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_weights_alone_of_layers_in_wrappers(number, keras, tmp_path):
-    """A Dense layer stands for TimeDistributed here, a GRU for RNN; Keras names groups of weights by the wrapper."""
+    """TimeDistributed becomes Dense and RNN becomes GRU; Keras names groups of weights after the wrapper."""
     kind = keras.layers
     theirs = keras.Sequential([keras.Input((4, 2))])
     for size in range(3, 3 + number):
@@ -902,7 +902,7 @@ def test_weights_alone_of_layers_in_wrappers(number, keras, tmp_path):
 
 
 def test_weights_alone_of_layers_of_which_some_are_in_wrappers_are_refused(keras, tmp_path):
-    """The file says nothing of their order."""
+    """The file does not contain their order."""
     theirs = functional(keras, masked=False)
     theirs.save(tmp_path / "model.keras")
     theirs.save_weights(tmp_path / "model.weights.h5")
@@ -912,7 +912,7 @@ def test_weights_alone_of_layers_of_which_some_are_in_wrappers_are_refused(keras
 
 
 def models_with_none(keras):
-    """Models whose options are None where Keras takes that, and what it means there."""
+    """Models with options of None, where Keras accepts it, and their meaning."""
     kind = keras.layers
     off = dict.fromkeys(("return_sequences", "return_state", "go_backwards", "stateful"))
     inputs, tokens = keras.Input((4, 2)), keras.Input((4,))
@@ -936,7 +936,7 @@ def test_options_that_are_none_mean_what_they_mean_to_keras(keras, ending, tmp_p
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("gone", [False, True])
 def test_what_no_layer_needs_may_be_null_or_left_out(keras, gone, ending, tmp_path):
-    """Keras makes up names of layers, and takes an object without a configuration for its class' defaults."""
+    """Keras generates missing layer names, and uses the defaults for objects without a configuration."""
     kind = keras.layers
     theirs = keras.Sequential([keras.Input((4, 2)), kind.GRU(3), kind.Dropout(0.5), kind.Dense(2), kind.ReLU()])
     path = tmp_path / f"model{ending}"
@@ -963,7 +963,7 @@ def test_what_no_layer_needs_may_be_null_or_left_out(keras, gone, ending, tmp_pa
 
 
 def foreign_models(keras):
-    """Models of Keras that are refused, and what the message names."""
+    """Unsupported models of Keras, and what the message names."""
     kind = keras.layers
 
     def chain(*layers_):
@@ -1032,7 +1032,7 @@ def test_what_is_in_a_file_and_not_here_is_refused_by_name(keras, tmp_path):
 
 def keras_curve(model, head, steps=3):
     x, y = training_data(head)
-    model.run_eagerly = True  # seconds faster than making a graph
+    model.run_eagerly = True  # avoids seconds of graph construction
     found = []
     for _ in range(steps):
         model.reset_metrics()
@@ -1120,7 +1120,7 @@ def keras_2_optimizer(keras_2, name, *, legacy):
     return OPTIMIZERS[name](kind.legacy if legacy else kind, kind.schedules)
 
 
-#: TensorFlow 2.11 brought AdamW, and new optimizers for the old names.
+#: TensorFlow 2.11 introduced AdamW, and new optimizers under the old names.
 KERAS_2_TRAININGS = [
     (*training, legacy) for training in TRAININGS for legacy in (False, True) if not (legacy and training[0] == "AdamW")
 ]
@@ -1145,7 +1145,7 @@ def test_training_goes_on_as_in_keras_2(optimizer, head, legacy, keras_2, tmp_pa
 
 @pytest.mark.parametrize("dialect", [dialects.KERAS_3, dialects.KERAS_2, dialects.TFJS], ids=lambda d: d.name)
 def test_what_a_dialect_does_not_know_is_never_written(dialect):
-    """An activation or a loss that this package gets one day."""
+    """An activation or a loss that this package may support in the future."""
     model = Sequential([layers.GRU(2, input_shape=(None, 3), reset_after=False), layers.Dense(1)])
     model.compile("sgd", "mse")
     description = model.describe()

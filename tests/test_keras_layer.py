@@ -1,4 +1,4 @@
-"""`fastgru.keras.GRU` beside ``keras.layers.GRU``: a process for each backend, which Keras chooses once.
+"""`fastgru.keras.GRU` compared with ``keras.layers.GRU``, in one process per backend because Keras selects it once.
 
 The tests themselves are in `keras_layer_on_backend.py`.
 """

@@ -1,4 +1,4 @@
-"""Sequences of different lengths: against the reference, and bit for bit whatever stands beside.
+"""Sequences of different lengths: compared with the reference, and bit-identical for any padding and other rows.
 
 The reference is judged by complex steps in test_reference.py; the frameworks' masks and packed sequences judge what
 lengths mean in test_against_keras.py and test_layers_against_torch.py.
@@ -19,7 +19,7 @@ from test_gru_kernels import assert_close, check_against_reference
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 forms = pytest.mark.parametrize("reset_after", [True, False])
 
-#: What decides where outputs stand and what padding holds.
+#: The options for the order of outputs and the contents of padding.
 PLACEMENTS = [
     {"go_backwards": go_backwards, "output_order": order, "padded_outputs": padded}
     for go_backwards in (False, True)
@@ -30,7 +30,7 @@ placements = pytest.mark.parametrize("placement", PLACEMENTS, ids=lambda p: "-".
 
 
 def run(case, d_outputs=True):
-    """Outputs, state and gradients."""
+    """Return outputs, state and gradients."""
     tape = functional.GRUTape()
     outputs, state = functional.gru_forward(*case.arguments, **case.options, tape=tape)
     gradients = functional.gru_backward(tape, case.d_outputs if d_outputs else None, case.d_state)
@@ -38,7 +38,7 @@ def run(case, d_outputs=True):
 
 
 def one_row(case, row, steps=None):
-    """The sequence of a row on its own, without its padding or with that up to `steps`."""
+    """Return the sequence of a row alone, without its padding or padded to `steps`."""
     options = {k: v for k, v in case.options.items() if k not in ("lengths", "recurrent_mask")}
     length = int(case.options["lengths"][row])
     steps = length if steps is None else steps
@@ -103,7 +103,7 @@ def test_a_sequence_gives_the_same_bits_alone_padded_and_in_any_batch(shape, pla
         length = case.options["lengths"][row]
         for steps in {length, (length + shape[1]) // 2}:  # without its padding, and with some of it
             alone = one_row(case, row, steps)
-            # Gradients of repeated outputs reach the state: only what is padded alike can be compared.
+            # Gradients of repeated outputs flow into the state, so only equal padding can be compared.
             whole = steps == shape[1] or placement["padded_outputs"] == "zeros"
             alone_outputs, alone_state, alone_gradients = run(alone)
             np.testing.assert_array_equal(alone_outputs[0], outputs[row, :steps])
@@ -111,7 +111,7 @@ def test_a_sequence_gives_the_same_bits_alone_padded_and_in_any_batch(shape, pla
             if whole:
                 np.testing.assert_array_equal(alone_gradients.x[0], gradients.x[row, :steps])
                 np.testing.assert_array_equal(alone_gradients.initial_state[0], gradients.initial_state[row])
-    # Repeated outputs too, where nothing comes to them: the padding of the loss' gradient is zero.
+    # Also with repeated outputs, if the loss' gradient is zero in padding.
     if case.options["padded_outputs"] == "repeat":
         case.d_outputs[np.arange(shape[1]) >= case.options["lengths"][:, None]] = 0
         _, _, gradients = run(case)
@@ -193,7 +193,7 @@ def test_parameter_gradients_are_the_sum_over_the_sequences(reset_after, dtype):
         assert_close(case, name, getattr(gradients, name), total, backward=True)
 
 
-# --- What the conventions say ------------------------------------------------------------------------------------
+# --- Conventions -------------------------------------------------------------------------------------------------
 
 
 def test_both_conventions_of_padded_outputs():
@@ -211,7 +211,7 @@ def test_both_conventions_of_padded_outputs():
         if length:
             assert (repeated[row, length:] == plain[row, length - 1]).all()
             np.testing.assert_array_equal(state[row], plain[row, length - 1])
-        else:  # the initial state passes through, and there is no output to repeat
+        else:  # the state is the initial state, and there is no output to repeat
             assert not repeated[row].any()
             np.testing.assert_array_equal(state[row], case.initial_state[row])
 

@@ -1,4 +1,4 @@
-"""NumPy's masked arrays are refused wherever arrays come in: their mask would be ignored."""
+"""NumPy's masked arrays raise in all functions, because their mask would be ignored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TAPE = functional.GRUTape()
 X, KERNEL, RECURRENT = array(N, T, F), array(F, 3 * H), array(H, 3 * H)
 functional.gru_forward(X, KERNEL, RECURRENT, array(2, 3 * H), tape=TAPE)
 
-#: Each function with arguments that it takes; each array of them in turn is given a mask.
+#: Each function with valid arguments; each of its arrays in turn gets a mask.
 CALLS = {
     "gru_forward": (
         functional.gru_forward,

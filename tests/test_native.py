@@ -104,7 +104,7 @@ print(fastgru.functional.norm(numpy.ones(4)))
 @pytest.mark.parametrize("module", ["fastgru", "fastgru.functional", "fastgru._native", "fastgru.torch"])
 @pytest.mark.parametrize("first", ["", "import fastgru", "import numpy"])
 def test_subinterpreters_are_refused_at_once(first, module):
-    # The import waited for ever.
+    # The import hung.
     result = subprocess.run(
         [sys.executable, "-c", IN_A_SUBINTERPRETER.format(interpreters=INTERPRETERS, first=first, module=module)],
         capture_output=True,
@@ -143,7 +143,7 @@ def compiled(tmp_path, **qualifiers):
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 @pytest.mark.parametrize("items", ["", "_items"])
 def test_a_parallel_body_that_may_throw_does_not_compile(tmp_path, items):
-    # An exception would leave the pool busy, or the team at its barriers, for ever.
+    # An exception would leave the pool busy, or other threads waiting at a barrier.
     assert compiled(tmp_path, items=items, body="noexcept", item="noexcept") == (0, "")
     status, errors = compiled(tmp_path, items=items, body="", item="noexcept")
     assert status != 0

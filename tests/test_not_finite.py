@@ -1,4 +1,4 @@
-"""A batch whose loss, gradient or update is not finite changes nothing, and the error names the cause."""
+"""A batch with a loss, gradient or update that is not finite changes nothing, and the error names the cause."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ BAD = [np.inf, -np.inf, np.nan]
 
 
 def make_model(optimizer=None, dtype="float32", **options):
-    """Its first layer turns infinity into 0 or a finite number, so that only the gradient shows it."""
+    """A model whose first layer maps infinity to a finite number, so that only the gradient is not finite."""
     drop = [layers.Dropout(0.2)]
     return classifier(between=drop, metrics=["accuracy", "f1_score"], optimizer=optimizer, dtype=dtype, **options)
 
 
 def state_of(model):
-    """All that training changes."""
+    """Return everything that training changes."""
     step, moments = model.optimizer.get_state()
     return {
         "weights": model.parameters.tobytes(),
@@ -57,7 +57,7 @@ def test_a_batch_that_is_refused_changes_nothing(options, bad, first):
 
 
 def test_infinity_shows_in_the_gradient_alone():
-    """What the tests here rest on: the loss of this batch is finite."""
+    """Premise of these tests: the loss of this batch is finite."""
     x, y = samples()
     x[7, 2, 1] = np.inf
     assert np.isfinite(make_model().evaluate(x, y)[0])
@@ -127,7 +127,7 @@ def test_no_checkpoint_is_written_of_weights_that_are_not_finite(tmp_path):
         FloatingPointError, match=r"a.safetensors: expected finite weights .* got others in gru/kernel;"
     ):
         model.fit(*samples(), epochs=3, verbose=0, callbacks=[Break(), callbacks.ModelCheckpoint(path)])
-    assert load_model(path).optimizer.step == 2  # of the epoch before
+    assert load_model(path).optimizer.step == 2  # the checkpoint of the epoch before
 
 
 def test_metrics_and_history_leave_the_bad_batch_out():
@@ -176,14 +176,14 @@ def test_targets_and_weights_are_named():
         FloatingPointError, match=r"the loss of sample 5 of the batch is inf because y has inf at index"
     ):
         regressor().train_on_batch(x, y)
-    y[5] = 1e300  # beyond float32
+    y[5] = 1e300  # overflows float32
     with (
         np.errstate(over="ignore"),
         pytest.raises(FloatingPointError, match=r"y has 1e\+300 at index \(5, 0\) of the batch; "),
     ):
         regressor().train_on_batch(x, y)
     weights = np.ones(48)
-    weights[6] = 1e300  # the weighted loss is finite in double, its gradient is not
+    weights[6] = 1e300  # the weighted loss is finite in double, its gradient is not in float32
     message = r"gradient is not finite because sample_weight has 1e\+300 at index 6 of the batch"
     with np.errstate(over="ignore"), pytest.raises(FloatingPointError, match=message):
         regressor().train_on_batch(x, np.zeros(48), sample_weight=weights)
@@ -302,7 +302,7 @@ def test_which_updates_overflow():
         functional.sgd_update(p, g, learning_rate=1e300)
     with pytest.raises(FloatingPointError):  # 0 / 0
         functional.adam_update(p, g * 0, states[0] * 0, states[1] * 0, step=1, epsilon=0)
-    functional.sgd_update(p, np.full_like(g, 1e20), learning_rate=1e-20)  # whose square is infinite
+    functional.sgd_update(p, np.full_like(g, 1e20), learning_rate=1e-20)  # the square is infinite
     assert np.isfinite(p).all()
 
 
@@ -325,7 +325,7 @@ REPEATED = {
 
 @pytest.mark.parametrize("name", REPEATED)
 def test_no_number_of_updates_makes_parameters_infinite(name):
-    """From the end of the range on, with the largest gradient whose square is finite; so few that none are added up."""
+    """Start at the largest floats, with the largest gradient whose square is finite and too few to overflow the sum."""
     for start in (1.0, np.finfo(np.float32).max):
         p = np.full(3, -start, np.float32)
         g = np.full(3, 1.8e19 if name != "adam, negative rate" else -1.8e19, np.float32)
@@ -437,7 +437,7 @@ def test_validation_that_is_not_finite_is_reported_and_changes_no_training(tmp_p
     model, plain = make_model(), make_model()
     history = model.fit(x, y, epochs=2, verbose=0, validation_data=(worse, y), callbacks=[stop, best]).history
     assert np.isnan(history["val_loss"]).all()
-    assert not path.exists()  # nothing was better than nothing
+    assert not path.exists()  # no epoch had a finite loss
     assert history["loss"] == plain.fit(x, y, epochs=2, verbose=0).history["loss"]
     assert np.isfinite(model.parameters).all()
 
@@ -453,7 +453,7 @@ def test_in_inference_it_stays_in_its_own_sample(bad):
 
 
 def test_resumed_training_refuses_a_state_written_before(tmp_path):
-    """A checkpoint with weights that are not finite, as earlier versions could write: the weights are named."""
+    """Earlier versions could write checkpoints with weights that are not finite: the message names the weights."""
     x, y = samples()
     path = tmp_path / "a.safetensors"
     make_model().fit(x, y, verbose=0, callbacks=[callbacks.ModelCheckpoint(path)])

@@ -1,4 +1,4 @@
-"""When workers are woken and how long they spin, which cpp/runtime/pace.hpp decides from what it has measured."""
+"""The pool's decisions when to wake workers and how long they spin, which cpp/runtime/pace.hpp makes from estimates."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def ask(program, *lines):
 
 
 def test_a_job_is_worth_two_wake_ups(program):
-    """With 1 ns an operation: at first wake-ups are taken to last 200 us, then they are what was measured."""
+    """With 1 ns per operation: the initial estimate of a wake-up is 200 us, then it follows the measurements."""
     slow, fast = ["woke 500"] * 60, ["woke 20"] * 60
     speed = ["ran 1e5 100"] * 60
     assert ask(program, *speed, "worth 3e5", "worth 6e5") == [0, 1]
@@ -80,7 +80,7 @@ def test_spinning_is_soon_learnt_again(program):
 
 
 def test_workers_are_woken_again_after_a_time_in_which_that_took_long(program):
-    """A processor that another program holds: the wake-up is taken for 1 ms at most, so that longer jobs try it."""
+    """Another program occupies a processor: the estimate is at most 1 ms, so that longer jobs wake workers again."""
     speed, held = ["ran 1e5 100"] * 60, ["woke 8000"] * 60
     assert ask(program, *speed, *held, "worth 1e6", "worth 3e6") == [0, 1]
 

@@ -1,4 +1,4 @@
-"""Weights that are packed once and used in several calls: C++ only, so the tests compile a program against cpp/."""
+"""Weights that are packed once and used in several calls. C++ only: the tests compile a program with cpp/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that is in use: what callbacks may do with it, and what threads may do at the same time."""
+"""A model in use: what callbacks may do with it, and what other threads may do at the same time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OCCASIONS = callbacks.LambdaCallback.OCCASIONS
 
 
 def fit_with(model, occasion, action, **options):
-    """fit, with something done on that occasion."""
+    """Call fit, with an action in a callback at that time."""
     told = callbacks.LambdaCallback(**{occasion: lambda *_: action(model)})
     return model.fit(*data(), **{"epochs": 2, "batch_size": 8, "verbose": 0, "callbacks": [told], **options})
 
@@ -82,7 +82,7 @@ def test_what_would_change_the_training_is_refused_in_streams_and_losses(name):
 
 
 def test_a_refusal_leaves_the_training_as_it_was():
-    """A callback that goes on after the error trains the same model."""
+    """A callback that continues after the error trains the same model."""
     plain, tried = make_model(), make_model()
 
     def action(model):
@@ -158,7 +158,7 @@ def test_a_loss_may_use_the_model_between_forward_and_backward(name, options):
 
 
 def sequence_model(*inner, tokens=False):
-    """A model of 4 features a step, in whose middle stands what is tested."""
+    """Return a model of 4 features per step with the tested layers in the middle."""
     first = (
         layers.Embedding(9, 4, mask_zero=True, input_shape=(5,))
         if tokens
@@ -168,7 +168,7 @@ def sequence_model(*inner, tokens=False):
 
 
 POOL = layers.GlobalAveragePooling1D()
-#: Every class of layers, in its several ways of being backpropagated through: name -> a function that makes a model.
+#: Every class of layers, with its different backward paths: name -> a function that creates a model.
 WITH_EACH_LAYER = {
     "GRU": sequence_model(layers.GRU(3, dropout=0.2, recurrent_dropout=0.2)),
     "GRU of each step": sequence_model(layers.GRU(3, return_sequences=True, go_backwards=True)),
@@ -203,7 +203,7 @@ def test_each_class_of_layers_is_among_them():
 @pytest.mark.parametrize("use", ["predict", "evaluate"])
 @pytest.mark.parametrize("name", WITH_EACH_LAYER)
 def test_a_pass_without_training_changes_no_gradient_of_one_with(name, use, with_lengths):
-    """A user's loss may run the model between a training's forward and backward, with other shapes and lengths."""
+    """A user's loss may call the model between forward and backward, with other shapes and lengths."""
     make, rng = WITH_EACH_LAYER[name], np.random.default_rng(0)
 
     def batch(count):
@@ -293,7 +293,7 @@ def test_a_callback_may_save_the_model(tmp_path):
 
 
 class Held:
-    """A model that a thread is using: within `use`, until the block ends."""
+    """Yield a model that a thread uses within `use` until the block ends."""
 
     def __init__(self, model, use):
         self.model, self.use = model, use
@@ -437,7 +437,7 @@ def test_a_child_does_not_wait_for_the_threads_of_its_parent():
             done = []
             try:
                 model.predict(data()[0])
-                # A thread of the child gets the number that one of the parent's had.
+                # The child's thread gets the same number as a thread of the parent.
                 threads = [threading.Thread(target=lambda: done.append(model.fit(*data(), verbose=0)))]
                 for thread in threads:
                     thread.start()
@@ -452,7 +452,7 @@ def test_a_child_does_not_wait_for_the_threads_of_its_parent():
 
 
 class Alarms:
-    """Calls a function every millisecond or so, between two instructions of the main thread, until it raises."""
+    """Calls a function about every millisecond, between two instructions of the main thread, until it raises."""
 
     def __init__(self, function):
         self.function = function

@@ -1,4 +1,4 @@
-"""Stateful layers in training: whole batches, states of whole batches only, and states in files."""
+"""Stateful layers in training: complete batches only, and their states in files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def assert_same_states(model, expected):
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_a_batch_with_states_is_not_cut_into_pieces(monkeypatch, bidirectional):
-    """Each row goes on from its own state, so a batch is the same network however large its tape."""
+    """Each row continues from its own state, so a batch is computed as a whole, however large its tape is."""
     x, y = data()
     whole, large = make_model(bidirectional=bidirectional), make_model(bidirectional=bidirectional)
     whole.train_on_batch(x, y)
@@ -64,7 +64,7 @@ def test_the_first_batch_of_all_leaves_no_states_where_its_loss_is_not_finite():
 
 
 class Named(Sequential):
-    """A user's own class, with a constructor of its own."""
+    """A user-defined class with its own constructor."""
 
     def __init__(self, units):
         self.first = layers.GRU(units, input_shape=(None, 3))

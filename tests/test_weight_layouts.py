@@ -1,4 +1,4 @@
-"""Weights that lie as in PyTorch, (3H, K) with gates r, z, n: the same bits as those that lie as in Keras."""
+"""Weights in PyTorch's layout, (3H, K) with gates r, z, n, give bit-identical results to Keras' layout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 
 def swap(gates):
-    """z, r, n along the last axis as r, z, n, and back."""
+    """Convert z, r, n along the last axis to r, z, n, and back."""
     first, second, n = np.split(gates, 3, axis=-1)
     return np.concatenate([second, first, n], axis=-1)
 

@@ -1,4 +1,4 @@
-"""Whole models against the chain of the equations in the reference, in float64."""
+"""Whole models compared with the reference, in float64."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from fastgru import Sequential, layers, load_model, reference
 from models import pick, random_model, random_samples
 
-#: Both sides round in float64 only; depths and steps are small.
+#: Float64 rounding errors on both sides, for few layers and steps.
 TOLERANCE = 1e-12
 
 
