@@ -141,7 +141,7 @@ def test_a_shard_that_no_file_system_can_have(shard, tmp_path):
 
 @pytest.mark.peers("onnx")
 def test_repeated_layers_in_the_metadata_of_onnx(tmp_path):
-    """Some of these descriptions cannot be converted to an ONNX graph, so the reader must check them."""
+    """Some of these descriptions cannot be converted to a graph; the reader must not use them."""
     import onnx
 
     path = tmp_path / "m.onnx"
