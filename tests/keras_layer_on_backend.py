@@ -231,7 +231,7 @@ def test_gradients_can_be_asked_for_more_than_once_and_late(served):
     assert served
 
 
-def test_second_derivatives_are_refused():
+def test_second_derivatives_raise():
     _, ours, x = make_pair()
     message = re.escape("fastgru.keras.GRU: expected first derivatives because its kernels have no others")
     x = keras.ops.convert_to_tensor(x)
@@ -405,7 +405,7 @@ if BACKEND == "tensorflow":
             model.export(tmp_path / "exported", verbose=False)
 
 
-def test_the_documents_examples_run(tmp_path, monkeypatch):
+def test_the_examples_in_the_documentation_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parents[1] / "docs" / "keras.md").read_text()
     programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

@@ -200,7 +200,7 @@ def compare_gru(keras, tf, dtype, *, masked, with_state, bias=True, seed=0, leng
 @pytest.mark.parametrize("reset_after", [True, False])
 @pytest.mark.parametrize("recurrent_activation", ["sigmoid", "hard_sigmoid"])
 @pytest.mark.parametrize("activation", ["tanh", "relu", "linear"])
-def test_gru_computes_what_keras_computes(activation, recurrent_activation, reset_after, bias, go_backwards, keras, tf):
+def test_gru_matches_keras(activation, recurrent_activation, reset_after, bias, go_backwards, keras, tf):
     options = {
         "activation": activation, "recurrent_activation": recurrent_activation, "reset_after": reset_after,
         "bias": bias, "go_backwards": go_backwards, "return_sequences": True, "return_state": True,
@@ -214,7 +214,7 @@ def test_gru_computes_what_keras_computes(activation, recurrent_activation, rese
 @pytest.mark.parametrize("go_backwards", [False, True])
 @pytest.mark.parametrize("return_state", [False, True])
 @pytest.mark.parametrize("return_sequences", [False, True])
-def test_gru_returns_what_keras_returns(return_sequences, return_state, go_backwards, with_state, masked, keras, tf):
+def test_gru_return_values_match_keras(return_sequences, return_state, go_backwards, with_state, masked, keras, tf):
     options = {"return_sequences": return_sequences, "return_state": return_state, "go_backwards": go_backwards}
     compare_gru(keras, tf, np.float64, masked=masked, with_state=with_state, **options)
     if masked and return_sequences:
@@ -351,7 +351,7 @@ def test_bidirectional_with_states(merge_mode, return_sequences, keras, tf):
     assert_same(ours, expected, np.float64)
 
 
-def test_bidirectional_with_a_backward_layer_of_its_own(keras, tf):
+def test_bidirectional_with_backward_layer(keras, tf):
     case = make_case(SHAPE, np.float64)
     weights = [*make_case(SHAPE, np.float64).parameters, *make_case(SHAPE, np.float64, seed=1, bias="one").parameters]
 
@@ -448,7 +448,7 @@ def test_embedding(dtype, mask_zero, keras, tf):
     assert_same(chain_finds(ours, tokens, d_y), keras_finds(tf, theirs, tokens, lambda _: [d_y]), dtype)
 
 
-def test_the_largest_and_the_mean_do_not_count_padding(keras, tf):
+def test_pooling_ignores_padding(keras, tf):
     """Keras' GlobalMaxPooling1D ignores masks; its mean of no steps is NaN, here 0."""
     x = -1 - np.random.default_rng(0).random((3, 4, 2))
     lengths = np.array([4, 2, 0])
@@ -501,7 +501,7 @@ def keras_masks(keras, shape, dtype, *, rate, seed, count=3):
 
 
 @pytest.mark.parametrize("go_backwards", [False, True])
-def test_dropout_of_a_gru_is_keras_own(go_backwards, keras, tf):
+def test_dropout_of_a_gru_matches_keras(go_backwards, keras, tf):
     case = make_case(SHAPE, np.float64)
     options = {"dropout": 0.4, "return_sequences": True, "go_backwards": go_backwards}
     layer = layers.GRU(SHAPE[3], **options)
@@ -525,7 +525,7 @@ RECURRENT_DROPOUT = {"recurrent_dropout": 0.3, "return_sequences": True, "return
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["all steps", "lengths"])
 @pytest.mark.parametrize("go_backwards", [False, True])
 @pytest.mark.parametrize("reset_after", [True, False])
-def test_recurrent_dropout_of_a_gru_is_keras_own(reset_after, go_backwards, lengths, dtype, keras, tf):
+def test_recurrent_dropout_of_a_gru_matches_keras(reset_after, go_backwards, lengths, dtype, keras, tf):
     """Keras' layer applies its own masks, which multiply the state in the products of the gates only."""
     options = RECURRENT_DROPOUT | {"reset_after": reset_after, "go_backwards": go_backwards}
     if go_backwards and lengths is not None:
@@ -548,7 +548,7 @@ def test_recurrent_dropout_of_a_gru_is_keras_own(reset_after, go_backwards, leng
     assert relative_error(plain, expected) <= BOTH * norm_bound(dtype, SHAPE, backward=False)
 
 
-def test_recurrent_dropout_of_both_directions_is_keras_own(keras, tf):
+def test_recurrent_dropout_of_both_directions_matches_keras(keras, tf):
     """Keras uses one seed for both directions, and so the same masks."""
     gru = keras.layers.GRU(SHAPE[3], seed=11, dtype="float64", **RECURRENT_DROPOUT)
     theirs = keras.layers.Bidirectional(gru, dtype="float64")
@@ -563,7 +563,7 @@ def test_recurrent_dropout_of_both_directions_is_keras_own(keras, tf):
 
 
 @pytest.mark.parametrize("reset_after", [True, False])
-def test_recurrent_dropout_over_a_long_sequence_is_keras_own(reset_after, keras):
+def test_recurrent_dropout_over_a_long_sequence_matches_keras(reset_after, keras):
     """When the carried state was masked too, kept units grew to 1e25."""
     rows, steps, features, units = 8, 300, 8, 64
     case = make_case((rows, steps, features, units), np.float32, bias="two" if reset_after else "one")

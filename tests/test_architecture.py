@@ -84,7 +84,7 @@ def test_cpp_includes_point_down(name):
         assert other == own or CPP_LEVELS[other] < CPP_LEVELS[own], f"{name} includes {included}, not below it"
 
 
-def test_no_imports_or_includes_form_a_circle():
+def test_imports_and_includes_have_no_cycles():
     for graph in (
         {name: set(imported_modules(path, PYTHON_FILES)) - {name} for name, path in PYTHON_FILES.items()},
         {name: re.findall(r'#include "([^"]+)"', path.read_text()) for name, path in CPP_FILES.items()},
@@ -93,13 +93,13 @@ def test_no_imports_or_includes_form_a_circle():
 
 
 @pytest.mark.parametrize("line", ["from . import x", "from .x import y", "def f():\n    from ..x import y"])
-def test_relative_imports_are_seen(tmp_path, line):
+def test_relative_imports_raise(tmp_path, line):
     (tmp_path / "module.py").write_text(line)
     with pytest.raises(ValueError, match=r"module.py, line \d: write fastgru.(x|\.\.\.), no relative import"):
         list(imported_modules(tmp_path / "module.py", {}))
 
 
-def test_the_loops_know_no_model():
+def test_the_training_loops_do_not_import_models():
     for name, path in PYTHON_FILES.items():
         if name.startswith("_training"):
             assert not [node for node in ast.walk(ast.parse(path.read_text())) if getattr(node, "attr", "") == "model"]
@@ -120,7 +120,7 @@ def test_dir_is_the_public_api():
         _ = fastgru.nothing
 
 
-def test_dir_lists_what_can_be_had():
+def test_dir_lists_the_available_attributes():
     program = """
 import fastgru, inspect, pickle
 for name in dir(fastgru):
@@ -296,7 +296,7 @@ class _Model(fastgru.Sequential):
         super().__init__([fastgru.layers.GRU(units)])
 
 
-def test_a_repr_says_no_arguments_that_it_does_not_know():
+def test_a_repr_omits_unknown_arguments():
     holder = _Loss()
     holder.itself = holder
     network = _Model.__new__(_Model)  # whose constructor has not been called
@@ -316,7 +316,7 @@ def test_a_repr_says_no_arguments_that_it_does_not_know():
         assert repr(thing) == expected
 
 
-def test_a_model_shows_what_kerass_shows_and_no_internals():
+def test_a_model_has_keras_attributes_and_no_public_internals():
     shown = {name for name in dir(fastgru.Sequential()) if not name.startswith("_")}
     assert shown == {
         # in Keras, too
@@ -329,7 +329,7 @@ def test_a_model_shows_what_kerass_shows_and_no_internals():
     }
 
 
-def test_copies_know_a_models_own_attributes():
+def test_copies_keep_user_attributes_of_a_model():
     assert vars(fastgru.Sequential()).keys() == sequential._ATTRIBUTES
 
 
@@ -344,6 +344,6 @@ def test_importing_fastgru_imports_no_framework():
     assert result.stdout.strip() == "[]"
 
 
-def test_only_the_simd_layer_names_eigen():
+def test_only_the_simd_layer_uses_eigen():
     users = {str(p.relative_to(CPP)) for p in CPP.rglob("*.?pp") if "Eigen::" in p.read_text()}
     assert users == {"simd/packet.hpp"}

@@ -49,7 +49,7 @@ KINDS = ("stored", "deflated", "folder")
 @pytest.mark.parametrize(
     "x", [X, X.astype(np.float64), (X > 0).astype(np.uint8), X.astype(">f4"), np.asfortranarray(X)]
 )
-def test_arrays_come_as_they_are(tmp_path, kind, x):
+def test_arrays_are_read_unchanged(tmp_path, kind, x):
     path = put(tmp_path / "d", {**GOOD, "x": x, "x_test": x[:2], "y_test": Y[:2], "lengths_test": Y[:2]}, kind)
     train, test = arrays.load_data(path)
     for found, expected in [
@@ -143,7 +143,7 @@ def header(shape, descr="<f4", version=1):
         (b"hello", "not an array of numbers, or damaged"),
     ],
 )
-def test_headers_are_held_against_the_bytes_before_memory_is_taken(tmp_path, x, message):
+def test_headers_are_checked_against_the_file_size_before_allocation(tmp_path, x, message):
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "x.npy").write_bytes(x)
@@ -175,7 +175,7 @@ def test_archives_that_expand_too_far_are_refused(tmp_path, monkeypatch):
     arrays.load_data(path)
 
 
-def test_archives_that_are_none(tmp_path):
+def test_files_that_are_not_archives(tmp_path):
     path = tmp_path / "d.npz"
     path.write_bytes(b"PK\x03\x04 and no more")
     refuse(path, "not an .npz file")

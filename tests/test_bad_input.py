@@ -411,7 +411,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("call", "error", "message"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
-def test_bad_input_gets_one_clear_error(call, error, message):
+def test_bad_input_raises_one_clear_error(call, error, message):
     with pytest.raises(error, match=message) as raised:
         call()
     assert "\n" not in str(raised.value)
@@ -459,11 +459,11 @@ def test_bad_arguments_of_fit_change_nothing():
         ("", ValueError, "path: expected the name of a file, got an empty one"),
     ],
 )
-def test_what_is_no_path_is_refused(use, path, error, message):
+def test_values_that_are_not_paths_raise(use, path, error, message):
     with pytest.raises(error, match=message):
         use(path)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere: expected a folder to write m.safetensors to, there is none"):
         compiled().save(tmp_path / "nowhere" / "m.safetensors")

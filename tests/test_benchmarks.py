@@ -102,7 +102,7 @@ def test_wrong_answers_are_refused_and_not_timed(crew):
     assert 0 < rows["close"].error < answers.TOLERANCE
 
 
-def test_a_contender_that_dies_is_named_and_the_others_go_on(crew):
+def test_a_contender_that_dies_is_named_and_the_others_continue(crew):
     crew.add("mortal", dies=True)
     rows = {row.contender: row for row in harness.measure(PROBLEM, ["mortal", "fastgru"], crew, rounds=2)}
     assert "exit code 7" in rows["mortal"].skipped
@@ -120,7 +120,7 @@ def test_a_missing_peer_is_skipped_by_name(monkeypatch):
         assert crew.missing["no-program"]
 
 
-def test_a_process_that_dies_or_hangs_is_an_error_that_says_so():
+def test_a_process_that_dies_or_hangs_raises():
     dying = worker.Worker("dying", [sys.executable, "-c", "raise SystemExit('no more')"], worker.environment(1))
     with pytest.raises(worker.WorkerError, match="exit code 1, no more"):
         dying.hello(30)
@@ -217,7 +217,7 @@ def test_pauses_are_measured(monkeypatch):
     assert all(len(seconds) == pauses.CALLS for row in result.rows for seconds in row["seconds"])
 
 
-def test_keras_with_either_layer_trains_alike(keras, monkeypatch):
+def test_keras_trains_equally_with_either_layer(keras, monkeypatch):
     del keras
     monkeypatch.setattr(keras_layer, "SAMPLES", 64)
     found = keras_layer.contenders(32)

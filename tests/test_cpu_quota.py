@@ -132,7 +132,7 @@ def test_the_default_is_the_smaller_of_quota_and_affinity_and_omp_num_threads_go
     assert kernels.default_threads(half) == 7
 
 
-def test_the_default_is_what_a_new_process_uses():
+def test_a_new_process_uses_the_default():
     program = "import fastgru; print(fastgru.get_num_threads())"
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert int(printed) == kernels.default_threads()

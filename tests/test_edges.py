@@ -78,7 +78,7 @@ forms = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @all_layers
 @forms
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_memory_of_a_layers_input_decides_nothing(make, form, dtype):
+def test_the_memory_layout_of_a_layers_input_does_not_change_results(make, form, dtype):
     layer = make()
     x = np.random.default_rng(0).normal(size=(4, 5, 2)).astype(dtype)
     expected = outputs(layer, x)
@@ -88,7 +88,7 @@ def test_the_memory_of_a_layers_input_decides_nothing(make, form, dtype):
 
 @all_layers
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_stays_in_its_sample(make, value):
+def test_a_nonfinite_value_affects_its_own_sample_only(make, value):
     layer = make()
     x = np.random.default_rng(0).normal(size=(9, 5, 2)).astype(np.float32)
     expected = outputs(layer, x)
@@ -99,7 +99,7 @@ def test_what_is_not_finite_stays_in_its_sample(make, value):
 
 
 @forms
-def test_the_memory_of_what_fit_is_given_decides_nothing(form):
+def test_the_memory_layout_of_fits_arrays_does_not_change_results(form):
     rng = np.random.default_rng(0)
     x, weights = rng.normal(size=(20, 5, 2)).astype(np.float32), rng.random((20, 5))
     y, lengths = rng.integers(0, 3, (20, 5)), rng.integers(0, 6, 20)
@@ -118,7 +118,7 @@ def test_the_memory_of_what_fit_is_given_decides_nothing(form):
     assert other_history == history
 
 
-def test_tokens_in_any_memory():
+def test_tokens_in_any_memory_layout():
     layer = layers.Embedding(7, 3)
     tokens = np.random.default_rng(0).integers(0, 7, (4, 5)).astype(np.int16)
     expected = layer(tokens)

@@ -115,7 +115,7 @@ def test_a_daemon_thread_does_not_disturb_an_exit_by_an_exception():
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_kernels_run_in_finalizers_of_what_lives_until_the_end(call):
+def test_kernels_run_in_finalizers_at_exit(call):
     # Imports fail then, and every interruptible kernel and every copy of an argument used to import something.
     program = f"""
 class Last:

@@ -221,7 +221,7 @@ def curve(model, head, steps=3, dtype="float32"):
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("seed", range(12))
-def test_a_model_comes_back_with_the_same_bits(seed, ending, tmp_path):
+def test_a_model_round_trips_bit_identically(seed, ending, tmp_path):
     chain = Chain(
         seed, hard_sigmoid="hard_sigmoid" if ending == ".keras" else "hard_sigmoid_tfjs", dtype=DTYPES[seed % 2]
     )
@@ -269,7 +269,7 @@ def test_states_are_not_missing_after_updates(tmp_path):
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize(("optimizer", "head"), TRAININGS)
-def test_training_goes_on_with_the_same_bits(optimizer, head, ending, tmp_path):
+def test_training_continues_bit_identically(optimizer, head, ending, tmp_path):
     for dtype, steps in (("float32", 3), ("float64", 0)):
         model = compiled(optimizer, head, steps=steps, dtype=dtype)
         model.save(tmp_path / f"model{ending}")
@@ -298,7 +298,7 @@ def test_metrics_keep_their_names(ending, loss, head, metrics, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.weights.h5", "x.h5", "x.keras"])
-def test_weights_alone_come_back(name, tmp_path):
+def test_weights_files_round_trip(name, tmp_path):
     model, other = compiled(steps=2), compiled(steps=0)
     assert not np.array_equal(model.parameters, other.parameters)
     (model.save if name == "x.keras" else model.save_weights)(tmp_path / name)
@@ -323,7 +323,7 @@ def test_weights_of_another_model_are_refused_and_change_nothing(name, tmp_path)
         np.testing.assert_array_equal(model.parameters, before)
 
 
-def test_names_decide(tmp_path):
+def test_the_file_name_decides_the_format(tmp_path):
     with pytest.raises(ValueError, match=r"path: .*save_weights"):
         compiled().save(tmp_path / "x.weights.h5")
     with pytest.raises(ValueError, match=r"path: expected a name that ends in .weights.h5 or .h5"):
@@ -333,7 +333,7 @@ def test_names_decide(tmp_path):
         load_model(tmp_path / "x.weights.h5")
 
 
-def test_h5py_is_needed_for_writing_alone(monkeypatch, tmp_path):
+def test_h5py_is_required_for_writing_only(monkeypatch, tmp_path):
     code = "import sys, fastgru; sys.exit('h5py' in sys.modules or 'keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     model = compiled()
@@ -433,7 +433,7 @@ UNSAYABLE = {
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("name", UNSAYABLE)
-def test_what_cannot_be_said_is_refused_by_name(name, ending, tmp_path):
+def test_unsupported_options_are_named(name, ending, tmp_path):
     build, message = UNSAYABLE[name]
     with pytest.raises(ValueError, match=message):
         build(ending).save(tmp_path / f"model{ending}")
@@ -478,7 +478,9 @@ RELU = {"max_value": None, "negative_slope": 0.0, "threshold": 0.0}
     ("class_name", "options", "activation"),
     [("ReLU", RELU, "relu"), ("Softmax", {"axis": -1}, "softmax"), ("Activation", {"activation": "tanh"}, "tanh")],
 )
-def test_an_activation_belongs_to_the_dense_layer_before_it(class_name, options, activation, ending, tmp_path):
+def test_an_activation_layer_is_merged_into_the_dense_layer_before_it(
+    class_name, options, activation, ending, tmp_path
+):
     path = tmp_path / f"model{ending}"
     untrained(layers.Masking(), layers.GRU(2), layers.Dense(3)).save(path)
     with_layer(path, 4, class_name, **options)
@@ -497,7 +499,7 @@ def test_an_activation_belongs_to_the_dense_layer_before_it(class_name, options,
         ("Softmax", {"axis": -1, "other": 3}, "other=3 is not supported by fastgru"),
     ],
 )
-def test_layers_that_are_more_than_an_activation_are_refused(class_name, options, message, tmp_path):
+def test_layers_that_are_more_than_an_activation_raise(class_name, options, message, tmp_path):
     path = tmp_path / "model.keras"
     untrained(layers.Masking(), layers.Dense(3), layers.GRU(2)).save(path)
     with_layer(path, 3, class_name, **options)
@@ -519,7 +521,7 @@ def test_other_masks_are_written_and_read(name, ending, tmp_path):
     [(2, 0.0, "new: expected no mask before it"), (1, -1.0, "new: expected mask_value=0.0 before a Dense layer")],
 )
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_masks_in_files_that_mean_something_else_are_refused(place, mask_value, message, ending, tmp_path):
+def test_masks_with_another_meaning_in_keras_raise(place, mask_value, message, ending, tmp_path):
     path = tmp_path / f"model{ending}"
     first = [layers.Masking()] if place == 2 else []
     untrained(*first, layers.Dense(2), layers.GRU(2)).save(path)
@@ -673,7 +675,7 @@ def test_many_names_for_one_array_are_refused(tmp_path):
         load_model(tmp_path / "model.keras")
 
 
-def test_bombs_and_strangers(tmp_path):
+def test_decompression_bombs_and_foreign_files(tmp_path):
     path = tmp_path / "model.keras"
     trained().save(path)
     config, metadata, data = parts_of(path)
@@ -884,7 +886,7 @@ def test_a_functional_chain(masked, keras, tmp_path):
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_weights_alone_of_layers_in_wrappers(number, keras, tmp_path):
+def test_weights_files_of_wrapped_layers(number, keras, tmp_path):
     """TimeDistributed becomes Dense and RNN becomes GRU; Keras names groups of weights after the wrapper."""
     kind = keras.layers
     theirs = keras.Sequential([keras.Input((4, 2))])
@@ -901,7 +903,7 @@ def test_weights_alone_of_layers_in_wrappers(number, keras, tmp_path):
         np.testing.assert_array_equal(ours.parameters, expected)
 
 
-def test_weights_alone_of_layers_of_which_some_are_in_wrappers_are_refused(keras, tmp_path):
+def test_weights_files_with_wrapped_and_plain_layers_raise(keras, tmp_path):
     """The file does not contain their order."""
     theirs = functional(keras, masked=False)
     theirs.save(tmp_path / "model.keras")
@@ -923,7 +925,7 @@ def models_with_none(keras):
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_options_that_are_none_mean_what_they_mean_to_keras(keras, ending, tmp_path):
+def test_options_of_none_have_keras_meaning(keras, ending, tmp_path):
     rng = np.random.default_rng(0)
     for inputs, *stack in models_with_none(keras):
         theirs = keras.Sequential([inputs, *stack])
@@ -935,7 +937,7 @@ def test_options_that_are_none_mean_what_they_mean_to_keras(keras, ending, tmp_p
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("gone", [False, True])
-def test_what_no_layer_needs_may_be_null_or_left_out(keras, gone, ending, tmp_path):
+def test_optional_entries_may_be_null_or_missing(keras, gone, ending, tmp_path):
     """Keras generates missing layer names, and uses the defaults for objects without a configuration."""
     kind = keras.layers
     theirs = keras.Sequential([keras.Input((4, 2)), kind.GRU(3), kind.Dropout(0.5), kind.Dense(2), kind.ReLU()])
@@ -1021,7 +1023,7 @@ def foreign_models(keras):
     }  # fmt: skip
 
 
-def test_what_is_in_a_file_and_not_here_is_refused_by_name(keras, tmp_path):
+def test_unsupported_parts_of_a_file_are_named(keras, tmp_path):
     for model, message, *training in foreign_models(keras).values():
         if training:
             model.compile(**{"optimizer": "sgd", "loss": "mse", **training[0]})
@@ -1071,7 +1073,7 @@ def test_training_begins_as_in_keras_3(optimizer, ending, keras, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "head"), TRAININGS)
-def test_training_goes_on_as_in_keras_3(optimizer, head, keras, tmp_path):
+def test_training_continues_as_in_keras_3(optimizer, head, keras, tmp_path):
     theirs = keras_compiled(keras, optimizer, head)
     for ending in ENDINGS:
         theirs.save(tmp_path / f"theirs{ending}")
@@ -1093,7 +1095,7 @@ def test_training_goes_on_as_in_keras_3(optimizer, head, keras, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(60, 64))
-def test_models_of_keras_2_predict_the_same_here_and_there(seed, keras_2, tmp_path):
+def test_models_of_keras_2_predict_the_same_in_both(seed, keras_2, tmp_path):
     chain = Chain(seed, hard_sigmoid="hard_sigmoid", dtype=DTYPES[seed % 4 == 3])
     theirs = chain.keras(keras_2)
     x = chain.x()
@@ -1128,7 +1130,7 @@ KERAS_2_TRAININGS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "head", "legacy"), KERAS_2_TRAININGS)
-def test_training_goes_on_as_in_keras_2(optimizer, head, legacy, keras_2, tmp_path):
+def test_training_continues_as_in_keras_2(optimizer, head, legacy, keras_2, tmp_path):
     keras_2.utils.set_random_seed(3)
     theirs = keras_2.Sequential([keras_2.Input((None, 2)), *small(keras_2.layers, head, one_way=True)])
     theirs.compile(keras_2_optimizer(keras_2, optimizer, legacy=legacy), LOSSES[head](keras_2.losses))
@@ -1144,7 +1146,7 @@ def test_training_goes_on_as_in_keras_2(optimizer, head, legacy, keras_2, tmp_pa
 
 
 @pytest.mark.parametrize("dialect", [dialects.KERAS_3, dialects.KERAS_2, dialects.TFJS], ids=lambda d: d.name)
-def test_what_a_dialect_does_not_know_is_never_written(dialect):
+def test_options_that_a_dialect_lacks_are_never_written(dialect):
     """An activation or a loss that this package may support in the future."""
     model = Sequential([layers.GRU(2, input_shape=(None, 3), reset_after=False), layers.Dense(1)])
     model.compile("sgd", "mse")

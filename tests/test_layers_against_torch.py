@@ -193,7 +193,7 @@ def test_fifty_steps_of_training(name, bidirectional, each_step):
 
 
 @pytest.mark.parametrize("name", ["Adam", "RMSprop, centered"])
-def test_tokens_that_occur_again_and_again(name):
+def test_repeated_tokens(name):
     """Keras on TensorFlow does not add up the parts of a token's gradient, so it cannot be the reference here."""
     job = JOBS[name]
     model = Sequential([layers.Embedding(5, F), layers.GRU(H), layers.Dense(C)], dtype="float64")

@@ -144,7 +144,7 @@ def test_any_order_of_the_rows_gives_the_same_bits(reset_after, dtype):
 @dtypes
 @forms
 @placements
-def test_padding_is_never_looked_at(placement, reset_after, dtype):
+def test_padding_is_never_read(placement, reset_after, dtype):
     case = make_case((33, 6, 10, 31), dtype, reset_after=reset_after, lengths="random", **placement)
     expected = run(case)
     case.x[np.arange(6) >= case.options["lengths"][:, None]] = np.nan
@@ -173,7 +173,7 @@ def test_any_number_of_threads_gives_the_same_bits(shape, reset_after, dtype):
 
 @dtypes
 @placements
-def test_full_lengths_are_no_lengths(placement, dtype):
+def test_full_lengths_equal_no_lengths(placement, dtype):
     full = make_case((17, 5, 4, 9), dtype, lengths="full", **placement)
     none = make_case((17, 5, 4, 9), dtype, **placement)
     for a, b in zip(run(full)[:2], run(none)[:2], strict=True):
@@ -229,7 +229,7 @@ def test_backwards_reads_each_sequence_from_its_own_end():
         np.testing.assert_array_equal(placed[row, :length], expected[0, ::-1])
 
 
-def test_a_mask_of_bools_is_its_lengths():
+def test_a_bool_mask_is_converted_to_lengths():
     case = make_case((4, 6, 3, 5), lengths=np.array([6, 2, 0, 4]))
     mask = np.arange(6) < case.options["lengths"][:, None]
     expected = functional.gru_forward(*case.arguments, **case.options)
@@ -243,7 +243,7 @@ def test_a_mask_of_bools_is_its_lengths():
 # --- Memory ------------------------------------------------------------------------------------------------------
 
 
-def test_the_tape_has_no_room_for_padding():
+def test_the_tape_does_not_store_padding():
     rows, steps, units = 64, 1000, 48
     weights = np.zeros((4, 3 * units), np.float32), np.zeros((units, 3 * units), np.float32)
     x = np.zeros((rows, steps, 4), np.float32)
@@ -254,7 +254,7 @@ def test_the_tape_has_no_room_for_padding():
     assert 0.95 * stated < tape.nbytes <= 1.02 * stated
 
 
-def test_memory_is_used_again_whatever_the_lengths():
+def test_memory_is_reused_for_any_lengths():
     from fastgru._native import kernels
 
     case = make_case((64, 30, 8, 48), np.float32)
@@ -287,13 +287,13 @@ def test_memory_is_used_again_whatever_the_lengths():
         ([1, 2, 3], TypeError, r"lengths: expected a NumPy array"),
     ],
 )
-def test_lengths_that_do_not_fit(lengths, error, message):
+def test_invalid_lengths_raise(lengths, error, message):
     case = make_case((3, 4, 2, 5))
     with pytest.raises(error, match=message):
         functional.gru_forward(*case.arguments, lengths=lengths)
 
 
-def test_names_that_do_not_fit():
+def test_unknown_names_raise():
     case = make_case((3, 4, 2, 5))
     with pytest.raises(ValueError, match=r"padded_outputs: expected .*'repeat'.*'zeros'.*got 'last'"):
         functional.gru_forward(*case.arguments, padded_outputs="last")
@@ -309,7 +309,7 @@ def test_lengths_of_any_integers(kind):
     np.testing.assert_array_equal(found[0], expected[0])
 
 
-def test_the_reference_is_float64_whatever_comes():
+def test_the_reference_computes_in_float64_for_any_dtype():
     case = make_case((3, 4, 2, 5), np.float32, lengths="random")
     outputs, _ = functional.gru_forward(*case.arguments, **case.options)
     assert relative_error(outputs, reference.gru_forward(*case.arguments, **case.options)[0]) < 1e-6

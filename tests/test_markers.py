@@ -78,7 +78,7 @@ def test_a_test_without_the_marker_finds_no_framework(stand_ins):
 
 
 @pytest.mark.slow
-def test_the_marker_selects_what_needs_a_framework(stand_ins):
+def test_the_marker_selects_tests_that_need_a_framework(stand_ins):
     found, output = outcomes(stand_ins, "-m", "peers")
     assert found == dict.fromkeys(PEERS, "PASSED"), output
 
@@ -91,7 +91,7 @@ def test_the_others_are_run_without_a_skip(stand_ins):
 
 
 @pytest.mark.slow
-def test_quick_are_some_cases_of_what_neither_is_slow_nor_needs_a_framework(stand_ins):
+def test_quick_selects_some_cases_of_fast_tests_without_frameworks(stand_ins):
     found, output = outcomes(stand_ins, "-m", "quick")
     quick = ("test_neither", "test_not_marked", "test_cases[0]", "test_cases[3]", "test_cases[6]")
     assert found.keys() == {f"test_some.py::{test}" for test in quick}, output

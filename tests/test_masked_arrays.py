@@ -86,7 +86,7 @@ def test_functions(call, argument):
             function(**{**arrays, argument: masked})
 
 
-def test_no_function_is_left_out():
+def test_every_function_is_tested():
     names = {
         name
         for name in functional.__all__
@@ -97,7 +97,7 @@ def test_no_function_is_left_out():
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_what_gradients_are_written_to(which):
+def test_output_arrays_of_gradients(which):
     out = [array(F, 3 * H), array(H, 3 * H), array(2, 3 * H)]
     out[which] = np.ma.masked_array(out[which])
     name = ("d_kernel", "d_recurrent_kernel", "d_bias")[which]

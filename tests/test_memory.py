@@ -86,7 +86,7 @@ def test_fit_allocates_one_batch_and_the_order():
     assert peak < x[:BATCH].nbytes + 4 * y.nbytes + 64_000
 
 
-def test_inference_allocates_its_result_alone():
+def test_inference_allocates_its_result_only():
     model = make_model()
     x, _ = data()
     model.predict(x, batch_size=BATCH)
@@ -126,7 +126,7 @@ def test_inference_keeps_no_tape():
 
 
 @pytest.mark.parametrize("steps", [28, 10_000])
-def test_a_tape_takes_what_is_stated(steps):
+def test_a_tape_has_the_documented_size(steps):
     """Five values per unit and step as documented for `functional.GRUTape`, and one more state, in whole registers."""
     rows, units = 3, 48
     tape = functional.GRUTape()

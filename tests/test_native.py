@@ -59,11 +59,11 @@ def test_every_module_has_the_same_functions():
     assert len(listings) == 1
 
 
-def test_version_stands_once():
+def test_the_version_is_defined_once():
     assert fastgru.__version__ == importlib.metadata.version("fastgru")
 
 
-def test_import_brings_nothing_heavy():
+def test_import_loads_no_heavy_packages():
     program = "import fastgru, sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = set(run("-c", program).stdout.split())
     assert not loaded & {"tqdm", "platformdirs", "safetensors", "matplotlib", "PIL", "urllib3", "torch", "tensorflow"}
@@ -103,7 +103,7 @@ print(fastgru.functional.norm(numpy.ones(4)))
 @pytest.mark.skipif(INTERPRETERS is None, reason="this Python has no module of interpreters")
 @pytest.mark.parametrize("module", ["fastgru", "fastgru.functional", "fastgru._native", "fastgru.torch"])
 @pytest.mark.parametrize("first", ["", "import fastgru", "import numpy"])
-def test_subinterpreters_are_refused_at_once(first, module):
+def test_subinterpreters_raise_at_once(first, module):
     # The import hung.
     result = subprocess.run(
         [sys.executable, "-c", IN_A_SUBINTERPRETER.format(interpreters=INTERPRETERS, first=first, module=module)],

@@ -40,7 +40,7 @@ def state_of(model):
     "options",
     [{}, {"stateful": True}, {"dropout": 0.3, "recurrent_dropout": 0.2}, {"recurrent_activation": "hard_sigmoid"}],
 )
-def test_a_batch_that_is_refused_changes_nothing(options, bad, first):
+def test_a_nonfinite_batch_changes_nothing(options, bad, first):
     x, y = samples()
     model = make_model(**options)
     if not first:
@@ -56,7 +56,7 @@ def test_a_batch_that_is_refused_changes_nothing(options, bad, first):
     assert after == before
 
 
-def test_infinity_shows_in_the_gradient_alone():
+def test_infinity_is_detected_in_the_gradient():
     """Premise of these tests: the loss of this batch is finite."""
     x, y = samples()
     x[7, 2, 1] = np.inf
@@ -82,7 +82,7 @@ def test_fit_names_epoch_batch_and_sample(at):
     assert model.optimizer.step == batch
 
 
-def test_a_shuffled_sample_is_named_as_it_stands_in_x():
+def test_a_shuffled_sample_is_named_by_its_index_in_x():
     x, y = samples()
     x[[17, 30], 2, 1] = np.inf
     with pytest.raises(FloatingPointError, match=r"x has inf at index \((17|30), 2, 1\), in sample \d+ of the batch;"):
@@ -94,14 +94,14 @@ def test_a_shuffled_sample_is_named_as_it_stands_in_x():
         make_model().fit(x, y, batch_size=8, verbose=0, validation_split=held)
 
 
-def test_a_stream_names_the_place_in_its_batch():
+def test_a_stream_names_the_index_in_its_batch():
     x, y = samples()
     x[20, 2, 1] = np.inf
     with pytest.raises(FloatingPointError, match=r"epoch 1, batch 2: .* x has inf at index \(4, 2, 1\) of the batch"):
         make_model().fit([(x[:16], y[:16]), (x[16:], y[16:])], verbose=0)
 
 
-def test_checkpoints_stay_those_of_before(tmp_path):
+def test_checkpoints_are_unchanged_after_a_nonfinite_batch(tmp_path):
     x, y = samples()
     path = tmp_path / "a.safetensors"
     model = make_model()
@@ -114,7 +114,7 @@ def test_checkpoints_stay_those_of_before(tmp_path):
     assert np.isfinite(load_model(path).parameters).all()
 
 
-def test_no_checkpoint_is_written_of_weights_that_are_not_finite(tmp_path):
+def test_no_checkpoint_is_written_for_nonfinite_weights(tmp_path):
     path = tmp_path / "a.safetensors"
 
     class Break(callbacks.Callback):
@@ -130,7 +130,7 @@ def test_no_checkpoint_is_written_of_weights_that_are_not_finite(tmp_path):
     assert load_model(path).optimizer.step == 2  # the checkpoint of the epoch before
 
 
-def test_metrics_and_history_leave_the_bad_batch_out():
+def test_metrics_and_history_exclude_the_bad_batch():
     x, y = samples()
     x[40, 2, 1] = np.inf
     model, expected = make_model(), make_model()
@@ -156,7 +156,7 @@ def test_pieces_of_a_large_batch(monkeypatch, options):
     assert state_of(model)["weights"] == before["weights"]
 
 
-def test_padding_may_hold_anything_and_is_not_blamed():
+def test_padding_may_be_nonfinite_and_is_not_named():
     x, y = samples()
     lengths = np.full(48, 3)
     x[:, 3:] = np.nan
@@ -189,7 +189,7 @@ def test_targets_and_weights_are_named():
         regressor().train_on_batch(x, np.zeros(48), sample_weight=weights)
 
 
-def test_where_no_sample_is_the_cause_none_is_named():
+def test_no_sample_is_named_if_none_is_the_cause():
     class Steep(losses.MeanSquaredError):
         def __call__(self, scores, targets, *, gradient=True):
             result = super().__call__(scores, targets, gradient=gradient)
@@ -209,7 +209,7 @@ def test_where_no_sample_is_the_cause_none_is_named():
     assert str(e.value).endswith("scale x and y to numbers near 1, or correct Steep if it returned that")
 
 
-def test_weights_and_states_that_were_not_finite_before_are_named():
+def test_nonfinite_weights_and_states_are_named():
     x, y = samples()
     model = make_model()
     model.layers[0].weights["recurrent_kernel"][1, 2] = np.nan
@@ -385,7 +385,7 @@ def test_a_schedule_that_gives_no_number(rate):
     assert after == before
 
 
-def test_an_optimizer_of_ones_own_is_given_finite_gradients_only():
+def test_a_custom_optimizer_receives_finite_gradients_only():
     class Own(optimizers.Optimizer):
         arguments = ()
 
@@ -404,7 +404,7 @@ def test_an_optimizer_of_ones_own_is_given_finite_gradients_only():
 
 
 @pytest.mark.parametrize("clip", [{"global_clipnorm": 1.0}, {"clipvalue": 0.5}])
-def test_clipping_hides_no_infinity(clip):
+def test_clipping_does_not_hide_an_infinity(clip):
     x, y = samples()
     model = make_model(optimizers.SGD(0.1, **clip))
     before = model.parameters.copy()
@@ -443,7 +443,7 @@ def test_validation_that_is_not_finite_is_reported_and_changes_no_training(tmp_p
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_in_inference_it_stays_in_its_own_sample(bad):
+def test_in_inference_a_nonfinite_value_affects_its_own_sample_only(bad):
     x, _ = samples()
     model = make_model()
     expected = model.predict(x)
@@ -452,7 +452,7 @@ def test_in_inference_it_stays_in_its_own_sample(bad):
     np.testing.assert_array_equal(np.delete(found, 7, axis=0), np.delete(expected, 7, axis=0))
 
 
-def test_resumed_training_refuses_a_state_written_before(tmp_path):
+def test_resumed_training_raises_for_a_nonfinite_state(tmp_path):
     """Earlier versions could write checkpoints with weights that are not finite: the message names the weights."""
     x, y = samples()
     path = tmp_path / "a.safetensors"

@@ -66,7 +66,7 @@ def test_gru_forward_refuses_to_write_over_a_bias_of_two(index):
         functional.gru_forward(**arguments | {"bias": tuple(pair)}, out=out)
 
 
-def test_the_error_says_what_to_do():
+def test_the_error_names_the_remedy():
     lengths, out = over(np.array([4, 2, 0]), (N, T, H))
     with pytest.raises(ValueError, match=r"overlaps lengths; pass a copy of one of them$"):
         functional.gru_forward(**forward_arguments(), lengths=lengths, out=out)
@@ -167,7 +167,7 @@ def test_optimizers_refuse_arrays_over_each_other(optimizer, one, other, shift):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_optimizers_take_arrays_side_by_side(optimizer):
+def test_optimizers_accept_adjacent_arrays(optimizer):
     update, names, options = OPTIMIZERS[optimizer]
     memory = np.abs(array(len(names) * 9))
     if "a" in names:  # mean of the gradients; the variance, v - a * a, must not be negative
@@ -250,7 +250,7 @@ def test_interleaved_arrays_work(cut, backwards):
     )
 
 
-def test_small_arrays_may_lie_between_rows_of_the_output():
+def test_small_arrays_may_be_between_rows_of_the_output():
     memory = array(200)
     out = as_strided(memory, (2, 3, 4), (4 * 90, 4 * 30, 4))
     arguments = {
@@ -320,7 +320,7 @@ def test_the_answer_is_exact(seed):
     assert min(kinds.values()) > 50, kinds
 
 
-def test_long_interleaved_progressions_are_compared_in_no_time():
+def test_long_interleaved_arrays_are_compared_quickly():
     # Strides without a common factor: comparing run by run would take minutes.
     memory = np.zeros(3_000_000, np.float32)
     steps = 300_000

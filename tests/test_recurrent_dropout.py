@@ -92,7 +92,7 @@ def test_one_mask_is_the_same_mask_for_every_gate(reset_after, dtype):
 @dtypes
 @forms
 @pytest.mark.parametrize("gate", range(3), ids="zrn")
-def test_masks_go_by_keras_order_in_either_layout_of_the_weights(gate, reset_after, dtype):
+def test_masks_have_keras_order_in_either_weight_layout(gate, reset_after, dtype):
     """A mask of zeros is equivalent to recurrent weights of zeros for that gate."""
     case = make_case((9, 4, 3, 18), dtype, reset_after=reset_after)
     x, kernel, recurrent, bias, h0 = case.arguments
@@ -148,14 +148,14 @@ def test_masks_of_ones_change_no_bit_forward(shape, reset_after, dtype):
 @dtypes
 @forms
 @pytest.mark.parametrize("shape", [(19, 7, 6, 33), (70, 4, 5, 230)], ids=str)
-def test_without_a_tape_there_are_the_same_bits(shape, reset_after, dtype):
+def test_results_are_bit_identical_without_a_tape(shape, reset_after, dtype):
     case = make_case(shape, dtype, reset_after=reset_after, mask=True)
     taped = functional.gru_forward(*case.arguments, **case.options, tape=functional.GRUTape())
     assert_same_bits(functional.gru_forward(*case.arguments, **case.options), taped)
 
 
 @forms
-def test_a_tape_beyond_the_caches_has_the_same_gradients(reset_after):
+def test_a_tape_larger_than_the_caches_has_the_same_gradients(reset_after):
     """A tape above 16 MB is written with non-temporal stores, a smaller one is not."""
     rows, steps, units = 128, 160, 64
     case = make_case((rows, steps, 3, units), np.float32, reset_after=reset_after, mask=True)

@@ -45,7 +45,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("occasion", OCCASIONS)
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_would_change_the_training_is_refused_in_a_callback(name, occasion):
+def test_calls_that_change_the_training_raise_in_a_callback(name, occasion):
     model = make_model()
     parts = model.optimizer, model.loss, list(model.layers)
     with pytest.raises(
@@ -58,7 +58,7 @@ def test_what_would_change_the_training_is_refused_in_a_callback(name, occasion)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_would_change_the_training_is_refused_in_streams_and_losses(name):
+def test_calls_that_change_the_training_raise_in_streams_and_losses(name):
     model = make_model()
 
     def batches():
@@ -81,7 +81,7 @@ def test_what_would_change_the_training_is_refused_in_streams_and_losses(name):
             use(*data())
 
 
-def test_a_refusal_leaves_the_training_as_it_was():
+def test_an_error_leaves_the_training_unchanged():
     """A callback that continues after the error trains the same model."""
     plain, tried = make_model(), make_model()
 
@@ -194,7 +194,7 @@ WITH_EACH_LAYER = {
 }  # fmt: skip
 
 
-def test_each_class_of_layers_is_among_them():
+def test_each_class_of_layers_is_tested():
     made = {type(layer).__name__ for make in WITH_EACH_LAYER.values() for layer in make()}
     assert made == layers.LAYERS.keys()
 
@@ -251,7 +251,7 @@ def test_a_pass_without_training_changes_no_gradient_of_one_with(name, use, with
         np.testing.assert_array_equal(one, other)
 
 
-def test_an_evaluation_around_another_counts_its_own():
+def test_nested_evaluations_have_separate_metrics():
     model = make_model()
     expected = model.evaluate(*data(), batch_size=8)
 
@@ -263,7 +263,7 @@ def test_an_evaluation_around_another_counts_its_own():
     assert model.evaluate(batches()) == expected
 
 
-def test_states_that_a_callback_resets_stay_reset():
+def test_states_remain_reset_by_a_callback():
     """The usual way to train a stateful model epoch by epoch."""
     reset, expected = make_model(stateful=True), make_model(stateful=True)
     fit_with(reset, "on_epoch_begin", lambda model: model.reset_states(), shuffle=False)
@@ -273,7 +273,7 @@ def test_states_that_a_callback_resets_stay_reset():
     np.testing.assert_array_equal(reset.parameters, expected.parameters)
 
 
-def test_weights_that_a_callback_loads_are_trained_on(tmp_path):
+def test_training_continues_with_weights_that_a_callback_loads(tmp_path):
     pytest.importorskip("h5py")
     path = tmp_path / "a.weights.h5"
     make_model().save_weights(path)
@@ -356,7 +356,7 @@ USES = {
 
 
 @pytest.mark.parametrize("name", USES)
-def test_while_one_thread_trains_others_are_refused(name):
+def test_other_threads_raise_while_one_thread_trains(name):
     model, plain = make_model(), make_model()
     message = (
         f"^{name}: expected a model that no other thread is using because .*, got one in use by fit in thread 'the"
@@ -402,7 +402,7 @@ def test_a_model_that_is_read_is_not_changed(other, name):
     USES[name](model)
 
 
-def test_many_threads_get_the_answers_of_one():
+def test_many_threads_get_the_results_of_one():
     model = make_model(return_sequences=True, between=(layers.GlobalMaxPooling1D(), layers.Dense(3, "relu")))
     questions = [data(seed, count=5 + seed) for seed in range(6)]
     answers = [(model.predict(x), model.evaluate(x, y)) for x, y in questions]
@@ -418,7 +418,7 @@ def test_many_threads_get_the_answers_of_one():
     assert not wrong
 
 
-def test_an_evaluation_that_makes_the_weights_is_alone():
+def test_an_evaluation_that_creates_the_weights_excludes_other_threads():
     model = Sequential([layers.GRU(3), layers.Dense(2, activation="softmax")])
     model.compile()
     with (

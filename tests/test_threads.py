@@ -49,7 +49,7 @@ def test_gru_has_the_same_bits_on_any_number_of_threads(shape, reset_after, dtyp
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 5, 9), (33, 28, 28, 64), (200, 9, 20, 33)], ids=str)
-def test_workers_that_have_fallen_asleep_change_nothing(shape):
+def test_sleeping_workers_do_not_change_results(shape):
     # The calling thread computes a short call alone; in a longer call the workers start late, or too late.
     case = make_case(shape, np.float32)
     tape = functional.GRUTape()
@@ -120,7 +120,7 @@ def test_the_default_is_omp_num_threads_else_the_processors_or_their_quota():
 
 
 @pytest.mark.parametrize("count", [0, -1, 1025, 10**30])
-def test_impossible_numbers_of_threads_are_refused(count):
+def test_invalid_numbers_of_threads_raise(count):
     with pytest.raises(ValueError, match=r"count: expected an integer of at (least 1|most 1024), got"):
         fastgru.set_num_threads(count)
 
@@ -162,7 +162,7 @@ def test_concurrent_calls_from_python_threads_agree():
     assert not wrong
 
 
-def test_a_tape_in_use_is_refused():
+def test_a_tape_in_use_raises():
     fastgru.set_num_threads(1)
     case = make_case((64, 2000, 4, 64), np.float32)
     tape = functional.GRUTape()
@@ -183,7 +183,7 @@ def test_a_tape_in_use_is_refused():
     }
 
 
-def test_a_tape_in_use_can_be_asked_for_its_memory():
+def test_nbytes_of_a_tape_in_use_can_be_read():
     # Without the GIL one thread read these while another wrote them.
     tape = functional.GRUTape()
     cases = [make_case((16, steps, 4, 16), np.float32) for steps in (50, 400)]
@@ -228,7 +228,7 @@ def test_a_signal_handler_may_call_a_kernel_while_one_runs():
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_a_call_asks_for_signals_ten_times_a_second(direction):
+def test_a_call_checks_for_signals_ten_times_a_second(direction):
     # Each poll acquires the GIL, which other threads of the program use.
     fastgru.set_num_threads(2)
     case = make_case((64, 1000, 8, 100), np.float32)

@@ -177,7 +177,7 @@ def run(gru, settings, call):
 
 @settings(deadline=None, max_examples=150)
 @given(settings_of_a_gru(), calls_of_a_gru())
-def test_results_are_pytorchs(settings, call):
+def test_results_match_pytorch(settings, call):
     options = {k: v for k, v in settings.items() if k != "sizes"}
     theirs, ours = make_pair(*settings["sizes"], **options)
     expected, actual = run(theirs, settings, call), run(ours, settings, call)
@@ -234,7 +234,7 @@ def layouts(gru, kind, rows, steps, *, initial, training):
 @pytest.mark.parametrize("kind", ["plain", "transposed", "unbatched", "packed"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_all_results_have_the_strides_of_pytorchs(kind, batch_first, bidirectional, served):
+def test_strides_match_pytorch(kind, batch_first, bidirectional, served):
     sizes = [(4, 6), (1, 6), (4, 1), (1, 1)]
     for (rows, steps), depth, initial, training in itertools.product(sizes, (1, 2), (False, True), (False, True)):
         options = {"num_layers": depth, "batch_first": batch_first, "bidirectional": bidirectional}
@@ -288,7 +288,7 @@ def test_tensors_of_any_layout_are_read(pair):
         assert_close(ours(view), theirs(view))
 
 
-def test_not_a_number_comes_out_where_it_comes_out_of_pytorchs(pair, x):
+def test_nan_propagates_as_in_pytorch(pair, x):
     theirs, ours = pair
     x[1, 3, 2] = torch.nan
     x[2, 1, 0] = torch.inf
@@ -335,7 +335,7 @@ def test_python_threads_can_differentiate_one_graph():
     assert all(torch.equal(found[0], gradient) for gradient in found)
 
 
-def test_wrong_arguments_get_pytorchs_errors(pair, x, served):
+def test_wrong_arguments_raise_pytorchs_errors(pair, x, served):
     theirs, ours = pair
     cases = [
         (torch.randn(4, 6, 4),),
@@ -358,7 +358,7 @@ def test_wrong_arguments_get_pytorchs_errors(pair, x, served):
 
 
 @pytest.mark.parametrize("shape", [(20, 7), (7, 21), (21, 6)])
-def test_weights_of_wrong_shapes_get_pytorchs_errors(x, shape, served):
+def test_weights_of_wrong_shapes_raise_pytorchs_errors(x, shape, served):
     theirs, ours = make_pair(5, 7, batch_first=True)
     for gru in (theirs, ours):
         gru.weight_hh_l0.data = torch.ones(shape)
@@ -372,7 +372,7 @@ def test_weights_of_wrong_shapes_get_pytorchs_errors(x, shape, served):
 # --- In PyTorch's graph -------------------------------------------------------------------------------------------
 
 
-def test_only_what_is_asked_for_is_recorded(x, monkeypatch):
+def test_only_required_results_are_recorded(x, monkeypatch):
     _, gru = make_pair(5, 7, num_layers=2, batch_first=True)
     tapes, inputs = [], []
     forward, backward = functional.gru_forward, functional.gru_backward
@@ -425,7 +425,7 @@ def test_a_graph_is_kept_for_as_long_as_pytorch_keeps_it(pair, x):
             torch.autograd.grad(y, x)
 
 
-def test_what_is_changed_before_backward_is_noticed(x):
+def test_in_place_changes_before_backward_raise(x):
     for gru in make_pair(5, 7):
         for change in (lambda x, _: x.add_(1), lambda _, gru: gru.weight_hh_l0.mul_(2)):
             x = torch.randn(4, 6, 5)
@@ -487,7 +487,7 @@ def test_results_may_be_changed_in_place(pair, x):
 
 
 @pytest.mark.parametrize("loss", [torch.sum, lambda y: y.square().sum()], ids=["constant gradients", "others"])
-def test_second_derivatives_are_refused(pair, x, loss):
+def test_second_derivatives_raise(pair, x, loss):
     x.requires_grad_()
     _, ours = pair
     (d_x,) = torch.autograd.grad(loss(ours(x)[0]), x, create_graph=True)
@@ -508,7 +508,7 @@ def test_second_derivatives_are_refused(pair, x, loss):
     loss(ours(x)[0] * d_x.detach().mean()).backward()  # d_x is not differentiated
 
 
-def test_batches_of_gradients_are_refused(pair, x):
+def test_batches_of_gradients_raise(pair, x):
     x.requires_grad_()
     y = pair[1](x)[0]
     message = re.escape("fastgru.torch.GRU: expected one gradient at a time")
@@ -555,7 +555,7 @@ def test_a_training_loop_allocates_no_tapes_after_its_first_steps():
     assert kernels.bytes_allocated() == before
 
 
-def test_spare_tapes_let_go_of_the_batch(x):
+def test_unused_tapes_release_the_batch(x):
     gru = fastgru.torch.GRU(5, 7)
     array = x.numpy().copy()
     gru(torch.from_numpy(array))[0].sum().backward()
@@ -583,7 +583,7 @@ def through_torch_save(gru):
     [copy.copy, copy.deepcopy, lambda gru: pickle.loads(pickle.dumps(gru)), through_torch_save],
     ids=["copy", "deepcopy", "pickle", "torch.save"],
 )
-def test_copies_work_as_the_first_did(pair, x, copied, served):
+def test_copies_work_like_the_original(pair, x, copied, served):
     _, ours = pair
     all_gradients(ours, x)  # leaves unused tapes in its pool
     other = copied(ours)
@@ -745,21 +745,21 @@ FALLBACKS = {
 @pytest.mark.filterwarnings("ignore:The tensor attributes self.gru._flat_weights:UserWarning")
 @pytest.mark.filterwarnings("ignore:Converting a tensor to a Python boolean")
 @pytest.mark.parametrize("way", FALLBACKS)
-def test_pytorch_does_what_the_kernels_do_not(pair, x, way, served):
+def test_unsupported_calls_use_pytorchs_kernels(pair, x, way, served):
     expected, actual = (FALLBACKS[way](gru, x) for gru in pair)
     assert actual.dtype == expected.dtype
     assert torch.equal(actual, expected)
     assert not served
 
 
-def test_meta_tensors_have_shapes_alone(served):
+def test_meta_tensors_have_shapes_only(served):
     gru = fastgru.torch.GRU(5, 7, device="meta")
     y, state = gru(torch.randn(4, 6, 5, device="meta"))
     assert (y.device.type, y.shape, state.shape) == ("meta", (4, 6, 7), (1, 6, 7))
     assert not served
 
 
-def test_tensor_subclasses_are_left_to_pytorch(pair, x, served):
+def test_tensor_subclasses_use_pytorchs_kernels(pair, x, served):
     class Subclass(torch.Tensor):
         pass
 
@@ -786,7 +786,7 @@ def test_functional_call_runs_the_kernels(pair, x, served):
     assert_close(ours(x), theirs(x))
 
 
-def test_torch_fx_takes_it_for_one_node(pair, x, served):
+def test_torch_fx_traces_one_node(pair, x, served):
     model = Model(pair[1])
     traced = torch.fx.symbolic_trace(model)
     assert [node.target for node in traced.graph.nodes if node.op == "call_module"] == ["gru"]
@@ -837,7 +837,7 @@ assert "torch._dynamo" not in sys.modules
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
-def test_the_documents_examples_run():
+def test_the_examples_in_the_documentation_run():
     text = (Path(__file__).parents[1] / "docs" / "torch.md").read_text()
     programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert programs

@@ -129,7 +129,7 @@ def test_backward_reads_its_inputs_where_they_are_now(layout):
         ({"bias": [np.zeros(60, "f")] * 2}, "bias: expected a NumPy array, got list"),
     ],
 )
-def test_what_does_not_fit_is_refused(change, message):
+def test_wrong_shapes_and_layouts_raise(change, message):
     arguments = {
         "x": np.zeros((2, 3, 7), "f"),
         "kernel": np.zeros((60, 7), "f"),
@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_refused(change, message):
         functional.gru_forward(**{**arguments, **change})
 
 
-def test_a_cleared_tape_has_let_go_of_its_arrays_and_kept_its_memory():
+def test_a_cleared_tape_releases_its_arrays_and_keeps_its_memory():
     case = make_case((9, 5, 7, 20), np.float32)
     tape = functional.GRUTape()
     references = [sys.getrefcount(array) for array in case.arguments[:3]]

@@ -12,7 +12,7 @@ TOLERANCE = 1e-12
 
 
 @pytest.mark.parametrize("seed", range(120))
-def test_a_model_gives_what_the_equations_give(seed):
+def test_a_model_matches_the_reference(seed):
     rng = np.random.default_rng(seed)
     rows, steps, features = rng.integers(1, 7, 3).tolist()
     model = random_model(seed, features=features, steps=steps, dtype="float64")
