@@ -301,7 +301,7 @@ TABLE = [
     ("a masked step in the middle", lambda: masked().predict(np.array([[[1.0], [0], [1]]], F32)), ValueError,
      r"x, masked by masking: expected masked steps at the end of a sequence only, got one at step 1 of sample 0"),
     ("stateful batches of different sizes", lambda: stateful().predict(zeros(5, 3, 2), batch_size=3), ValueError,
-     r"gru: expected 3 rows because it is stateful and the batch before had as many, got 2; call reset_states"),
+     r"gru: expected 3 rows because it is stateful and the previous batch had as many, got 2; call reset_states"),
     ("a layer to freeze", lambda: setattr(layers.Dense(3), "trainable", False), NotImplementedError,
      r"trainable: expected True because layers cannot be frozen here, got False"),
     ("a layer that is not there", lambda: compiled().get_layer("lstm"), ValueError,
@@ -465,5 +465,7 @@ def test_values_that_are_not_paths_raise(use, path, error, message):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere: expected a folder to write m.safetensors to, there is none"):
+    with pytest.raises(
+        FileNotFoundError, match=r"nowhere: expected an existing folder for m.safetensors, got none; create it"
+    ):
         compiled().save(tmp_path / "nowhere" / "m.safetensors")

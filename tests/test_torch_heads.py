@@ -173,7 +173,7 @@ def test_own_files_keep_what_was_said(tmp_path, ending):
     np.testing.assert_allclose(model.predict(samples()), outputs_of(module, samples()), rtol=CLOSE, atol=CLOSE)
 
 
-# --- Assumed, and said to be -----------------------------------------------------------------------------------------
+# --- Assumptions and their warnings ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -207,7 +207,7 @@ def test_a_module_that_does_something_else_is_named_with_what_to_pass(path, netw
     model, warning = warned(saved(module, path))
     wrong = model.predict(samples())
     assert wrong.shape != expected.shape or np.abs(wrong - expected).max() > FAR
-    assert str(warning).startswith(f"{path}:\nAssumed, because a state_dict holds the weights of modules")
+    assert str(warning).startswith(f"{path}:\nAssumptions, because a state_dict contains the weights of modules")
     assert remedy in str(warning)
     right = silently(path, **module.options()).predict(samples())
     np.testing.assert_allclose(right, expected, rtol=CLOSE, atol=CLOSE)
@@ -305,7 +305,7 @@ def torch_load(path):
 
 
 def test_without_an_order_in_the_file_a_doubt_is_an_error(tmp_path):
-    with pytest.raises(ModelFileError, match=r"pass order=\[.*\], or what forward\(\) does"):
+    with pytest.raises(ModelFileError, match=r"pass order=\[.*\], or the options that describe forward\(\)"):
         load_model(saved(Swapped(), tmp_path / "m.safetensors"), **SAID)
 
 
@@ -361,7 +361,7 @@ def test_that_a_gru_receives_every_step_of_another_is_assumed_until_the_order_is
     model, warning = warned(saved(module, path), **CHAINED)
     np.testing.assert_allclose(model.predict(samples()), outputs_of(module, samples()), rtol=CLOSE, atol=CLOSE)
     assert [each.what for each in warning.assumptions] == [CHAIN_ASSUMED]
-    assert f"- {CHAIN_ASSUMED}; otherwise no option says what forward() does" in str(warning)
+    assert f"- {CHAIN_ASSUMED}; otherwise the model is not supported: no option describes its forward()" in str(warning)
     assert "pass order=['enc', 'dec', 'fc']" in str(warning)
     silently(path, **CHAINED, order=["enc", "dec", "fc"])
 
@@ -479,10 +479,10 @@ def test_a_conversion_says_under_which_assumptions_it_compared(tmp_path, capsys)
     assert [list(each.options) for each in compared.assumptions] == [["pooling"], ["activations"]]
     assert main(["convert", str(source), str(target)]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[2].startswith("Assumed, because a state_dict holds")
+    assert out[2].startswith("Assumptions, because a state_dict contains")
     assert "otherwise pass --pooling last_step (output[:, -1])" in out[3]
     assert "no activation after gru and fc; otherwise pass --activations gru=relu" in out[4]
-    assert out[5] == "If this is all that forward() does, pass --pooling last_state --activations gru=linear,fc=linear"
+    assert out[5] == "If forward() does exactly this, pass --pooling last_state --activations gru=linear,fc=linear"
     assert out[6] == "Compared under these assumptions, which the comparison does not confirm:"
     assert np.abs(load_model(target).predict(samples()) - outputs_of(module, samples())).max() > FAR
 
@@ -514,8 +514,8 @@ def test_commands_say_what_they_assume_and_take_the_options(tmp_path, capsys, co
     np.savez(data, x=samples(), y=np.arange(8) % C)
     assert main([command, str(model), str(data)]) == 0
     error = capsys.readouterr().err
-    assert error.startswith(f"fastgru: {model}:\nAssumed, because a state_dict holds")
-    assert "If this is all that forward() does, pass --pooling last_state --activations gru=linear,fc=linear" in error
+    assert error.startswith(f"fastgru: {model}:\nAssumptions, because a state_dict contains")
+    assert "If forward() does exactly this, pass --pooling last_state --activations gru=linear,fc=linear" in error
     assert main([command, str(model), str(data), "--pooling", "last_step", "--activations", "gru=relu,fc=softmax"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -534,7 +534,7 @@ def test_the_order_is_reachable_from_the_command_line(tmp_path, capsys):
     assert main(["convert", str(source), str(target), *said]) == 0
     assert "otherwise pass --order embed,two,one,fc" in capsys.readouterr().out
     assert main(["convert", str(source), str(target), *said, "--order", "embed,two,one,fc"]) == 0
-    assert "Assumed" not in capsys.readouterr().out
+    assert "Assumptions" not in capsys.readouterr().out
     expected = outputs_of(torch_load(source), samples())
     np.testing.assert_allclose(load_model(target).predict(samples()), expected, rtol=CLOSE, atol=CLOSE)
 
@@ -550,10 +550,10 @@ def test_the_command_line_names_its_own_options(tmp_path, capsys):
     module = nn.ModuleDict({"gru": nn.GRU(F, H), "f1": nn.Linear(H, 4), "f2": nn.Linear(4, C)})
     source = saved(module, tmp_path / "m.pth")
     assert main(["convert", str(source), str(tmp_path / "own.pt")]) == 1
-    assert "pass --activations f1=linear,f2=linear, or what forward() does" in capsys.readouterr().err
+    assert "pass --activations f1=linear,f2=linear, or the options that describe forward()" in capsys.readouterr().err
     source = saved(tied(), tmp_path / "m.safetensors")
     assert main(["convert", str(source), str(tmp_path / "own.pt")]) == 1
-    assert "pass --order emb,gru,fc, or what forward() does" in capsys.readouterr().err
+    assert "pass --order emb,gru,fc, or the options that describe forward()" in capsys.readouterr().err
     for options, message in [
         (["--pooling", "mean", "--return-sequences"], "--return-sequences: not allowed with argument --pooling"),
         (["--activations", "gru=gelu"], "argument --activations: expected one of 'linear', "),

@@ -82,7 +82,7 @@ def replaceable(path: str | os.PathLike[str]) -> Path:
         _require_regular(path, os.stat(path))
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target.parent}: expected a folder to write {target.name} to, there is none")
+        raise FileNotFoundError(f"{target.parent}: expected an existing folder for {target.name}, got none; create it")
     return target
 
 

@@ -53,7 +53,7 @@ class UnsaidError(ModelFileError):
 
     def text(self, written: Callable[[Mapping[str, Any]], str]) -> str:
         """Return the problem and the options to pass; `written` converts options to text."""
-        return f"{self.problem}: pass {written(self.options)}, or what forward() does instead"
+        return f"{self.problem}: pass {written(self.options)}, or the options that describe forward()"
 
     def __str__(self) -> str:
         return self.text(as_arguments)
@@ -79,7 +79,7 @@ class Assumption:
     def text(self, written: Callable[[Mapping[str, Any]], str]) -> str:
         """Return the assumption and the options to pass otherwise; `written` converts options to text."""
         if not self.alternatives:
-            return f"{self.what}; otherwise no option says what forward() does, and this is another model"
+            return f"{self.what}; otherwise the model is not supported: no option describes its forward()"
         others = " or ".join(f"{written(options)} ({meaning})" for options, meaning in self.alternatives)
         return f"{self.what}; otherwise pass {others}"
 
@@ -110,9 +110,9 @@ def list_assumptions(
     for assumption in assumptions:
         options |= assumption.options
     return [
-        "Assumed, because a state_dict holds the weights of modules, not how forward() uses them:",
+        "Assumptions, because a state_dict contains the weights of modules but not how forward() uses them:",
         *(f"- {assumption.text(written)}" for assumption in assumptions),
-        f"If this is all that forward() does, pass {written(options)}",
+        f"If forward() does exactly this, pass {written(options)}",
     ]
 
 

@@ -242,7 +242,7 @@ class GRU(Layer):
             return None
         if len(self._carried) != rows:
             raise ValueError(
-                f"{self.name}: expected {len(self._carried)} rows because it is stateful and the batch before had as "
+                f"{self.name}: expected {len(self._carried)} rows because it is stateful and the previous batch had as "
                 f"many, got {rows}; call reset_states() between batches of different sizes"
             )
         return self._carried
