@@ -89,7 +89,7 @@ def test_imports_and_includes_have_no_cycles():
         {name: set(imported_modules(path, PYTHON_FILES)) - {name} for name, path in PYTHON_FILES.items()},
         {name: re.findall(r'#include "([^"]+)"', path.read_text()) for name, path in CPP_FILES.items()},
     ):
-        graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+        graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
 
 
 @pytest.mark.parametrize("line", ["from . import x", "from .x import y", "def f():\n    from ..x import y"])
@@ -131,7 +131,7 @@ for name in dir(fastgru):
             assert pickle.loads(pickle.dumps(each)) is each
 assert "torch" not in dir(fastgru)
 import sys, types
-sys.modules["torch"] = None  # not to be imported, whether it is installed or not
+sys.modules["torch"] = None  # makes importing it fail
 import fastgru.datasets
 fastgru.torch = types.ModuleType("fastgru.torch")  # as its import would do
 assert "torch" in dir(fastgru)
@@ -139,14 +139,14 @@ assert "torch" in dir(fastgru)
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
-#: Modules whose classes are families: kinds of one thing, some of them variants of others.
+#: Modules with families of classes, some of which are variants of others.
 FAMILIES = ("layers", "losses", "metrics", "callbacks", "optimizers", "schedules")
 #: They import frameworks, and derive from their classes.
 DROP_INS = ("keras", "sklearn", "torch")
 
 
 def public_classes(name):
-    """Classes of the package that a module defines or shows under a public name."""
+    """Return the classes of the package that a module defines or exports."""
     module = importlib.import_module("fastgru" if name == "fastgru" else f"fastgru.{name}")
     return [
         value
@@ -203,10 +203,10 @@ def test_a_repr_is_the_call_that_makes_such_an_object():
         assert repr(thing) == expected
 
 
-#: Modules whose names a repr is evaluated with; of two of one name, that of the later module is meant within others.
+#: Modules whose names are used to evaluate a repr; if two have the same name, the later module is used.
 REPR_MODULES = (*FAMILIES, "initializers", "regularizers")
 NAMES = {name: value for module in REPR_MODULES for name, value in vars(getattr(fastgru, module)).items()}
-#: Arguments of those classes that need some, and some that have arguments of their own.
+#: Arguments of classes with required arguments, and nested arguments.
 EXAMPLES = {
     "layers.Activation": ["tanh"],
     "layers.Bidirectional": [fastgru.layers.GRU(2, return_sequences=True, kernel_initializer="zeros"), "sum"],
@@ -224,12 +224,12 @@ EXAMPLES = {
     "regularizers.L1L2": [0.5, 0.25],
     "initializers.Constant": [0.5],
 }
-#: Functions of the user's, for which there is no text; and bases.
+#: Functions of the user, which have no text form; and base classes.
 NOT_EVALUABLE = ("LambdaCallback", "LearningRateScheduler", "LossResult", "Initializer")
 
 
 def state(thing):
-    """What decides an object: its configuration, or else its attributes."""
+    """Return what defines an object: its configuration, or else its attributes."""
     return thing.get_config() if hasattr(thing, "get_config") else vars(thing)
 
 
@@ -299,7 +299,7 @@ class _Model(fastgru.Sequential):
 def test_a_repr_omits_unknown_arguments():
     holder = _Loss()
     holder.itself = holder
-    network = _Model.__new__(_Model)  # whose constructor has not been called
+    network = _Model.__new__(_Model)  # without a call of the constructor
     for thing, expected in (
         (_Schedule(0.1), "<_Schedule ...>"),
         (_Loss(), "_Loss()"),
@@ -324,7 +324,7 @@ def test_a_model_has_keras_attributes_and_no_public_internals():
         *("input_shape", "layers", "load_weights", "loss", "metrics", "name", "optimizer", "output_shape", "predict"),
         *("reset_states", "save", "save_weights", "set_weights", "stateful", "stop_training", "summary"),
         "train_on_batch",
-        # fastgru's own
+        # only in fastgru
         *("describe", "from_description", "get_states", "gradient", "parameters", "save_training", "set_states"),
     }
 

@@ -1,4 +1,4 @@
-"""What a state_dict does not say: which modules are called when, and what stands between them.
+"""What a state_dict does not contain: the order in which modules are called, and the operations between them.
 
 Each model is a module of PyTorch's own, saved as people save them, and is judged by what that module computes.
 """
@@ -23,7 +23,7 @@ nn = torch.nn
 F, H, C, T = 5, 6, 3, 7
 #: Two float32 computations of the same outputs.
 CLOSE = 1e-5
-#: Under another assumption the outputs of these models differ by more than this.
+#: Under a wrong assumption the outputs of these models differ by more than this.
 FAR = 1e-3
 
 POOLINGS = {
@@ -43,7 +43,7 @@ ACTIVATIONS = {
 
 
 class Network(nn.Module):
-    """A GRU, what is taken of its outputs, an activation, and a head."""
+    """A GRU, a selection of its outputs, an activation, and a head."""
 
     def __init__(self, pooling, after="linear", head="linear", *, depth=1, bidirectional=False, hidden=None):
         super().__init__()
@@ -54,7 +54,7 @@ class Network(nn.Module):
             self.hidden, width = nn.Linear(width, 4), 4
         self.fc = nn.Linear(width, C)
         self.pooling, self.after, self.head, self.between = pooling, after, head, hidden
-        with torch.no_grad():  # so that no assumption is close to another
+        with torch.no_grad():  # so that different assumptions give clearly different outputs
             for weight in self.parameters():
                 weight.mul_(3)
 
@@ -66,7 +66,7 @@ class Network(nn.Module):
         return ACTIVATIONS[self.head](self.fc(y))
 
     def options(self):
-        """What says it all."""
+        """Return the options that describe it completely."""
         said = {"gru": self.after, "fc": self.head} | ({} if self.between is None else {"hidden": self.between})
         each_step = self.pooling == "every step"
         return {"activations": said, **({"return_sequences": True} if each_step else {"pooling": self.pooling})}
@@ -93,14 +93,14 @@ def outputs_of(module, x):
 
 
 def silently(path, **options):
-    """The model, loaded without a warning."""
+    """Load the model; it must not warn."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return load_model(path, **options)
 
 
 def warned(path, **options):
-    """The model, and the one warning about it."""
+    """Load the model; returns it and its only warning."""
     with pytest.warns(AssumptionWarning) as caught:
         model = load_model(path, **options)
     (warning,) = caught
@@ -113,7 +113,7 @@ def path(request, tmp_path):
     return tmp_path / request.param
 
 
-# --- Said by whoever loads -------------------------------------------------------------------------------------------
+# --- Options given by the user ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -200,7 +200,7 @@ OTHERS = [
 
 @pytest.mark.parametrize(("network", "remedy"), OTHERS, ids=[remedy[:30] for _, remedy in OTHERS])
 def test_a_module_that_does_something_else_is_named_with_what_to_pass(path, network, remedy):
-    """Each of these used to be read as another model, without a word."""
+    """Each of these used to be read silently as another model."""
     torch.manual_seed(0)
     module = Network(**network)
     expected = outputs_of(module, samples())
@@ -247,7 +247,7 @@ def test_a_gru_alone_is_warned_about_too(path):
 
 
 class Taken(nn.Module):
-    """One of several outputs."""
+    """Returns one of several outputs."""
 
     def __init__(self, place):
         super().__init__()
@@ -261,7 +261,7 @@ class Taken(nn.Module):
 
 
 class Swapped(nn.Module):
-    """Two GRUs of one size, called in another order than they are declared."""
+    """Two GRUs of the same size, called in another order than they are declared."""
 
     def __init__(self):
         super().__init__()
@@ -334,7 +334,7 @@ def test_many_modules_of_one_size_are_an_assumption_at_once(tmp_path):
 
 
 class Chained(nn.Module):
-    """An encoder and a decoder, which receives every step of it, or its last state at each step."""
+    """An encoder and a decoder, which receives every step of the encoder, or its last state at each step."""
 
     def __init__(self, *, repeats=False):
         super().__init__()
@@ -396,7 +396,7 @@ def test_each_pair_of_grus_is_assumed_and_all_that_is_listed_confirms_it(path):
 
 
 def tied():
-    """An embedding and a head of one shape, of which a state_dict does not say which is which."""
+    """An embedding and a head of the same shape, which a state_dict does not distinguish."""
     return nn.ModuleDict(
         {"emb": nn.Embedding(11, H), "gru": nn.GRU(H, H, batch_first=True), "fc": nn.Linear(H, 11, bias=False)}
     )
@@ -447,7 +447,7 @@ def test_wrong_options_are_named(path):
     ]:
         with pytest.raises(error, match=f"^{message}") as caught:
             load_model(path, **options)
-        assert type(caught.value) is error  # which the file's errors are not
+        assert type(caught.value) is error  # not the error for files
 
 
 @pytest.mark.parametrize("options", [{"activations": 5}, {"order": 5}, {"activations": {"gru": "leaky_relu"}}])
@@ -470,7 +470,7 @@ def test_own_files_need_no_options(tmp_path):
 
 
 def test_a_conversion_says_under_which_assumptions_it_compared(tmp_path, capsys):
-    """Both files are run under the same assumptions: that they agree does not confirm those."""
+    """Both files are run under the same assumptions, so their agreement does not confirm these."""
     torch.manual_seed(0)
     module = Network("last_step", "relu", bidirectional=True)
     source, target = saved(module, tmp_path / "m.pth"), tmp_path / "own.safetensors"
