@@ -44,22 +44,23 @@ ROUNDS, QUICK_ROUNDS = 15, 5
 def parse(arguments: Sequence[str] | None) -> tuple[list[str], Options, Path | None]:
     """Return the questions, the options, and the output folder."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Compare fastgru with other libraries.")
-    parser.add_argument(
-        "questions", nargs="*", help=f"of {', '.join(QUESTIONS)}; default: all, with --quick {', '.join(QUICK)}"
-    )
+    choices = f"one or more of {', '.join(QUESTIONS)}"
+    parser.add_argument("questions", nargs="*", help=f"{choices}; default: all, with --quick {', '.join(QUICK)}")
     parser.add_argument("--quick", action="store_true", help="run for two minutes: few shapes, few rounds")
-    parser.add_argument("--threads", type=int, default=machine.available_processors())
+    parser.add_argument("--threads", type=int, default=machine.available_processors(), help="threads per library")
     parser.add_argument("--rounds", type=int, help=f"measurements per contender ({ROUNDS}, quick {QUICK_ROUNDS})")
     named = [name for name in BY_NAME if name not in SGEMMS]
     parser.add_argument("--contenders", default="", help=f"comma-separated, of {', '.join(named)}; sgemm always runs")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=(), help="measure the tutorial's shape only")
+    parser.add_argument(
+        "--batch-sizes", type=int, nargs="+", default=(), help="measure the tutorial's shape only, at these"
+    )
     parser.add_argument(
         "--against",
         default="",
         metavar="PYTHON",
         help="compare training and inference of this build with the one installed for that interpreter",
     )
-    parser.add_argument("--epochs", type=int, default=10, help="of mnist")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of mnist (10)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of mnist, one run each (0 1 2)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write results.json, results.md and training.png")
     given = parser.parse_args(arguments)

@@ -47,8 +47,8 @@ def _choose() -> tuple[str, str]:
     if asked:
         if asked not in choices:
             _refuse(
-                f"{ISA_VARIABLE}: expected one of {', '.join(choices) or 'no instruction set'} because this CPU "
-                f"supports no other, got {asked!r}; unset {ISA_VARIABLE}"
+                f"{ISA_VARIABLE}: expected one of {', '.join(choices) or 'no instruction set'} because this "
+                f"CPU or installation supports no other, got {asked!r}; unset {ISA_VARIABLE}"
             )
         return asked, f"{ISA_VARIABLE}={asked} is set"
     if not choices:
