@@ -9,7 +9,7 @@
 namespace fastgru {
 
 // Estimates a quantile of a stream of numbers, within limits. It steps up after a larger number and down after a
-// smaller one. It keeps no history, and one outlier moves it by one step only. Concurrent calls of add() lose a step.
+// smaller one. It keeps no history, and one outlier moves it by one step only. Concurrent calls may lose a step.
 class RunningQuantile {
  public:
   // Converges where `share` of the numbers are smaller: there the steps balance. The limits bound how long it takes
