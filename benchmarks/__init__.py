@@ -1,1 +1,1 @@
-"""How fast, how big and how frugal fastgru is beside its peers; see benchmarks/README.md."""
+"""Benchmarks of fastgru's speed, memory and size against other libraries; see benchmarks/README.md."""

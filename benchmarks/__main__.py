@@ -1,4 +1,4 @@
-"""python -m benchmarks [QUESTION ...]: measure, print Markdown, and write it, JSON and a chart with --out."""
+"""python -m benchmarks [QUESTION ...]: measure and print Markdown; --out also writes Markdown, JSON and a chart."""
 
 from __future__ import annotations
 
@@ -42,25 +42,26 @@ ROUNDS, QUICK_ROUNDS = 15, 5
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[list[str], Options, Path | None]:
-    """The questions, the options, and where to write."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="fastgru beside its peers.")
-    parser.add_argument(
-        "questions", nargs="*", help=f"of {', '.join(QUESTIONS)}; all, or with --quick {', '.join(QUICK)}"
-    )
-    parser.add_argument("--quick", action="store_true", help="two minutes: few shapes, few rounds")
-    parser.add_argument("--threads", type=int, default=machine.available_processors())
-    parser.add_argument("--rounds", type=int, help=f"measurements of each contender ({ROUNDS}, quick {QUICK_ROUNDS})")
+    """Return the questions, the options, and the output folder."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Compare fastgru with other libraries.")
+    choices = f"one or more of {', '.join(QUESTIONS)}"
+    parser.add_argument("questions", nargs="*", help=f"{choices}; default: all, with --quick {', '.join(QUICK)}")
+    parser.add_argument("--quick", action="store_true", help="run for two minutes: few shapes, few rounds")
+    parser.add_argument("--threads", type=int, default=machine.available_processors(), help="threads per library")
+    parser.add_argument("--rounds", type=int, help=f"measurements per contender ({ROUNDS}, quick {QUICK_ROUNDS})")
     named = [name for name in BY_NAME if name not in SGEMMS]
-    parser.add_argument("--contenders", default="", help=f"of {', '.join(named)}, with commas; sgemm is always there")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=(), help="the tutorial's shape at these alone")
+    parser.add_argument("--contenders", default="", help=f"comma-separated, of {', '.join(named)}; sgemm always runs")
+    parser.add_argument(
+        "--batch-sizes", type=int, nargs="+", default=(), help="measure the tutorial's shape only, at these"
+    )
     parser.add_argument(
         "--against",
         default="",
         metavar="PYTHON",
-        help="training and inference of this build beside the one installed for that interpreter, and nothing else",
+        help="compare training and inference of this build with the one installed for that interpreter",
     )
-    parser.add_argument("--epochs", type=int, default=10, help="of mnist")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of mnist, a run each (0 1 2)")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of mnist (10)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of mnist, one run each (0 1 2)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write results.json, results.md and training.png")
     given = parser.parse_args(arguments)
     questions = given.questions or list(QUICK if given.quick else QUESTIONS)
@@ -96,7 +97,7 @@ def facts(values: dict[str, object]) -> str:
 
 
 def write(folder: Path, text: str, about: dict[str, object], results: list[Result]) -> None:
-    """The same for people, for programs, and as a picture."""
+    """Write the results as Markdown, as JSON and as a chart."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.md").write_text(text)
     questions = {result.question: {"rows": result.rows, "notes": result.notes} for result in results}
@@ -108,7 +109,7 @@ def write(folder: Path, text: str, about: dict[str, object], results: list[Resul
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Ask every question in turn."""
+    """Run all questions in turn."""
     questions, options, out = parse(arguments)
     described = machine.describe(options.threads)
     machine.restrict(options.threads)

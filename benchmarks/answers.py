@@ -1,4 +1,4 @@
-"""Whether a peer computes what fastgru computes: asked before anything is timed."""
+"""Checks that a peer computes the same as fastgru, before anything is timed."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Mapping
 
 import numpy as np
 
-#: Largest difference as a share of the largest element. Float32 computations in different orders differ by some 1e-6.
+#: Maximum difference relative to the largest element. Float32 results in different orders differ by about 1e-6.
 TOLERANCE = 1e-4
 
 GRU_GRADIENTS = ("d_kernel", "d_recurrent_kernel", "d_bias")
 
 
 class AnswersDifferError(Exception):
-    """A peer's results are not fastgru's."""
+    """A peer's results differ from fastgru's."""
 
 
 def expected(question: str, *, whole: bool, adam: str) -> tuple[str, ...]:
-    """What a contender has to answer with, by how much of the work it does and by whose form of Adam it follows.
+    """Return the names of a contender's answers, which depend on its part of the work and its form of Adam.
 
-    The losses are those of three steps, so that Adam is compared as well; its epsilon stands elsewhere in PyTorch and
-    TensorFlow.js than in Keras, which after a step shows in the fifth digit.
+    The losses are those of three steps, so that Adam is compared too. PyTorch and TensorFlow.js add epsilon elsewhere
+    than Keras, which changes the fifth digit of the loss after one step.
     """
     if question == "inference":
         return ("state",)
@@ -30,12 +30,12 @@ def expected(question: str, *, whole: bool, adam: str) -> tuple[str, ...]:
 
 
 def check(reference: Mapping[str, np.ndarray], answer: Mapping[str, np.ndarray], names: tuple[str, ...]) -> float:
-    """The largest relative error over `names`.
+    """Return the largest relative error over `names`.
 
     Raises
     ------
     AnswersDifferError
-        One is missing, has another shape, is not finite, or is further off than `TOLERANCE`; the message says which.
+        An answer is missing, has another shape, is not finite, or differs by more than `TOLERANCE`.
     """
     worst = 0.0
     for name in names:
@@ -43,7 +43,7 @@ def check(reference: Mapping[str, np.ndarray], answer: Mapping[str, np.ndarray],
         if actual is None or actual.shape != expected.shape:
             got = "nothing" if actual is None else actual.shape
             raise AnswersDifferError(f"answers differ: {name}: expected shape {expected.shape}, got {got}")
-        scale = np.abs(expected).max() or 1.0  # after a single step from zeros, the recurrent gradients are zeros
+        scale = np.abs(expected).max() or 1.0  # recurrent gradients are zero after a single step from zeros
         error = float(np.abs(np.subtract(actual, expected, dtype=np.float64)).max() / scale)
         if not error <= TOLERANCE:
             raise AnswersDifferError(f"answers differ: {name} is off by {error:.1e} of its largest element")

@@ -1,4 +1,4 @@
-"""A chart of training speeds beside fastgru's; needs Matplotlib."""
+"""A chart of training speeds relative to fastgru's; requires Matplotlib."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROWS = (32, 128, 1024)
 
 
 def speeds(rows: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
-    """Samples a second by contender's title and batch, of the tutorial's shapes."""
+    """Return samples per second by contender's title and batch size, for the tutorial's shapes."""
     found: dict[str, dict[int, float]] = {}
     for row in rows:
         problem = row["problem"]
@@ -21,7 +21,7 @@ def speeds(rows: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> str:
-    """Write grouped bars, one group a batch size; returns why there is no picture, or nothing."""
+    """Write grouped bars, one group per batch size; returns why there is no chart, or an empty text."""
     found = speeds(rows)
     base = found.get("fastgru")
     if not base:

@@ -1,4 +1,4 @@
-"""Who competes: a table."""
+"""The table of contenders."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from benchmarks.worker import Worker, environment
 
 PEERS = Path(__file__).with_name("peers")
 BOTH = ("training", "inference")
-#: The reference of each form of the reset gate.
+#: The reference contender for each form of the reset gate.
 REFERENCES = {True: "fastgru", False: "fastgru-before"}
-#: Another build of fastgru, installed beside another interpreter.
+#: Another build of fastgru, installed for another interpreter.
 OTHER = "fastgru-other"
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A program of `benchmarks/peers`, and what it is asked to do.
+    """A program of `benchmarks/peers` and its options.
 
-    ``way`` is a variant that its program knows. ``whole`` is False for bare kernels, without head and Adam; ``adam``
-    is whose form of it the program has. Problems of more flops than ``most_flops`` or more steps than ``most_steps``
-    are not asked of it, as a run or compiling would take too long, and one of a ``slow_start``, which compiles for half
-    a minute a shape, is asked the tutorial's shapes only, and none with --quick.
+    ``way`` is a variant of the program. ``whole`` is False for bare kernels, without head and Adam. ``adam`` is the
+    framework whose form of Adam the program has. Problems with more flops than ``most_flops`` or more steps than
+    ``most_steps`` are skipped, because they would take too long. A contender with ``slow_start`` compiles for half a
+    minute per shape; it runs the tutorial's shapes only, and none with --quick.
     """
 
     name: str
@@ -42,19 +42,19 @@ class Contender:
     env: dict[str, str] = field(default_factory=dict)
 
     def start(self, threads: int, other_python: str = "") -> Worker:
-        """Its process, which begins to import.
+        """Start its process, which begins to import.
 
         Parameters
         ----------
         threads : int
-            For its library.
+            Threads of its library.
         other_python : str
             The interpreter that runs ``fastgru-other``.
 
         Raises
         ------
         FileNotFoundError
-            There is no Node to run it, or no other interpreter was named.
+            Node is not installed, or there is no other interpreter.
         """
         if self.program.startswith("tfjs"):
             command = ["node", str(PEERS / "tfjs.mjs"), self.program.partition(" ")[2]]
@@ -66,15 +66,15 @@ class Contender:
         return Worker(self.name, command, environment(threads, self.env))
 
     def refusal(self, problem: Problem) -> str:
-        """Why it is not asked this, or nothing."""
+        """Return the reason why it skips a problem, or an empty text."""
         if problem.question not in self.questions:
             return f"does no {problem.question}"
         if problem.flops() > self.most_flops:
-            return f"{problem.flops() / 1e9:.2g} Gflop a run are above its limit of {self.most_flops / 1e9:.2g}"
+            return f"{problem.flops() / 1e9:.2g} Gflop per run exceed its limit of {self.most_flops / 1e9:.2g}"
         if problem.steps > self.most_steps:
-            return f"{problem.steps} steps are more than its limit of {self.most_steps}"
+            return f"{problem.steps} steps exceed its limit of {self.most_steps}"
         if self.slow_start and problem.source != TUTORIAL:
-            return "compiles for long, and is asked the tutorial's shapes only"
+            return "compiles for a long time, so only the tutorial's shapes are measured"
         return ""
 
 

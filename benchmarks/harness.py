@@ -1,8 +1,8 @@
-"""Honest timing: the contenders' processes take turns in one run, after their answers have been compared.
+"""Timing: the contenders' processes take turns in one run, after their answers have been compared.
 
 A machine's speed drifts by a third within minutes; ratios within one interleaved run do not. So contenders take turns,
-a measurement each, round after round. What is quoted is the median over the rounds, with its spread, as a share of
-the NumPy sgemm measured in the same rounds.
+one measurement each, round after round. Reported are the median over the rounds, its spread, and the fraction of the
+NumPy sgemm throughput measured in the same rounds.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from benchmarks.contenders import BY_NAME, REFERENCES, SGEMMS, Contender
 from benchmarks.problem import Problem, write_data
 from benchmarks.worker import MissingError, Worker, WorkerError
 
-#: A measurement, and the warm-up before it, repeat the call until they last this long: after a pause a processor needs
-#: some 20 ms to its full speed, and what takes less than a millisecond would look half as fast.
+#: A measurement, and the warm-up before it, repeat the call until they take this long. After a pause a processor needs
+#: about 20 ms to reach its full speed, and calls of less than a millisecond would look half as fast.
 LEAST_SECONDS = 0.03
-#: Before each measurement: OpenBLAS' and OpenMP's idle threads spin for some 10 ms after their last call, fastgru's
-#: and others' less, and would take the next contender's processors.
+#: Pause before each measurement. Idle threads of OpenBLAS and OpenMP spin for about 10 ms after their last call,
+#: those of fastgru and others less, and would occupy the next contender's processors.
 COOL_DOWN_SECONDS = 0.1
-#: Patience with a contender: to import (TensorFlow: 10 s), to build a model (torch.compile: 40 s), to measure.
+#: Timeouts of a contender: to import (TensorFlow: 10 s), to build a model (torch.compile: 40 s), to measure.
 HELLO_SECONDS, SETUP_SECONDS, TIME_SECONDS = 120, 240, 120
 
 
 def log(message: str) -> None:
-    """Progress, beside the results on standard output."""
+    """Print progress to standard error; the results go to standard output."""
     print(message, file=sys.stderr, flush=True)
 
 
 def median(seconds: Sequence[float]) -> float:
-    """Of all rounds."""
+    """Return the median over all rounds."""
     return statistics.median(seconds)
 
 
 def spread(seconds: Sequence[float]) -> float:
-    """Interquartile range over the median; 0 for a single measurement."""
+    """Return the interquartile range divided by the median; 0 for a single measurement."""
     if len(seconds) < 2:
         return 0.0
     low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
@@ -55,20 +55,20 @@ def spread(seconds: Sequence[float]) -> float:
 
 
 def repeats_for(once: float) -> int:
-    """How often to repeat a call of `once` seconds in a measurement."""
+    """Return how often a measurement repeats a call of `once` seconds."""
     return max(1, math.ceil(LEAST_SECONDS / max(once, 1e-9)))
 
 
 @dataclass
 class Row:
-    """What came of one contender and one problem: figures, or the reason why there are none."""
+    """The result of one contender and one problem: figures, or the reason why there are none."""
 
     contender: str
     title: str
     problem: Problem
     seconds: list[float] = field(default_factory=list)
     skipped: str = ""
-    error: float = 0.0  # relative, of its answers
+    error: float = 0.0  # relative error of its answers
     median: float = 0.0
     spread: float = 0.0
     samples_per_second: float = 0.0
@@ -81,7 +81,7 @@ class Row:
 
 
 class Crew:
-    """The contenders' processes, started together (TensorFlow's import alone takes 10 s) and kept between problems."""
+    """The contenders' processes, started together (importing TensorFlow takes 10 s) and kept between problems."""
 
     def __init__(self, threads: int, other_python: str = "") -> None:
         self.threads = threads
@@ -102,7 +102,7 @@ class Crew:
         self._stack.close()
 
     def gather(self, names: Iterable[str]) -> dict[str, Worker]:
-        """The processes of those contenders; the missing ones are left out, and the dead ones started again."""
+        """Return the processes of these contenders; skips missing ones and restarts dead ones."""
         names = [name for name in names if name not in self.missing]
         started = []
         for name in names:
@@ -123,26 +123,26 @@ class Crew:
                 self._workers.pop(name).stop()
                 log(f"  {name} is skipped: {self.missing[name]}")
             else:
-                self.versions = self._workers[name].versions | self.versions  # the first of fastgru stays
+                self.versions = self._workers[name].versions | self.versions  # keeps the first version of fastgru
         return {name: self._workers[name] for name in names if name in self._workers}
 
 
 @dataclass
 class Turn:
-    """A contender that takes part in the rounds."""
+    """A contender that is measured in the rounds."""
 
     row: Row
     worker: Worker
     repeats: int = 1
 
     def time(self) -> dict[str, float]:
-        """One measurement, after the others' threads have gone to sleep."""
+        """Measure once, after the pause in which the threads of other contenders fall asleep."""
         time.sleep(COOL_DOWN_SECONDS)
         return self.worker.ask(TIME_SECONDS, do="time", repeats=self.repeats)
 
 
 def interleave(turns: list[Turn], rounds: int) -> None:
-    """Calibrate all, then measure all in turn, `rounds` times. Whoever fails is out, with the reason in its row."""
+    """Calibrate all, then measure all in turn, `rounds` times. A contender that fails is removed; its row says why."""
 
     def attempt(turn: Turn, action) -> None:
         if turn.row.skipped:
@@ -151,11 +151,11 @@ def interleave(turns: list[Turn], rounds: int) -> None:
             action(turn)
         except WorkerError as error:
             turn.row.skipped = str(error)
-            log(f"  {turn.row.contender} is out: {error}")
+            log(f"  {turn.row.contender} is removed: {error}")
 
     def calibrate(turn: Turn) -> None:
         turn.repeats = repeats_for(turn.time()["repeat"])
-        if turn.repeats > 1:  # a short call found the processor still slow
+        if turn.repeats > 1:  # the first call was short, and the processor not yet at full speed
             turn.repeats = repeats_for(turn.time()["repeat"])
 
     def measure(turn: Turn) -> None:
@@ -171,7 +171,7 @@ def interleave(turns: list[Turn], rounds: int) -> None:
 def set_up(
     problem: Problem, contenders: Sequence[Contender], workers: dict[str, Worker], folder: Path
 ) -> dict[str, dict[str, np.ndarray] | WorkerError]:
-    """Let all build their models at the same time, and collect their answers, or what went wrong."""
+    """Let all contenders build their models at the same time; return their answers or errors."""
     data = folder / "data.safetensors"
     write_data(problem, data)
     results: dict[str, dict[str, np.ndarray] | WorkerError] = {}
@@ -196,7 +196,7 @@ def set_up(
 
 
 def verify(contender: Contender, problem: Problem, results: dict[str, Any]) -> float:
-    """The error of a contender's answers against fastgru's; raises what keeps it from being timed."""
+    """Return the error of a contender's answers relative to fastgru's; raises if it cannot be timed."""
     for name in (contender.name, REFERENCES[contender.reset_after]):
         if isinstance(results[name], WorkerError):
             raise results[name]
@@ -207,9 +207,9 @@ def verify(contender: Contender, problem: Problem, results: dict[str, Any]) -> f
 
 
 def measure(problem: Problem, names: Sequence[str], crew: Crew, rounds: int) -> list[Row]:
-    """Set up, compare, time: a row for each contender in the table's order.
+    """Set up, compare and time; returns one row per contender, in the table's order.
 
-    sgemm takes part always; the references are set up always, and timed if they are named.
+    sgemm always takes part. The references are always set up, but timed only if they are named.
     """
     log(f"{problem.question}, {problem.shape} ({problem.source})")
     listed = [*SGEMMS, *names]
@@ -244,7 +244,7 @@ def measure(problem: Problem, names: Sequence[str], crew: Crew, rounds: int) -> 
 
 
 def evaluate(row: Row) -> None:
-    """The figures of a row that was timed to the end."""
+    """Compute the figures of a row that was timed completely."""
     if row.skipped:
         return
     row.median, row.spread = median(row.seconds), spread(row.seconds)

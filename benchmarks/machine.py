@@ -1,27 +1,27 @@
-"""What a figure depends on: the machine, the versions, the environment. No names of hosts or folders."""
+"""Machine, versions and environment of a run, without host names or folders."""
 
 from __future__ import annotations
 
 import os
 import platform
 
-#: Variables that change a result, shown where they are set.
+#: Variables that affect results; reported if they are set.
 VARIABLES = ("OMP_WAIT_POLICY", "OMP_PROC_BIND", "GOMP_SPINCOUNT", "GOMP_CPU_AFFINITY", "XLA_FLAGS", "MALLOC_ARENA_MAX")
 
 
 def available_processors() -> int:
-    """How many this process may run on."""
+    """Return the number of processors that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def restrict(threads: int) -> None:
-    """Run on that many processors, and let the workers inherit it: some libraries take their threads from there."""
+    """Restrict this process and its workers to that many processors, from which some libraries derive their threads."""
     if hasattr(os, "sched_setaffinity") and threads < available_processors():
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def describe(threads: int) -> dict[str, object]:
-    """For the head of a report."""
+    """Return the description for the head of a report."""
     cpu = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as file:

@@ -1,4 +1,4 @@
-"""What a run of the benchmarks was asked for."""
+"""Options of a benchmark run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.contenders import CONTENDERS, SGEMMS
 
 @dataclass(frozen=True)
 class Options:
-    """The command line's options; empty tuples mean the question's own choice."""
+    """The command line's options; empty tuples mean the question's defaults."""
 
     threads: int
     rounds: int
@@ -21,7 +21,7 @@ class Options:
     other_python: str = ""
 
     def names(self, question: str) -> list[str]:
-        """The contenders of a question: those that were named, or all that are not to be asked for."""
+        """Return the contenders of a question: the named ones, or all that run by default."""
         return [
             contender.name
             for contender in CONTENDERS

@@ -1,4 +1,4 @@
-"""What is computed: a shape, a question, the data that every contender gets, and its flops."""
+"""A problem to compute: question, shape, data and flops."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 CLASSES = 10
 
-#: The source of the shapes that the TensorFlow.js tutorial has, MNIST read row by row.
+#: The source of the TensorFlow.js tutorial's shapes: MNIST read row by row.
 TUTORIAL = "tutorial"
 
 
@@ -19,7 +19,7 @@ TUTORIAL = "tutorial"
 class Problem:
     """A question and a shape: N rows, T steps, F features, H units.
 
-    ``source`` names where the shape comes from. ``threads`` is 0, the run's, but where their number is what is asked.
+    ``source`` names the origin of the shape. ``threads`` is 0 for the run's threads, unless the question varies them.
     """
 
     question: str
@@ -32,14 +32,14 @@ class Problem:
 
     @property
     def shape(self) -> str:
-        """How tables name it."""
+        """Its name in tables."""
         threads = f" threads={self.threads}" if self.threads else ""
         return f"N={self.rows} T={self.steps} F={self.features} H={self.units}{threads}"
 
     def flops(self, *, head: bool = True) -> float:
-        """Flops of matrix products alone: nothing elementwise, no Adam, no gradient of the input.
+        """Return the flops of matrix products only: nothing elementwise, no Adam, no gradient of the input.
 
-        Forward 6H(F+H) and backward 6H(F+2H) a sample-step; the head's three products in training, where there is one.
+        Forward takes 6H(F+H) and backward 6H(F+2H) per sample and step; in training the head adds three products.
         """
         units, features = self.units, self.features
         step = 6 * units * (features + units)
@@ -49,14 +49,14 @@ class Problem:
         return float(self.rows * (self.steps * step + last))
 
     def to_message(self) -> dict[str, Any]:
-        """The fields as JSON can hold them."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
 
 def write_data(problem: Problem, path: Path) -> None:
-    """Weights in Keras' layout and a batch, as safetensors: a format that JavaScript too reads in a few lines.
+    """Write weights in Keras' layout and a batch as safetensors, a format that JavaScript reads in a few lines.
 
-    Biases are not zero and differ from each other, so that a wrong order of gates cannot go unseen. ``d_state`` is the
+    Biases are nonzero and differ from each other, so that a wrong order of gates is detected. ``d_state`` is the
     gradient for the last state, for peers that are bare kernels without a loss.
     """
     rng = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from benchmarks.harness import Row
 
 @dataclass
 class Result:
-    """A question's answer: a table to read, and rows for machines."""
+    """The result of a question: a table, and rows for programs."""
 
     question: str
     title: str
@@ -21,7 +21,7 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
     def to_markdown(self) -> str:
-        """A heading, a table with its first two columns left-aligned, and notes."""
+        """Return a heading, a table with its first two columns left-aligned, and notes."""
         rules = ["---" if index < 2 else "---:" for index in range(len(self.columns))]
         lines = [f"## {self.title}", ""]
         if self.table:
@@ -31,7 +31,7 @@ class Result:
 
 
 def duration(seconds: float) -> str:
-    """In a unit that fits."""
+    """Format a duration in s, ms or us."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= scale:
             return f"{seconds / scale:.3g} {unit}"
@@ -39,7 +39,7 @@ def duration(seconds: float) -> str:
 
 
 def skips(rows: Sequence[Row]) -> list[str]:
-    """A note for each contender and reason, with the shapes that it concerns."""
+    """Return a note for each contender and reason, with the shapes that were skipped."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row.skipped:
@@ -57,7 +57,7 @@ SPEED_COLUMNS = (
 
 
 def speed_result(question: str, title: str, rows: list[Row]) -> Result:
-    """The table of a question about speed: figures relative to fastgru's of the same shape."""
+    """Return the table of a question about speed: figures relative to fastgru's of the same shape."""
     base = {row.problem.shape: row.median for row in rows if row.contender == "fastgru" and not row.skipped}
     table = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""The shapes that are asked about: the tutorial's, a grid around it, and published models'."""
+"""The measured shapes: the tutorial's, a grid around it, and those of published models."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ GRID_ROWS = (1, 8, 32, 128, 1024)
 QUICK_TRAINING_ROWS = (32, 128, 1024)
 QUICK_INFERENCE_ROWS = (128,)
 
-#: A run above it takes seconds in every contender: N=1024 at H=1024, and N=1024 at H=512.
+#: Runs above this take seconds in every contender: N=1024 at H=1024, and N=1024 at H=512.
 MOST_FLOPS = 100e9
 
-#: Time is linear in T; DeepBench's 1500 and 187 steps are cut to this.
+#: Time is linear in T; DeepBench's 1500 and 187 steps are reduced to this.
 DEEPBENCH_STEPS = 25
 
 #: N, T, F, H with the source. DeepBench's input is as wide as its state.
@@ -37,12 +37,12 @@ PUBLISHED = (
 
 
 def tutorial(question: str, rows: int) -> Problem:
-    """GRU(64) on 28 rows of 28 pixels."""
+    """Return the tutorial's shape: GRU(64) on 28 rows of 28 pixels."""
     return Problem(question, rows, 28, 28, 64, TUTORIAL)
 
 
 def every(question: str) -> Iterator[Problem]:
-    """The tutorial's, the grid's and the published."""
+    """Yield the shapes of the tutorial, the grid and published models."""
     for rows in TUTORIAL_ROWS:
         yield tutorial(question, rows)
     for units in GRID_UNITS:
@@ -56,13 +56,13 @@ def every(question: str) -> Iterator[Problem]:
 def chosen(
     question: str, batch_sizes: Sequence[int], quick_rows: Sequence[int] | None
 ) -> tuple[list[Problem], list[str]]:
-    """The shapes of a run, and a note for each that is left out as too much work."""
+    """Return the shapes of a run, and a note for each shape that is skipped because it takes too long."""
     if batch_sizes or quick_rows is not None:
         return [tutorial(question, rows) for rows in batch_sizes or quick_rows or ()], []
     kept, notes = [], []
     for problem in every(question):
         if problem.source == "grid" and problem.flops() > MOST_FLOPS:
-            notes.append(f"{problem.shape} left out: {problem.flops() / 1e9:.0f} Gflop a run")
+            notes.append(f"{problem.shape} skipped: {problem.flops() / 1e9:.0f} Gflop per run")
         else:
             kept.append(problem)
     return kept, notes

@@ -1,4 +1,4 @@
-"""A contender's process, seen from outside: started, asked, timed out, stopped."""
+"""Starts, queries and stops a contender's process."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ ROOT = Path(__file__).parents[1]
 
 
 class WorkerError(Exception):
-    """The process answered with an error, died, or took too long."""
+    """The process returned an error, died, or timed out."""
 
 
 class MissingError(WorkerError):
-    """The contender's library is not here."""
+    """The contender's library is not installed."""
 
 
 def environment(threads: int, extra: dict[str, str] | None = None) -> dict[str, str]:
-    """What every worker gets: the same number of threads, whatever its library calls them.
+    """Return the environment of a worker: the same number of threads for all libraries.
 
-    Between turns OpenBLAS' and OpenMP's threads spin for a while before they sleep (GNU's for some milliseconds).
-    Their waiting is left as it is, because within a measurement spinning is what makes them fast; the pause between
-    contenders is there to see it end.
+    Between turns the threads of OpenBLAS and OpenMP spin for a while before they sleep (GNU's for some milliseconds).
+    Their settings are not changed, because spinning makes them fast within a measurement. The pause between contenders
+    waits for its end.
     """
     given = dict(os.environ)
-    # OpenBLAS then chooses its kernels for this processor itself, so that NumPy's sgemm is measured at its best.
+    # Without this variable OpenBLAS chooses the kernels for this processor, so that NumPy's sgemm runs at full speed.
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "FASTGRU_ISA"):
         given.pop(name, None)
     names = ("BENCHMARK_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -40,7 +40,7 @@ def environment(threads: int, extra: dict[str, str] | None = None) -> dict[str, 
 
 
 class Worker:
-    """One process; requests and answers as in `benchmarks.peers.serve`."""
+    """A process that follows the protocol of `benchmarks.peers.serve`."""
 
     def __init__(self, name: str, command: list[str], env: dict[str, str]) -> None:
         self.name = name
@@ -54,7 +54,7 @@ class Worker:
         self._reader.start()
 
     def _read(self) -> None:
-        """Hand the lines over to `receive`, which can then time out; an empty one is the end."""
+        """Pass lines to `receive` through a queue, which allows a timeout; an empty line marks the end."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.put(line)
@@ -62,7 +62,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def hello(self, timeout: float) -> None:
@@ -70,7 +70,7 @@ class Worker:
         self.versions = self.receive(timeout)["versions"]
 
     def send(self, **request: Any) -> None:
-        """Ask without waiting, so that several workers can work on their answers at once."""
+        """Send a request without waiting, so that several workers can run at the same time."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
@@ -79,14 +79,14 @@ class Worker:
             raise WorkerError(f"the process died: {self._last_words()}") from None
 
     def receive(self, timeout: float) -> dict[str, Any]:
-        """The answer.
+        """Return the answer.
 
         Raises
         ------
         MissingError
-            The library is not here.
+            The library is not installed.
         WorkerError
-            There is none in time, or the process died, or it says what went wrong.
+            The request timed out or failed, or the process died.
         """
         try:
             line = self._lines.get(timeout=timeout)
@@ -103,7 +103,7 @@ class Worker:
         return answer
 
     def ask(self, timeout: float, **request: Any) -> dict[str, Any]:
-        """`send` and `receive`."""
+        """Call `send`, then `receive`."""
         self.send(**request)
         return self.receive(timeout)
 
@@ -114,7 +114,7 @@ class Worker:
         return f"exit code {code}" + (f", {lines[-1][-300:]}" if lines else "")
 
     def stop(self) -> None:
-        """End the process, politely if it listens."""
+        """Stop the process: ask it to quit, then kill it."""
         try:
             self.send(do="quit")
             self._process.wait(timeout=2)
@@ -126,6 +126,6 @@ class Worker:
             try:
                 if stream is not None:
                     stream.close()
-            except OSError:  # a request that a dead process never read
+            except OSError:  # the process died without reading a request
                 pass
         self._errors.close()

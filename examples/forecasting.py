@@ -1,8 +1,8 @@
-"""Forecast a series of three variables: 48 steps of the past in, the next 12 steps out.
+"""Forecast a series of three variables: 48 past steps in, the next 12 steps out.
 
-The series is made here: three coupled springs that stiffen as they are stretched, driven by a season, measured with
-noise. They are not linear, so a linear autoregression on the same 48 steps, the honest baseline, is good for a few
-steps only.
+The series is simulated: three coupled springs that stiffen when they are stretched, with a seasonal driving force and
+measurement noise. They are not linear. The baseline, a linear autoregression on the same 48 steps, is therefore
+accurate for a few steps only.
 
     python forecasting.py --plot
 """
@@ -17,7 +17,7 @@ PAST, FUTURE, NOISE = 48, 12, 0.05
 
 
 def make_series(steps, rng):
-    """Positions (steps, 3) of three coupled Duffing oscillators under one driving force, with noise."""
+    """Return positions (steps, 3) of three coupled Duffing oscillators with a common driving force and noise."""
     dt, drive = 0.03, np.array([0.45, 0.405, 0.36])
     position, velocity = rng.normal(size=3), np.zeros(3)
     series = np.empty((steps, 3))
@@ -31,28 +31,28 @@ def make_series(steps, rng):
 
 
 def cut_windows(series):
-    """Every stretch of the series: what is known (N, PAST, 3), and what is to be said (N, FUTURE * 3)."""
+    """Return all windows of the series: inputs (N, PAST, 3) and targets (N, FUTURE * 3)."""
     stretches = np.lib.stride_tricks.sliding_window_view(series, PAST + FUTURE, axis=0).transpose(0, 2, 1)
-    return stretches[:, :PAST], stretches[:, PAST:].reshape(len(stretches), -1)  # the past is a view: no copy
+    return stretches[:, :PAST], stretches[:, PAST:].reshape(len(stretches), -1)  # the inputs are a view, not a copy
 
 
 def rmse(forecast, truth):
-    """Root mean squared error."""
+    """Return the root mean squared error."""
     return float(np.sqrt(np.mean(np.square(forecast - truth))))
 
 
 def main():
-    """Train, compare, and say whether it was worth it."""
+    """Train, and compare with the baselines."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small run of some seconds")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", nargs="?", const="forecasting.png", metavar="FILE", help="draw forecasts into FILE")
+    parser.add_argument("--plot", nargs="?", const="forecasting.png", metavar="FILE", help="plot forecasts into FILE")
     options = parser.parse_args()
     set_seed(options.seed)
     steps, units, epochs, batch_size = (4000, 48, 15, 32) if options.quick else (10_000, 96, 60, 64)
 
-    # In the order of time: 70 % to train on, 15 % to choose the epoch by, 15 % to test on. No scale is taken from the
-    # future, and as each part is cut into windows by itself, no step stands in two parts.
+    # In temporal order: 70 % for training, 15 % for validation, 15 % for testing. The scale comes from the training
+    # part only. Each part is cut into windows separately, so that the parts share no steps.
     series = make_series(steps, np.random.default_rng(options.seed))
     train, validation, test = np.split(series, [int(0.70 * steps), int(0.85 * steps)])
     mean, scale = train.mean(axis=0), train.std(axis=0)
@@ -75,7 +75,7 @@ def main():
         verbose=2,
     )
 
-    def with_one(windows):  # the steps of a window side by side, and a constant
+    def with_one(windows):  # the flattened steps of a window, and a constant
         return np.column_stack([windows.reshape(len(windows), -1), np.ones(len(windows))])
 
     coefficients = np.linalg.lstsq(with_one(x), y, rcond=None)[0]
@@ -102,7 +102,7 @@ def main():
 
 
 def plot(path, x, y, forecasts):
-    """Draw three windows of the first variable, and what each method said about its next steps."""
+    """Plot three windows of the first variable, and the forecasts of each method."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(15, 4), layout="constrained")

@@ -1,4 +1,4 @@
-"""Complex-step derivatives, which have neither truncation nor cancellation: what is left are roundings."""
+"""Complex-step derivatives, which have no truncation or cancellation error, only rounding errors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Function = Callable[..., float]
 
 
 def derivative(function: Function, arrays: Arrays, index: int, direction: np.ndarray) -> float:
-    """Of a scalar function, where arrays[index] moves in the direction."""
+    """Return the derivative of a scalar function with respect to arrays[index], in the direction."""
     moved = list(arrays)
     moved[index] = arrays[index] + 1j * STEP * direction
     return function(*moved).imag / STEP
 
 
 def gradient(function: Function, arrays: Arrays, index: int) -> np.ndarray:
-    """Of a scalar function for arrays[index], an element at a time."""
+    """Return the gradient of a scalar function for arrays[index], element by element."""
     found = np.zeros(arrays[index].shape)
     for place in np.ndindex(found.shape):
         direction = np.zeros_like(found)
@@ -32,7 +32,7 @@ def gradient(function: Function, arrays: Arrays, index: int) -> np.ndarray:
 
 
 def gru_loss(case: Case) -> tuple[Function, list[np.ndarray | None]]:
-    """A loss whose gradients for the outputs are the case's, by the reference, and what it is a function of."""
+    """Return a loss whose gradients for the outputs are the case's, computed by the reference, and its arguments."""
 
     def loss(*arguments: np.ndarray | None) -> float:
         outputs, state = reference.gru_forward(*arguments, **case.options)

@@ -1,4 +1,4 @@
-"""Python threads that do the same at once."""
+"""Runs the same function in several Python threads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 
 
 def in_threads(count, work, *, numbered=False):
-    """Run `work` in so many threads, with its number if `numbered`, and wait for all."""
+    """Run `work` in `count` threads, with the thread's number if `numbered`, and wait for all."""
     threads = [threading.Thread(target=work, args=(number,) if numbered else ()) for number in range(count)]
     for thread in threads:
         thread.start()

@@ -14,7 +14,7 @@ import peers
 import pytest
 from fastgru import _native
 
-#: Cases of each test that has the marker ``quick``: the first, the last, and one between them.
+#: Number of cases of each test with the marker ``quick``: the first, the last, and one between them.
 QUICK_CASES = 3
 
 
@@ -26,7 +26,7 @@ def pytest_report_header():
 
 
 def pytest_ignore_collect(collection_path, config):
-    """A module that a framework is needed to import is left out where its tests are: nothing heavy is imported."""
+    """Ignore test modules that import a framework, if no test with the marker ``peers`` is selected."""
     leave_out = collection_path.suffix == ".py" and not peers.may_be_selected(config.option.markexpr)
     return True if leave_out and peers.required_by(collection_path) else None
 
@@ -38,7 +38,7 @@ def pytest_itemcollected(item):
         item.add_marker(pytest.mark.peers(*sorted(needed)))
 
 
-@pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by markers
 def pytest_collection_modifyitems(items):
     tests = collections.defaultdict(list)
     for item in items:
@@ -68,7 +68,7 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture
 def mnist_folder():
-    """The folder with the real MNIST, which is not part of the project."""
+    """The folder with the real MNIST, which is not part of the repository."""
     folder = os.environ.get("FASTGRU_DATA")
     if not folder:
         pytest.skip("needs the real MNIST: set FASTGRU_DATA to a folder with its four files")
@@ -77,7 +77,7 @@ def mnist_folder():
 
 @pytest.fixture(scope="session")
 def keras():
-    """Keras 3 on TensorFlow, where it is installed; CI installs it."""
+    """Keras 3 on TensorFlow; skips if it is not installed (CI installs it)."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
@@ -87,7 +87,7 @@ def keras():
 
 @pytest.fixture(scope="session")
 def keras_2(keras):
-    """Keras 2 on the TensorFlow that Keras 3 uses, where it is installed; CI installs it."""
+    """Keras 2 on the same TensorFlow; skips if it is not installed (CI installs it)."""
     del keras
     import tf_keras
 
@@ -96,7 +96,7 @@ def keras_2(keras):
 
 @pytest.fixture(scope="session")
 def torch():
-    """PyTorch, where it is installed; CI installs it."""
+    """PyTorch; skips if it is not installed (CI installs it)."""
     import torch
 
     return torch
@@ -104,7 +104,7 @@ def torch():
 
 @pytest.fixture
 def sigint_interrupts():
-    """SIGINT interrupts this process and those it starts, also where it is ignored: in a background job of a shell."""
+    """Enable SIGINT in this process and its children; a shell ignores it in background jobs."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -118,7 +118,7 @@ def _same_threads_afterwards():
 
 
 class TensorFlowJS:
-    """TensorFlow.js in a process of its own; tests/node/serve.mjs says what it can be asked."""
+    """TensorFlow.js in its own process; tests/node/serve.mjs documents the requests."""
 
     def __init__(self, process, errors):
         self._process, self._errors = process, errors
@@ -140,7 +140,7 @@ class TensorFlowJS:
 
 @pytest.fixture(scope="session")
 def tfjs():
-    """TensorFlow.js on Node, where it is installed; CI installs it."""
+    """TensorFlow.js on Node; skips if it is not installed (CI installs it)."""
     command = ["node", Path(__file__).parent / "node" / "serve.mjs"]
     with (
         tempfile.TemporaryFile("w+") as errors,

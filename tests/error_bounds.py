@@ -1,4 +1,4 @@
-"""How far a kernel may be from the reference, and why.
+"""Bounds for the difference between a kernel and the reference.
 
 u is the unit roundoff, 2^-24 for float32 and 2^-53 for float64.
 
@@ -10,12 +10,12 @@ over N T samples and steps, and backward's own products over 3H gates. So, in th
 
     ||computed - exact|| <= SAFETY * u * sqrt(depth) * ||exact||
 
-with the depth of the longest such chain. SAFETY = 8 covers the three gates that flow into each state, activations
-within a few ULP, and the luck of small tensors.
+with the depth of the longest such chain. SAFETY = 8 covers the three gates that affect each state, activations
+within a few ULP, and the statistical spread of small tensors.
 
-**Elementwise bound** (`forward_bound`). Rigorous: each quantity's error is bounded from the errors of what it is
-computed from, with gamma_k = k u / (1 - k u) for sums of k terms (Higham 2002, section 3.1), Lipschitz constants for
-activations, and their stated errors in ULP. It grows with T, so it is used for short sequences.
+**Elementwise bound** (`forward_bound`). Rigorous: the error of each quantity is bounded by the errors of its inputs,
+with gamma_k = k u / (1 - k u) for sums of k terms (Higham 2002, section 3.1), Lipschitz constants of activations, and
+their documented errors in ULP. It grows with T, so it is used for short sequences.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fastgru import reference
 
 SAFETY = 8.0
 
-#: Largest errors that cpp/simd/activations.hpp states, in ULP of the result (test_activations.py measures them).
+#: Maximum errors documented in cpp/simd/activations.hpp, in ULP of the result (test_activations.py measures them).
 ACTIVATION_ULP = {"sigmoid": 3, "tanh": 5, "hard_sigmoid": 2, "hard_sigmoid_tfjs": 2, "relu": 0, "linear": 0}
 LIPSCHITZ = {"sigmoid": 0.25, "tanh": 1.0, "hard_sigmoid": 1 / 6, "hard_sigmoid_tfjs": 0.2, "relu": 1.0, "linear": 1.0}
 
@@ -43,7 +43,7 @@ def norm_bound(dtype, shape, *, backward):
 
 
 def relative_error(actual, expected):
-    """The error in the L2 norm over the tensor."""
+    """Return the error in the L2 norm over the tensor."""
     if expected.size == 0:
         return 0.0
     scale = np.linalg.norm(expected)
@@ -56,7 +56,7 @@ def gamma(k, u):
 
 
 def forward_bound(case):
-    """Elementwise bounds for every step's state of a forward pass in the case's dtype: (N, T, H)."""
+    """Return elementwise bounds for every step's state of a forward pass in the case's dtype: (N, T, H)."""
     u = unit_roundoff(case.dtype)
     x, kernel, recurrent, bias, h0 = (None if a is None else a.astype(np.float64) for a in case.arguments)
     rows, steps, features, units = case.shape
@@ -71,7 +71,7 @@ def forward_bound(case):
     bounds = []
 
     def activated(name, value, error):
-        # The Lipschitz part, and the function's own error relative to the largest result it may give.
+        # The Lipschitz part, plus the function's own error relative to its largest possible result.
         return LIPSCHITZ[name] * error + 2 * ACTIVATION_ULP[name] * u * (np.abs(value) + error)
 
     for t in order:

@@ -12,10 +12,10 @@ ACTIVATIONS = kernels.ACTIVATIONS
 RECURRENT_ACTIVATIONS = kernels.RECURRENT_ACTIVATIONS
 BIASES = ("none", "one", "two")
 
-# (N, T, F, H): single rows, steps, features and units; units beside multiples of every register width (4, 8, 16
-# floats; 2, 4, 8 doubles); rows beside multiples of the tiles (4, 8); more rows than one group and more steps than one
-# chunk of the backward pass hold. The last five have large weights, which Schedule
-# (cpp/kernels/gru_schedule.hpp) splits by units or by rows, or two groups of rows in a part.
+# (N, T, F, H): single rows, steps, features and units; units next to multiples of every register width (4, 8, 16
+# floats; 2, 4, 8 doubles); rows next to multiples of the tiles (4, 8); more rows than one group and more steps than one
+# chunk of the backward pass. The last five have large weights, which Schedule (cpp/kernels/gru_schedule.hpp) splits by
+# units or by rows, or into two groups of rows per part.
 SHAPES = (
     (1, 1, 1, 1),
     (1, 7, 3, 5),
@@ -66,10 +66,10 @@ def make_case(
     mask=False,
     **options,
 ):
-    """A case whose weights keep relu and linear candidates from growing: |h| shrinks from step to step.
+    """A case whose weights keep relu and linear candidates bounded: |h| shrinks from step to step.
 
-    `lengths` are an array or a kind of `some_lengths`. With `mask`, recurrent masks that keep half the units at twice
-    their value, as dropout does: one for each gate, or with ``mask="one"`` one for all.
+    `lengths` are an array or a kind of `some_lengths`. With `mask`, recurrent masks keep half the units at twice their
+    value, as dropout does: one mask per gate, or with ``mask="one"`` one mask for all gates.
     """
     rows, steps, features, units = shape
     rng = np.random.default_rng(seed)
@@ -107,7 +107,7 @@ def some_lengths(kind, rows, steps, rng):
 
 
 def option_grid():
-    """Every combination of the options that change the arithmetic, each with its own awkward shape."""
+    """Every combination of the options that change the arithmetic, each with a different awkward shape."""
     grid = itertools.product(ACTIVATIONS, RECURRENT_ACTIVATIONS, (True, False), BIASES, (False, True))
     for number, (activation, recurrent, reset_after, bias, go_backwards) in enumerate(grid):
         yield {
@@ -125,9 +125,9 @@ def option_grid():
 
 
 def lengths_grid():
-    """Every combination of what decides about padding with both forms and biases, each with its own awkward shape.
+    """Every combination of the padding options with both forms and biases, each with a different awkward shape.
 
-    Not the one of a single number, whose relative error is unbounded where it cancels.
+    A case with a single number is excluded, because its relative error is unbounded if it cancels.
     """
     grid = itertools.product(
         ("random", "short", "one long", "zeros"),

@@ -1,14 +1,14 @@
-"""Hashes of results of random configurations, to show that a change alters no bit.
+"""Hashes of results of random configurations, to show that a change keeps results bit-identical.
 
-Uses public names only, so that it runs with any build::
+Uses the public API only, so that it runs with any build::
 
     PYTHON_OF_ONE_BUILD tests/hashes.py --count 200 --out before
     PYTHON_OF_THE_OTHER tests/hashes.py --count 200 --out after
     diff before after
 
-A line each: the number of the configuration, a hash, and what was computed. Half are calls of the GRU kernels (outputs,
-states, all gradients), half are models, trained for three batches of different lengths (predictions, losses, gradients,
-trained weights). The environment chooses the instruction set (``FASTGRU_ISA``).
+Each line has the number of the configuration, a hash, and its description. Half of them call the GRU kernels (outputs,
+states, all gradients). The other half train models for three batches of different lengths (predictions, losses,
+gradients, trained weights). The environment variable ``FASTGRU_ISA`` selects the instruction set.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def hash_of(arrays: Iterable[Any]) -> str:
 
 
 def sizes(choice: random.Random) -> tuple[int, int, int, int]:
-    """N, T, F and H, awkward ones around registers, tiles and the limits of the plans among them."""
+    """Return N, T, F and H, including sizes next to those of registers, tiles and schedules."""
     rows = choice.choice((1, 2, 3, 7, 8, 16, 31, 32, 33, 64, 100, 128, 200, 256, 513, 1024))
     units = choice.choice((1, 3, 4, 8, 15, 16, 17, 24, 32, 48, 63, 64, 65, 96, 128, 160, 256))
     features = choice.choice((1, 2, 5, 8, 13, 28, 40, 64, 130))
@@ -49,7 +49,7 @@ def sizes(choice: random.Random) -> tuple[int, int, int, int]:
 
 
 def kernels(choice: random.Random) -> tuple[str, list[Any]]:
-    """Outputs and gradients of one call of the GRU kernels."""
+    """Return outputs and gradients of one call of the GRU kernels."""
     rows, steps, features, units = sizes(choice)
     dtype = choice.choice((np.float32, np.float32, np.float64))
     numbers = np.random.default_rng(choice.randrange(2**32))
@@ -102,7 +102,7 @@ def kernels(choice: random.Random) -> tuple[str, list[Any]]:
 
 
 def model(choice: random.Random) -> tuple[str, list[Any]]:
-    """Predictions, losses, gradients and weights of a model that is trained on three batches."""
+    """Return predictions, losses, gradients and weights of a model that is trained on three batches."""
     rows, steps, features, units = sizes(choice)
     dtype = choice.choice(("float32", "float32", "float64"))
     depth, several = choice.choice((1, 1, 2)), choice.random() < 0.4
@@ -140,7 +140,7 @@ def model(choice: random.Random) -> tuple[str, list[Any]]:
         lengths = numbers.integers(1, steps + 1, count) if masked else None
         results.append(made.predict(x, lengths=lengths) if made.built else None)
         results.append(np.array(made.train_on_batch(x, y, lengths=lengths)))
-        results.append(made.gradient[made.gradient != 0])  # without what lies between weights, for alignment
+        results.append(made.gradient[made.gradient != 0])  # without the padding between weights
     weights = made.get_weights()
     what = f"model N={rows} T={steps} F={features} H={units} {dtype} layers={depth} steps={several} lengths={masked}"
     return f"{what} tokens={tokens} {head} {optimizer}", [*results, *weights]

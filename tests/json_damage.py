@@ -1,4 +1,4 @@
-"""Values in JSON, and what may stand in their place."""
+"""Replaces values in JSON documents."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import copy
 
 from hypothesis import strategies as st
 
-#: In the place of a value: nothing.
+#: Replacement that removes a value.
 LEFT_OUT = object()
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 
 
 def values(scalars=SCALARS, keys=None, max_leaves=6):
-    """Any JSON of these scalars, not deep."""
+    """Strategy for shallow JSON values of these scalars."""
     keys = st.text(max_size=5) if keys is None else keys
     return st.recursive(
         scalars,
@@ -22,7 +22,7 @@ def values(scalars=SCALARS, keys=None, max_leaves=6):
 
 
 def places(value, path=()):
-    """The paths to all values within one, which has the empty path and is the first."""
+    """Return the paths of all values inside a value; the first path is empty and means the value itself."""
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
@@ -30,7 +30,7 @@ def places(value, path=()):
 
 
 def replaced(value, path, new):
-    """A copy with `new` at the path, or without what stands there if that is LEFT_OUT."""
+    """Return a copy with `new` at the path, or without the value there if `new` is LEFT_OUT."""
     if not path:
         return new
     *before, last = path

@@ -1,4 +1,4 @@
-"""`fastgru.keras.GRU` beside ``keras.layers.GRU`` on the backend that KERAS_BACKEND names; see test_keras_layer.py."""
+"""Compares `fastgru.keras.GRU` with ``keras.layers.GRU`` on the backend of KERAS_BACKEND; see test_keras_layer.py."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ else:
     import tensorflow as tf
     from fastgru.keras import on_tensorflow
 
-#: Sums of some tens of float32 products in two orders, through five steps.
+#: Sums of some tens of float32 products in a different order, over five steps.
 CLOSE = 1e-5
 N, T, F, H = 6, 5, 4, 7
 PREFIXES = np.arange(T) < np.array([5, 3, 0, 1, 4, 5])[:, None]
@@ -34,14 +34,14 @@ HOLES[0, 2] = False
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Layer '.*' .* was passed an input with a mask attached:UserWarning"),
-    # Keras' own, on either backend.
+    # Raised by Keras on both backends.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]
 
 
 @pytest.fixture
 def served(monkeypatch):
-    """Passes that the kernels ran for the layer."""
+    """Counts the passes that ran on the kernels."""
     calls = []
     forward = layer_module.GRUPass.forward
 
@@ -54,7 +54,7 @@ def served(monkeypatch):
 
 
 def make_pair(**options):
-    """Keras' layer and ours, with the same weights; biases are not zeros."""
+    """Return Keras' layer and ours with the same weights and nonzero biases."""
     random = np.random.default_rng(0)
     dtype = options.get("dtype", "float32")
     pair = []
@@ -71,7 +71,7 @@ def make_pair(**options):
 
 
 def results_and_gradients(layer, x, *, initial=None, mask=None, training=False):
-    """Everything a call returns, and the gradients of a loss on all of it."""
+    """Return all results of a call, and the gradients of a loss on all of them."""
     given = [keras.ops.convert_to_tensor(a) for a in (x, initial) if a is not None]
     mask = keras.ops.convert_to_tensor(mask) if mask is not None else None
 
@@ -213,7 +213,7 @@ def test_wrong_arguments_get_keras_errors():
 
 
 def test_gradients_can_be_asked_for_more_than_once_and_late(served):
-    # More passes than tapes are kept for, gradients in another order, and each twice.
+    # More passes than tapes are kept, gradients in a different order, and each gradient twice.
     _, ours, x = make_pair(return_sequences=True)
     expected = results_and_gradients(ours, x, training=True)
     many = 7
@@ -231,9 +231,9 @@ def test_gradients_can_be_asked_for_more_than_once_and_late(served):
     assert served
 
 
-def test_second_derivatives_are_refused():
+def test_second_derivatives_raise():
     _, ours, x = make_pair()
-    message = re.escape("fastgru.keras.GRU: expected to be differentiated once")
+    message = re.escape("fastgru.keras.GRU: expected first derivatives because its kernels have no others")
     x = keras.ops.convert_to_tensor(x)
     if BACKEND == "torch":
         x.requires_grad_()
@@ -259,7 +259,7 @@ def test_passes_without_a_gradient_hold_a_bounded_number_of_tapes():
     if BACKEND == "torch":
         assert not autograd._recordings
     else:
-        assert 0 < len(on_tensorflow._waiting[layer_module._spares[ours]]) <= on_tensorflow.MOST_WAITING
+        assert 0 < len(on_tensorflow._waiting[layer_module._tape_pools[ours]]) <= on_tensorflow.MOST_WAITING
 
 
 # --- In Keras' models ---------------------------------------------------------------------------------------------
@@ -332,14 +332,14 @@ def test_models_are_saved_and_loaded_with_and_without_fastgru(tmp_path, monkeypa
     theirs.load_weights(tmp_path / "model.weights.h5")
     np.testing.assert_allclose(keras.ops.convert_to_numpy(theirs(x)), predicted, atol=CLOSE)
 
-    monkeypatch.delitem(keras.saving.get_custom_objects(), "fastgru>GRU")  # as where nobody has imported fastgru
+    monkeypatch.delitem(keras.saving.get_custom_objects(), "fastgru>GRU")  # as in a process without fastgru
     loaded = keras.models.load_model(tmp_path / "model.keras", custom_objects={"fastgru>GRU": keras.layers.GRU})
     assert type(loaded.layers[0].forward_layer) is keras.layers.GRU
     np.testing.assert_allclose(keras.ops.convert_to_numpy(loaded(x)), predicted, atol=CLOSE)
 
 
 def test_a_stateful_layer_goes_on_where_it_stopped(served):
-    # On PyTorch, Keras 3.15's own layer cannot be trained with it, so that it is no judge.
+    # On PyTorch, Keras 3.15's own layer cannot be trained with it, so there is no reference.
     random = np.random.default_rng(0)
     x = random.normal(size=(N, 6, F)).astype(np.float32)
     stateful, plain_layer = fastgru.keras.GRU(H, stateful=True), keras.layers.GRU(H)
@@ -351,7 +351,7 @@ def test_a_stateful_layer_goes_on_where_it_stopped(served):
     stateful.reset_state()
     assert not np.any(keras.ops.convert_to_numpy(stateful.states[0]))
 
-    # Trained: each epoch begins with the state that the one before has left. A rate of 0 keeps the weights comparable.
+    # Each epoch of training starts with the final state of the previous one. A rate of 0 keeps the weights equal.
     stateful = fastgru.keras.GRU(H, stateful=True)
     model = keras.Sequential([keras.Input(batch_shape=(N, 6, F)), stateful])
     stateful.set_weights(plain_layer.get_weights())
@@ -401,11 +401,11 @@ if BACKEND == "tensorflow":
 
     def test_an_export_that_would_need_this_process_is_refused(tmp_path):
         model = keras.Sequential([keras.Input((T, F)), fastgru.keras.GRU(H)])
-        with pytest.raises(ValueError, match=re.escape("fastgru.keras.GRU: expected not to be in a SavedModel")):
+        with pytest.raises(ValueError, match=re.escape("fastgru.keras.GRU: expected not to be saved in a SavedModel")):
             model.export(tmp_path / "exported", verbose=False)
 
 
-def test_the_documents_examples_run(tmp_path, monkeypatch):
+def test_the_examples_in_the_documentation_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parents[1] / "docs" / "keras.md").read_text()
     programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

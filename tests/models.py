@@ -1,4 +1,4 @@
-"""Models for the tests, and samples for them: small ones, and random ones of all kinds of layers."""
+"""Models and samples for the tests: small models, and random models of all types of layers."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
 
 
 def samples(seed=0, count=48, steps=5, features=3, classes=2):
-    """Sequences (N, T, F) and their labels."""
+    """Return sequences (N, T, F) and labels."""
     rng = np.random.default_rng(seed)
     return rng.normal(size=(count, steps, features)).astype(np.float32), rng.integers(0, classes, count)
 
 
 def classifier(units=4, *, classes=2, activation="softmax", metrics=("accuracy",), **options):
-    """A GRU and a softmax, compiled with the cross-entropy; for `options` see `_compiled`."""
+    """Return a compiled model of a GRU and a softmax layer with cross-entropy; for `options` see `_compiled`."""
     return _compiled(units, layers.Dense(classes, activation), "categorical_crossentropy", list(metrics), **options)
 
 
 def regressor(units=4, *, outputs=1, metrics=None, **options):
-    """A GRU and a linear layer, compiled with the squared error; for `options` see `_compiled`."""
+    """Return a compiled model of a GRU and a linear layer with squared error; for `options` see `_compiled`."""
     return _compiled(units, layers.Dense(outputs), "mse", metrics, **options)
 
 
@@ -32,10 +32,12 @@ def _compiled(
     units, head, loss, metrics, *, input_shape=(None, 3), bidirectional=False, between=(), seed=3, optimizer=None,
     dtype=None, scale=None, **options,
 ):  # fmt: skip
-    """Layers from `input_shape` to `head`, with those of `between` before it; with `scale`, Rescaling is the first.
+    """Return a compiled model from `input_shape` to `head`, with the layers of `between` before the head.
 
-    `options` are the GRU's, such as ``return_sequences=True`` for an output at each step. `seed` is that of the weights
-    and all that is drawn later; None leaves the generator as it is. The optimizer is Adam(0.01) unless one is given.
+    With `scale`, Rescaling is the first layer.
+
+    `options` are those of the GRU, such as ``return_sequences=True``. `seed` determines the weights and later random
+    numbers; None leaves the generator unchanged. The default optimizer is Adam(0.01).
     """
     if seed is not None:
         fastgru.set_seed(seed)
@@ -46,7 +48,7 @@ def _compiled(
     return model
 
 
-#: Of every kind of file that is written.
+#: One name for each file format that can be written.
 FILE_NAMES = (
     "m.safetensors", "m.json", "m.keras", "m.h5", "m.pt", "m.torch.safetensors", "m.onnx", "m.rtneural.json",
     "m.weights.h5",
@@ -54,7 +56,7 @@ FILE_NAMES = (
 
 
 def for_file(name, units=3):
-    """A model with an output at each step that a file of this name can hold; not compiled."""
+    """Return an uncompiled model with an output per step that the format of this file name supports."""
     tfjs = {"reset_after": False, "recurrent_activation": "hard_sigmoid_tfjs"} if name == "m.json" else {}
     gru = layers.GRU(units, return_sequences=True, input_shape=(None, 2), **tfjs)
     return Sequential([gru, layers.Dense(2, name="head")])
@@ -68,7 +70,7 @@ def pick(rng, *choices):
 
 
 def filled(stack, seed=0, **options):
-    """A model with weights that are not the initial ones; biases are zero in those."""
+    """Return a model whose weights differ from the initial ones, because initial biases are zero."""
     model = Sequential(stack, **options)
     model.parameters[...] = np.random.default_rng(seed).normal(size=model.parameters.shape) * 0.4
     return model
@@ -89,7 +91,7 @@ def random_gru(rng, **fixed):
 
 
 def random_recurrent(rng, *, last=False, several_outputs=False, **fixed):
-    """A GRU or two directions; the `last` one may have any outputs, with `several_outputs` also its states."""
+    """Return a GRU or a Bidirectional; the `last` one may have any output, with `several_outputs` also states."""
     if last:
         fixed["return_sequences"] = pick(rng, True, False)
     if pick(rng, True, False):
@@ -165,7 +167,7 @@ def random_model(seed, *, features=3, steps=6, several_outputs=False, moving=Tru
 
 
 def random_samples(rng, model, rows, steps):
-    """Samples for a model, and lengths; some samples end before their last step with what masks find."""
+    """Return samples and lengths for a model; some samples end early, with steps that a mask detects."""
     first = model.layers[0]
     if isinstance(first, layers.Embedding):
         x = rng.integers(1, first.input_dim, (rows, steps))

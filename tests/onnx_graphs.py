@@ -1,4 +1,4 @@
-"""Graphs for the tests of ONNX files: made by hand, in the words of other exporters."""
+"""ONNX graphs for the tests, built by hand in the forms of other exporters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FLOAT, INT32, INT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64
 
 
 class Graph:
-    """Nodes and tensors in the order in which they are said."""
+    """Nodes and tensors in the order in which they are added."""
 
     def __init__(self, shape=("n", "t", F), kind=FLOAT, seed=0):
         self.rng = np.random.default_rng(seed)
@@ -35,7 +35,7 @@ class Graph:
         return self.tensor(self.rng.normal(size=shape) * 0.5)
 
     def gru(self, x, *, features=F, units=H, directions=1, lengths="", initial="", bias=True, **attributes):
-        """A GRU node with weights of its own: Y and Y_h."""
+        """Add a GRU node with its own weights; returns Y and Y_h."""
         w, r = self.weights(directions, 3 * units, features), self.weights(directions, 3 * units, units)
         b = self.weights(directions, 6 * units) if bias else ""
         attributes.setdefault("linear_before_reset", 1)
@@ -47,7 +47,7 @@ class Graph:
         return self.node("Transpose", [x], perm=[1, 0, 2])
 
     def steps(self, y):
-        """(N, T, H) of a node's Y with one direction."""
+        """Return (N, T, H) of a node's Y with one direction."""
         return self.time_first(self.node("Squeeze", [y, self.ints(1)]))
 
     def dense(self, x, features=H, units=C):
@@ -61,7 +61,7 @@ class Graph:
 
 
 def keras_classifier():
-    """As tf2onnx writes Keras' GRU and Dense: a state of zeros made for the batch, the last step cut out."""
+    """tf2onnx' form of Keras' GRU and Dense: a state of zeros for the batch, and the last step sliced."""
     g = Graph()
     x = g.time_first()
     size = g.node("Slice", [g.node("Shape", [x]), g.ints(1), g.ints(2), g.ints(0)])
@@ -74,7 +74,7 @@ def keras_classifier():
 
 
 def keras_masked_lengths():
-    """The number of steps said of each row, though all count."""
+    """The number of steps is given for each row, although all steps are valid."""
     g = Graph()
     x = g.time_first()
     shape = g.node("Shape", [x])
@@ -85,7 +85,7 @@ def keras_masked_lengths():
 
 
 def keras_time_distributed():
-    """Dense on each step of Keras' GRU: rows and steps become one axis and two again."""
+    """Dense on each step of Keras' GRU: rows and steps are merged into one axis and split again."""
     g = Graph()
     y, _ = g.gru(g.time_first())
     steps = g.steps(y)
@@ -97,7 +97,7 @@ def keras_time_distributed():
 
 
 def keras_go_backwards():
-    """Outputs in the order of processing: the input is turned round, the outputs are not."""
+    """Outputs in the order of processing: the input is reversed, the outputs are not."""
     g = Graph()
     turned = g.node("Slice", ["x", g.ints(-1), g.ints(-(2**63)), g.ints(1), g.ints(-1)])
     y, _ = g.gru(g.time_first(turned))
@@ -105,7 +105,7 @@ def keras_go_backwards():
 
 
 def keras_bidirectional_split(merge="concat"):
-    """Both directions of one node, taken apart and merged."""
+    """Both directions of one node, split and merged."""
     g = Graph()
     y, _ = g.gru(g.time_first(), directions=2)
     halves = g.node("Split", [y, g.ints(1, 1)], 2, axis=1)
@@ -126,7 +126,7 @@ def keras_bidirectional_two_nodes():
 
 
 def reverse_sequence():
-    """A direction by ReverseSequence, with lengths that the caller gives."""
+    """A direction by ReverseSequence, with lengths from the caller."""
     g = Graph()
     g.inputs.append(helper.make_tensor_value_info("lengths", INT64, ["n"]))
     turned = g.node("ReverseSequence", ["x", "lengths"], batch_axis=0, time_axis=1)
@@ -135,7 +135,7 @@ def reverse_sequence():
 
 
 def sequence_lens():
-    """Lengths of the caller's for two layers, the second one in both directions."""
+    """Lengths from the caller for two layers, of which the second is bidirectional."""
     g = Graph()
     g.inputs.append(helper.make_tensor_value_info("lengths", INT32, ["n"]))
     y, _ = g.gru(g.time_first(), lengths="lengths")
@@ -145,7 +145,7 @@ def sequence_lens():
 
 
 def reverse_before_forward():
-    """A layer that reads backwards, and one that reads its outputs in the order of the input, not of processing."""
+    """A layer that reads backwards, and a layer that reads its outputs in input order, not in processing order."""
     g = Graph()
     g.inputs.append(helper.make_tensor_value_info("lengths", INT32, ["n"]))
     y, _ = g.gru(g.time_first(), direction="reverse", lengths="lengths")
@@ -154,7 +154,7 @@ def reverse_before_forward():
 
 
 def turned_between():
-    """Outputs turned round right before the next layer."""
+    """Outputs reversed right before the next layer."""
     g = Graph()
     y, _ = g.gru(g.time_first())
     turned = g.node("Slice", [g.node("Squeeze", [y, g.ints(1)]), g.ints(-1), g.ints(-(2**63)), g.ints(0), g.ints(-1)])
@@ -176,7 +176,7 @@ def activations(gate, candidate, alpha, beta):
 
 
 def old_operators():
-    """Axes as attributes, as sets of operators before 13 had them."""
+    """Axes as attributes, as in operator sets before 13."""
     g = Graph()
     y, _ = g.gru(g.node("Transpose", ["x"], perm=[1, 0, 2]), bias=False)
     steps = g.node("Transpose", [g.node("Squeeze", [y], axes=[1])], perm=[1, 0, 2])
@@ -205,7 +205,7 @@ def flattened():
 
 
 def weights_in_nodes():
-    """What exporters that fold no constants write: weights cut, joined and turned within the graph."""
+    """The form of exporters that do not fold constants: weights are split, joined and reversed in the graph."""
     g = Graph()
     w, r = g.weights(3 * H, F), g.weights(3 * H, H)
     swap = [g.node("Slice", [w, g.ints(H * i), g.ints(H * (i + 1)), g.ints(0)]) for i in (1, 0, 2)]
@@ -217,7 +217,7 @@ def weights_in_nodes():
 
 
 def torch_program():
-    """As PyTorch's exporter of programs (dynamo=True) writes two layers in both directions."""
+    """The form of two bidirectional layers that PyTorch's program exporter (dynamo=True) writes."""
     g = Graph()
     size = g.node("Shape", ["x"], start=0, end=1)
     zeros = g.node("Expand", [g.tensor(0.0), g.node("Concat", [g.ints(4), size, g.ints(H)], axis=0)])
@@ -234,7 +234,7 @@ def torch_program():
     return g.model(g.dense(g.time_first(x), features=features), opset=20)
 
 
-#: Each is run by ONNX Runtime and by the model that is read from it.
+#: ONNX Runtime runs each graph, and so does the model that is read from it.
 FOREIGN = {
     "keras_classifier": keras_classifier,
     "keras_masked_lengths": keras_masked_lengths,

@@ -1,9 +1,9 @@
 """The frameworks that tests compare with. The package needs none of them.
 
-A test that needs one has the marker ``peers``. `conftest.py` sets it where a fixture (`FIXTURES`) or the module
-(`require`) shows it; other tests have it by hand: ``@pytest.mark.peers("onnx")``, or `parameters` for some of their
-cases. Where a framework is missing, its tests are skipped. From a test without the marker all of them are hidden, as if
-none was installed, so that a missing marker is an error on every machine.
+A test that needs a framework has the marker ``peers``. `conftest.py` sets it from the test's fixtures (`FIXTURES`) and
+its module (`require`). Other tests set it explicitly: ``@pytest.mark.peers("onnx")``, or `parameters` for some of their
+cases. If a framework is missing, its tests are skipped. Tests without the marker cannot import any of them, so that a
+missing marker is an error on every machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from types import ModuleType
 
 import pytest
 
-#: What installs each framework. All but TensorFlow.js are Python packages.
+#: How to install each framework. All except TensorFlow.js are Python packages.
 INSTALL = {
     "torch": "pip install torch",
     "tensorflow": "pip install keras tensorflow-cpu",
@@ -35,7 +35,7 @@ INSTALL = {
     "sklearn": "pip install 'scikit-learn>=1.6'",
     "tfjs": "npm ci --prefix tests/node",
 }
-#: Fixtures of conftest.py, and what they need.
+#: Fixtures of conftest.py, and the frameworks that they need.
 FIXTURES = {"keras": ("tensorflow", "keras"), "keras_2": ("tf_keras",), "torch": ("torch",), "tfjs": ("tfjs",)}
 NODE_MODULES = Path(os.environ.get("FASTGRU_NODE_MODULES") or Path(__file__).parent / "node" / "node_modules")
 
@@ -54,18 +54,18 @@ def skip_without(*names: str) -> None:
 
 
 def require(name: str, minimum: str | None = None) -> ModuleType:
-    """The framework, for the top level of a test module that cannot be imported without it."""
+    """Import a framework at the top of a test module that cannot be imported without it."""
     return pytest.importorskip(name, minimum, reason=f"needs {name}: {INSTALL[name]}")
 
 
 @functools.cache
 def required_by(path: Path) -> tuple[str, ...]:
-    """The frameworks without which a test module cannot be imported: those of its calls of `require`."""
+    """Return the frameworks that a test module requires: those of its calls of `require`."""
     return tuple(re.findall(r'^(?:\w+ = )?peers\.require\("(\w+)"', path.read_text(), re.MULTILINE))
 
 
 def parameters(names):
-    """The names of files as parameters of a test; those that the package onnx writes and reads are marked."""
+    """Return file names as test parameters; those that the package onnx reads and writes have the marker."""
     return [pytest.param(name, marks=pytest.mark.peers("onnx")) if name.endswith("onnx") else name for name in names]
 
 
@@ -78,17 +78,17 @@ def may_be_selected(expression: str, others: tuple[str, ...] = ("slow", "isa_ind
         try:
             if eval(expression, {"__builtins__": {}}, marks):
                 return True
-        except (NameError, SyntaxError, TypeError):  # of other marks than ours
+        except (NameError, SyntaxError, TypeError):  # the expression contains other markers
             return True
     return False
 
 
 @contextlib.contextmanager
 def hidden():
-    """No framework can be imported or found."""
+    """Make all frameworks impossible to import or find."""
     names = [name for name in INSTALL if name != "tfjs"]
     loaded = {name: sys.modules[name] for name in names if name in sys.modules}
-    sys.modules.update(dict.fromkeys(names))  # None: cannot be imported
+    sys.modules.update(dict.fromkeys(names))  # None makes an import fail
     try:
         yield
     finally:

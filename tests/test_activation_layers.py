@@ -1,4 +1,4 @@
-"""`layers.Activation` and `layers.LastStep`, against Keras' own layer, PyTorch's gradients, and what they replace."""
+"""`layers.Activation` and `layers.LastStep`, compared with Keras' layer, PyTorch's gradients and equivalent layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLOSE = 1e-12
 
 @pytest.mark.parametrize("shape", [(4, 3), (4, 5, 3), (2, 3, 4, 5)], ids=str)
 @pytest.mark.parametrize("name", [*ACTIVATIONS, None])
-def test_an_activation_is_keras_own(name, shape, keras):
+def test_activation_matches_keras(name, shape, keras):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     theirs = keras.layers.Activation(name)(x)
     np.testing.assert_allclose(layers.Activation(name)(x), np.asarray(theirs), rtol=1e-6, atol=1e-7)
@@ -30,7 +30,7 @@ def test_lengths_pass_through_an_activation():
     np.testing.assert_array_equal(model.predict(x, lengths=lengths), expected)
 
 
-def test_the_last_step_is_the_last_that_counts():
+def test_last_step_returns_the_last_valid_step():
     x = np.random.default_rng(0).normal(size=(4, 5, 3))
     lengths = np.array([5, 0, 2, 4])
     expected = np.stack([x[0, 4], np.zeros(3), x[2, 1], x[3, 3]])
@@ -51,8 +51,8 @@ def test_the_last_step_of_a_gru_is_its_last_state():
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_gradients_are_pytorchs(name, torch):
-    """Of a bidirectional GRU's last step that counts, activated: each row is a sequence of its own there."""
+def test_gradients_match_pytorch(name, torch):
+    """Return the activated output of a bidirectional GRU's last valid step, computed row by row."""
     model = Sequential(
         [
             layers.Dense(3, bias_initializer="random_normal", input_shape=(None, 2)),
@@ -76,7 +76,7 @@ def test_gradients_are_pytorchs(name, torch):
 
 
 def torch_gradients(torch, model, name, x, lengths):
-    """Those of the sum of all outputs for all weights, by PyTorch from the same equations."""
+    """Return the gradients of the sum of all outputs for all weights, by PyTorch from the same equations."""
     weights = [
         torch.from_numpy(array.copy()).requires_grad_() for layer in model.layers for array in layer.parameters.values()
     ]
@@ -110,7 +110,7 @@ def torch_gradients(torch, model, name, x, lengths):
     ],
 )  # fmt: skip
 def test_an_activation_trains_as_that_of_a_dense_layer(name, loss, each_step):
-    """With the same bits: a cross-entropy is computed from what comes before either."""
+    """Bit-identical, because both compute the cross-entropy from the logits."""
 
     def make(*head):
         fastgru.set_seed(0)
@@ -128,7 +128,7 @@ def test_an_activation_trains_as_that_of_a_dense_layer(name, loss, each_step):
     np.testing.assert_array_equal(models[0].parameters, models[1].parameters)
 
 
-def test_a_loss_says_which_activation_it_needs():
+def test_a_loss_names_the_activation_that_it_requires():
     model = Sequential([layers.GRU(3, input_shape=(None, 2)), layers.Activation("relu")])
     with pytest.raises(ValueError, match="needs a last layer with activation='softmax', got 'relu'"):
         model.compile("adam", "categorical_crossentropy")
@@ -162,7 +162,7 @@ def test_files_keep_both(name, tmp_path):
         ("m.rtneural.json", "last: LastStep is not supported"),
     ],
 )
-def test_files_that_have_no_last_step_refuse_it_by_name(name, message, tmp_path):
+def test_formats_without_last_step_raise(name, message, tmp_path):
     if name.endswith((".keras", ".h5")):
         pytest.importorskip("h5py", reason='needs h5py: pip install "fastgru[keras]"')
     gru = layers.GRU(4, return_sequences=True, reset_after=name != "model.json", input_shape=(None, 3))
@@ -172,7 +172,7 @@ def test_files_that_have_no_last_step_refuse_it_by_name(name, message, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_wrong_arguments_are_refused():
+def test_wrong_arguments_raise():
     with pytest.raises(ValueError, match=r"activation: expected one of .linear., .softmax., .*, got 'swish'"):
         layers.Activation("swish")
     model = Sequential([layers.GRU(3), layers.LastStep()])
@@ -180,7 +180,7 @@ def test_wrong_arguments_are_refused():
         model.build((None, 5, 2))
 
 
-def test_an_activation_without_a_gradient_is_no_linear_one():
+def test_an_activation_without_a_gradient_is_not_treated_as_linear():
     rows = np.ones((2, 3), np.float32)
     for name in ACTIVATIONS:
         assert layers.activation.gradient(name, rows, rows).shape == rows.shape

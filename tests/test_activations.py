@@ -1,4 +1,4 @@
-"""The errors that cpp/simd/activations.hpp states, swept over the whole range."""
+"""The errors documented in cpp/simd/activations.hpp, measured over the whole range."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RNG = np.random.default_rng(3)
 
 
 def sweep(dtype, bound):
-    """Every exponent, dense around zero and around the bounds, both signs."""
+    """Every exponent, dense around zero and the bounds, both signs."""
     tiny = np.finfo(dtype).tiny
     magnitudes = np.concatenate(
         [
@@ -27,7 +27,7 @@ def sweep(dtype, bound):
 
 
 def exact(name, x):
-    """In the next wider format, so that its own error is far below one ULP of the result."""
+    """Compute in the next wider format, so that the reference's error is far below one ULP of the result."""
     wide = np.asarray(x, np.float64 if x.dtype == np.float32 else np.longdouble)
     if name == "sigmoid":
         e = np.exp(-np.abs(wide))
@@ -62,7 +62,7 @@ def test_error_stays_below_the_stated_ulp(name, bound, dtype):
 def test_piecewise_linear_activations_match_to_a_rounding_of_the_sum(name, dtype):
     x = sweep(dtype, 10.0)
     x = x[np.abs(x) < 20]
-    # slope * x + 1/2 can cancel: the error is one of the terms' roundings, not of the result's.
+    # slope * x + 1/2 can cancel: the error is one rounding of the terms, not of the result.
     tolerance = 2 * np.finfo(dtype).eps
     np.testing.assert_allclose(kernels.activate(x, name), exact(name, x), rtol=0, atol=tolerance * 20)
     inside = np.abs(x) < 2
@@ -89,7 +89,7 @@ def test_limits_nan_and_signs(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_ranges_are_never_left(dtype):
+def test_outputs_stay_in_range(dtype):
     x = np.linspace(-100, 100, 1_000_001).astype(dtype)
     tanh, sigmoid = kernels.activate(x, "tanh"), kernels.activate(x, "sigmoid")
     assert np.abs(tanh).max() == 1

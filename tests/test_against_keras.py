@@ -1,4 +1,4 @@
-"""Layers, initializers, schedules, optimizers and whole trainings against Keras 3 on TensorFlow, with the same weights.
+"""Layers, initializers, schedules, optimizers and training compared with Keras 3 on TensorFlow, with equal weights.
 
 Models are written once, as functions of a module of layers: `fastgru.layers` has Keras' words, so that the same text
 makes both. Where the two differ on purpose, a test says how.
@@ -19,22 +19,22 @@ from error_bounds import norm_bound, relative_error
 from fastgru import Sequential, functional, initializers, layers, losses, optimizers, regularizers, schedules
 from gru_cases import make_case
 
-#: Two computations, each within its own bound of the exact result.
+#: Two computations, each within its bound of the exact result.
 BOTH = 2
 SHAPE = (5, 6, 4, 7)
 LENGTHS = np.array([6, 2, 1, 4, 3])
 DTYPES = (np.float32, np.float64)
 
-#: Keras takes a Python float through float32 on its way to float64, but a NumPy one as it is.
+#: Keras converts a Python float to float32 before float64, but not a NumPy float.
 EXACTLY = np.float64
 
-#: Keras says so of layers that know no masks, where a test lets one reach them on purpose.
+#: Keras' warning about layers that ignore masks, for tests that pass a mask to one on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore:Layer '.*' .* was passed an input with a mask attached:UserWarning")
 
 
 @pytest.fixture(scope="session")
 def tf(keras):
-    del keras  # has seen to it that TensorFlow is there
+    del keras  # the fixture skips without TensorFlow
     import tensorflow
 
     return tensorflow
@@ -42,7 +42,7 @@ def tf(keras):
 
 @contextlib.contextmanager
 def keras_computing_in(keras, dtype):
-    """Keras' own default dtype, which losses and learning rates have, and its epsilon without effect.
+    """Set Keras' default dtype, which losses and learning rates use, and an epsilon without effect.
 
     Keras divides a masked loss by the number of steps plus this epsilon.
     """
@@ -60,7 +60,7 @@ def keras_computing_in(keras, dtype):
 
 @dataclass
 class Found:
-    """What a layer computes: outputs, and the gradients of ``sum(outputs * d_outputs)``."""
+    """The results of a layer: outputs, and the gradients of ``sum(outputs * d_outputs)``."""
 
     outputs: list[np.ndarray]
     d_x: np.ndarray | None
@@ -76,7 +76,7 @@ def as_list(outputs):
 
 
 def keras_finds(tf, layer, x, d_outputs, **call):
-    """`d_outputs` is called with the outputs' shapes."""
+    """Run Keras' layer; `d_outputs` is called with the shapes of the outputs."""
     integers = x.dtype.kind in "iu"
     tensor = tf.constant(x) if integers else tf.Variable(x)
     with tf.GradientTape() as tape:
@@ -84,7 +84,7 @@ def keras_finds(tf, layer, x, d_outputs, **call):
         total = sum(tf.reduce_sum(y * d) for y, d in zip(outputs, d_outputs([y.shape for y in outputs]), strict=True))
     wanted = [variable.value for variable in layer.trainable_variables]
     gradients = [tf.convert_to_tensor(g) for g in tape.gradient(total, wanted if integers else [tensor, *wanted])]
-    if integers:  # which have no gradient; that of an Embedding is sparse
+    if integers:  # they have no gradient; that of an Embedding is sparse
         return Found(arrays(outputs), None, arrays(gradients))
     return Found(arrays(outputs), np.asarray(gradients[0]), arrays(gradients[1:]))
 
@@ -92,7 +92,7 @@ def keras_finds(tf, layer, x, d_outputs, **call):
 def fastgru_finds(layer, x, d_outputs, *, weights=(), **call):
     if not layer.parameters:
         layer.dtype = x.dtype if x.dtype.kind == "f" else layer.dtype  # as the constructor's dtype=
-        layer(x[:1])  # builds it
+        layer(x[:1])  # builds the layer
     for target, weight in zip(layer.parameters.values(), weights, strict=True):
         target[...] = weight
     layer.reset_states() if call.pop("fresh", True) else None
@@ -107,7 +107,7 @@ def fastgru_finds(layer, x, d_outputs, *, weights=(), **call):
 
 
 def random_like(dtype, seed=0):
-    """A function from shapes to arrays, the same ones for the same shapes."""
+    """Return a function from shapes to arrays, with the same arrays for the same shapes."""
 
     def draw(shapes):
         rng = np.random.default_rng(seed)
@@ -117,7 +117,7 @@ def random_like(dtype, seed=0):
 
 
 def assert_same(ours, theirs, dtype, shape=SHAPE):
-    """Equal within the rounding errors of both."""
+    """Check that results agree within the rounding errors of both."""
     bound = BOTH * norm_bound(dtype, shape, backward=True)
     assert len(ours.outputs) == len(theirs.outputs)
     for number, (one, other) in enumerate(zip(ours.outputs, theirs.outputs, strict=True)):
@@ -146,10 +146,10 @@ def prefix_mask(lengths, steps):
 
 
 def compare_gru(keras, tf, dtype, *, masked, with_state, bias=True, seed=0, lengths=LENGTHS, **options):
-    """One GRU layer in both libraries: outputs and all gradients.
+    """Compare outputs and all gradients of one GRU layer in both libraries.
 
-    With `go_backwards` and a mask Keras puts the padding of its output sequence first, and says that it is last; here
-    it is last. The sequences' own outputs are the same and in the same order.
+    With `go_backwards` and a mask, Keras puts the padding of its output sequence first; here it is last. The outputs of
+    the sequences are the same, in the same order.
     """
     kind = "none" if not bias else "two" if options.get("reset_after", True) else "one"
     case = make_case(SHAPE, dtype, seed=seed, bias=kind)
@@ -201,7 +201,7 @@ def compare_gru(keras, tf, dtype, *, masked, with_state, bias=True, seed=0, leng
 @pytest.mark.parametrize("reset_after", [True, False])
 @pytest.mark.parametrize("recurrent_activation", ["sigmoid", "hard_sigmoid"])
 @pytest.mark.parametrize("activation", ["tanh", "relu", "linear"])
-def test_gru_computes_what_keras_computes(activation, recurrent_activation, reset_after, bias, go_backwards, keras, tf):
+def test_gru_matches_keras(activation, recurrent_activation, reset_after, bias, go_backwards, keras, tf):
     options = {
         "activation": activation, "recurrent_activation": recurrent_activation, "reset_after": reset_after,
         "bias": bias, "go_backwards": go_backwards, "return_sequences": True, "return_state": True,
@@ -215,12 +215,12 @@ def test_gru_computes_what_keras_computes(activation, recurrent_activation, rese
 @pytest.mark.parametrize("go_backwards", [False, True])
 @pytest.mark.parametrize("return_state", [False, True])
 @pytest.mark.parametrize("return_sequences", [False, True])
-def test_gru_returns_what_keras_returns(return_sequences, return_state, go_backwards, with_state, masked, keras, tf):
+def test_gru_return_values_match_keras(return_sequences, return_state, go_backwards, with_state, masked, keras, tf):
     options = {"return_sequences": return_sequences, "return_state": return_state, "go_backwards": go_backwards}
     compare_gru(keras, tf, np.float64, masked=masked, with_state=with_state, **options)
     if masked and return_sequences:
         compare_gru(keras, tf, np.float64, masked=True, with_state=with_state, zero_output_for_mask=True, **options)
-    if masked and not with_state:  # sequences without a step
+    if masked and not with_state:  # includes sequences without valid steps
         compare_gru(keras, tf, np.float64, masked=True, with_state=False, lengths=np.array([0, 6, 0, 1, 5]), **options)
 
 
@@ -237,7 +237,7 @@ def test_gradient_of_the_initial_state(padded_outputs, go_backwards, keras, tf):
     ours = functional.gru_backward(tape, case.d_outputs * own[:, :, None], case.d_state).initial_state
     rolled = [np.roll(row[:n], 0, axis=0) for row, n in zip(case.d_outputs, lengths, strict=True)]
     d_outputs = np.zeros_like(case.d_outputs)
-    for row, values in enumerate(rolled):  # where Keras' outputs stand
+    for row, values in enumerate(rolled):  # moves the padding to where Keras has it
         begin = SHAPE[1] - len(values) if go_backwards else 0
         d_outputs[row, begin : begin + len(values)] = values
     layer = keras_gru(
@@ -276,7 +276,7 @@ def test_states_are_carried_from_batch_to_batch(masked, keras, tf):
 
 
 def test_a_state_without_a_step_is_the_output(keras, tf):
-    """Keras returns zeros instead, though its state is the initial one as well."""
+    """Keras returns zeros instead, although its state is the initial state too."""
     case = make_case(SHAPE, np.float64)
     lengths = np.array([6, 0, 1, 4, 3])
     layer = layers.GRU(SHAPE[3], return_state=True, dtype="float64")
@@ -352,7 +352,7 @@ def test_bidirectional_with_states(merge_mode, return_sequences, keras, tf):
     assert_same(ours, expected, np.float64)
 
 
-def test_bidirectional_with_a_backward_layer_of_its_own(keras, tf):
+def test_bidirectional_with_backward_layer(keras, tf):
     case = make_case(SHAPE, np.float64)
     weights = [*make_case(SHAPE, np.float64).parameters, *make_case(SHAPE, np.float64, seed=1, bias="one").parameters]
 
@@ -393,7 +393,7 @@ def test_dense(dtype, shape, activation, keras, tf):
 
 
 def sequential(keras, build, input_shape, dtype, *, tokens=False):
-    """The same model in both libraries, with the same weights."""
+    """Return the same model in both libraries, with the same weights."""
     with keras_computing_in(keras, dtype):
         theirs = keras.Sequential([keras.Input(input_shape, dtype="int32" if tokens else None), *build(keras.layers)])
     ours = Sequential(build(layers), dtype=np.dtype(dtype).name)
@@ -449,8 +449,8 @@ def test_embedding(dtype, mask_zero, keras, tf):
     assert_same(chain_finds(ours, tokens, d_y), keras_finds(tf, theirs, tokens, lambda _: [d_y]), dtype)
 
 
-def test_the_largest_and_the_mean_do_not_count_padding(keras, tf):
-    """Keras' GlobalMaxPooling1D knows no masks; its mean of no steps is NaN, here 0."""
+def test_pooling_ignores_padding(keras, tf):
+    """Keras' GlobalMaxPooling1D ignores masks; its mean of no steps is NaN, here 0."""
     x = -1 - np.random.default_rng(0).random((3, 4, 2))
     lengths = np.array([4, 2, 0])
     x[~prefix_mask(lengths, 4)] = 0
@@ -495,27 +495,27 @@ def test_dropout_has_the_gradient_of_its_mask():
 
 
 def keras_masks(keras, shape, dtype, *, rate, seed, count=3):
-    """The masks that a layer of Keras draws in its first call, from its generator and in its order."""
+    """Return the masks that a layer of Keras draws in its first call, in the order of its generator."""
     generator = keras.random.SeedGenerator(seed)
     ones = np.ones(shape, dtype)
     return np.stack([np.asarray(keras.random.dropout(ones, rate, seed=generator)) for _ in range(count)])
 
 
 @pytest.mark.parametrize("go_backwards", [False, True])
-def test_dropout_of_a_gru_is_keras_own(go_backwards, keras, tf):
+def test_dropout_of_a_gru_matches_keras(go_backwards, keras, tf):
     case = make_case(SHAPE, np.float64)
     options = {"dropout": 0.4, "return_sequences": True, "go_backwards": go_backwards}
     layer = layers.GRU(SHAPE[3], **options, dtype="float64")
     layer(case.x, training=True)
     drawn, _ = layer._draw_masks(SHAPE[0], np.dtype(np.float64))
     (mask,) = keras_masks(keras, (SHAPE[0], SHAPE[2]), np.float64, rate=0.4, seed=11, count=1)
-    assert drawn.shape == mask.shape  # the same in all steps
+    assert drawn.shape == mask.shape  # one mask for all steps
     assert set(np.unique(drawn)) == set(np.unique(mask))
     layer._draw_masks = lambda rows, dtype: (mask, None)
     ours = fastgru_finds(layer, case.x, random_like(np.float64), weights=case.parameters)
     theirs = keras_gru(keras, np.float64, case.x.shape, case.parameters, SHAPE[3], seed=11, **options)
     assert_same(ours, keras_finds(tf, theirs, case.x, random_like(np.float64), training=True), np.float64)
-    # Without training nothing is dropped.
+    # Without training no unit is dropped.
     np.testing.assert_allclose(layer(case.x), np.asarray(theirs(case.x)), rtol=0, atol=1e-14)
 
 
@@ -526,8 +526,8 @@ RECURRENT_DROPOUT = {"recurrent_dropout": 0.3, "return_sequences": True, "return
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["all steps", "lengths"])
 @pytest.mark.parametrize("go_backwards", [False, True])
 @pytest.mark.parametrize("reset_after", [True, False])
-def test_recurrent_dropout_of_a_gru_is_keras_own(reset_after, go_backwards, lengths, dtype, keras, tf):
-    """Keras' layer with the masks it draws itself, which multiply the state in the gates' products only."""
+def test_recurrent_dropout_of_a_gru_matches_keras(reset_after, go_backwards, lengths, dtype, keras, tf):
+    """Keras' layer applies its own masks, which multiply the state in the products of the gates only."""
     options = RECURRENT_DROPOUT | {"reset_after": reset_after, "go_backwards": go_backwards}
     if go_backwards and lengths is not None:
         options["return_sequences"] = False  # padding stands elsewhere in Keras
@@ -544,13 +544,13 @@ def test_recurrent_dropout_of_a_gru_is_keras_own(reset_after, go_backwards, leng
     if lengths is not None:
         call["mask"] = tf.constant(prefix_mask(lengths, SHAPE[1]))
     assert_same(ours, keras_finds(tf, theirs, case.x, random_like(dtype), **call), dtype)
-    # Without training nothing is dropped.
+    # Without training no unit is dropped.
     plain, expected = layer(case.x)[-1], np.asarray(theirs(case.x)[-1], np.float64)
     assert relative_error(plain, expected) <= BOTH * norm_bound(dtype, SHAPE, backward=False)
 
 
-def test_recurrent_dropout_of_both_directions_is_keras_own(keras, tf):
-    """Keras gives both directions one seed, and so the same masks."""
+def test_recurrent_dropout_of_both_directions_matches_keras(keras, tf):
+    """Keras uses one seed for both directions, and so the same masks."""
     gru = keras.layers.GRU(SHAPE[3], seed=11, dtype="float64", **RECURRENT_DROPOUT)
     theirs = keras.layers.Bidirectional(gru, dtype="float64")
     theirs.build(SHAPE[:3])
@@ -564,11 +564,11 @@ def test_recurrent_dropout_of_both_directions_is_keras_own(keras, tf):
 
 
 @pytest.mark.parametrize("reset_after", [True, False])
-def test_recurrent_dropout_over_a_long_sequence_is_keras_own(reset_after, keras):
-    """Where the carried state was masked too, kept units grew to 1e25."""
+def test_recurrent_dropout_over_a_long_sequence_matches_keras(reset_after, keras):
+    """When the carried state was masked too, kept units grew to 1e25."""
     rows, steps, features, units = 8, 300, 8, 64
     case = make_case((rows, steps, features, units), np.float32, bias="two" if reset_after else "one")
-    weights = [weight / 2 for weight in case.parameters]  # or rounding errors would grow from step to step
+    weights = [weight / 2 for weight in case.parameters]  # otherwise rounding errors would grow from step to step
     options = {"recurrent_dropout": 0.3, "return_sequences": True, "reset_after": reset_after, "seed": 11}
     theirs = keras_gru(keras, np.float32, case.x.shape, weights, units, **options)
     expected = np.asarray(theirs(case.x, training=True))
@@ -584,7 +584,7 @@ def test_recurrent_dropout_over_a_long_sequence_is_keras_own(reset_after, keras)
 
 
 def distance(one, other):
-    """The two-sample Kolmogorov-Smirnov statistic, times the root that makes it independent of the sizes."""
+    """Return the two-sample Kolmogorov-Smirnov statistic, scaled to be independent of the sample sizes."""
     one, other = np.sort(one, axis=None), np.sort(other, axis=None)
     points = np.concatenate([one, other])
     gap = np.searchsorted(one, points, "right") / one.size - np.searchsorted(other, points, "right") / other.size
@@ -600,7 +600,7 @@ def test_initializers_draw_from_keras_distributions(name, keras):
     for shape in ((40, 120), (120, 40)):
         ours = initializers.initialize(name, np.random.default_rng(0), shape)
         theirs = np.asarray(keras.initializers.get(name).clone()(shape), np.float64)
-        # Larger by chance with a probability of 2 exp(-2 * 2.2**2), 1 in 8000; our draw is always the same.
+        # Exceeded by chance with a probability of 2 exp(-2 * 2.2**2), 1 in 8000; the seed here is fixed.
         assert distance(ours, theirs) < 2.2
         assert ours.var() == pytest.approx(theirs.var(), rel=0.1)
         if name == "orthogonal":
@@ -815,7 +815,7 @@ TOKENS = ROWS * T + 2
 
 @dataclass
 class Job:
-    """A model, how it is trained, and on what: x is drawn, y made from it by `targets`."""
+    """A model, its training options and its data: x is random, y is computed from it by `targets`."""
 
     build: Callable[[Any], list[Any]]
     loss: Callable[[Any], Any]
@@ -926,16 +926,16 @@ JOBS = {
 
 
 def batches(job, dtype):
-    """50 batches, as dicts of what `fit` takes."""
+    """Return 50 batches as dicts of arguments of `fit`."""
     rng = np.random.default_rng(0)
     made = []
     for _ in range(STEPS):
         lengths = rng.integers(0, T + 1, ROWS) if job.masked else np.full(ROWS, T)
         own = prefix_mask(lengths, T)
         if job.tokens:
-            # No token twice: TensorFlow hands over an embedding's gradient without adding up the parts of one token,
-            # and Keras' RMSprop and Adam then square the parts instead of their sum. PyTorch judges tokens that occur
-            # again, in test_layers_against_torch.py.
+            # Each token occurs once: TensorFlow does not add up the parts of a token's gradient, and Keras' RMSprop and
+            # Adam square the parts instead of their sum. test_layers_against_torch.py compares repeated tokens with
+            # PyTorch.
             x = np.where(own, rng.permutation(np.arange(1, TOKENS))[: ROWS * T].reshape(ROWS, T), 0).astype(np.int32)
             seen = x.sum(axis=1)
         else:

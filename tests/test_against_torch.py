@@ -1,4 +1,4 @@
-"""The kernels against PyTorch's own GRU, cross-entropy and Adam, where PyTorch is installed (CI installs it)."""
+"""The kernels compared with PyTorch's GRU, cross-entropy and Adam, if PyTorch is installed (CI installs it)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gru_cases import make_case
 
 torch = peers.require("torch")
 
-#: Two float32 computations, each within its own bound of the exact result.
+#: Two float32 computations, each within its bound of the exact result.
 BOTH = 2
 
 
 def swap_gates(array):
-    """Keras' z, r, h columns to PyTorch's r, z, n rows."""
+    """Convert Keras' z, r, h columns to PyTorch's r, z, n rows."""
     z, r, n = np.split(array, 3, axis=-1)
     return np.concatenate([r, z, n], axis=-1).T
 
@@ -95,5 +95,5 @@ def test_adam_matches_over_fifty_steps(dtype):
         functional.adam_update(
             p, gradient, m, v, step=step, learning_rate=0.01, beta_1=0.8, beta_2=0.99, epsilon=1e-3, form="pytorch"
         )
-    # Fifty updates of at most 0.01, each rounded a few times in both libraries.
+    # Fifty updates of at most 0.01, each with a few roundings in both libraries.
     np.testing.assert_allclose(p, tensor.detach().numpy(), rtol=0, atol=50 * 4 * np.finfo(dtype).eps)

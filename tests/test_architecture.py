@@ -1,4 +1,4 @@
-"""What may import what: a file imports only from rows below its own, in the tables of docs/design.md."""
+"""Import rules: a file imports only from rows below its own, in the tables of docs/design.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CPP = ROOT / "cpp"
 
 
 def rows(folder):
-    """The table of docs/design.md that begins with that folder: a list of rows of names, from the ground up."""
+    """Return the table of docs/design.md that starts with that folder: rows of names, from the bottom up."""
     text = (ROOT / "docs" / "design.md").read_text()
     lines = text[text.index(f"| `{folder}`") :].split("\n\n")[0].splitlines()[2:]
     return [re.findall(r"`([^`]+)`", line.split("|")[1]) for line in reversed(lines)]
@@ -33,7 +33,7 @@ def levels(folder):
 
 
 def unit(name, level):
-    """The row that a file belongs to: that of its own name, or of the innermost package that has one."""
+    """Return the row of a file: that of its own name, or of the innermost package with a row."""
     while name and name not in level:
         name = name.rpartition(".")[0]
     return name
@@ -45,7 +45,7 @@ def module_name(path):
 
 
 def imported_modules(path, known):
-    """Names of the package's own modules that a file imports anywhere, inside functions too."""
+    """Return the modules of the package that a file imports, including imports inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -84,22 +84,22 @@ def test_cpp_includes_point_down(name):
         assert other == own or CPP_LEVELS[other] < CPP_LEVELS[own], f"{name} includes {included}, not below it"
 
 
-def test_no_imports_or_includes_form_a_circle():
+def test_imports_and_includes_have_no_cycles():
     for graph in (
         {name: set(imported_modules(path, PYTHON_FILES)) - {name} for name, path in PYTHON_FILES.items()},
         {name: re.findall(r'#include "([^"]+)"', path.read_text()) for name, path in CPP_FILES.items()},
     ):
-        graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+        graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
 
 
 @pytest.mark.parametrize("line", ["from . import x", "from .x import y", "def f():\n    from ..x import y"])
-def test_relative_imports_are_seen(tmp_path, line):
+def test_relative_imports_raise(tmp_path, line):
     (tmp_path / "module.py").write_text(line)
     with pytest.raises(ValueError, match=r"module.py, line \d: write fastgru.(x|\.\.\.), no relative import"):
         list(imported_modules(tmp_path / "module.py", {}))
 
 
-def test_the_loops_know_no_model():
+def test_the_training_loops_do_not_import_models():
     for name, path in PYTHON_FILES.items():
         if name.startswith("_training"):
             assert not [node for node in ast.walk(ast.parse(path.read_text())) if getattr(node, "attr", "") == "model"]
@@ -120,7 +120,7 @@ def test_dir_is_the_public_api():
         _ = fastgru.nothing
 
 
-def test_dir_lists_what_can_be_had():
+def test_dir_lists_the_available_attributes():
     program = """
 import fastgru, inspect, pickle
 for name in dir(fastgru):
@@ -131,7 +131,7 @@ for name in dir(fastgru):
             assert pickle.loads(pickle.dumps(each)) is each
 assert "torch" not in dir(fastgru)
 import sys, types
-sys.modules["torch"] = None  # not to be imported, whether it is installed or not
+sys.modules["torch"] = None  # makes importing it fail
 import fastgru.datasets
 fastgru.torch = types.ModuleType("fastgru.torch")  # as its import would do
 assert "torch" in dir(fastgru)
@@ -139,14 +139,14 @@ assert "torch" in dir(fastgru)
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
-#: Modules whose classes are families: kinds of one thing, some of them variants of others.
+#: Modules with families of classes, some of which are variants of others.
 FAMILIES = (*("layers", "losses", "metrics", "callbacks", "optimizers", "schedules", "initializers", "regularizers"),)
 #: They import frameworks, and derive from their classes.
 DROP_INS = ("keras", "sklearn", "torch")
 
 
 def public_classes(name):
-    """Classes of the package that a module defines or shows under a public name."""
+    """Return the classes of the package that a module defines or exports."""
     module = importlib.import_module("fastgru" if name == "fastgru" else f"fastgru.{name}")
     return [
         value
@@ -203,10 +203,10 @@ def test_a_repr_is_the_call_that_makes_such_an_object():
         assert repr(thing) == expected
 
 
-#: Modules whose names a repr is evaluated with; of two of one name, that of the later module is meant within others.
+#: Modules whose names are used to evaluate a repr; if two have the same name, the later module is used.
 REPR_MODULES = FAMILIES
 NAMES = {name: value for module in REPR_MODULES for name, value in vars(getattr(fastgru, module)).items()}
-#: Arguments of those classes that need some, and some that have arguments of their own.
+#: Arguments of classes with required arguments, and nested arguments.
 EXAMPLES = {
     "layers.Activation": ["tanh"],
     "layers.Bidirectional": [fastgru.layers.GRU(2, return_sequences=True, kernel_initializer="zeros"), "sum"],
@@ -238,7 +238,7 @@ EXAMPLES = {
     "regularizers.L1L2": [0.5, 0.25],
     "initializers.Constant": [0.5],
 }
-#: Functions of the user's, for which there is no text; and bases.
+#: Functions of the user, which have no text form; and base classes.
 NOT_EVALUABLE = (
     *("History", "LambdaCallback", "LearningRateScheduler", "LossResult", "LossFunctionWrapper", "MeanMetricWrapper"),
     *("FunctionInitializer", "Initializer", "Variable"),
@@ -246,7 +246,7 @@ NOT_EVALUABLE = (
 
 
 def state(thing):
-    """What decides an object: its configuration, or else its attributes."""
+    """Return what defines an object: its configuration, or else its attributes."""
     return thing.get_config() if hasattr(thing, "get_config") else vars(thing)
 
 
@@ -313,10 +313,10 @@ class _Model(fastgru.Sequential):
         super().__init__([fastgru.layers.GRU(units)])
 
 
-def test_a_repr_says_no_arguments_that_it_does_not_know():
+def test_a_repr_omits_unknown_arguments():
     holder = _Loss()
     holder.itself = holder
-    network = _Model.__new__(_Model)  # whose constructor has not been called
+    network = _Model.__new__(_Model)  # without a call of the constructor
     for thing, expected in (
         (_Schedule(0.1), "<_Schedule ...>"),
         (_Loss(), "_Loss()"),
@@ -333,7 +333,7 @@ def test_a_repr_says_no_arguments_that_it_does_not_know():
         assert repr(thing) == expected
 
 
-def test_a_model_shows_what_kerass_shows_and_no_internals():
+def test_a_model_has_keras_attributes_and_no_public_internals():
     shown = {name for name in dir(fastgru.Sequential()) if not name.startswith("_")}
     assert shown == {
         # in Keras, too
@@ -344,7 +344,7 @@ def test_a_model_shows_what_kerass_shows_and_no_internals():
         *("predict_on_batch", "reset_states", "save", "save_weights", "set_weights", "stateful", "stop_training"),
         *("summary", "test_on_batch", "to_json", "train_on_batch", "trainable", "trainable_variables"),
         *("trainable_weights", "variables", "weights"),
-        # fastgru's own
+        # only in fastgru
         *(
             "describe",
             "from_description",
@@ -358,7 +358,7 @@ def test_a_model_shows_what_kerass_shows_and_no_internals():
     }
 
 
-def test_copies_know_a_models_own_attributes():
+def test_copies_keep_user_attributes_of_a_model():
     assert vars(fastgru.Sequential()).keys() == sequential._ATTRIBUTES
 
 
@@ -373,6 +373,6 @@ def test_importing_fastgru_imports_no_framework():
     assert result.stdout.strip() == "[]"
 
 
-def test_only_the_simd_layer_names_eigen():
+def test_only_the_simd_layer_uses_eigen():
     users = {str(p.relative_to(CPP)) for p in CPP.rglob("*.?pp") if "Eigen::" in p.read_text()}
     assert users == {"simd/packet.hpp"}

@@ -1,4 +1,4 @@
-"""Reading a person's arrays: what fits is read as it is, and whatever else a file may hold is refused in a sentence."""
+"""Users' array files: valid ones are read unchanged, and all others raise one clear error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def archive(path, members, compression=zipfile.ZIP_STORED):
 
 
 def put(path, contents, kind):
-    """Arrays as an .npz file, stored or deflated, or as a folder."""
+    """Write arrays as an .npz file, stored or compressed, or as a folder."""
     if kind == "folder":
         path.mkdir()
         for name, array in contents.items():
@@ -50,7 +50,7 @@ KINDS = ("stored", "deflated", "folder")
     "x",
     [X, X.astype(np.float64), (X > 0).astype(np.uint8), (X > 0), X.astype("f2"), X.astype(">f4"), np.asfortranarray(X)],
 )
-def test_arrays_come_as_they_are(tmp_path, kind, x):
+def test_arrays_are_read_unchanged(tmp_path, kind, x):
     path = put(tmp_path / "d", {**GOOD, "x": x, "x_test": x[:2], "y_test": Y[:2], "lengths_test": Y[:2]}, kind)
     train, test = arrays.load_data(path)
     for found, expected in [
@@ -142,7 +142,7 @@ def header(shape, descr="<f4", version=1):
         (b"hello", "not an array of numbers, or damaged"),
     ],
 )
-def test_headers_are_held_against_the_bytes_before_memory_is_taken(tmp_path, x, message):
+def test_headers_are_checked_against_the_file_size_before_allocation(tmp_path, x, message):
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "x.npy").write_bytes(x)
@@ -167,14 +167,14 @@ def test_archives_that_expand_too_far_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "d.npz"
     np.savez_compressed(path, x=zeros, y=np.arange(100))
     assert path.stat().st_size * 100 < zeros.nbytes
-    arrays.load_data(path)  # 4 MB are no harm, whatever they were
+    arrays.load_data(path)  # 4 MB are within the limit
     monkeypatch.setattr(arrays, "_ALWAYS_ALLOWED", 1 << 20)
     refuse(path, "claim to expand to 4,001,")
     np.savez(path, x=zeros, y=np.arange(100))
     arrays.load_data(path)
 
 
-def test_archives_that_are_none(tmp_path):
+def test_files_that_are_not_archives(tmp_path):
     path = tmp_path / "d.npz"
     path.write_bytes(b"PK\x03\x04 and no more")
     refuse(path, "not an .npz file")
@@ -191,7 +191,7 @@ def test_archives_that_are_none(tmp_path):
 
     archive(path, [("x", npy(X)), ("y", npy(Y))])
     data = bytearray(path.read_bytes())
-    data[data.index(b"PK\x01\x02") + 8] |= 1  # the flag of encryption, in the directory
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # the encryption flag in the directory
     path.write_bytes(data)
     refuse(path, "x.npy: expected what numpy.savez writes, got an encrypted file")
 
@@ -203,7 +203,7 @@ def test_other_paths(tmp_path):
         arrays.load_data(tmp_path / "none")
     (tmp_path / "x.npy").write_bytes(npy(X))
     refuse(tmp_path / "x.npy", "expected an .npz file, or a folder with x.npy and others")
-    os.mkfifo(tmp_path / "pipe.npz")  # opening it would wait for a writer
+    os.mkfifo(tmp_path / "pipe.npz")  # opening it would block until there is a writer
     refuse(tmp_path / "pipe.npz", "expected a file, got something else")
     os.mkfifo(tmp_path / "y.npy")
     refuse(tmp_path, "expected an array called y, got 'x'")
@@ -211,7 +211,7 @@ def test_other_paths(tmp_path):
 
 @pytest.mark.parametrize("compress", [False, True])
 def test_any_flipped_byte_is_found_or_harmless(tmp_path, compress):
-    """Damage is a DataFileError, never another error and never other numbers."""
+    """Damage raises a DataFileError, or changes no number."""
     path = put(tmp_path / "d", GOOD, "deflated" if compress else "stored")
     data = path.read_bytes()
     rng = np.random.default_rng(0)

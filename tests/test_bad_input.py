@@ -1,4 +1,4 @@
-"""Bad input: what is given, and what must come: one error that names the argument, the expectation and the input."""
+"""Bad input: each case raises one error that names the argument, the expected value and the given value."""
 
 from __future__ import annotations
 
@@ -118,10 +118,10 @@ TABLE = [
      r"kernel: expected float32 like x, got float64"),
     # functional: gradients
     ("an empty tape", lambda: functional.gru_backward(functional.GRUTape(), None, zeros(2, 5)), ValueError,
-     r"tape: expected one that gru_forward has recorded on, got an empty one"),
+     r"tape: expected a recorded tape, got an empty one; pass it to gru_forward first"),
     ("no gradient", backward, ValueError, r"d_outputs, d_state: expected a gradient .* got neither"),
     ("gradient of another shape", lambda: backward(zeros(2, 4, 5)), ValueError,
-     r"d_outputs: expected shape \(2, 3, 5\) because that is what the tape recorded, got \(2, 4, 5\)"),
+     r"d_outputs: expected shape \(2, 3, 5\) because the tape recorded that shape, got \(2, 4, 5\)"),
     ("gradient of another dtype", lambda: backward(None, zeros(2, 5, dtype=np.float64)), TypeError,
      r"d_state: expected float32 like the tape, got float64"),
     ("read-only output", lambda: backward(None, zeros(2, 5), out=(read_only(zeros(4, 15)), zeros(5, 15), zeros(2, 15))),
@@ -129,9 +129,9 @@ TABLE = [
     ("strided output", lambda: backward(None, zeros(2, 5), out=(zeros(4, 30)[:, ::2], zeros(5, 15), zeros(2, 15))),
      ValueError, r"d_kernel: expected a C-contiguous, aligned array"),
     ("output of another shape", lambda: backward(None, zeros(2, 5), out=(zeros(4, 15), zeros(5, 15), zeros(15))),
-     ValueError, r"d_bias: expected shape \(2, 15\) because that is what the tape recorded, got \(15,\)"),
+     ValueError, r"d_bias: expected shape \(2, 15\) because the tape recorded that shape, got \(15,\)"),
     ("input gradient of another shape", lambda: backward(None, zeros(2, 5), input_gradient=zeros(3, 2, 4)), ValueError,
-     r"input_gradient: expected shape \(2, 3, 4\) because that is what the tape recorded, got \(3, 2, 4\)"),
+     r"input_gradient: expected shape \(2, 3, 4\) because the tape recorded that shape, got \(3, 2, 4\)"),
     ("input gradient of another dtype",
      lambda: backward(None, zeros(2, 5), input_gradient=zeros(2, 3, 4, dtype=np.float64)), TypeError,
      r"input_gradient: expected float32 like the tape, got float64"),
@@ -142,11 +142,11 @@ TABLE = [
      lambda: backward(None, zeros(2, 5), input_gradient=zeros(2, 3, 8)[..., ::2]), ValueError,
      r"input_gradient: expected an aligned array .* with a contiguous last axis to write to"),
     ("input gradient over the outputs' gradient", lambda: backward(d := zeros(2, 3, 5), input_gradient=d[..., :4]),
-     ValueError, r"input_gradient: expected memory of its own to write to, got an array that overlaps d_outputs"),
+     ValueError, r"input_gradient: expected an array that shares no memory, got one that overlaps d_outputs"),
     ("outputs that overlap", lambda: backward(None, zeros(2, 5), out=((a := zeros(9, 15))[:4], a[3:8], zeros(2, 15))),
-     ValueError, r"d_kernel: expected memory of its own to write to, got an array that overlaps d_recurrent_kernel"),
+     ValueError, r"d_kernel: expected an array that shares no memory, got one that overlaps d_recurrent_kernel"),
     ("Adam's moments in one array", lambda: functional.adam_update(zeros(3), zeros(3), a := zeros(3), a, step=1),
-     ValueError, r"m: expected memory of its own to write to, got an array that overlaps v"),
+     ValueError, r"m: expected an array that shares no memory, got one that overlaps v"),
     # functional: the others
     ("dense with other features", lambda: functional.dense_forward(zeros(2, 3), zeros(4, 5)), ValueError,
      r"x: expected shape \(N, 4\) because kernel has 4 input features, got \(2, 3\)"),
@@ -309,7 +309,7 @@ TABLE = [
     ("a masked step in the middle", lambda: masked().predict(np.array([[[1.0], [0], [1]]], F32)), ValueError,
      r"x, masked by masking: expected masked steps at the end of a sequence only, got one at step 1 of sample 0"),
     ("stateful batches of different sizes", lambda: stateful().predict(zeros(5, 3, 2), batch_size=3), ValueError,
-     r"gru: expected 3 rows because it is stateful and the batch before had as many, got 2; call reset_states"),
+     r"gru: expected 3 rows because it is stateful and the previous batch had as many, got 2; call reset_states"),
     ("a layer half frozen", lambda: setattr(layers.Dense(3), "trainable", 0.5), TypeError,
      r"trainable: expected True or False, got 0.5"),
     ("a layer that is not there", lambda: compiled().get_layer("lstm"), ValueError,
@@ -419,13 +419,13 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("call", "error", "message"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
-def test_bad_input_gets_one_clear_error(call, error, message):
+def test_bad_input_raises_one_clear_error(call, error, message):
     with pytest.raises(error, match=message) as raised:
         call()
     assert "\n" not in str(raised.value)
 
 
-ENDLESS = np.broadcast_to(zeros(4), (2**40, 2**10, 4))  # takes 16 bytes itself
+ENDLESS = np.broadcast_to(zeros(4), (2**40, 2**10, 4))  # takes 16 bytes of memory
 ABSURD = {
     "input": lambda: functional.gru_forward(ENDLESS, zeros(4, 15), zeros(5, 15)),
     "input with a tape": lambda: functional.gru_forward(
@@ -467,11 +467,13 @@ def test_bad_arguments_of_fit_change_nothing():
         ("", ValueError, "path: expected the name of a file, got an empty one"),
     ],
 )
-def test_what_is_no_path_is_refused(use, path, error, message):
+def test_values_that_are_not_paths_raise(use, path, error, message):
     with pytest.raises(error, match=message):
         use(path)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere: expected a folder to write m.safetensors to, there is none"):
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"nowhere: expected an existing folder for m.safetensors, got none; create it"
+    ):
         compiled().save(tmp_path / "nowhere" / "m.safetensors")

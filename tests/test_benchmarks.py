@@ -1,4 +1,4 @@
-"""The benchmarks' harness: its statistics, its order, and what it refuses to time. No speed is asserted."""
+"""The benchmarks' harness: statistics, order, and checks before timing. No speed is asserted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STATE = np.arange(1, 11, dtype=np.float32).reshape(2, 5)
 
 
 class FakeWorker:
-    """Answers at once, and writes down who was asked to measure."""
+    """Answers immediately, and records the order of measurements."""
 
     alive = True
 
@@ -52,7 +52,7 @@ def _no_pauses(monkeypatch):
 
 @pytest.fixture
 def crew(monkeypatch):
-    """A crew of fakes; tests add to it."""
+    """A crew of fake workers, to which tests add others."""
     with harness.Crew(threads=1) as crew:
         crew.journal = []
         crew.fakes = {
@@ -102,7 +102,7 @@ def test_wrong_answers_are_refused_and_not_timed(crew):
     assert 0 < rows["close"].error < answers.TOLERANCE
 
 
-def test_a_contender_that_dies_is_named_and_the_others_go_on(crew):
+def test_a_contender_that_dies_is_named_and_the_others_continue(crew):
     crew.add("mortal", dies=True)
     rows = {row.contender: row for row in harness.measure(PROBLEM, ["mortal", "fastgru"], crew, rounds=2)}
     assert "exit code 7" in rows["mortal"].skipped
@@ -120,7 +120,7 @@ def test_a_missing_peer_is_skipped_by_name(monkeypatch):
         assert crew.missing["no-program"]
 
 
-def test_a_process_that_dies_or_hangs_is_an_error_that_says_so():
+def test_a_process_that_dies_or_hangs_raises():
     dying = worker.Worker("dying", [sys.executable, "-c", "raise SystemExit('no more')"], worker.environment(1))
     with pytest.raises(worker.WorkerError, match="exit code 1, no more"):
         dying.hello(30)
@@ -167,7 +167,7 @@ def test_another_build_takes_part_only_with_its_interpreter(tmp_path):
     with harness.Crew(threads=1) as crew:
         assert crew.gather([contenders.OTHER]) == {}
         assert crew.missing == {contenders.OTHER: "pass --against PYTHON"}
-    python = tmp_path / "python"  # tells the two interpreters apart by what it reports
+    python = tmp_path / "python"  # reports a version that identifies it
     python.write_text('#!/bin/sh\necho \'{"versions": {"other": "build"}}\'\n')
     python.chmod(0o755)
     with harness.Crew(threads=1, other_python=str(python)) as crew:
@@ -196,7 +196,7 @@ def test_a_drop_in_with_other_losses_is_not_timed(torch, monkeypatch):
 
 def test_the_products_of_a_drop_in_step_are_counted(torch):
     rows, units, features = 5, 7, dropin.FEATURES
-    a_pair = {  # multiply-adds of a row and a step, a direction: forward; then weights, states and, above x, inputs
+    a_pair = {  # multiply-adds per row, step and direction: forward; then weights, states and, above x, inputs
         "one layer": (features + units) + (features + units) + units,
         "two layers": (features + units) * 2 + units + (2 * units) + (2 * units) + units + units,
         "bidirectional": 2 * ((features + units) * 2 + units),
@@ -217,7 +217,7 @@ def test_pauses_are_measured(monkeypatch):
     assert all(len(seconds) == pauses.CALLS for row in result.rows for seconds in row["seconds"])
 
 
-def test_keras_with_either_layer_trains_alike(keras, monkeypatch):
+def test_keras_trains_equally_with_either_layer(keras, monkeypatch):
     del keras
     monkeypatch.setattr(keras_layer, "SAMPLES", 64)
     found = keras_layer.contenders(32)

@@ -1,4 +1,4 @@
-"""The reliability campaign (tests/campaign) reports faults, and does not pass for a run where it did nothing."""
+"""The reliability campaign (tests/campaign) reports faults, and reports a run that tested nothing as incomplete."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_an_unknown_part_is_refused():
         ({"wanted": 11}, table.INCOMPLETE, "only 10 of 11"),
     ],
 )
-def test_the_status_tells_of_findings_and_of_nothing_done(change, status, shown):
+def test_the_exit_status_reports_findings_and_incomplete_runs(change, status, shown):
     report = Report(**{"part": "fuzz", "subject": "h5", "cases": 10, "done": "10 inputs"} | change)
     whole = Report("bits", "avx2", cases=1, done="1 gru")
     assert table.status([whole, report]) == status
@@ -62,11 +62,11 @@ def test_the_status_tells_of_findings_and_of_nothing_done(change, status, shown)
     assert Report.from_json(report.to_json()) == report
 
 
-def test_no_report_is_no_success():
+def test_a_missing_report_is_not_success():
     assert table.status([]) == table.INCOMPLETE
 
 
-def test_the_time_is_shared_out():
+def test_the_time_is_divided_among_tasks():
     tasks = plan.tasks(["avx2", "baseline"])
     seconds = plan.seconds(tasks, 3, 2)
     assert sum(seconds.values()) == pytest.approx(360)

@@ -1,4 +1,4 @@
-"""The default number of threads follows the CPU time that control groups grant, read from files as Linux has them."""
+"""The default number of threads follows the CPU quota of control groups, read from files in Linux' formats."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def v1(root="/", point="/sys/fs/cgroup/cpu,cpuacct", controllers="cpu,cpuacct"):
 
 
 def machine(folder, groups, mounts, files):
-    """A root folder with these lines of /proc/self/cgroup and mountinfo, and these files."""
+    """Return a root folder with these lines of /proc/self/cgroup and mountinfo, and these files."""
     process = folder / "proc" / "self"
     process.mkdir(parents=True)
     if groups is not None:
@@ -55,7 +55,7 @@ def _no_wish(monkeypatch):
 
 
 def limited_to(folder, groups, mounts, files):
-    """The number of threads, on a machine of many processors."""
+    """Return the default number of threads on a machine with many processors."""
     root = machine(folder, groups, mounts, files)
     limited = kernels.default_threads(root)
     assert limited == min(kernels.cpu_quota(root) or 10**9, len(os.sched_getaffinity(0)))
@@ -132,7 +132,7 @@ def test_the_default_is_the_smaller_of_quota_and_affinity_and_omp_num_threads_go
     assert kernels.default_threads(half) == 7
 
 
-def test_the_default_is_what_a_new_process_uses():
+def test_a_new_process_uses_the_default():
     program = "import fastgru; print(fastgru.get_num_threads())"
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert int(printed) == kernels.default_threads()

@@ -1,4 +1,4 @@
-"""Whatever a file causes is one ModelFileError that names it, and no model changes."""
+"""Any damaged file raises one ModelFileError that names it, and changes no model."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def test_every_exception_that_a_file_causes_is_one_error_that_names_it(error):
     ],
     ids=repr,
 )  # fmt: skip
-def test_what_no_file_causes_stays_what_it_is(error):
+def test_errors_that_no_file_causes_are_not_converted(error):
     with pytest.raises(type(error)) as caught, reading("m.pt"):
         raise error
     assert caught.value is error
 
 
-def test_what_cannot_be_opened_is_an_error_of_the_system(tmp_path):
+def test_a_file_that_cannot_be_opened_raises_an_oserror(tmp_path):
     with pytest.raises(FileNotFoundError), model_file(tmp_path / "nothing"):
         pass
     for name in FILE_NAMES:
@@ -89,7 +89,7 @@ def test_what_cannot_be_opened_is_an_error_of_the_system(tmp_path):
             load_model(tmp_path / name)
 
 
-def test_wrong_arguments_are_no_damage(tmp_path):
+def test_wrong_arguments_are_not_reported_as_damage(tmp_path):
     path = saved(tmp_path, "m.pt")
     with pytest.raises(TypeError, match="return_sequences: expected True or False"):
         load_model(path, return_sequences=3)
@@ -99,25 +99,25 @@ def test_wrong_arguments_are_no_damage(tmp_path):
         load_model(3)
 
 
-def test_a_wrong_type_in_a_file_has_the_words_of_its_check_alone():
+def test_a_wrong_type_in_a_file_gives_the_message_of_its_check():
     with pytest.raises(ModelFileError, match=r"^m\.keras: units: expected an integer, got 4\.5$"), reading("m.keras"):
         layers.GRU(4.5)
     with pytest.raises(ModelFileError, match=r"^m\.keras: damaged, .*: TypeError: "), reading("m.keras"):
         len(4.5)
 
 
-def test_long_reasons_are_cut():
+def test_long_reasons_are_truncated():
     with pytest.raises(ModelFileError) as caught, reading("m.pt"):
         raise ValueError("x" * 10**6)
     assert len(str(caught.value)) < 3000
 
 
-# --- What the campaign found --------------------------------------------------------------------------------------
+# --- Findings of the campaign ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["m.pt", "m.keras"])
 def test_a_wrong_offset_in_an_archive(name, tmp_path):
-    """Every file then begins before the archive does, and seeking there is an OSError."""
+    """Offsets in the archive then become negative, and seeking there is an OSError."""
     path = saved(tmp_path, name)
     data = bytearray(path.read_bytes())
     place = data.rindex(b"PK\5\6") + 16
@@ -129,7 +129,7 @@ def test_a_wrong_offset_in_an_archive(name, tmp_path):
 
 
 @pytest.mark.parametrize("shard", ["x" * 300, "x" * 100_000, "m.json/x", "nothing", "a\ud800b"])
-def test_a_shard_that_no_file_system_can_have(shard, tmp_path):
+def test_a_shard_with_an_impossible_file_name(shard, tmp_path):
     path = saved(tmp_path, "m.json")
     content = json.loads(path.read_text())
     content["weightsManifest"][0]["paths"] = [shard]
@@ -141,7 +141,7 @@ def test_a_shard_that_no_file_system_can_have(shard, tmp_path):
 
 @pytest.mark.peers("onnx")
 def test_repeated_layers_in_the_metadata_of_onnx(tmp_path):
-    """No graph can be made from some of these, so that they are not believed."""
+    """Some of these descriptions cannot be converted to a graph; the reader must not use them."""
     import onnx
 
     path = tmp_path / "m.onnx"
@@ -182,7 +182,7 @@ def mutated(draw, data):
 
 
 @pytest.mark.parametrize("name", peers.parameters(FILE_NAMES))
-def test_damaged_bytes_are_a_model_or_one_error(name, tmp_path):
+def test_damaged_bytes_load_or_raise_one_error(name, tmp_path):
     path, model, draw = saved(tmp_path, name), make_model(), random.Random(0)
     data, refused = path.read_bytes(), 0
     with warnings.catch_warnings():
@@ -207,7 +207,7 @@ STRANGE = (
 
 
 @pytest.mark.slow
-def test_any_configuration_with_a_sound_checksum_is_a_model_or_one_error(tmp_path):
+def test_any_configuration_with_a_valid_checksum_loads_or_raises_one_error(tmp_path):
     path = tmp_path / "m.safetensors"
     model = Sequential(
         [
@@ -237,7 +237,7 @@ def test_any_configuration_with_a_sound_checksum_is_a_model_or_one_error(tmp_pat
     assert refused > 100
 
 
-# --- States of trainings ------------------------------------------------------------------------------------------
+# --- Training states ------------------------------------------------------------------------------------------------
 
 
 def compiled():
@@ -262,8 +262,8 @@ def fit(model, folder, epochs, resume=None):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_any_state_of_a_training_with_a_sound_checksum_goes_on_or_is_refused(seed, tmp_path):
-    """A refused one changes neither weights nor optimizer; nothing fails in the midst of the training."""
+def test_any_training_state_with_a_valid_checksum_resumes_or_raises(seed, tmp_path):
+    """An error changes neither weights nor optimizer, and none occurs in the middle of training."""
     fit(compiled(), tmp_path, 2)
     good, log = (tmp_path / "run.safetensors").read_bytes(), (tmp_path / "log.csv").read_bytes()
     config, tensors = native.load(tmp_path / "run.safetensors")

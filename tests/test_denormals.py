@@ -1,4 +1,4 @@
-"""Denormal numbers are zero inside of every kernel, and what they were outside, on every thread."""
+"""Kernels flush denormal numbers to zero; outside of kernels they are unchanged, on every thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def tiny(dtype, *shape):
 
 
 def honoured():
-    """Whether this thread's own arithmetic knows denormals."""
+    """Whether arithmetic on this thread supports denormals."""
     with np.errstate(all="ignore"):
         return bool(
             np.float64(2.0**-1030) * np.float64(2.0**-20) > 0
@@ -86,7 +86,7 @@ KERNELS = {
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernels_flush_denormals_and_leave_the_mode_as_it_was(name, dtype):
-    # Activations, embeddings and norms did not.
+    # Activations, embeddings and norms did not flush.
     assert honoured()
     assert not KERNELS[name](dtype).any()
     assert honoured()
@@ -94,7 +94,7 @@ def test_kernels_flush_denormals_and_leave_the_mode_as_it_was(name, dtype):
 
 def test_the_pools_workers_flush_denormals():
     functional.set_num_threads(3)
-    for _ in range(20):  # close together, so that the workers are awake
+    for _ in range(20):  # in quick succession, so that the workers are awake
         assert not functional.dense_forward(tiny(np.float32, 4000, 64), np.ones((64, 64), np.float32)).any()
     assert honoured()
 

@@ -5,7 +5,7 @@ import pytest
 from error_bounds import SAFETY, relative_error, unit_roundoff
 from fastgru import functional, reference
 
-# (N, F, C): around tiles, registers and the 256-row chunks of the sum over the batch.
+# (N, F, C): sizes around those of tiles, registers and the 256-row chunks of the sum over the batch.
 SHAPES = [(1, 1, 1), (3, 5, 2), (32, 64, 10), (9, 17, 33), (300, 7, 50), (1025, 70, 129), (0, 4, 3)]
 
 
@@ -35,7 +35,7 @@ def test_a_row_has_the_same_bits_in_any_batch():
         np.testing.assert_array_equal(functional.dense_forward(x[rows], kernel), y[rows])
 
 
-def test_gradients_are_written_where_asked():
+def test_gradients_are_written_to_out():
     rng = np.random.default_rng(0)
     x, kernel, d_y = rng.normal(size=(6, 4)), rng.normal(size=(4, 3)), rng.normal(size=(6, 3))
     out = (np.full((4, 3), 7.0), np.full(3, 7.0))
@@ -53,7 +53,7 @@ def test_gradients_are_written_where_asked():
     [[], [0], [299], [0, 1, 2, 290, 299], [*range(3, 40), *range(41, 43), *range(100, 290)], list(range(300))],
     ids=len,
 )
-def test_some_rows_give_what_they_give_alone(rows, dtype):
+def test_selected_rows_have_the_results_of_single_rows(rows, dtype):
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(300, 7)).astype(dtype), rng.normal(size=(7, 50)).astype(dtype)
     bias, d_y = rng.normal(size=50).astype(dtype), rng.normal(size=(len(rows), 50)).astype(dtype)
@@ -84,7 +84,7 @@ def test_some_rows_give_what_they_give_alone(rows, dtype):
     ],
     ids=str,
 )
-def test_rows_that_are_none_are_refused(rows, error, message):
+def test_invalid_rows_raise(rows, error, message):
     x, kernel = np.zeros((6, 4)), np.zeros((4, 3))
     with pytest.raises(error, match=message):
         functional.dense_forward(x, kernel, rows=np.array(rows))

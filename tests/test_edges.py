@@ -1,4 +1,4 @@
-"""No samples, no steps, foreign byte orders, strides and read-only memory: all layers take them as any other input."""
+"""No samples, no steps, foreign byte orders, strides and read-only memory work in all layers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_no_samples_and_no_steps(make, shape, training, lengths):
             assert none.shape == (*shape[:2], one.shape[2])
         elif not isinstance(layer, layers.Flatten):
             assert none.shape == (shape[0], one.shape[1])
-        assert not none.any()  # the states are the initial ones, pooling nothing gives 0
+        assert not none.any()  # initial states; pooling no steps gives 0
 
 
 def unaligned(x):
@@ -78,7 +78,7 @@ forms = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @all_layers
 @forms
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_memory_of_a_layers_input_decides_nothing(make, form, dtype):
+def test_the_memory_layout_of_a_layers_input_does_not_change_results(make, form, dtype):
     layer = make()
     x = np.random.default_rng(0).normal(size=(4, 5, 2)).astype(dtype)
     expected = outputs(layer, x)
@@ -88,18 +88,18 @@ def test_the_memory_of_a_layers_input_decides_nothing(make, form, dtype):
 
 @all_layers
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_stays_in_its_sample(make, value):
+def test_a_nonfinite_value_affects_its_own_sample_only(make, value):
     layer = make()
     x = np.random.default_rng(0).normal(size=(9, 5, 2)).astype(np.float32)
     expected = outputs(layer, x)
     x[4, 2:, 1] = value
     for clean, other in zip(expected, outputs(layer, x), strict=True):
         np.testing.assert_array_equal(np.delete(other, 4, axis=0), np.delete(clean, 4, axis=0))
-        assert np.isnan(value) <= np.isnan(other[4]).any()  # and does not get lost
+        assert np.isnan(value) <= np.isnan(other[4]).any()  # a NaN is not lost
 
 
 @forms
-def test_the_memory_of_what_fit_is_given_decides_nothing(form):
+def test_the_memory_layout_of_fits_arrays_does_not_change_results(form):
     rng = np.random.default_rng(0)
     x, weights = rng.normal(size=(20, 5, 2)).astype(np.float32), rng.random((20, 5))
     y, lengths = rng.integers(0, 3, (20, 5)), rng.integers(0, 6, 20)
@@ -118,7 +118,7 @@ def test_the_memory_of_what_fit_is_given_decides_nothing(form):
     assert other_history == history
 
 
-def test_tokens_in_any_memory():
+def test_tokens_in_any_memory_layout():
     layer = layers.Embedding(7, 3)
     tokens = np.random.default_rng(0).integers(0, 7, (4, 5)).astype(np.int16)
     expected = layer(tokens)
@@ -146,5 +146,5 @@ def test_outputs_at_each_step_without_samples_or_steps():
     assert model.predict(np.zeros((0, 5, 2), np.float32)).shape == (0, 5, 2)
     assert model.predict(np.zeros((4, 0, 2), np.float32)).shape == (4, 0, 2)
     before = model.parameters.copy()
-    model.fit(np.zeros((4, 0, 2), np.float32), np.zeros((4, 0, 2), np.float32), verbose=0)  # nothing to learn from
+    model.fit(np.zeros((4, 0, 2), np.float32), np.zeros((4, 0, 2), np.float32), verbose=0)  # no valid steps
     np.testing.assert_array_equal(model.parameters, before)

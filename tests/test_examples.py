@@ -1,4 +1,4 @@
-"""The examples as a newcomer runs them: processes in a folder of their own, whose last line says what they reached."""
+"""The examples run as users run them: as processes in their own folder, whose last line reports the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_the_examples_are_found():
 
 @pytest.mark.slow
 @each_example
-def test_it_learns_says_so_and_draws(example, tmp_path):
+def test_it_learns_reports_and_plots(example, tmp_path):
     pytest.importorskip("matplotlib", reason="draws with matplotlib: pip install matplotlib")
     command = [sys.executable, "-W", "error", str(example), "--quick", "--seed", "0", "--plot"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
@@ -34,8 +34,8 @@ def test_it_learns_says_so_and_draws(example, tmp_path):
 
 @pytest.mark.slow
 @each_example
-def test_it_fails_where_nothing_is_learnt(example, monkeypatch, capsys):
-    """An exit code of 0 means something: with an optimizer that does nothing it is 1."""
+def test_it_fails_if_nothing_is_learnt(example, monkeypatch, capsys):
+    """The exit code depends on the result: with an optimizer that does nothing it is 1."""
     fit = Sequential.fit
     monkeypatch.setattr(Sequential, "fit", lambda self, *data, **how: fit(self, *data, **{**how, "epochs": 1}))
     monkeypatch.setattr(optimizers.Optimizer, "update", lambda self, parameters, gradient, ranges=None: None)

@@ -1,4 +1,4 @@
-"""Kernels while the interpreter shuts down: the process ends with status 0 and prints nothing."""
+"""Kernels during interpreter shutdown: the process ends with status 0 and prints nothing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ images, classes = fastgru.datasets.synthetic.make_digits(256, 1)
 CALLS = {
     "gru_forward": "functional.gru_forward(x, kernel, recurrent_kernel)",
     "gru_backward": "functional.gru_backward(tape, None, initial_state)",
-    # NumPy drops the GIL, too, where it copies what a kernel cannot read as it lies.
+    # NumPy also releases the GIL when it copies an array that a kernel cannot read in place.
     "gru_forward of a copy": "functional.gru_forward(wide_x, kernel, recurrent_kernel, lengths=lengths * 0)",
     "dense_forward": "functional.dense_forward(recurrent_kernel, array_192)",
     "dense_backward": "functional.dense_backward(recurrent_kernel, array_192, dense_d_y)",
@@ -80,7 +80,7 @@ def run(program, *, status=0):
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_daemon_thread_in_a_kernel_does_not_disturb_the_exit(call):
-    # It aborted: the thread was ended where it took the GIL back, in a destructor.
+    # The process aborted: the thread was ended when a destructor acquired the GIL.
     program = f"in_a_daemon_thread(lambda: {CALLS[call]})\nprint('leaving')"
     assert run(ARRAYS + program) == "leaving\n"
 
@@ -115,8 +115,8 @@ def test_a_daemon_thread_does_not_disturb_an_exit_by_an_exception():
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_kernels_run_in_finalizers_of_what_lives_until_the_end(call):
-    # Nothing can be imported then, which every interruptible kernel and every copy of an argument used to do.
+def test_kernels_run_in_finalizers_at_exit(call):
+    # Imports fail then, and every interruptible kernel and every copy of an argument used to import something.
     program = f"""
 class Last:
     def __del__(self):
@@ -167,7 +167,7 @@ else:
 
 @pytest.mark.parametrize("forking", ["main thread", "other thread"])
 def test_ctrl_c_ends_a_long_call_in_a_forked_child(forking):
-    # The thread that forks is the child's main thread, whichever it was before.
+    # The thread that forks becomes the main thread of the child.
     program = f"""
 import signal, warnings
 warnings.simplefilter("ignore", DeprecationWarning)

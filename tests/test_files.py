@@ -1,4 +1,4 @@
-"""Files on a real disk: what may be read and replaced, what a killed process leaves, what a full disk does."""
+"""Files on disk: which may be read and replaced, and the effects of killed processes and full disks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def load(path, like):
 
 @contextlib.contextmanager
 def soon(seconds=5):
-    """What blocks fails instead."""
+    """Make blocking calls fail instead."""
 
     def fail(*_):
         raise TimeoutError(f"took longer than {seconds} s")
@@ -147,7 +147,7 @@ def test_other_writers_replace_no_special_file_either(kind, tmp_path, capsys):
     ):
         with soon(), pytest.raises(OSError, match=message):
             model.fit(x, y, verbose=0, callbacks=[told])
-    assert model.optimizer.step == 0  # found out before the first epoch
+    assert model.optimizer.step == 0  # the error came before the first epoch
     with soon(), pytest.raises(OSError, match=message):
         model.fit(x, y, verbose=0, resume_from=tmp_path / "resume.safetensors")
     np.savez(tmp_path / "data.npz", x=x, y=y)
@@ -212,7 +212,7 @@ def test_a_file_keeps_its_permissions_and_a_new_one_has_ordinary_ones(tmp_path):
 
 @contextlib.contextmanager
 def disk_of(size):
-    """No file can have more bytes: the kernel's own error comes from `write`."""
+    """Limit the size of files, so that `write` raises the system's own error."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -231,7 +231,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(name, tmp_path):
     larger = for_file(name, 30)
     with disk_of(4096), pytest.raises(OSError, match="File too large") as caught:
         save(larger, path)
-    # A TensorFlow.js model has its weights in a file beside it.
+    # A TensorFlow.js model has its weights in a separate file.
     assert caught.value.filename == str(path) or (name == "m.json" and caught.value.filename.endswith(".bin"))
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
@@ -266,7 +266,7 @@ def test_a_real_full_disk(name, tmp_path):
         subprocess.run(["umount", tmp_path], check=True)
 
 
-# --- What killed processes leave ----------------------------------------------------------------------------------
+# --- Files of killed processes ------------------------------------------------------------------------------------
 
 KILLED = """
 import os, signal, sys
@@ -306,14 +306,14 @@ def names(folder):
 def test_the_next_save_removes_what_a_killed_one_left(name, tmp_path):
     for _ in range(3):
         assert killed_while_saving(tmp_path / name)
-        assert len(names(tmp_path)) == 1  # that of the last one
+        assert len(names(tmp_path)) == 1  # that of the last process
     save(for_file("m.safetensors"), tmp_path / "another.safetensors")
     assert names(tmp_path) == ["another.safetensors"]
 
 
 @pytest.mark.slow
 def test_shards_that_a_killed_save_left_are_removed(tmp_path):
-    """Wherever it was killed: before the JSON took its name, after, and while the old shards were removed."""
+    """Killed at any point: before the JSON was renamed, after it, and while the old shards were removed."""
     path = tmp_path / "m.json"
     save(for_file("m.json"), path)
     (tmp_path / "m-shard1of1-0123456789abcdef.bin").write_bytes(b"not what its name says")
@@ -412,7 +412,7 @@ def test_another_program_that_locks_the_folder_delays_nobody_for_long(tmp_path, 
 
 
 def test_many_saves_at_once_leave_whole_files_and_nothing_else(tmp_path):
-    """Threads stand for processes: each opens files of its own, and locks belong to these."""
+    """Threads replace processes: each opens its own files, and locks belong to open files."""
     failures = []
 
     def work(number):
@@ -454,7 +454,7 @@ print(model.parameters.size)
 
 @pytest.mark.slow
 def test_a_file_that_is_cut_while_it_is_read_does_not_end_the_process(tmp_path):
-    """A file that is mapped into memory and cut ends the process with SIGBUS."""
+    """Reading a memory-mapped file that was truncated ends the process with SIGBUS."""
     path = tmp_path / "m.safetensors"
     model = for_file("m.safetensors", 300)
     model.save(path)

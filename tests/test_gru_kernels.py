@@ -1,4 +1,4 @@
-"""The GRU kernels against the reference: every option, awkward shapes, both dtypes."""
+"""The GRU kernels compared with the reference: every option, awkward shapes, both dtypes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 GRID = list(option_grid())
 
-#: For float64, in place of the derived bound, which it must satisfy too.
+#: For float64, besides the derived bound.
 FLOAT64_TOLERANCE = 1e-12
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -116,7 +116,7 @@ def test_inference_without_a_tape_has_the_bits_of_training(reset_after, dtype):
     np.testing.assert_array_equal(last[1], plain[1])
 
 
-def test_going_backwards_is_going_forwards_on_the_reversed_sequence():
+def test_go_backwards_equals_forward_on_the_reversed_sequence():
     case = make_case((6, 8, 3, 10), np.float32)
     backwards = functional.gru_forward(*case.arguments, go_backwards=True)
     x, *rest = case.arguments
@@ -155,8 +155,8 @@ def test_a_nan_stays_in_its_own_row():
 
 @pytest.mark.parametrize("reset_after", [True, False])
 @pytest.mark.parametrize("units", [3, 16, 17])
-def test_an_infinity_does_not_leak_through_padded_units(units, reset_after):
-    """Padding used to turn infinity * 0 into NaN gradients, depending on the width of a register."""
+def test_an_infinity_does_not_spread_through_padded_units(units, reset_after):
+    """Padding turned infinity * 0 into NaN gradients, depending on the width of a register."""
     case = make_case((4, 3, 5, units), np.float64, reset_after=reset_after)
     case.x[1, 1, 2] = np.inf
     tape = functional.GRUTape()
@@ -199,7 +199,7 @@ def test_reshaping_x_in_place_does_not_reach_the_tape():
     np.testing.assert_array_equal(functional.gru_backward(tape, case.d_outputs).kernel, expected.kernel)
 
 
-def test_gradients_are_written_where_asked_and_overwrite():
+def test_gradients_are_written_to_out_and_overwrite():
     case = make_case((9, 4, 3, 7), np.float32)
     tape = functional.GRUTape()
     functional.gru_forward(*case.arguments, tape=tape)
@@ -214,7 +214,7 @@ def test_gradients_are_written_where_asked_and_overwrite():
 
 @pytest.mark.parametrize("lengths", [None, np.array([3, 0, 4, 1, 2, 4, 4, 2, 3])])
 @pytest.mark.parametrize("go_backwards", [False, True])
-def test_the_input_gradient_is_written_where_asked_at_any_strides(go_backwards, lengths):
+def test_the_input_gradient_is_written_to_out_with_any_strides(go_backwards, lengths):
     case = make_case((9, 4, 3, 7), np.float32)
     tape = functional.GRUTape()
     functional.gru_forward(*case.arguments, go_backwards=go_backwards, lengths=lengths, tape=tape)
@@ -225,7 +225,7 @@ def test_the_input_gradient_is_written_where_asked_at_any_strides(go_backwards, 
 
 
 def strided_copies(array):
-    """The same values in memory that is not C-contiguous, aligned or in native order."""
+    """Yield the same values in memory that is not C-contiguous, aligned or in native byte order."""
     wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
     wide[..., ::2] = array
     yield "every other element", wide[..., ::2]

@@ -1,4 +1,4 @@
-"""The reader of HDF5: it reads what h5py does, and ends soon for any bytes."""
+"""The HDF5 reader returns the same as h5py, and terminates quickly for any bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.isa_independent
 
 h5py = pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
 
-#: How long a small file may take; the machine may be busy.
+#: Time limit for a small file; the machine may be busy.
 SECONDS = 1.0
 LOAD = """
 import sys
@@ -46,7 +46,7 @@ def compiled():
     return model
 
 
-# --- What intact files say ----------------------------------------------------------------------------------------
+# --- Valid files --------------------------------------------------------------------------------------------------
 
 
 def array(number):
@@ -57,8 +57,8 @@ def array(number):
 @pytest.mark.parametrize("members", [0, 1, 9, 200])
 @pytest.mark.parametrize("track_order", [False, True], ids=["", "in order"])
 @pytest.mark.parametrize("libver", ["earliest", "v108", "latest"])
-def test_files_of_every_version_hold_what_h5py_finds(libver, track_order, members):
-    """Few members lie in messages, many in heaps with B-trees; older files have symbol tables."""
+def test_files_of_every_version_read_as_with_h5py(libver, track_order, members):
+    """Few members are stored in messages, many in heaps with B-trees; older files have symbol tables."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=libver, track_order=track_order) as file:
         group = file.create_group("group", track_order=track_order)
@@ -104,7 +104,7 @@ def test_b_trees_of_several_levels():
         np.testing.assert_array_equal(reader.array("group/some name 3999"), np.arange(3.0))
 
 
-def test_what_is_written_here_is_read_here():
+def test_written_files_can_be_read():
     arrays = {f"layers/gru_{number}/cell/vars/{weight}": array(number) for number in range(40) for weight in range(3)}
     attributes = {"": {"config": "x" * 100_000, "names": [f"layer {number}" for number in range(40)]}}
     reader = Reader(to_bytes(arrays, attributes))
@@ -115,7 +115,7 @@ def test_what_is_written_here_is_read_here():
 
 
 def test_the_checksum_is_jenkins_lookup3():
-    """The values that its author gives in lookup3.c, with a seed of 0."""
+    """The values of the author's lookup3.c, with a seed of 0."""
     assert lookup3(memoryview(b"")) == 0xDEADBEEF
     assert lookup3(memoryview(b"Four score and seven years ago")) == 0x17770551
 
@@ -132,8 +132,8 @@ def test_a_flipped_bit_in_a_checked_header_is_found():
         Reader(bytes(data)).members("")
 
 
-def test_one_text_with_many_names_takes_its_memory_once():
-    """A million characters that ten thousand references point to would be ten gigabytes."""
+def test_a_text_with_many_references_is_read_once():
+    """A million characters with ten thousand references would expand to ten gigabytes."""
     text = "x" * 1_000_000
     data = bytearray(to_bytes({}, {}))
     buffer = io.BytesIO()
@@ -153,11 +153,11 @@ def test_one_text_with_many_names_takes_its_memory_once():
     assert len(set(map(id, found))) == 1
 
 
-# --- What damaged files do ----------------------------------------------------------------------------------------
+# --- Damaged files ------------------------------------------------------------------------------------------------
 
 
 def in_file(path, data):
-    """Put HDF5 bytes where they belong: into an .h5 file, or a .keras file that exists."""
+    """Store HDF5 bytes as an .h5 file, or inside an existing .keras file."""
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
             parts = {name: archive.read(name) for name in archive.namelist()}
@@ -169,15 +169,15 @@ def in_file(path, data):
 
 
 def heap_of_zeros(data):
-    """The first object of a collection of the global heap has a header of zeros, so that no search gets beyond it."""
+    """The first object of a global heap collection has a header of zeros, so that a search cannot pass it."""
     place = data.index(b"GCOL") + 16
     return data[:place] + bytes(16) + data[place + 16 :]
 
 
 @pytest.mark.parametrize("how", ["compile", "without"])
 @pytest.mark.parametrize("name", ["model.h5", "model.keras", "model.weights.h5"])
-def test_zeros_in_the_global_heap_are_one_error_at_once(name, how, tmp_path):
-    """The HDF5 library looped for ever in C, so that this runs in a process of its own."""
+def test_zeros_in_the_global_heap_raise_one_error_quickly(name, how, tmp_path):
+    """The HDF5 library has an endless loop in C, so the test runs in its own process."""
     path = tmp_path / name
     if name.endswith(".weights.h5"):
         compiled().save_weights(path)
@@ -198,7 +198,7 @@ def test_zeros_in_the_global_heap_are_one_error_at_once(name, how, tmp_path):
 
 
 def everything(reader, names):
-    """Ask for whatever may be in a file; what is read of it does not matter."""
+    """Read everything that may be in a file, with any result."""
     waiting = [""]
     for _ in range(100):
         if not waiting:
@@ -223,7 +223,7 @@ def soon(data):
 
 @pytest.fixture(scope="module", params=["earliest", "v108", "latest"])
 def small(request):
-    """A small file with all structures that its version has."""
+    """Return a small file with all structures of its version."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=request.param, track_order=request.param == "latest") as file:
         file.attrs["model_config"] = "{}" * 300
@@ -234,8 +234,8 @@ def small(request):
 
 
 @pytest.mark.slow
-def test_structures_that_refer_to_each_other_in_any_way_end(small):
-    """Every address in the file is replaced by every other: cycles, overlaps, a structure in the place of another."""
+def test_any_references_between_structures_terminate(small):
+    """Replace every address in the file by every other: cycles, overlaps, structures of a wrong type."""
     signatures = (b"TREE", b"SNOD", b"HEAP", b"GCOL", b"OHDR", b"OCHK", b"FRHP", b"FHDB", b"FHIB", b"BTHD", b"BTLF")
     targets = {place for place in range(len(small)) if small[place : place + 4] in signatures} | {0, 96, 8}
     places = [
@@ -272,14 +272,14 @@ def mutated(draw, data):
 
 
 @pytest.mark.slow
-def test_any_damage_is_one_error_or_none(small):
+def test_any_damage_raises_at_most_one_error(small):
     draw = random.Random(1)
     for _ in range(300):
         soon(mutated(draw, small))
 
 
 @pytest.mark.parametrize("name", ["model.h5", "model.keras", "model.weights.h5"])
-def test_damaged_models_are_one_error_soon_and_change_no_model(name, tmp_path):
+def test_damaged_models_raise_one_error_quickly_and_change_no_model(name, tmp_path):
     model, draw = compiled(), random.Random(2)
     path = tmp_path / name
     weights = name.endswith(".weights.h5")
@@ -304,11 +304,11 @@ def test_damaged_models_are_one_error_soon_and_change_no_model(name, tmp_path):
     assert refused > 10
 
 
-# --- Work that a file may take ------------------------------------------------------------------------------------
+# --- Work limits --------------------------------------------------------------------------------------------------
 
 
 def old_file(*members, free=0):
-    """A file of the oldest version: a root group with members at a place in the names, and objects of free space."""
+    """Return a file of the oldest version: a root group with members at given offsets, and free-space objects."""
     object_size = 16 + 8 * free
     names = b"ab" * 50_000 + b"\0"
     table = 136 + 32 + len(names)
@@ -325,7 +325,7 @@ def old_file(*members, free=0):
     return found + header * len(members)
 
 
-def test_a_header_has_no_more_messages_than_it_says(monkeypatch):
+def test_a_header_has_at_most_its_number_of_messages(monkeypatch):
     works = []
     monkeypatch.setattr(Storage, "spend", lambda self, what, work: works.append(work))
     reader = Reader(old_file(99_990, free=4_000_000))
@@ -335,8 +335,8 @@ def test_a_header_has_no_more_messages_than_it_says(monkeypatch):
 
 
 @pytest.mark.slow
-def test_all_headers_of_a_file_share_the_work(monkeypatch):
-    """Each is allowed: their sum is not."""
+def test_all_headers_of_a_file_share_one_work_limit(monkeypatch):
+    """Each is within the limit, their sum is not."""
     places = range(99_700, 99_800)
     data = old_file(*places, free=60_000)
     reader, messages = Reader(data), itertools.count()
@@ -352,7 +352,7 @@ def test_all_headers_of_a_file_share_the_work(monkeypatch):
     assert 2**20 < next(messages) < 2**20 + len(data) // 32 + 10
 
 
-def test_a_small_part_of_a_file_is_hashed(monkeypatch):
+def test_only_a_small_part_of_a_file_is_hashed(monkeypatch):
     hashed = []
     monkeypatch.setattr(storage, "lookup3", lambda data: hashed.append(len(data)) or lookup3(data))
     size = 2**25

@@ -1,4 +1,4 @@
-"""Keras' files: what is written comes back with the same bits, Keras 3 and Keras 2 read it, and theirs are read here.
+"""Keras' files: written files load bit-identically, Keras 3 and Keras 2 read them, and their files are read here.
 
 The first part needs h5py alone. Keras 2 is ``tf-keras``, which stands beside Keras 3.
 """
@@ -25,13 +25,13 @@ from json_damage import places, replaced, values
 
 h5py = pytest.importorskip("h5py", reason='needs h5py: pip install "fastgru[keras]"')
 
-#: Of predictions in float32, by two computations that each round in their own order.
+#: Predictions in float32 by two computations in different orders.
 RTOL = 1e-5
 ENDINGS = (".keras", ".h5")
 DTYPES = ("float32", "float64")
 ROWS = 3
 
-#: What the two versions of Keras say of their own formats, and of NumPy 2.
+#: Warnings of both versions of Keras about their own formats, and about NumPy 2.
 pytestmark = [
     pytest.mark.isa_independent,
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
@@ -40,17 +40,17 @@ pytestmark = [
 ]
 
 
-# --- Models of all kinds --------------------------------------------------------------------------------------
+# --- Random models --------------------------------------------------------------------------------------------
 
 
 class Chain:
-    """Random layers as calls in Keras' words, which make a model in each library.
+    """Random layers as calls with Keras' names, which create a model in each library.
 
     Parameters
     ----------
     seed : int
     hard_sigmoid : str
-        What the gates' other activation is called; some files have none.
+        Name of the gates' other activation; some files have none.
     """
 
     def __init__(self, seed, *, hard_sigmoid=None, dtype="float32"):
@@ -120,7 +120,7 @@ class Chain:
         return f"input {self.input_shape}, " + ", ".join(f"{name}({options})" for name, options in self.calls)
 
     def layers(self, kind, regularizers, initializers, **more):
-        """The layers, given the modules of a library."""
+        """Return the layers, given the modules of a library."""
         made = []
         for name, options in self.calls:
             options = dict(options)
@@ -147,7 +147,7 @@ class Chain:
         return keras.Sequential([first, *self.layers(*kinds, dtype=self.dtype)])
 
     def x(self):
-        """Samples, some of which end before the last step where the model finds that out."""
+        """Return samples; some end early, if the model computes a mask."""
         rng = np.random.default_rng(0)
         shape = (ROWS, self.steps) if self.tokens else (ROWS, self.steps, self.features)
         x = rng.integers(1, 7, shape).astype(np.int32) if self.tokens else rng.uniform(-1, 1, shape).astype(self.dtype)
@@ -187,7 +187,7 @@ HEADS = {"softmax": "softmax", "sigmoid": "sigmoid"}
 
 
 def small(kind, head, *, one_way=False, **first):
-    """Layers that Keras trains in a second or so; with a softmax in two directions, which takes it longer."""
+    """Layers that Keras trains in about a second; the softmax in two directions takes longer."""
     if one_way or head != "softmax":
         return [kind.GRU(3, **first), kind.Dense(3, HEADS.get(head))]
     return [
@@ -205,7 +205,7 @@ def training_data(head):
 
 
 def compiled(optimizer="Adam", head="softmax", *, steps=3, dtype="float32"):
-    """A model in the middle of its training."""
+    """Return a partly trained model."""
     fastgru.set_seed(2)
     model = Sequential(small(layers, head, input_shape=(None, 2)), dtype=dtype)
     model.compile(OPTIMIZERS[optimizer](optimizers, schedules), LOSSES[head](losses))
@@ -220,12 +220,12 @@ def curve(model, head, steps=3, dtype="float32"):
     return [float(np.ravel(model.train_on_batch(x.astype(dtype), y))[0]) for _ in range(steps)]
 
 
-# --- There and back -------------------------------------------------------------------------------------------
+# --- Round trips ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("seed", range(12))
-def test_a_model_comes_back_with_the_same_bits(seed, ending, tmp_path):
+def test_a_model_round_trips_bit_identically(seed, ending, tmp_path):
     chain = Chain(
         seed, hard_sigmoid="hard_sigmoid" if ending == ".keras" else "hard_sigmoid_tfjs", dtype=DTYPES[seed % 2]
     )
@@ -247,7 +247,7 @@ TRAININGS = list(zip(OPTIMIZERS, [*LOSSES, "logits", "sigmoid", *LOSSES][: len(O
 
 
 def forget_states(path, *, step):
-    """Make a file like those of a Keras whose optimizer makes its states when it is first used."""
+    """Change a file to that of a Keras version whose optimizer creates its states in the first update."""
     with h5py.File(path, "r+") as file:
         states = file["optimizer_weights"]
         for name in states.attrs["weight_names"]:
@@ -273,7 +273,7 @@ def test_states_are_not_missing_after_updates(tmp_path):
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize(("optimizer", "head"), TRAININGS)
-def test_training_goes_on_with_the_same_bits(optimizer, head, ending, tmp_path):
+def test_training_continues_bit_identically(optimizer, head, ending, tmp_path):
     for dtype, steps in (("float32", 3), ("float64", 0)):
         model = compiled(optimizer, head, steps=steps, dtype=dtype)
         model.save(tmp_path / f"model{ending}")
@@ -302,7 +302,7 @@ def test_metrics_keep_their_names(ending, loss, head, metrics, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.weights.h5", "x.h5", "x.keras"])
-def test_weights_alone_come_back(name, tmp_path):
+def test_weights_files_round_trip(name, tmp_path):
     model, other = compiled(steps=2), compiled(steps=0)
     assert not np.array_equal(model.parameters, other.parameters)
     (model.save if name == "x.keras" else model.save_weights)(tmp_path / name)
@@ -327,17 +327,17 @@ def test_weights_of_another_model_are_refused_and_change_nothing(name, tmp_path)
         np.testing.assert_array_equal(model.parameters, before)
 
 
-def test_names_decide(tmp_path):
+def test_the_file_name_decides_the_format(tmp_path):
     with pytest.raises(ValueError, match=r"path: .*save_weights"):
         compiled().save(tmp_path / "x.weights.h5")
     with pytest.raises(ValueError, match=r"path: expected a name that ends in .safetensors, .weights.h5 or .h5"):
         compiled().save_weights(tmp_path / "x.bin")
     compiled().save_weights(tmp_path / "x.weights.h5")
-    with pytest.raises(ModelFileError, match="weights without a model"):
+    with pytest.raises(ModelFileError, match="the file contains weights only"):
         load_model(tmp_path / "x.weights.h5")
 
 
-def test_h5py_is_needed_for_writing_alone(monkeypatch, tmp_path):
+def test_h5py_is_required_for_writing_only(monkeypatch, tmp_path):
     code = "import sys, fastgru; sys.exit('h5py' in sys.modules or 'keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     model = compiled()
@@ -393,15 +393,15 @@ UNSAYABLE = {
     ),
     "a mask behind a mask": (
         lambda _: untrained(layers.Masking(), layers.GRU(2, return_sequences=True), layers.Masking(name="m")),
-        "m: expected no mask before it, because Keras' replaces it",
+        "m: expected no mask before it, because Keras replaces it",
     ),
     "a mask behind a Dense layer with one": (
         lambda _: untrained(layers.Masking(), layers.Dense(2), layers.Masking(name="m"), layers.GRU(2)),
-        "m: expected no mask before it, because Keras' replaces it",
+        "m: expected no mask before it, because Keras replaces it",
     ),
     "a mask behind that of tokens": (
         lambda _: tokens(layers.Embedding(5, 2, mask_zero=True), layers.Masking(name="m"), layers.GRU(2)),
-        "m: expected no mask before it, because Keras' replaces it",
+        "m: expected no mask before it, because Keras replaces it",
     ),
     "padding for Flatten": (
         lambda _: untrained(layers.Masking(-1.0, name="m"), layers.Flatten(), layers.Dense(3)),
@@ -437,14 +437,14 @@ UNSAYABLE = {
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("name", UNSAYABLE)
-def test_what_cannot_be_said_is_refused_by_name(name, ending, tmp_path):
+def test_unsupported_options_are_named(name, ending, tmp_path):
     build, message = UNSAYABLE[name]
     with pytest.raises(ValueError, match=message):
         build(ending).save(tmp_path / f"model{ending}")
     assert not list(tmp_path.iterdir())
 
 
-#: Padding that is 0 anyway, or that the layers behind it do not see.
+#: Padding that is 0, or that later layers do not read.
 SAYABLE_MASKS = {
     "recurrent": lambda kind: [kind.Masking(-1.0), kind.Dropout(0.5), kind.GRU(2)],
     "steps": lambda kind: [kind.Masking(-1.0), kind.Bidirectional(kind.GRU(2, return_sequences=True)), kind.Dense(3)],
@@ -456,13 +456,13 @@ SAYABLE_MASKS = {
 
 
 def with_layer(path, place, class_name, **options):
-    """Put a layer of Keras without weights into a file."""
+    """Insert a Keras layer without weights into a file."""
     entry = {"class_name": class_name, "config": {"name": "new", **options}}
     changed_config(path, lambda config: config["config"]["layers"].insert(place, entry))
 
 
 def changed_config(path, change):
-    """Change the configuration of the model in a file."""
+    """Change the model's configuration in a file."""
     if path.suffix == ".keras":
         config, *rest = parts_of(path)
         change(config)
@@ -482,7 +482,9 @@ RELU = {"max_value": None, "negative_slope": 0.0, "threshold": 0.0}
     ("class_name", "options", "activation"),
     [("ReLU", RELU, "relu"), ("Softmax", {"axis": -1}, "softmax"), ("Activation", {"activation": "tanh"}, "tanh")],
 )
-def test_an_activation_belongs_to_the_dense_layer_before_it(class_name, options, activation, ending, tmp_path):
+def test_an_activation_layer_is_merged_into_the_dense_layer_before_it(
+    class_name, options, activation, ending, tmp_path
+):
     path = tmp_path / f"model{ending}"
     untrained(layers.Masking(), layers.GRU(2), layers.Dense(3)).save(path)
     with_layer(path, 4, class_name, **options)
@@ -497,11 +499,11 @@ def test_an_activation_belongs_to_the_dense_layer_before_it(class_name, options,
         ("ReLU", {**RELU, "threshold": 1.0}, "threshold=1.0 is not supported by fastgru"),
         ("Softmax", {"axis": 1}, "axis=1 is not supported by fastgru"),
         ("Softmax", {"axis": None}, "axis='all axes' is not supported by fastgru"),
-        ("Softmax", {"axis": -1}, "expected no mask before it, because Keras' leaves out what is masked"),
+        ("Softmax", {"axis": -1}, "expected no mask before it, because Keras' layer skips masked elements"),
         ("Softmax", {"axis": -1, "other": 3}, "other=3 is not supported by fastgru"),
     ],
 )
-def test_layers_that_are_more_than_an_activation_are_refused(class_name, options, message, tmp_path):
+def test_layers_that_are_more_than_an_activation_raise(class_name, options, message, tmp_path):
     path = tmp_path / "model.keras"
     untrained(layers.Masking(), layers.Dense(3), layers.GRU(2)).save(path)
     with_layer(path, 3, class_name, **options)
@@ -523,7 +525,7 @@ def test_other_masks_are_written_and_read(name, ending, tmp_path):
     [(2, 0.0, "new: expected no mask before it"), (1, -1.0, "new: expected mask_value=0.0 before a Dense layer")],
 )
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_masks_in_files_that_mean_something_else_are_refused(place, mask_value, message, ending, tmp_path):
+def test_masks_with_another_meaning_in_keras_raise(place, mask_value, message, ending, tmp_path):
     path = tmp_path / f"model{ending}"
     first = [layers.Masking()] if place == 2 else []
     untrained(*first, layers.Dense(2), layers.GRU(2)).save(path)
@@ -536,7 +538,7 @@ def test_masks_in_files_that_mean_something_else_are_refused(place, mask_value, 
 
 
 def parts_of(path):
-    """The model, the metadata and the arrays in a .keras file."""
+    """Return the model, the metadata and the arrays of a .keras file."""
     with zipfile.ZipFile(path) as archive:
         config, metadata = (json.loads(archive.read(name)) for name in ("config.json", "metadata.json"))
         return config, metadata, archive.read("model.weights.h5")
@@ -554,7 +556,7 @@ KERNEL_H5 = "model_weights/gru/gru/gru_cell/kernel:0"
 
 
 def replace_by(make):
-    """A change of an HDF5 file: what stands at a path is made anew."""
+    """Replace the object at a path of an HDF5 file."""
 
     def change(file, path):
         old = file[path][()]
@@ -677,7 +679,7 @@ def test_many_names_for_one_array_are_refused(tmp_path):
         load_model(tmp_path / "model.keras")
 
 
-def test_bombs_and_strangers(tmp_path):
+def test_decompression_bombs_and_foreign_files(tmp_path):
     path = tmp_path / "model.keras"
     trained().save(path)
     config, metadata, data = parts_of(path)
@@ -713,7 +715,7 @@ JSON = values(
 
 @pytest.fixture(scope="module")
 def valid(tmp_path_factory):
-    """The bytes of valid files by ending, of models in the middle of their training."""
+    """Return the bytes of valid files by file extension, of partly trained models."""
     folder = tmp_path_factory.mktemp("valid")
     found = {}
     for ending in ENDINGS:
@@ -723,10 +725,10 @@ def valid(tmp_path_factory):
 
 
 def load_or_refuse(path):
-    """A model, or one of the errors; anything else fails the test."""
+    """Return a model or one of the documented errors; any other error fails the test."""
     try:
         model = load_model(path)
-    except (ModelFileError, OSError, ImportError):  # it may look like a kind that needs an extra
+    except (ModelFileError, OSError, ImportError):  # the file may look like a format that needs an extra package
         return
     assert isinstance(model, Sequential)
 
@@ -777,7 +779,7 @@ def test_models_of_keras_3_predict_the_same_here(seed, keras, tmp_path):
     theirs = chain.keras(keras)
     x = chain.x()
     expected = theirs(x)
-    for ending in ENDINGS:  # Keras 3's own .h5, which has its words
+    for ending in ENDINGS:  # includes Keras 3's own .h5, with its own names
         theirs.save(tmp_path / f"model{ending}")
         assert_same_outputs(load_model(tmp_path / f"model{ending}").predict(x), expected, chain.dtype, repr(chain))
     theirs.save_weights(tmp_path / "model.weights.h5")
@@ -800,7 +802,7 @@ def test_models_from_here_predict_the_same_in_keras_3(seed, keras, tmp_path):
     ours.save_weights(tmp_path / "model.weights.h5")
     theirs.load_weights(tmp_path / "model.weights.h5")
     assert_same_outputs(expected, theirs(x), chain.dtype, repr(chain))
-    if "hard_sigmoid" not in repr(chain):  # which Keras 3 takes for its own in Keras 2's files, too
+    if "hard_sigmoid" not in repr(chain):  # Keras 3 uses its own also for Keras 2's files
         ours.save(tmp_path / "model.h5")
         theirs = keras.models.load_model(tmp_path / "model.h5")
         assert_same_outputs(expected, theirs(x), chain.dtype, repr(chain))
@@ -862,7 +864,7 @@ def test_several_outputs(merge_mode, keras, tmp_path):
 
 
 def functional(keras, *, masked):
-    """A chain in Keras' functional words, with the layers that stand for others here."""
+    """A Functional model of Keras with layers that are converted to others here."""
     kind = keras.layers
     inputs = keras.Input((4, 2))
     y = kind.Masking()(inputs) if masked else inputs
@@ -894,8 +896,8 @@ def test_a_functional_chain(masked, keras, tmp_path):
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_weights_alone_of_layers_in_wrappers(number, keras, tmp_path):
-    """A GRU stands for RNN here; Keras names groups of weights by the wrapper."""
+def test_weights_files_of_wrapped_layers(number, keras, tmp_path):
+    """RNN becomes GRU; Keras names groups of weights after the wrapper."""
     kind = keras.layers
     theirs = keras.Sequential([keras.Input((4, 2))])
     for size in range(3, 3 + number):
@@ -911,8 +913,8 @@ def test_weights_alone_of_layers_in_wrappers(number, keras, tmp_path):
         np.testing.assert_array_equal(ours.parameters, expected)
 
 
-def test_weights_alone_of_layers_of_which_some_are_in_wrappers_are_refused(keras, tmp_path):
-    """The file says nothing of their order."""
+def test_weights_files_with_wrapped_and_plain_layers_raise(keras, tmp_path):
+    """The file does not contain their order."""
     theirs = functional(keras, masked=False)
     theirs.save(tmp_path / "model.keras")
     theirs.save_weights(tmp_path / "model.weights.h5")
@@ -922,7 +924,7 @@ def test_weights_alone_of_layers_of_which_some_are_in_wrappers_are_refused(keras
 
 
 def models_with_none(keras):
-    """Models whose options are None where Keras takes that, and what it means there."""
+    """Models with options of None, where Keras accepts it, and their meaning."""
     kind = keras.layers
     off = dict.fromkeys(("return_sequences", "return_state", "go_backwards", "stateful"))
     inputs, tokens = keras.Input((4, 2)), keras.Input((4,))
@@ -933,7 +935,7 @@ def models_with_none(keras):
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_options_that_are_none_mean_what_they_mean_to_keras(keras, ending, tmp_path):
+def test_options_of_none_have_keras_meaning(keras, ending, tmp_path):
     rng = np.random.default_rng(0)
     for inputs, *stack in models_with_none(keras):
         theirs = keras.Sequential([inputs, *stack])
@@ -945,8 +947,8 @@ def test_options_that_are_none_mean_what_they_mean_to_keras(keras, ending, tmp_p
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("gone", [False, True])
-def test_what_no_layer_needs_may_be_null_or_left_out(keras, gone, ending, tmp_path):
-    """Keras makes up names of layers, and takes an object without a configuration for its class' defaults."""
+def test_optional_entries_may_be_null_or_missing(keras, gone, ending, tmp_path):
+    """Keras generates missing layer names, and uses the defaults for objects without a configuration."""
     kind = keras.layers
     theirs = keras.Sequential([keras.Input((4, 2)), kind.GRU(3), kind.Dropout(0.5), kind.Dense(2), kind.ReLU()])
     path = tmp_path / f"model{ending}"
@@ -973,7 +975,7 @@ def test_what_no_layer_needs_may_be_null_or_left_out(keras, gone, ending, tmp_pa
 
 
 def foreign_models(keras):
-    """Models of Keras that are refused, and what the message names."""
+    """Unsupported models of Keras, and what the message names."""
     kind = keras.layers
 
     def chain(*layers_):
@@ -1030,7 +1032,7 @@ def foreign_models(keras):
     }  # fmt: skip
 
 
-def test_what_is_in_a_file_and_not_here_is_refused_by_name(keras, tmp_path):
+def test_unsupported_parts_of_a_file_are_named(keras, tmp_path):
     for model, message, *training in foreign_models(keras).values():
         if training:
             model.compile(**{"optimizer": "sgd", "loss": "mse", **training[0]})
@@ -1041,7 +1043,7 @@ def test_what_is_in_a_file_and_not_here_is_refused_by_name(keras, tmp_path):
 
 def keras_curve(model, head, steps=3):
     x, y = training_data(head)
-    model.run_eagerly = True  # seconds faster than making a graph
+    model.run_eagerly = True  # avoids seconds of graph construction
     found = []
     for _ in range(steps):
         model.reset_metrics()
@@ -1080,7 +1082,7 @@ def test_training_begins_as_in_keras_3(optimizer, ending, keras, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "head"), TRAININGS)
-def test_training_goes_on_as_in_keras_3(optimizer, head, keras, tmp_path):
+def test_training_continues_as_in_keras_3(optimizer, head, keras, tmp_path):
     theirs = keras_compiled(keras, optimizer, head)
     for ending in ENDINGS:
         theirs.save(tmp_path / f"theirs{ending}")
@@ -1102,7 +1104,7 @@ def test_training_goes_on_as_in_keras_3(optimizer, head, keras, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(60, 64))
-def test_models_of_keras_2_predict_the_same_here_and_there(seed, keras_2, tmp_path):
+def test_models_of_keras_2_predict_the_same_in_both(seed, keras_2, tmp_path):
     chain = Chain(seed, hard_sigmoid="hard_sigmoid", dtype=DTYPES[seed % 4 == 3])
     theirs = chain.keras(keras_2)
     x = chain.x()
@@ -1129,7 +1131,7 @@ def keras_2_optimizer(keras_2, name, *, legacy):
     return OPTIMIZERS[name](kind.legacy if legacy else kind, kind.schedules)
 
 
-#: TensorFlow 2.11 brought AdamW, weight decay, and new optimizers for the old names.
+#: TensorFlow 2.11 introduced AdamW, and new optimizers under the old names.
 KERAS_2_TRAININGS = [
     (*training, legacy)
     for training in TRAININGS
@@ -1140,7 +1142,7 @@ KERAS_2_TRAININGS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "head", "legacy"), KERAS_2_TRAININGS)
-def test_training_goes_on_as_in_keras_2(optimizer, head, legacy, keras_2, tmp_path):
+def test_training_continues_as_in_keras_2(optimizer, head, legacy, keras_2, tmp_path):
     keras_2.utils.set_random_seed(3)
     theirs = keras_2.Sequential([keras_2.Input((None, 2)), *small(keras_2.layers, head, one_way=True)])
     theirs.compile(keras_2_optimizer(keras_2, optimizer, legacy=legacy), LOSSES[head](keras_2.losses))
@@ -1156,8 +1158,8 @@ def test_training_goes_on_as_in_keras_2(optimizer, head, legacy, keras_2, tmp_pa
 
 
 @pytest.mark.parametrize("dialect", [dialects.KERAS_3, dialects.KERAS_2, dialects.TFJS], ids=lambda d: d.name)
-def test_what_a_dialect_does_not_know_is_never_written(dialect):
-    """An activation or a loss that this package gets one day."""
+def test_options_that_a_dialect_lacks_are_never_written(dialect):
+    """An activation or a loss that this package may support in the future."""
     model = Sequential([layers.GRU(2, input_shape=(None, 3), reset_after=False), layers.Dense(1)])
     model.compile("sgd", "mse")
     description = model.describe()

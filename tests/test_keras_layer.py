@@ -1,4 +1,4 @@
-"""`fastgru.keras.GRU` beside ``keras.layers.GRU``: a process for each backend, which Keras chooses once.
+"""`fastgru.keras.GRU` compared with ``keras.layers.GRU``, in one process per backend because Keras selects it once.
 
 The tests themselves are in `keras_layer_on_backend.py`.
 """
@@ -21,7 +21,7 @@ TESTS = Path(__file__).parent
 @pytest.mark.slow
 @pytest.mark.peers("keras")
 @pytest.mark.parametrize("backend", [pytest.param(b, marks=pytest.mark.peers(b)) for b in ("tensorflow", "torch")])
-def test_the_layer_is_keras_own_on_every_backend(backend):
+def test_the_layer_matches_keras_on_every_backend(backend):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / "keras_layer_on_backend.py")]
     environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     result = subprocess.run(

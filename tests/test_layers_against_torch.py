@@ -1,4 +1,4 @@
-"""Models of layers, and fifty steps of their training, against PyTorch with the same weights and batches.
+"""Models, and fifty training steps, compared with PyTorch with the same weights and batches.
 
 `nn.GRU` of any depth and direction is a stack of `layers.GRU` or `layers.Bidirectional`; its packed sequences are
 `lengths=` here, with ``zero_output_for_mask=True``.
@@ -24,7 +24,7 @@ STEPS = 50
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """Two of PyTorch's wait longer for each other than these sizes take."""
+    """Use one thread: two of PyTorch's would wait for each other longer than these sizes take."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -32,13 +32,13 @@ def _one_thread():
 
 
 def torch_order(array):
-    """Keras' z, r, h columns as PyTorch's r, z, n rows."""
+    """Convert Keras' z, r, h columns to PyTorch's r, z, n rows."""
     z, r, n = np.split(array, 3, axis=-1)
     return torch.from_numpy(np.ascontiguousarray(np.concatenate([r, z, n], axis=-1).T))
 
 
 class Peer(torch.nn.Module):
-    """`nn.GRU` and a linear layer, on the last states or on each step."""
+    """`nn.GRU` and a linear layer, on the last states or on every step."""
 
     def __init__(self, depth, bidirectional, each_step):
         super().__init__()
@@ -74,7 +74,7 @@ def ours(depth, bidirectional, each_step):
 
 
 def copy_weights(chain, peer):
-    """From GRUs and a Dense to PyTorch."""
+    """Convert GRUs and a Dense layer to PyTorch."""
     *stack, dense = chain
     with torch.no_grad():
         for number, layer in enumerate(stack):
@@ -94,7 +94,7 @@ def copy_weights(chain, peer):
 def data(each_step, seed=0):
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1, 1, (ROWS, T, F))
-    lengths = rng.integers(1, T + 1, ROWS)  # PyTorch packs no empty sequences
+    lengths = rng.integers(1, T + 1, ROWS)  # PyTorch does not support empty sequences
     lengths[seed % ROWS] = T
     y = rng.integers(0, C, (ROWS, T) if each_step else ROWS)
     return x, y, lengths
@@ -121,7 +121,7 @@ def test_outputs_of_packed_sequences(depth, bidirectional, each_step):
 
 @dataclass
 class Job:
-    """An optimizer in both libraries; PyTorch's schedules step with it."""
+    """Return an optimizer in both libraries; PyTorch's schedule advances with it."""
 
     mine: Callable[[], Any]
     theirs: Callable[[Any], Any]
@@ -193,8 +193,8 @@ def test_fifty_steps_of_training(name, bidirectional, each_step):
 
 
 @pytest.mark.parametrize("name", ["Adam", "RMSprop, centered"])
-def test_tokens_that_occur_again_and_again(name):
-    """Keras on TensorFlow does not add up the parts of a token's gradient, so that it is no judge of this."""
+def test_repeated_tokens(name):
+    """Keras on TensorFlow does not add up the parts of a token's gradient, so it cannot be the reference here."""
     job = JOBS[name]
     model = Sequential([layers.Embedding(5, F), layers.GRU(H), layers.Dense(C)], dtype="float64")
     model.build((None, T))
@@ -220,7 +220,7 @@ def test_tokens_that_occur_again_and_again(name):
 
 
 def test_the_norm_is_clipped_where_pytorch_clips_it():
-    """PyTorch divides by the norm plus 1e-6, which is what the tolerance is for."""
+    """PyTorch divides by the norm plus 1e-6, hence the tolerance."""
     rng = np.random.default_rng(0)
     gradient = rng.normal(size=20)
     tensor = torch.zeros(20, dtype=torch.float64, requires_grad=True)

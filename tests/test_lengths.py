@@ -1,4 +1,4 @@
-"""Sequences of different lengths: against the reference, and bit for bit whatever stands beside.
+"""Sequences of different lengths: compared with the reference, and bit-identical for any padding and other rows.
 
 The reference is judged by complex steps in test_reference.py; the frameworks' masks and packed sequences judge what
 lengths mean in test_against_keras.py and test_layers_against_torch.py.
@@ -19,7 +19,7 @@ from test_gru_kernels import assert_close, check_against_reference
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 forms = pytest.mark.parametrize("reset_after", [True, False])
 
-#: What decides where outputs stand and what padding holds.
+#: The options for the order of outputs and the contents of padding.
 PLACEMENTS = [
     {"go_backwards": go_backwards, "output_order": order, "padded_outputs": padded}
     for go_backwards in (False, True)
@@ -30,7 +30,7 @@ placements = pytest.mark.parametrize("placement", PLACEMENTS, ids=lambda p: "-".
 
 
 def run(case, d_outputs=True):
-    """Outputs, state and gradients."""
+    """Return outputs, state and gradients."""
     tape = functional.GRUTape()
     outputs, state = functional.gru_forward(*case.arguments, **case.options, tape=tape)
     gradients = functional.gru_backward(tape, case.d_outputs if d_outputs else None, case.d_state)
@@ -38,7 +38,7 @@ def run(case, d_outputs=True):
 
 
 def one_row(case, row, steps=None):
-    """The sequence of a row on its own, without its padding or with that up to `steps`."""
+    """Return the sequence of a row alone, without its padding or padded to `steps`."""
     options = {k: v for k, v in case.options.items() if k not in ("lengths", "recurrent_mask")}
     length = int(case.options["lengths"][row])
     steps = length if steps is None else steps
@@ -103,7 +103,7 @@ def test_a_sequence_gives_the_same_bits_alone_padded_and_in_any_batch(shape, pla
         length = case.options["lengths"][row]
         for steps in {length, (length + shape[1]) // 2}:  # without its padding, and with some of it
             alone = one_row(case, row, steps)
-            # Gradients of repeated outputs reach the state: only what is padded alike can be compared.
+            # Gradients of repeated outputs flow into the state, so only equal padding can be compared.
             whole = steps == shape[1] or placement["padded_outputs"] == "zeros"
             alone_outputs, alone_state, alone_gradients = run(alone)
             np.testing.assert_array_equal(alone_outputs[0], outputs[row, :steps])
@@ -111,7 +111,7 @@ def test_a_sequence_gives_the_same_bits_alone_padded_and_in_any_batch(shape, pla
             if whole:
                 np.testing.assert_array_equal(alone_gradients.x[0], gradients.x[row, :steps])
                 np.testing.assert_array_equal(alone_gradients.initial_state[0], gradients.initial_state[row])
-    # Repeated outputs too, where nothing comes to them: the padding of the loss' gradient is zero.
+    # Also with repeated outputs, if the loss' gradient is zero in padding.
     if case.options["padded_outputs"] == "repeat":
         case.d_outputs[np.arange(shape[1]) >= case.options["lengths"][:, None]] = 0
         _, _, gradients = run(case)
@@ -144,7 +144,7 @@ def test_any_order_of_the_rows_gives_the_same_bits(reset_after, dtype):
 @dtypes
 @forms
 @placements
-def test_padding_is_never_looked_at(placement, reset_after, dtype):
+def test_padding_is_never_read(placement, reset_after, dtype):
     case = make_case((33, 6, 10, 31), dtype, reset_after=reset_after, lengths="random", **placement)
     expected = run(case)
     case.x[np.arange(6) >= case.options["lengths"][:, None]] = np.nan
@@ -173,7 +173,7 @@ def test_any_number_of_threads_gives_the_same_bits(shape, reset_after, dtype):
 
 @dtypes
 @placements
-def test_full_lengths_are_no_lengths(placement, dtype):
+def test_full_lengths_equal_no_lengths(placement, dtype):
     full = make_case((17, 5, 4, 9), dtype, lengths="full", **placement)
     none = make_case((17, 5, 4, 9), dtype, **placement)
     for a, b in zip(run(full)[:2], run(none)[:2], strict=True):
@@ -193,7 +193,7 @@ def test_parameter_gradients_are_the_sum_over_the_sequences(reset_after, dtype):
         assert_close(case, name, getattr(gradients, name), total, backward=True)
 
 
-# --- What the conventions say ------------------------------------------------------------------------------------
+# --- Conventions -------------------------------------------------------------------------------------------------
 
 
 def test_both_conventions_of_padded_outputs():
@@ -211,7 +211,7 @@ def test_both_conventions_of_padded_outputs():
         if length:
             assert (repeated[row, length:] == plain[row, length - 1]).all()
             np.testing.assert_array_equal(state[row], plain[row, length - 1])
-        else:  # the initial state passes through, and there is no output to repeat
+        else:  # the state is the initial state, and there is no output to repeat
             assert not repeated[row].any()
             np.testing.assert_array_equal(state[row], case.initial_state[row])
 
@@ -229,7 +229,7 @@ def test_backwards_reads_each_sequence_from_its_own_end():
         np.testing.assert_array_equal(placed[row, :length], expected[0, ::-1])
 
 
-def test_a_mask_of_bools_is_its_lengths():
+def test_a_bool_mask_is_converted_to_lengths():
     case = make_case((4, 6, 3, 5), lengths=np.array([6, 2, 0, 4]))
     mask = np.arange(6) < case.options["lengths"][:, None]
     expected = functional.gru_forward(*case.arguments, **case.options)
@@ -243,7 +243,7 @@ def test_a_mask_of_bools_is_its_lengths():
 # --- Memory ------------------------------------------------------------------------------------------------------
 
 
-def test_the_tape_has_no_room_for_padding():
+def test_the_tape_does_not_store_padding():
     rows, steps, units = 64, 1000, 48
     weights = np.zeros((4, 3 * units), np.float32), np.zeros((units, 3 * units), np.float32)
     x = np.zeros((rows, steps, 4), np.float32)
@@ -254,7 +254,7 @@ def test_the_tape_has_no_room_for_padding():
     assert 0.95 * stated < tape.nbytes <= 1.02 * stated
 
 
-def test_memory_is_used_again_whatever_the_lengths():
+def test_memory_is_reused_for_any_lengths():
     from fastgru._native import kernels
 
     case = make_case((64, 30, 8, 48), np.float32)
@@ -287,13 +287,13 @@ def test_memory_is_used_again_whatever_the_lengths():
         ([1, 2, 3], TypeError, r"lengths: expected a NumPy array"),
     ],
 )
-def test_lengths_that_do_not_fit(lengths, error, message):
+def test_invalid_lengths_raise(lengths, error, message):
     case = make_case((3, 4, 2, 5))
     with pytest.raises(error, match=message):
         functional.gru_forward(*case.arguments, lengths=lengths)
 
 
-def test_names_that_do_not_fit():
+def test_unknown_names_raise():
     case = make_case((3, 4, 2, 5))
     with pytest.raises(ValueError, match=r"padded_outputs: expected .*'repeat'.*'zeros'.*got 'last'"):
         functional.gru_forward(*case.arguments, padded_outputs="last")
@@ -309,7 +309,7 @@ def test_lengths_of_any_integers(kind):
     np.testing.assert_array_equal(found[0], expected[0])
 
 
-def test_the_reference_is_float64_whatever_comes():
+def test_the_reference_computes_in_float64_for_any_dtype():
     case = make_case((3, 4, 2, 5), np.float32, lengths="random")
     outputs, _ = functional.gru_forward(*case.arguments, **case.options)
     assert relative_error(outputs, reference.gru_forward(*case.arguments, **case.options)[0]) < 1e-6

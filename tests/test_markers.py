@@ -1,4 +1,4 @@
-"""Markers select what they say: `peers` tests that need other frameworks, `quick` some cases of all others."""
+"""Markers select the right tests: `peers` those that need other frameworks, `quick` some cases of all others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.isa_independent
 TESTS = Path(__file__).parent
 PYPROJECT = TESTS.parent / "pyproject.toml"
 
-#: A module that cannot be imported without a framework, and one of whose tests some need one.
+#: A module that cannot be imported without a framework, and one in which only some tests need a framework.
 WHOLE = 'import peers\nsklearn = peers.require("sklearn")\ndef test_it(): assert sklearn.here\n'
 SOME = """
 import importlib.util
@@ -47,7 +47,7 @@ OTHERS = {
 
 
 def outcomes(folder, *arguments):
-    """What became of each test, by its name, and the output."""
+    """Return the outcome of each test by name, and the output."""
     for name, content in {"test_whole.py": WHOLE, "test_some.py": SOME}.items():
         (folder / name).write_text(content)
     shutil.copy(TESTS / "conftest.py", folder)
@@ -60,7 +60,7 @@ def outcomes(folder, *arguments):
 
 @pytest.fixture
 def stand_ins(tmp_path, monkeypatch):
-    """Frameworks that are installed, whatever is installed here."""
+    """Fake frameworks, independent of those that are installed."""
     (tmp_path / "site").mkdir()
     for name in ("torch", "onnx", "sklearn"):
         (tmp_path / "site" / f"{name}.py").write_text("here = True\n")
@@ -78,7 +78,7 @@ def test_a_test_without_the_marker_finds_no_framework(stand_ins):
 
 
 @pytest.mark.slow
-def test_the_marker_selects_what_needs_a_framework(stand_ins):
+def test_the_marker_selects_tests_that_need_a_framework(stand_ins):
     found, output = outcomes(stand_ins, "-m", "peers")
     assert found == dict.fromkeys(PEERS, "PASSED"), output
 
@@ -91,7 +91,7 @@ def test_the_others_are_run_without_a_skip(stand_ins):
 
 
 @pytest.mark.slow
-def test_quick_are_some_cases_of_what_neither_is_slow_nor_needs_a_framework(stand_ins):
+def test_quick_selects_some_cases_of_fast_tests_without_frameworks(stand_ins):
     found, output = outcomes(stand_ins, "-m", "quick")
     quick = ("test_neither", "test_not_marked", "test_cases[0]", "test_cases[3]", "test_cases[6]")
     assert found.keys() == {f"test_some.py::{test}" for test in quick}, output
@@ -110,7 +110,7 @@ def test_expressions_that_may_select_a_test_with_the_marker(expression, expected
 
 
 def test_frameworks_are_skipped_in_one_place():
-    """Elsewhere a skip would be one that no marker shows."""
+    """Otherwise a test would be skipped without a marker."""
     names = "|".join(peers.INSTALL)
     skipping = re.compile(rf'(?:importorskip|find_spec)\("(?:{names}|fastgru\.(?:torch|keras|sklearn))\b')
     files = [path for path in TESTS.glob("*.py") if path != Path(__file__)]

@@ -1,4 +1,4 @@
-"""NumPy's masked arrays are refused wherever arrays come in: their mask would be ignored."""
+"""NumPy's masked arrays raise in all functions, because their mask would be ignored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TAPE = functional.GRUTape()
 X, KERNEL, RECURRENT = array(N, T, F), array(F, 3 * H), array(H, 3 * H)
 functional.gru_forward(X, KERNEL, RECURRENT, array(2, 3 * H), tape=TAPE)
 
-#: Each function with arguments that it takes; each array of them in turn is given a mask.
+#: Each function with valid arguments; each of its arrays in turn gets a mask.
 CALLS = {
     "gru_forward": (
         functional.gru_forward,
@@ -82,11 +82,11 @@ def test_functions(call, argument):
     function(**arrays)
     for mask in (True, False):
         masked = np.ma.masked_array(arrays[argument], np.full(arrays[argument].shape, mask))
-        with pytest.raises(TypeError, match=rf"^{argument}: expected an array without a mask, .* {argument}.filled\("):
+        with pytest.raises(TypeError, match=rf"^{argument}: expected an array without a mask .* {argument}.filled\("):
             function(**{**arrays, argument: masked})
 
 
-def test_no_function_is_left_out():
+def test_every_function_is_tested():
     names = {
         name
         for name in functional.__all__
@@ -97,7 +97,7 @@ def test_no_function_is_left_out():
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_what_gradients_are_written_to(which):
+def test_output_arrays_of_gradients(which):
     out = [array(F, 3 * H), array(H, 3 * H), array(2, 3 * H)]
     out[which] = np.ma.masked_array(out[which])
     name = ("d_kernel", "d_recurrent_kernel", "d_bias")[which]

@@ -1,4 +1,4 @@
-"""Loops that use their memory again, and memory that is stated.
+"""Loops reuse their memory, and documented memory sizes are correct.
 
 What the kernels and their results ask of the system is counted by ``kernels.bytes_allocated``; what Python and NumPy
 take, by tracemalloc.
@@ -32,7 +32,7 @@ def make_model(reset_after=True):
 
 
 def traced_peak(call):
-    """Bytes that `call` holds at most beyond what there was before it, as far as Python knows of them."""
+    """Return the peak of bytes that `call` allocates in addition, as reported by tracemalloc."""
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
@@ -61,7 +61,7 @@ def test_a_training_loop_allocates_nothing(reset_after):
     allocated = kernels.bytes_allocated()
     peak = traced_peak(lambda: steps(ROUNDS))
     assert kernels.bytes_allocated() == allocated
-    # Labels, losses and Python's own objects; a layer's last state is 65 KB, its outputs 1.8 MB.
+    # Labels, losses and Python objects; a layer's last state takes 65 KB, its outputs 1.8 MB.
     assert peak < 60_000
 
 
@@ -86,7 +86,7 @@ def test_fit_allocates_one_batch_and_the_order():
     assert peak < x[:BATCH].nbytes + 4 * y.nbytes + 64_000
 
 
-def test_inference_allocates_its_result_alone():
+def test_inference_allocates_its_result_only():
     model = make_model()
     x, _ = data()
     model.predict(x, batch_size=BATCH)
@@ -126,8 +126,8 @@ def test_inference_keeps_no_tape():
 
 
 @pytest.mark.parametrize("steps", [28, 10_000])
-def test_a_tape_takes_what_is_stated(steps):
-    """The five values a unit and step of `functional.GRUTape`, and one state more, in whole registers."""
+def test_a_tape_has_the_documented_size(steps):
+    """Five values per unit and step as documented for `functional.GRUTape`, and one more state, in whole registers."""
     rows, units = 3, 48
     tape = functional.GRUTape()
     weights = np.zeros((4, 3 * units), np.float32), np.zeros((units, 3 * units), np.float32)

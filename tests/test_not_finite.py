@@ -1,4 +1,4 @@
-"""A batch whose loss, gradient or update is not finite changes nothing, and the error names the cause."""
+"""A batch with a loss, gradient or update that is not finite changes nothing, and the error names the cause."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ BAD = [np.inf, -np.inf, np.nan]
 
 
 def make_model(optimizer=None, dtype="float32", **options):
-    """Its first layer turns infinity into 0 or a finite number, so that only the gradient shows it."""
+    """A model whose first layer maps infinity to a finite number, so that only the gradient is not finite."""
     drop = [layers.Dropout(0.2)]
     return classifier(between=drop, metrics=["accuracy", "f1_score"], optimizer=optimizer, dtype=dtype, **options)
 
 
 def state_of(model):
-    """All that training changes."""
+    """Return everything that training changes."""
     step, moments = model.optimizer.get_state()
     return {
         "weights": model.parameters.tobytes(),
@@ -40,7 +40,7 @@ def state_of(model):
     "options",
     [{}, {"stateful": True}, {"dropout": 0.3, "recurrent_dropout": 0.2}, {"recurrent_activation": "hard_sigmoid"}],
 )
-def test_a_batch_that_is_refused_changes_nothing(options, bad, first):
+def test_a_nonfinite_batch_changes_nothing(options, bad, first):
     x, y = samples()
     model = make_model(**options)
     if not first:
@@ -56,8 +56,8 @@ def test_a_batch_that_is_refused_changes_nothing(options, bad, first):
     assert after == before
 
 
-def test_infinity_shows_in_the_gradient_alone():
-    """What the tests here rest on: the loss of this batch is finite."""
+def test_infinity_is_detected_in_the_gradient():
+    """Premise of these tests: the loss of this batch is finite."""
     x, y = samples()
     x[7, 2, 1] = np.inf
     assert np.isfinite(make_model().evaluate(x, y)[0])
@@ -82,7 +82,7 @@ def test_fit_names_epoch_batch_and_sample(at):
     assert model.optimizer.step == batch
 
 
-def test_a_shuffled_sample_is_named_as_it_stands_in_x():
+def test_a_shuffled_sample_is_named_by_its_index_in_x():
     x, y = samples()
     x[[17, 30], 2, 1] = np.inf
     with pytest.raises(FloatingPointError, match=r"x has inf at index \((17|30), 2, 1\), in sample \d+ of the batch;"):
@@ -94,14 +94,14 @@ def test_a_shuffled_sample_is_named_as_it_stands_in_x():
         make_model().fit(x, y, batch_size=8, verbose=0, validation_split=held)
 
 
-def test_a_stream_names_the_place_in_its_batch():
+def test_a_stream_names_the_index_in_its_batch():
     x, y = samples()
     x[20, 2, 1] = np.inf
     with pytest.raises(FloatingPointError, match=r"epoch 1, batch 2: .* x has inf at index \(4, 2, 1\) of the batch"):
         make_model().fit([(x[:16], y[:16]), (x[16:], y[16:])], verbose=0)
 
 
-def test_checkpoints_stay_those_of_before(tmp_path):
+def test_checkpoints_are_unchanged_after_a_nonfinite_batch(tmp_path):
     x, y = samples()
     path = tmp_path / "a.safetensors"
     model = make_model()
@@ -114,7 +114,7 @@ def test_checkpoints_stay_those_of_before(tmp_path):
     assert np.isfinite(load_model(path).parameters).all()
 
 
-def test_no_checkpoint_is_written_of_weights_that_are_not_finite(tmp_path):
+def test_no_checkpoint_is_written_for_nonfinite_weights(tmp_path):
     path = tmp_path / "a.safetensors"
 
     class Break(callbacks.Callback):
@@ -127,10 +127,10 @@ def test_no_checkpoint_is_written_of_weights_that_are_not_finite(tmp_path):
         FloatingPointError, match=r"a.safetensors: expected finite weights .* got others in gru/kernel;"
     ):
         model.fit(*samples(), epochs=3, verbose=0, callbacks=[Break(), callbacks.ModelCheckpoint(path)])
-    assert load_model(path).optimizer.step == 2  # of the epoch before
+    assert load_model(path).optimizer.step == 2  # the checkpoint of the epoch before
 
 
-def test_metrics_and_history_leave_the_bad_batch_out():
+def test_metrics_and_history_exclude_the_bad_batch():
     x, y = samples()
     x[40, 2, 1] = np.inf
     model, expected = make_model(), make_model()
@@ -156,7 +156,7 @@ def test_pieces_of_a_large_batch(monkeypatch, options):
     assert state_of(model)["weights"] == before["weights"]
 
 
-def test_padding_may_hold_anything_and_is_not_blamed():
+def test_padding_may_be_nonfinite_and_is_not_named():
     x, y = samples()
     lengths = np.full(48, 3)
     x[:, 3:] = np.nan
@@ -176,20 +176,20 @@ def test_targets_and_weights_are_named():
         FloatingPointError, match=r"the loss of sample 5 of the batch is inf because y has inf at index"
     ):
         regressor().train_on_batch(x, y)
-    y[5] = 1e300  # beyond float32
+    y[5] = 1e300  # overflows float32
     with (
         np.errstate(over="ignore"),
         pytest.raises(FloatingPointError, match=r"y has 1e\+300 at index \(5, 0\) of the batch, which overflows"),
     ):
         regressor().train_on_batch(x, y)
     weights = np.ones(48)
-    weights[6] = 1e300  # the weighted loss is finite in double, its gradient is not
+    weights[6] = 1e300  # the weighted loss is finite in double, its gradient is not in float32
     message = r"gradient is not finite because sample_weight has 1e\+300 at index 6 of the batch"
     with np.errstate(over="ignore"), pytest.raises(FloatingPointError, match=message):
         regressor().train_on_batch(x, np.zeros(48), sample_weight=weights)
 
 
-def test_where_no_sample_is_the_cause_none_is_named():
+def test_no_sample_is_named_if_none_is_the_cause():
     class Steep(losses.MeanSquaredError):
         def compute(self, scores, targets, **options):
             result = super().compute(scores, targets, **options)
@@ -209,7 +209,7 @@ def test_where_no_sample_is_the_cause_none_is_named():
     assert str(e.value).endswith("scale x and y to numbers near 1, or correct Steep if it returned that")
 
 
-def test_weights_and_states_that_were_not_finite_before_are_named():
+def test_nonfinite_weights_and_states_are_named():
     x, y = samples()
     model = make_model()
     model.layers[0].parameters["recurrent_kernel"][1, 2] = np.nan
@@ -302,7 +302,7 @@ def test_which_updates_overflow():
         functional.sgd_update(p, g, learning_rate=1e300)
     with pytest.raises(FloatingPointError):  # 0 / 0
         functional.adam_update(p, g * 0, states[0] * 0, states[1] * 0, step=1, epsilon=0)
-    functional.sgd_update(p, np.full_like(g, 1e20), learning_rate=1e-20)  # whose square is infinite
+    functional.sgd_update(p, np.full_like(g, 1e20), learning_rate=1e-20)  # the square is infinite
     assert np.isfinite(p).all()
 
 
@@ -325,7 +325,7 @@ REPEATED = {
 
 @pytest.mark.parametrize("name", REPEATED)
 def test_no_number_of_updates_makes_parameters_infinite(name):
-    """From the end of the range on, with the largest gradient whose square is finite; so few that none are added up."""
+    """Start at the largest floats, with the largest gradient whose square is finite and too few to overflow the sum."""
     for start in (1.0, np.finfo(np.float32).max):
         p = np.full(3, -start, np.float32)
         g = np.full(3, 1.8e19 if name != "adam, negative rate" else -1.8e19, np.float32)
@@ -385,7 +385,7 @@ def test_a_schedule_that_gives_no_number(rate):
     assert after == before
 
 
-def test_an_optimizer_of_ones_own_is_given_finite_gradients_only():
+def test_a_custom_optimizer_receives_finite_gradients_only():
     class Own(optimizers.Optimizer):
         arguments = ()
 
@@ -404,7 +404,7 @@ def test_an_optimizer_of_ones_own_is_given_finite_gradients_only():
 
 
 @pytest.mark.parametrize("clip", [{"global_clipnorm": 1.0}, {"clipvalue": 0.5}])
-def test_clipping_hides_no_infinity(clip):
+def test_clipping_does_not_hide_an_infinity(clip):
     x, y = samples()
     model = make_model(optimizers.SGD(0.1, **clip))
     before = model.parameters.copy()
@@ -437,13 +437,13 @@ def test_validation_that_is_not_finite_is_reported_and_changes_no_training(tmp_p
     model, plain = make_model(), make_model()
     history = model.fit(x, y, epochs=2, verbose=0, validation_data=(worse, y), callbacks=[stop, best]).history
     assert np.isnan(history["val_loss"]).all()
-    assert not path.exists()  # nothing was better than nothing
+    assert not path.exists()  # no epoch had a finite loss
     assert history["loss"] == plain.fit(x, y, epochs=2, verbose=0).history["loss"]
     assert np.isfinite(model.parameters).all()
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_in_inference_it_stays_in_its_own_sample(bad):
+def test_in_inference_a_nonfinite_value_affects_its_own_sample_only(bad):
     x, _ = samples()
     model = make_model()
     expected = model.predict(x)
@@ -452,8 +452,8 @@ def test_in_inference_it_stays_in_its_own_sample(bad):
     np.testing.assert_array_equal(np.delete(found, 7, axis=0), np.delete(expected, 7, axis=0))
 
 
-def test_resumed_training_refuses_a_state_written_before(tmp_path):
-    """A checkpoint with weights that are not finite, as earlier versions could write: the weights are named."""
+def test_resumed_training_raises_for_a_nonfinite_state(tmp_path):
+    """Earlier versions could write checkpoints with weights that are not finite: the message names the weights."""
     x, y = samples()
     path = tmp_path / "a.safetensors"
     make_model().fit(x, y, verbose=0, callbacks=[callbacks.ModelCheckpoint(path)])

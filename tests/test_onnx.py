@@ -1,4 +1,4 @@
-"""ONNX files, both ways, against ONNX Runtime and ONNX' own reference; and hostile ones."""
+"""ONNX files in both directions, compared with ONNX Runtime and ONNX' reference; and hostile files."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from onnx.reference import ReferenceEvaluator  # noqa: E402
 
 pytestmark = pytest.mark.isa_independent
 
-#: Of the largest output: rounding of float32 along a few steps and layers, in two programs.
+#: Relative to the largest output: float32 rounding over a few steps and layers, in two programs.
 TOLERANCE = 1e-5
 OPTIONS = onnxruntime.SessionOptions()
 OPTIONS.intra_op_num_threads = 1
-OPTIONS.log_severity_level = 3  # it warns of inputs that have a default, which is what lengths are
+OPTIONS.log_severity_level = 3  # hides warnings about inputs with a default, such as lengths
 
 F, T = 3, 6
 
@@ -61,7 +61,7 @@ def feed(runtime, x, lengths):
     return {"x": x} | ({"lengths": lengths} if lengths is not None and "lengths" in names else {})
 
 
-# --- Out: whatever a model can be ---------------------------------------------------------------------------------
+# --- Writing: all models --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -74,7 +74,7 @@ def test_onnx_runtime_computes_what_the_model_does(seed, tmp_path):
     runtime = session(path)
     rng = np.random.default_rng(seed)
     sizes = ((4, T), (1, T)) if model.input_shape[1] else ((4, T), (1, 1), (3, 9))
-    for rows, steps in sizes:  # one session takes them all
+    for rows, steps in sizes:  # one session for all sizes
         x, lengths = random_samples(rng, model, rows, steps)
         for ends in (None, lengths):
             want = model.predict(x, lengths=ends)
@@ -83,7 +83,7 @@ def test_onnx_runtime_computes_what_the_model_does(seed, tmp_path):
 
 
 def test_the_reference_of_onnx_computes_what_the_model_does(tmp_path):
-    """It knows neither sequence_lens nor other activations, and computes a reverse node as the specification says."""
+    """It supports neither sequence_lens nor other activations, and computes reverse nodes per the specification."""
     stack = [
         layers.Masking(input_shape=(None, F)),
         layers.Bidirectional(layers.GRU(5, return_sequences=True, reset_after=False), "ave"),
@@ -146,7 +146,7 @@ def test_layers_may_be_called_like_anything_in_the_graph(tmp_path):
 
 
 def test_padding_may_hold_anything(tmp_path):
-    """NaN behind the end, and tokens that there are none of."""
+    """NaN after the end, and tokens out of range."""
     path = tmp_path / "model.onnx"
     model = filled(
         [
@@ -220,10 +220,10 @@ def test_the_file_is_an_ordinary_one(tmp_path):
     assert {node.domain for node in model.graph.node} == {""}
     before = path.read_bytes()
     load_model(path).save(path)
-    assert path.read_bytes() == before  # a file's bytes follow from the model
+    assert path.read_bytes() == before  # the model determines the bytes of its file
 
 
-# --- In: own files without their metadata, and lies in it ---------------------------------------------------------
+# --- Reading: own files with missing or wrong metadata --------------------------------------------------------------
 
 
 def rewritten(path, change):
@@ -252,7 +252,7 @@ OWN = {
 
 @pytest.mark.parametrize("name", OWN)
 def test_own_graphs_are_understood_without_metadata(name, tmp_path):
-    """As a tool that rewrites graphs leaves them."""
+    """The form that tools leave that rewrite graphs."""
     path = tmp_path / "model.onnx"
     model = filled(OWN[name]())
     model.save(path)
@@ -327,7 +327,7 @@ def test_other_uses_of_masks_without_metadata_are_refused_by_node(layer, operato
 
 
 def test_repeated_outputs_in_both_directions_are_refused(tmp_path):
-    """A Bidirectional's are zeros behind the end."""
+    """Outputs of a Bidirectional are zeros after the end."""
     graph = onnx_graphs.Graph()
     graph.inputs.append(helper.make_tensor_value_info("lengths", TensorProto.INT64, ["n"]))
     lengths = graph.node("Cast", ["lengths"], to=TensorProto.INT32)
@@ -391,7 +391,7 @@ def test_changed_weights_are_read_though_the_metadata_stays(tmp_path):
     np.testing.assert_array_equal(load_model(path).layers[-1].parameters["kernel"], new)
 
 
-# --- In: what others write ----------------------------------------------------------------------------------------
+# --- Reading: files of other exporters ------------------------------------------------------------------------------
 
 
 def load(model, folder):
@@ -417,7 +417,7 @@ def test_a_foreign_graph_means_what_onnx_runtime_computes(name, tmp_path):
 
 
 def test_the_reset_form_is_the_one_that_the_node_says(tmp_path):
-    """Exporters have left out linear_before_reset; what is read is what ONNX says it means then."""
+    """Some exporters omitted linear_before_reset; it is read with ONNX' default."""
     graph = onnx_graphs.Graph()
     _, state = graph.gru(graph.time_first(), linear_before_reset=0)
     model = load(graph.model(graph.node("Squeeze", [state, graph.ints(0)])), tmp_path)
@@ -426,7 +426,7 @@ def test_the_reset_form_is_the_one_that_the_node_says(tmp_path):
 
 
 class TestPyTorch:
-    """What torch.onnx.export writes."""
+    """Graphs that torch.onnx.export writes."""
 
     @staticmethod
     def module(torch, depth, bidirectional, end, batch_first=True):
@@ -527,7 +527,7 @@ class TestPyTorch:
 
     @pytest.mark.peers("onnxscript")
     def test_weights_in_another_file_are_refused_with_what_helps(self, torch, tmp_path):
-        """As the exporter writes them if nothing else is said; both ways out that the message names lead out."""
+        """The exporter's default form; both remedies in the message work."""
         path = tmp_path / "model.onnx"
         module = torch.nn.GRU(F, 5, batch_first=True).eval()
         x = torch.randn(4, T, F)
@@ -545,25 +545,25 @@ class TestPyTorch:
         assert_close(load_model(path).predict(x.numpy()), [want[0], want[1][0]])
 
     def test_the_last_step_of_both_directions_is_no_last_state(self, torch, tmp_path):
-        """The backward direction has read one step there."""
+        """The backward direction has processed one step there."""
         module = self.module(torch, 1, True, "last, rectified")
         self.export(torch, module, tmp_path / "model.onnx", torch.randn(4, T, F), dynamo=False)
         kinds = [type(layer).__name__ for layer in load_model(tmp_path / "model.onnx").layers]
         assert kinds == ["Bidirectional", "LastStep", "Activation", "Dense"]
 
 
-# --- In: the node tests of ONNX ------------------------------------------------------------------------------------
+# --- Reading: the node tests of ONNX --------------------------------------------------------------------------------
 
 
 def node_cases():
-    """The package onnx generates them; importing the module of an operator enters its own in a list."""
+    """The package onnx generates them; importing an operator's module registers its tests in a list."""
     importlib.import_module("onnx.backend.test.case.node.gru")
     cases = importlib.import_module("onnx.backend.test.case.node")._NodeTestCases
     return {case.name: case for case in cases if case.name.startswith("test_gru_")}
 
 
 CASES = node_cases()
-#: Their outputs are both directions in one array, or one that reads backwards in the order of its input: no model's.
+#: Their outputs are both directions in one array, or those of a backward layer in input order, which no model has.
 DIRECT_ONLY = {"test_gru_reverse", "test_gru_bidirectional"}
 
 
@@ -582,7 +582,7 @@ def case_parts(case):
 
 @pytest.mark.parametrize("name", CASES)
 def test_node_case_by_gru_forward(name):
-    """Each direction of a node is one call: initial state, lengths, both orders of outputs, either layout."""
+    """Each direction of a node becomes one call: initial state, lengths, both orders of outputs, either layout."""
     node, named, outputs, attributes = case_parts(CASES[name])
     x = named["X"] if attributes.get("layout") else named["X"].transpose(1, 0, 2)
     direction = attributes.get("direction", b"forward").decode()
@@ -637,7 +637,7 @@ def test_node_case_that_is_no_model_is_refused(name, tmp_path):
 
 
 def with_weights_inside(case):
-    """The case's graph, whose weights are inputs, with the weights in it."""
+    """Return the case's graph with its weights as initializers instead of inputs."""
     _, named, _, _ = case_parts(case)
     proto = onnx.ModelProto.FromString(case.model.SerializeToString())
     for name, value in named.items():
@@ -649,7 +649,7 @@ def with_weights_inside(case):
     return proto
 
 
-# --- In: what is refused -------------------------------------------------------------------------------------------
+# --- Reading: unsupported graphs ------------------------------------------------------------------------------------
 
 
 def gru_graph(**attributes):
@@ -664,7 +664,7 @@ def gru_model(**attributes):
 
 
 def tensor_changed(**changes):
-    """A graph, of whose W (the tensor "tensor_0") fields are set."""
+    """Return a graph with changed fields of W (the tensor "tensor_0")."""
     model = gru_model()
     tensor = model.graph.initializer[0]
     for name, value in changes.items():
@@ -677,7 +677,7 @@ def tensor_changed(**changes):
 
 
 def ending_in(operator, *more, **attributes):
-    """A GRU's outputs (N, T, H), and a node on them."""
+    """Return a GRU's outputs (N, T, H), and a node on them."""
     graph, y = gru_graph()
     inputs = [graph.tensor(value, np.asarray(value).dtype) for value in more]
     return graph.model(graph.node(operator, [graph.steps(y), *inputs], **attributes))
@@ -691,7 +691,7 @@ def test_an_activation_of_a_gru_is_a_layer(tmp_path):
 
 
 def bias_on_another_axis():
-    """A bias as long as there are steps, added along time."""
+    """A bias with as many elements as there are steps, added along the time axis."""
     graph = onnx_graphs.Graph(("n", 4, F))
     y, _ = graph.gru(graph.time_first())
     product = graph.node("MatMul", [graph.steps(y), graph.weights(5, 4)])
@@ -737,7 +737,7 @@ def changed(model, change):
 
 
 def doubling(count):
-    """Weights joined with themselves again and again."""
+    """Weights concatenated with themselves repeatedly."""
     graph = onnx_graphs.Graph()
     name = graph.weights(64, 64)
     for _ in range(count):
@@ -752,7 +752,7 @@ def repeated_rows():
 
 
 def squared_sizes(count):
-    """A size times itself again and again: names and numbers that double with each node."""
+    """A size multiplied by itself repeatedly: names and numbers double with each node."""
     graph = onnx_graphs.Graph()
     sizes = graph.node("Shape", ["x"])
     for _ in range(count):
@@ -770,7 +770,7 @@ def shared_weights(count):
 
 
 def nested(depth):
-    """Graphs within graphs."""
+    """Nested graphs."""
     model = gru_model()
     inner = helper.make_graph([], "inner", [], [])
     for _ in range(depth):
@@ -902,7 +902,7 @@ def test_what_a_model_cannot_be_is_refused_by_name(name, tmp_path):
 
 
 def test_states_of_both_directions_in_one_array_are_refused(tmp_path):
-    """As PyTorch's bidirectional GRU alone returns them."""
+    """The form that PyTorch's bidirectional GRU alone returns."""
     graph = onnx_graphs.Graph()
     y, state = graph.gru(graph.time_first(), directions=2)
     steps = graph.node("Transpose", [y], perm=[2, 0, 1, 3])
@@ -912,7 +912,7 @@ def test_states_of_both_directions_in_one_array_are_refused(tmp_path):
 
 
 def at_the_input(batch_first=False, **attributes):
-    """A GRU that is the first node, and in whichever order of axes."""
+    """A GRU as the first node, with either order of axes."""
     graph = onnx_graphs.Graph(("n", T, F) if batch_first else (T, "n", F))
     attributes |= {name: graph.tensor(*attributes[name]) for name in ("initial", "lengths") if name in attributes}
     y, _ = graph.gru("x", layout=int(batch_first), **attributes)
@@ -965,7 +965,7 @@ def test_what_no_output_needs_is_not_looked_at(tmp_path):
 
 
 def test_graphs_nested_too_deep_are_a_damaged_file(tmp_path):
-    """protobuf itself bounds the depth; a graph within a graph is three levels of it."""
+    """protobuf limits the depth; a nested graph takes three levels of it."""
     field = b""
     for _ in range(200):
         field = b"\x3a" + varint(len(field)) + field  # ModelProto.graph, and so on within itself
@@ -998,7 +998,7 @@ def test_no_model_at_all(data, tmp_path):
 
 
 def test_a_file_is_known_in_whatever_order_its_fields_stand(tmp_path):
-    """Protobuf promises none, so the first byte says little; the name does, where the contents show nothing else."""
+    """Protobuf guarantees no first byte; the file name decides if the contents are inconclusive."""
     path = tmp_path / "model.ONNX"
     filled([layers.GRU(5, input_shape=(None, F))]).save(path)
     proto = onnx.load(path)
@@ -1019,7 +1019,7 @@ def test_a_file_of_another_kind_that_is_called_onnx_is_what_its_contents_show(tm
     assert formats.kind_of_file(path) == "fastgru"
 
 
-# --- How others run a file ------------------------------------------------------------------------------------------
+# --- Running a file in the conversion -------------------------------------------------------------------------------
 
 
 def run_by_signature(path, x, lengths=None):
@@ -1031,7 +1031,7 @@ def run_by_signature(path, x, lengths=None):
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("states", [False, True])
 def test_samples_of_the_model_reach_a_runtime_as_its_graph_takes_them(batch_first, states, tmp_path):
-    """Names, order of axes and fixed sizes are the graph's; what comes back is the model's."""
+    """Names, order of axes and fixed sizes are those of the graph; results are those of the model."""
     path = tmp_path / "model.onnx"
     graph = onnx_graphs.Graph(("n", "t", F) if batch_first else (T, 4, F))
     y, y_h = graph.gru(graph.time_first() if batch_first else "x")
@@ -1148,7 +1148,7 @@ def test_a_damaged_file_is_an_error_or_a_model(data, edits):
 @given(st.sampled_from(SEEDS[2:]), st.data())
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_graph_with_other_contents_is_an_error_or_a_model(data, draw):
-    """Whole messages with nodes, attributes and tensors exchanged: these come further than damaged bytes."""
+    """Messages with exchanged nodes, attributes and tensors get further than damaged bytes."""
     model = onnx.ModelProto.FromString(data)
     for _ in range(draw.draw(st.integers(1, 3))):
         mutate(model.graph, draw.draw)

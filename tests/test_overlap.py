@@ -1,4 +1,4 @@
-"""What a kernel writes shares no byte with anything else that it is given; arrays that only lie interleaved work."""
+"""Arrays that a kernel writes must not overlap other arguments; interleaved arrays work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def array(*shape, dtype=np.float32):
 
 
 def over(given, shape, dtype=np.float32):
-    """An array of that shape in memory that begins where `given` does, and `given` moved there."""
+    """Return an array of that shape that overlaps `given`, and a copy of `given` in that memory."""
     size = max(given.nbytes, np.dtype(dtype).itemsize * int(np.prod(shape)))
     memory = np.zeros(size, np.uint8)
     moved = memory[: given.nbytes].view(given.dtype).reshape(given.shape)
@@ -36,7 +36,7 @@ def over(given, shape, dtype=np.float32):
 
 
 def overlapping(written, read):
-    return f"^{written}: expected memory of its own to write to, got an array that overlaps {read}"
+    return f"^{written}: expected an array that shares no memory, got one that overlaps {read}"
 
 
 def forward_arguments():
@@ -48,7 +48,7 @@ def forward_arguments():
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_gru_forward_refuses_to_write_over(name):
-    # recurrent_mask and bias were overwritten while later steps still read them.
+    # recurrent_mask and bias were overwritten while later steps still needed them.
     arguments = forward_arguments()
     arguments[name], out = over(arguments[name], (N, T, H))
     before = arguments[name].copy()
@@ -66,7 +66,7 @@ def test_gru_forward_refuses_to_write_over_a_bias_of_two(index):
         functional.gru_forward(**arguments | {"bias": tuple(pair)}, out=out)
 
 
-def test_the_error_says_what_to_do():
+def test_the_error_names_the_remedy():
     lengths, out = over(np.array([4, 2, 0]), (N, T, H))
     with pytest.raises(ValueError, match=r"overlaps lengths; pass a copy of one of them$"):
         functional.gru_forward(**forward_arguments(), lengths=lengths, out=out)
@@ -82,7 +82,7 @@ BACKWARD = {"d_kernel": (F, 3 * H), "d_recurrent_kernel": (H, 3 * H), "d_bias": 
 
 
 def backward_with(output, name):
-    """gru_backward whose `output` is written over the input `name`."""
+    """Call gru_backward with its `output` in the memory of the input `name`."""
     arguments = forward_arguments()
     gradients = {"d_outputs": array(N, T, H), "d_state": array(N, H)}
     source = arguments if name in arguments else gradients
@@ -96,7 +96,7 @@ def backward_with(output, name):
 @pytest.mark.parametrize("name", ["x", "kernel", "recurrent_kernel", "recurrent_mask", "d_outputs", "d_state"])
 @pytest.mark.parametrize("output", BACKWARD)
 def test_gru_backward_refuses_to_write_over(output, name):
-    # The tape's recurrent_mask was not compared.
+    # The tape's recurrent_mask was not checked.
     with pytest.raises(ValueError, match=overlapping(output, name)):
         backward_with(output, name)()
 
@@ -161,13 +161,13 @@ def test_optimizers_refuse_arrays_over_each_other(optimizer, one, other, shift):
     update, names, options = OPTIMIZERS[optimizer]
     memory = array(20)
     arrays = {name: np.abs(array(9)) for name in names} | {one: memory[5:14], other: memory[5 + shift : 14 + shift]}
-    with pytest.raises(ValueError, match="expected memory of its own to write to, got an array that overlaps") as error:
+    with pytest.raises(ValueError, match="expected an array that shares no memory, got one that overlaps") as error:
         update(*arrays.values(), **options)
     assert {one, other} <= set(str(error.value).replace(":", "").replace(";", "").split())
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_optimizers_take_arrays_side_by_side(optimizer):
+def test_optimizers_accept_adjacent_arrays(optimizer):
     update, names, options = OPTIMIZERS[optimizer]
     memory = np.abs(array(len(names) * 9))
     if "a" in names:  # mean of the gradients; the variance, v - a * a, must not be negative
@@ -178,7 +178,7 @@ def test_optimizers_take_arrays_side_by_side(optimizer):
     np.testing.assert_array_equal(memory, np.concatenate(apart))
 
 
-# --- An output over itself ----------------------------------------------------------------------------------
+# --- Outputs that overlap themselves ------------------------------------------------------------------------
 
 ITSELF = {
     "all rows in one place": (0, T * H, 1),
@@ -196,17 +196,17 @@ ITSELF = {
 def test_gru_forward_refuses_an_output_that_overlaps_itself(strides, sign):
     memory = np.zeros(2000, np.float32)[1000:]
     out = as_strided(memory, (N, T, H), [4 * stride * (sign if i < 2 else 1) for i, stride in enumerate(strides)])
-    message = r"^out: expected memory of its own for each element to write to, got an array that overlaps itself, with"
+    message = r"^out: expected an array with separate memory for each element, got one that overlaps itself, with"
     with pytest.raises(ValueError, match=message):
         functional.gru_forward(**forward_arguments(), out=out)
     assert not memory.any()
 
 
-# --- Arrays that share no byte ------------------------------------------------------------------------------
+# --- Interleaved arrays -------------------------------------------------------------------------------------
 
 
 def check(arguments, out, base):
-    """The call works, gives what it gives in memory of its own, and leaves everything else in `base` alone."""
+    """The call returns the same as with separate memory, and leaves everything else in `base` unchanged."""
     expected = functional.gru_forward(**{name: np.array(value) for name, value in arguments.items()})[0]
     untouched = base.copy()
     given = functional.gru_forward(**arguments, out=out)[0]
@@ -241,7 +241,7 @@ def check(arguments, out, base):
          "steps in turn", "both transposed", "x transposed", "broadcast", "windows"],
 )  # fmt: skip
 def test_interleaved_arrays_work(cut, backwards):
-    # They were refused, because the bytes that they lie within overlap.
+    # They raised, because their ranges of memory overlap.
     memory = array(6, 6, F + H)
     out, x = cut(memory)
     assert x.shape[:2] == out.shape[:2]
@@ -250,7 +250,7 @@ def test_interleaved_arrays_work(cut, backwards):
     )
 
 
-def test_small_arrays_may_lie_between_rows_of_the_output():
+def test_small_arrays_may_be_between_rows_of_the_output():
     memory = array(200)
     out = as_strided(memory, (2, 3, 4), (4 * 90, 4 * 30, 4))
     arguments = {
@@ -267,7 +267,7 @@ def test_small_arrays_may_lie_between_rows_of_the_output():
 
 
 def test_copies_do_not_overlap():
-    # A kernel can't read every other unit as it lies: it gets a copy, made before anything is written.
+    # A kernel cannot read every other unit in place: the binding copies it before anything is written.
     memory = array(N, 2 * H * T)
     arguments = forward_arguments() | {"initial_state": memory[:, : 2 * H : 2]}
     expected = functional.gru_forward(**arguments | {"initial_state": arguments["initial_state"].copy()})[0]
@@ -286,7 +286,7 @@ def overlaps_itself(view):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_answer_is_exact(seed):
-    """Against NumPy's exact, exponential answer on views at random strides of one piece of memory."""
+    """Compared with NumPy's exact, exponential algorithm on views of one block of memory with random strides."""
     rng = np.random.default_rng(seed)
     memory = np.zeros(4000, np.float32)
     kinds = {"itself": 0, "overlap": 0, "apart": 0, "interleaved": 0}
@@ -320,8 +320,8 @@ def test_the_answer_is_exact(seed):
     assert min(kinds.values()) > 50, kinds
 
 
-def test_long_interleaved_progressions_are_compared_in_no_time():
-    # Strides without a common factor: run by run, the comparison would take minutes.
+def test_long_interleaved_arrays_are_compared_quickly():
+    # Strides without a common factor: comparing run by run would take minutes.
     memory = np.zeros(3_000_000, np.float32)
     steps = 300_000
     out = as_strided(memory[2:], (1, steps, 1), (4, 4 * 6, 4))

@@ -1,4 +1,4 @@
-"""When workers are woken and how long they spin, which cpp/runtime/pace.hpp decides from what it has measured."""
+"""The pool's decisions when to wake workers and how long they spin, which cpp/runtime/pace.hpp makes from estimates."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def ask(program, *lines):
 
 
 def test_a_job_is_worth_two_wake_ups(program):
-    """With 1 ns an operation: at first wake-ups are taken to last 200 us, then they are what was measured."""
+    """With 1 ns per operation: the initial estimate of a wake-up is 200 us, then it follows the measurements."""
     slow, fast = ["woke 500"] * 60, ["woke 20"] * 60
     speed = ["ran 1e5 100"] * 60
     assert ask(program, *speed, "worth 3e5", "worth 6e5") == [0, 1]
@@ -59,7 +59,7 @@ def test_a_job_is_worth_two_wake_ups(program):
     assert ask(program, *speed, *fast, "worth 2e4", "worth 8e4") == [0, 1]
 
 
-def test_workers_spin_as_long_as_jobs_need_to_come(program):
+def test_workers_spin_as_long_as_the_gap_between_jobs(program):
     (short,) = ask(program, *["came 15"] * 100, "spin")
     (longer,) = ask(program, *["came 60"] * 100, "spin")
     (mixed,) = ask(program, *(["came 5"] * 3 + ["came 80"]) * 100, "spin")
@@ -73,19 +73,19 @@ def test_workers_do_not_spin_for_jobs_that_come_too_late(program):
     assert ask(program, *(["came 60"] + ["came 10000"] * 30) * 100, "spin") == [20]
 
 
-def test_spinning_is_soon_learnt_again(program):
+def test_the_spin_time_recovers_quickly(program):
     late, early = ask(program, *["came 1000"] * 30_000, "spin", *["came 60"] * 12, "spin")
     assert late == 20
     assert 90 <= early <= 180
 
 
-def test_workers_are_woken_again_after_a_time_in_which_that_took_long(program):
-    """A processor that another program holds: the wake-up is taken for 1 ms at most, so that longer jobs try it."""
+def test_workers_are_woken_again_after_slow_wake_ups(program):
+    """Another program occupies a processor: the estimate is at most 1 ms, so that longer jobs wake workers again."""
     speed, held = ["ran 1e5 100"] * 60, ["woke 8000"] * 60
     assert ask(program, *speed, *held, "worth 1e6", "worth 3e6") == [0, 1]
 
 
-def test_spinning_may_last_longer_where_waking_does(program):
+def test_the_spin_time_grows_with_the_wake_up_latency(program):
     gaps = ["came 350"] * 100
     (quick,) = ask(program, *["woke 20"] * 60, *gaps, "spin")
     (slow,) = ask(program, *["woke 400"] * 60, *gaps, "spin")

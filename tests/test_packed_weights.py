@@ -1,4 +1,4 @@
-"""Weights that are packed once and used in several calls: C++ only, so the tests compile a program against cpp/."""
+"""Weights that are packed once and used in several calls. C++ only: the tests compile a program with cpp/."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ int main() {
 
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 @pytest.mark.skipif(EIGEN is None, reason="no Eigen from cmeel-eigen")
-def test_weights_packed_once_give_the_bits_of_a_call_that_packs_them(tmp_path):
+def test_packed_weights_give_bit_identical_results(tmp_path):
     program = tmp_path / "packed.cpp"
     program.write_text(PROGRAM)
     sources = [

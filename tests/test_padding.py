@@ -1,4 +1,4 @@
-"""What stands behind the sequences' ends decides nothing, whatever layers look on: neither weights nor metrics."""
+"""Values after the end of a sequence affect neither weights nor metrics, with any layers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def samples(padding=0.0, steps=5):
 
 
 def trained(chain, x, y, loss, seed=0, **options):
-    """The weights after a few updates."""
+    """Return the weights after a few updates."""
     model = Sequential(chain, dtype="float32")
     model._network.draw_from(np.random.default_rng(seed))
     model.build((None, None, 2))
@@ -68,11 +68,11 @@ def test_no_weight_hears_of_padding_with_outputs_at_each_step(activation, alone)
 
 
 def test_flattened_padding_counts():
-    """Flatten takes padding for values; so a Dense before it has a gradient there."""
+    """Flatten reads padding as data, so a Dense before it has a gradient there."""
     model = Sequential([layers.Dense(3, input_shape=(5, 2)), layers.Flatten(), layers.Dense(1)], dtype="float64")
     model.compile("sgd", "mse")
     x, y = samples(2.0).astype(np.float64), np.ones((4, 1))
-    model.optimizer.learning_rate = 1e-300  # only the gradient is wanted
+    model.optimizer.learning_rate = 1e-300  # computes the gradient without changing the weights
     model.train_on_batch(x, y)
     expected = model.gradient.copy()
     model.train_on_batch(x, y, lengths=LENGTHS)
@@ -118,7 +118,7 @@ def test_labels_and_weights_in_padding_that_a_layer_finds_may_be_anything(first,
 
 @pytest.mark.parametrize("loss", ["categorical_crossentropy", "binary_crossentropy"])
 def test_outputs_of_many_axes(loss):
-    """(N, T, U, C): the steps that count, class weights and one weight a sample go with them."""
+    """(N, T, U, C): valid steps, class weights and one weight per sample are combined."""
     rng = np.random.default_rng(3)
     x = rng.normal(size=(4, 5, 6, 2)).astype(np.float32)
     labels = rng.integers(0, 2, (4, 5, 6))

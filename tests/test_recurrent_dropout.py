@@ -1,4 +1,4 @@
-"""Recurrent dropout: masks of the state within the gates' products, and nowhere else.
+"""Recurrent dropout: masks apply to the state in the products of the gates only.
 
 test_against_keras.py and keras_layer_on_backend.py compare with Keras' own layer and its own masks.
 """
@@ -16,13 +16,13 @@ dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 forms = pytest.mark.parametrize("reset_after", [True, False])
 masks = pytest.mark.parametrize("mask", [True, "one"], ids=["each gate", "one"])
 
-#: Weights beyond 512 KB, which Schedule shares out step by step: by units with few rows, by rows with many; with
-#: lengths, by the rows of each step.
+#: Weights larger than 512 KB, for which Schedule splits each step: by units with few rows, by rows with many rows or
+#: with lengths.
 LARGE = ((5, 6, 9, 300), (3, 3, 5, 225), (300, 3, 9, 213), (600, 2, 3, 240))
 
 
 def run(case):
-    """Outputs, state and gradients, flat."""
+    """Return outputs, state and gradients as a flat list."""
     tape = functional.GRUTape()
     outputs, state = functional.gru_forward(*case.arguments, **case.options, tape=tape)
     return outputs, state, *functional.gru_backward(tape, case.d_outputs, case.d_state)
@@ -92,8 +92,8 @@ def test_one_mask_is_the_same_mask_for_every_gate(reset_after, dtype):
 @dtypes
 @forms
 @pytest.mark.parametrize("gate", range(3), ids="zrn")
-def test_masks_go_by_keras_order_in_either_layout_of_the_weights(gate, reset_after, dtype):
-    """A gate whose mask is zeros is one whose recurrent weights are zeros."""
+def test_masks_have_keras_order_in_either_weight_layout(gate, reset_after, dtype):
+    """A mask of zeros is equivalent to recurrent weights of zeros for that gate."""
     case = make_case((9, 4, 3, 18), dtype, reset_after=reset_after)
     x, kernel, recurrent, bias, h0 = case.arguments
     mask = np.ones((3, 9, 18), dtype)
@@ -135,7 +135,7 @@ def test_gradients_in_either_layout_of_the_weights_have_the_same_bits(reset_afte
 @forms
 @pytest.mark.parametrize("shape", [(37, 5, 9, 21), (5, 3, 9, 300)], ids=str)
 def test_masks_of_ones_change_no_bit_forward(shape, reset_after, dtype):
-    """Backward adds up the gates' products one by one where there are masks, so its last bits differ."""
+    """With masks, backward adds the products of the gates one by one, so its last bits differ."""
     case = make_case(shape, dtype, reset_after=reset_after)
     plain = run(case)
     case.options["recurrent_mask"] = np.ones((3, shape[0], shape[3]), dtype)
@@ -148,15 +148,15 @@ def test_masks_of_ones_change_no_bit_forward(shape, reset_after, dtype):
 @dtypes
 @forms
 @pytest.mark.parametrize("shape", [(19, 7, 6, 33), (70, 4, 5, 230)], ids=str)
-def test_without_a_tape_there_are_the_same_bits(shape, reset_after, dtype):
+def test_results_are_bit_identical_without_a_tape(shape, reset_after, dtype):
     case = make_case(shape, dtype, reset_after=reset_after, mask=True)
     taped = functional.gru_forward(*case.arguments, **case.options, tape=functional.GRUTape())
     assert_same_bits(functional.gru_forward(*case.arguments, **case.options), taped)
 
 
 @forms
-def test_a_tape_beyond_the_caches_has_the_same_gradients(reset_after):
-    """Larger than 16 MB, the tape is written past the caches. Of fewer rows it is not."""
+def test_a_tape_larger_than_the_caches_has_the_same_gradients(reset_after):
+    """A tape above 16 MB is written with non-temporal stores, a smaller one is not."""
     rows, steps, units = 128, 160, 64
     case = make_case((rows, steps, 3, units), np.float32, reset_after=reset_after, mask=True)
     expected = run(case)[2]
@@ -171,11 +171,11 @@ def test_a_tape_beyond_the_caches_has_the_same_gradients(reset_after):
 @forms
 @masks
 def test_the_kept_part_of_the_state_is_not_masked(mask, reset_after):
-    """With update gates at 1 a state stays what it is, whatever the masks; it used to grow by the mask's factor."""
+    """With update gates at 1 the state is constant for any mask; it used to grow by the mask's factor."""
     case = make_case((4, 9, 3, 7), reset_after=reset_after, mask=mask)
     case.parameters[2][..., :7] = 1e3
     outputs, state = functional.gru_forward(*case.arguments, **case.options)
-    # z (h - n) + n rounds twice a step.
+    # z (h - n) + n has two roundings per step.
     np.testing.assert_allclose(outputs, np.repeat(case.initial_state[:, None], 9, axis=1), rtol=0, atol=1e-14)
     np.testing.assert_array_equal(state, outputs[:, -1])
 
@@ -207,7 +207,7 @@ def test_the_layer_draws_a_mask_for_each_gate():
     assert mask.shape == (3, 50, 100)
     assert set(np.unique(mask)) == {np.float32(0), np.float32(1 / 0.75)}
     assert abs((mask == 0).mean() - 0.25) < 0.02
-    for one, other in ((0, 1), (0, 2), (1, 2)):  # independent ones
+    for one, other in ((0, 1), (0, 2), (1, 2)):  # independent masks
         assert abs(((mask[one] == 0) & (mask[other] == 0)).mean() - 0.25**2) < 0.02
 
 
@@ -220,7 +220,7 @@ def test_states_stay_within_the_candidates_range(reset_after):
 
 @pytest.mark.parametrize("wrap", [lambda gru: gru, layers.Bidirectional], ids=["one way", "Bidirectional"])
 def test_long_sequences_train(wrap):
-    """The third batch of the first epoch used to end in NaN."""
+    """The third batch of the first epoch used to produce NaN."""
     fastgru.set_seed(0)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 1000, 4)).astype(np.float32)

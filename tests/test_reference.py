@@ -1,4 +1,4 @@
-"""The reference is judged by complex-step derivatives, which have no truncation and no cancellation."""
+"""The reference's gradients compared with complex-step derivatives, which have no truncation or cancellation error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from fastgru import reference
 from gru_cases import case_id, lengths_grid, make_case, option_grid
 
-#: Complex steps are exact to rounding; what is left are the roundings of two float64 computations.
+#: Complex steps are exact up to rounding; the rest are the rounding errors of two float64 computations.
 TOLERANCE = 1e-12
 
 SMALL = [s | {"shape": (2, 3, 2, 3)} for s in option_grid()]

@@ -1,4 +1,4 @@
-"""RTNeural's JSON, both ways, against the layers of Keras whose weights it holds; and hostile files."""
+"""RTNeural's JSON in both directions, compared with the Keras layers whose weights it contains; and hostile files."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def gru(units=5, **options):
     return layers.GRU(units, return_sequences=True, **options)
 
 
-# --- Judges ----------------------------------------------------------------------------------------------------------
+# --- References ------------------------------------------------------------------------------------------------------
 
 
 def run_by_keras(keras, path, x):
-    """RTNeural's exporter writes what `get_weights` of Keras' layers gives; its own tests compare with Keras."""
+    """RTNeural's exporter writes the result of `get_weights` of Keras' layers; its own tests compare with Keras."""
     kind = keras.layers
     model = keras.Sequential([keras.Input(x.shape[1:])])
     for layer in json.loads(path.read_text())["layers"]:
@@ -48,15 +48,15 @@ def run_by_keras(keras, path, x):
 
 @pytest.fixture
 def judge(keras):
-    """What Keras' layers compute for samples (N, T, F) with the weights of a file."""
+    """Return the outputs of Keras' layers for samples (N, T, F) with the weights of a file."""
     return functools.partial(run_by_keras, keras)
 
 
-# --- Out, and back ---------------------------------------------------------------------------------------------------
+# --- Round trips -----------------------------------------------------------------------------------------------------
 
 
 def random_model(seed):
-    """Dense layers, activations and GRUs of sequences in a row, which is all that RTNeural has."""
+    """A sequence of Dense layers, activations and GRUs, which is all that RTNeural supports."""
     rng = np.random.default_rng(seed)
     units = range(1, 7)
     stack = [layers.Dropout(0.5, input_shape=(None, F))]
@@ -155,11 +155,11 @@ def test_float64_and_numbers_that_json_has_not_are_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# --- In --------------------------------------------------------------------------------------------------------------
+# --- Reading ---------------------------------------------------------------------------------------------------------
 
 
 def content():
-    """As RTNeural's exporter writes a Keras model: activations of their own, TimeDistributed, a Dense without bias."""
+    """RTNeural's export of a Keras model: separate activations, TimeDistributed, a Dense without bias."""
     rng = np.random.default_rng(0)
 
     def numbers(*shape):

@@ -1,4 +1,4 @@
-"""A model that is in use: what callbacks may do with it, and what threads may do at the same time."""
+"""A model in use: what callbacks may do with it, and what other threads may do at the same time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OCCASIONS = tuple(inspect.signature(callbacks.LambdaCallback).parameters)[:-1]  
 
 
 def fit_with(model, occasion, action, **options):
-    """fit, with something done on that occasion."""
+    """Call fit, with an action in a callback at that time."""
     told = callbacks.LambdaCallback(**{occasion: lambda *_: action(model)})
     return model.fit(*data(), **{"epochs": 2, "batch_size": 8, "verbose": 0, "callbacks": [told], **options})
 
@@ -46,7 +46,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("occasion", OCCASIONS)
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_would_change_the_training_is_refused_in_a_callback(name, occasion):
+def test_calls_that_change_the_training_raise_in_a_callback(name, occasion):
     model = make_model()
     parts = model.optimizer, model.loss, list(model.layers)
     with pytest.raises(
@@ -59,7 +59,7 @@ def test_what_would_change_the_training_is_refused_in_a_callback(name, occasion)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_would_change_the_training_is_refused_in_streams_and_losses(name):
+def test_calls_that_change_the_training_raise_in_streams_and_losses(name):
     model = make_model()
 
     def batches():
@@ -82,8 +82,8 @@ def test_what_would_change_the_training_is_refused_in_streams_and_losses(name):
             use(*data())
 
 
-def test_a_refusal_leaves_the_training_as_it_was():
-    """A callback that goes on after the error trains the same model."""
+def test_an_error_leaves_the_training_unchanged():
+    """A callback that continues after the error trains the same model."""
     plain, tried = make_model(), make_model()
 
     def action(model):
@@ -159,7 +159,7 @@ def test_a_loss_may_use_the_model_between_forward_and_backward(name, options):
 
 
 def sequence_model(*inner, tokens=False):
-    """A model of 4 features a step, in whose middle stands what is tested."""
+    """Return a model of 4 features per step with the tested layers in the middle."""
     first = (
         layers.Embedding(9, 4, mask_zero=True, input_shape=(5,))
         if tokens
@@ -169,7 +169,7 @@ def sequence_model(*inner, tokens=False):
 
 
 POOL = layers.GlobalAveragePooling1D()
-#: Every class of layers, in its several ways of being backpropagated through: name -> a function that makes a model.
+#: Every class of layers, with its different backward paths: name -> a function that creates a model.
 WITH_EACH_LAYER = {
     "GRU": sequence_model(layers.GRU(3, dropout=0.2, recurrent_dropout=0.2)),
     "GRU of each step": sequence_model(layers.GRU(3, return_sequences=True, go_backwards=True)),
@@ -207,7 +207,7 @@ WITH_EACH_LAYER = {
 }  # fmt: skip
 
 
-def test_each_class_of_layers_is_among_them():
+def test_each_class_of_layers_is_tested():
     made = {type(layer).__name__ for make in WITH_EACH_LAYER.values() for layer in make()}
     assert made == layers.LAYERS.keys()
 
@@ -216,7 +216,7 @@ def test_each_class_of_layers_is_among_them():
 @pytest.mark.parametrize("use", ["predict", "evaluate"])
 @pytest.mark.parametrize("name", WITH_EACH_LAYER)
 def test_a_pass_without_training_changes_no_gradient_of_one_with(name, use, with_lengths):
-    """A user's loss may run the model between a training's forward and backward, with other shapes and lengths."""
+    """A user's loss may call the model between forward and backward, with other shapes and lengths."""
     make, rng = WITH_EACH_LAYER[name], np.random.default_rng(0)
 
     def batch(count):
@@ -264,7 +264,7 @@ def test_a_pass_without_training_changes_no_gradient_of_one_with(name, use, with
         np.testing.assert_array_equal(one, other)
 
 
-def test_an_evaluation_around_another_counts_its_own():
+def test_nested_evaluations_have_separate_metrics():
     model = make_model()
     expected = model.evaluate(*data(), batch_size=8)
 
@@ -276,7 +276,7 @@ def test_an_evaluation_around_another_counts_its_own():
     assert model.evaluate(batches()) == expected
 
 
-def test_states_that_a_callback_resets_stay_reset():
+def test_states_remain_reset_by_a_callback():
     """The usual way to train a stateful model epoch by epoch."""
     reset, expected = make_model(stateful=True), make_model(stateful=True)
     fit_with(reset, "on_epoch_begin", lambda model: model.reset_states(), shuffle=False)
@@ -286,7 +286,7 @@ def test_states_that_a_callback_resets_stay_reset():
     np.testing.assert_array_equal(reset.parameters, expected.parameters)
 
 
-def test_weights_that_a_callback_loads_are_trained_on(tmp_path):
+def test_training_continues_with_weights_that_a_callback_loads(tmp_path):
     pytest.importorskip("h5py")
     path = tmp_path / "a.weights.h5"
     make_model().save_weights(path)
@@ -306,7 +306,7 @@ def test_a_callback_may_save_the_model(tmp_path):
 
 
 class Held:
-    """A model that a thread is using: within `use`, until the block ends."""
+    """Yield a model that a thread uses within `use` until the block ends."""
 
     def __init__(self, model, use):
         self.model, self.use = model, use
@@ -369,7 +369,7 @@ USES = {
 
 
 @pytest.mark.parametrize("name", USES)
-def test_while_one_thread_trains_others_are_refused(name):
+def test_other_threads_raise_while_one_thread_trains(name):
     model, plain = make_model(), make_model()
     message = (
         f"^{name}: expected a model that no other thread is using because .*, got one in use by fit in thread 'the"
@@ -415,7 +415,7 @@ def test_a_model_that_is_read_is_not_changed(other, name):
     USES[name](model)
 
 
-def test_many_threads_get_the_answers_of_one():
+def test_many_threads_get_the_results_of_one():
     model = make_model(return_sequences=True, between=(layers.GlobalMaxPooling1D(), layers.Dense(3, "relu")))
     questions = [data(seed, count=5 + seed) for seed in range(6)]
     answers = [(model.predict(x), model.evaluate(x, y)) for x, y in questions]
@@ -431,7 +431,7 @@ def test_many_threads_get_the_answers_of_one():
     assert not wrong
 
 
-def test_an_evaluation_that_makes_the_weights_is_alone():
+def test_an_evaluation_that_creates_the_weights_excludes_other_threads():
     model = Sequential([layers.GRU(3), layers.Dense(2, activation="softmax")])
     model.compile("adam", "categorical_crossentropy")
     with (
@@ -450,7 +450,7 @@ def test_a_child_does_not_wait_for_the_threads_of_its_parent():
             done = []
             try:
                 model.predict(data()[0])
-                # A thread of the child gets the number that one of the parent's had.
+                # The child's thread gets the same number as a thread of the parent.
                 threads = [threading.Thread(target=lambda: done.append(model.fit(*data(), verbose=0)))]
                 for thread in threads:
                     thread.start()
@@ -465,7 +465,7 @@ def test_a_child_does_not_wait_for_the_threads_of_its_parent():
 
 
 class Alarms:
-    """Calls a function every millisecond or so, between two instructions of the main thread, until it raises."""
+    """Calls a function about every millisecond, between two instructions of the main thread, until it raises."""
 
     def __init__(self, function):
         self.function = function

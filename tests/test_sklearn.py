@@ -1,4 +1,4 @@
-"""The estimators, as scikit-learn uses them and as it judges them."""
+"""The estimators in scikit-learn's tools and in its own checks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUICK = {"units": 8, "epochs": 10, "learning_rate": 0.02, "random_state": 0}
 
 
 def sequences(seed=0, count=N):
-    """X, labels, sums that decide the labels, and lengths."""
+    """Return X, labels, the sums that determine the labels, and lengths."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((count, T, F))
     lengths = rng.integers(2, T + 1, count)
@@ -51,10 +51,10 @@ def targets(cls):
 
 
 class Rows:
-    """Makes an estimator take tables (N, F), each row as a sequence of one step.
+    """Makes an estimator accept tables (N, F), each row as a sequence of one step.
 
-    scikit-learn's checks make tables only, and check_estimator leaves out whoever's tags say that they take none. With
-    this in front all that the estimators do is checked, but for the shape of X.
+    scikit-learn's checks use tables only, and check_estimator skips estimators that do not accept them. This wrapper
+    makes it check everything except the shape of X.
     """
 
     def _pad(self, X, lengths):
@@ -78,8 +78,8 @@ class RowRegressor(Rows, GRURegressor):
     pass
 
 
-#: Samples of no weight still take their places in the batches, and the mean is over them too, as in Keras: a training
-#: without them has other batches.
+#: Samples of weight 0 still occupy places in the batches, and count in the mean, as in Keras. Training without them has
+#: different batches.
 DIFFERENT_BY_DESIGN = {"check_sample_weight_equivalence_on_dense_data": "weights are factors within a batch"}
 
 
@@ -107,7 +107,7 @@ def test_scikit_learn_agrees(estimator, check):
     ids=lambda check: check.__name__,
 )
 def test_scikit_learn_agrees_about_the_estimators_themselves(cls, check):
-    """The checks that need no X, on the estimators as they are."""
+    """The checks that need no X, on the unwrapped estimators."""
     check(cls.__name__, cls())
 
 
@@ -162,7 +162,7 @@ def test_estimators_are_hashable_and_equal_only_themselves(cls):
     assert len({estimator, cls()}) == 2
 
 
-# --- What goes in and comes out -------------------------------------------------------------------------------
+# --- Inputs and outputs ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("labels", [LABELS, LABELS == "up", (LABELS == "up") * 7 - 3, np.array(LABELS, object)])
@@ -273,7 +273,7 @@ def test_class_weights_are_those_of_samples():
 
 
 def test_validation_is_drawn_from_all_classes_and_stops_the_training():
-    order = np.argsort(LABELS)  # the last ones would be of a single class
+    order = np.argsort(LABELS)  # the last samples are of a single class
     settings = {**QUICK, "epochs": 200, "learning_rate": 0.05}
     estimator = GRUClassifier(**settings, validation_split=0.3, patience=2)
     estimator.fit(X[order], LABELS[order], lengths=LENGTHS[order], sample_weight=np.ones(N))

@@ -1,4 +1,4 @@
-"""Stateful layers in training: whole batches, states of whole batches only, and states in files."""
+"""Stateful layers in training: complete batches only, and their states in files."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def assert_same_states(model, expected):
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_a_batch_with_states_is_not_cut_into_pieces(monkeypatch, bidirectional):
-    """Each row goes on from its own state, so a batch is the same network however large its tape."""
+def test_a_stateful_batch_is_not_split(monkeypatch, bidirectional):
+    """Each row continues from its own state, so a batch is computed as a whole, however large its tape is."""
     x, y = data()
     whole, large = make_model(bidirectional=bidirectional), make_model(bidirectional=bidirectional)
     whole.train_on_batch(x, y)
@@ -40,7 +40,7 @@ def test_a_batch_with_states_is_not_cut_into_pieces(monkeypatch, bidirectional):
     np.testing.assert_array_equal(large.parameters, whole.parameters)
 
 
-def test_a_loss_that_is_not_finite_leaves_the_states_before_its_batch():
+def test_a_nonfinite_loss_restores_the_states_before_its_batch():
     x, y = data()
     model = make_model()
     model.train_on_batch(x, y)
@@ -52,7 +52,7 @@ def test_a_loss_that_is_not_finite_leaves_the_states_before_its_batch():
     assert_same_states(model, states)
 
 
-def test_the_first_batch_of_all_leaves_no_states_where_its_loss_is_not_finite():
+def test_a_nonfinite_loss_in_the_first_batch_leaves_no_states():
     x, y = data()
     model = make_model()
     with pytest.raises(FloatingPointError):
@@ -64,7 +64,7 @@ def test_the_first_batch_of_all_leaves_no_states_where_its_loss_is_not_finite():
 
 
 class Named(Sequential):
-    """A user's own class, with a constructor of its own."""
+    """A user-defined class with its own constructor."""
 
     def __init__(self, units):
         self.first = layers.GRU(units, input_shape=(None, 3))
@@ -97,7 +97,7 @@ def saved_and_loaded(model, folder):
     ids=["file", "deepcopy", "pickle"],
 )
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_states_go_with_the_model(again, tmp_path, bidirectional):
+def test_states_are_saved_with_the_model(again, tmp_path, bidirectional):
     x, y = data()
     model = make_model(bidirectional=bidirectional)
     model.train_on_batch(x, y)
@@ -120,7 +120,7 @@ def test_states_go_with_the_model(again, tmp_path, bidirectional):
         {"nowhere/state": np.zeros((3, 4), np.float32)},
     ],
 )
-def test_states_that_do_not_fit_are_refused(tmp_path, states):
+def test_states_of_the_wrong_shape_raise(tmp_path, states):
     path = tmp_path / "m.safetensors"
     make_model().save(path)
     config, tensors = native.load(path)

@@ -1,4 +1,4 @@
-"""TensorFlow.js models: what TensorFlow.js itself writes is read, what is written it loads, and both train on alike."""
+"""TensorFlow.js models: files are exchanged in both directions, and training continues equally on both sides."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from models import pick, random_activation
 
 pytestmark = pytest.mark.isa_independent
 
-#: Two float32 computations of the same outputs, relative in the L2 norm.
+#: Two float32 computations of the same outputs, relative error in the L2 norm.
 SAME_OUTPUTS = 1e-5
-#: Two float32 trainings of 20 steps, relative. The tutorial's losses differ by 3e-5 with Keras' form of Adam, by 3e-4
-#: with another hard_sigmoid, by 3e-3 without the optimizer's state.
+#: Two float32 training runs of 20 steps, relative error. The tutorial's losses differ by 3e-5 with Keras' form of Adam,
+#: by 3e-4 with another hard_sigmoid, by 3e-3 without the optimizer state.
 SAME_LOSSES = 1e-5
 
 KINDS = {
@@ -39,7 +39,7 @@ KINDS = {
     "SpatialDropout1D": "spatialDropout1d",
     "TimeDistributed": "timeDistributed",
 }
-#: What TensorFlow.js calls otherwise than in camel case.
+#: Names in TensorFlow.js that are not the camel case of Keras' names.
 WORDS = {
     "hard_sigmoid_tfjs": "hardSigmoid",
     "lecun_normal": "leCunNormal",
@@ -66,7 +66,7 @@ def camel(text):
 
 
 def their_options(config):
-    """A layer's options in TensorFlow.js' words."""
+    """Convert a layer's options to TensorFlow.js' names."""
     options = {}
     for option, value in config.items():
         if option in ("zero_output_for_mask", "backward_layer"):
@@ -82,7 +82,7 @@ def their_options(config):
 
 
 def their_layers(model):
-    """Layers for serve.mjs that are those of `model`, without its weights."""
+    """Return the layers of `model` for serve.mjs, without its weights."""
     described = [[KINDS[type(layer).__name__], their_options(layer.options())] for layer in model.layers]
     described[0][1]["batchInputShape"] = [None, *model.input_shape[1:]]
     return described
@@ -100,7 +100,7 @@ def initializer(rng):
 
 
 def random_gru(rng, **fixed):
-    """A GRU as TensorFlow.js has it."""
+    """Return the options of a GRU that TensorFlow.js supports."""
     return models.random_gru(
         rng,
         recurrent_activation=pick(rng, "sigmoid", "hard_sigmoid_tfjs"),
@@ -127,7 +127,7 @@ def random_recurrent(rng, *, sequences, masked):
 
 
 def random_beginning(rng, steps):
-    """The first layers, the shape of a sample, and whether they mark padding."""
+    """Return the first layers, the shape of a sample, and whether they compute a mask."""
     features = pick(rng, 1, 3, 5)
     if pick(rng, True, False, False):
         zero = pick(rng, True, False)
@@ -145,7 +145,7 @@ def random_beginning(rng, steps):
 
 
 def random_model(rng):
-    """A model with random options and weights, and whether it marks padding."""
+    """Return a model with random options and weights, and whether it computes a mask."""
     steps = pick(rng, None, 1, 6)
     chain, shape, masked = random_beginning(rng, steps)
     for _ in range(rng.integers(2)):
@@ -172,7 +172,7 @@ def random_model(rng):
 
 
 def random_inputs(rng, model, *, masked):
-    """Samples, and how many steps of each are no padding."""
+    """Return samples, and their numbers of valid steps."""
     rows, steps = pick(rng, 1, 4), model.input_shape[1] or int(rng.integers(1, 8))
     first = model.layers[0]
     if isinstance(first, layers.Embedding):
@@ -186,13 +186,13 @@ def random_inputs(rng, model, *, masked):
 
 
 def without_padding(outputs, lengths):
-    """Outputs, of sequences those of the steps that are no padding: what stands there differs."""
+    """Return outputs, for sequences those of valid steps only: padding differs between the libraries."""
     outputs = np.asarray(outputs)
     return outputs[np.arange(outputs.shape[1]) < lengths[:, None]] if outputs.ndim == 3 else outputs
 
 
 def configs(model):
-    """All options of all layers."""
+    """Return all options of all layers."""
     return [layer.options() for layer in model.layers]
 
 
@@ -256,9 +256,9 @@ def test_layers_that_move_elements_run_alike_both_ways(tfjs, tmp_path, name):
 # --- The tutorial -------------------------------------------------------------------------------------------------
 
 BATCH = 8
-#: Batches that the tutorial's model sees before it is saved, steps of the training that goes on, and from files.
+#: Batches that the tutorial's model is trained on before it is saved, and steps of the continued training.
 BEFORE, AFTER, FROM_FILE = 3, 20, 10
-#: Images that training goes on with: five batches, again and again.
+#: Images of the continued training: five batches, repeatedly.
 IMAGES = 40
 
 
@@ -273,7 +273,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def tutorial(tfjs, digits, tmp_path_factory):
-    """The tutorial's program in Node: trains, saves, goes on; and what TensorFlow.js makes of its own two files."""
+    """Run the tutorial's program in Node: train, save, continue; then load its two files in TensorFlow.js."""
     folder = tmp_path_factory.mktemp("tutorial")
     x, y = digits
     first = {"x": x, "y": y, "batchSize": BATCH, "steps": BEFORE}
@@ -308,7 +308,7 @@ def test_the_tutorial_s_model_predicts_the_same_here(tutorial, digits):
 
 
 def test_the_tutorial_s_model_trains_on_here_as_there(tutorial, digits):
-    """With its optimizer's state, as the program that went on, and as TensorFlow.js after loading the file."""
+    """With the optimizer state, training continues like the program, and like TensorFlow.js from the file."""
     model = load_model(tutorial["whole"])
     assert model.optimizer.step == BEFORE
     assert model.optimizer.form == "tfjs"
@@ -320,14 +320,14 @@ def test_the_tutorial_s_model_trains_on_here_as_there(tutorial, digits):
 
 
 def test_the_tutorial_s_model_begins_a_new_training_here_as_there(tutorial, digits):
-    """Saved without its optimizer, and compiled again."""
+    """The model is saved without its optimizer, and compiled again."""
     model = load_model(tutorial["alone"])
     model.compile(optimizers.Adam(form="tfjs"), "categorical_crossentropy", metrics=["accuracy"])
     assert_same_losses(train(model, digits, FROM_FILE), tutorial["afresh"])
 
 
 def test_the_tutorial_s_model_goes_back(tfjs, tutorial, digits, tmp_path):
-    """Trained on here and saved, Node loads it, predicts the same and trains on as this package does."""
+    """A model is trained and saved here; Node loads it, predicts the same and continues training equally."""
     x, y = digits
     model = load_model(tutorial["whole"])
     train(model, digits, AFTER)
@@ -365,7 +365,7 @@ HEADS = {
 
 
 def training_case(loss):
-    """A model for a loss, three batches of four samples, and targets as both sides take them.
+    """Return a model for a loss, three batches of four samples, and targets in the form of both sides.
 
     TensorFlow.js 4.22 applies the regularizers of Dense layers, but never those of GRUs.
     """

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.isa_independent
 
 X = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
 Y = np.eye(2, dtype=np.float32)[[0, 1, 1]]
-#: Outputs of quantised weights, computed here and by TensorFlow.js; relative in the L2 norm.
+#: Outputs of quantised weights, computed here and by TensorFlow.js; relative error in the L2 norm.
 SAME_OUTPUTS = 1e-5
 
 
@@ -44,7 +44,7 @@ def make_model(*, trained=True):
 
 
 class Files:
-    """The files of a model, to be changed."""
+    """The files of a model, which tests change."""
 
     def __init__(self, folder, name="model.json"):
         self.folder = folder
@@ -62,7 +62,7 @@ class Files:
         return self.content["modelTopology"]["config"]["layers"]
 
     def shard(self, *sizes):
-        """Cut the data into shards of these sizes, and one of what is left."""
+        """Split the data into shards of these sizes and one with the rest."""
         self.group["paths"] = []
         ends = np.cumsum([0, *sizes, len(self.data) - sum(sizes)]).tolist()
         for number, (begin, end) in enumerate(itertools.pairwise(ends)):
@@ -88,11 +88,11 @@ def assert_same_outputs(actual, expected):
     assert np.linalg.norm(actual - expected) <= SAME_OUTPUTS * np.linalg.norm(expected)
 
 
-# --- What others write --------------------------------------------------------------------------------------------
+# --- Files of others ------------------------------------------------------------------------------------------------
 
 
 def test_what_is_written_is_what_the_format_says(files):
-    """From the outside: bytes in the manifest's order, little-endian, Keras' words, TensorFlow.js' names."""
+    """The format itself: bytes in the manifest's order, little-endian, Keras' names, TensorFlow.js' weight names."""
     model = make_model()
     names = [entry["name"] for entry in files.weights]
     assert names[:4] == ["gru/kernel", "gru/recurrent_kernel", "gru/bias", "bidirectional/forward_gru/kernel"]
@@ -136,7 +136,7 @@ def test_tensors_may_cross_shards(tfjs, files, sizes):
 
 
 def test_groups_have_their_own_shards(files):
-    """As older converters write them: a group and a file for each layer."""
+    """The form of older converters: a group and a file per layer."""
     groups, offset = [], 0
     for number, entry in enumerate(files.weights):
         size = 4 * int(np.prod(entry["shape"]))
@@ -168,7 +168,7 @@ def test_quantised_weights_are_those_of_tensorflow_js(tfjs, files, dtype):
     files.shard()
     path = files.save()
     outputs = load_model(path).predict(X)
-    # Quantising is coarse; both read the same numbers out of it all the same.
+    # Quantisation is coarse, but both programs read the same numbers.
     assert 1e-6 < np.abs(outputs - make_model().predict(X)).max() < 0.01
     assert_same_outputs(outputs_there(tfjs, path), outputs)
 
@@ -227,7 +227,7 @@ def test_other_ways_to_write_a_chain(tfjs, tmp_path, chain):
 # --- Options that are null or left out ------------------------------------------------------------------------------
 
 TOKENS = np.random.default_rng(0).integers(0, 7, (3, 4))
-#: Models with no more options than needed, in TensorFlow.js' words.
+#: Models with required options only, in TensorFlow.js' form.
 WITH_DEFAULTS = {
     "gru": [["gru", {"units": 3}], ["dense", {"units": 2}]],
     "bidirectional": [
@@ -254,7 +254,7 @@ WITH_DEFAULTS = {
     "softmax of steps": [["dense", {"units": 4}], ["softmax", {"axis": 2}], ["gru", {"units": 2}]],
     "flatten": [["dense", {"units": 2}], ["flatten", {}], ["dense", {"units": 3}]],
 }
-#: What TensorFlow.js computes then and this package does not; it says so.
+#: Features of TensorFlow.js that this package does not support; the message names them.
 NOT_HERE = (
     "axis=1 is not supported by fastgru",
     "expected one of sigmoid, hard_sigmoid_tfjs as recurrent_activation",
@@ -263,7 +263,7 @@ NOT_HERE = (
 
 
 def saved_there(tfjs, folder, layers_there, **options):
-    """A model that TensorFlow.js has saved: its inputs and its outputs."""
+    """Return a model that TensorFlow.js has saved, with inputs and outputs."""
     x = TOKENS if layers_there[0][0] == "embedding" else X
     first, *rest = layers_there
     stack = [[first[0], {"batchInputShape": [None, *x.shape[1:]], **first[1]}], *rest]
@@ -278,7 +278,7 @@ def test_layers_with_default_arguments_are_read(tfjs, tmp_path, name):
 
 
 def keys_of(value, where=()):
-    """The places of all keys of the objects in a JSON value."""
+    """Return the paths of all keys of the objects in a JSON value."""
     if isinstance(value, dict):
         yield from ((*where, key) for key in value)
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
@@ -288,7 +288,7 @@ def keys_of(value, where=()):
 
 @pytest.mark.parametrize("name", WITH_DEFAULTS)
 def test_what_is_null_or_left_out_means_what_it_means_there(tfjs, tmp_path, name):
-    """Each key in turn: the model is what TensorFlow.js makes of the file, unless that is an error."""
+    """For each key, the model is the same as in TensorFlow.js, unless TensorFlow.js raises."""
     compiled = {"compile": {"optimizer": "adam", "loss": "meanSquaredError"}}
     x, _ = saved_there(tfjs, tmp_path, WITH_DEFAULTS[name], **(compiled if name == "gru" else {}))
     path = tmp_path / "model.json"
@@ -350,7 +350,7 @@ def test_the_same_model_gives_the_same_files(tmp_path):
 
 @pytest.mark.parametrize("name", ["a b", "x:y", "größe", "50%", "long" * 50])
 def test_a_model_may_have_any_name(tmp_path, name):
-    """Its shards have names that any server gives out and this package reads."""
+    """Names of shards are valid on any server and can be read here."""
     path = tmp_path / f"{name}.json"
     for trained in (False, True):
         make_model(trained=trained).save(path)
@@ -384,7 +384,7 @@ def test_a_renamed_or_copied_model_keeps_its_shards(tmp_path, monkeypatch, kept,
     best.save(path)
     how(path, tmp_path / kept)
     make_model().save(path)
-    with monkeypatch.context() as patched:  # a save that fails takes no shards of the same contents away either
+    with monkeypatch.context() as patched:  # a failed save must not remove shards with the same contents
         write = tfjs_weights.write_atomically
         patched.setattr(
             tfjs_weights, "write_atomically", lambda to, data: write(to, data) if to != path else write(tmp_path, data)
@@ -422,7 +422,7 @@ def test_shards_stay_when_the_json_beside_them_cannot_be_searched(tmp_path, monk
 @pytest.mark.parametrize("killed", [False, True], ids=["disk full", "killed"])
 @pytest.mark.parametrize("files_written", [0, 1, 2, 3])
 def test_a_crash_leaves_the_old_model_or_the_new_one(tmp_path, monkeypatch, files_written, killed):
-    """Killed: nothing is cleaned up either."""
+    """Killed: no cleanup runs."""
     monkeypatch.setattr(tfjs_weights, "SHARD_BYTES", 2500)
     path = tmp_path / "model.json"
     old, new = make_model(trained=False), make_model()
@@ -450,7 +450,7 @@ def test_a_crash_leaves_the_old_model_or_the_new_one(tmp_path, monkeypatch, file
 
 
 def test_shards_stay_when_the_model_that_names_them_is_there(tmp_path, monkeypatch):
-    """The JSON took its name, and what came after failed."""
+    """The JSON was renamed, and a later operation failed."""
     path = tmp_path / "model.json"
     make_model(trained=False).save(path)
     write = tfjs_weights.write_atomically
@@ -519,7 +519,7 @@ UNSAYABLE = {
     "flattened": ([tokens(), layers.Flatten()], "flatten: Flatten after a mask is not supported by TensorFlow.js"),
     "a mask behind a mask": (
         [masking(), gru(return_sequences=True), layers.Masking(name="again")],
-        "again: expected no mask before it, because Keras' replaces it",
+        "again: expected no mask before it, because Keras replaces it",
     ),
     "a mask behind that of tokens": ([tokens(), masking(), gru()], "masking: expected no mask before it"),
     "padding for Dense": (
@@ -610,7 +610,7 @@ def test_metrics_have_the_names_that_tensorflow_js_knows(tfjs, tmp_path, metric,
     model.compile("sgd", "mse", metrics=[metric])
     model.save(tmp_path / "model.json")
     assert Files(tmp_path).content["trainingConfig"]["metrics"] == [written]
-    tfjs.ask(model={"load": str(tmp_path / "model.json")})  # which compiles it
+    tfjs.ask(model={"load": str(tmp_path / "model.json")})  # compiles the model
 
 
 # --- Hostile files --------------------------------------------------------------------------------------------------
@@ -850,7 +850,7 @@ def test_hostile_json_is_one_error(tmp_path, text):
 
 
 def test_memory_is_bounded_by_the_file_s_size(files):
-    """Whatever sizes it speaks of."""
+    """For any sizes in the file."""
     for layer in files.layers:
         layer["config"]["units"] = 10**7
     for entry in files.weights:
@@ -865,7 +865,7 @@ def test_memory_is_bounded_by_the_file_s_size(files):
 
 
 def load_or_refuse(path):
-    """What every file must end in: a model, or one error that names it."""
+    """Every file must give a model, or one error that names it."""
     try:
         assert isinstance(load_model(path, format="tfjs"), Sequential)
     except ModelFileError as error:
@@ -912,7 +912,7 @@ def test_any_bytes_in_place_of_others_are_a_model_or_one_error(untouched, data):
 @settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_any_weights_of_the_right_size_are_a_model(untouched, data):
-    """Floats have no wrong bytes; another size is an error."""
+    """Any bytes are valid floats; a wrong size is an error."""
     begin = data.draw(st.integers(0, len(untouched.data)))
     noise = data.draw(st.binary(max_size=64))
     size = data.draw(st.sampled_from([len(untouched.data), len(untouched.data) - 1, len(untouched.data) + 1]))

@@ -1,4 +1,4 @@
-"""The number of threads changes nothing but the time; forks, signals and concurrent calls do no harm."""
+"""The number of threads affects the run time only; forks, signals and concurrent calls are safe."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COUNTS = (1, 2, 3, 4, 8)
     "shape",
     [
         *[(1, 9, 3, 40), (7, 5, 28, 64), (32, 28, 28, 64), (300, 4, 5, 17), (130, 11, 6, 100)],
-        # Large weights, by units or by rows; two groups of rows in a part; a tape that goes past the caches.
+        # Large weights, split by units or by rows; two groups of rows per part; a tape written past the caches.
         *[(3, 3, 5, 225), (70, 3, 30, 230), (300, 3, 9, 213), (67, 2, 9000, 5), (1300, 2, 2, 3), (130, 300, 2, 100)],
     ],
     ids=str,
@@ -49,8 +49,8 @@ def test_gru_has_the_same_bits_on_any_number_of_threads(shape, reset_after, dtyp
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 5, 9), (33, 28, 28, 64), (200, 9, 20, 33)], ids=str)
-def test_workers_that_have_fallen_asleep_change_nothing(shape):
-    # A brief call is then computed by the caller alone; in a longer one the workers come late, or too late.
+def test_sleeping_workers_do_not_change_results(shape):
+    # The calling thread computes a short call alone; in a longer call the workers start late, or too late.
     case = make_case(shape, np.float32)
     tape = functional.GRUTape()
     expected = None
@@ -120,7 +120,7 @@ def test_the_default_is_omp_num_threads_else_the_processors_or_their_quota():
 
 
 @pytest.mark.parametrize("count", [0, -1, 1025, 10**30])
-def test_impossible_numbers_of_threads_are_refused(count):
+def test_invalid_numbers_of_threads_raise(count):
     with pytest.raises(ValueError, match=r"count: expected an integer of at (least 1|most 1024), got"):
         fastgru.set_num_threads(count)
 
@@ -162,7 +162,7 @@ def test_concurrent_calls_from_python_threads_agree():
     assert not wrong
 
 
-def test_a_tape_in_use_is_refused():
+def test_a_tape_in_use_raises():
     fastgru.set_num_threads(1)
     case = make_case((64, 2000, 4, 64), np.float32)
     tape = functional.GRUTape()
@@ -178,11 +178,13 @@ def test_a_tape_in_use_is_refused():
 
     in_threads(2, work)
     assert refused
-    assert set(refused) == {"tape: expected one that no other call is using, got one in use by another thread"}
+    assert set(refused) == {
+        "tape: expected a tape that is not in use, got one in use by another thread; use one tape per thread"
+    }
 
 
-def test_a_tape_in_use_can_be_asked_for_its_memory():
-    # Without the GIL these were read while another thread wrote them.
+def test_nbytes_of_a_tape_in_use_can_be_read():
+    # Without the GIL one thread read these while another wrote them.
     tape = functional.GRUTape()
     cases = [make_case((16, steps, 4, 16), np.float32) for steps in (50, 400)]
     for case in cases:
@@ -226,8 +228,8 @@ def test_a_signal_handler_may_call_a_kernel_while_one_runs():
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_a_call_asks_for_signals_ten_times_a_second(direction):
-    # Each time it takes the GIL, which other threads of the program are using.
+def test_a_call_checks_for_signals_ten_times_a_second(direction):
+    # Each poll acquires the GIL, which other threads of the program use.
     fastgru.set_num_threads(2)
     case = make_case((64, 1000, 8, 100), np.float32)
     tape = functional.GRUTape()
@@ -250,7 +252,7 @@ def test_a_call_asks_for_signals_ten_times_a_second(direction):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert asked <= spent / 0.1 + 2 * calls  # Python itself looks before each call and after it
+    assert asked <= spent / 0.1 + 2 * calls  # Python itself checks before and after each call
 
 
 DAEMON = """
@@ -303,7 +305,7 @@ else:
 @pytest.mark.usefixtures("sigint_interrupts")
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_ctrl_c_ends_a_long_call(direction):
-    # The forward call alone would take minutes: this can only pass if the kernel itself gives up.
+    # The forward call would take minutes: the test passes only if the kernel itself stops.
     result = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, direction], capture_output=True, text=True, timeout=90, check=False
     )

@@ -1,4 +1,4 @@
-"""PyTorch's state_dicts: read without PyTorch, without executing anything, and the same as what PyTorch reads."""
+"""PyTorch's state_dicts, read without PyTorch and without executing anything, with the same result as in PyTorch."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from json_damage import places, replaced, values
 from safetensors.numpy import save as safetensors_bytes
 
 ENDINGS = ["pt", "pth", "torch.safetensors"]
-OURS = {"float32": 1e-5, "float64": 1e-12}  # relative, the order of sums differs
-#: Of files of others; test_torch_heads.py is about it.
+OURS = {"float32": 1e-5, "float64": 1e-12}  # relative; the order of sums differs
+#: For files of others; test_torch_heads.py tests the assumptions.
 pytestmark = [pytest.mark.isa_independent, pytest.mark.filterwarnings("ignore::fastgru.AssumptionWarning")]
 
 
-# --- Files made by hand ---------------------------------------------------------------------------------------------
+# --- Files built by hand --------------------------------------------------------------------------------------------
 
 
 def state_dict(seed=0, features=3, units=2, classes=4, depth=1, suffixes=("",), bias=True, dtype="float32"):
-    """A GRU and a head as PyTorch names them."""
+    """Return a GRU and a head with PyTorch's names."""
     rng = np.random.default_rng(seed)
     tensors = {}
     for number, suffix in itertools.product(range(depth), suffixes):
@@ -51,7 +51,7 @@ def state_dict(seed=0, features=3, units=2, classes=4, depth=1, suffixes=("",), 
 
 
 def tensor(key, shape, *, offset=0, strides=None, size=None, kind="FloatStorage", more=()):
-    """A tensor as a pickle has it."""
+    """A tensor in a pickle."""
     count = int(np.prod(shape, dtype=object)) if size is None else size
     if strides is None:
         strides = tuple(int(np.prod(shape[axis + 1 :], dtype=object)) for axis in range(len(shape)))
@@ -62,7 +62,7 @@ def tensor(key, shape, *, offset=0, strides=None, size=None, kind="FloatStorage"
 
 
 def archive(path, data, storages=None, *, entries=None, folder="archive/"):
-    """A zip file as torch.save makes it; `data`: what to pickle, or a pickle."""
+    """Return a zip file like that of torch.save; `data` is the object to pickle, or a pickle."""
     files = {"data.pkl": data if isinstance(data, bytes) else pickles.dump(data), "version": b"3\n"}
     files |= {f"data/{key}": bytes(content) for key, content in (storages or {}).items()} | (entries or {})
     with zipfile.ZipFile(path, "w") as file:
@@ -72,7 +72,7 @@ def archive(path, data, storages=None, *, entries=None, folder="archive/"):
 
 
 def legacy(path, data, storages, *, magic=0x1950A86A20F9469CFC6C, little_endian=True, keys=None, sizes=None):
-    """A file as torch.save made it before PyTorch 1.6."""
+    """Return a file like that of torch.save before PyTorch 1.6."""
     system = {"protocol_version": 1001, "little_endian": little_endian}
     listed = b"\x80\x02](" + b"".join(pickles.dump(key)[2:-1] for key in (storages if keys is None else keys)) + b"e."
     pieces = [*map(pickles.dump, (magic, 1001, system, data)), listed]
@@ -83,7 +83,7 @@ def legacy(path, data, storages, *, magic=0x1950A86A20F9469CFC6C, little_endian=
 
 
 def parts(tensors):
-    """The pickle's data and the storages of arrays."""
+    """Return the pickle's data and the storages of arrays."""
     kinds = {"f4": "FloatStorage", "f8": "DoubleStorage", "f2": "HalfStorage"}
     data = {
         name: tensor(str(key), array.shape, kind=kinds[array.dtype.str[1:]])
@@ -108,7 +108,7 @@ def path(request, tmp_path):
 
 
 def random_model(seed):
-    """Any model that PyTorch's modules can be, built, with biases that are not zeros."""
+    """Return any model that PyTorch's modules support, built, with nonzero biases."""
     rng = np.random.default_rng(seed)
     units = [int(rng.choice([1, 3, 8, 9])) for _ in range(2)]
     bidirectional, bias = bool(rng.integers(2)), bool(rng.integers(2))
@@ -438,7 +438,7 @@ def test_bfloat16_in_safetensors(tmp_path):
 
 
 def test_views_of_one_storage_in_any_strides(tmp_path):
-    """Weights of a GRU on a GPU are parts of one storage; transposed ones have other strides."""
+    """Weights of a GRU on a GPU are parts of one storage; transposed weights have other strides."""
     tensors = state_dict()
     data, offset = {}, 0
     total = sum(array.size for array in tensors.values())
@@ -514,7 +514,7 @@ def test_checkpoints_with_several_or_none_are_refused(tmp_path):
 
 
 class Runs:
-    """Whoever unpickles it, runs a command."""
+    """Unpickling it runs a command."""
 
     def __init__(self, command):
         self.command = command
@@ -524,7 +524,7 @@ class Runs:
 
 
 def programs(marker):
-    """Pickles that would leave `marker`, each by another instruction."""
+    """Pickles that would create `marker`, each by another instruction."""
     command = f"touch {marker}"
     text = command.encode()
     short = b"\x8c" + bytes([len(text)]) + text
@@ -574,7 +574,7 @@ def test_no_pickle_is_executed(tmp_path, monkeypatch, name, where):
 
 
 def test_the_programs_would_run_if_unpickled(tmp_path):
-    """The test above can fail: pickle.loads does leave the marker."""
+    """The test above can fail: pickle.loads does create the marker."""
     ran = set()
     for name, program in programs(tmp_path / "marker"):
         if b"touch" in program and b"Popen" not in program:
@@ -738,7 +738,7 @@ def edited(data, edits):
 
 
 def load_or_refuse(path):
-    with contextlib.suppress(ModelFileError, OSError, ImportError):  # it may look like a kind that needs an extra
+    with contextlib.suppress(ModelFileError, OSError, ImportError):  # it may look like a format with an extra package
         load_model(path)
     with contextlib.suppress(ModelFileError, OSError):
         load_model(path, format="torch")
@@ -839,7 +839,7 @@ def test_pytorch_is_not_needed(tmp_path):
 
 
 def test_the_documented_module_loads_what_was_written(tmp_path, torch, monkeypatch):
-    """The code of the documentation."""
+    """Return the code examples of the documentation."""
     monkeypatch.chdir(tmp_path)
     model = Sequential(
         [
@@ -871,7 +871,7 @@ def test_the_documented_module_loads_what_was_written(tmp_path, torch, monkeypat
 
 
 def peer_of(torch, model):
-    """The model in PyTorch's modules, as the documentation describes it."""
+    """Return the model as PyTorch modules, as described in the documentation."""
     from torch import nn
 
     class Peer(nn.Module):
@@ -985,7 +985,7 @@ def network(torch, depth, *, bidirectional, bias, embedding, head, each_step):
 
 
 def torch_save(torch, network, path, rng):
-    """Write its state_dict in one of the ways that people do."""
+    """Save its state_dict in one of the usual ways."""
     if path.suffix == ".safetensors":
         from safetensors.torch import save_file
 
@@ -1076,7 +1076,7 @@ def test_what_is_no_state_dict_is_refused_by_name(tmp_path, torch):
 
 
 def test_both_libraries_go_on_training_with_the_same_losses(tmp_path, torch):
-    """There and back: three steps in each of PyTorch and this package, from a file that the other wrote."""
+    """A round trip: three steps in each of PyTorch and this package, from a file that the other wrote."""
     peer = network(torch, 2, bidirectional=False, bias=True, embedding=False, head=True, each_step=False)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(8, 4, 5)).astype(np.float32), rng.integers(0, 3, 8)

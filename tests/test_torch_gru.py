@@ -1,4 +1,4 @@
-"""`fastgru.torch` beside ``torch.nn.GRU``, where PyTorch is installed (CI installs it)."""
+"""`fastgru.torch` compared with ``torch.nn.GRU``, if PyTorch is installed (CI installs it)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ import fastgru.torch  # noqa: E402
 from fastgru.torch import autograd  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
 
-#: Two float32 computations, each within its own bound of the exact result.
+#: Two float32 computations, each within its bound of the exact result.
 BOTH = 2
 DOUBLE = 1e-10
 
@@ -38,7 +38,7 @@ scripting_is_old = pytest.mark.filterwarnings("ignore:.torch.jit.*is deprecated:
 
 @pytest.fixture
 def served(monkeypatch):
-    """Kernel calls that write outputs: one for each layer and direction of a forward pass that is not PyTorch's."""
+    """Counts kernel calls: one per layer and direction of a forward pass that does not use PyTorch's kernels."""
     calls = []
     forward = functional.gru_forward
 
@@ -52,7 +52,7 @@ def served(monkeypatch):
 
 
 def make_pair(*sizes, dtype=torch.float32, seed=0, **options):
-    """PyTorch's GRU and ours, with the same weights."""
+    """Return PyTorch's GRU and ours, with the same weights."""
     torch.manual_seed(seed)
     theirs = torch.nn.GRU(*sizes, **options).to(dtype)
     ours = fastgru.torch.GRU(*sizes, **options).to(dtype)
@@ -71,7 +71,7 @@ def x():
 
 
 class Model(torch.nn.Module):
-    """A GRU in the middle of something."""
+    """A model with a GRU in the middle."""
 
     def __init__(self, gru):
         super().__init__()
@@ -94,15 +94,15 @@ def assert_close(actual, expected, tolerance=1e-5):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
-# --- The same results ---------------------------------------------------------------------------------------------
+# --- Results ------------------------------------------------------------------------------------------------------
 
 
 @st.composite
 def settings_of_a_gru(draw):
     layers = draw(st.integers(1, 3))
     dtype = draw(st.sampled_from([torch.float32, torch.float64]))
-    # A bound of float32's error speaks of the norm of a tensor. That of very few numbers may be all that is left of
-    # terms that cancel, with an error of the terms' size; for these, 1e-10 in double says enough.
+    # Float32's error bound applies to the norm of a tensor. A tensor of very few numbers may be the result of
+    # cancellation, with an error of the size of the terms; these are tested in double to 1e-10 only.
     least = (1, 1) if dtype == torch.float64 else (4, 8)
     return {
         "sizes": (draw(st.integers(least[0], 9)), draw(st.integers(least[1], 18)), layers),
@@ -132,7 +132,7 @@ def calls_of_a_gru(draw):
 
 
 def run(gru, settings, call):
-    """Everything a call and its backward pass compute."""
+    """Return all results of a call and of its backward pass."""
     features, units, layers = settings["sizes"]
     directions = 2 if settings["bidirectional"] else 1
     rows, steps, kind, wanted = len(call["lengths"]), call["steps"], call["kind"], call["wanted"]
@@ -177,12 +177,12 @@ def run(gru, settings, call):
 
 @settings(deadline=None, max_examples=150)
 @given(settings_of_a_gru(), calls_of_a_gru())
-def test_results_are_pytorchs(settings, call):
+def test_results_match_pytorch(settings, call):
     options = {k: v for k, v in settings.items() if k != "sizes"}
     theirs, ours = make_pair(*settings["sizes"], **options)
     expected, actual = run(theirs, settings, call), run(ours, settings, call)
     features, units, layers = settings["sizes"]
-    # A chain through the stack is at most as long as the longest through one layer with all features and steps.
+    # A chain of operations through all layers is at most as long as that of one layer with all features and steps.
     features += layers * units * (2 if settings["bidirectional"] else 1)
     shape = (len(call["lengths"]), layers * call["steps"], features, units)
     dtype = np.float32 if settings["dtype"] == torch.float32 else np.float64
@@ -198,11 +198,11 @@ def test_results_are_pytorchs(settings, call):
         assert error <= bound, name
 
 
-# --- The same memory layout ---------------------------------------------------------------------------------------
+# --- Memory layout --------------------------------------------------------------------------------------------------
 
 
 def layouts(gru, kind, rows, steps, *, initial, training):
-    """The strides of all results of a call, with and without a graph, and of the gradients of all inputs."""
+    """Return the strides of all results of a call, with and without a graph, and of all gradients of inputs."""
     batch_first, features, units = gru.batch_first, gru.input_size, gru.hidden_size
     states = (gru.num_layers * (2 if gru.bidirectional else 1), rows, units)
     first, second = (rows, steps) if batch_first else (steps, rows)
@@ -234,7 +234,7 @@ def layouts(gru, kind, rows, steps, *, initial, training):
 @pytest.mark.parametrize("kind", ["plain", "transposed", "unbatched", "packed"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_all_results_have_the_strides_of_pytorchs(kind, batch_first, bidirectional, served):
+def test_strides_match_pytorch(kind, batch_first, bidirectional, served):
     sizes = [(4, 6), (1, 6), (4, 1), (1, 1)]
     for (rows, steps), depth, initial, training in itertools.product(sizes, (1, 2), (False, True), (False, True)):
         options = {"num_layers": depth, "batch_first": batch_first, "bidirectional": bidirectional}
@@ -245,12 +245,12 @@ def test_all_results_have_the_strides_of_pytorchs(kind, batch_first, bidirection
 
 
 def test_outputs_with_the_batch_first_are_time_major_in_memory(served):
-    """As ``torch.nn.GRU``'s are: code that flattens the transposed outputs by view depends on it."""
+    """As with ``torch.nn.GRU``: code that flattens the transposed outputs by view depends on it."""
     gru = fastgru.torch.GRU(5, 7, batch_first=True)
     y, _ = gru(torch.randn(4, 6, 5))
     assert served
     assert y.transpose(0, 1).view(-1, 7).data_ptr() == y.data_ptr()
-    y.mul_(2)  # it is no view of another tensor, which a custom function's results must not be to be changed
+    y.mul_(2)  # a custom function's result that is a view could not be changed in place
 
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2, "batch_first": True, "bias": False}])
@@ -283,12 +283,12 @@ def test_tensors_of_any_layout_are_read(pair):
     theirs, ours = pair
     base = torch.randn(4, 6, 10)
     views = [base[..., ::2], base[..., 5:], base[:1, :, :5].expand(4, 6, 5), base[..., :5].flip(0), base[:, ::2, :5]]
-    views.append(torch.complex(base, base).conj().imag[..., :5])  # its minus sign is not in its memory
+    views.append(torch.complex(base, base).conj().imag[..., :5])  # its sign is not applied to its memory
     for view in views:
         assert_close(ours(view), theirs(view))
 
 
-def test_not_a_number_comes_out_where_it_comes_out_of_pytorchs(pair, x):
+def test_nan_propagates_as_in_pytorch(pair, x):
     theirs, ours = pair
     x[1, 3, 2] = torch.nan
     x[2, 1, 0] = torch.inf
@@ -321,7 +321,7 @@ def test_python_threads_can_share_a_module(x):
 
 
 def test_python_threads_can_differentiate_one_graph():
-    # Its tapes serve one call at a time: a second thread used to get an error.
+    # A tape serves one call at a time: a second thread used to raise.
     gru = fastgru.torch.GRU(8, 64, batch_first=True)
     loss = gru(torch.randn(64, 50, 8))[0].sum()
     found = []
@@ -335,7 +335,7 @@ def test_python_threads_can_differentiate_one_graph():
     assert all(torch.equal(found[0], gradient) for gradient in found)
 
 
-def test_wrong_arguments_get_pytorchs_errors(pair, x, served):
+def test_wrong_arguments_raise_pytorchs_errors(pair, x, served):
     theirs, ours = pair
     cases = [
         (torch.randn(4, 6, 4),),
@@ -358,7 +358,7 @@ def test_wrong_arguments_get_pytorchs_errors(pair, x, served):
 
 
 @pytest.mark.parametrize("shape", [(20, 7), (7, 21), (21, 6)])
-def test_weights_of_wrong_shapes_get_pytorchs_errors(x, shape, served):
+def test_weights_of_wrong_shapes_raise_pytorchs_errors(x, shape, served):
     theirs, ours = make_pair(5, 7, batch_first=True)
     for gru in (theirs, ours):
         gru.weight_hh_l0.data = torch.ones(shape)
@@ -372,7 +372,7 @@ def test_weights_of_wrong_shapes_get_pytorchs_errors(x, shape, served):
 # --- In PyTorch's graph -------------------------------------------------------------------------------------------
 
 
-def test_only_what_is_asked_for_is_recorded(x, monkeypatch):
+def test_only_required_results_are_recorded(x, monkeypatch):
     _, gru = make_pair(5, 7, num_layers=2, batch_first=True)
     tapes, inputs = [], []
     forward, backward = functional.gru_forward, functional.gru_backward
@@ -394,7 +394,7 @@ def test_only_what_is_asked_for_is_recorded(x, monkeypatch):
         gru(x)
     assert tapes == [None] * 4
     gru(x)[0].sum().backward()
-    assert inputs == [True, False]  # the second layer's input, and not the first one's
+    assert inputs == [True, False]  # a gradient for the input of the second layer, not for that of the first
     for name, parameter in gru.named_parameters():
         parameter.requires_grad_("l1" in name)
     tapes.clear()
@@ -403,7 +403,7 @@ def test_only_what_is_asked_for_is_recorded(x, monkeypatch):
 
 
 def test_inference_tensors_are_read(pair, x, served):
-    # With batch_first PyTorch works on a copy and can record it; what is left to it then used to be an error here.
+    # With batch_first PyTorch works on a copy and can record it; calls left to PyTorch used to raise here.
     with torch.inference_mode():
         inference_x = x.clone()
     theirs, ours = pair
@@ -425,7 +425,7 @@ def test_a_graph_is_kept_for_as_long_as_pytorch_keeps_it(pair, x):
             torch.autograd.grad(y, x)
 
 
-def test_what_is_changed_before_backward_is_noticed(x):
+def test_in_place_changes_before_backward_raise(x):
     for gru in make_pair(5, 7):
         for change in (lambda x, _: x.add_(1), lambda _, gru: gru.weight_hh_l0.mul_(2)):
             x = torch.randn(4, 6, 5)
@@ -437,17 +437,17 @@ def test_what_is_changed_before_backward_is_noticed(x):
 
 
 def moved(tensor):
-    """Its memory goes to where processes share it, as when a state_dict is put into a queue."""
+    """Its memory moves to shared memory, as when a state_dict is put into a queue."""
     tensor.share_memory_()
 
 
 def freed(tensor):
-    """Its memory goes, and comes again with the same numbers, as FSDP does with weights."""
+    """Its memory is freed, then allocated again with the same numbers, as FSDP does with weights."""
     data = tensor.detach()
     kept, storage = data.clone(), tensor.untyped_storage()
     size = storage.nbytes()
     storage.resize_(0)
-    unrelated.append(torch.full((size // 4,), torch.nan))  # where the memory was, as likely as not
+    unrelated.append(torch.full((size // 4,), torch.nan))  # probably in the same memory
     storage.resize_(size)
     data.data.copy_(kept)
 
@@ -487,17 +487,17 @@ def test_results_may_be_changed_in_place(pair, x):
 
 
 @pytest.mark.parametrize("loss", [torch.sum, lambda y: y.square().sum()], ids=["constant gradients", "others"])
-def test_second_derivatives_are_refused(pair, x, loss):
+def test_second_derivatives_raise(pair, x, loss):
     x.requires_grad_()
     _, ours = pair
     (d_x,) = torch.autograd.grad(loss(ours(x)[0]), x, create_graph=True)
     (expected,) = torch.autograd.grad(loss(ours(x)[0]), x)
     assert torch.equal(d_x, expected)
-    message = re.escape("fastgru.torch.GRU: expected to be differentiated once")
+    message = re.escape("fastgru.torch.GRU: expected first derivatives because its kernels have no others")
     with pytest.raises(RuntimeError, match=message):
         d_x.square().sum().backward()
     parameters = list(ours.parameters())
-    for sources in ([x], parameters):  # PyTorch visits only what lies on the way to them
+    for sources in ([x], parameters):  # PyTorch calls only the nodes on the path to them
         for differentiate in (torch.autograd.grad, lambda y, inputs: y.backward(inputs=inputs)):
             (d_x,) = torch.autograd.grad(loss(ours(x)[0]), x, create_graph=True)
             with pytest.raises(RuntimeError, match=message):
@@ -505,10 +505,10 @@ def test_second_derivatives_are_refused(pair, x, loss):
     with pytest.raises(RuntimeError, match=message):
         torch.autograd.functional.hessian(lambda x: loss(ours(x)[0]), x.detach())
     (d_x,) = torch.autograd.grad(loss(ours(x)[0]), x, create_graph=True)
-    loss(ours(x)[0] * d_x.detach().mean()).backward()  # nobody differentiates d_x
+    loss(ours(x)[0] * d_x.detach().mean()).backward()  # d_x is not differentiated
 
 
-def test_batches_of_gradients_are_refused(pair, x):
+def test_batches_of_gradients_raise(pair, x):
     x.requires_grad_()
     y = pair[1](x)[0]
     message = re.escape("fastgru.torch.GRU: expected one gradient at a time")
@@ -533,7 +533,7 @@ def test_checkpointing_and_hooks_for_saved_tensors(pair, x, way):
     def through_checkpoint(gru, x):
         before = len(autograd._recordings)
         y = torch.utils.checkpoint.checkpoint(lambda x: gru(x)[0], x, use_reentrant=way == "reentrant")
-        assert len(autograd._recordings) == before  # this is what it is for: no tapes before backward
+        assert len(autograd._recordings) == before  # the purpose of checkpointing: no tapes before backward
         return y
 
     run = through_hooks if "saved" in way else through_checkpoint
@@ -549,13 +549,13 @@ def test_a_training_loop_allocates_no_tapes_after_its_first_steps():
     for step in range(6):
         loss = gru(x)[0].square().mean()
         loss.backward()
-        assert len(autograd._recordings) == recordings  # although `loss` still holds the graph
+        assert len(autograd._recordings) == recordings  # although `loss` still references the graph
         if step == 2:
             before = kernels.bytes_allocated()
     assert kernels.bytes_allocated() == before
 
 
-def test_spare_tapes_let_go_of_the_batch(x):
+def test_unused_tapes_release_the_batch(x):
     gru = fastgru.torch.GRU(5, 7)
     array = x.numpy().copy()
     gru(torch.from_numpy(array))[0].sum().backward()
@@ -568,7 +568,7 @@ def test_the_interpreter_can_end_before_backward():
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-# --- In a model's life --------------------------------------------------------------------------------------------
+# --- Copies, files and other operations on modules ----------------------------------------------------------------
 
 
 def through_torch_save(gru):
@@ -583,9 +583,9 @@ def through_torch_save(gru):
     [copy.copy, copy.deepcopy, lambda gru: pickle.loads(pickle.dumps(gru)), through_torch_save],
     ids=["copy", "deepcopy", "pickle", "torch.save"],
 )
-def test_copies_work_as_the_first_did(pair, x, copied, served):
+def test_copies_work_like_the_original(pair, x, copied, served):
     _, ours = pair
-    all_gradients(ours, x)  # leaves tapes with it
+    all_gradients(ours, x)  # leaves unused tapes in its pool
     other = copied(ours)
     served.clear()
     assert type(other) is fastgru.torch.GRU
@@ -694,7 +694,7 @@ def test_only_modules_can_be_accelerated():
         fastgru.torch.accelerate({})
 
 
-# --- What is left to PyTorch --------------------------------------------------------------------------------------
+# --- Calls that PyTorch's kernels run -----------------------------------------------------------------------------
 
 
 def under_autocast(gru, x):
@@ -741,25 +741,25 @@ FALLBACKS = {
 
 
 @scripting_is_old
-# PyTorch's own GRU is warned of in the same way: its export lists its weights, its trace compares sizes.
+# PyTorch's own GRU causes the same warnings: its export lists its weights, its trace compares sizes.
 @pytest.mark.filterwarnings("ignore:The tensor attributes self.gru._flat_weights:UserWarning")
 @pytest.mark.filterwarnings("ignore:Converting a tensor to a Python boolean")
 @pytest.mark.parametrize("way", FALLBACKS)
-def test_pytorch_does_what_the_kernels_do_not(pair, x, way, served):
+def test_unsupported_calls_use_pytorchs_kernels(pair, x, way, served):
     expected, actual = (FALLBACKS[way](gru, x) for gru in pair)
     assert actual.dtype == expected.dtype
     assert torch.equal(actual, expected)
     assert not served
 
 
-def test_meta_tensors_have_shapes_alone(served):
+def test_meta_tensors_have_shapes_only(served):
     gru = fastgru.torch.GRU(5, 7, device="meta")
     y, state = gru(torch.randn(4, 6, 5, device="meta"))
     assert (y.device.type, y.shape, state.shape) == ("meta", (4, 6, 7), (1, 6, 7))
     assert not served
 
 
-def test_tensor_subclasses_are_left_to_pytorch(pair, x, served):
+def test_tensor_subclasses_use_pytorchs_kernels(pair, x, served):
     class Subclass(torch.Tensor):
         pass
 
@@ -786,7 +786,7 @@ def test_functional_call_runs_the_kernels(pair, x, served):
     assert_close(ours(x), theirs(x))
 
 
-def test_torch_fx_takes_it_for_one_node(pair, x, served):
+def test_torch_fx_traces_one_node(pair, x, served):
     model = Model(pair[1])
     traced = torch.fx.symbolic_trace(model)
     assert [node.target for node in traced.graph.nodes if node.op == "call_module"] == ["gru"]
@@ -794,10 +794,10 @@ def test_torch_fx_takes_it_for_one_node(pair, x, served):
     assert len(served) == 8
 
 
-# PyTorch's compiler hides this warning of its own while it looks at tensors, which does not help where it is an error.
+# PyTorch's compiler hides this warning of its own while it inspects tensors, but not if warnings are errors.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_compiled_models_run_the_kernels_between_their_parts(pair, x, served):
-    # torch.compile leaves out every torch.nn.GRU; a compiler that reads the kernels' calls would warn of them.
+    # torch.compile skips every torch.nn.GRU; a compiler that traced the kernels' calls would warn about them.
     @torch.compile(backend="eager")
     def step(model, x):
         y = model(x)
@@ -823,7 +823,7 @@ def test_a_default_device_does_not_move_results(pair, x, served):
     assert len(served) == 4
 
 
-# --- The package around it ----------------------------------------------------------------------------------------
+# --- Import and packaging -----------------------------------------------------------------------------------------
 
 
 def test_fastgru_does_not_import_pytorch_nor_this_its_compiler():
@@ -837,7 +837,7 @@ assert "torch._dynamo" not in sys.modules
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
-def test_the_documents_examples_run():
+def test_the_examples_in_the_documentation_run():
     text = (Path(__file__).parents[1] / "docs" / "torch.md").read_text()
     programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert programs

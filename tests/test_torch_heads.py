@@ -1,4 +1,4 @@
-"""What a state_dict does not say: which modules are called when, and what stands between them.
+"""What a state_dict does not contain: the order in which modules are called, and the operations between them.
 
 Each model is a module of PyTorch's own, saved as people save them, and is judged by what that module computes.
 """
@@ -23,7 +23,7 @@ nn = torch.nn
 F, H, C, T = 5, 6, 3, 7
 #: Two float32 computations of the same outputs.
 CLOSE = 1e-5
-#: Under another assumption the outputs of these models differ by more than this.
+#: Under a wrong assumption the outputs of these models differ by more than this.
 FAR = 1e-3
 
 POOLINGS = {
@@ -43,7 +43,7 @@ ACTIVATIONS = {
 
 
 class Network(nn.Module):
-    """A GRU, what is taken of its outputs, an activation, and a head."""
+    """A GRU, a selection of its outputs, an activation, and a head."""
 
     def __init__(self, pooling, after="linear", head="linear", *, depth=1, bidirectional=False, hidden=None):
         super().__init__()
@@ -54,7 +54,7 @@ class Network(nn.Module):
             self.hidden, width = nn.Linear(width, 4), 4
         self.fc = nn.Linear(width, C)
         self.pooling, self.after, self.head, self.between = pooling, after, head, hidden
-        with torch.no_grad():  # so that no assumption is close to another
+        with torch.no_grad():  # so that different assumptions give clearly different outputs
             for weight in self.parameters():
                 weight.mul_(3)
 
@@ -66,7 +66,7 @@ class Network(nn.Module):
         return ACTIVATIONS[self.head](self.fc(y))
 
     def options(self):
-        """What says it all."""
+        """Return the options that describe it completely."""
         said = {"gru": self.after, "fc": self.head} | ({} if self.between is None else {"hidden": self.between})
         each_step = self.pooling == "every step"
         return {"activations": said, **({"return_sequences": True} if each_step else {"pooling": self.pooling})}
@@ -93,14 +93,14 @@ def outputs_of(module, x):
 
 
 def silently(path, **options):
-    """The model, loaded without a warning."""
+    """Load the model; it must not warn."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return load_model(path, **options)
 
 
 def warned(path, **options):
-    """The model, and the one warning about it."""
+    """Load the model; returns it and its only warning."""
     with pytest.warns(AssumptionWarning) as caught:
         model = load_model(path, **options)
     (warning,) = caught
@@ -113,7 +113,7 @@ def path(request, tmp_path):
     return tmp_path / request.param
 
 
-# --- Said by whoever loads -------------------------------------------------------------------------------------------
+# --- Options given by the user ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -173,7 +173,7 @@ def test_own_files_keep_what_was_said(tmp_path, ending):
     np.testing.assert_allclose(model.predict(samples()), outputs_of(module, samples()), rtol=CLOSE, atol=CLOSE)
 
 
-# --- Assumed, and said to be -----------------------------------------------------------------------------------------
+# --- Assumptions and their warnings ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -200,14 +200,14 @@ OTHERS = [
 
 @pytest.mark.parametrize(("network", "remedy"), OTHERS, ids=[remedy[:30] for _, remedy in OTHERS])
 def test_a_module_that_does_something_else_is_named_with_what_to_pass(path, network, remedy):
-    """Each of these used to be read as another model, without a word."""
+    """Each of these used to be read silently as another model."""
     torch.manual_seed(0)
     module = Network(**network)
     expected = outputs_of(module, samples())
     model, warning = warned(saved(module, path))
     wrong = model.predict(samples())
     assert wrong.shape != expected.shape or np.abs(wrong - expected).max() > FAR
-    assert str(warning).startswith(f"{path}:\nAssumed, because a state_dict holds the weights of modules")
+    assert str(warning).startswith(f"{path}:\nAssumptions, because a state_dict contains the weights of modules")
     assert remedy in str(warning)
     right = silently(path, **module.options()).predict(samples())
     np.testing.assert_allclose(right, expected, rtol=CLOSE, atol=CLOSE)
@@ -247,7 +247,7 @@ def test_a_gru_alone_is_warned_about_too(path):
 
 
 class Taken(nn.Module):
-    """One of several outputs."""
+    """Returns one of several outputs."""
 
     def __init__(self, place):
         super().__init__()
@@ -261,7 +261,7 @@ class Taken(nn.Module):
 
 
 class Swapped(nn.Module):
-    """Two GRUs of one size, called in another order than they are declared."""
+    """Two GRUs of the same size, called in another order than they are declared."""
 
     def __init__(self):
         super().__init__()
@@ -305,7 +305,7 @@ def torch_load(path):
 
 
 def test_without_an_order_in_the_file_a_doubt_is_an_error(tmp_path):
-    with pytest.raises(ModelFileError, match=r"pass order=\[.*\], or what forward\(\) does"):
+    with pytest.raises(ModelFileError, match=r"pass order=\[.*\], or the options that describe forward\(\)"):
         load_model(saved(Swapped(), tmp_path / "m.safetensors"), **SAID)
 
 
@@ -334,7 +334,7 @@ def test_many_modules_of_one_size_are_an_assumption_at_once(tmp_path):
 
 
 class Chained(nn.Module):
-    """An encoder and a decoder, which receives every step of it, or its last state at each step."""
+    """An encoder and a decoder, which receives every step of the encoder, or its last state at each step."""
 
     def __init__(self, *, repeats=False):
         super().__init__()
@@ -361,7 +361,7 @@ def test_that_a_gru_receives_every_step_of_another_is_assumed_until_the_order_is
     model, warning = warned(saved(module, path), **CHAINED)
     np.testing.assert_allclose(model.predict(samples()), outputs_of(module, samples()), rtol=CLOSE, atol=CLOSE)
     assert [each.what for each in warning.assumptions] == [CHAIN_ASSUMED]
-    assert f"- {CHAIN_ASSUMED}; otherwise no option says what forward() does" in str(warning)
+    assert f"- {CHAIN_ASSUMED}; otherwise the model is not supported: no option describes its forward()" in str(warning)
     assert "pass order=['enc', 'dec', 'fc']" in str(warning)
     silently(path, **CHAINED, order=["enc", "dec", "fc"])
 
@@ -396,7 +396,7 @@ def test_each_pair_of_grus_is_assumed_and_all_that_is_listed_confirms_it(path):
 
 
 def tied():
-    """An embedding and a head of one shape, of which a state_dict does not say which is which."""
+    """An embedding and a head of the same shape, which a state_dict does not distinguish."""
     return nn.ModuleDict(
         {"emb": nn.Embedding(11, H), "gru": nn.GRU(H, H, batch_first=True), "fc": nn.Linear(H, 11, bias=False)}
     )
@@ -455,7 +455,7 @@ def test_wrong_options_are_named(path):
     ]:
         with pytest.raises(error, match=f"^{message}") as caught:
             load_model(path, **options)
-        assert type(caught.value) is error  # which the file's errors are not
+        assert type(caught.value) is error  # not the error for files
 
 
 @pytest.mark.parametrize("options", [{"activations": 5}, {"order": 5}, {"activations": {"gru": "leaky_relu"}}])
@@ -480,7 +480,7 @@ def test_own_files_need_no_options(tmp_path):
 
 
 def test_a_conversion_says_under_which_assumptions_it_compared(tmp_path, capsys):
-    """Both files are run under the same assumptions: that they agree does not confirm those."""
+    """Both files are run under the same assumptions, so their agreement does not confirm these."""
     torch.manual_seed(0)
     module = Network("last_step", "relu", bidirectional=True)
     source, target = saved(module, tmp_path / "m.pth"), tmp_path / "own.safetensors"
@@ -489,10 +489,10 @@ def test_a_conversion_says_under_which_assumptions_it_compared(tmp_path, capsys)
     assert [list(each.options) for each in compared.assumptions] == [["pooling"], ["activations"]]
     assert main(["convert", str(source), str(target)]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[2].startswith("Assumed, because a state_dict holds")
+    assert out[2].startswith("Assumptions, because a state_dict contains")
     assert "otherwise pass --pooling last_step (output[:, -1])" in out[3]
     assert "no activation after gru and fc; otherwise pass --activations gru=relu" in out[4]
-    assert out[5] == "If this is all that forward() does, pass --pooling last_state --activations gru=linear,fc=linear"
+    assert out[5] == "If forward() does exactly this, pass --pooling last_state --activations gru=linear,fc=linear"
     assert out[6] == "Compared under these assumptions, which the comparison does not confirm:"
     assert np.abs(load_model(target).predict(samples()) - outputs_of(module, samples())).max() > FAR
 
@@ -524,8 +524,8 @@ def test_commands_say_what_they_assume_and_take_the_options(tmp_path, capsys, co
     np.savez(data, x=samples(), y=np.arange(8) % C)
     assert main([command, str(model), str(data)]) == 0
     error = capsys.readouterr().err
-    assert error.startswith(f"fastgru: {model}:\nAssumed, because a state_dict holds")
-    assert "If this is all that forward() does, pass --pooling last_state --activations gru=linear,fc=linear" in error
+    assert error.startswith(f"fastgru: {model}:\nAssumptions, because a state_dict contains")
+    assert "If forward() does exactly this, pass --pooling last_state --activations gru=linear,fc=linear" in error
     assert main([command, str(model), str(data), "--pooling", "last_step", "--activations", "gru=relu,fc=softmax"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -544,7 +544,7 @@ def test_the_order_is_reachable_from_the_command_line(tmp_path, capsys):
     assert main(["convert", str(source), str(target), *said]) == 0
     assert "otherwise pass --order embed,two,one,fc" in capsys.readouterr().out
     assert main(["convert", str(source), str(target), *said, "--order", "embed,two,one,fc"]) == 0
-    assert "Assumed" not in capsys.readouterr().out
+    assert "Assumptions" not in capsys.readouterr().out
     expected = outputs_of(torch_load(source), samples())
     np.testing.assert_allclose(load_model(target).predict(samples()), expected, rtol=CLOSE, atol=CLOSE)
 
@@ -560,10 +560,10 @@ def test_the_command_line_names_its_own_options(tmp_path, capsys):
     module = nn.ModuleDict({"gru": nn.GRU(F, H), "f1": nn.Linear(H, 4), "f2": nn.Linear(4, C)})
     source = saved(module, tmp_path / "m.pth")
     assert main(["convert", str(source), str(tmp_path / "own.pt")]) == 1
-    assert "pass --activations f1=linear,f2=linear, or what forward() does" in capsys.readouterr().err
+    assert "pass --activations f1=linear,f2=linear, or the options that describe forward()" in capsys.readouterr().err
     source = saved(tied(), tmp_path / "m.safetensors")
     assert main(["convert", str(source), str(tmp_path / "own.pt")]) == 1
-    assert "pass --order emb,gru,fc, or what forward() does" in capsys.readouterr().err
+    assert "pass --order emb,gru,fc, or the options that describe forward()" in capsys.readouterr().err
     for options, message in [
         (["--pooling", "mean", "--return-sequences"], "--return-sequences: not allowed with argument --pooling"),
         (

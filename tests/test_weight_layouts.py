@@ -1,4 +1,4 @@
-"""Weights that lie as in PyTorch, (3H, K) with gates r, z, n: the same bits as those that lie as in Keras."""
+"""Weights in PyTorch's layout, (3H, K) with gates r, z, n, give bit-identical results to Keras' layout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 
 def swap(gates):
-    """z, r, n along the last axis as r, z, n, and back."""
+    """Convert z, r, n along the last axis to r, z, n, and back."""
     first, second, n = np.split(gates, 3, axis=-1)
     return np.concatenate([second, first, n], axis=-1)
 
@@ -110,7 +110,7 @@ def test_backward_reads_its_inputs_where_they_are_now(layout):
 
     with pytest.raises(TypeError, match=r"inputs: expected a tuple \(x, kernel, recurrent_kernel\), got list"):
         functional.gru_backward(tape, case.d_outputs, inputs=list(now))
-    with pytest.raises(ValueError, match=r"inputs\[1\]: expected shape .* because that is what the tape recorded"):
+    with pytest.raises(ValueError, match=r"inputs\[1\]: expected shape .* because the tape recorded that shape"):
         functional.gru_backward(tape, case.d_outputs, inputs=(now[0], now[0][0], now[2]))
     with pytest.raises(TypeError, match=r"inputs\[0\]: expected float32 like the tape, got float64"):
         functional.gru_backward(tape, case.d_outputs, inputs=(now[0].astype(float), *now[1:]))
@@ -129,7 +129,7 @@ def test_backward_reads_its_inputs_where_they_are_now(layout):
         ({"bias": [np.zeros(60, "f")] * 2}, "bias: expected a NumPy array, got list"),
     ],
 )
-def test_what_does_not_fit_is_refused(change, message):
+def test_wrong_shapes_and_layouts_raise(change, message):
     arguments = {
         "x": np.zeros((2, 3, 7), "f"),
         "kernel": np.zeros((60, 7), "f"),
@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_refused(change, message):
         functional.gru_forward(**{**arguments, **change})
 
 
-def test_a_cleared_tape_has_let_go_of_its_arrays_and_kept_its_memory():
+def test_a_cleared_tape_releases_its_arrays_and_keeps_its_memory():
     case = make_case((9, 5, 7, 20), np.float32)
     tape = functional.GRUTape()
     references = [sys.getrefcount(array) for array in case.arguments[:3]]
@@ -150,5 +150,5 @@ def test_a_cleared_tape_has_let_go_of_its_arrays_and_kept_its_memory():
     tape.clear()
     assert [sys.getrefcount(array) for array in case.arguments[:3]] == references
     assert (tape.recorded, tape.nbytes) == (False, held)
-    with pytest.raises(ValueError, match="tape: expected one that gru_forward has recorded on"):
+    with pytest.raises(ValueError, match="tape: expected a recorded tape, got an empty one"):
         functional.gru_backward(tape, case.d_outputs)

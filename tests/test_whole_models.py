@@ -1,4 +1,4 @@
-"""Whole models against the chain of the equations in the reference, in float64."""
+"""Whole models compared with the reference, in float64."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 from fastgru import Sequential, layers, load_model, reference
 from models import pick, random_model, random_samples
 
-#: Both sides round in float64 only; depths and steps are small.
+#: Float64 rounding errors on both sides, for few layers and steps.
 TOLERANCE = 1e-12
 
 
 @pytest.mark.parametrize("seed", range(120))
-def test_a_model_gives_what_the_equations_give(seed):
+def test_a_model_matches_the_reference(seed):
     rng = np.random.default_rng(seed)
     rows, steps, features = rng.integers(1, 7, 3).tolist()
     model = random_model(seed, features=features, steps=steps, dtype="float64")

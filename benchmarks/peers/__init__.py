@@ -1,1 +1,1 @@
-"""The contenders: each module has ``load``, which `serve` calls in a process of its own; tfjs.mjs is one by itself."""
+"""The contenders: each module has ``load``, which `serve` calls in its own process; tfjs.mjs is a program itself."""

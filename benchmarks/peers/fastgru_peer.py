@@ -1,4 +1,4 @@
-"""fastgru itself, and the reference of every comparison."""
+"""fastgru itself, the reference of every comparison."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from fastgru import Sequential, _native, functional, layers, optimizers
 
 from benchmarks.peers.serve import Request, Task
 
-#: `fit` is timed over this many samples a call, as an epoch's overheads are spread over its batches; over fewer where
-#: they would take more memory than this.
+#: `fit` is timed over this many samples per call, because the overhead of an epoch is shared by its batches; over fewer
+#: if they would need more memory than this.
 RESIDENT_SAMPLES, RESIDENT_BYTES = 4096, 2**26
 
 
 def load(threads):
-    """The kernels are those of FASTGRU_ISA or the best."""
+    """Load the kernels of FASTGRU_ISA or the best ones."""
     return {"fastgru": fastgru.__version__, "isa": _native.ISA, "compiler": _native.kernels.__compiler__}, build
 
 
 def build(request: Request) -> Task:
-    """A task for the question; "fit" trains through `Sequential.fit` with the data in memory."""
+    """Return the task of the question; "fit" trains through `Sequential.fit` with the data in memory."""
     fastgru.set_num_threads(request.threads)
     if not request.training:
         return inference(request)
@@ -27,14 +27,14 @@ def build(request: Request) -> Task:
 
 
 def gru_weights(request: Request) -> dict[str, np.ndarray]:
-    """The GRU's weights; before the reset there is but one bias."""
+    """Return the GRU's weights; with reset_after=False there is one bias."""
     data = request.data
     bias = data["bias"] if request.reset_after else data["bias"][0]
     return {"kernel": data["kernel"], "recurrent_kernel": data["recurrent_kernel"], "bias": bias}
 
 
 def inference(request: Request) -> Task:
-    """Forward, last state."""
+    """Return the task of a forward pass to the last state."""
     x, weights = request.data["x"], gru_weights(request)
 
     def forward() -> np.ndarray:
@@ -48,7 +48,7 @@ def inference(request: Request) -> Task:
 
 
 def make_model(request: Request, adam: str = "keras") -> Sequential:
-    """GRU and softmax head with the given weights, and that form of Adam."""
+    """Return a GRU and a softmax head with the given weights and form of Adam."""
     data = request.data
     gru = layers.GRU(
         data["recurrent_kernel"].shape[0], input_shape=data["x"].shape[1:], reset_after=request.reset_after
@@ -60,7 +60,7 @@ def make_model(request: Request, adam: str = "keras") -> Sequential:
 
 
 def gradients(model: Sequential) -> dict[str, np.ndarray]:
-    """Copies of the last step's gradients."""
+    """Return copies of the last step's gradients."""
     gru, head = (layer.gradients for layer in model.layers)
     named = {f"d_{name}": value for name, value in gru.items()}
     named |= {f"d_head_{name}": value for name, value in head.items()}
@@ -68,7 +68,7 @@ def gradients(model: Sequential) -> dict[str, np.ndarray]:
 
 
 def stepping(request: Request) -> Task:
-    """`train_on_batch`; its answers are the reference for every peer."""
+    """Return the task of `train_on_batch`, whose answers are the reference for every peer."""
     x, labels = request.data["x"], request.data["labels"]
     model = make_model(request)
 
@@ -83,7 +83,7 @@ def stepping(request: Request) -> Task:
 
 
 def fitting(request: Request) -> Task:
-    """`fit` over an epoch of the same batch."""
+    """Return the task of `fit` over an epoch of the same batch."""
     x, labels = request.data["x"], request.data["labels"]
     rows = len(x)
     batches = max(1, min(RESIDENT_SAMPLES // rows, RESIDENT_BYTES // x.nbytes))
@@ -97,7 +97,7 @@ def fitting(request: Request) -> Task:
 
 
 def three_steps(model: Sequential, request: Request, adam: str) -> dict[str, np.ndarray]:
-    """The losses of three steps, and the first one's gradients."""
+    """Return the losses of three steps, and the gradients of the first."""
     x, labels = request.data["x"], request.data["labels"]
     fit = request.way == "fit"
 
@@ -112,7 +112,7 @@ def three_steps(model: Sequential, request: Request, adam: str) -> dict[str, np.
 
 
 def kernels_alone(request: Request) -> dict[str, np.ndarray]:
-    """What a peer without loss and head is compared with: gradients of sum(state * d_state)."""
+    """Return the reference for a peer without loss and head: gradients of sum(state * d_state)."""
     tape = functional.GRUTape()
     _, state = functional.gru_forward(
         request.data["x"], **gru_weights(request), reset_after=request.reset_after, return_sequences=False, tape=tape

@@ -1,4 +1,4 @@
-"""JAX: the whole training step in one jitted function, with a scan over time, which "unrolled" unrolls."""
+"""JAX: the training step in one jitted function, with a scan over time; the variant "unrolled" unrolls it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LEARNING_RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-7
 
 
 def load(threads):
-    """XLA's CPU threads follow the processors that the process may run on."""
+    """Nothing to set: XLA uses as many threads as the process has processors."""
     return {"jax": jax.__version__}, build
 
 
 def last_state(weights, x, unroll):
-    """The input's products are hoisted out of the scan, one large product instead of T small ones."""
+    """Compute the last state. One large product of all inputs before the scan replaces T small ones."""
     x_gates = jnp.swapaxes(x, 0, 1) @ weights["kernel"] + weights["bias"][0]
     initial = jnp.zeros((x.shape[0], weights["recurrent_kernel"].shape[0]), x.dtype)
 
@@ -39,7 +39,7 @@ def loss_of(weights, x, labels, unroll):
 
 @partial(jax.jit, donate_argnums=(0, 1, 2, 3), static_argnames="unroll")
 def train_step(weights, m, v, count, x, labels, unroll):
-    """Forward, loss, backward and Adam; the old weights' and moments' memory is used for the new ones."""
+    """Run forward, loss, backward and Adam; new weights and moments reuse the memory of the old ones."""
     loss, gradients = jax.value_and_grad(loss_of)(weights, x, labels, unroll)
     count = count + 1
     rate = LEARNING_RATE * jnp.sqrt(1 - BETA_2**count) / (1 - BETA_1**count)

@@ -1,4 +1,4 @@
-"""Keras on TensorFlow with jit_compile=True, at its best."""
+"""Keras on TensorFlow with jit_compile=True, its fastest setting."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from benchmarks.peers.serve import Request, Task
 
 
 def load(threads):
-    """XLA's code runs in TensorFlow's pool of threads within operations."""
+    """Set TensorFlow's pool of threads within operations, which XLA's code uses."""
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     return {"keras": keras.__version__, "tensorflow": tf.__version__}, build
 
 
 def make_model(request: Request) -> keras.Model:
-    """The tutorial's model, its head giving logits: the loss is then cheaper and exact."""
+    """Return the tutorial's model with logits as output, which makes the loss cheaper and exact."""
     data = request.data
     layers = [keras.Input(data["x"].shape[1:]), keras.layers.GRU(data["recurrent_kernel"].shape[0])]
     weights = [data["kernel"], data["recurrent_kernel"], data["bias"]]
@@ -38,7 +38,7 @@ def build(request: Request) -> Task:
     model = make_model(request)
     x, labels = tf.constant(request.data["x"]), tf.constant(request.data["labels"])
     if not request.training:
-        forward = tf.function(model, jit_compile=True)  # `predict` costs milliseconds a call
+        forward = tf.function(model, jit_compile=True)  # `predict` takes milliseconds per call
 
         def infer(repeats: int) -> None:
             for _ in range(repeats):
@@ -57,7 +57,7 @@ def build(request: Request) -> Task:
 
     names = ("d_kernel", "d_recurrent_kernel", "d_bias", "d_head_kernel", "d_head_bias")
     answers = dict(zip(names, (gradient.numpy() for gradient in gradients()), strict=True))
-    # What `fit` calls in its loop, without its callbacks and its input's pipeline: Keras' own step, compiled by XLA.
+    # The function that `fit` calls per batch, without callbacks and input pipeline: Keras' step, compiled by XLA.
     model.optimizer.build(model.trainable_variables)
     train_step = tf.function(model.train_step, jit_compile=True)
 
@@ -69,7 +69,7 @@ def build(request: Request) -> Task:
             logs = train_step((x, labels))
         logs["loss"].numpy()
 
-    # Keras tells the mean loss since the metrics' reset.
+    # Keras returns the mean loss since the last reset of the metrics.
     means = np.array([step() for _ in range(3)])
     answers["losses_keras"] = np.diff(means * np.arange(1, 4), prepend=0)
     return Task(answers, run)

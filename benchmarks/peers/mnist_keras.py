@@ -1,4 +1,4 @@
-"""The tutorial's whole job in Keras on TensorFlow: python mnist_keras.py FOLDER EPOCHS SEED."""
+"""The tutorial's program in Keras on TensorFlow: python mnist_keras.py FOLDER EPOCHS SEED."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-#: Bytes before the data of an IDX file, by its dimensions.
+#: Bytes of the header of an IDX file, by the number of dimensions.
 HEADERS = {1: 8, 3: 16}
 
 
 def read_idx(path: Path, dims: int) -> np.ndarray:
-    """The bytes of one of MNIST's files, images as (N, 28, 28)."""
+    """Return the bytes of one of MNIST's files, images as (N, 28, 28)."""
     values = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=HEADERS[dims])
     return values.reshape(-1, 28, 28) if dims == 3 else values
 
 
 def load(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images scaled to 1, and labels."""
+    """Return images scaled to 1, and labels."""
     images = read_idx(folder / f"{part}-images-idx3-ubyte.gz", 3)
     return images.astype(np.float32) / 255, read_idx(folder / f"{part}-labels-idx1-ubyte.gz", 1).astype(np.int32)
 

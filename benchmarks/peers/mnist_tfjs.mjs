@@ -1,6 +1,6 @@
-// The tutorial's job in TensorFlow.js on Node, on the first images only: node mnist_tfjs.mjs BACKEND FOLDER IMAGES
+// The tutorial's program in TensorFlow.js on Node, on the first images only: node mnist_tfjs.mjs BACKEND FOLDER IMAGES
 //
-// Prints the seconds that `fit` took for one epoch of these images, after a first one that warms up.
+// Prints the seconds of `fit` for one epoch of these images, after a warm-up epoch.
 
 import fs from 'node:fs';
 import path from 'node:path';

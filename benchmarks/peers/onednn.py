@@ -1,4 +1,4 @@
-"""oneDNN's GRU primitives, through onednn_gru.cpp, which is compiled into a temporary directory."""
+"""oneDNN's GRU primitives, called through onednn_gru.cpp, which is compiled into a temporary directory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Results(ctypes.Structure):
 
 
 def compile_library(folder: Path) -> ctypes.CDLL:
-    """Build the program against the headers and the library that pip has put into this environment."""
+    """Build the program with the headers and the library that pip has installed in this environment."""
     include, lib = Path(sys.prefix) / "include", Path(sys.prefix) / "lib"
     compiler = shutil.which("c++") or shutil.which("g++")
     if not (include / "dnnl.hpp").exists() or not any(lib.glob("libdnnl.so*")):
@@ -47,7 +47,7 @@ def compile_library(folder: Path) -> ctypes.CDLL:
 
 
 def version() -> str:
-    """From the header."""
+    """Return the version in the header."""
     text = (Path(sys.prefix) / "include" / "oneapi" / "dnnl" / "dnnl_version.h").read_text()
     return ".".join(re.findall(r"define DNNL_VERSION_(?:MAJOR|MINOR|PATCH) +(\d+)", text))
 
@@ -57,7 +57,7 @@ def pointer(array: np.ndarray | None):
 
 
 class Library:
-    """The C interface with exceptions."""
+    """The C interface; its errors become exceptions."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
@@ -69,24 +69,24 @@ class Library:
 
 
 def load(threads):
-    """Its OpenMP takes the threads from the environment."""
+    """Nothing to set: oneDNN's OpenMP reads the threads from the environment."""
     with tempfile.TemporaryDirectory() as folder:
         library = Library(compile_library(Path(folder)))
     return {"onednn": version()}, lambda request: build(library, request)
 
 
 def bias_of(request: Request) -> np.ndarray:
-    """Keras' bias in oneDNN's shape: u, r, o, and for lbr_gru a fourth one inside the reset's brackets."""
+    """Convert Keras' bias to oneDNN's shape: u, r, o, and for lbr_gru a fourth one inside the reset's brackets."""
     inputs, recurrent = request.data["bias"]
     if not request.reset_after:
         return inputs
     units = inputs.size // 3
-    gates = 2 * units  # for these the two biases are added, for the candidate they are not
+    gates = 2 * units  # the two biases of these gates are added, those of the candidate are not
     return np.concatenate([inputs[:gates] + recurrent[:gates], inputs[gates:], recurrent[gates:]])
 
 
 def keras_bias(d_bias: np.ndarray, reset_after: bool) -> np.ndarray:
-    """The gradient in Keras' shape."""
+    """Convert the gradient to Keras' shape."""
     if not reset_after:
         return d_bias
     gates, candidate, inside = np.split(d_bias, [d_bias.size // 2, d_bias.size * 3 // 4])
@@ -94,7 +94,7 @@ def keras_bias(d_bias: np.ndarray, reset_after: bool) -> np.ndarray:
 
 
 def build(library: Library, request: Request) -> Task:
-    """Its input lies time first, as the primitives want it."""
+    """Return the task; its input is time-major, as the primitives require."""
     data = request.data
     rows, steps, features = data["x"].shape
     units = data["recurrent_kernel"].shape[0]
@@ -116,7 +116,7 @@ def build(library: Library, request: Request) -> Task:
 
 
 class Runner:
-    """Calls the primitives, and frees them at its end."""
+    """Calls the primitives, and frees them when it is deleted."""
 
     def __init__(self, library: Library, handle: ctypes.c_void_p) -> None:
         self._library, self._handle = library, handle

@@ -1,12 +1,11 @@
-// oneDNN's two GRU primitives, bare: forward training and backward, or forward inference, behind a C interface that
-// onednn.py loads.
+// oneDNN's two GRU primitives: forward training and backward, or forward inference, with a C interface for onednn.py.
 //
-// Axes: N rows, T steps, F features, H units; arrays are C-contiguous float32. Gates lie in oneDNN's order u, r, o,
-// which is Keras' z, r, h, so that its weights (I, 3H) are Keras' as they lie ("ldigo"). The bias has 3H elements for
-// vanilla_gru (reset before the product) and 4H for lbr_gru (after it): u, r, o and that inside the reset's brackets.
+// Axes: N rows, T steps, F features, H units; arrays are C-contiguous float32. oneDNN's order of the gates u, r, o is
+// Keras' z, r, h, so its weights (I, 3H) ("ldigo") are Keras' unchanged. The bias has 3H elements for vanilla_gru
+// (reset_after=False) and 4H for lbr_gru (reset_after=True): u, r, o and the one inside the reset's brackets.
 //
-// Weights are reordered once into the formats each primitive prefers, which a training would have to do in every step:
-// a favour to oneDNN, as is leaving out the head and Adam. Its backward always computes the input's gradient.
+// Weights are reordered only once into the format that each primitive prefers, although training would reorder them in
+// every step. This favours oneDNN, and so does the missing head and Adam. Backward always computes the input gradient.
 
 #include <cstring>
 #include <dnnl.hpp>
@@ -33,7 +32,7 @@ struct Inputs {
 
 struct Results {
   float* state;     // (N, H)
-  float* d_kernel;  // as the weights; not touched by inference
+  float* d_kernel;  // in the layout of the weights; unused in inference
   float* d_recurrent;
   float* d_bias;
 };
@@ -105,7 +104,7 @@ class Gru : public Task {
     for (int i = 0; i < repeats; ++i) {
       forward_.execute(stream_, forward_arguments_);
       if (training_) {
-        for (const memory& gradient : {d_kernel_, d_recurrent_, d_bias_}) {  // backward adds to them
+        for (const memory& gradient : {d_kernel_, d_recurrent_, d_bias_}) {  // cleared, because backward adds to them
           std::memset(gradient.get_data_handle(), 0, gradient.get_desc().get_size());
         }
         backward_.execute(stream_, backward_arguments_);

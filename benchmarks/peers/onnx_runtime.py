@@ -15,7 +15,7 @@ def load(threads):
 
 
 def graph(request: Request) -> bytes:
-    """Keras' weights are ONNX's but for a transpose; linear_before_reset is reset_after."""
+    """Return the graph. ONNX' weights are Keras' transposed; linear_before_reset is reset_after."""
     data = request.data
     rows, steps, features = data["x"].shape
     units = data["recurrent_kernel"].shape[0]
@@ -35,7 +35,7 @@ def graph(request: Request) -> bytes:
 
 
 def build(request: Request) -> Task:
-    """The input lies time first already, as the operator wants it: a transpose is not charged to it."""
+    """Return the task. The input is already time-major, as the operator requires, so that no transpose is timed."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = request.threads
     options.inter_op_num_threads = 1

@@ -9,13 +9,13 @@ from benchmarks.peers.serve import Arrays, Request, Task
 
 
 def load(threads):
-    """Threads within an operation; there is no parallelism between operations here."""
+    """Set the threads within an operation; operations do not run in parallel here."""
     torch.set_num_threads(threads)
     return {"torch": torch.__version__}, build
 
 
 def to_rows(columns: np.ndarray) -> torch.Tensor:
-    """Keras' z, r, h columns to PyTorch's r, z, n rows."""
+    """Convert Keras' z, r, h columns to PyTorch's r, z, n rows."""
     z, r, n = np.split(columns, 3, axis=-1)
     return torch.from_numpy(np.concatenate([r, z, n], axis=-1).T.copy())
 
@@ -27,7 +27,7 @@ def to_columns(rows: torch.Tensor) -> np.ndarray:
 
 
 class Network(torch.nn.Module):
-    """GRU, and a head on its last state."""
+    """A GRU, and a head on its last state."""
 
     def __init__(self, data: Arrays) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Network(torch.nn.Module):
         return torch.nn.functional.cross_entropy(self.head(self.state(x)), labels)
 
     def gradients(self) -> Arrays:
-        """In Keras' layout."""
+        """Return the gradients in Keras' layout."""
         gru, head = self.gru, self.head
         biases = [to_columns(bias.grad[:, None])[0] for bias in (gru.bias_ih_l0, gru.bias_hh_l0)]
         return {
@@ -62,10 +62,10 @@ class Network(torch.nn.Module):
 
 
 def compiler(way: str):
-    """torch.compile if asked for. By default Dynamo leaves nn.GRU to eager mode; allow_rnn makes it look inside."""
+    """Return torch.compile or the identity. By default Dynamo runs nn.GRU in eager mode; allow_rnn compiles it."""
     if way != "compile":
         return lambda function: function
-    torch._dynamo.reset()  # else a worker's second shape is compiled as a dynamic one
+    torch._dynamo.reset()  # otherwise the second shape is compiled as a dynamic one
     torch._dynamo.config.allow_rnn = True
     return torch.compile
 

@@ -1,16 +1,16 @@
-"""The protocol of a contender's process: requests in JSON lines on standard input, answers on standard output.
+"""The protocol of a contender's process: JSON lines, requests on standard input and answers on standard output.
 
-First the process says ``{"versions": ...}`` or, where its library is missing, ``{"missing": reason}``. Then
+The process starts with ``{"versions": ...}``, or ``{"missing": reason}`` if its library is not installed. Then
 
 ``{"do": "setup", "data": path, "results": path, "question": ..., "rows": ..., ...}``
-    builds the model, runs it once and writes the results (safetensors) to be compared;
+    builds the model, runs it once and writes the results (safetensors) for the comparison;
 ``{"do": "time", "repeats": n}``
-    makes n calls to warm up, then n timed ones: ``{"seconds": for the problem once, "repeat": for a call}``;
+    makes n warm-up calls, then n timed ones: ``{"seconds": per problem, "repeat": per call}``;
 ``{"do": "memory"}``
-    tells the peak of resident memory so far: ``{"bytes": ...}``;
+    returns the peak resident memory so far: ``{"bytes": ...}``;
 ``{"do": "quit"}``.
 
-What goes wrong is answered with ``{"error": ...}``. tfjs.mjs speaks the same.
+Errors are answered with ``{"error": ...}``. tfjs.mjs implements the same protocol.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass
 class Task:
-    """A model that is ready to run: its answers, and a call that does the work `repeats` times and waits for the end.
+    """A model that is ready to run: its answers, and a call that does the work `repeats` times and waits for its end.
 
-    ``batches`` is how often a single repeat does the problem's work.
+    ``batches`` is the number of problems that a repeat computes.
     """
 
     answers: dict[str, np.ndarray]
@@ -45,7 +45,7 @@ class Task:
 
 @dataclass
 class Request:
-    """What `setup` asks for."""
+    """The fields of a `setup` request."""
 
     question: str
     threads: int
@@ -59,18 +59,18 @@ class Request:
 
 
 def peak_memory() -> int:
-    """Bytes of resident memory at most so far."""
+    """Return the peak resident memory in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # kilobytes elsewhere
 
 
 def serve(program: str) -> None:
-    """Answer requests until told to quit, or until the parent has gone.
+    """Answer requests until "quit" or until the parent process has ended.
 
-    ``benchmarks.peers.PROGRAM`` is imported here, with the library that it stands for; its ``load(threads)`` returns
-    the versions of what is measured, and a function that makes a `Task` of a `Request`.
+    Imports ``benchmarks.peers.PROGRAM`` and with it the library. Its ``load(threads)`` returns the versions of the
+    library, and a function that makes a `Task` of a `Request`.
     """
-    # Libraries print to standard output at will: the protocol keeps it for itself, and they get standard error.
+    # Libraries may print to standard output; it is reserved for the protocol, and their output goes to standard error.
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
@@ -93,7 +93,7 @@ def serve(program: str) -> None:
             if message["do"] == "memory":
                 reply(bytes=peak_memory())
             elif message["do"] == "setup":
-                task = None  # the last one's memory is free before the next one is built
+                task = None  # frees its memory before the next one is built
                 data = load_file(message["data"])
                 request = Request(
                     message["question"], message["threads"] or threads, message["reset_after"], message["way"], data
@@ -106,12 +106,12 @@ def serve(program: str) -> None:
             else:
                 repeat = timed(task, message["repeats"])
                 reply(seconds=repeat / task.batches, repeat=repeat)
-        except Exception as error:  # whatever a framework raises is the parent's to report
+        except Exception as error:  # frameworks raise any type; the parent reports it
             reply(error=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
 
 
 def timed(task: Task, repeats: int) -> float:
-    """Seconds a repeat, warm."""
+    """Return seconds per repeat, after a warm-up."""
     task.run(repeats)
     begin = time.perf_counter()
     task.run(repeats)

@@ -1,4 +1,4 @@
-"""NumPy's float32 matrix product: what this machine can do, and the measure of all others."""
+"""NumPy's float32 matrix product, the measure of this machine's speed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from benchmarks.peers.serve import Request, Task
 
 
 def load(threads):
-    """OpenBLAS takes its threads from the environment."""
+    """Nothing to set: OpenBLAS reads the threads from the environment."""
     return {"numpy": np.__version__}, build
 
 
 def build(request: Request) -> Task:
-    """A product of two square matrices, of the size that `way` says."""
+    """Return the task: a product of two square matrices of the size `way`."""
     size = int(request.way)
     rng = np.random.default_rng(0)
     a, b = rng.random((2, size, size), np.float32)

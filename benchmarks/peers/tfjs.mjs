@@ -1,7 +1,7 @@
-// TensorFlow.js on Node, in the protocol of serve.py: node tfjs.mjs cpu|wasm
+// TensorFlow.js on Node, with the protocol of serve.py: node tfjs.mjs cpu|wasm
 //
-// Its GRU applies the reset gate before the product, so it is compared with that form. Gates are sigmoids as in all
-// contenders; the tutorial's hard sigmoid costs about the same.
+// Its GRU supports reset_after=false only, so it is compared with that form. Gates are sigmoids as in all contenders;
+// the tutorial's hard sigmoid takes about the same time.
 
 import fs from 'node:fs';
 import readline from 'node:readline';
@@ -14,7 +14,7 @@ function reply(values) {
   fs.writeSync(1, JSON.stringify(values) + '\n');
 }
 
-/** Tensors by name from a safetensors file: eight bytes of length, a JSON header, the data. */
+/** Reads tensors by name from a safetensors file: eight bytes of length, a JSON header, the data. */
 function readTensors(tf, file) {
   const bytes = fs.readFileSync(file);
   const begin = 8 + Number(bytes.readBigUInt64LE(0));
@@ -28,7 +28,7 @@ function readTensors(tf, file) {
   return tensors;
 }
 
-/** The reverse, for float32. */
+/** Writes float32 tensors to a safetensors file. */
 function writeTensors(file, tensors) {
   const header = {};
   const parts = [];
@@ -60,7 +60,7 @@ function makeModel(tf, data, training) {
   return model;
 }
 
-/** The gradients that trainOnBatch takes, for comparison. */
+/** Returns the gradients that trainOnBatch uses, for comparison. */
 function gradients(tf, model, x, labels) {
   const variables = model.trainableWeights.map((weight) => weight.val);
   const loss = () => tf.neg(tf.mean(tf.sum(tf.mul(labels, tf.log(model.apply(x, {training: true}))), -1)));
@@ -77,7 +77,7 @@ async function build(tf, request) {
     const forward = () => tf.tidy(() => model.apply(data.x));
     const run = async () => {
       const state = forward();
-      await state.data();  // the work is done when the data is there
+      await state.data();  // waits for the result
       state.dispose();
     };
     return {answers: {state: forward()}, run};
@@ -96,7 +96,7 @@ async function timed(run, repeats) {
     for (let i = 0; i < repeats; ++i) await run();
     return (performance.now() - begin) / 1000 / repeats;
   };
-  await once();  // warms up
+  await once();  // warm-up
   return once();
 }
 

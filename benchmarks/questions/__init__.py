@@ -1,1 +1,1 @@
-"""What is asked: one module a question, each with ``run(options, crew)`` that returns a `benchmarks.report.Result`."""
+"""The questions: one module each, with ``run(options, crew)`` that returns a `benchmarks.report.Result`."""

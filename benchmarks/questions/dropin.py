@@ -1,8 +1,8 @@
-"""What does `fastgru.torch.accelerate` bring a program of PyTorch's?
+"""How much faster is a PyTorch program with `fastgru.torch.accelerate`?
 
-The same model, once as it is and once accelerated, trains on one batch in this process, turn by turn; PyTorch's own
-operators once on all threads and once on one. After their work PyTorch's threads hold the processors for up to 15 ms,
-waiting for more of it, and fastgru's kernels have to share: one thread for PyTorch can be the faster setting.
+The same model trains on one batch in this process, unchanged and accelerated in turn. PyTorch's own operators use all
+threads or one. After their work PyTorch's threads spin for up to 15 ms and compete with fastgru's kernels for the
+processors, so one thread for PyTorch can be the faster setting.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ STEPS, FEATURES, CLASSES = 28, 28, 10
 #: (N, H)
 SHAPES = tuple((rows, units) for units in (32, 64, 128) for rows in (32, 128, 512))
 QUICK_SHAPES = ((32, 64), (128, 128))
-#: Steps of training whose losses are compared before anything is timed.
+#: Training steps whose losses are compared before anything is timed.
 COMPARED = 5
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A kind of GRU and of input."""
+    """A type of GRU and of input."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
-    packed: bool = False  # lengths from 1 to T, evenly
+    packed: bool = False  # lengths from 1 to T, evenly spaced
 
     def lengths(self, rows: int) -> torch.Tensor:
-        """Each row's steps."""
+        """Return the length of each row."""
         import torch
 
         return torch.linspace(1 if self.packed else STEPS, STEPS, rows).round().long()
@@ -62,18 +62,18 @@ VARIANTS = (
 
 
 class Turn:
-    """What takes turns in this process, with PyTorch's operators on `torch_threads`."""
+    """A measured program in this process, with PyTorch's operators on `torch_threads` threads."""
 
     def __init__(self, torch_threads: int) -> None:
         self.torch_threads = torch_threads
         self.seconds: list[float] = []
 
     def step(self) -> torch.Tensor:
-        """What is measured."""
+        """Run the measured work."""
         raise NotImplementedError
 
     def measure(self) -> float:
-        """A turn, warm: seconds a step."""
+        """Warm up and measure: seconds per step."""
         import torch
 
         torch.set_num_threads(self.torch_threads)
@@ -91,7 +91,7 @@ class Turn:
 
 
 class Training(Turn):
-    """A model, its optimizer and its batch."""
+    """A model, its optimizer and a batch."""
 
     def __init__(
         self, gru: torch.nn.GRU, head: torch.nn.Module, variant: Variant, rows: int, torch_threads: int
@@ -108,16 +108,16 @@ class Training(Turn):
             )
         self.labels = torch.randint(CLASSES, (rows,), generator=random)
         self.loss_of = torch.nn.functional.cross_entropy
-        # PyTorch's fastest on the CPU.
+        # PyTorch's fastest variant on CPUs.
         self.optimizer = torch.optim.Adam([*gru.parameters(), *head.parameters()], fused=True)
 
     def state(self) -> torch.Tensor:
-        """The last layer's last state, of both directions (N, directions * H)."""
+        """Return the last state of the last layer, of both directions (N, directions * H)."""
         _, states = self.gru(self.x)
         return states[-2:].transpose(0, 1).flatten(1) if self.gru.bidirectional else states[-1]
 
     def step(self) -> torch.Tensor:
-        """Forward, loss, backward and Adam."""
+        """Run forward, loss, backward and Adam."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss_of(self.head(self.state()), self.labels)
         loss.backward()
@@ -126,7 +126,7 @@ class Training(Turn):
 
 
 class WithoutGRU(Training):
-    """What is left of a step without the GRU: its state and its gradients are there already."""
+    """A step without the GRU: the GRU's state and gradients are given."""
 
     def __init__(self, whole: Training, variant: Variant, rows: int) -> None:
         super().__init__(copy.deepcopy(whole.gru), copy.deepcopy(whole.head), variant, rows, whole.torch_threads)
@@ -145,7 +145,7 @@ class WithoutGRU(Training):
 
 
 class MatrixProduct(Turn):
-    """PyTorch's sgemm, for what the processor can do."""
+    """PyTorch's sgemm, as a measure of the processor."""
 
     size = 1536
 
@@ -159,12 +159,12 @@ class MatrixProduct(Turn):
         return self.a @ self.b
 
     def flops_per_second(self) -> float:
-        """In the median."""
+        """Return the median throughput."""
         return 2.0 * self.size**3 / median(self.seconds)
 
 
 def product_flops(gru: torch.nn.GRU, variant: Variant, rows: int) -> float:
-    """Of the matrix products of a step: forward, and backward to the weights, the states and, above x, the inputs."""
+    """Return the flops of a step's matrix products: forward, and backward to weights, states and, above x, inputs."""
     directions, units = 2 if gru.bidirectional else 1, gru.hidden_size
     steps = int(variant.lengths(rows).sum())
     depths = 0
@@ -175,7 +175,7 @@ def product_flops(gru: torch.nn.GRU, variant: Variant, rows: int) -> float:
 
 
 def contenders(variant: Variant, rows: int, units: int, threads: int) -> dict[str, Any]:
-    """PyTorch's and the accelerated ones, what all do besides the GRU, and sgemm; their losses have been compared."""
+    """Return PyTorch and accelerated models, the work besides the GRU, and sgemm, after comparing the losses."""
     import fastgru.torch
     import torch
 
@@ -202,7 +202,7 @@ def contenders(variant: Variant, rows: int, units: int, threads: int) -> dict[st
 
 
 def run(options: Options, crew: Crew) -> Result:
-    """PyTorch with and without fastgru."""
+    """Measure PyTorch with and without fastgru."""
     del crew
     if importlib.util.find_spec("torch") is None:
         return Result("dropin", TITLE, COLUMNS, [], [], ["skipped: PyTorch is not installed"])

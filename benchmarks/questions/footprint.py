@@ -1,4 +1,4 @@
-"""How long does an import take, and how much disk does an installation?"""
+"""How long does an import take, and how much disk space does an installation need?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.worker import ROOT, environment
 
 TITLE = "Footprint: import in a fresh process, and installed size"
 COLUMNS = ("package", "imports", "import, s", "own size, MB", "with dependencies, MB", "wheel, MB")
-#: Distribution -> what a program imports of it; NumPy is the floor under all.
+#: Distribution -> the module that a program imports from it; all depend on NumPy.
 PACKAGES = {
     "numpy": "numpy",
     "fastgru": "fastgru",
@@ -31,8 +31,8 @@ MEGABYTE = 1e6
 
 
 def import_seconds(statement: str, env: dict[str, str], rounds: int) -> float:
-    """Median over fresh processes, the interpreter's own start included; the first, which fills the disk's cache, is
-    not counted.
+    """Return the median over fresh processes, including the interpreter's start. The first run only fills the disk
+    cache and is not counted.
     """
     seconds = []
     for _ in range(rounds + 1):
@@ -43,13 +43,13 @@ def import_seconds(statement: str, env: dict[str, str], rounds: int) -> float:
 
 
 def own_bytes(distribution: metadata.Distribution) -> int:
-    """Of the files that its installation has written, compiled Python not counted."""
+    """Return the size of the installed files, without compiled Python."""
     paths = (Path(str(file.locate())) for file in distribution.files or ())
     return sum(path.stat().st_size for path in paths if path.suffix != ".pyc" and path.is_file())
 
 
 def closure(name: str, seen: dict[str, metadata.Distribution]) -> dict[str, metadata.Distribution]:
-    """The distribution and all that it requires and is installed here; extras are not followed."""
+    """Return the distribution and all its installed dependencies, without extras."""
     key = re.sub(r"[-_.]+", "-", name).lower()
     if key in seen:
         return seen
@@ -65,13 +65,13 @@ def closure(name: str, seen: dict[str, metadata.Distribution]) -> dict[str, meta
 
 
 def wheel_bytes(name: str) -> int:
-    """Of the newest wheel in dist/, 0 where there is none."""
+    """Return the size of the newest wheel in dist/, or 0."""
     wheels = sorted((ROOT / "dist").glob(f"{name}-*.whl"), key=lambda path: path.stat().st_mtime)
     return wheels[-1].stat().st_size if wheels else 0
 
 
 def run(options: Options, crew: Crew) -> Result:
-    """Every package that is installed."""
+    """Measure every installed package."""
     env = environment(options.threads, {"KERAS_BACKEND": "tensorflow"})
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
     table, rows, notes = [], [], []

@@ -1,4 +1,4 @@
-"""How fast is the forward pass alone, from a batch to the last state?"""
+"""How fast is the forward pass, from a batch to the last state?"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What does `fastgru.keras.GRU` bring a program of Keras'?
+"""How much faster is a Keras program with `fastgru.keras.GRU`?
 
-The same model trains with `keras.Model.fit` in this process, turn by turn, with either layer, on the backend that
-KERAS_BACKEND names; on TensorFlow also with Keras' layer under XLA, its fastest.
+The same model trains with `keras.Model.fit` in this process, with either layer in turn, on the backend of
+KERAS_BACKEND. On TensorFlow Keras' layer is also measured with XLA, its fastest setting.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Training:
         self.seconds: list[float] = []
 
     def fit(self) -> float:
-        """An epoch: its loss."""
+        """Train for an epoch and return its loss."""
         history = self.model.fit(self._x, self._y, batch_size=self._rows, shuffle=False, verbose=0)
         return float(history.history["loss"][-1])
 
     def measure(self) -> None:
-        """A turn: seconds a batch."""
+        """Measure once: seconds per batch."""
         time.sleep(COOL_DOWN_SECONDS)
         begin = time.perf_counter()
         self.fit()
@@ -56,7 +56,7 @@ class Training:
 
 
 def contenders(rows: int) -> dict[str, Training]:
-    """Models with the same weights, whose losses have been compared over an epoch."""
+    """Return models with the same weights, after comparing their losses over an epoch."""
     import fastgru.keras
     import keras
 
@@ -76,7 +76,7 @@ def contenders(rows: int) -> dict[str, Training]:
 
 
 def run(options: Options, crew: Crew) -> Result:
-    """Keras with its own layer and with fastgru's."""
+    """Measure Keras with its own layer and with fastgru's."""
     del crew
     if importlib.util.find_spec("keras") is None:
         return Result(QUESTION, TITLE, COLUMNS, [], [], ["skipped: Keras is not installed"])

@@ -1,4 +1,4 @@
-"""How much memory does a process take that trains the tutorial's model?"""
+"""How much memory does a process need to train the tutorial's model?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MEGABYTE = 1e6
 
 
 def peaks(name: str, problem: Problem, crew: Crew) -> tuple[float, float]:
-    """Bytes at most until the library is imported, and until some steps are done, in a process of its own."""
+    """Return peak bytes after the import of the library and after some steps, in a new process."""
     contender = BY_NAME[name]
     worker = contender.start(crew.threads)
     try:
@@ -39,7 +39,7 @@ def peaks(name: str, problem: Problem, crew: Crew) -> tuple[float, float]:
 
 
 def run(options: Options, crew: Crew) -> Result:
-    """One contender after the other."""
+    """Measure the contenders one after the other."""
     problem = tutorial("training", 128)
     write_data(problem, crew.folder / "memory.safetensors")
     table, rows, notes = [], [], []

@@ -1,6 +1,6 @@
-"""How long does the whole job take: a program that reads MNIST, trains the tutorial's model, and tests it?
+"""How long does a whole program take that reads MNIST, trains the tutorial's model, and tests it?
 
-TensorFlow.js would take the better part of a day: it trains on the first images only, and its time is extrapolated.
+TensorFlow.js would take most of a day. It trains on the first images only, and its time is extrapolated.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from benchmarks.worker import environment
 DATA_VARIABLE = "FASTGRU_DATA"
 COLUMNS = ("contender", "how", "wall time, median", "times fastgru's", "test accuracy by seed", "mean")
 IMAGES = 60_000
-#: How many images TensorFlow.js gets: half a minute or less for each backend.
+#: Number of images for TensorFlow.js: at most half a minute for each backend.
 TFJS_IMAGES = {"tfjs-wasm": 3200, "tfjs-cpu": 640}
 MOST_SECONDS = 3600
 
-#: Data folder, epochs, seed, threads -> seconds, accuracy or None, and how it was had.
+#: Data folder, epochs, seed, threads -> seconds, accuracy or None, and the method.
 Measure = Callable[[str, int, int, int], dict[str, Any]]
 
 
 def program(command: list[str], env: dict[str, str]) -> tuple[float, dict[str, Any]]:
-    """Wall time of a process from start to end, and the JSON of its last line."""
+    """Return the wall time of a process from start to end, and the JSON of its last line."""
     time.sleep(COOL_DOWN_SECONDS)
     begin = time.perf_counter()
     done = subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=MOST_SECONDS)
@@ -41,21 +41,21 @@ def program(command: list[str], env: dict[str, str]) -> tuple[float, dict[str, A
 
 
 def fastgru(data: str, epochs: int, seed: int, threads: int) -> dict[str, Any]:
-    """The package's own command."""
+    """Run the package's command."""
     command = [sys.executable, "-m", "fastgru", "train", "mnist", "--json", "--data", data, "--epochs", str(epochs)]
     seconds, result = program([*command, "--seed", str(seed)], environment(threads))
     return {"seconds": seconds, "accuracy": result["accuracy"], "how": "whole"}
 
 
 def keras(data: str, epochs: int, seed: int, threads: int) -> dict[str, Any]:
-    """`fit` with jit_compile=True."""
+    """Run `fit` with jit_compile=True."""
     command = [sys.executable, str(PEERS / "mnist_keras.py"), data, str(epochs), str(seed)]
     seconds, result = program(command, environment(threads))
     return {"seconds": seconds, "accuracy": result["accuracy"], "how": "whole"}
 
 
 def tfjs(backend: str) -> Measure:
-    """The tutorial's own code."""
+    """Run the tutorial's own code."""
     images = TFJS_IMAGES[f"tfjs-{backend}"]
 
     def measure(data: str, epochs: int, _seed: int, threads: int) -> dict[str, Any]:
@@ -71,7 +71,7 @@ CONTENDERS = {"fastgru": fastgru, "keras": keras, "tfjs-wasm": tfjs("wasm"), "tf
 
 
 def run(options: Options, crew: Crew) -> Result:
-    """A round a seed, the contenders one after the other in each; the extrapolated ones in the first alone."""
+    """Run one round per seed, with all contenders in each; extrapolated ones run in the first round only."""
     epochs = 1 if options.quick else options.epochs
     title = f"MNIST: the whole job as a process, batch 32, epochs: {epochs}"
     data = os.environ.get(DATA_VARIABLE, "")
@@ -90,7 +90,7 @@ def run(options: Options, crew: Crew) -> Result:
             try:
                 runs[name].append(CONTENDERS[name](data, epochs, seed, options.threads) | {"seed": seed})
             except subprocess.CalledProcessError as error:
-                words = error.stderr.strip().splitlines() or ["failed without a word"]
+                words = error.stderr.strip().splitlines() or ["failed without a message"]
                 notes.append(f"{name} skipped: {words[-1][:300]}")
                 del runs[name]
             except (OSError, subprocess.TimeoutExpired) as error:

@@ -1,7 +1,7 @@
-"""What does a forward pass take that comes after a pause, as in serving, on one thread and on all?
+"""How long does a forward pass take after a pause, as in serving, on one thread and on all?
 
-A worker that waits for the next call sleeps after a while, and has to be woken. The pauses are spent computing, because
-a processor that idles slows down by itself.
+A worker that waits for the next call falls asleep after a while and must be woken. The process computes during the
+pauses, because the clock of an idle processor drops.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ STEPS, FEATURES = 28, 28
 #: (N, H)
 SHAPES = ((1, 64), (8, 64), (32, 32), (32, 64), (128, 64), (32, 128))
 QUICK_SHAPES = ((8, 64), (32, 64))
-#: Seconds.
+#: Pauses in seconds.
 PAUSES = (0.0, 500e-6, 5e-3)
-#: Calls of a turn.
+#: Calls per turn.
 CALLS = 40
 
 
@@ -42,7 +42,7 @@ def forward_pass(rows: int, units: int) -> Callable[[], object]:
 
 
 def turn(call: Callable[[], object], pause: float, threads: int) -> list[float]:
-    """Seconds of each call, after a warm one."""
+    """Return the seconds of each call, after a warm-up call."""
     fastgru.set_num_threads(threads)
     time.sleep(COOL_DOWN_SECONDS)
     call()
@@ -58,7 +58,7 @@ def turn(call: Callable[[], object], pause: float, threads: int) -> list[float]:
 
 
 def run(options: Options, crew: Crew) -> Result:
-    """One thread and all of them, turn by turn."""
+    """Measure one thread and all threads in turn."""
     del crew
     before = fastgru.get_num_threads()
     table, rows = [], []

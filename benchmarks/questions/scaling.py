@@ -1,4 +1,4 @@
-"""What does a sample-step of training cost in fastgru, along each axis: N, T, F, H and threads?"""
+"""What does a sample-step of training cost in fastgru, by N, T, F, H and threads?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TITLE = "Scaling: fastgru's cost of a sample-step of training"
 COLUMNS = ("axis", "shape", "ns a sample-step", "GFLOP/s", "share of sgemm", "spread")
 
 BASE = tutorial("training", 128)
-#: The axes' names in `Problem`, and where to look along each.
+#: The names of the axes in `Problem`, and the measured sizes of each.
 AXES = {
     "rows": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096),
     "steps": (1, 2, 4, 8, 16, 28, 64, 256, 1024),
@@ -25,7 +25,7 @@ QUICK_POINTS = 3
 
 
 def problems(options: Options) -> Iterator[tuple[str, object]]:
-    """Every axis' points, the others held at the tutorial's N=128; then threads from one to all."""
+    """Yield the sizes of each axis, with the others at the tutorial's N=128; then threads from one to all."""
     axes = AXES | {"threads": tuple(range(1, options.threads + 1))}
     for axis, points in axes.items():
         stride = max(1, len(points) // QUICK_POINTS) if options.quick else 1
@@ -34,12 +34,12 @@ def problems(options: Options) -> Iterator[tuple[str, object]]:
 
 
 def cost(row: Row) -> float:
-    """Nanoseconds a sample-step."""
+    """Return nanoseconds per sample-step."""
     return 1e9 * row.median / (row.problem.rows * row.problem.steps)
 
 
 def run(options: Options, crew: Crew) -> Result:
-    """sgemm runs with all threads throughout."""
+    """Measure fastgru; sgemm always uses all threads."""
     measured = []
     for axis, problem in problems(options):
         measured += [(axis, row) for row in measure(problem, ["fastgru"], crew, options.rounds)]

@@ -1,4 +1,4 @@
-"""What training and inference have in common: the same shapes, and a table of speeds."""
+"""The common part of training and inference: shapes, and a table of speeds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.report import Result, speed_result
 
 
 def compare(question: str, title: str, quick_rows: Sequence[int], options: Options, crew: Crew) -> Result:
-    """All contenders of a question at the tutorial's shapes, a grid around them, and published ones."""
+    """Compare all contenders of a question at the tutorial's shapes, a grid around them, and published shapes."""
     problems, left_out = shapes.chosen(question, options.batch_sizes, quick_rows if options.quick else None)
     names = options.names(question)
     rows = [row for problem in problems for row in measure(problem, names, crew, options.rounds)]

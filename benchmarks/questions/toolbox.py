@@ -1,6 +1,6 @@
-"""What do lengths, masks, dropout and the other direction cost beside the plain layer?
+"""What do lengths, masks, dropout and a second direction cost, compared with the plain layer?
 
-All are trained with `fit` in this process, turn by turn.
+All models are trained with `fit` in this process, in turn.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TITLE = "The toolbox: what options of GRU(64) cost, training with `fit`"
 COLUMNS = ("shape", "model", "a batch", "of the plain one's", "spread")
 
 FEATURES, UNITS, CLASSES = 28, 64, 10
-#: (N, T), each over so many samples that a round lasts some tens of milliseconds.
+#: (N, T), with enough samples that a round takes some tens of milliseconds.
 SHAPES = ((32, 28), (128, 28), (64, 100), (128, 200))
 QUICK_SHAPES = SHAPES[:2]
 SAMPLE_STEPS = 120_000
@@ -32,7 +32,7 @@ PLAIN, TAGS = "plain", "plain, an output for each step"
 
 @dataclass(frozen=True)
 class Variant:
-    """A model beside the plain one."""
+    """A model that is compared with the plain one."""
 
     name: str
     base: str
@@ -61,7 +61,7 @@ VARIANTS = (
 
 
 class Training:
-    """A variant on data of its own shape."""
+    """A variant and data of its shape."""
 
     def __init__(self, variant: Variant, rows: int, steps: int) -> None:
         rng = np.random.default_rng(0)
@@ -79,20 +79,20 @@ class Training:
         self.seconds: list[float] = []
 
     def fit(self) -> float:
-        """Seconds a batch."""
+        """Train for an epoch; returns seconds per batch."""
         begin = time.perf_counter()
         self._model.fit(self._x, self._y, lengths=self._lengths, batch_size=self._rows, verbose=0)
         return (time.perf_counter() - begin) / self._batches
 
     def measure(self) -> None:
-        """A turn, warm."""
+        """Warm up and measure."""
         time.sleep(COOL_DOWN_SECONDS)
         self.fit()
         self.seconds.append(self.fit())
 
 
 def run(options: Options, crew: Crew) -> Result:
-    """fastgru alone."""
+    """Measure fastgru only."""
     del crew
     fastgru.set_num_threads(options.threads)
     table, rows = [], []

@@ -1,4 +1,4 @@
-// How the bindings call kernels: the one way, which drops the GIL, flushes denormals, and lets Ctrl-C end long calls.
+// Runs kernels: releases the GIL, flushes denormals, and lets Ctrl-C interrupt long calls.
 #pragma once
 
 #include <pthread.h>
@@ -12,7 +12,7 @@
 
 namespace fastgru::bindings {
 
-// Runs kernel() without the GIL, with denormals flushed to zero on this thread.
+// Runs kernel() without the GIL and with denormals flushed to zero on this thread.
 template <class Kernel>
 void call(Kernel&& kernel) {
   const WithoutGil no_gil;
@@ -20,13 +20,13 @@ void call(Kernel&& kernel) {
   kernel();
 }
 
-// Python's main thread, the only one that runs signal handlers. Looked up once, at import: while the interpreter shuts
-// down nothing can be imported, and kernels still run.
+// Python's main thread, the only one that runs signal handlers. Its id is read once, at import: during interpreter
+// shutdown nothing can be imported, but kernels may still run.
 class MainThread {
  public:
   static void remember() {
     ident() = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
-    // The thread that forks is the child's main thread.
+    // In a forked child, the thread that called fork is the main thread.
     pthread_atfork(nullptr, nullptr, [] { ident() = PyThread_get_thread_ident(); });
   }
   static bool is_this() { return PyThread_get_thread_ident() == ident(); }
@@ -38,7 +38,7 @@ class MainThread {
   }
 };
 
-// Asked on the main thread, which holds no GIL then: whether a signal handler has raised.
+// The poll function of a Cancellation: whether a signal handler has raised. Runs on the main thread, without the GIL.
 inline bool python_wants_to_stop() noexcept {
   return stop_if_ended([] {
     PyEval_RestoreThread(PyGILState_GetThisThreadState());
@@ -48,8 +48,8 @@ inline bool python_wants_to_stop() noexcept {
   });
 }
 
-// The same as call() for kernel(cancellation); raises what a signal handler raised meanwhile. Only the main thread asks
-// for signals: no other thread would learn of any.
+// Like call(), for kernel(cancellation). Raises the exception of a signal handler that ran meanwhile. Only the main
+// thread polls, because signal handlers run on no other thread.
 template <class Kernel>
 void call_interruptible(Kernel&& kernel) {
   Cancellation cancellation(MainThread::is_this() ? python_wants_to_stop : nullptr);
@@ -59,11 +59,11 @@ void call_interruptible(Kernel&& kernel) {
 
 inline std::string text(Index number) { return std::to_string(number); }
 
-// Integers from 0 to `classes` - 1 as int64; `what` is what they are called.
+// Checked integers from 0 to `classes` - 1, as int64; `what` names them in messages.
 inline py::array read_classes(const py::array& given, const char* name, const char* what, Index rows, Index classes,
                               const std::string& why_rows, const std::string& why_classes) {
   require_shape(given, name, {rows}, why_rows);
-  // Always a copy: the kernel reads them without the GIL, when another thread might change what was checked.
+  // Always a copy: the kernel runs without the GIL, and another thread could change the checked values.
   py::array copy = copy_as(given, py::dtype::of<std::int64_t>());
   const auto* values = static_cast<const std::int64_t*>(copy.data());
   for (Index row = 0; row < rows; ++row) {
@@ -75,7 +75,7 @@ inline py::array read_classes(const py::array& given, const char* name, const ch
   return copy;
 }
 
-// What each of the files of bindings adds to the module.
+// Each file of bindings adds its functions to the module.
 void bind_gru(py::module_& m);
 void bind_heads(py::module_& m);
 void bind_optimizers(py::module_& m);

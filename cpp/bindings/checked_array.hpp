@@ -1,8 +1,8 @@
-// From a Python argument to a pointer with strides, or one clear error.
+// Converts a Python argument to a pointer with strides, or raises one clear error.
 //
-// pybind11's array_t converts and copies without a word, so arguments arrive as py::object and are checked here, all of
-// them before anything is allocated and while the GIL is held. An error names the argument, what was expected and why,
-// and what came. A readable array is copied only where a kernel could not read it as it lies: foreign byte order,
+// pybind11's array_t silently converts and copies. Therefore arrays arrive as py::object and are checked here, all of
+// them with the GIL and before anything is allocated. An error names the argument, the expected value with the reason,
+// and the given value. A readable array is copied only if a kernel cannot read it in place: foreign byte order,
 // unaligned memory, or a last axis that is not contiguous. A writable array is never copied.
 #pragma once
 
@@ -22,7 +22,7 @@ namespace fastgru::bindings {
 
 namespace py = pybind11;
 
-// One expected axis: a size, or any size under a letter that the message shows.
+// One expected axis: a size, or a letter for any size, which the message shows.
 struct Axis {
   Axis(Index size) : size(size), label(std::to_string(size)) {}
   Axis(const char* letter) : size(-1), label(letter) {}
@@ -47,7 +47,7 @@ inline std::string shape_text(const py::array& array) {
   return tuple_text(parts);
 }
 
-// Whether it is one of numpy.ma's arrays, whose mask the kernels would ignore.
+// Whether `array` is a numpy.ma array. The kernels would ignore its mask.
 inline bool is_masked(const py::object& array) {
   const auto* const plain = reinterpret_cast<PyTypeObject*>(py::detail::npy_api::get().PyArray_Type_);
   if (Py_TYPE(array.ptr()) == plain) return false;
@@ -61,14 +61,15 @@ inline py::array require_array(const py::object& object, const char* name) {
                          "; convert it with numpy.asarray");
   }
   if (is_masked(object)) {
-    throw py::type_error(std::string(name) +
-                         ": expected an array without a mask, which would be ignored; fill it with " + name +
-                         ".filled(...)");
+    throw py::type_error(
+        std::string(name) +
+        ": expected an array without a mask because the mask would be ignored, got a masked array; fill it with " +
+        name + ".filled(...)");
   }
   return py::reinterpret_borrow<py::array>(object);
 }
 
-// float32 or float64 in either byte order, as 'f' or 'd'.
+// 'f' for float32 or 'd' for float64, in either byte order.
 inline char require_floating(const py::array& array, const char* name) {
   const char kind = array.dtype().kind();
   const py::ssize_t size = array.itemsize();
@@ -110,17 +111,17 @@ bool last_axis_is_contiguous(const py::array& array) {
 }
 inline bool is_c_contiguous(const py::array& array) { return (array.flags() & py::array::c_style) != 0; }
 
-// A checked input. `holder` keeps the memory alive, the caller's own or that of a copy.
+// A checked input. `holder` keeps the memory alive: the caller's array or a copy.
 template <class T>
 struct Input {
   py::array holder;
   const T* data() const { return static_cast<const T*>(holder.data()); }
-  // Elements from one index of an axis to the next.
+  // Number of elements between two indices of an axis.
   Index stride(py::ssize_t axis) const { return holder.strides(axis) / static_cast<Index>(sizeof(T)); }
 };
 
-// A C-contiguous, aligned copy in a dtype of its own, in native byte order. By NumPy's C interface, which is there when
-// nothing can be imported any more; it drops the GIL for large arrays.
+// A C-contiguous, aligned copy with the given dtype in native byte order. Uses NumPy's C API, which works when nothing
+// can be imported any more; it releases the GIL for large arrays.
 inline py::array copy_as(const py::array& array, const py::dtype& dtype) {
   using Api = py::detail::npy_api;
   constexpr int ensure_copy = 0x0020;  // NPY_ARRAY_ENSURECOPY
@@ -154,7 +155,7 @@ std::optional<Input<T>> read_optional(const py::object& object, const char* name
   return read<T>(object, name, shape, why, like, layout);
 }
 
-// A checked array to write to: C-contiguous, writable, never copied.
+// A checked output array: C-contiguous, writable, never copied.
 template <class T>
 py::array write_to(const py::object& object, const char* name, const Shape& shape, const std::string& why,
                    const char* like) {
@@ -171,7 +172,7 @@ py::array write_to(const py::object& object, const char* name, const Shape& shap
   return array;
 }
 
-// The same, for an array whose last axis alone has to be contiguous.
+// The same, for an array of which only the last axis has to be contiguous.
 template <class T>
 py::array write_to_rows(const py::object& object, const char* name, const Shape& shape, const std::string& why,
                         const char* like) {
@@ -188,7 +189,7 @@ py::array write_to_rows(const py::object& object, const char* name, const Shape&
   return array;
 }
 
-// `object` checked, or a new array where it is None.
+// The checked `object`, or a new array if it is None.
 template <class T>
 py::array write_to_or_new(const py::object& object, const char* name, const std::vector<Index>& shape,
                           const std::string& why, const char* like) {
@@ -209,17 +210,17 @@ const T* pointer(const std::optional<Input<T>>& input) {
   return input ? input->data() : nullptr;
 }
 
-// For require_apart, which passes over what was not given.
+// For require_apart, which ignores null.
 template <class T>
 const py::array* array_of(const std::optional<Input<T>>& input) {
   return input ? &input->holder : nullptr;
 }
-// A new array lies apart from everything: only one that was given to write to need be compared.
+// A new array cannot overlap others, so only a given output is compared.
 inline const py::array* array_of(const py::object& given, const py::array& output) {
   return given.is_none() ? nullptr : &output;
 }
 
-// The index of `given` in `names`, or a ValueError that lists them.
+// The index of `given` in `names`; raises a ValueError that lists them.
 template <std::size_t N>
 std::size_t choose(const std::string& given, const char* argument, const char* const (&names)[N]) {
   std::string list;
@@ -235,7 +236,7 @@ struct Choice {
   const char* name;
   Value value;
 };
-// The value of the one of `choices` that has the name `given`.
+// The value of the choice named `given`.
 template <class Value, std::size_t N>
 Value choose(const std::string& given, const char* argument, const Choice<Value> (&choices)[N]) {
   const char* names[N];

@@ -1,15 +1,15 @@
-// A module that any CPU of the architecture can load: which instruction sets this one can run. It asks the compiler's
-// run-time support, which also checks that the operating system saves the wide registers.
+// Detects the instruction sets that this CPU can run, in a module that every CPU of the architecture can load. The
+// compiler's run-time support also checks that the operating system saves the wide registers.
 //
-// It is the first compiled module that is imported, and refuses sub-interpreters. NumPy does not support those, and
-// pybind11's modules wait for ever in one that shares the GIL: their PyInit asks for the GIL in the name of the main
-// interpreter's thread state. So this module uses Python's own interface.
+// This compiled module is imported first, and it refuses sub-interpreters: NumPy does not support them. pybind11's
+// modules hang in a sub-interpreter that shares the GIL, because their PyInit acquires the GIL with the thread state of
+// the main interpreter. Therefore this module uses Python's own C API.
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 namespace {
 
-// The instruction sets of CMakeLists.txt that can run here, best first.
+// The instruction sets of CMakeLists.txt that this CPU can run, best first.
 PyObject* supported(PyObject*, PyObject*) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
@@ -42,7 +42,7 @@ PyMethodDef methods[] = {{"supported", supported, METH_NOARGS,
                           PyDoc_STR("supported()\n--\n\nInstruction sets this CPU can run, best first.")},
                          {nullptr, nullptr, 0, nullptr}};
 
-// Sub-interpreters of every kind get as far as execute().
+// Py_mod_exec runs in sub-interpreters of every kind.
 PyModuleDef_Slot slots[] = {{Py_mod_exec, reinterpret_cast<void*>(execute)},
 #if PY_VERSION_HEX >= 0x030C0000
                             {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},

@@ -1,9 +1,9 @@
-// Dropping the GIL and taking it back, also while the interpreter shuts down.
+// Releases and acquires the GIL, also while the interpreter shuts down.
 //
-// Before Python 3.14, a thread that asks for the GIL once another one finalizes the interpreter is ended by
-// pthread_exit. glibc then unwinds its stack as for an exception: through destructors, which would change reference
-// counts without the GIL, and through noexcept functions (destructors, too), where std::terminate ends the process.
-// Such a thread stops for good instead, as it does in Python 3.14; the process ends without it.
+// Before Python 3.14, a thread that acquires the GIL after another thread has started to finalize the interpreter is
+// ended by pthread_exit. glibc then unwinds its stack as for an exception. Destructors would change reference counts
+// without the GIL, and std::terminate would end the process at a noexcept function (destructors included). Therefore
+// such a thread blocks for ever, as it does in Python 3.14; the process ends without it.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -15,12 +15,12 @@ namespace fastgru::bindings {
 
 namespace py = pybind11;
 
-// f(), which calls functions of C that may take the GIL, and nothing that throws.
+// Calls f(), which may acquire the GIL through C functions, and must not throw.
 template <class F>
 auto stop_if_ended(F&& f) noexcept {
   try {
     return std::forward<F>(f)();
-  } catch (...) {  // only pthread_exit: it may be caught, but not left
+  } catch (...) {  // only pthread_exit; this handler must never return
     for (;;) ::pause();
   }
 }

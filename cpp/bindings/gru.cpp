@@ -19,15 +19,15 @@ constexpr Choice<WeightLayout> kWeightLayouts[] = {{"keras", WeightLayout::keras
 constexpr Choice<bool> kPaddedOutputs[] = {{"repeat", true}, {"zeros", false}};
 constexpr Choice<bool> kOutputOrders[] = {{"input", true}, {"processing", false}};
 
-// --- In which order sequences are read ----------------------------------------------------------------------
+// --- Reading order of sequences -----------------------------------------------------------------------------
 
-// How far, from which end and in which order the rows of a batch are read, and where their outputs go.
+// The lengths of a batch's sequences, from which end and in which order they are read, and the order of their outputs.
 struct Reading {
   bool backwards = false, outputs_like_x = false, repeat_last_output = true;
   bool different_lengths = false;
-  std::vector<Index> order, lengths;  // see SequenceMap; empty where all sequences are as long as the batch
+  std::vector<Index> order, lengths;  // see SequenceMap; empty if all sequences are as long as the batch
 
-  // All pairs of a row and a step.
+  // Number of (row, step) pairs.
   Index pairs(const GruShape& s) const {
     if (!different_lengths) return checked_multiply(s.batch, s.steps);
     Index sum = 0;
@@ -36,12 +36,11 @@ struct Reading {
   }
 
   SequenceMap map(const GruShape& s) const {
-    if (!different_lengths) return {nullptr, nullptr, s.steps, false, false};  // strides do the rest
+    if (!different_lengths) return {nullptr, nullptr, s.steps, false, false};  // strides express the direction
     return {order.data(), lengths.data(), s.steps, backwards, outputs_like_x};
   }
 
-  // Sequences (N, T, ...) as the kernels read or write them: where all are equally long, reading them backwards is a
-  // matter of strides.
+  // Sequences (N, T, ...) for the kernels. If all have the same length, negative strides express reading from the end.
   template <class T>
   Sequences<T> from(T* data, Index row_stride, Index step_stride, Index steps, bool reversed) const {
     if (different_lengths || !reversed || steps == 0) return {data, row_stride, step_stride};
@@ -71,7 +70,7 @@ struct Reading {
 
 // --- The tape -----------------------------------------------------------------------------------------------
 
-// What gru_forward records for gru_backward. Its memory is kept when it is used again.
+// The tape of gru_forward for gru_backward. It keeps its memory between calls.
 class Tape {
  public:
   std::atomic<bool> recorded{false};  // read without Use
@@ -81,7 +80,7 @@ class Tape {
   WeightLayout layout = WeightLayout::keras;
   Reading reading;
   bool has_bias = false, has_recurrent_bias = false;
-  // As they were checked: views of the caller's arrays, or copies.
+  // The checked arrays: views of the caller's arrays, or copies.
   py::object x, kernel, recurrent_kernel, recurrent_mask;
 
   template <class T>
@@ -96,7 +95,7 @@ class Tape {
   GruTape<T> memory() const {
     return {reinterpret_cast<T*>(gates_.memory.get()), reinterpret_cast<T*>(states_.memory.get())};
   }
-  // What a call was, but for its masks.
+  // Records the arguments of a call, except its masks.
   template <class T>
   void record(const GruForwardArguments<T>& arguments, const py::array& given_x, const py::array& given_kernel,
               const py::array& given_recurrent_kernel) {
@@ -106,26 +105,27 @@ class Tape {
     layout = arguments.parameters.layout;
     has_bias = arguments.parameters.bias != nullptr;
     has_recurrent_bias = arguments.parameters.recurrent_bias != nullptr;
-    // Views of their own: assigning to x.shape later changes the caller's array object, not these.
+    // Separate views: a later assignment to x.shape changes the caller's array object, but not these.
     x = given_x.attr("view")();
     kernel = given_kernel.attr("view")();
     recurrent_kernel = given_recurrent_kernel.attr("view")();
   }
-  // May be asked while another thread records: of each buffer, the size before or after.
+  // Safe while another thread records: returns the size of each buffer before or after it.
   std::size_t nbytes() const { return gates_.size.load() + states_.size.load(); }
 
-  // Lets go of what was recorded, but not of the memory.
+  // Releases the recorded arrays, but keeps the memory.
   void clear() {
     recorded = false;
     x = kernel = recurrent_kernel = recurrent_mask = py::none();
   }
 
-  // A tape serves one call at a time; without the GIL a second thread could come in between.
+  // Locks the tape for one call: kernels run without the GIL, so a second thread could use it at the same time.
   class Use {
    public:
     explicit Use(Tape& tape) : tape_(tape) {
       if (tape_.in_use_.exchange(true)) {
-        throw std::runtime_error("tape: expected one that no other call is using, got one in use by another thread");
+        throw std::runtime_error(
+            "tape: expected a tape that is not in use, got one in use by another thread; use one tape per thread");
       }
     }
     ~Use() { tape_.in_use_.store(false); }
@@ -165,7 +165,7 @@ Sequences<T> sequences(py::array& output, const Reading& reading, bool reversed)
                       reversed);
 }
 
-// The (3H), (2, 3H) and tuple of two (3H) forms of a bias.
+// A bias as (3H), (2, 3H) or a tuple of two (3H).
 template <class T>
 struct Bias {
   std::vector<Input<T>> arrays;
@@ -196,13 +196,13 @@ struct Bias {
   const py::array* array(std::size_t index) const { return index < arrays.size() ? &arrays[index].holder : nullptr; }
 };
 
-// The shape of a matrix of weights.
+// The shape of a weight matrix.
 std::vector<Index> weights_shape(WeightLayout layout, Index depth, Index units) {
   if (layout == WeightLayout::keras) return {depth, 3 * units};
   return {3 * units, depth};
 }
 
-// The parameters of a layer, whose shapes give the sizes F and H.
+// The parameters of a layer. Their shapes give the sizes F and H.
 template <class T>
 struct Weights {
   WeightLayout layout;
@@ -238,7 +238,7 @@ struct Weights {
   }
 };
 
-// A mask (N, H), or one for each gate (3, N, H).
+// A mask (N, H), or one per gate (3, N, H).
 template <class T>
 std::optional<Input<T>> read_masks(const py::object& object, const GruShape& s, const std::string& why) {
   if (object.is_none()) return std::nullopt;
@@ -339,7 +339,7 @@ py::tuple gru_forward_checked(const py::object& x, const py::object& kernel, con
                return_sequences, out, tape);
 }
 
-// Where x and the weights lie now: where the tape found them, or in `inputs`, of the same shapes and contents.
+// The current memory of x and the weights: the recorded arrays, or `inputs` of the same shapes and contents.
 template <class T>
 struct TapeInputs {
   Input<T> x, kernel, recurrent_kernel;
@@ -356,14 +356,14 @@ struct TapeInputs {
     }
     const auto given = py::reinterpret_borrow<py::tuple>(inputs);
     const auto shape = [](const std::vector<Index>& sizes) { return Shape(sizes.begin(), sizes.end()); };
-    const char *why = "that is what the tape recorded", *like = "the tape";
+    const char *why = "the tape recorded that shape", *like = "the tape";
     x = read<T>(given[0], "inputs[0]", {s.batch, s.steps, s.features}, why, like, Layout::last_axis_contiguous);
     kernel = read<T>(given[1], "inputs[1]", shape(weights_shape(tape.layout, s.features, s.units)), why, like);
     recurrent_kernel = read<T>(given[2], "inputs[2]", shape(weights_shape(tape.layout, s.units, s.units)), why, like);
   }
 };
 
-// The gradients of the weights: new arrays, or those that the caller gave to write to.
+// The gradients of the weights: new arrays, or the given output arrays.
 template <class T>
 struct Gradients {
   py::array kernel, recurrent;
@@ -395,7 +395,7 @@ py::tuple gru_backward_typed(const Tape& tape, const py::object& d_outputs_objec
                              const py::object& d_bias_object) {
   const GruShape& s = tape.shape;
   const char* like = "the tape";
-  const std::string why = "that is what the tape recorded";
+  const std::string why = "the tape recorded that shape";
   const auto d_outputs = read_optional<T>(d_outputs_object, "d_outputs", {s.batch, s.steps, s.units}, why, like,
                                           Layout::last_axis_contiguous);
   const auto d_state = read_optional<T>(d_state_object, "d_state", {s.batch, s.units}, why, like);
@@ -456,7 +456,8 @@ py::tuple gru_backward_checked(Tape& tape, const py::object& d_outputs, const py
                                const py::object& input_gradient, const py::object& inputs, const py::object& d_kernel,
                                const py::object& d_recurrent_kernel, const py::object& d_bias) {
   const Tape::Use use(tape);
-  if (!tape.recorded) throw py::value_error("tape: expected one that gru_forward has recorded on, got an empty one");
+  if (!tape.recorded)
+    throw py::value_error("tape: expected a recorded tape, got an empty one; pass it to gru_forward first");
   const auto typed = tape.dtype == 'f' ? gru_backward_typed<float> : gru_backward_typed<double>;
   return typed(tape, d_outputs, d_state, inputs, input_gradient, d_kernel, d_recurrent_kernel, d_bias);
 }

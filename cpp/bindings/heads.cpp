@@ -1,4 +1,4 @@
-// What stands before and behind a GRU: dense layers, softmax with cross-entropy, embeddings.
+// Layers before and after a GRU: dense layers, softmax with cross-entropy, embeddings.
 #include <pybind11/stl.h>
 
 #include "bindings/call.hpp"
@@ -24,7 +24,7 @@ DenseShape dense_shape(const Input<T>& kernel, const py::object& x) {
   return {array.shape(0), features, columns, array.shape(0)};
 }
 
-// Notes in `shape` which rows of x are meant; the copy returned must live as long as the shape.
+// Stores the selected rows of x in `shape`. The returned copy must live as long as the shape.
 py::object read_which(const py::object& object, DenseShape& shape) {
   if (object.is_none()) return object;
   const py::array given = require_array(object, "rows");
@@ -184,7 +184,7 @@ py::tuple softmax_cross_entropy_checked(const py::object& logits, const py::obje
 
 // --- Classes ------------------------------------------------------------------------------------------------
 
-// Whether all numbers, aligned as a copy by NumPy is, are from 0 to `classes` - 1.
+// Whether all numbers are from 0 to `classes` - 1. `numbers` must be aligned.
 bool all_are_classes(const py::array_t<std::int64_t, py::array::c_style>& numbers, std::uint64_t classes) {
   const std::int64_t* const begin = numbers.data();
   return std::all_of(begin, begin + numbers.size(),

@@ -1,7 +1,8 @@
-// The extension module, compiled once per instruction set: check, allocate, drop the GIL, call. No mathematics.
+// The extension module, compiled once per instruction set. Each function checks its arguments, allocates, releases the
+// GIL and calls a kernel; it does no arithmetic itself.
 //
-// Each function checks every argument first, with the GIL; what it then hands to a kernel is plain pointers, while the
-// arrays behind them are held by local variables, which are destroyed only after the GIL has been taken back.
+// All arguments are checked first, with the GIL. Kernels receive plain pointers. Local variables hold the arrays, and
+// are destroyed only after the GIL has been acquired again.
 #include "bindings/call.hpp"
 #include "runtime/cpu_quota.hpp"
 #include "simd/activations.hpp"
@@ -44,7 +45,7 @@ py::array activate(const py::object& x, const std::string& name) {
   return (single ? activate_typed<float> : activate_typed<double>)(x, name);
 }
 
-// The names of a list in its order, as a tuple.
+// The names of a list, in order.
 template <class... Functions>
 py::tuple names_of(ActivationList<Functions...>) {
   return py::make_tuple(Functions::name...);
@@ -70,8 +71,8 @@ std::string compiler() {
 
 }  // namespace
 
-// The functions are safe without the GIL: what they share (the pool, the free workspaces) is locked, a tape refuses a
-// second user and has atomic properties, and arrays belong to their callers.
+// All functions are safe without the GIL. Shared state (the pool, the free workspaces) is locked. A tape raises if a
+// second thread uses it, and its properties are atomic. Arrays belong to their callers.
 PYBIND11_MODULE(FASTGRU_MODULE, m, py::mod_gil_not_used()) {
   m.doc() = "fastgru's kernels for one instruction set; the documented functions are in fastgru.functional.";
   m.attr("__compiler__") = compiler();
@@ -80,7 +81,7 @@ PYBIND11_MODULE(FASTGRU_MODULE, m, py::mod_gil_not_used()) {
   m.attr("RECURRENT_ACTIVATIONS") = names_of(RecurrentActivations<float>{});
 
   MainThread::remember();
-  py::detail::npy_api::get();  // NumPy's functions, which are imported when they are first asked for
+  py::detail::npy_api::get();  // imports NumPy's C API now, because imports fail during interpreter shutdown
 
   bind_gru(m);
   bind_heads(m);

@@ -18,7 +18,7 @@ constexpr Choice<AdamForm> kAdamForms[] = {
     {"keras", AdamForm::keras}, {"tfjs", AdamForm::tfjs}, {"pytorch", AdamForm::pytorch}};
 constexpr Choice<MomentumForm> kMomentumForms[] = {{"keras", MomentumForm::keras}, {"pytorch", MomentumForm::pytorch}};
 
-// A flat buffer that an update changes besides the parameters, by its argument's name; absent states are None.
+// An optimizer state under the name of its argument; None if it is absent.
 struct State {
   const char* name;
   const py::object& array;
@@ -35,27 +35,29 @@ double checked_scale(double scale) {
   return scale;
 }
 
-// Raises FloatingPointError if nothing has been updated.
+// Raises FloatingPointError if the update was not made.
 template <class T>
 void require_updated(Outcome outcome, const Input<T>& gradient) {
   if (outcome == Outcome::gradient_not_finite) {
     const T* const begin = gradient.data();
     const T* const end = begin + gradient.holder.shape(0);
     const T* const bad = std::find_if(begin, end, [](T value) { return !std::isfinite(value); });
-    const std::string what = bad == end ? "others" : std::to_string(*bad) + " at index " + text(bad - begin);
-    PyErr_SetString(PyExc_FloatingPointError,
-                    ("gradient: expected finite numbers, got " + what + "; nothing has been updated").c_str());
+    const std::string what = bad == end ? "NaN or infinity" : std::to_string(*bad) + " at index " + text(bad - begin);
+    PyErr_SetString(
+        PyExc_FloatingPointError,
+        ("gradient: expected finite numbers, got " + what + "; parameters and states are unchanged").c_str());
     throw py::error_already_set();
   }
   if (outcome == Outcome::result_not_finite) {
-    PyErr_SetString(PyExc_FloatingPointError,
-                    "parameters: expected finite numbers after the update, got others; nothing has been updated; lower "
-                    "the learning rate or weight decay, raise epsilon, or clip the gradient");
+    PyErr_SetString(
+        PyExc_FloatingPointError,
+        "parameters: expected finite numbers after the update, got NaN or infinity; parameters and states are "
+        "unchanged; lower the learning rate or weight decay, raise epsilon, or clip the gradient");
     throw py::error_already_set();
   }
 }
 
-// update(buffers) for parameters, gradient and states, all checked.
+// Calls update(buffers) after checking parameters, gradient and states.
 template <class T, class Update>
 void optimize_typed(const py::object& parameters_object, const py::object& gradient_object,
                     const std::vector<State>& states, const Preparation& preparation, Update&& update) {

@@ -12,18 +12,18 @@ namespace {
 
 using Index = py::ssize_t;
 
-// `count` things of which each begins `stride` bytes behind the one before; where count is 1, any stride above 0.
+// `count` items, each `stride` bytes behind the one before. If count is 1, the stride is any number above 0.
 struct Steps {
   Index count = 1, stride = 1;
   Index reach() const { return (count - 1) * stride; }
 };
 
-// The axes of an array, without those of one element, by rising stride. Signs are dropped, because an array reversed
-// has the same bytes.
+// The axes of an array by ascending stride, without axes of size 1. Signs are dropped, because a reversed array has the
+// same bytes.
 struct Axes {
   std::array<Steps, 3> items;
   int size = 0;
-  bool more = false;  // than the kernels' arrays have
+  bool more = false;  // more than three axes, which no array of a kernel has
 
   explicit Axes(const py::array& array) {
     for (Index axis = 0; axis < array.ndim(); ++axis) {
@@ -40,7 +40,7 @@ struct Axes {
   }
 };
 
-// An array's bytes as a set: runs of `width` bytes in rows of evenly spaced runs.
+// The bytes of an array as a set: rows of evenly spaced runs of `width` bytes.
 struct Runs {
   Steps rows, runs;
   Index width;
@@ -57,31 +57,31 @@ struct Runs {
     for (int i = 0; i < axes.size; ++i) {
       const Steps axis = axes.items[static_cast<std::size_t>(i)];
       if (count == 0 && axis.stride <= width) {
-        width += axis.reach();  // they touch, overlap or are the same
+        width += axis.reach();  // adjacent, overlapping or identical runs
       } else if (count > 0 && axis.stride % rest[count - 1].stride == 0 &&
                  axis.stride <= rest[count - 1].count * rest[count - 1].stride) {
-        rest[count - 1].count += axis.reach() / rest[count - 1].stride;  // goes on evenly
+        rest[count - 1].count += axis.reach() / rest[count - 1].stride;  // continues with the same spacing
       } else if (count < 2) {
         rest[count++] = axis;
       } else {
-        width = argument.end - argument.begin;  // three strides: not a kernel's array
+        width = argument.end - argument.begin;  // three strides, which no array of a kernel has
         rest[0] = rest[1] = {};
         break;
       }
     }
-    // Rows are visited one by one, so there should be few of them.
+    // Rows are visited one by one, so the axis with fewer items becomes the rows.
     std::tie(rows, runs) = rest[0].count < rest[1].count ? std::tie(rest[0], rest[1]) : std::tie(rest[1], rest[0]);
   }
 
-  // The bytes from a row's first to behind its last.
+  // Bytes from the first to the last of a row.
   Index row_extent() const { return runs.reach() + width; }
 };
 
 Index floor_divide(Index a, Index b) { return a / b - (a % b < 0); }
 Index ceil_divide(Index a, Index b) { return a / b + (a % b > 0); }
 
-// The sum of floor((a i + b) / m) over i in [0, n), modulo 2^64; by Euclid's algorithm, in O(log m). The products fit
-// because a n and m are sizes of memory.
+// The sum of floor((a i + b) / m) over i in [0, n), modulo 2^64, by Euclid's algorithm in O(log m). The products do not
+// overflow, because a n and m are sizes of memory.
 std::uint64_t sum_of_quotients(std::uint64_t n, std::uint64_t m, std::uint64_t a, std::uint64_t b) {
   std::uint64_t sum = 0;
   while (n > 0) {
@@ -100,7 +100,7 @@ std::uint64_t sum_of_quotients(std::uint64_t n, std::uint64_t m, std::uint64_t a
 // any i and k: whether i a.stride - k b.stride lies in [low, high].
 bool rows_meet(Steps a, Index a_width, Steps b, Index b_width, Index distance) {
   const Index low = distance - a_width + 1, high = distance + b_width - 1;
-  // For these i, one of the k that come closest is at hand.
+  // For these i, one of the closest k is in range.
   const Index first = std::max<Index>(0, ceil_divide(low, a.stride));
   const Index last = std::min(a.count - 1, floor_divide(b.reach() + high, a.stride));
   if (first > last) return false;
@@ -117,7 +117,7 @@ bool rows_meet(Steps a, Index a_width, Steps b, Index b_width, Index distance) {
 bool share_a_byte(const Runs& a, const Runs& b) {
   for (Index i = 0; i < a.rows.count; ++i) {
     const Index distance = b.begin - a.begin - i * a.rows.stride;  // to the first row of b
-    // The rows of b whose extents meet this row's.
+    // The rows of b that can overlap this row.
     const Index first = std::max<Index>(0, ceil_divide(1 - distance - b.row_extent(), b.rows.stride));
     const Index last = std::min(b.rows.count - 1, floor_divide(a.row_extent() - 1 - distance, b.rows.stride));
     for (Index k = first; k <= last; ++k) {
@@ -142,7 +142,7 @@ bool elements_overlap(const py::array& array) {
     } else if (count < 2) {
       rest[count++] = axis;
     } else {
-      return true;  // three strides: not a kernel's array
+      return true;  // three strides, which no array of a kernel has
     }
   }
   const Steps runs = rest[0], rows = rest[1];
@@ -155,9 +155,8 @@ bool elements_overlap(const py::array& array) {
 void require_apart(const Argument& output, const Argument& other) {
   if (other.array == nullptr || output.begin >= other.end || other.begin >= output.end) return;
   if (!share_a_byte(Runs(output), Runs(other))) return;
-  throw py::value_error(std::string(output.name) +
-                        ": expected memory of its own to write to, got an array that overlaps " + other.name +
-                        "; pass a copy of one of them");
+  throw py::value_error(std::string(output.name) + ": expected an array that shares no memory, got one that overlaps " +
+                        other.name + "; pass a copy of one of them");
 }
 
 }  // namespace
@@ -178,7 +177,7 @@ void require_apart(std::initializer_list<Argument> outputs, std::initializer_lis
     if (output->array == nullptr) continue;
     if (elements_overlap(*output->array)) {
       throw py::value_error(std::string(output->name) +
-                            ": expected memory of its own for each element to write to, got an array that overlaps "
+                            ": expected an array with separate memory for each element, got one that overlaps "
                             "itself, with strides " +
                             std::string(py::str(output->array->attr("strides"))) + "; pass a new array");
     }

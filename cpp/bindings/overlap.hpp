@@ -9,7 +9,7 @@ namespace fastgru::bindings {
 
 namespace py = pybind11;
 
-// An argument and the bytes that its elements lie within; `array` may be null for one that was not given.
+// An argument and the range of bytes that contains its elements. `array` is null if the argument was not given.
 struct Argument {
   Argument() = default;
   Argument(const char* name, const py::array* array);
@@ -19,9 +19,9 @@ struct Argument {
   const char* end = nullptr;
 };
 
-// A ValueError where two elements of an output share a byte, or an output shares one with another output or an input.
-// Exact: arrays may lie between each other's rows. All have at most two axes besides those that are contiguous. Arrays
-// whose extents are apart, which nearly all are, cost a comparison.
+// Raises a ValueError if two elements of an output share a byte, or an output shares a byte with another output or an
+// input. The check is exact: an array may lie between the rows of another. All arrays must have at most two
+// non-contiguous axes. Arrays with disjoint ranges, the usual case, cost one comparison.
 void require_apart(std::initializer_list<Argument> outputs, std::initializer_list<Argument> inputs);
 
 }  // namespace fastgru::bindings

@@ -1,7 +1,7 @@
-// Arrays that functions return, on memory that is used again once Python has let go of them.
+// Arrays that functions return. Their memory is reused after Python has freed them.
 //
-// A training loop asks for results of the same sizes step after step. Fresh memory of some hundred KB comes from the
-// system page by page, which takes longer than many a kernel needs to fill it.
+// A training loop needs results of the same sizes in every step. The system provides new memory of some hundred KB page
+// by page, which takes longer than many kernels need to fill it.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -43,7 +43,7 @@ class ResultMemory {
     if (block->size > kLargestKept) return;
     const std::unique_lock<std::mutex> lock(mutex(), std::try_to_lock);
     if (!lock) return;
-    // The oldest goes, so that sizes that are not asked for any more do not fill the list.
+    // Drops the oldest block, so that sizes that are no longer needed do not fill the list.
     if (free_list().size() == kMostKept) free_list().erase(free_list().begin());
     free_list().push_back(std::move(block));
   }
@@ -52,7 +52,7 @@ class ResultMemory {
   static constexpr std::size_t kLargestKept = std::size_t{4} << 20;
   static constexpr std::size_t kMostKept = 12;
 
-  // Never destroyed: the last arrays go when the interpreter has ended.
+  // Never destroyed, because the last arrays are freed after the interpreter has ended.
   static std::mutex& mutex() {
     static std::mutex& instance = *new std::mutex;
     return instance;
@@ -67,10 +67,10 @@ class ResultMemory {
   }
 };
 
-// A new C-contiguous array, its elements not set.
+// A new C-contiguous array; its elements are uninitialised.
 template <class T>
 py::array new_array(const std::vector<py::ssize_t>& shape) {
-  constexpr std::size_t kWorthKeeping = 4096;  // what the allocators of C and NumPy keep themselves
+  constexpr std::size_t kWorthKeeping = 4096;  // the allocators of C and NumPy already reuse smaller blocks
   std::size_t bytes = sizeof(T);
   for (const py::ssize_t size : shape) bytes = checked_multiply(bytes, static_cast<std::size_t>(size));
   if (bytes < kWorthKeeping) return py::array_t<T>(shape);

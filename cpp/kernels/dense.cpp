@@ -8,7 +8,7 @@
 namespace fastgru {
 namespace {
 
-// Rows summed in registers before a weight's gradient is written: fixes the order of summation.
+// Rows that are summed in registers before a weight gradient is written. Determines the order of summation.
 constexpr Index kChunkRows = 256;
 
 double work(const DenseShape& s) { return cost::product(s.rows, s.features, s.columns); }
@@ -26,7 +26,7 @@ void multiply_rows(const T* a, const Packed<T>& b, const T* bias, T* c, Index ro
   }
 }
 
-// f(row among the M, row among the N, count) for each run of neighbours of `share`.
+// f(index among the M rows, index among the N rows, count) for each contiguous run of rows in `share`.
 template <class F>
 void for_each_run(const Index* which, Range share, F&& f) {
   if (which == nullptr) return f(share.begin, share.begin, share.size());
@@ -37,7 +37,7 @@ void for_each_run(const Index* which, Range share, F&& f) {
   }
 }
 
-// Zeros in the rows of d_x before and among those of `share`, and behind the last one of all.
+// Sets the unselected rows of d_x to zero: those before and between the rows of `share`, and those after row M - 1.
 template <class T>
 void clear_other_rows(const DenseShape& s, Range share, T* d_x) {
   if (s.which == nullptr) return;
@@ -48,7 +48,7 @@ void clear_other_rows(const DenseShape& s, Range share, T* d_x) {
   }
 }
 
-// Tile `tile` of d_kernel's rows and panel p of its columns, (+)= x^T d_y over one chunk.
+// Tile `tile` of d_kernel's rows and panel p of its columns: (+)= x^T d_y over one chunk.
 template <class T>
 void add_product(const T* x_tiles, Index tile, const DenseShape& s, const Panel<T>& d_y, Index depth, T* d_kernel,
                  bool overwrite) {

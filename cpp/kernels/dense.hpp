@@ -3,10 +3,11 @@
 //     y (M, C) = x[which] (M, F) kernel (F, C) + bias (C)
 //     d_x[which] = d_y kernel^T, 0 elsewhere,    d_kernel = x[which]^T d_y,    d_bias = sum of d_y over M
 //
-// x and d_x have N rows; `which` names M of them in ascending order, or is null for all: padding is then neither read
-// nor computed, and what is computed lies side by side. All matrices C-contiguous; outputs are overwritten and overlap
-// nothing; null means not given, or not wanted. A row's results depend on that row alone; sums over M run in an order
-// that depends on the shape alone. Memory is taken from the workspace only. 2 M F C flops a product.
+// x and d_x have N rows. `which` selects M of them in ascending order; null selects all. Other rows (padding) are
+// neither read nor computed, and the computed rows are contiguous. All matrices are C-contiguous. Outputs are
+// overwritten and must not overlap anything. Null means not given, or not wanted. A row's results depend on that row
+// alone. The order of sums over M depends on the shape alone. Memory comes from the workspace only. 2 M F C flops per
+// product.
 #pragma once
 
 #include "kernels/gemm.hpp"

@@ -1,13 +1,13 @@
-// Register-blocked matrix multiplication: the only place that knows tiles.
+// Register-blocked matrix multiplication: the only file that depends on the tile size.
 //
-// Lanes are columns. A tile of R rows x V registers of C stays in registers while the depth k runs once, in
-// order:
+// Lanes are columns. A tile of R rows x V registers of C stays in registers while k runs over the depth once, in
+// ascending order:
 //
 //         V registers of B(k, :)         C(r, :) += A(r, k) * B(k, :)
 //        [ b0 | b1 | b2 ]                one broadcast of A, V fused multiply-adds
 //   a0 > [    |    |    ]
-//   ..                                   Every element of C is one chain of additions over k, whatever the
-//   a7 > [    |    |    ]                tile it falls into: a row's result depends on no other row.
+//   ..                                   Every element of C is one chain of additions over k in any tile:
+//   a7 > [    |    |    ]                a row's result does not depend on other rows.
 //
 // R = 8, V = 3 needs 24 accumulators, 3 registers of B and a broadcast: 28 of the 32 registers of AVX-512 and
 // NEON. With 16 registers (AVX2, SSE2), R = 4.
@@ -35,8 +35,8 @@ FASTGRU_INLINE void with_constant(Index n, F&& f) {
   }
 }
 
-// f(Range) for `rows` cut into tiles of at most kTileRows, as even as they can be: 10 rows are 5 + 5, not 8 + 2,
-// because a tile's speed falls with its rows.
+// f(Range) for tiles of at most kTileRows of `rows`, of nearly equal size: 10 rows give 5 + 5, not 8 + 2, because tiles
+// with fewer rows are slower.
 template <class F>
 FASTGRU_INLINE void for_each_tile(Range rows, F&& f) {
   const Index tiles = (rows.size() + kTileRows - 1) / kTileRows;
@@ -46,9 +46,9 @@ FASTGRU_INLINE void for_each_tile(Range rows, F&& f) {
   }
 }
 
-// --- The ways A can lie in memory -------------------------------------------------------------------------
+// --- Memory layouts of A ----------------------------------------------------------------------------------
 
-// A(r, k) = data[r * stride + k]: activations of a batch, a row each.
+// A(r, k) = data[r * stride + k]: activations of a batch, one row each.
 template <class T>
 struct RowMajor {
   const T* data;
@@ -56,15 +56,15 @@ struct RowMajor {
   FASTGRU_INLINE T operator()(Index r, Index k) const { return data[r * stride + k]; }
 };
 
-// A(r, k) = data[k * kTileRows + r]: one tile of a matrix stored by depth; see pack_tiles.
+// A(r, k) = data[k * kTileRows + r]: one tile of a matrix whose depth is the slow axis; see pack_into_tiles.
 template <class T>
 struct TileMajor {
   const T* data;
   FASTGRU_INLINE T operator()(Index r, Index k) const { return data[k * kTileRows + r]; }
 };
 
-// An A for each register v of B, side by side for `Count` depths, so that an element's offset from its row is a
-// constant: A_v(r, k) = data[r * stride + v * Count + k] for k < Count.
+// One A for each register v of B, each `Count` elements behind the one before, a compile-time offset:
+// A_v(r, k) = data[r * stride + v * Count + k] for k < Count.
 template <class T, int Count>
 struct RowMajorOfEach {
   const T* data;
@@ -72,15 +72,15 @@ struct RowMajorOfEach {
   FASTGRU_INLINE T operator()(Index r, Index k, Index v) const { return data[r * stride + v * Count + k]; }
 };
 
-// A TileMajor for each of V registers, by depth and then by register: A_v(r, k) = data[(k * V + v) * kTileRows + r].
+// A TileMajor for each of V registers, ordered by depth, then register: A_v(r, k) = data[(k * V + v) * kTileRows + r].
 template <class T, int V>
 struct TileMajorOfEach {
   const T* data;
   FASTGRU_INLINE T operator()(Index r, Index k, Index v) const { return data[(k * V + v) * kTileRows + r]; }
 };
 
-// acc += A B with B(k, v) at b[k * b_stride + v * lanes]; each register of B with its own A, if there is one for each.
-// T is the type of arithmetic, Element the one that B is stored in.
+// acc += A B with B(k, v) at b[k * b_stride + v * lanes]. If `a` takes a register index, each register of B has its own
+// A. T is the type of the arithmetic, Element the storage type of B.
 template <int R, int V, class T, class A, class Element>
 FASTGRU_INLINE void multiply_add(Vec<T> (&acc)[R][V], A a, const Element* b, Index b_stride, Index depth) {
   for (Index k = 0; k < depth; ++k, b += b_stride) {
@@ -100,18 +100,19 @@ FASTGRU_INLINE void multiply_add(Vec<T> (&acc)[R][V], A a, const Element* b, Ind
   }
 }
 
-// Rows of A whose depth lies in equal blocks apart from each other: k = (block, within). One is the ordinary case.
+// Rows of A whose depth is stored in equal blocks, `block_stride` elements apart: k = (block, within). The default is
+// one block.
 template <class T>
 struct BlockedRows {
   const T* data;
   Index row_stride;
-  Index depth;  // of a block
+  Index depth;  // per block
   Index blocks = 1;
   Index block_stride = 0;
 };
 
-// For `rows` rows and the columns of one panel: C(r, c) = init(r, c) + A B, a register at a time.
-// init(r, c) -> Vec<T> and sink(r, c, Vec<T>) get the row and the register's first column.
+// C(r, c) = init(r, c) + A B for `rows` rows and the columns of one panel, a register at a time.
+// init(r, c) -> Vec<T> and sink(r, c, Vec<T>) receive the row and the register's first column.
 template <class T, class Element, class Init, class Sink>
 FASTGRU_INLINE void multiply_panel(const BlockedRows<T>& a, Index rows, const Panel<Element>& b, Init&& init,
                                    Sink&& sink) {
@@ -123,7 +124,7 @@ FASTGRU_INLINE void multiply_panel(const BlockedRows<T>& a, Index rows, const Pa
       with_constant<kTileRows>(tile.size(), [&](auto tile_rows) {
         constexpr int R = decltype(tile_rows)::value;
         Vec<T> acc[R][V];
-        // Unrolled whatever `init` and `sink` are: else GCC keeps `acc` in memory where their bodies are long.
+        // Always unrolled: otherwise GCC keeps `acc` in memory if the bodies of `init` and `sink` are long.
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
@@ -146,9 +147,9 @@ FASTGRU_INLINE void multiply_panel(const BlockedRows<T>& a, Index rows, const Pa
   });
 }
 
-// --- A stored by depth, for gradients of weights ----------------------------------------------------------
+// --- A packed by depth, for weight gradients --------------------------------------------------------------
 
-// Elements that `count` columns of `depth` rows need as tiles.
+// Number of elements of the tiles for `count` columns of `depth` rows.
 template <class T>
 inline Index tiles_size(Index depth, Index count) {
   return (count + kTileRows - 1) / kTileRows * kTileRows * depth;
@@ -165,7 +166,7 @@ FASTGRU_INLINE void pack_into_tiles(T* tiles, Index depth, Index k, const T* row
   for (; c < count; ++c) *to++ = row[c];
 }
 
-// The same for a row times `factors`.
+// The same, for a row multiplied by `factors`.
 template <class T>
 FASTGRU_INLINE void pack_into_tiles(T* tiles, Index depth, Index k, const T* row, const T* factors, Index count) {
   T* to = tiles + k * kTileRows;

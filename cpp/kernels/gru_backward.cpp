@@ -10,9 +10,9 @@
 namespace fastgru {
 namespace {
 
-// Backward goes through time in chunks: all gate gradients of up to this many (row, step) pairs first; then the
-// products for the weights over the whole chunk. At H = 64 a chunk's operands take 0.7 MB and stay in the L2 cache. The
-// number fixes the order of summation, so it may not depend on the threads.
+// Backward runs through time in chunks of up to this many (row, step) pairs: first all gate gradients of the chunk,
+// then the products for the weights. At H = 64 the operands of a chunk take 0.7 MB and stay in the L2 cache. The number
+// determines the order of summation, so it must not depend on the threads.
 constexpr Index kChunkDepth = 512;
 
 template <class T>
@@ -26,39 +26,39 @@ struct CellFunctions {
   }
 };
 
-// What does not change during a call.
+// The constants of a call.
 template <class T>
 struct BackwardCall {
   const GruBackwardArguments<T>& a;
   const BackwardWeights<T>& weights;
   const UnitBlocks<T>& blocks;
   const CellFunctions<T> cell;
-  const Index chunk_steps, chunk_depth;  // most steps of a chunk, and pairs of them and rows
+  const Index chunk_steps, chunk_depth;  // maximum steps, and (row, step) pairs, of a chunk
 
   bool masked() const { return bool(a.recurrent_masks); }
   int recurrent_gates() const { return GateSlots::recurrent(a.options.reset_after); }
 };
 
-// What a team, or a thread that works alone, needs for one chunk. `depth` counts (step, row) pairs, the row running
+// Scratch for one chunk, per team or per thread that works alone. `depth` counts (step, row) pairs; the row varies
 // fastest.
 template <class T>
 struct ChunkMemory {
-  T* d_gates;  // [block][depth][G][L]
-  T* x;        // tiles of (depth, F)
-  T* h;        // tiles of (depth, H): states before the step; with masks those of each gate, by depth and then by gate
-  T* reset_h;  // tiles of (depth, H): r * h, masked for n; reset before only
-  T* d_h;      // [row][state_stride], what flows from step to step
-  T* d_reset_h;  // the same layout, reset before only
+  T* d_gates;    // [block][depth][G][L]
+  T* x;          // tiles of (depth, F)
+  T* h;          // tiles of (depth, H): states before the step; with masks one per gate, by depth and then by gate
+  T* reset_h;    // tiles of (depth, H): r * h, times m_n with masks; reset_after=false only
+  T* d_h;        // [row][state_stride], carried from step to step
+  T* d_reset_h;  // the same layout, reset_after=false only
 };
 
-// One step: the rows to take, and where they are in the chunk.
+// One step: its rows, and their offset in the chunk.
 struct Step {
   Index index;
-  Index at, depth;  // the step's rows within the chunk, and the chunk's
+  Index at, depth;  // offset of the step's rows, and depth of the chunk
   Range rows;
 };
 
-// A group of rows, as one thread takes its share of it back through all steps.
+// Runs one member's share of a group of rows backward through all steps.
 template <class T>
 class BackwardGroup {
   using V = Vec<T>;
@@ -75,7 +75,7 @@ class BackwardGroup {
         memory_(memory),
         tape_(a_.tape, group_, blocks_) {}
 
-  // Adds to `sums`, or overwrites them; returns whether the next group's have to.
+  // Adds to `sums`, or overwrites them. Returns whether the next group must overwrite them.
   bool run(const WeightGradients<T>& sums, bool overwrite) const {
     Team& team = share_.team;
     start();
@@ -85,14 +85,14 @@ class BackwardGroup {
       for (Index step = end; step-- > begin;) {
         back_one_step({step, group_.offset(step) - group_.offset(begin), depth, share_.rows_at(step)});
       }
-      team.barrier();  // the whole chunk's gate gradients are there
+      team.barrier();  // until all gate gradients of the chunk are written
       if (team.proceed()) add_weight_gradients(depth, overwrite, sums);
       overwrite = false;
-      team.barrier();  // before the next chunk overwrites them
+      team.barrier();  // until the gate gradients of the chunk are read
       end = begin;
     }
     finish();
-    team.barrier();  // the next rows are shared out otherwise, and use the same memory
+    team.barrier();  // the next group is split differently and uses the same memory
     return overwrite;
   }
 
@@ -107,13 +107,13 @@ class BackwardGroup {
     return begin;
   }
 
-  // The chunk's gate gradients of one block, from `at` (a depth) on.
+  // The chunk's gate gradients of one block, from depth `at` on.
   T* d_gates(Index block, Index at, Index depth) const {
     return memory_.d_gates + (block * depth + at) * blocks_.gates_row;
   }
   T* d_h(Index row) const { return memory_.d_h + row * blocks_.state_stride; }
 
-  // d_h of each row behind its last step; it stays there until the row is at work.
+  // Initialises d_h of each row after its last step; it is unchanged until the row is active.
   void start() const {
     const SequenceMap& map = a_.sequences;
     const Range own = share_.team.share(group_.rows);
@@ -124,10 +124,10 @@ class BackwardGroup {
       }
       if (map.different_lengths()) cross_padding(group_.first + row, d_h(row));
     }
-    share_.meet();
+    share_.synchronize();
   }
 
-  // Padding: the gradients of outputs that repeat the last one are the last one's; those of x are zero.
+  // Padding: gradients of outputs that repeat the last one are added to its gradient; those of x are zero.
   void cross_padding(Index position, T* d_h) const {
     const SequenceMap& map = a_.sequences;
     const Index length = map.length(position), row = map.row(position);
@@ -149,27 +149,27 @@ class BackwardGroup {
     }
   }
 
-  // Leaves d_h(t-1), and this step's rows of the chunk.
+  // Computes d_h(t-1) and this step's rows of the chunk.
   void back_one_step(const Step& step) const {
     const bool after = a_.options.reset_after;
-    const bool proceed = share_.team.proceed() && step.rows.size() > 0;  // who does not still comes to the barriers
+    const bool proceed = share_.team.proceed() && step.rows.size() > 0;  // barriers follow in any case
     if (proceed) {
       add_output_gradients(step);
       for_each_cell(step, after ? call_.cell.reset_after : call_.cell.reset_before_candidate);
     }
-    share_.meet();
+    share_.synchronize();
     if (!after) {
       if (proceed) store_reset_gradients(step);
-      share_.meet();
+      share_.synchronize();
       if (proceed) for_each_cell(step, call_.cell.reset_before_reset);
-      share_.meet();
+      share_.synchronize();
     }
     if (proceed) {
       add_state_gradients(step);
       if (a_.d_x) store_input_gradients(step);
       keep_operands(step);
     }
-    share_.meet();
+    share_.synchronize();
   }
 
   void add_output_gradients(const Step& step) const {
@@ -196,7 +196,7 @@ class BackwardGroup {
     if (share_.blocks.end == blocks_.count) clear_padding(step);
   }
 
-  // An infinity in x or h makes NaN of a padded unit (infinity * 0), and the products over gates run over padding too.
+  // An infinity in x or h makes a padded unit NaN (infinity * 0), and the products over gates include padding.
   void clear_padding(const Step& step) const {
     const Index used = shape_.units - (blocks_.count - 1) * L;
     if (used == L) return;
@@ -204,7 +204,7 @@ class BackwardGroup {
     for (T* const end = at + step.rows.size() * blocks_.gates_row; at < end; at += L) V::load_first(at, used).store(at);
   }
 
-  // sink(row among the step's, column, init(row, column) + the step's gate gradients times transposed weights).
+  // sink(row, column, init(row, column) + gate gradients x transposed weights), with `row` relative to the step's rows.
   template <class Init, class Sink>
   FASTGRU_INLINE void multiply_gates(const TransposedWeights<T>& weights, const Step& step, Init&& init,
                                      Sink&& sink) const {
@@ -219,12 +219,12 @@ class BackwardGroup {
     FASTGRU_INLINE V operator()(Index, Index) const { return V(T(0)); }
   };
 
-  // The mask of a gate for the row-th of a step's rows.
+  // The mask of a gate; `row` is relative to the step's rows.
   V mask_at(int gate, const Step& step, Index row, Index unit) const {
     return a_.recurrent_masks.at(gate, row_in_batch(step.rows.begin + row), unit);
   }
 
-  // Reset before: the gradient of r * h, d_n Un^T, with masks m_n * (d_n Un^T).
+  // reset_after=false: the gradient of r * h, d_n Un^T, with masks m_n * (d_n Un^T).
   void store_reset_gradients(const Step& step) const {
     T* const rows = memory_.d_reset_h + step.rows.begin * blocks_.state_stride;
     const auto to = [&](Index row, Index unit) { return rows + row * blocks_.state_stride + unit; };
@@ -238,7 +238,7 @@ class BackwardGroup {
     }
   }
 
-  // d_h += [d_z d_r d_q] U^T, or with masks d_h += m_z * (d_z Uz^T), and so for the other gates.
+  // d_h += [d_z d_r d_q] U^T; with masks d_h += m_z * (d_z Uz^T), and the same for the other gates.
   void add_state_gradients(const Step& step) const {
     T* const rows = d_h(step.rows.begin);
     const auto at = [&](Index row, Index unit) { return rows + row * blocks_.state_stride + unit; };
@@ -264,7 +264,7 @@ class BackwardGroup {
     });
   }
 
-  // The left operands of the weight gradients, stored by depth while they are at hand.
+  // Packs the left operands of the weight gradients by depth while they are in the cache.
   void keep_operands(const Step& step) const {
     const SequenceMap& map = a_.sequences;
     const Range own = share_.by_units ? share_.team.share(step.rows.size()) : step.rows;
@@ -288,7 +288,7 @@ class BackwardGroup {
       pack_into_tiles(memory_.h, depth, at, h, units);
     }
     if (a_.options.reset_after) return;
-    T* const reset_h = memory_.d_reset_h + row * blocks_.state_stride;  // its gradient has been used up
+    T* const reset_h = memory_.d_reset_h + row * blocks_.state_stride;  // reuses the memory of its gradient
     for (Index block = 0; block < blocks_.count; ++block) {
       const V r = V::load(tape_.gates(step.index, block, row) + GateSlots::r * L);
       (r * V::load(h + block * L)).store(reset_h + block * L);
@@ -301,8 +301,8 @@ class BackwardGroup {
     }
   }
 
-  // Second half of a chunk. The work is cut by block of units and tile of rows of the weights, so that every element is
-  // summed by one thread over the whole depth.
+  // Second half of a chunk. The work is split by block of units and tile of rows of the weights, so that one thread
+  // sums an element over the whole depth.
   void add_weight_gradients(Index depth, bool overwrite, const WeightGradients<T>& to) const {
     const Index input_tiles = (shape_.features + kTileRows - 1) / kTileRows;
     const Index recurrent_tiles = (shape_.units + kTileRows - 1) / kTileRows;
@@ -328,7 +328,8 @@ class BackwardGroup {
     return {operand + tile * depth * kTileRows};
   }
 
-  // What z, r and, with Gates = 3, q have of the recurrent weights: their gradients times h, or times an h for each.
+  // Gradients of the recurrent weights of z, r and, with Gates = 3, q: h^T times the gates' gradients. With masks each
+  // gate has its own h.
   template <int Gates>
   void add_state_product(Index tile, Index block, Index depth, T* d_weights, bool overwrite) const {
     const Index units = shape_.units;
@@ -419,7 +420,7 @@ ChunkMemory<T> take_chunk(const BackwardCall<T>& call, Index rows, Workspace& wo
           when_reset_before(state)};
 }
 
-// No rows or no steps: nothing flows but d_last_state, straight to d_initial_state.
+// No rows or no steps: d_initial_state = d_last_state, and all other gradients are zero.
 template <class T>
 void backward_of_nothing(const GruBackwardArguments<T>& a) {
   a.d_weights.clear(a.shape);
@@ -455,13 +456,13 @@ void gru_backward(const GruBackwardArguments<T>& a, Workspace& workspace, Cancel
       cost::operations<T>(2 * shape.multiply_adds()), cancellation, weights.items(),
       [&](Index item) noexcept { weights.pack(shape, a.parameters, item); },
       [&](Index part, Team& team, Index member) noexcept {
-        bool overwrite = true;  // the first chunk's sums; later ones add to them
+        bool overwrite = true;  // by the first chunk; later chunks add
         for (Index index = 0; index < schedule.groups_in_part(); ++index) {
           const GroupShare share = schedule.share(part, index, team);
           const BackwardGroup<T> group(call, share, memory[schedule.alone() ? member : 0]);
           overwrite = group.run(sums.of_part(part), overwrite);
         }
-        if (overwrite && team.index() == 0) sums.of_part(part).clear(shape);  // none of its sequences had a step
+        if (overwrite && team.index() == 0) sums.of_part(part).clear(shape);  // no sequence had a step
       },
       sums.items(), [&](Index item) noexcept { sums.add(item); });
 }

@@ -1,6 +1,6 @@
-// GRU backward: gradients of a loss L from its gradients for the outputs and/or the last state.
+// GRU backward: gradients of a loss L, given its gradients for the outputs and/or the last state.
 //
-// With d_a the gradient for a, going back in time from d_h(T) = d_last_state (the cell's own part: gru_cell.hpp):
+// d_a is the gradient for a. From d_h(T) = d_last_state back through time (elementwise part: gru_cell.hpp):
 //
 //     d_h(t)      += d_outputs(t)
 //     d_z, d_r, d_n, d_q from d_h(t), the tape and h(t-1)
@@ -9,24 +9,23 @@
 //     d_kernel    += x(t)^T [d_z d_r d_n]                    d_bias           += [d_z d_r d_n]
 //     d_recurrent += h(t-1)^T [d_z d_r d_q]                  d_recurrent_bias += [d_z d_r d_q]
 //
-// Reset before: d_q = d_n, and (r * h(t-1))^T d_n for n's columns of d_recurrent.
+// With reset_after=false, d_q = d_n, and n's columns of d_recurrent get (r * h(t-1))^T d_n.
 //
-// With recurrent masks each gate has a product of its own, and weights see the states that forward multiplied them
-// with:
+// With recurrent masks each gate has its own product, and the weight gradients use the masked states of forward:
 //
 //     d_h(t-1)     = d_h(t) * z + m_z * (d_z Uz^T) + m_r * (d_r Ur^T) + m_n * (d_q Un^T)
 //     d_recurrent += [(m_z * h)^T d_z   (m_r * h)^T d_r   (m_n * h)^T d_q]
-//     d_(r * h)    = m_n * (d_n Un^T)   and (m_n * r * h)^T d_n        where the reset comes before
+//     d_(r * h)    = m_n * (d_n Un^T)   and (m_n * r * h)^T d_n        with reset_after=false
 //
-// Each sequence begins at its own end. Where its last output was repeated behind it, the gradients for those outputs
-// are the last output's. d_x is zero there.
+// Each sequence starts at its own end. If the last output is repeated after the end, the gradients for the repeated
+// outputs are added to the last output's. There d_x is zero.
 //
-// Every output is overwritten, also where N or T is 0 (then with zeros; d_initial_state = d_last_state). None may
-// overlap another or an input. Terms of a weight's gradient are added in an order that depends on the shape alone,
-// never on the threads: parts and groups of rows, chunks of steps, steps, rows. 2 N T 3H (F + 2H) flops, and 2 N T 3H F
-// more for d_x.
-// Memory is taken from the workspace only: a chunk a thread, and a copy of the weights' gradients for each part of the
-// batch but one (for each one where they lie as in PyTorch; large weights have one part). It does not grow with T.
+// Every output is overwritten, also if N or T is 0 (then with zeros; d_initial_state = d_last_state). No output may
+// overlap another output or an input. Terms of a weight's gradient are added in an order that depends on the shape
+// alone, never on the threads: parts and groups of rows, chunks of steps, steps, rows. 2 N T 3H (F + 2H) flops, and
+// 2 N T 3H F more for d_x.
+// Memory comes from the workspace only: one chunk per thread, and one copy of the weight gradients for each part of the
+// batch except the first (PyTorch's layout: for each part; large weights have one part). It does not grow with T.
 #pragma once
 
 #include "kernels/gru_gradients.hpp"
@@ -41,7 +40,7 @@ struct GruBackwardArguments {
   GruShape shape;
   GruOptions options;
   GruParameters<T> parameters;  // as in forward; the biases are not read
-  Sequences<const T> x;         // as in forward, as the next four
+  Sequences<const T> x;         // this and the next four: as in forward
   SequenceMap sequences;
   RecurrentMasks<T> recurrent_masks;
   bool repeat_last_output = false;
@@ -51,7 +50,7 @@ struct GruBackwardArguments {
 
   Sequences<T> d_x;              // (N, T, F) or null
   T* d_initial_state = nullptr;  // (N, H) or null
-  WeightGradients<T> d_weights;  // as the weights lie
+  WeightGradients<T> d_weights;  // in the layout of the weights
 };
 
 template <class T>

@@ -1,7 +1,7 @@
-// The pointwise half of a GRU step, forward and backward: the equations of gru.hpp on one register of units.
+// The elementwise half of a GRU step, forward and backward: the equations of gru.hpp on one register of units.
 //
-// The products with W and U come from gemm.hpp; these functions turn their results into gates and states. They
-// are chosen by activation once per pass and called with some rows at a time.
+// gemm.hpp computes the products with W and U; these functions turn the products into gates and states. They are chosen
+// by activation once per pass and process several rows per call.
 #pragma once
 
 #include "kernels/gru.hpp"
@@ -9,19 +9,19 @@
 
 namespace fastgru {
 
-// Every pointer names the first row of the same unit block; gates are [row][G][L].
+// Every pointer points to the first row of the same block of units; gates are [row][G][L].
 template <class T>
 struct ForwardTile {
-  T* gates;         // in: pre-activations; out: n, z, r (and q as it was)
-  T* tape;          // out, reset after only: the same for backward, or null
-  bool stream;      // whether the tape is written past the caches
+  T* gates;         // in: pre-activations; out: n, z, r (q is unchanged)
+  T* tape;          // out, reset_after only: the same gates for backward, or null
+  bool stream;      // whether the tape is written with non-temporal stores
   Index gates_row;  // elements between two rows of gates
   const T* h;       // in: states before the step
-  T* h_next;        // out: states after it; may not overlap h
+  T* h_next;        // out: states after it; must not overlap h
   Index h_row;      // elements between two rows of h, h_next and reset_h
-  const T* n_h;     // in, reset before only: what the candidate takes for h, masked or h itself
+  const T* n_h;     // in, reset_after=false only: h, or m_n * h with recurrent masks
   Index n_h_row;    // elements between two of its rows
-  T* reset_h;       // out, reset before only: r * n_h
+  T* reset_h;       // out, reset_after=false only: r * n_h
   Index rows;
 };
 
@@ -32,8 +32,8 @@ struct ForwardCell {
 
   static FASTGRU_INLINE V interpolate(V z, V h, V n) { return fma(z, h - n, n); }  // z h + (1 - z) n
 
-  // In two sweeps over the rows, because n waits for r: a row's chain of dependent operations, sigmoid and then
-  // tanh, is longer than what a processor looks ahead, so with one sweep it would wait for most of each row.
+  // Two sweeps over the rows, because n depends on r. In one sweep, a row is a chain of dependent operations (sigmoid,
+  // then tanh) that is longer than the processor's out-of-order window, and most of each row would be waiting.
   static void reset_after(const ForwardTile<T>& tile) {
     T* gates = tile.gates;
     for (Index row = 0; row < tile.rows; ++row, gates += tile.gates_row) {
@@ -74,7 +74,7 @@ struct ForwardCell {
     }
   }
 
-  // Reset before takes two stages, with the product (r * h) Un between them.
+  // reset_after=false takes two stages, with the product (r * h) Un between them.
   static void reset_before_gates(const ForwardTile<T>& tile) {
     T* gates = tile.gates;
     for (Index row = 0; row < tile.rows; ++row, gates += tile.gates_row) {
@@ -97,7 +97,7 @@ struct ForwardCell {
   }
 };
 
-// d_x names the gradient of the loss with respect to x; d_z, d_r, d_n, d_q here are those of the pre-activations.
+// d_x is the gradient of the loss with respect to x; here d_z, d_r, d_n, d_q are those of the pre-activations.
 template <class T>
 struct BackwardTile {
   const T* gates;  // in: n, z, r, q from the tape
@@ -105,9 +105,9 @@ struct BackwardTile {
   const T* h;  // in: states before the step, from the tape
   Index h_row;
   T* d_gates;  // out: d_n, d_z, d_r, d_q in the same slots
-  T* d_h;      // in: gradient of the states after the step; out: its direct share of that before it
+  T* d_h;      // in: gradient of the states after the step; out: the part of d_h before it that is d_h * z
   Index d_h_row;
-  const T* d_reset_h;  // in, reset before, second stage only: gradient of r * h, through n's mask; rows d_h_row apart
+  const T* d_reset_h;  // in, reset_after=false, second stage only: gradient of r * h, times m_n; rows d_h_row apart
   Index rows;
 };
 
@@ -141,7 +141,7 @@ struct BackwardCell {
     }
   }
 
-  // Two stages again: the gradient of r * h is (m_n *) d_n Un^T, a product, and only then is that of r known.
+  // Two stages: the gradient of r depends on the gradient of r * h, which is the product (m_n *) d_n Un^T.
   static void reset_before_candidate(const BackwardTile<T>& tile) {
     const T* gates = tile.gates;
     T* d_gates = tile.d_gates;
@@ -167,7 +167,7 @@ struct BackwardCell {
   }
 };
 
-// f(Cell<T, Act, Rec>{}) for the activations that `options` names.
+// f(Cell<T, Act, Rec>{}) for the activations in `options`.
 template <template <class, class, class> class Cell, class T, class F>
 auto with_cell(const GruOptions& options, F&& f) {
   return Activations<T>::visit(options.activation, [&](auto act) {

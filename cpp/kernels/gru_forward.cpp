@@ -9,14 +9,14 @@
 namespace fastgru {
 namespace {
 
-// Threads' scratch lies on different pages: prefetchers run past the end of what one thread uses, and would take the
-// next thread's lines out of its cache.
+// Puts the scratch of each thread on its own pages: prefetchers read past the end of one thread's scratch and would
+// take the next thread's lines out of its cache.
 template <class T>
 T* take_apart(Workspace& workspace, Index count) {
   return workspace.take_pages<T>(count + 4096 / Index{sizeof(T)});
 }
 
-// The functions of one pass's activations.
+// The cell functions for the activations of a pass.
 template <class T>
 struct CellFunctions {
   using Function = void (*)(const ForwardTile<T>&);
@@ -28,32 +28,31 @@ struct CellFunctions {
   }
 };
 
-// What a thread computes with; null where it is not needed. The first four are one set for all threads where those
-// share the rows of a group.
+// Scratch of a thread; null if it is not needed. If the threads share the rows of a group, they share the first four.
 template <class T>
 struct ForwardScratch {
-  T* states;   // without a tape: those of two steps, which take turns
-  T* masked;   // with recurrent masks: two steps' masked states, which take turns, [row][block][z, r, n][L]
-  T* gates;    // without a tape, reset before: all blocks' of one step
-  T* reset_h;  // reset before: r * h
-  T* tile;     // reset after: one tile's gates
-  T* x;        // where sequences differ in length: one step's inputs
+  T* states;   // without a tape: two steps, used alternately
+  T* masked;   // with recurrent masks: masked states of two steps, used alternately, [row][block][z, r, n][L]
+  T* gates;    // without a tape, reset_after=false: all blocks of one step
+  T* reset_h;  // reset_after=false: r * h
+  T* tile;     // reset_after: gates of one tile
+  T* x;        // with different lengths: inputs of one step
 };
 
-// What does not change during a call.
+// The constants of a call.
 template <class T, class Element>
 struct ForwardCall {
   const GruForwardArguments<T, Element>& a;
   const ForwardWeights<T, Element>& weights;
   const UnitBlocks<T> blocks;
   const CellFunctions<T> cell;
-  bool stream = false;  // write the tape past the caches
+  bool stream = false;  // write the tape with non-temporal stores
 
   bool taped() const { return a.tape.gates != nullptr; }
   bool masked() const { return bool(a.recurrent_masks); }
 };
 
-// One step: the rows to take of the group, and x for the first of them.
+// One step: its rows of the group, and x from the first of them on.
 template <class T>
 struct Step {
   Index index;
@@ -61,7 +60,7 @@ struct Step {
   RowMajor<T> x;
 };
 
-// A group of rows, as one thread takes its share of it through all steps.
+// Runs one member's share of a group of rows through all steps.
 template <class T, class Element>
 class ForwardGroup {
   using V = Vec<T>;
@@ -81,30 +80,30 @@ class ForwardGroup {
 
   void run() const {
     const Range all = share_.rows(group_.rows);
-    if (all.size() == 0 && !share_.meets) return;
+    if (all.size() == 0 && !share_.needs_barriers) return;
     start(all);
-    share_.meet();
+    share_.synchronize();
     for (Index index = 0; index < group_.steps; ++index) {
       const Range rows = share_.rows_at(index);
-      const bool proceed = share_.team.proceed() && rows.size() > 0;  // who does not still comes to the barriers
-      if (!proceed && !share_.meets) break;
+      const bool proceed = share_.team.proceed() && rows.size() > 0;  // barriers follow in any case
+      if (!proceed && !share_.needs_barriers) break;
       const Step<T> step{index, rows, proceed ? inputs(index, rows) : RowMajor<T>{}};
       if (a_.options.reset_after) {
         if (proceed) reset_after(step);
       } else {
         if (proceed) reset_before_gates(step);
-        share_.meet();
+        share_.synchronize();
         if (proceed) reset_before_candidate(step);
-        share_.meet();
+        share_.synchronize();
         if (proceed) reset_before_states(step);
       }
-      share_.meet();
+      share_.synchronize();
     }
     if (call_.stream) fence_streams();
     finish(all);
   }
 
-  // Outputs behind the ends of sequences, once those are complete.
+  // Outputs after the ends of sequences. Call it once the sequences are complete.
   void fill_padding() const {
     const SequenceMap& map = a_.sequences;
     if (!a_.outputs || !map.different_lengths()) return;
@@ -125,7 +124,7 @@ class ForwardGroup {
  private:
   Index row_in_batch(Index row) const { return a_.sequences.row(group_.first + row); }
 
-  // x for some rows of a step: as it lies, or gathered from where the sequences have got to.
+  // x for some rows of a step: a view of the caller's array, or gathered from the current step of each sequence.
   RowMajor<T> inputs(Index step, Range rows) const {
     const SequenceMap& map = a_.sequences;
     if (!map.different_lengths()) return {a_.x.at(group_.first + rows.begin, step), a_.x.row_stride};
@@ -142,7 +141,7 @@ class ForwardGroup {
     return scratch_.masked + (step % 2 * group_.rows + row) * masked_stride();
   }
 
-  // states[0] = initial_state or 0. Padded units stay finite for finite inputs; nothing reads them but their own lanes.
+  // states[0] = initial_state or 0. Padded units stay finite for finite inputs and affect no other lane.
   void start(Range rows) const {
     const Range blocks = share_.blocks;
     const Index begin = blocks.begin * L;
@@ -159,7 +158,7 @@ class ForwardGroup {
     for (Index block = blocks.begin; block < blocks.end; ++block) mask_states(0, block, rows);
   }
 
-  // m_z * h, m_r * h and m_n * h of a block of units, for the products of `step`.
+  // m_z * h, m_r * h and m_n * h of a block of units, for the products of a step.
   void mask_states(Index step, Index block, Range rows) const {
     const T* h = tape_.states(step, rows.begin) + block * L;
     for (Index row = rows.begin; row < rows.end; ++row, h += blocks_.state_stride) {
@@ -181,7 +180,7 @@ class ForwardGroup {
 
   ForwardTile<T> cell_tile(Index step, Index block, Range rows, T* gates) const {
     const Index row = rows.begin;
-    const bool apart = a_.options.reset_after && call_.taped();  // `gates` are in scratch_.tile, not in the tape
+    const bool apart = a_.options.reset_after && call_.taped();  // `gates` points to scratch_.tile, not to the tape
     const T* const h = tape_.states(step, row) + block * L;
     const bool masked = call_.masked();
     return {gates,
@@ -197,7 +196,7 @@ class ForwardGroup {
             rows.size()};
   }
 
-  // What becomes of new states: they are outputs, and masked the next step's operands.
+  // Copies new states to the outputs, and with masks to the masked states of the next step.
   void pass_states_on(Index step, Index block, Range rows) const {
     const SequenceMap& map = a_.sequences;
     if (a_.outputs) {
@@ -211,7 +210,7 @@ class ForwardGroup {
     if (call_.masked()) mask_states(step + 1, block, rows);
   }
 
-  // acc += h U for the block's first gates: z, r and, with Gates = 3, n. With masks each gate has an h of its own.
+  // acc += h U for the block's first gates: z, r and, with Gates = 3, n. With masks each gate has its own h.
   template <bool Masked, int R, int Gates>
   FASTGRU_INLINE void multiply_states(V (&acc)[R][Gates], Index step, Index block, Index row) const {
     const Element* weights = weights_.recurrent.panel(block).data;
@@ -226,7 +225,7 @@ class ForwardGroup {
     }
   }
 
-  // [n z r] = b + x [Wn Wz Wr];  [z r (q)] += h [Uz Ur (Uq)], q starting from its own bias.
+  // [n z r] = b + x [Wn Wz Wr];  [z r (q)] += h [Uz Ur (Uq)]; q starts from its own bias.
   template <bool Masked, int R, int Gates>
   void multiply_tile(const Step<T>& step, Index block, Index row, T* gates) const {
     const T* bias = weights_.bias_of(block);
@@ -237,7 +236,7 @@ class ForwardGroup {
     const RowMajor<T> x{step.x.data + (row - step.rows.begin) * step.x.stride, step.x.stride};
     multiply_add(of_x, x, weights_.input.panel(block).data, 3 * L, a_.shape.features);
     const V q = V::load(bias + GateSlots::q * L);
-    for (int r = 0; r < R; ++r) {  // n is complete: its register goes to q
+    for (int r = 0; r < R; ++r) {  // n is complete, and q takes its register
       of_x[r][0].store(gates + r * blocks_.gates_row + GateSlots::n * L);
       of_h[r][0] = of_x[r][1];
       of_h[r][1] = of_x[r][2];
@@ -250,7 +249,7 @@ class ForwardGroup {
       }
     }
   }
-  // The same for a number of rows that is known at run time.
+  // The same, for a number of rows known at run time.
   template <int Gates>
   FASTGRU_INLINE void multiply(const Step<T>& step, Index block, Range rows, T* gates) const {
     with_constant<kTileRows>(rows.size(), [&](auto count) {
@@ -260,7 +259,7 @@ class ForwardGroup {
     });
   }
 
-  // All of a step, a tile at a time.
+  // A whole step, one tile at a time.
   void reset_after(const Step<T>& step) const {
     for (Index block = share_.blocks.begin; block < share_.blocks.end; ++block) {
       for_each_tile(step.rows, [&](Range rows) {
@@ -282,7 +281,7 @@ class ForwardGroup {
     }
   }
 
-  // n += (r * h) Un, for which every unit's r * h has to be known.
+  // n += (r * h) Un, which needs r * h of every unit.
   void reset_before_candidate(const Step<T>& step) const {
     const Index row = step.rows.begin;
     const BlockedRows<T> reset_h{scratch_.reset_h + row * blocks_.state_stride, blocks_.state_stride, a_.shape.units};
@@ -316,7 +315,7 @@ class ForwardGroup {
   const TapeView<T> tape_;
 };
 
-// A set of scratch for each thread; one for all of what passes between those that share rows.
+// Allocates scratch for each thread. Threads that share rows share the buffers that pass between them.
 template <class T, class Element>
 ForwardScratch<T>* take_scratch(const ForwardCall<T, Element>& call, const Schedule& schedule, Workspace& workspace) {
   const UnitBlocks<T>& blocks = call.blocks;
@@ -366,7 +365,7 @@ void gru_forward(const GruForwardArguments<T, Element>& a, Workspace& workspace,
           const GroupShare share = schedule.share(part, index, team);
           const ForwardGroup<T, Element> group(call, share, scratch[member]);
           group.run();
-          team.barrier();  // the next group is shared out otherwise, and uses the same scratch
+          team.barrier();  // the next group is split differently and uses the same scratch
           group.fill_padding();
         }
       },

@@ -1,16 +1,16 @@
-// GRU forward over a batch of sequences; the equations stand in gru.hpp.
+// GRU forward over a batch of sequences; gru.hpp has the equations.
 //
 //   in    x (N, T, F), initial_state (N, H) or null for zeros, parameters
-//   out   outputs (N, T, H) where wanted: h after each step; last_state (N, H) where wanted
-//   tape  where given, everything gru_backward needs; without it the memory does not grow with T
+//   out   outputs (N, T, H) or null: h after each step; last_state (N, H) or null
+//   tape  or null: everything that gru_backward needs; without a tape the memory does not grow with T
 //
-// Where lengths are given, a sequence's state is that after its last step, the initial one if it has none, and nothing
-// of x behind its end is read. Recurrent masks multiply the state in the gates' products only; z * h, the outputs and
-// the last state are not masked.
+// With lengths, a sequence's last state is the state after its last step, or the initial state if it has no steps. x is
+// not read after the end of a sequence. Recurrent masks multiply the state in the products of the gates only; z * h,
+// the outputs and the last state are not masked.
 //
-// Nothing overlaps. T = 0 gives the initial state, N = 0 nothing. A row's results depend on that row alone and are
-// the same bits whatever the batch, the tile or the number of threads. 2 N T 3H (F + H) flops in products; memory is
-// taken from the workspace only. Interrupted (see Cancellation), the outputs are unspecified.
+// No arrays may overlap. T = 0 gives the initial state; N = 0 is a no-op. A row's results depend on that row alone:
+// they are bit-identical for any batch, tile and number of threads. 2 N T 3H (F + H) flops in products. Memory comes
+// from the workspace only. After a cancelled call (see Cancellation) the outputs are unspecified.
 #pragma once
 
 #include "kernels/gru_tape.hpp"
@@ -20,21 +20,21 @@
 
 namespace fastgru {
 
-// T is the type of arithmetic, Element the one that packed weights are stored in.
+// T is the type of the arithmetic, Element the storage type of packed weights.
 template <class T, class Element = T>
 struct GruForwardArguments {
   GruShape shape;
   GruOptions options;
   GruParameters<T> parameters;
-  // Weights packed before, for the same units, features and `reset_after` (else std::invalid_argument); or null:
-  // `parameters` are packed in this call.
+  // Packed weights of the same units, features and `reset_after` (otherwise std::invalid_argument). Null: this call
+  // packs `parameters`.
   const ForwardWeights<T, Element>* packed = nullptr;
   Sequences<const T> x;
   SequenceMap sequences;             // steps as in shape
   const T* initial_state = nullptr;  // C-contiguous
   RecurrentMasks<T> recurrent_masks;
   Sequences<T> outputs;
-  bool repeat_last_output = false;  // behind the end of a sequence; else zeros
+  bool repeat_last_output = false;  // after the end of a sequence; otherwise zeros
   T* last_state = nullptr;          // C-contiguous
   GruTape<T> tape;                  // both pointers or neither
 };

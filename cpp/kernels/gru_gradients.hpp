@@ -1,5 +1,5 @@
-// The gradients of a GRU's weights as they are summed: a sum for each part of the batch, as Keras lays weights out, and
-// the addition of those sums, which leaves the results as the weights lie.
+// Sums of the GRU's weight gradients: one sum for each part of the batch, in Keras' layout, and the reduction of those
+// sums to the result, in the layout of the weights.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@ namespace fastgru {
 
 template <class T>
 struct WeightGradients {
-  T* kernel = nullptr;            // (F, 3H); results as the weights lie
+  T* kernel = nullptr;            // (F, 3H); results in the layout of the weights
   T* recurrent_kernel = nullptr;  // (H, 3H)
   T* bias = nullptr;              // (3H) or null
   T* recurrent_bias = nullptr;    // (3H) or null
@@ -34,7 +34,7 @@ class GradientSums {
   using Array = T* WeightGradients<T>::*;
 
  public:
-  // The first part's sums are `results` themselves, unless those lie as in PyTorch.
+  // The sums of the first part are `results` itself, unless that has PyTorch's layout.
   GradientSums(const GruShape& s, WeightLayout layout, const WeightGradients<T>& results, Index parts,
                Workspace& workspace)
       : shape_(s),
@@ -54,9 +54,9 @@ class GradientSums {
 
   const WeightGradients<T>& of_part(Index part) const { return sums_[part]; }
 
-  // The addition falls into independent items. Where results lie as the sums do, an item is kItem neighbouring elements
-  // of one array: what a thread writes lies together then, and few cache lines are written by two threads. As PyTorch
-  // lays weights out, it is one gate of one block of units, whose rows of depths lie together.
+  // The reduction consists of independent items. In Keras' layout an item is kItem neighbouring elements of one array,
+  // so that a thread writes contiguous memory and few cache lines are written by two threads. In PyTorch's layout an
+  // item is one gate of one block of units, whose rows are contiguous.
   Index items() const {
     if (transposed_) return 3 * blocks();
     if (parts_ == 1) return 0;
@@ -80,7 +80,7 @@ class GradientSums {
   }
 
  private:
-  static constexpr Index kItem = 2048;  // enough that claiming an item costs nothing beside
+  static constexpr Index kItem = 2048;  // large enough that the cost of claiming an item is negligible
 
   Index blocks() const { return round_up_to_lanes<T>(shape_.units) / L; }
 
@@ -107,7 +107,7 @@ class GradientSums {
     }
   }
 
-  // By squares, so that each cache line is written once.
+  // Transposes squares of L x L elements, so that each cache line is written once.
   void add_squares(Array which, Index depth, int slot, Index unit, Index count) const {
     T* const to = results_.*which + (gate_position(WeightLayout::torch, slot) * shape_.units + unit) * depth;
     for (Index first = 0; first < depth; first += L) {
@@ -120,12 +120,12 @@ class GradientSums {
     }
   }
 
-  // Where the sums for depth k and a gate's units from `unit` on lie.
+  // Offset of the sums for depth k and a gate's units from `unit` on.
   Index position(Index k, int slot, Index unit) const {
     return (k * 3 + gate_position(WeightLayout::keras, slot)) * shape_.units + unit;
   }
 
-  // The sum of all parts, in order, for up to L elements.
+  // The sum of up to L elements over all parts, in ascending order.
   V sum_of_parts(Array which, Index at, Index count) const {
     V sum = V::load_first(sums_[0].*which + at, count);
     for (Index part = 1; part < parts_; ++part) sum = sum + V::load_first(sums_[part].*which + at, count);

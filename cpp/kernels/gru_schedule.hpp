@@ -1,19 +1,19 @@
-// Who takes which rows, units and steps of a batch: decided once a call, by one constructor, for both directions.
+// The schedule of a call: splits the rows, units and steps of a batch among threads, for forward and backward.
 //
-//     weights   tape or lengths   rows          who takes what
-//     small     yes               -             up to 16 parts, by the shape; a thread takes each through time alone
-//     small     no                -             parts by the number of threads; a thread takes each alone
+//     weights   tape or lengths   rows          split
+//     small     yes               -             up to 16 parts, by the shape; one thread runs each part
+//     small     no                -             parts by the number of threads; one thread runs each part
 //     large     yes               64 a thread   one part; the threads share the rows of each step
-//     large     no                64 a thread   a part for each thread, which takes it alone
-//     large     -                 fewer         one part; the threads share the units of each step, if each gets two
-//                                               blocks of them; else the rows
+//     large     no                64 a thread   one part per thread
+//     large     -                 fewer         one part; the threads share the units of each step if each thread gets
+//                                               two blocks of units, otherwise the rows
 //
-// A part is cut into groups of rows that go through time together. The gradients of the weights are summed in parts and
-// groups, so with a tape both follow from the shape alone. docs/design.md has the glossary.
+// A part is split into groups of rows, which run through all steps together. Weight gradients are summed by part and
+// group, so with a tape both follow from the shape alone. docs/design.md has the glossary.
 //
-// Rows are taken by falling length, so that in every step those still at work are the first of their group; a row's
-// number in that order is its position. What is stored for a step is as many rows as work in it; padding is neither
-// computed nor stored. Where all sequences are equally long, positions are the batch's rows.
+// Rows are sorted by descending length; the index of a row in that order is its position. The rows that are still
+// active in a step are therefore the first of their group. Only the active rows of a step are computed and stored,
+// padding is not. If all sequences have the same length, positions are the batch's rows.
 #pragma once
 
 #include "kernels/cost.hpp"
@@ -23,51 +23,51 @@
 
 namespace fastgru {
 
-// Where the sequence at a position lies. By default all are as long as the batch and lie in its order; if they are to
-// be read from their ends, the strides of x say so. With lengths, each has an end of its own.
+// Maps a position to a sequence of the batch. By default all sequences have T steps and are in batch order; the strides
+// of x express reading from the end. With lengths, each sequence has its own end.
 struct SequenceMap {
-  const Index* order = nullptr;    // (N) row of the batch at each position, or null: the same
-  const Index* lengths = nullptr;  // (N) by position, falling; null if `order` is
+  const Index* order = nullptr;    // (N) row of the batch at each position, or null: the identity
+  const Index* lengths = nullptr;  // (N) by position, descending; null if `order` is
   Index steps = 0;                 // T
   bool backwards = false;          // read from the end; only with lengths
-  bool outputs_like_x = false;     // an output stands where the step of x stands that it read, not in order
+  bool outputs_like_x = false;     // an output has the step index of the input that it belongs to
 
   bool different_lengths() const { return order != nullptr; }
   Index row(Index position) const { return order == nullptr ? position : order[position]; }
   Index length(Index position) const { return order == nullptr ? steps : lengths[position]; }
   Index input_step(Index position, Index step) const { return backwards ? lengths[position] - 1 - step : step; }
   Index output_step(Index position, Index step) const { return outputs_like_x ? input_step(position, step) : step; }
-  // Backwards and in x's order padding comes before the sequence: there is no output to repeat.
+  // With both options padding comes before the sequence, so there is no output to repeat.
   bool has_repeated_outputs(Index position) const { return length(position) > 0 && !(backwards && outputs_like_x); }
 };
 
-// A group of rows that go through time together.
+// A group of rows that run through all steps together.
 struct RowGroup {
   Index first, rows;     // positions
-  Index steps;           // of its longest sequence
-  Index pairs_before;    // pairs of a row and a step in the groups before it
-  const Index* offsets;  // (steps + 1) pairs before each step; null where all rows work in all steps
+  Index steps;           // of the longest sequence
+  Index pairs_before;    // (row, step) pairs in the groups before this one
+  const Index* offsets;  // (steps + 1) pairs before each step; null if all rows are active in all steps
 
   Index offset(Index step) const { return offsets == nullptr ? step * rows : offsets[step]; }
-  Index at_work(Index step) const { return offsets == nullptr ? rows : offsets[step + 1] - offsets[step]; }
+  Index active_rows(Index step) const { return offsets == nullptr ? rows : offsets[step + 1] - offsets[step]; }
   Index pairs() const { return offset(steps); }
-  // Where the states before a step lie, in rows: those that began, then after each step those that worked in it.
+  // Row offset of the states before a step. Stored are all initial states, then after each step those of active rows.
   Index state_offset(Index step) const { return step == 0 ? 0 : rows + offset(step - 1); }
 };
 
-// What one member of a team takes of a group: a share of the rows at work in each step, or of the units.
+// The share of one member of a team in a group: some of the active rows of each step, or some of the units.
 struct GroupShare {
   RowGroup group;
   Team& team;
   bool by_units;
-  bool meets;    // after each stage, because a row's values pass between threads
-  Range blocks;  // of units
+  bool needs_barriers;  // barriers after each stage, because a row's values pass between threads
+  Range blocks;         // of units
 
   Range rows(Index count) const { return by_units ? Range{0, count} : team.share(count); }
-  Range rows_at(Index step) const { return rows(group.at_work(step)); }
+  Range rows_at(Index step) const { return rows(group.active_rows(step)); }
   Range panels(Index count) const { return by_units ? team.share(count) : Range{0, count}; }
-  void meet() const {
-    if (meets) team.barrier();
+  void synchronize() const {
+    if (needs_barriers) team.barrier();
   }
 };
 
@@ -98,12 +98,12 @@ class Schedule {
   int threads() const { return threads_; }
   Index parts() const { return parts_; }
   Index largest_group() const { return largest_group_; }
-  // Whether a thread takes a part through time by itself, whichever is free; else the threads share each step.
+  // Whether one thread runs a part through all steps; otherwise the threads share each step.
   bool alone() const { return !by_units_ && !by_rows_; }
-  // Sets of memory for a group: one for each thread, or one that the threads share.
+  // Number of scratch buffers for a group: one per thread, or one that the threads share.
   Index sets() const { return alone() ? threads_ : 1; }
   Index groups_in_part() const { return groups_in_part_; }
-  // All pairs of a row and a step.
+  // Number of (row, step) pairs.
   Index pairs() const {
     const RowGroup last = group(parts_ - 1, groups_in_part_ - 1);
     return last.pairs_before + last.pairs();
@@ -111,17 +111,17 @@ class Schedule {
 
   GroupShare share(Index part, Index index, Team& team) const {
     const RowGroup rows = group(part, index);
-    const bool meets = team.size() > 1 && (by_units_ || rows.offsets != nullptr);
-    return {rows, team, by_units_, meets, by_units_ ? team.share(blocks_) : Range{0, blocks_}};
+    const bool needs_barriers = team.size() > 1 && (by_units_ || rows.offsets != nullptr);
+    return {rows, team, by_units_, needs_barriers, by_units_ ? team.share(blocks_) : Range{0, blocks_}};
   }
 
   // Runs pack(item) for all items, then part(part, team, member) for all parts, then result(item) for all items. `team`
-  // are those who share the part, `member` is the thread's number among all. All are noexcept.
+  // consists of the threads that share the part; `member` is the index of the thread in the call. All are noexcept.
   template <class Pack, class Part, class Result>
   void run(double operations, Cancellation* cancellation, Index packing, Pack&& pack, Part&& part, Index results,
            Result&& result) const {
     if (alone()) {
-      // Parts fall in work where sequences lie by falling length.
+      // With sequences sorted by descending length, later parts have less work.
       Items packings(packing),
           taken(parts_, map_.different_lengths() ? Items::Shares::dealt : Items::Shares::contiguous);
       Items sums(results);
@@ -148,12 +148,12 @@ class Schedule {
   }
 
  private:
-  // A power of two. Fixes the order in which gradients are summed.
+  // A power of two. It determines the order in which gradients are summed.
   static Index parts_by_shape(Index batch) {
     return batch >= 512 ? 16 : batch >= 128 ? 8 : batch >= 32 ? 4 : batch >= 8 ? 2 : 1;
   }
-  // For rows that can be cut anywhere: some more parts than threads, but not so small that loading the weights for each
-  // costs more than it brings.
+  // For rows that can be split anywhere: somewhat more parts than threads, but large enough to amortise loading the
+  // weights for each part.
   static Index parts_for(Index rows, Index threads) {
     const Index fewest = std::min((rows + threads - 1) / threads, cost::kRowsWorthAPart);
     const Index wanted = std::min((rows + 2 * threads - 1) / (2 * threads), cost::kRowsTogether);
@@ -187,7 +187,7 @@ class Schedule {
       Index working = own.size();
       offsets[0] = 0;
       for (Index step = 0; step < steps; ++step) {
-        while (map_.lengths[own.begin + working - 1] <= step) --working;  // the first is longer
+        while (map_.lengths[own.begin + working - 1] <= step) --working;  // stops: the first row has more steps
         offsets[step + 1] = offsets[step] + working;
       }
       groups_[item] = {own.begin, own.size(), steps, pairs, offsets};
@@ -200,7 +200,7 @@ class Schedule {
   int threads_ = 1;
   bool by_units_ = false, by_rows_ = false;  // the threads share each step
   Index parts_ = 1, groups_in_part_ = 1, largest_group_ = 0;
-  RowGroup* groups_ = nullptr;  // where lengths differ
+  RowGroup* groups_ = nullptr;  // only with different lengths
 };
 
 }  // namespace fastgru

@@ -1,12 +1,12 @@
 // The tape between forward and backward.
 //
-// It keeps the activated gates and the states; padded lanes hold anything. Each group of rows (gru_schedule.hpp) has
-// memory of its own within both arrays, so that threads do not write side by side:
+// It stores the activated gates and the states; padded lanes are unspecified. Each group of rows (gru_schedule.hpp) has
+// its own section of both arrays, so that threads do not write to the same cache lines:
 //
 //     gates  [T][block][row][G][L]       n, z, r and (reset_after) q after their activations
 //     states [T + 1][row][state_stride]  h before step t; states[0] is the initial state
 //
-// Where sequences differ in length, a step has only the rows that are at work in it.
+// With different lengths, each step has only its active rows.
 #pragma once
 
 #include "kernels/gru_schedule.hpp"
@@ -18,7 +18,7 @@ struct GruTape {
   T* gates = nullptr;
   T* states = nullptr;
 
-  // Sizes for so many pairs of a row and a step.
+  // Sizes for a number of (row, step) pairs.
   static Index gates_size(Index pairs, const UnitBlocks<T>& b) {
     return checked_multiply(pairs, b.count * b.gates_row);
   }
@@ -26,15 +26,15 @@ struct GruTape {
     return checked_multiply(pairs + rows, b.state_stride);
   }
 
-  // Whether it is too large to wait in the caches for backward: then it is written past them.
+  // Whether the tape is larger than the caches; it is then written with non-temporal stores.
   static bool outgrows_caches(Index pairs, const UnitBlocks<T>& b) {
     constexpr Index kCached = Index{16} << 20;
     return gates_size(pairs, b) > kCached / static_cast<Index>(sizeof(T));
   }
 };
 
-// A group's gates and states: what the tape has of them, or scratch, in which the steps of a pass without a tape take
-// turns: two steps of states, one of gates.
+// The gates and states of a group: its section of the tape, or scratch in a pass without a tape. Scratch holds the
+// states of two steps, used alternately, and the gates of one step.
 template <class T>
 class TapeView {
  public:
@@ -47,13 +47,13 @@ class TapeView {
   TapeView(T* gates, T* states, const RowGroup& group, const UnitBlocks<T>& blocks)
       : group_(group), blocks_(blocks), taped_(false), gates_(gates), states_(states) {}
 
-  // Rows lie gates_row apart.
+  // Rows are gates_row elements apart.
   T* gates(Index step, Index block, Index row) const {
-    const Index before = taped_ ? group_.offset(step) * blocks_.count + block * group_.at_work(step)  //
+    const Index before = taped_ ? group_.offset(step) * blocks_.count + block * group_.active_rows(step)  //
                                 : block * group_.rows;
     return gates_ + (before + row) * blocks_.gates_row;
   }
-  // Those before the step; rows lie state_stride apart.
+  // The states before the step; rows are state_stride elements apart.
   T* states(Index step, Index row) const {
     const Index before = taped_ ? group_.state_offset(step) : step % 2 * group_.rows;
     return states_ + (before + row) * blocks_.state_stride;

@@ -1,12 +1,12 @@
-// The parameters of a GRU as the kernels read them: packed by block of L units, padded with zeros.
+// Packed weights of a GRU, in the layout that the kernels read: by block of L units, padded with zeros.
 //
 //          forward                                   backward (transposed)
 //   x  [ Wn Wz Wr ]  input     [block][F][3][L]      d_x  = [d_n d_z d_r] W^T   panels over F
 //   h  [ Uz Ur Uq ]  recurrent [block][H][3][L]      d_h += [d_z d_r d_q] U^T   panels over H
 //
 // One block of the tutorial's GRU(64) on 28 features is (28 + 64) x 3 x 16 floats, 17.7 KB: it stays in the L1 cache
-// while all rows of a group pass. Both are views of a Workspace's memory. Packing falls into independent items, so that
-// the threads of a call can share them.
+// while all rows of a group are processed. Both are views of a Workspace's memory. Packing consists of independent
+// items, so that the threads of a call can share it.
 #pragma once
 
 #include <algorithm>
@@ -17,13 +17,13 @@
 
 namespace fastgru {
 
-// Position of a gate slot's weights; q shares n's of the recurrent kernel.
+// Index of a gate's columns in a weight matrix; q has the same recurrent weights as n.
 inline constexpr Index gate_position(WeightLayout layout, int slot) {
   const bool keras = layout == WeightLayout::keras;
   return slot == GateSlots::z ? (keras ? 0 : 1) : slot == GateSlots::r ? (keras ? 1 : 0) : 2;
 }
 
-// A caller's matrix of weights, as it lies.
+// A weight matrix of the caller, in its original layout.
 template <class T>
 struct GateMatrix {
   const T* data;
@@ -37,7 +37,7 @@ struct GateMatrix {
   }
 };
 
-// T is the type of arithmetic and of the biases, Element that of the packed matrices.
+// T is the type of the arithmetic and of the biases, Element the storage type of the packed matrices.
 template <class T, class Element = T>
 struct ForwardWeights {
   static constexpr Index L = Vec<T>::lanes;
@@ -45,12 +45,12 @@ struct ForwardWeights {
   Index units = 0, blocks = 0;
   bool reset_after = true;
   Packed<T, Element> input;      // a panel is a block: [F][n, z, r][L]
-  Packed<T, Element> recurrent;  // a panel is a block: [H][z, r, q][L], or without q where the reset comes before
-  Packed<T, Element> candidate;  // Un (H, H), reset before only
+  Packed<T, Element> recurrent;  // a panel is a block: [H][z, r, q][L], without q if reset_after=false
+  Packed<T, Element> candidate;  // Un (H, H), reset_after=false only
   T* bias = nullptr;             // [block][n, z, r, q][L]
 
   ForwardWeights() = default;
-  // Not packed yet; valid until `memory` is reset.
+  // Allocates without packing; valid until `memory` is reset.
   ForwardWeights(const GruShape& s, bool after, Workspace& memory)
       : units(s.units),
         blocks(round_up_to_lanes<T>(s.units) / L),
@@ -61,7 +61,7 @@ struct ForwardWeights {
     if (!after) candidate = Packed<T, Element>(memory, s.units, s.units);
   }
 
-  // Whether they are those of a GRU of that shape and form.
+  // Whether these weights belong to a GRU of this shape and `reset_after`.
   bool fit(const GruShape& s, bool after) const {
     return units == s.units && input.depth() == s.features && reset_after == after;
   }
@@ -82,7 +82,7 @@ struct ForwardWeights {
   }
 
  private:
-  // The weights of neighbouring gates for a block of units.
+  // Packs the weights of neighbouring gates for a block of units.
   static void pack_block(Packed<T, Element>& to, Index block, const GateMatrix<T>& from, int first_slot) {
     const Index unit = block * L, count = std::min(L, from.units - unit);
     for (int slot = 0; slot < to.panel(block).registers; ++slot) {
@@ -91,7 +91,7 @@ struct ForwardWeights {
     }
   }
 
-  // What each accumulator starts from. z and r take both biases; so does n where the reset comes before.
+  // The initial values of the accumulators. z and r take both biases; so does n if reset_after=false.
   void pack_bias(const GruParameters<T>& parameters, Index block) {
     T* const to = bias + block * 4 * L;
     const auto of_gate = [&](const T* biases, int slot) {
@@ -108,8 +108,8 @@ struct ForwardWeights {
   }
 };
 
-// Weights that are packed once, with the memory that they lie in: what a predictor keeps between calls. They do not
-// follow later changes of the parameters.
+// Weights that a predictor packs once and keeps between calls, with their memory. Later changes of the parameters have
+// no effect on them.
 template <class T, class Element = T>
 class OwnedForwardWeights {
  public:
@@ -127,7 +127,7 @@ class OwnedForwardWeights {
   ForwardWeights<T, Element> view_;
 };
 
-// Transposed weights whose depth is the gates as backward leaves them: per block, `slots` registers in a row.
+// Transposed weights, whose depth has the layout of backward's gate gradients: `slots` adjacent registers per block.
 template <class T>
 class TransposedWeights {
  public:
@@ -166,9 +166,9 @@ class TransposedWeights {
 
 template <class T>
 struct BackwardWeights {
-  TransposedWeights<T> recurrent[3];  // the first has z, r and q together; with masks each has one of them
-  TransposedWeights<T> candidate;     // n's of U, reset before only
-  TransposedWeights<T> kernel;        // where the gradients of x are wanted
+  TransposedWeights<T> recurrent[3];  // z, r and q in the first; with masks one gate in each
+  TransposedWeights<T> candidate;     // Un, reset_after=false only
+  TransposedWeights<T> kernel;        // only if the gradients of x are wanted
 
   BackwardWeights(const GruShape& s, bool reset_after, bool masked, bool input_gradient, Workspace& memory) {
     const int gates = GateSlots::recurrent(reset_after);

@@ -10,8 +10,8 @@
 namespace fastgru {
 namespace {
 
-// Each rule computes the step's constants in double once, and updates one register: p, and the states s.
-// What Adam divides by the root of: v, or with AMSGrad the largest v so far.
+// Each rule computes the constants of the step once, in double. It updates one register of parameters p and states s.
+// The second moment in the denominator of Adam: v, or with AMSGrad the largest v so far.
 template <bool kAmsgrad, class V>
 FASTGRU_INLINE V second_moment(V* s) {
   if constexpr (kAmsgrad) return s[2] = larger(s[2], s[1]);
@@ -147,15 +147,15 @@ struct Rmsprop {
   }
 };
 
-// Settings with which parameters or states can overflow although the squares of all gradients so far did not: of floats
-// below 1.8e19. What is added to a float of at most 3.4e38 cannot make it infinite if it is below 1e31, half the
-// distance to its neighbours at the end of the range, however often it is added. Momentum adds up to at most 2^24 times
-// a gradient for the same reason, which a rate of 1e3 leaves below 1e31. Where the states do not bound the quotient, an
-// update is at most the rate times the gradient divided by epsilon. A factor of parameters or of a momentum is applied
-// in each update, and so must not be above 1.
+// Limits of the settings. Beyond them an update can overflow although no square of a gradient did (gradients below
+// 1.8e19 in float32). Adding less than 1e31 to a float of at most 3.4e38 cannot make it infinite, however often:
+// 1e31 is half the distance of neighbouring floats there. For the same reason momentum sums to at most 2^24 times a
+// gradient, which stays below 1e31 at rates up to 1e3. If the states do not bound the quotient, an update is at most
+// the rate times the gradient divided by epsilon. A factor of parameters or momentum is applied in every update, so it
+// must not exceed 1.
 constexpr double kLargestRate = 1e3;
 constexpr double kLargestRateOverEpsilon = 1e11;
-constexpr double kLeastEpsilon = 1e-30;  // a smaller one may be 0 as a float, and 0 / 0 is NaN
+constexpr double kLeastEpsilon = 1e-30;  // smaller values may be 0 in float32, and 0 / 0 is NaN
 
 bool is_risky(double rate, double epsilon) {
   rate = std::abs(rate);
@@ -164,7 +164,7 @@ bool is_risky(double rate, double epsilon) {
 bool is_risky(const AdamSettings& a) { return is_risky(a.learning_rate, a.epsilon); }
 bool is_risky(const SgdSettings& a) { return is_risky(a.learning_rate, 1.0) || !(a.momentum <= 1.0); }
 bool is_risky(const RmspropSettings& a) {
-  // Centered: rounding can leave a variance below -epsilon, which has no root.
+  // Centered: rounding can make the variance smaller than -epsilon, and then it has no root.
   return a.centered || is_risky(a.learning_rate, a.epsilon) || !(a.momentum <= 1.0);
 }
 
@@ -176,7 +176,7 @@ bool has_finite(const T* values, Index count) {
 template <class T>
 bool has_finite_squares(const T* values, Index count) {
   using V = Vec<T>;
-  constexpr int kChains = 4;  // so that additions need not wait for each other
+  constexpr int kChains = 4;  // independent chains hide the latency of additions
   V sums[kChains];
   for (V& sum : sums) sum = V(T(0));
   Index i = 0;
@@ -195,7 +195,7 @@ bool has_finite_squares(const T* values, Index count) {
   return has_finite(lanes, V::lanes);
 }
 
-// One update of one rule, register by register.
+// One update with one rule, register by register.
 template <bool kPrepare, class Rule, class T>
 class Pass {
  public:
@@ -214,7 +214,7 @@ class Pass {
     }
   }
 
-  // Whether all that `update` would write is finite.
+  // Whether every value that `update` would write is finite.
   bool stays_finite(Range elements) const {
     for (Index i = elements.begin; i < elements.end; i += V::lanes) {
       const Index count = std::min<Index>(elements.end - i, V::lanes);
@@ -230,7 +230,7 @@ class Pass {
   }
 
  private:
-  // The new parameters of a register, and its new states in `s`.
+  // Returns the new parameters of a register, and writes its new states to `s`.
   FASTGRU_INLINE V compute(Index i, Index count, V* s) const {
     V g = V::load_first(b_.gradient + i, count);
     V p = V::load_first(b_.parameters + i, count);
@@ -322,7 +322,7 @@ Outcome rmsprop(const FlatBuffers<T>& buffers, const RmspropSettings& settings) 
 
 template <class T>
 double sum_of_squares(const T* values, Index count) {
-  constexpr Index kBlock = 4096;  // whose squares are added one after the other, in eight chains
+  constexpr Index kBlock = 4096;  // squares are summed per block, in eight chains
   constexpr Index kChains = 8;
   double total = 0.0;
   for (Index begin = 0; begin < count; begin += kBlock) {

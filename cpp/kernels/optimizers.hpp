@@ -1,6 +1,6 @@
-// Optimizers: each update is one pass over a flat buffer of parameters, in the exact form of the frameworks.
+// Optimizers: each update is one pass over a flat buffer of parameters, with the exact formulas of the frameworks.
 //
-//     g = clip(scale * gradient),  p -= rate decay p    first, where asked for; t = 1, 2, ... counts the updates
+//     g = clip(scale * gradient),  p -= rate decay p    first, if requested; t = 1, 2, ... counts the updates
 //
 //   Adam (Kingma and Ba 2015)          m = b1 m + (1 - b1) g          v = b2 v + (1 - b2) g^2
 //     keras     p -= alpha m / (sqrt(v) + eps),       alpha = rate sqrt(1 - b2^t) / (1 - b1^t)
@@ -15,13 +15,14 @@
 //     keras     d = rate g / sqrt(v + eps),     m = momentum m + d,   p -= m
 //     pytorch   d = g / (sqrt(v) + eps),        m = momentum m + d,   p -= rate m
 //
-// Adam's last two are the paper's algorithm and differ in rounding only; Keras' epsilon is the paper's "epsilon hat",
-// and so means something else. Nothing is allocated; elements do not depend on each other.
+// Adam's last two forms are the paper's algorithm and differ in rounding only. Keras' epsilon is the paper's "epsilon
+// hat" and has a different meaning. Nothing is allocated; elements do not depend on each other.
 //
-// Each thread first adds up the squares of its share of the gradient, which then lies in its cache. Only if all sums
-// are finite does any thread write: every element is then finite, and its square does not overflow. Otherwise, and with
-// settings that can make an update overflow all the same, the threads look at each element, and compute the update once
-// without writing it. States are taken to be zeros or those that such updates left: their squares are not added up.
+// Each thread first sums the squares of its share of the gradient, which is then in its cache. The threads write only
+// if all sums are finite: then every element is finite, and no square overflows. Otherwise, and with settings that can
+// make an update overflow, the threads check each element, and compute the update once without writing it. States must
+// be zeros or results of such updates: their squares are not summed. without writing it. States are taken to be zeros
+// or those that such updates left: their squares are not added up.
 #pragma once
 
 #include <limits>
@@ -30,7 +31,7 @@
 
 namespace fastgru {
 
-// What every update works on. States that a rule does not need are null.
+// The buffers of an update. States that a rule does not need are null.
 template <class T>
 struct FlatBuffers {
   Index count;
@@ -65,7 +66,7 @@ struct RmspropSettings {  // states: v; m, if there is momentum; a, if it is cen
   MomentumForm form;
 };
 
-// Whether the update was made. If not, nothing has been written: neither parameters nor states.
+// Result of an update. On failure neither parameters nor states have been written.
 enum class Outcome {
   updated,
   gradient_not_finite,  // an element of the gradient is NaN or infinite

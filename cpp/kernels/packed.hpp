@@ -3,9 +3,9 @@
 //     B (depth, columns)                        memory
 //     [ panel 0 | panel 1 | .. ]                panel 0: [k][register][lane], panel 1: [k][register][lane], ..
 //
-// The last register is filled with zeros. `Packed` is a view: its memory is a Workspace's, which is that of one call or
-// one that the view's owner keeps. T is the type of arithmetic, Element the one that is stored: a type for which Vec<T>
-// has `load` and `store` (packet.hpp).
+// The last register is padded with zeros. `Packed` is a view of a Workspace's memory: that of one call, or one that the
+// owner of the view keeps. T is the type of the arithmetic, Element the storage type, for which Vec<T> must have `load`
+// and `store` (packet.hpp).
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 
 namespace fastgru {
 
-inline constexpr int kPanelRegisters = 3;  // at most; as many as a register tile has
+inline constexpr int kPanelRegisters = 3;  // maximum: the registers of a tile
 
 template <class Element>
 struct Panel {
@@ -32,7 +32,7 @@ class Packed {
   static Index size(Index depth, Index columns) { return checked_multiply(depth, round_up_to_lanes<T>(columns)); }
 
   Packed() = default;
-  // In as few panels as can be, as even as they can be; or in so many.
+  // Splits the columns into the fewest panels, of nearly equal size, or into the given number.
   Packed(Element* memory, Index depth, Index columns) : Packed(memory, depth, columns, fewest_panels(columns)) {}
   Packed(Element* memory, Index depth, Index columns, Index panels)
       : data_(memory),
@@ -59,7 +59,7 @@ class Packed {
   }
   void pack(Index p, const T* from, Index k_stride, Index c_stride) { pack(p, 0, depth_, from, k_stride, c_stride); }
 
-  // The same for one register of the panel; zeros in the lanes from `lanes` on.
+  // The same for one register of the panel; lanes from `lanes` on are zero.
   void pack_register(Index p, Index v, Index k0, Index count, const T* from, Index k_stride, Index lane_stride,
                      Index lanes) {
     const Index width = registers(p) * L;
@@ -68,7 +68,7 @@ class Packed {
       for (Index k = 0; k < count; ++k) Vec<T>::load_first(from + k * k_stride, lanes).store(to + k * width);
       return;
     }
-    for (Index first = 0; first < count; first += L) {  // by squares, so that each cache line of `from` is read once
+    for (Index first = 0; first < count; first += L) {  // in squares, so that each cache line of `from` is read once
       const Index end = std::min(first + L, count);
       for (Index lane = 0; lane < L; ++lane) {
         for (Index k = first; k < end; ++k) {
@@ -83,7 +83,7 @@ class Packed {
   static Index fewest_panels(Index columns) {
     return (round_up_to_lanes<T>(columns) / L + kPanelRegisters - 1) / kPanelRegisters;
   }
-  // The first panels have a register more where the registers cannot be divided evenly.
+  // If the registers cannot be divided evenly, the first panels have one register more.
   int registers(Index p) const { return static_cast<int>(registers_ + (p < wider_ ? 1 : 0)); }
   Index begin(Index p) const { return p * registers_ + std::min(p, wider_); }
   Element* row(Index p, Index k) { return data_ + begin(p) * L * depth_ + k * registers(p) * L; }

@@ -10,7 +10,7 @@
 namespace fastgru {
 namespace {
 
-// Runs body(range of rows) on as many threads as that is worth.
+// Runs body(range of rows) on the number of threads that the cost model gives.
 template <class T, class Body>
 void parallel_rows(Index rows, Index classes, Body&& body) {
   const double work = cost::product(rows, 1, classes) * cost::kSoftmaxElement;
@@ -18,7 +18,7 @@ void parallel_rows(Index rows, Index classes, Body&& body) {
            [&](Team& team) noexcept { body(team.share(rows)); });
 }
 
-// The largest element, or a NaN if there is one in front; a later NaN reaches the sum through exp.
+// The largest element, or NaN if the first element is NaN; a later NaN reaches the sum through exp.
 template <class T>
 T largest(const T* row, Index count) {
   T result = row[0];
@@ -26,7 +26,7 @@ T largest(const T* row, Index count) {
   return result;
 }
 
-// The sum of exp(from[c] - m) in the order of c, whatever the width of a register; to[c] gets the terms, if wanted.
+// The sum of exp(from[c] - m), in the order of c for any register width; to[c] receives the terms if `to` is not null.
 template <class T>
 T sum_of_exp(const T* from, Index count, T m, T* to) {
   using V = Vec<T>;
@@ -41,7 +41,7 @@ T sum_of_exp(const T* from, Index count, T m, T* to) {
   return sum;
 }
 
-// sum over c of t(c) (m - l(c)), and the sum of t. A target of 0 adds 0, also where the logit is infinite.
+// sum over c of t(c) (m - l(c)), and the sum of t. A target of 0 adds 0, even if the logit is infinite.
 template <class T>
 double distance_from_largest(const T* logits, const T* targets, Index classes, T m, double& total) {
   double distance = 0.0;
@@ -64,7 +64,7 @@ void cross_entropy_row(const CrossEntropyArguments<T>& a, Index row) {
   const T m = largest(logits, classes);
   a.correct[row] = std::max_element(logits, logits + classes) - logits == label;
 
-  // All that is read from the logits comes first: d_logits may be their memory.
+  // Reads all logits before it writes: d_logits may be the same memory.
   double total = 1.0;
   const double distance = targets == nullptr ? static_cast<double>(m) - static_cast<double>(logits[label])
                                              : distance_from_largest(logits, targets, classes, m, total);

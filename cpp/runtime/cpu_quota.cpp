@@ -12,19 +12,19 @@ namespace {
 
 enum class Version { one, two };
 
-// A control group's directory as seen from a mount of its hierarchy.
+// A mount point of a cgroup hierarchy.
 struct Mount {
   Version version;
-  std::string root;   // the group that is mounted
-  std::string point;  // where
+  std::string root;   // the group at the mount point
+  std::string point;  // directory
 };
 
-// Whether `list` has `item` between its commas.
+// Whether the comma-separated `list` contains `item`.
 bool has_item(const std::string& list, const std::string& item) {
   return ("," + list + ",").find("," + item + ",") != std::string::npos;
 }
 
-// Octal escapes, as mountinfo writes white space in paths.
+// Decodes the octal escapes that mountinfo uses for white space in paths.
 std::string unescape(const std::string& text) {
   const auto is_octal = [](char c) { return c >= '0' && c <= '7'; };
   std::string result;
@@ -40,7 +40,7 @@ std::string unescape(const std::string& text) {
   return result;
 }
 
-// The hierarchies that can limit CPU time. A line of mountinfo (proc(5)):
+// Mounts of the hierarchies that can limit CPU time. A line of mountinfo (proc(5)):
 //     id parent major:minor root point options [optional fields] - type source super-options
 std::vector<Mount> read_mounts(const std::string& root) {
   std::vector<Mount> mounts;
@@ -60,8 +60,8 @@ std::vector<Mount> read_mounts(const std::string& root) {
   return mounts;
 }
 
-// The path of this process' group in the hierarchy of that version. A line of /proc/self/cgroup (cgroups(7)):
-//     hierarchy:controllers:path, where version 2 has number 0 and no controllers
+// The path of this process' group in the hierarchy of a cgroup version. A line of /proc/self/cgroup (cgroups(7)):
+//     hierarchy:controllers:path; in version 2 the hierarchy is 0 and the controllers are empty
 std::optional<std::string> own_group(const std::string& root, Version version) {
   std::ifstream file(root + "/proc/self/cgroup");
   for (std::string line; std::getline(file, line);) {
@@ -73,7 +73,7 @@ std::optional<std::string> own_group(const std::string& root, Version version) {
   return std::nullopt;
 }
 
-// Processors that a quota of microseconds in each period comes to; 0 for no limit.
+// Processors for `quota` microseconds per `period`, rounded up; 0 for no limit.
 int processors(long long quota, long long period) {
   if (quota <= 0 || period <= 0) return 0;
   const long long whole = quota / period + (quota % period != 0);
@@ -83,7 +83,7 @@ int processors(long long quota, long long period) {
 int quota_of_directory(const std::string& directory, Version version) {
   long long quota = 0, period = 0;
   if (version == Version::two) {
-    std::ifstream(directory + "/cpu.max") >> quota >> period;  // "max 100000" is no number: no limit
+    std::ifstream(directory + "/cpu.max") >> quota >> period;  // "max 100000" does not parse: no limit
   } else {
     std::ifstream(directory + "/cpu.cfs_quota_us") >> quota;  // -1: no limit
     std::ifstream(directory + "/cpu.cfs_period_us") >> period;
@@ -91,8 +91,8 @@ int quota_of_directory(const std::string& directory, Version version) {
   return processors(quota, period);
 }
 
-// The part of `path` below `top`; empty where it is not below, as where a container sees the host's path of its group,
-// but only its own group mounted.
+// The part of `path` below `top`; empty if it is not below. That happens in a container that sees the host's path of
+// its group, but mounts only its own group.
 std::string path_below(const std::string& path, const std::string& top) {
   const std::string prefix = top == "/" ? "" : top;
   const bool below = path.compare(0, prefix.size(), prefix) == 0 && path.size() > prefix.size() + 1 &&

@@ -1,14 +1,13 @@
-// The CPU time that Linux control groups grant this process. Containers are limited by means of these groups.
+// The CPU time that Linux control groups (cgroups) grant this process. Containers are limited by cgroups.
 #pragma once
 
 #include <string>
 
 namespace fastgru {
 
-// How many processors' time the process may use, rounded up; 0 where nothing limits it. The smallest quota counts of
-// the group that the process is in and of those above it, in version 1 (cpu.cfs_quota_us over cpu.cfs_period_us) and
-// version 2 (cpu.max) of control groups. Files are read below `root`, which is empty except in tests; what cannot be
-// read or understood sets no limit.
+// The CPU quota of this process in processors, rounded up; 0 if there is no limit. Reads cpu.cfs_quota_us over
+// cpu.cfs_period_us (cgroup v1) and cpu.max (cgroup v2) of the process' group and all its parents, and returns the
+// smallest. A file that cannot be read or parsed sets no limit. `root` is a prefix of all paths: tests set it.
 int cpu_quota(const std::string& root = "");
 
 }  // namespace fastgru

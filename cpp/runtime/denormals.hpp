@@ -1,7 +1,7 @@
-// How the CPU treats denormal numbers on this thread.
+// Flushes denormal numbers to zero on the current thread.
 //
-// Denormals cost a hundred cycles each and mean nothing in a kernel (sigmoid(-100) is one). A thread that runs kernels
-// flushes them to zero: the caller for the length of a call (bindings/call.hpp), the pool's workers always.
+// An operation on denormals costs about a hundred cycles, and denormals do not affect a kernel's result (sigmoid(-100)
+// is one). The calling thread flushes them during a call (bindings/call.hpp), the pool's workers always.
 #pragma once
 
 #if defined(__x86_64__)
@@ -10,7 +10,7 @@
 
 namespace fastgru {
 
-// For its lifetime, flushes denormals to zero, or honours them while the program's own code runs.
+// Sets the denormal mode of this thread for its lifetime. `flush=false` restores IEEE behaviour for the program's code.
 class FlushDenormals {
  public:
   explicit FlushDenormals(bool flush = true) : saved_(read()) { write(flush ? saved_ | kBits : saved_ & ~kBits); }

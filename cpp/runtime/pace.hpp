@@ -1,6 +1,5 @@
-// What the pool learns of the machine and the program while it works: how long a sleeping worker takes to begin, how
-// long an operation takes, how soon the next job tends to come. They decide when to wake a worker, and how long one
-// waits for the next job before it sleeps. Results never depend on them.
+// Running estimates of the pool: wake-up latency of a worker, time per operation, and time between two jobs. They
+// decide when to wake workers and how long an idle worker spins before it sleeps. Results never depend on them.
 #pragma once
 
 #include <algorithm>
@@ -9,13 +8,12 @@
 
 namespace fastgru {
 
-// Follows a quantile of a stream of numbers, within limits: a step up where one is larger, a step down where it is
-// smaller. It keeps no history, and one outlier, however far, moves it by one step. Threads may add at the same time;
-// then a step is lost.
+// Estimates a quantile of a stream of numbers, within limits. It steps up after a larger number and down after a
+// smaller one. It keeps no history, and one outlier moves it by one step only. Concurrent calls may lose a step.
 class RunningQuantile {
  public:
-  // Comes to rest where the steps balance: some `share` of the numbers lie below. The limits see to it that it never
-  // takes long to come back.
+  // Converges where `share` of the numbers are smaller: there the steps balance. The limits bound how long it takes
+  // to adapt to a change.
   RunningQuantile(double first, double share, double least, double most)
       : value_(first), up_(1 + kStep * share), down_(1 - kStep * (1 - share)), least_(least), most_(most) {}
 
@@ -36,28 +34,28 @@ class Pace {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // Whether a job is worth waking sleeping workers for. One that meets at barriers takes half its time and the wake-up
-  // with two threads: less than alone if it takes longer than two wake-ups.
+  // Whether a job is long enough to wake sleeping workers. With two threads, a job with barriers takes half its time
+  // plus one wake-up. That is less than on one thread if the job takes longer than two wake-ups.
   bool worth_waking(double operations) const { return operations * operation_.value() > 2 * wake_.value(); }
 
-  // How long a worker that has finished spins before it sleeps: twice as long as nine of ten jobs need to come. Those
-  // that come later than `most_spin` count as if they came at once: spinning for them would only cost power.
+  // How long an idle worker spins before it sleeps: twice the time within which nine of ten jobs arrive. Gaps longer
+  // than `most_spin` count as zero: spinning for them would waste power.
   std::chrono::nanoseconds spin() const { return nanoseconds(std::clamp(2 * gap_.value(), kLeastSpin, most_spin())); }
 
-  // From the end of a job to the next one.
+  // Adds a gap between the end of a job and the next job.
   void came(Clock::duration gap) {
     const double waited = count(gap);
     gap_.add(waited < most_spin() ? waited : 0);
   }
-  // From the first call of a sleeping worker to its beginning.
+  // Adds a wake-up latency: from the first call of a sleeping worker until it starts.
   void woke(Clock::duration latency) { wake_.add(count(latency)); }
-  // A job, in time of all threads that took part.
+  // Adds a job; `time` is the sum over all threads that took part.
   void ran(double operations, Clock::duration time) {
     if (operations > 0) operation_.add(count(time) / operations);
   }
 
  private:
-  // In nanoseconds. The first values are those of a virtual machine whose workers sleep deeply.
+  // In nanoseconds. The initial values were measured on a virtual machine with slow wake-ups.
   static constexpr double kLeastSpin = 20e3, kMostSpin = 200e3, kMostSpinWhereWakingIsSlow = 1e6;
 
   static double count(Clock::duration time) {
@@ -66,8 +64,8 @@ class Pace {
   static std::chrono::nanoseconds nanoseconds(double count) {
     return std::chrono::nanoseconds(static_cast<std::chrono::nanoseconds::rep>(count));
   }
-  // Longer than Python needs between two kernels of a training step, shorter than anybody would notice as load; but at
-  // least as long as waking takes, which spinning saves.
+  // Longer than Python takes between two kernels of a training step, and short enough not to show as CPU load. At least
+  // two wake-up latencies, because spinning saves a wake-up.
   double most_spin() const { return std::clamp(2 * wake_.value(), kMostSpin, kMostSpinWhereWakingIsSlow); }
 
   RunningQuantile wake_{200e3, 0.5, 1e3, 1e6};

@@ -33,9 +33,9 @@ inline void pause() {
 #endif
 }
 
-// Between two looks at the clock: a pause takes 40 cycles on one processor and 2,000 in another's virtual machine.
+// Pauses between two reads of the clock. A pause takes 40 cycles on one CPU and 2,000 in a virtual machine on another.
 constexpr int kSpinsBetweenLooks = 16;
-// A barrier is passed within microseconds unless there are more threads than processors; then give way.
+// Members normally reach a barrier within microseconds. With more threads than processors they take longer: then yield.
 constexpr int kSpinsBeforeYield = 1000;
 
 class BlockSignals {
@@ -57,7 +57,7 @@ struct Job {
   detail::TeamBody body = nullptr;
   void* context = nullptr;
   int size = 0;
-  std::atomic<int> running{0};  // members besides the caller that have not finished
+  std::atomic<int> running{0};  // unfinished members, without the caller
   Team::Shared shared;
 
   void run_member(int index) noexcept {
@@ -66,12 +66,12 @@ struct Job {
   }
 };
 
-// A thread that waits for its part of a job. Workers beyond a team's size are not woken, and sleep on.
+// A worker thread. Workers beyond a team's size are not woken.
 class Worker {
  public:
   explicit Worker(Pace& pace) : pace_(pace) {}
 
-  // False if it has begun: then it touches the job once more when it ends.
+  // Returns false if the worker has started; it then accesses the job once more at its end.
   bool withdraw(Job* job) { return job_.compare_exchange_strong(job, nullptr, std::memory_order_acq_rel); }
 
   void assign(Job* job, Pace::Clock::time_point now) {
@@ -80,7 +80,7 @@ class Worker {
       if (calls_++ == calls_before_sleep_) called_ = now;
       job_.store(job, std::memory_order_release);
     }
-    wake_.notify_one();  // no system call unless it sleeps
+    wake_.notify_one();  // a system call only if the worker sleeps
   }
 
   Job* wait() {
@@ -98,7 +98,7 @@ class Worker {
         wake_.wait(lock, [&] { return calls_ != calls_before_sleep_; });
         pace_.woke(Pace::Clock::now() - called_);
       }
-      if (Job* job = take()) return job;  // else it was withdrawn; the next one may follow closely
+      if (Job* job = take()) return job;  // otherwise it was withdrawn; keep spinning, the next job may follow soon
     }
   }
 
@@ -108,16 +108,17 @@ class Worker {
     return job_.exchange(nullptr, std::memory_order_acquire);
   }
 
-  alignas(64) std::atomic<Job*> job_{nullptr};  // a line of its own: the worker spins on it
+  alignas(64) std::atomic<Job*> job_{nullptr};  // own cache line, because the worker spins on it
   alignas(64) std::mutex mutex_;
   std::condition_variable wake_;
-  // Guarded by mutex_. Calls, and not jobs, because a job may be withdrawn before the worker is awake.
+  // Guarded by mutex_. Counts calls, not jobs, because a job may be withdrawn before the worker wakes up.
   unsigned calls_ = 0, calls_before_sleep_ = 0;
-  Pace::Clock::time_point called_;  // first since it fell asleep
+  Pace::Clock::time_point called_;  // first call since the worker fell asleep
   Pace& pace_;
 };
 
-// Leaked on purpose, threads and all: neither interpreter shutdown nor a fork then waits for threads that may be gone.
+// Never destroyed, and its threads never joined: interpreter shutdown and fork must not wait for threads that may no
+// longer exist.
 class Pool {
  public:
   void run(int threads, detail::Attendance attendance, double operations, Cancellation* cancellation,
@@ -126,11 +127,11 @@ class Pool {
     job.body = body;
     job.context = context;
     job.shared.cancellation = cancellation;
-    // Not a mutex: a signal handler may call a kernel on the very thread that is running one.
+    // Not a mutex, because a signal handler may call a kernel on a thread that is already running one.
     const bool owner = threads > 1 && !busy_.exchange(true, std::memory_order_acquire);
     const auto begin = owner ? Pace::Clock::now() : Pace::Clock::time_point();
-    // Jobs that follow each other so closely that the workers do not fall asleep in between find them awake, or are
-    // worth waking them for the next ones.
+    // Workers are still awake after a recent job. If recent jobs follow each other this closely, waking the workers now
+    // also helps the next jobs.
     const bool awake = owner && begin - last_end_ < pace_.spin();
     if (owner) pace_.came(begin - last_end_);
     const bool worth_it = awake || (owner && pace_.worth_waking(operations));
@@ -151,7 +152,7 @@ class Pool {
       if (++spins < kSpinsBeforeYield) {
         pause();
       } else {
-        if (cancellation != nullptr) cancellation->ask();  // the others may have work for long
+        if (cancellation != nullptr) cancellation->ask();  // other members may still work for a long time
         std::this_thread::yield();
       }
     }
@@ -163,11 +164,11 @@ class Pool {
   }
 
  private:
-  // False where the system gives no more threads.
+  // Returns false if the system cannot create more threads.
   bool grow(int workers) {
-    const BlockSignals block;  // the threads inherit it: signals are the program's, not the pool's
+    const BlockSignals block;  // inherited by the new threads: the program's own threads handle signals
     try {
-      workers_.reserve(static_cast<std::size_t>(workers));  // so that nothing throws once a thread runs
+      workers_.reserve(static_cast<std::size_t>(workers));  // before a thread starts, so that nothing throws afterwards
       while (static_cast<int>(workers_.size()) < workers) {
         const int index = static_cast<int>(workers_.size()) + 1;
         auto worker = std::make_unique<Worker>(pace_);
@@ -176,7 +177,7 @@ class Pool {
           for (;;) {
             Job* job = own->wait();
             job->run_member(index);
-            job->running.fetch_sub(1, std::memory_order_acq_rel);  // the last touch: the caller may return now
+            job->running.fetch_sub(1, std::memory_order_acq_rel);  // last access to job: the caller may return now
           }
         }).detach();
         workers_.push_back(std::move(worker));
@@ -187,9 +188,9 @@ class Pool {
     return true;
   }
 
-  alignas(64) Pace pace_;  // workers read it while they spin
+  alignas(64) Pace pace_;  // spinning workers read it
   alignas(64) std::atomic<bool> busy_{false};
-  // Of the last job that wanted more than one thread: its end, and whether it got them. If not, workers may sleep.
+  // The end of the last job that asked for several threads, and whether it used them. If not, workers may be asleep.
   Pace::Clock::time_point last_end_;
   bool shared_last_ = false;
   std::vector<std::unique_ptr<Worker>> workers_;
@@ -201,7 +202,7 @@ std::once_flag pool_once;
 Pool& pool() {
   std::call_once(pool_once, [] {
     the_pool.store(new Pool);
-    // The child has none of the parent's threads: it starts with a pool of its own.
+    // A forked child has none of the parent's threads, so it creates a new pool.
     pthread_atfork(nullptr, nullptr, [] { the_pool.store(new Pool); });
   });
   return *the_pool.load();
@@ -223,14 +224,14 @@ int default_threads(const std::string& root) {
 #if defined(__linux__)
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof(set), &set) == 0) processors = CPU_COUNT(&set);
-  // More threads than a container has processors' time for would be stopped together for the rest of each period.
+  // A container that exceeds its quota is paused for the rest of each period.
   if (const int quota = cpu_quota(root)) processors = std::min(processors, quota);
 #endif
   return std::max(1, processors);
 }
 
 void Cancellation::ask_now() {
-  const FlushDenormals honour(false);  // a signal handler is the program's code
+  const FlushDenormals honour(false);  // `poll` may run a signal handler, which is the program's code
   if (poll_()) requested_.store(true, std::memory_order_relaxed);
   next_ = std::chrono::steady_clock::now() + kInterval;
 }

@@ -1,13 +1,13 @@
-// Threads: one pool a process, teams that run one function, and the fixed split of work.
+// Threads: one thread pool per process, teams of threads that run one function, and the fixed split of work.
 //
-// The rule that makes results independent of the number of threads: a team only ever decides *who* computes
-// an element, never in which order the terms of one element are added.
+// Results do not depend on the number of threads: a team decides only which thread computes an element, never the order
+// in which the terms of an element are added.
 //
-// Work that falls into independent items is claimed, not dealt out: other threads of the program (PyTorch's, which spin
-// for milliseconds after their work) may hold a processor, so that a member starts late or runs at half the speed.
+// Threads claim independent items dynamically. Other threads of the program can occupy a processor (PyTorch's spin for
+// milliseconds after their work), so that a member of the team starts late or runs at half the speed.
 //
-// Not OpenMP: two OpenMP runtimes in one process (ours and PyTorch's) fight over cores, and a fork after a
-// parallel region hangs in its child. This pool belongs to its process: a forked child builds its own.
+// OpenMP is not used for two reasons. Two OpenMP runtimes in one process (ours and PyTorch's) compete for cores. A fork
+// after a parallel region hangs in the child. This pool belongs to its process: a forked child creates its own.
 #pragma once
 
 #include <atomic>
@@ -18,8 +18,8 @@
 
 namespace fastgru {
 
-// What a kernel asks now and then whether its caller still wants the result. `poll` runs on the calling thread
-// only, at most every 100 ms, and answers true to stop: a call of less than that never polls.
+// Lets a kernel check whether its caller has cancelled the call. `poll` returns true to cancel. It runs on the calling
+// thread only, at most every 100 ms, so that shorter calls never poll.
 class Cancellation {
  public:
   using Poll = bool (*)() noexcept;
@@ -59,17 +59,17 @@ class Team {
   };
   Team(int index, int size, Shared& shared) : Team(index, size, shared, index == 0) {}
 
-  // This member as a team of its own, for work that it does without the others.
+  // A team that has only this member, for work that it does alone.
   Team alone() const { return Team(0, 1, shared_, is_caller_); }
 
   int index() const { return index_; }
   int size() const { return size_; }
   Range share(std::ptrdiff_t count) const { return split(count, index_, size_); }
 
-  // Waits until every member has called it. Members must agree on the number of calls, cancelled or not.
+  // Waits until every member has called it. All members must make the same number of calls, even if cancelled.
   void barrier();
 
-  // False once the call is cancelled: the member then skips its work, but not the barriers.
+  // False once the call is cancelled: the member must then skip its work, but not the barriers.
   bool proceed() {
     if (shared_.cancellation == nullptr) return true;
     if (is_caller_) shared_.cancellation->ask();
@@ -85,18 +85,19 @@ class Team {
   bool is_caller_;
 };
 
-// Independent items of work, claimed one by one by the members of a team: first those of a member's own share, whose
-// data the last job may have left in its cache, then what others have not got to. Shares are taken in ascending order.
+// Independent items of work that the members of a team claim one by one. A member first claims the items of its own
+// share, because their data may still be in its cache, and then items that other members have not claimed yet. Each
+// share is processed in ascending order.
 class Items {
  public:
   enum class Shares {
-    contiguous,  // for items of equal work: what a member writes lies together, as rows that Team::share cuts do
-    dealt,       // like cards: where items fall in size, all shares do, and the smallest items come last
+    contiguous,  // for items of equal work: a member writes neighbouring memory, as with Team::share
+    dealt,       // round robin: if items get smaller, so do all shares, and the smallest items are claimed last
   };
   explicit Items(std::ptrdiff_t count, Shares shares = Shares::contiguous) : count_(count), cut_(shares) {}
 
-  // body(item), which is noexcept, until none is left to claim; returns when those that others have claimed are done,
-  // too. While it waits the caller goes on asking whether it is cancelled: members that work alone do not ask.
+  // Calls the noexcept body(item) until all items are claimed, then waits for the items that other members claimed.
+  // While the calling thread waits it polls for cancellation, because members that work alone do not.
   template <class Body>
   void run(Team& team, Body&& body) {
     static_assert(std::is_nothrow_invocable_v<Body&, std::ptrdiff_t>,
@@ -119,7 +120,7 @@ class Items {
 
  private:
   static constexpr int kMostShares = 16;
-  struct alignas(64) Share {  // a cache line each
+  struct alignas(64) Share {  // one cache line each
     std::atomic<std::ptrdiff_t> next{0};
   };
   void wait(Team& team) const;
@@ -131,7 +132,7 @@ class Items {
 };
 
 namespace detail {
-// Whether a job needs all its members, because they meet at barriers, or gets by with those who come in time.
+// Whether a job needs all its members, because it has barriers, or runs with those that start in time.
 enum class Attendance { all, optional };
 
 using TeamBody = void (*)(void*, Team&) noexcept;
@@ -150,29 +151,29 @@ void run_team(int threads, Attendance attendance, double operations, Cancellatio
 }
 }  // namespace detail
 
-// Runs body(Team&) on `threads` threads, the caller among them, and returns when all have returned. `body` is noexcept.
-// Workers flush denormals to zero; the caller must do so, too (denormals.hpp), or its results would differ from theirs.
-// If the pool is busy with a job of another thread of the program, the caller runs as a team of one. It does the same
-// if the pool sleeps and the job would be done before it is awake (pace.hpp); `operations` is for that estimate:
-// roughly how many instructions on whole registers the job takes.
+// Runs body(Team&) on `threads` threads, including the calling thread, and returns when all have returned. `body` must
+// be noexcept. Workers flush denormals to zero; the caller must do the same (denormals.hpp), or its results differ.
+// The caller runs as a team of one in two cases: another thread of the program uses the pool, or the workers sleep and
+// the job would finish before they wake up (pace.hpp). `operations` is for that estimate: roughly the number of SIMD
+// instructions of the job.
 template <class Body>
 void parallel(int threads, double operations, Cancellation* cancellation, Body&& body) {
   detail::run_team(threads, detail::Attendance::all, operations, cancellation, body);
 }
 
-// The same, without waiting for members that have not begun when the caller is done: `body` does all its work by Items,
-// and has no barriers.
+// Like `parallel`, but does not wait for members that have not started when the caller is done. `body` must do all its
+// work through Items and must not use barriers.
 template <class Body>
 void parallel_items(int threads, double operations, Cancellation* cancellation, Body&& body) {
   detail::run_team(threads, detail::Attendance::optional, operations, cancellation, body);
 }
 
-// The most threads a call may use; at first default_threads().
+// The maximum number of threads per call; initially default_threads().
 int num_threads();
 void set_num_threads(int count);
 
-// OMP_NUM_THREADS where it is set to a number; else the processors that this process may run on, or whose time its
-// control group grants it (cpu_quota.hpp, which has `root`), whichever is fewer.
+// OMP_NUM_THREADS if it is set to a number. Otherwise the smaller of the processors that this process may run on and
+// its CPU quota (cpu_quota.hpp, which explains `root`).
 int default_threads(const std::string& root = "");
 
 }  // namespace fastgru

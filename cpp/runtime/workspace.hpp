@@ -1,8 +1,8 @@
-// Scratch memory for the kernels: 64-byte aligned, uninitialised, kept between calls.
+// Scratch memory for the kernels: 64-byte aligned, uninitialised, reused between calls.
 //
-// A Workspace is an arena. A kernel takes what it needs on the calling thread before it starts its team; the
-// memory is valid until the next reset(). reset() keeps one block as large as everything that was taken, so
-// from the second call of the same shape on nothing is allocated.
+// A Workspace is an arena. A kernel takes its memory on the calling thread before it starts a team. The memory is valid
+// until the next reset(). reset() keeps one block as large as all memory taken, so that from the second call of the
+// same shape on nothing is allocated.
 #pragma once
 
 #if defined(__linux__)
@@ -23,7 +23,7 @@ namespace fastgru {
 
 inline constexpr std::size_t kAlignment = 64;
 
-// a * b, or std::bad_alloc (MemoryError in Python) where it does not fit: sizes come from users.
+// a * b; throws std::bad_alloc (MemoryError in Python) on overflow, because the sizes are user input.
 template <class Integer>
 inline Integer checked_multiply(Integer a, Integer b) {
   if (b != 0 && a > std::numeric_limits<Integer>::max() / b) throw std::bad_alloc();
@@ -38,12 +38,12 @@ using AlignedMemory = std::unique_ptr<std::byte, AlignedDelete>;
 namespace detail {
 inline std::atomic<std::size_t> bytes_allocated{0};
 }
-// How much memory has been asked for in all; stands still in a loop that uses its memory again.
+// Total bytes allocated so far. Constant in a loop that reuses its memory.
 inline std::size_t bytes_allocated() { return detail::bytes_allocated.load(std::memory_order_relaxed); }
 
 inline AlignedMemory allocate_aligned(std::size_t bytes) {
-  // Large memory on huge pages: a walk through a long tape misses the TLB on every small page, which a virtual machine
-  // makes twice as dear.
+  // Large blocks use huge pages: a pass over a long tape misses the TLB on every small page, at twice the cost on a
+  // virtual machine.
   constexpr std::size_t kHugePage = std::size_t{2} << 20;
   const std::size_t alignment = bytes >= kHugePage / 2 ? kHugePage : kAlignment;
   if (bytes > std::numeric_limits<std::size_t>::max() - alignment) throw std::bad_alloc();
@@ -51,7 +51,7 @@ inline AlignedMemory allocate_aligned(std::size_t bytes) {
   AlignedMemory memory(static_cast<std::byte*>(std::aligned_alloc(alignment, whole)));
   if (memory == nullptr && whole > 0) throw std::bad_alloc();
 #if defined(__linux__)
-  if (alignment == kHugePage) madvise(memory.get(), whole, MADV_HUGEPAGE);  // a hint: without it all works too
+  if (alignment == kHugePage) madvise(memory.get(), whole, MADV_HUGEPAGE);  // only a hint: failure is harmless
 #endif
   detail::bytes_allocated.fetch_add(bytes, std::memory_order_relaxed);
   return memory;
@@ -73,7 +73,7 @@ class Workspace {
     return result;
   }
 
-  // The same on a page boundary, so that neighbours in the arena do not share its first page.
+  // Like take(), but aligned to a page, so that neighbours in the arena do not share its first page.
   template <class T>
   T* take_pages(std::ptrdiff_t count) {
     constexpr std::size_t page = 4096;
@@ -106,12 +106,12 @@ class Workspace {
   std::vector<Block> blocks_;
 };
 
-// A Workspace for the length of one call, from a small free list, so that concurrent calls never share one.
-// Large workspaces are not kept: an application's memory returns to what it was after one huge call.
+// A Workspace for one call, taken from a free list, so that concurrent calls never share one. Large workspaces are
+// freed after the call, so that one huge call does not keep its memory.
 class BorrowedWorkspace {
  public:
   BorrowedWorkspace() {
-    // Never waits: a lock that a fork has left taken in its child only means that nothing is reused there.
+    // try_to_lock: a fork can leave the lock held in the child, which then allocates instead of reusing memory.
     const std::unique_lock<std::mutex> lock(mutex(), std::try_to_lock);
     if (lock && !free_list().empty()) {
       workspace_ = std::move(free_list().back());
@@ -126,7 +126,7 @@ class BorrowedWorkspace {
       workspace_->reset();
       const std::unique_lock<std::mutex> lock(mutex(), std::try_to_lock);
       if (lock && free_list().size() < kMostKept) free_list().push_back(std::move(workspace_));
-    } catch (const std::bad_alloc&) {  // then this one is simply not kept
+    } catch (const std::bad_alloc&) {  // the workspace is freed instead of kept
     }
   }
   BorrowedWorkspace(const BorrowedWorkspace&) = delete;
@@ -138,7 +138,7 @@ class BorrowedWorkspace {
   static constexpr std::size_t kLargestKept = std::size_t{64} << 20;
   static constexpr std::size_t kMostKept = 4;
 
-  // Never destroyed, so that a call during interpreter shutdown finds them alive.
+  // Never destroyed, because kernels can run during interpreter shutdown.
   static std::mutex& mutex() {
     static std::mutex& instance = *new std::mutex;
     return instance;

@@ -1,27 +1,27 @@
-// The activations of a GRU on SIMD registers, and their derivatives written in terms of their outputs.
+// The activations of a GRU on SIMD registers, and their derivatives in terms of their outputs.
 //
-// To add one, write a struct with `name`, `apply` and `derivative`, and append it to the list at the end of this file:
-// the bindings, the choice of the GRU's cell and Python's list of names follow from it.
+// To add an activation, write a struct with `name`, `apply` and `derivative`, and append it to the list at the end of
+// this file. The bindings, the GRU's cell and Python's list of names are generated from that list.
 //
 // sigmoid and tanh share one exponential. With y = n ln 2 + r, |r| <= ln 2 / 2, and the diagonal Pade
 // approximant of exp split into its even part E and odd part O,
 //
 //     exp(y) = 2^n (E(r) + O(r)) / (E(r) - O(r)),
 //
-// the quotient is never formed: it is folded into the one division each function needs anyway,
+// Each function combines the quotient with the one division that it needs anyway:
 //
 //     sigmoid(x) = 1 / (1 + exp(-x))                 = (E - O) / ((E - O) + s (E + O)),       s = 2^n,
 //     tanh(x)    = (1 - exp(-2x)) / (1 + exp(-2x))   = (E (1 - s) - O (1 + s)) / (E (1 + s) - O (1 - s)).
 //
-// In the second form n = 0 gives exactly -O / E, so tanh keeps its relative accuracy down to x = 0.
-// The approximant's own error is 6e-9 (float, order 3) and 2e-19 (double, order 6), both below rounding.
+// For tanh, n = 0 gives exactly -O / E, so that the relative error stays small near x = 0.
+// The error of the approximant is 6e-9 (float, order 3) and 2e-19 (double, order 6), both below rounding.
 //
 // Measured against a correctly rounded result (tests/test_activations.py asserts these):
 //     function      float                 double               domain
 //     sigmoid       3 ULP                 3 ULP                all x; below -87 (-708) it stays at sigmoid of
 //                                                              the bound, under 1.7e-38 (3.4e-308), not 0
 //     tanh          5 ULP                 5 ULP                all x; |x| > 9.1 (19.1) gives +-1
-// A NaN gives NaN, an infinity the limit.
+// NaN gives NaN; an infinity gives the limit.
 #pragma once
 
 #include "simd/packet.hpp"
@@ -30,9 +30,9 @@ namespace fastgru {
 
 namespace detail {
 
-// Exponent constants. ln2_high has enough trailing zero bits that n * ln2_high is exact, so the reduction
-// keeps its accuracy without FMA as well. `magic` rounds to nearest by addition and leaves n + bias in the
-// low bits of the mantissa, from where a shift makes it the exponent field of 2^n.
+// Exponent constants. ln2_high has enough trailing zero bits that n * ln2_high is exact, so the reduction is accurate
+// without FMA too. Adding `magic` rounds to nearest and leaves n + bias in the low bits of the mantissa. A left shift
+// then makes it the exponent field of 2^n.
 template <class T>
 struct ExpConstants;
 
@@ -101,7 +101,7 @@ struct SplitExp {
 }  // namespace detail
 
 template <class T>
-FASTGRU_INLINE Vec<T> exp(Vec<T> x) {  // for x <= 0, as softmax needs it; below the bound: exp(bound)
+FASTGRU_INLINE Vec<T> exp(Vec<T> x) {  // for x <= 0 (softmax only); exp(bound) below the bound
   const detail::SplitExp<T> e(at_least(x, -detail::ExpConstants<T>::sigmoid_bound));
   return e.scale * ((e.even + e.odd) / (e.even - e.odd));
 }
@@ -175,7 +175,7 @@ template <class... Functions>
 struct ActivationList {
   static constexpr const char* names[] = {Functions::name...};
 
-  // f(Function{}) for the index-th of the list; all results have one type.
+  // f(Function{}) for the function at `index`; all results must have one type.
   template <class F>
   static auto visit(std::size_t index, F&& f) {
     return visit_from<F, Functions...>(index, f);
@@ -191,7 +191,7 @@ struct ActivationList {
   }
 };
 
-// An activation is known by its index in its list; the first of each list is the default.
+// An activation is identified by its index in its list; the first of each list is the default.
 template <class T>
 using Activations = ActivationList<Tanh<T>, Relu<T>, Linear<T>>;  // of the candidate
 template <class T>

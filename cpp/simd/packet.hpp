@@ -1,12 +1,11 @@
-// Vec<T>: one SIMD register of T, as wide as the instruction set this file is compiled for.
+// Vec<T>: one SIMD register of T, as wide as the instruction set that this file is compiled for.
 //
-// A thin value type over Eigen's packets, with intrinsics where Eigen has no word for it (Packet4f on SSE2 and NEON,
-// Packet8f on AVX2, Packet16f on AVX-512, and their double counterparts), so that a kernel is written once and reads
-// like its equations. No other file names Eigen, whose internal namespace this is: hence its version is pinned in
-// pyproject.toml.
+// A thin value type over Eigen's packets (Packet4f on SSE2 and NEON, Packet8f on AVX2, Packet16f on AVX-512, and their
+// double counterparts), with intrinsics for operations that Eigen lacks. A kernel is written once and reads like its
+// equations. No other file uses Eigen. Its packets are an internal namespace, so pyproject.toml pins Eigen's version.
 //
-// Every operation works on each lane alone, and no expression is contracted or reassociated
-// (-ffp-contract=off): a lane's result never depends on its position or on its neighbours.
+// Every operation works on each lane separately, and no expression is contracted or reassociated (-ffp-contract=off).
+// A lane's result therefore never depends on its position or on other lanes.
 #pragma once
 
 #include <Eigen/Core>
@@ -21,7 +20,7 @@ static_assert(sizeof(Index) == 8, "sizes are multiplied as 64-bit integers");
 
 #define FASTGRU_INLINE inline __attribute__((always_inline))
 
-// Architectural vector registers: what bounds a register tile in gemm.hpp.
+// Architectural vector registers, which bound the size of a register tile in gemm.hpp.
 #if defined(__AVX512F__) || defined(__aarch64__)
 inline constexpr int kVectorRegisters = 32;
 #else
@@ -76,16 +75,17 @@ struct Vec {
   FASTGRU_INLINE Vec(Raw value) : raw(value) {}
   FASTGRU_INLINE Vec(T value) : raw(Eigen::internal::pset1<Raw>(value)) {}
 
-  // No alignment is asked of a pointer: on aligned data an unaligned load costs the same.
+  // Pointers need no alignment: on aligned data an unaligned load is as fast.
   static FASTGRU_INLINE Vec load(const T* from) { return Eigen::internal::ploadu<Raw>(from); }
   FASTGRU_INLINE void store(T* to) const { Eigen::internal::pstoreu(to, raw); }
 
-  // To memory past the caches, for what is not read again soon; `to` aligned to the register. fence_streams() must
-  // follow before another thread may read it.
+  // Non-temporal store, for data that is not read again soon. `to` must be aligned to the register. Call
+  // fence_streams() before another thread reads the data.
   FASTGRU_INLINE void stream(T* to) const { stream_packet(to, raw); }
 
-  // The first `count` lanes only (0 <= count <= lanes); the others are zero, or are left alone in memory.
-  // With AVX-512 through a mask, else through the stack: AVX2's masked stores cost 42 micro-operations on Zen 4.
+  // Load and store of the first `count` lanes (0 <= count <= lanes). Loads set the others to zero; stores leave the
+  // others in memory unchanged. AVX-512 uses a mask, other sets the stack: AVX2's masked stores cost 42 micro-ops
+  // on Zen 4.
   static FASTGRU_INLINE Vec load_first(const T* from, Index count) {
     if (count >= lanes) return load(from);
 #if defined(__AVX512F__)
@@ -114,7 +114,7 @@ struct Vec {
   friend FASTGRU_INLINE Vec operator-(Vec a) { return Eigen::internal::pnegate(a.raw); }
 };
 
-// a * b + c, in one rounding where the instruction set has it (AVX2 + FMA, AVX-512, NEON), else in two.
+// a * b + c, with one rounding if the instruction set has FMA (AVX2 + FMA, AVX-512, NEON), otherwise with two.
 template <class T>
 FASTGRU_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
   return Eigen::internal::pmadd(a.raw, b.raw, c.raw);
@@ -125,8 +125,8 @@ FASTGRU_INLINE Vec<T> sqrt(Vec<T> a) {
   return Eigen::internal::psqrt(a.raw);
 }
 
-// min and max against a bound; a NaN in `x` stays a NaN (Eigen's pmin and pmax return their first operand
-// when the comparison is unordered, so the order of the arguments matters here).
+// min and max against a bound. A NaN in `x` stays a NaN: Eigen's pmin and pmax return their first operand if the
+// comparison is unordered, so the order of the arguments matters.
 template <class T>
 FASTGRU_INLINE Vec<T> at_most(Vec<T> x, T bound) {
   return Eigen::internal::pmin(x.raw, Vec<T>(bound).raw);

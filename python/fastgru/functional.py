@@ -1,15 +1,15 @@
-"""The kernels as functions: GRU, dense layer, softmax with cross-entropy, and Adam, forward and backward.
+"""The kernels as functions: GRU, dense layer, softmax with cross-entropy, and optimizers.
 
-They work on NumPy arrays of float32 or float64, all arguments of a call in the dtype of the first. Data stays as
-given: an input is copied only where a kernel cannot read it as it lies, that is, where its memory is unaligned, its
-byte order foreign, or its elements not contiguous (in ``x`` and ``d_outputs`` of the GRU: along the last axis; the
-others may have any stride, negative ones too). Results are new arrays, unless a function takes arrays to write to.
+All functions take NumPy arrays of float32 or float64; all arguments of a call must have the dtype of the first. An
+input is copied only if it is unaligned, in foreign byte order, or not contiguous. ``x`` and ``d_outputs`` of the GRU
+need a contiguous last axis only; the other axes may have any stride, also a negative one. Results are new arrays,
+unless a function takes output arrays.
 
-The GIL is released while a kernel runs, on up to `get_num_threads` threads; their number never changes a bit of a
-result. Denormal numbers are flushed to zero inside every kernel. Ctrl-C interrupts a GRU kernel between two time steps,
-within a fraction of a second.
+Kernels release the GIL and run on up to `get_num_threads` threads. Results are bit-identical for any number of
+threads. Kernels flush denormal numbers to zero. Ctrl-C interrupts a GRU kernel between two time steps, within a
+fraction of a second.
 
-Axes: N batch rows, T time steps, F input features, H units, C classes. Gates lie in Keras' order z, r, h (update,
+Axes: N batch rows, T time steps, F input features, H units, C classes. Gates are in Keras' order z, r, h (update,
 reset, candidate) in ``kernel (F, 3H)``, ``recurrent_kernel (H, 3H)`` and ``bias``.
 """
 
@@ -47,19 +47,19 @@ __all__ = [
 
 Array = NDArray[Any]
 
-#: The most threads that can be asked for.
+#: The largest number of threads that `set_num_threads` accepts.
 MOST_THREADS = 1024
 
-#: What `gru_forward` records for `gru_backward`: gates and states of every step, 5 N T H numbers (4 N T H with
-#: ``reset_after=False``; H rounded up to whole SIMD registers). ``nbytes`` tells the memory held. A tape can be used
-#: again and then keeps its memory. It holds references to x and the weights, not copies: they must not change
-#: between forward and backward; ``clear()`` lets go of them, but not of the memory.
+#: Records the gates and states of every step in `gru_forward`, for `gru_backward`: 5 N T H numbers (4 N T H with
+#: ``reset_after=False``; H rounded up to whole SIMD registers). ``nbytes`` is the size of its memory, which later
+#: calls reuse. A tape references x and the weights without copying them: do not change them between forward and
+#: backward. ``clear()`` releases these references, but keeps the memory.
 GRUTape = kernels.GRUTape
-GRUTape.__module__ = __name__  # the public place, whichever compiled module is in use
+GRUTape.__module__ = __name__  # its public module, for any compiled module
 
 
 class GRUGradients(NamedTuple):
-    """Gradients from `gru_backward`, each in the shape of what it belongs to."""
+    """Gradients from `gru_backward`, each in the shape of its array."""
 
     x: Array | None
     initial_state: Array
@@ -69,7 +69,7 @@ class GRUGradients(NamedTuple):
 
 
 class DenseGradients(NamedTuple):
-    """Gradients from `dense_backward`, each in the shape of what it belongs to."""
+    """Gradients from `dense_backward`, each in the shape of its array."""
 
     x: Array | None
     kernel: Array
@@ -77,7 +77,7 @@ class DenseGradients(NamedTuple):
 
 
 class CrossEntropy(NamedTuple):
-    """What `softmax_cross_entropy` returns."""
+    """Result of `softmax_cross_entropy`."""
 
     losses: NDArray[np.float64]
     correct: NDArray[np.bool_]
@@ -114,8 +114,8 @@ def gru_forward(
         n = activation(x_h + (r * h) U_h)            reset_after=False  (Cho et al. 2014, TensorFlow.js)
         h = z * h + (1 - z) * n
 
-    A `recurrent_mask` replaces h by its product with the mask in ``h U_z``, ``h U_r`` and ``h U_h`` (or
-    ``(r * h) U_h``), and nowhere else.
+    With `recurrent_mask`, ``h U_z``, ``h U_r`` and ``h U_h`` (or ``(r * h) U_h``) use h times the mask. Everything
+    else uses h itself.
 
     Parameters
     ----------
@@ -124,59 +124,56 @@ def gru_forward(
     kernel : ndarray (F, 3H), or (3H, F) with ``weight_layout="torch"``
     recurrent_kernel : ndarray (H, 3H), or (3H, H)
     bias : ndarray (3H,) or (2, 3H), or tuple of two ndarrays (3H,), optional
-        One bias, or one for the input and one for the recurrent product.
+        One bias, or separate biases for the input and the recurrent product.
     initial_state : ndarray (N, H), optional
-        Zeros if not given.
+        Default: zeros.
     activation : {"tanh", "relu", "linear"}
     recurrent_activation : {"sigmoid", "hard_sigmoid", "hard_sigmoid_tfjs"}
-        ``hard_sigmoid`` is Keras 3's and PyTorch's clip(x / 6 + 0.5, 0, 1), ``hard_sigmoid_tfjs`` TensorFlow.js' and
-        Keras 2's clip(0.2 x + 0.5, 0, 1).
+        ``hard_sigmoid`` is clip(x / 6 + 0.5, 0, 1) as in Keras 3 and PyTorch. ``hard_sigmoid_tfjs`` is
+        clip(0.2 x + 0.5, 0, 1) as in TensorFlow.js and Keras 2.
     reset_after : bool
-        Apply the reset gate after the recurrent product, or to the state before it.
+        Apply the reset gate after the recurrent product (True) or to the state before it (False).
     go_backwards : bool
         Read each sequence from its last step to its first.
     lengths : ndarray (N,) of integers, or (N, T) of bool, optional
-        How many steps of each sequence count, from 0 to T, in any order; or a mask that says so. What stands in x
-        behind them is padding: it is not read, nothing is computed for it, and the tape has no room for it.
+        The number of valid steps of each sequence, from 0 to T, in any order; or a mask of valid steps. Later steps of
+        x are padding: they are not read, computed or stored in the tape.
     padded_outputs : {"repeat", "zeros"}
-        What outputs hold behind a sequence's end: its last output again (as in Keras; zeros if its length is 0), or
-        zeros (as in PyTorch's packed sequences and ONNX). Gradients follow: those of repeated outputs are the last
-        one's.
+        The outputs after the end of a sequence: its last output (as in Keras; zeros if its length is 0), or zeros (as
+        in PyTorch's packed sequences and ONNX). Gradients for repeated outputs are added to that of the last output.
     output_order : {"processing", "input"}
-        With `go_backwards`, whether outputs stand in the order of processing, the first one first, or where the step of
-        x stands that they read, as a bidirectional layer needs it. In the latter case padding comes before the
-        sequence, and its outputs are zeros.
+        The order of the outputs with `go_backwards`. ``"processing"``: the output that is computed first comes first.
+        ``"input"``: each output has the index of its step in x, as a bidirectional layer needs it; outputs of padding
+        are then zeros.
     recurrent_mask : ndarray (3, N, H) or (N, H), optional
-        Keras 3's recurrent dropout: factors of the state in the recurrent products, the same in all steps. One mask for
-        each gate in the order z, r, h, whatever the `weight_layout`, or one mask for all three. ``z * h``, the outputs
-        and the last state are not masked.
+        Recurrent dropout as in Keras 3: factors of the state in the recurrent products, the same in all steps. Pass one
+        mask per gate, in the order z, r, h for either `weight_layout`, or one mask for all gates. ``z * h``, the
+        outputs and the last state are not masked.
     weight_layout : {"keras", "torch"}
-        How weights lie: as in Keras, a column for each gate's unit, gates in the order z, r, h; or as in PyTorch, a row
-        for each, gates in the order r, z, n. Biases and gradients follow.
+        Layout of the weights, biases and gradients. ``"keras"``: one column per unit of a gate, gates in the order
+        z, r, h. ``"torch"``: one row per unit of a gate, gates in the order r, z, n.
     return_sequences : bool
-        Whether to return every step's state.
+        Whether to return the outputs of all steps.
     out : ndarray (N, T, H), optional
-        Where to write the outputs; its last axis contiguous, the others at any stride. It may share no byte with
-        another argument, nor two of its elements with each other. It may be interleaved with other arguments:
-        ``out=big[:, :, :H]`` and ``x=big[:, :, H:]`` works.
+        Array for the outputs; its last axis must be contiguous. It must not overlap itself or another argument, but
+        may be interleaved with one: ``out=big[:, :, :H]`` and ``x=big[:, :, H:]`` works.
     tape : GRUTape, optional
-        Filled for `gru_backward`. Without one, memory does not grow with T beyond the outputs.
+        Records the call for `gru_backward`. Without a tape, only the outputs grow with T.
 
     Returns
     -------
     outputs : ndarray (N, T, H) or None
     state : ndarray (N, H)
-        The state after each sequence's last step; the initial state where it has none.
+        The state after each sequence's last step; the initial state if a sequence has no steps.
 
     Raises
     ------
     ValueError
-        A shape or a name does not fit, or `out` overlaps itself or another argument; the message says which, what was
-        expected and what came.
+        A shape or a name is wrong, or `out` overlaps itself or another argument.
     TypeError
-        A dtype does not fit, or an argument is no NumPy array.
+        A dtype is wrong, or an argument is not a NumPy array.
     MemoryError
-        The sizes ask for more memory than there is.
+        There is not enough memory.
     """
     if isinstance(lengths, np.ndarray) and lengths.dtype == bool and x.ndim == 3:
         lengths = sequences.check_lengths("lengths", lengths, len(x), x.shape[1])
@@ -210,24 +207,24 @@ def gru_backward(
     inputs: tuple[Array, Array, Array] | None = None,
     out: tuple[Array, Array, Array | None] | None = None,
 ) -> GRUGradients:
-    """Gradients of a loss through a recorded `gru_forward`, by backpropagation through time.
+    """Compute gradients through a recorded `gru_forward`, by backpropagation through time.
 
     Parameters
     ----------
     tape : GRUTape
-        From `gru_forward`; it is not changed, so several gradients can be taken from it.
+        Recorded by `gru_forward`. It is not changed, so it can be used for several gradients.
     d_outputs : ndarray (N, T, H), optional
-        The loss' gradient for the outputs, in their order.
+        Gradient of the loss for the outputs, in their order.
     d_state : ndarray (N, H), optional
-        The loss' gradient for the last state. At least one of the two must be given; both add up.
+        Gradient of the loss for the last state. Pass `d_outputs`, `d_state` or both; their contributions are summed.
     input_gradient : bool or ndarray (N, T, F)
-        Whether to compute the gradient for x, which a first layer does not need; or an array to write it to, its last
-        axis contiguous, the others at any stride.
+        Whether to compute the gradient for x, which a first layer does not need; or an output array for it, whose last
+        axis must be contiguous.
     inputs : tuple of ndarray, optional
-        x, kernel and recurrent_kernel as given to `gru_forward`, where their memory has moved since.
+        x, kernel and recurrent_kernel of `gru_forward`. Pass them if they have moved in memory since.
     out : tuple of ndarray, optional
-        Arrays to write the gradients for kernel, recurrent_kernel and bias to (None for no bias): C-contiguous, and
-        overwritten, not added to.
+        C-contiguous output arrays for the gradients of kernel, recurrent_kernel and bias (None without a bias). They
+        are overwritten.
 
     Returns
     -------
@@ -237,8 +234,7 @@ def gru_backward(
     Raises
     ------
     ValueError, TypeError
-        A shape or dtype differs from what the tape recorded, the tape is empty, or an array of `out` overlaps
-        another array.
+        A shape or dtype differs from the recorded one, the tape is empty, or an output array overlaps another array.
     RuntimeError
         Another thread is using the tape.
     """
@@ -258,9 +254,9 @@ def gru_backward(
 
 
 def dense_forward(x: Array, kernel: Array, bias: Array | None = None, *, rows: Array | None = None) -> Array:
-    """A fully connected layer, ``x @ kernel + bias``.
+    """Compute a fully connected layer, ``x @ kernel + bias``.
 
-    Unlike NumPy's product, a row's result has the same bits in any batch and with any number of threads.
+    Unlike in NumPy's product, a row's result is bit-identical in any batch and with any number of threads.
 
     Parameters
     ----------
@@ -268,16 +264,16 @@ def dense_forward(x: Array, kernel: Array, bias: Array | None = None, *, rows: A
     kernel : ndarray (F, C)
     bias : ndarray (C,), optional
     rows : ndarray (M,) of integers, optional
-        Which rows of x to compute, in ascending order; the others are not read.
+        Rows of x to compute, in ascending order; other rows are not read.
 
     Returns
     -------
-    ndarray (N, C), or (M, C) for the `rows` alone
+    ndarray (N, C), or (M, C) with `rows`
 
     Raises
     ------
     ValueError, TypeError
-        A shape or dtype does not fit.
+        A shape or dtype is wrong.
     """
     return kernels.dense_forward(x, kernel, bias, rows)
 
@@ -291,20 +287,20 @@ def dense_backward(
     input_gradient: bool = True,
     out: tuple[Array, Array | None] | None = None,
 ) -> DenseGradients:
-    """Gradients through `dense_forward`.
+    """Compute gradients through `dense_forward`.
 
     Parameters
     ----------
     x : ndarray (N, F)
     kernel : ndarray (F, C)
     d_y : ndarray (N, C), or (M, C) with `rows`
-        The loss' gradient for the layer's result.
+        Gradient of the loss for the layer's result.
     rows : ndarray (M,) of integers, optional
-        As given to `dense_forward`. The gradient for the other rows of x is 0.
+        As in `dense_forward`. The gradient for the other rows of x is 0.
     input_gradient : bool
         Whether to compute the gradient for x.
     out : tuple of ndarray, optional
-        Arrays to write the gradients for kernel and bias to (None for a new one): C-contiguous, and overwritten.
+        C-contiguous output arrays for the gradients of kernel and bias (None for a new one). They are overwritten.
 
     Returns
     -------
@@ -314,14 +310,14 @@ def dense_backward(
     Raises
     ------
     ValueError, TypeError
-        A shape or dtype does not fit, or an array of `out` overlaps another array.
+        A shape or dtype is wrong, or an output array overlaps another array.
     """
     d_kernel, d_bias = out if out is not None else (None, None)
     return DenseGradients(*kernels.dense_backward(x, kernel, d_y, rows, input_gradient, d_kernel, d_bias))
 
 
 def activate(x: Array, name: str) -> Array:
-    """An activation as the kernels compute it.
+    """Apply an activation, with the same arithmetic as the kernels.
 
     Parameters
     ----------
@@ -332,18 +328,18 @@ def activate(x: Array, name: str) -> Array:
     Returns
     -------
     ndarray
-        In the shape of `x`.
+        Same shape as `x`.
 
     Raises
     ------
     ValueError, TypeError
-        No activation has that name, or the dtype is neither float32 nor float64.
+        The name is unknown, or the dtype is neither float32 nor float64.
     """
     return kernels.activate(x.reshape(-1), name).reshape(x.shape)
 
 
 def softmax(logits: Array) -> Array:
-    """Probabilities of classes, ``exp(logits) / sum(exp(logits))`` over the last axis, without overflow.
+    """Compute class probabilities, ``exp(logits) / sum(exp(logits))`` over the last axis, without overflow.
 
     Parameters
     ----------
@@ -352,18 +348,18 @@ def softmax(logits: Array) -> Array:
     Returns
     -------
     ndarray (N, C)
-        Terms more than 87 (float32) or 708 (float64) below the largest come out as its exp(-87) or exp(-708), not 0.
+        For logits more than 87 (float32) or 708 (float64) below the largest, exp(-87) or exp(-708) is used, not 0.
 
     Raises
     ------
     ValueError, TypeError
-        The shape or dtype does not fit.
+        The shape or dtype is wrong.
     """
     return kernels.softmax(logits)
 
 
 def softmax_cross_entropy(logits: Array, labels: Array, *, gradient: bool = True) -> CrossEntropy:
-    """Cross-entropy of softmax, and its gradient, in one stable pass from the logits.
+    """Compute the cross-entropy of softmax and its gradient from logits, in one numerically stable pass.
 
     Parameters
     ----------
@@ -378,16 +374,16 @@ def softmax_cross_entropy(logits: Array, labels: Array, *, gradient: bool = True
     losses : ndarray (N,) of float64
         Each row's loss.
     correct : ndarray (N,) of bool
-        Whether the largest logit stands at the label (or at the largest target).
+        Whether the largest logit has the index of the label (or of the largest target).
     d_logits : ndarray (N, C) or None
-        Gradient of the rows' mean loss.
+        Gradient of the mean loss of the rows.
 
     Raises
     ------
     ValueError
-        A shape does not fit, or a label is no class; the message gives its index.
+        A shape is wrong, or a label is not a class; the message gives its index.
     TypeError
-        A dtype does not fit, float labels (N,) among them.
+        A dtype is wrong, for instance float labels (N,).
     """
     return CrossEntropy(*kernels.softmax_cross_entropy(logits, labels, gradient))
 
@@ -410,12 +406,12 @@ def adam_update(
     scale: float = 1.0,
     clip: float | None = None,
 ) -> None:
-    """One update of Adam (Kingma and Ba 2015, arXiv:1412.6980) in place, one pass over the memory.
+    """Apply one update of Adam (Kingma and Ba 2015, arXiv:1412.6980) in place, in one pass over the memory.
 
     Parameters
     ----------
     parameters, m, v : ndarray (P,)
-        Parameters and their two moments (zeros at first); overwritten.
+        Parameters and their two moments (initially zeros); overwritten.
     gradient : ndarray (P,)
     v_max : ndarray (P,), optional
         The largest second moment so far (zeros at first); overwritten. Needed if `amsgrad`.
@@ -428,22 +424,22 @@ def adam_update(
         Decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101): the update first subtracts
         ``learning_rate * weight_decay * parameters``.
     form : {"keras", "tfjs", "pytorch"}
-        Whose arithmetic to follow. Keras adds epsilon to sqrt(v) itself (the paper's "epsilon hat"), the other two to
-        the bias-corrected root; these differ from each other in rounding only.
+        The framework whose arithmetic to use. Keras adds epsilon to sqrt(v) itself (the paper's "epsilon hat"). The
+        other two add it to the bias-corrected root, and differ from each other in rounding only.
     scale : float
         Factor of the gradient.
     clip : float, optional
-        The largest absolute value of the gradient, after scaling.
+        Maximum absolute value of gradient elements, applied after `scale`.
 
     Raises
     ------
     ValueError, TypeError
-        A shape, dtype or name does not fit, `step` is below 1, a number is not finite, an array cannot be written to,
-        or two arrays overlap.
+        A shape, dtype or name is wrong, `step` is below 1, a number is not finite, an array is read-only, or two arrays
+        overlap.
     FloatingPointError
-        The gradient is not finite, or parameters or moments would not be finite after the update. Nothing has changed
-        then. The latter is found as long as the moments are zeros or what earlier updates left, and finite. Of others,
-        such as an `m` of 1e30 beside a `v` of 0, an update may be made that overflows.
+        The gradient is not finite, or parameters or moments would not be finite after the update. All arrays are then
+        unchanged. An overflow is detected if the moments are zeros or results of earlier updates. With other moments,
+        such as an `m` of 1e30 and a `v` of 0, an update may overflow undetected.
     """
     kernels.adam(
         parameters,
@@ -477,7 +473,7 @@ def sgd_update(
     scale: float = 1.0,
     clip: float | None = None,
 ) -> None:
-    """One update of stochastic gradient descent in place, one pass over the memory.
+    """Apply one update of stochastic gradient descent in place, in one pass over the memory.
 
     Parameters
     ----------
@@ -485,12 +481,12 @@ def sgd_update(
         Overwritten.
     gradient : ndarray (P,)
     m : ndarray (P,), optional
-        The momentum, zeros at first; overwritten. Needed if `momentum` is not 0.
+        The momentum, initially zeros; overwritten. Required if `momentum` is not 0.
     learning_rate, momentum : float
     nesterov : bool
     form : {"keras", "pytorch"}
-        Whether the rate stands inside the momentum, ``m = momentum m - rate g``, or outside, ``m = momentum m + g``;
-        they differ where the rate changes.
+        Whether the learning rate is part of the momentum, ``m = momentum m - rate g``, or not, ``m = momentum m + g``.
+        The two differ if the rate changes.
     weight_decay, scale, clip
         As in `adam_update`.
 
@@ -530,22 +526,22 @@ def rmsprop_update(
     scale: float = 1.0,
     clip: float | None = None,
 ) -> None:
-    """One update of RMSprop (Hinton 2012) in place, one pass over the memory.
+    """Apply one update of RMSprop (Hinton 2012) in place, in one pass over the memory.
 
     Parameters
     ----------
     parameters, v : ndarray (P,)
-        Parameters and the mean of squared gradients (zeros at first); overwritten.
+        Parameters and the mean of squared gradients (initially zeros); overwritten.
     gradient : ndarray (P,)
     m : ndarray (P,), optional
-        The momentum; needed if `momentum` is not 0.
+        The momentum; required if `momentum` is not 0.
     a : ndarray (P,), optional
-        The mean of gradients; needed if `centered`.
+        The mean of gradients; required if `centered`.
     learning_rate, rho, momentum, epsilon : float
     centered : bool
         Divide by the variance instead of the mean square.
     form : {"keras", "pytorch"}
-        Whether epsilon stands under the root, and whether the rate stands inside the momentum.
+        ``"keras"``: epsilon is added under the root, and the rate is part of the momentum. ``"pytorch"``: neither.
     weight_decay, scale, clip
         As in `adam_update`.
 
@@ -573,42 +569,42 @@ def rmsprop_update(
 
 
 def norm(x: Array) -> float:
-    """The Euclidean norm of x (P,), summed in double in an order that depends on P alone."""
+    """Return the Euclidean norm of x (P,), summed in double in an order that depends on P alone."""
     squares = kernels.sum_of_squares(x)
-    if math.isinf(squares) and math.isfinite(largest := float(np.abs(x).max())):  # of float64 beyond 1e154
+    if math.isinf(squares) and math.isfinite(largest := float(np.abs(x).max())):  # float64 above 1e154
         return largest * math.sqrt(kernels.sum_of_squares(x / largest))
     return math.sqrt(squares)
 
 
 def embedding_backward(tokens: Array, d_y: Array, d_table: Array) -> None:
-    """Add each row of a gradient to that of its token, ``d_table[tokens[i]] += d_y[i]``, in the order of i.
+    """Add each row of a gradient to the row of its token, ``d_table[tokens[i]] += d_y[i]``, in the order of i.
 
     Parameters
     ----------
     tokens : ndarray (M,) of integers
     d_y : ndarray (M, D)
     d_table : ndarray (V, D)
-        Added to.
+        Changed in place.
 
     Raises
     ------
     ValueError, TypeError
-        A shape or dtype does not fit, a token is no row of `d_table` (the message gives its index), or `d_table`
+        A shape or dtype is wrong, a token is not a row of `d_table` (the message gives its index), or `d_table`
         overlaps another argument.
     """
     kernels.embedding_backward(tokens, d_y, d_table)
 
 
 def set_num_threads(count: int) -> None:
-    """Set how many threads a kernel may use, for the whole process; 1 to 1024.
+    """Set the maximum number of threads of a kernel for the whole process, from 1 to 1024.
 
-    The default is ``OMP_NUM_THREADS`` where that is set. Otherwise it is the number of processors that the process may
-    run on, or the CPU quota of its container (Linux control groups), rounded up, if that is smaller. Results do not
-    depend on it.
+    The default is ``OMP_NUM_THREADS`` if it is set. Otherwise it is the number of processors that the process may run
+    on, or the CPU quota of its container (Linux control groups), rounded up, if that is smaller. Results do not depend
+    on the number of threads.
     """
     kernels.set_num_threads(checks.integer("count", count, least=1, most=MOST_THREADS))
 
 
 def get_num_threads() -> int:
-    """How many threads a kernel may use."""
+    """Return the maximum number of threads of a kernel."""
     return kernels.get_num_threads()

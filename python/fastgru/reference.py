@@ -1,10 +1,10 @@
-"""The kernels' functions in plain NumPy, readable as the equations: the judge of everything else.
+"""Reference implementation of the kernels in plain NumPy, which the tests compare the kernels with.
 
-Imports nothing of the package. Computes in float64, or in complex128 where an argument is complex, so that a
-complex-step derivative can judge the gradients here in turn: every function is analytic along the branch it
-takes, and comparisons look at real parts only.
+It imports nothing of the package. It computes in float64, or in complex128 if an argument is complex, so that tests can
+verify its gradients by complex-step derivatives. Every function is analytic along the branch that it takes, and
+comparisons use real parts only.
 
-Axes: N batch rows, T time steps, F input features, H units, C classes. Parameters and gates lie as in Keras:
+Axes: N batch rows, T time steps, F input features, H units, C classes. Parameters and gates have Keras' layout:
 ``kernel (F, 3H)``, ``recurrent_kernel (H, 3H)``, ``bias`` None, ``(3H,)`` or ``(2, 3H)`` (input, recurrent); gates in
 the order z, r, n (update, reset, candidate; Keras calls the candidate h).
 """
@@ -25,7 +25,7 @@ def _clip01(x: Array) -> Array:
 
 
 def _sigmoid(x: Array) -> Array:
-    e = np.exp(np.where(x.real < 0, x, -x))  # of -|x|, so that nothing overflows
+    e = np.exp(np.where(x.real < 0, x, -x))  # exp(-|x|) does not overflow
     return np.where(x.real < 0, e, 1.0) / (1.0 + e)
 
 
@@ -47,7 +47,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]
 
 
 class GRUGradients(NamedTuple):
-    """Gradients in the shapes of what they belong to; ``bias`` is None where there was none."""
+    """Gradients in the shapes of their arrays; ``bias`` is None without a bias."""
 
     x: Array
     initial_state: Array
@@ -57,7 +57,7 @@ class GRUGradients(NamedTuple):
 
 
 def _wide(*arrays: Array | None) -> list[Any]:
-    """The arrays as float64 or complex128, None as it is."""
+    """Convert arrays to float64 or complex128; None is kept."""
     return [None if a is None else np.asarray(a, np.result_type(a, np.float64)) for a in arrays]
 
 
@@ -80,9 +80,9 @@ def gru_step(
     reset_after: bool,
     masks: Array | tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> tuple[Array, tuple[Array, Array, Array, Array]]:
-    """One step: the new state, and (z, r, n, q) where q is what the reset gate multiplies (reset_after).
+    """Return the new state and (z, r, n, q); q is the factor of the reset gate with reset_after.
 
-    `masks` are those of recurrent dropout, for z, r and n: each multiplies the state in its gate's product only.
+    `masks` are the recurrent dropout masks of z, r and n. Each multiplies the state in its gate's product only.
     """
     units = recurrent_kernel.shape[0]
     act, rec = ACTIVATIONS[activation][0], ACTIVATIONS[recurrent_activation][0]
@@ -104,19 +104,19 @@ def gru_step(
 
 
 def _masks(recurrent_mask: Array | None, count: int, units: int) -> Array:
-    """Masks (3, N, H) for z, r and n, of which one (N, H) may stand for all."""
+    """Return masks (3, N, H) for z, r and n, given three masks or one (N, H)."""
     return np.broadcast_to(np.ones(()) if recurrent_mask is None else recurrent_mask, (3, count, units))
 
 
 def _reading(s: int, lengths: Array, go_backwards: bool, output_order: str) -> tuple[Array, Array, Array]:
-    """Of the s-th step of processing: the rows at work, which step of x each reads, and where its output stands."""
+    """Return the active rows of the s-th processed step, and for each row its step in x and in the outputs."""
     rows = np.flatnonzero(lengths > s)
     read = lengths[rows] - 1 - s if go_backwards else np.full(len(rows), s)
     return rows, read, read if output_order == "input" else np.full(len(rows), s)
 
 
 def _padding(lengths: Array, steps: int, padded_outputs: str, go_backwards: bool, output_order: str) -> Array:
-    """Mask (N, T) of the outputs that repeat a sequence's last one."""
+    """Return the mask (N, T) of outputs that repeat the last output of a sequence."""
     repeat = padded_outputs == "repeat" and not (go_backwards and output_order == "input")
     return (np.arange(steps) >= lengths[:, None]) & (lengths[:, None] > 0) & repeat
 
@@ -137,7 +137,7 @@ def gru_forward(
     output_order: str = "processing",
     recurrent_mask: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Outputs (N, T, H), and the state (N, H) after each sequence's last step; see `fastgru.functional.gru_forward`."""
+    """Return outputs (N, T, H) and the last state (N, H); see `fastgru.functional.gru_forward`."""
     x, kernel, recurrent_kernel, bias, h = _wide(x, kernel, recurrent_kernel, bias, initial_state)
     count, steps, units = x.shape[0], x.shape[1], recurrent_kernel.shape[0]
     lengths = np.full(count, steps) if lengths is None else np.asarray(lengths, np.int64)
@@ -172,7 +172,7 @@ def gru_backward(
     output_order: str = "processing",
     recurrent_mask: Array | None = None,
 ) -> GRUGradients:
-    """Gradients of a loss from those for the outputs (N, T, H) and / or for the last state (N, H)."""
+    """Return the gradients of a loss, given those for the outputs (N, T, H) and / or the last state (N, H)."""
     x, kernel, recurrent_kernel, bias, h = _wide(x, kernel, recurrent_kernel, bias, initial_state)
     count, steps, units = x.shape[0], x.shape[1], recurrent_kernel.shape[0]
     lengths = np.full(count, steps) if lengths is None else np.asarray(lengths, np.int64)
@@ -227,20 +227,20 @@ def gru_backward(
 
 
 def dense_forward(x: Array, kernel: Array, bias: Array | None = None) -> Array:
-    """``x @ kernel + bias`` for rows (N, F)."""
+    """Return ``x @ kernel + bias`` for rows (N, F)."""
     x, kernel, bias = _wide(x, kernel, bias)
     y: Array = x @ kernel
     return y if bias is None else y + bias
 
 
 def dense_backward(x: Array, kernel: Array, d_y: Array) -> tuple[Array, Array, Array]:
-    """Gradients for x, kernel and bias."""
+    """Return the gradients for x, kernel and bias."""
     x, kernel, d_y = _wide(x, kernel, d_y)
     return d_y @ kernel.T, x.T @ d_y, d_y.sum(axis=0)
 
 
 def softmax(logits: Array) -> Array:
-    """Probabilities over the last axis."""
+    """Return probabilities over the last axis."""
     (logits,) = _wide(logits)
     e = np.exp(logits - logits.real.max(axis=-1, keepdims=True))
     p: Array = e / e.sum(axis=-1, keepdims=True)
@@ -251,7 +251,7 @@ def softmax(logits: Array) -> Array:
 
 
 class LayerLike(Protocol):
-    """What `run` knows of a layer: the words of `fastgru.formats.description.LayerDescription`."""
+    """The attributes of a layer that `run` uses: those of `fastgru.formats.description.LayerDescription`."""
 
     class_name: str
     config: dict[str, Any]
@@ -259,7 +259,7 @@ class LayerLike(Protocol):
 
 
 def run(layers: Sequence[LayerLike], x: Array, lengths: Array | None = None) -> Array | tuple[Array, ...]:
-    """What a chain of layers gives for samples (N, ...), whose sequences have those lengths; all T if not given."""
+    """Return the output of a sequence of layers for samples (N, ...). `lengths` default to T for all sequences."""
     y: Any = np.asarray(x)
     for layer in layers:
         options = {name: value for name, value in layer.config.items() if name != "trainable"}
@@ -268,7 +268,7 @@ def run(layers: Sequence[LayerLike], x: Array, lengths: Array | None = None) -> 
 
 
 def _valid(lengths: Array | None, x: Array) -> Array:
-    """Mask (N, T) of the steps that count."""
+    """Return the mask (N, T) of valid steps."""
     count, steps = x.shape[:2]
     return np.arange(steps) < (np.full(count, steps) if lengths is None else lengths)[:, None]
 
@@ -422,7 +422,7 @@ def _works_on_each_step(layer: Any) -> bool:
     return layer["class_name"] in ("Dense", "Activation", "Dropout", "Rescaling")
 
 
-#: Name -> (x, lengths, weights, **config) -> (y, lengths of y's sequences), as they are in use, not in training.
+#: Name -> (x, lengths, weights, **config) -> (y, lengths of y's sequences), for inference.
 LAYERS: dict[str, Callable[..., tuple[Any, Array | None]]] = {
     "GRU": _gru,
     "Bidirectional": _bidirectional,
@@ -448,7 +448,7 @@ LAYERS: dict[str, Callable[..., tuple[Any, Array | None]]] = {
 
 
 def softmax_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
-    """Losses (N,), and the gradient (N, C) of their mean, for targets (N, C)."""
+    """Return losses (N,), and the gradient (N, C) of their mean, for targets (N, C)."""
     logits, targets = _wide(logits, targets)
     m = logits.real.max(axis=-1, keepdims=True)
     log_sum = np.log(np.exp(logits - m).sum(axis=-1, keepdims=True)) + m
@@ -473,9 +473,9 @@ def adam(
     weight_decay: float = 0.0,
     form: str = "keras",
 ) -> tuple[Array, Array, Array, Array]:
-    """New parameters, moments, and largest second moment (which stays as it is unless ``amsgrad``).
+    """Return new parameters, moments, and the largest second moment, which is unchanged unless ``amsgrad``.
 
-    ``form`` is that of the kernels: ``"keras"``, ``"tfjs"`` or ``"pytorch"``.
+    `form` is ``"keras"``, ``"tfjs"`` or ``"pytorch"``, as in the kernels.
     """
     parameters, g, m, v, v_max = _wide(parameters, gradient, m, v, v_max)
     parameters = parameters - learning_rate * weight_decay * parameters
@@ -503,7 +503,7 @@ def sgd(
     weight_decay: float = 0.0,
     form: str = "keras",
 ) -> tuple[Array, Array]:
-    """New parameters and momentum, which points downhill with ``"keras"`` and uphill with ``"pytorch"``."""
+    """Return new parameters and momentum, which points downhill with ``"keras"`` and uphill with ``"pytorch"``."""
     parameters, g, m = _wide(parameters, gradient, m)
     parameters = parameters - learning_rate * weight_decay * parameters
     if form == "keras":
@@ -528,7 +528,7 @@ def rmsprop(
     weight_decay: float = 0.0,
     form: str = "keras",
 ) -> tuple[Array, Array, Array, Array]:
-    """New parameters, mean square, momentum, and mean (which stays as it is unless ``centered``)."""
+    """Return new parameters, mean square, momentum, and mean (unchanged unless ``centered``)."""
     parameters, g, v, m, a = _wide(parameters, gradient, v, m, a)
     parameters = parameters - learning_rate * weight_decay * parameters
     v = rho * v + (1 - rho) * g * g

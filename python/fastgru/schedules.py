@@ -1,4 +1,4 @@
-"""Learning rates that change with each update: functions of the number of updates so far."""
+"""Learning rate schedules: functions of the number of updates done so far."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastgru._support.representation import as_call
 
 
 class Schedule(ABC):
-    """A learning rate for each update."""
+    """A learning rate schedule."""
 
     def __init__(self, **config: Any) -> None:
         self._config = config
@@ -24,10 +24,10 @@ class Schedule(ABC):
 
     @abstractmethod
     def __call__(self, step: int) -> float:
-        """The rate of the update after `step` updates."""
+        """Return the learning rate of the next update, after `step` updates."""
 
     def get_config(self) -> dict[str, Any]:
-        """What `get` makes the same schedule from."""
+        """Return the configuration from which `get` makes the same schedule."""
         return {"class_name": type(self).__name__, "config": dict(self._config)}
 
     def __repr__(self) -> str:
@@ -35,7 +35,7 @@ class Schedule(ABC):
 
 
 class Constant(Schedule):
-    """Always the same rate."""
+    """A constant learning rate."""
 
     learning_rate: float
 
@@ -48,20 +48,20 @@ class Constant(Schedule):
 
 
 class CosineDecay(Schedule):
-    """Cosine decay (Loshchilov and Hutter 2017, arXiv:1608.03983), as Keras' ``CosineDecay``.
+    """Decay along half a cosine (Loshchilov and Hutter 2017, arXiv:1608.03983), like Keras' ``CosineDecay``.
 
     Parameters
     ----------
     initial_learning_rate : float
-        The rate at the beginning of the decay, or with `warmup_target` at the beginning of the warm-up.
+        Learning rate at the start: of the decay, or of the warm-up if `warmup_target` is given.
     decay_steps : int
         Number of updates of the decay.
     alpha : float
-        The last rate, as a fraction of the rate at the beginning of the decay.
+        Final learning rate, as a fraction of the rate at the start of the decay.
     name : str
-        Changes nothing.
+        Ignored: it does not change the result.
     warmup_target : float, optional
-        The rate at the end of a linear warm-up, from which the decay begins.
+        Learning rate at the end of a linear warm-up, where the decay starts.
     warmup_steps : int
         Number of updates of the warm-up.
     """
@@ -157,21 +157,21 @@ class CosineDecayRestarts(Schedule):
 
 
 class OneCycle(Schedule):
-    """Up to a largest rate and down again far below the first (Smith and Topin 2018, arXiv:1708.07120).
+    """Increase the rate to a maximum, then decrease it far below its start (Smith and Topin 2018, arXiv:1708.07120).
 
-    Both ways go along half a cosine, as PyTorch's ``OneCycleLR`` does by default (without its change of momentum).
+    Both parts follow half a cosine, like PyTorch's ``OneCycleLR`` by default. The momentum is not changed.
 
     Parameters
     ----------
     max_learning_rate : float
     total_steps : int
-        Updates of the whole cycle; the last rate stays after it.
+        Number of updates of the cycle; the final rate is used after it.
     pct_start : float
-        The fraction of the updates in which the rate rises.
+        Fraction of the updates in which the rate increases.
     div_factor : float
-        The first rate is the largest divided by it.
+        The initial rate is ``max_learning_rate / div_factor``.
     final_div_factor : float
-        The last rate is the first divided by it.
+        The final rate is the initial rate divided by this factor.
     """
 
     max_learning_rate: float
@@ -236,7 +236,7 @@ class _Staircase(Schedule):
 
 
 class ExponentialDecay(_Staircase):
-    """``initial_learning_rate * decay_rate ** (step / decay_steps)``, as Keras' ``ExponentialDecay``.
+    """``initial_learning_rate * decay_rate ** (step / decay_steps)``, like Keras' ``ExponentialDecay``.
 
     Parameters
     ----------
@@ -397,7 +397,7 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 
 
 def get(name: str, value: Any) -> float | Schedule:
-    """The learning rate that the argument `name` gives: a number, a schedule, or a schedule's configuration."""
+    """Return the learning rate of an argument: a number, a schedule, or a schedule's configuration."""
     if isinstance(value, Schedule):
         return value
     if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
 """Estimators for scikit-learn: `GRUClassifier` and `GRURegressor`, for pipelines, cross-validation and grid search.
 
-They need scikit-learn (``pip install 'fastgru[sklearn]'``), so ``import fastgru`` leaves them out: write
+They require scikit-learn (``pip install 'fastgru[sklearn]'``), so ``import fastgru`` does not import them. Use
 ``from fastgru.sklearn import GRUClassifier``.
 """
 
@@ -28,7 +28,7 @@ Array = NDArray[Any]
 __all__ = ["GRUClassifier", "GRURegressor"]
 
 
-# As scikit-learn asks, a dataclass' constructor has named parameters and does nothing but keep them.
+# As scikit-learn requires, the dataclass' constructor has named parameters and only stores them.
 @dataclass(eq=False, repr=False)
 class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-learn has no types
     _: KW_ONLY
@@ -45,19 +45,19 @@ class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-le
         return tags
 
     def _more_tags(self) -> dict[str, Any]:
-        """The tags as scikit-learn took them before 1.6."""
+        """Return the estimator tags in the form that scikit-learn used before 1.6."""
         return {"X_types": ["3darray"]}
 
     # --- Checks ----------------------------------------------------------------------------------------------
 
     def _pad(self, X: Any, lengths: Any) -> tuple[Any, Any]:
-        """X as one array, with the lengths of its sequences if they differ."""
-        checks.unmasked("X", X)  # scikit-learn would take what stands behind the mask for data
+        """Return X as one array, with the lengths of its sequences if they differ."""
+        checks.unmasked("X", X)  # scikit-learn ignores the mask
         ragged = isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1
         if not ragged and not isinstance(X, (list, tuple)):
             return X, lengths
         if lengths is not None:
-            raise ValueError("lengths: expected None because X is a list of sequences, which have theirs, got some")
+            raise ValueError("lengths: expected None because X is a list of sequences, which defines them, got lengths")
         try:
             padded, found = pad_with_lengths(X)
         except ValueError as error:
@@ -65,7 +65,7 @@ class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-le
         return padded, None if (found == padded.shape[1]).all() else found
 
     def _require_sequences(self, X: Array, *, fitting: bool) -> Array:
-        """X, which must be (N, T, F) with the F that `fit` has seen."""
+        """Return X if its shape is (N, T, F), with the F of `fit`."""
         if X.ndim != 3 or 0 in X.shape:
             raise ValueError(
                 f"X: expected shape (N, T, F), sequences of T steps of F numbers, or a list of arrays (T, F), got "
@@ -82,7 +82,7 @@ class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-le
         return X
 
     def _check_pair(self, X: Any, y: Any, lengths: Any, **options: Any) -> tuple[Array, Array, Array | None]:
-        """Sequences, targets and lengths for `fit`."""
+        """Return checked sequences, targets and lengths for `fit`."""
         checks.unmasked("y", y)
         if y is None:
             raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None")
@@ -91,7 +91,7 @@ class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-le
         X = self._require_sequences(X, fitting=True)
         return X, y, None if lengths is None else check_lengths("lengths", lengths, len(X), X.shape[1])
 
-    # --- Training and use ------------------------------------------------------------------------------------
+    # --- Training and prediction -----------------------------------------------------------------------------
 
     def _fit(
         self,
@@ -103,7 +103,7 @@ class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-le
         outputs: int,
         class_weight: dict[int, float] | None = None,
     ) -> None:
-        """Make a model for checked data and train it; `y` are classes of int64 if the estimator classifies."""
+        """Create a model for checked data and train it. For a classifier, `y` contains class indices (int64)."""
         classify = isinstance(self, ClassifierMixin)
         recipe = Recipe(**{each.name: getattr(self, each.name) for each in fields(Settings)})
         split = checks.number("validation_split", self.validation_split, least=0, below=1)
@@ -121,7 +121,7 @@ class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-le
         given = {"x": X, "y": y, "lengths": lengths, "sample_weight": weights}
         data: dict[str, Any] = {name: array for name, array in given.items() if array is not None}
         held: Any = 0.0
-        if split:  # at random, not the last ones as in Keras: data often comes sorted by class
+        if split:  # at random, unlike the last samples in Keras, because data is often sorted by class
             _, held = train_test_split(
                 np.arange(len(X)), test_size=split, random_state=random, stratify=y if classify else None
             )
@@ -131,7 +131,7 @@ class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-le
             outputs,
             classify=classify,
             samples=len(X) - (len(held) if split else 0),
-            # random_state decides, not fastgru's own seed, which is everybody's.
+            # random_state is the seed; fastgru's own seed is global.
             generator=np.random.default_rng(random.randint(np.iinfo(np.int32).max)),
         )
         history = model.fit(
@@ -147,7 +147,7 @@ class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-le
         self.history_ = history.history
 
     def _outputs(self, X: Any, lengths: Any) -> Array:
-        """What the model gives for the sequences, (N, C)."""
+        """Return the model's output for the sequences, (N, C)."""
         check_is_fitted(self)
         X, lengths = self._pad(X, lengths)
         X = check_array(X, dtype="numeric", ensure_2d=False, allow_nd=True, estimator=self)
@@ -157,7 +157,7 @@ class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-le
 
 @dataclass(eq=False, repr=False)
 class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
-    """A classifier of sequences: GRU layers and a softmax.
+    """Classifier for sequences: GRU layers and a softmax layer.
 
     X is an array (N, T, F) of real numbers, which are converted to `dtype` batch by batch and not scaled: divide the
     bytes of images by 255 before. Or it is a list of arrays (T, F) of different T, which are padded.
@@ -165,33 +165,34 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
     Parameters
     ----------
     units : int or tuple of int
-        The sizes of the GRU layers' states, one layer each.
+        Number of units of each GRU layer.
     bidirectional : bool
-        Whether each layer reads in both directions.
+        Whether the layers are bidirectional.
     dropout, recurrent_dropout : float
-        Fractions, from 0 to below 1, of what enters each GRU layer, and of its state, that training drops.
+        Fractions of the inputs and of the state of each GRU layer to drop in training, from 0 to below 1.
     dtype : {"float32", "float64"}
         The dtype of weights and computations.
     epochs, batch_size : int
     optimizer : {"adam", "adamw", "sgd", "rmsprop"}
     learning_rate : float, optional
-        The largest one of the schedule; the optimizer's own default if not given.
+        The largest rate of the schedule. Default: the optimizer's default.
     schedule : {"constant", "cosine", "onecycle", "exponential"}
-        How the learning rate goes over the whole training: not at all; down to nothing along half a cosine; up in the
-        first 30 % and down (`fastgru.schedules.OneCycle`); down to a hundredth by equal factors.
+        The learning rate during training. ``"cosine"``: it decays to 0 along half a cosine. ``"onecycle"``: it rises
+        during the first 30 % of the updates, then falls (`fastgru.schedules.OneCycle`). ``"exponential"``: it decays
+        exponentially to a hundredth.
     weight_decay : float, optional
-        Of AdamW, times the learning rate; its own default if not given.
+        Weight decay of AdamW. Default: the optimizer's default.
     clip_norm : float, optional
-        Gradients longer than this are shortened to it.
+        Maximum norm of the gradient; longer gradients are scaled down to it.
     validation_split : float
-        Hold back this fraction of the sequences, drawn at random with all classes in proportion, from 0 to below 1.
-        Their loss and accuracy stand in `history_` under ``val_``.
+        Fraction of the sequences to hold out for validation, from 0 to below 1. They are drawn at random, stratified
+        by class. `history_` contains their loss and accuracy with the prefix ``val_``.
     patience : int, optional
-        Stop when the loss on those has not fallen for so many epochs, and go back to the best weights.
+        Stop when the validation loss has not improved for this many epochs, and restore the best weights.
     class_weight : dict or "balanced", optional
-        Factors of the losses by class label; "balanced" makes them inversely proportional to the classes' frequencies.
+        Factors of the losses by class label; "balanced" makes them inversely proportional to the class frequencies.
     random_state : int, RandomState or None
-        With an int, each `fit` gives the same bits.
+        With an int, each `fit` gives bit-identical results.
     verbose : {0, 1, 2}
         As in `fastgru.Sequential.fit`.
 
@@ -200,9 +201,9 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
     classes_ : ndarray (C,)
         The labels, sorted.
     n_features_in_ : int
-        F.
+        Number of features F.
     history_ : dict of str to list of float
-        ``loss`` and ``accuracy`` of each epoch.
+        ``loss`` and ``accuracy`` per epoch.
     model_ : fastgru.Sequential
 
     Examples
@@ -221,16 +222,16 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
         ----------
         X : array_like (N, T, F), or list of array_like (T, F)
         y : array_like (N,)
-            Labels of any kind, of at least two classes.
+            Labels of any type, of at least two classes.
         sample_weight : array_like (N,), optional
-            Factors of the losses, whose mean is still taken over all sequences.
+            Factors of the losses. The mean is still taken over all sequences.
         lengths : array_like (N,) of integers, optional
-            How many steps of each sequence count; the rest is padding, which must be finite but is not looked at.
+            Number of valid steps of each sequence. Later steps are padding: they must be finite and are ignored.
 
         Returns
         -------
         GRUClassifier
-            This one.
+            The fitted estimator.
         """
         X, y, lengths = self._check_pair(X, y, lengths)
         check_classification_targets(y)
@@ -248,7 +249,7 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: Any, lengths: Any = None) -> Array:
-        """Probabilities (N, C) in the order of `classes_`."""
+        """Return probabilities (N, C) in the order of `classes_`."""
         return self._outputs(X, lengths)
 
     def predict(self, X: Any, lengths: Any = None) -> Array:
@@ -257,19 +258,19 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
         return np.asarray(self.classes_[best])
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, lengths: Any = None) -> float:
-        """How many of the labels are right, as a fraction.
+        """Return the accuracy.
 
-        In a cross-validation `fit` gets the lengths of its sequences through ``params={"lengths": lengths}``; so does
-        `score` where scikit-learn's metadata routing is enabled and ``set_fit_request(lengths=True)`` and
-        ``set_score_request(lengths=True)`` ask for it. Lists of sequences need neither.
+        In cross-validation pass ``params={"lengths": lengths}``; `fit` then receives the lengths of its sequences.
+        `score` receives them if scikit-learn's metadata routing is enabled and requested with
+        ``set_fit_request(lengths=True)`` and ``set_score_request(lengths=True)``. Lists of sequences need neither.
         """
         return float(accuracy_score(y, self.predict(X, lengths), sample_weight=sample_weight))
 
 
 class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
-    """A regressor on sequences: GRU layers and a linear layer, trained on the mean squared error.
+    """Regressor for sequences: GRU layers and a linear layer, trained with the mean squared error.
 
-    Targets are taken as they are; where they are far from zero or one in size, wrap the estimator in
+    Targets are not scaled. If their mean is far from 0 or their scale far from 1, wrap the estimator in
     `sklearn.compose.TransformedTargetRegressor`.
 
     Parameters
@@ -279,17 +280,17 @@ class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
     weight_decay, clip_norm : float, optional
         As in `GRUClassifier`.
     validation_split : float
-        Hold back this fraction of the sequences, drawn at random, from 0 to below 1. Their loss and mean absolute error
-        stand in `history_` under ``val_``.
+        Fraction of the sequences to hold out for validation, drawn at random, from 0 to below 1. `history_` contains
+        their loss and mean absolute error with the prefix ``val_``.
     patience, random_state, verbose
         As in `GRUClassifier`.
 
     Attributes
     ----------
     n_features_in_ : int
-        F.
+        Number of features F.
     history_ : dict of str to list of float
-        ``loss`` and ``mean_absolute_error`` of each epoch.
+        ``loss`` and ``mean_absolute_error`` per epoch.
     model_ : fastgru.Sequential
     """
 
@@ -308,14 +309,14 @@ class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
         ----------
         X : array_like (N, T, F), or list of array_like (T, F)
         y : array_like (N,) or (N, C)
-            One number for each sequence, or C of them, whatever T is.
+            One or C targets per sequence.
         sample_weight, lengths
             As in `GRUClassifier.fit`.
 
         Returns
         -------
         GRURegressor
-            This one.
+            The fitted estimator.
         """
         X, y, lengths = self._check_pair(X, y, lengths, multi_output=True, y_numeric=True)
         self._flat = y.ndim == 1
@@ -324,10 +325,10 @@ class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
         return self
 
     def predict(self, X: Any, lengths: Any = None) -> Array:
-        """Numbers (N,) or (N, C), in the dtype of y where that is a floating-point one, else float64."""
+        """Return predictions (N,) or (N, C), in the shape of the targets of `fit`."""
         outputs = self._outputs(X, lengths).astype(self._target_dtype, copy=False)
         return outputs[:, 0] if self._flat else outputs
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, lengths: Any = None) -> float:
-        """The coefficient of determination, R²."""
+        """Return the coefficient of determination, R²."""
         return float(r2_score(y, self.predict(X, lengths), sample_weight=sample_weight))

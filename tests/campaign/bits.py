@@ -1,7 +1,7 @@
-"""Bits: results are the same on 1 to 8 threads, and a row's results the same alone and in any batch.
+"""Bits: results are bit-identical on 1 to 8 threads, and a row has the same result alone and in any batch.
 
-Random configurations of the GRU and dense kernels, of softmax with cross-entropy, of the optimizers, and of whole
-trainings. Each instruction set is a task of its own: between them the last bits may differ.
+Random configurations of the GRU and dense kernels, softmax with cross-entropy, the optimizers, and training runs. Each
+instruction set is a separate task, because the last bits may differ between them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from campaign import cases
 from campaign.run import Run
 
 THREADS = range(1, 9)
-#: Larger ones take longer than they are worth.
+#: Larger cases take too long.
 _MOST_NUMBERS = 2_000_000
 _MOST_ROWS_ALONE = 4
 
@@ -39,7 +39,7 @@ def run(run: Run) -> None:
 
 
 def on_threads(run: Run, number: int, what: str, compute: Callable[[], Results]) -> Results:
-    """The results of `compute`, which must be the same on every number of threads."""
+    """Check that the results of `compute` are the same on every number of threads."""
     expected: Results = {}
     for threads in THREADS:
         fastgru.set_num_threads(threads)
@@ -75,7 +75,7 @@ def _gru(run: Run, number: int, random: Random) -> None:
 
 
 def _gru_shape(random: Random) -> tuple[int, int, int, int]:
-    """Awkward sizes around registers, tiles and the limits of the plans; one of the tests' own now and then."""
+    """Return sizes next to those of registers, tiles and schedules, and sometimes a size of the tests."""
     while True:
         if random.random() < 0.2:
             shape = random.choice(gru_cases.SHAPES)
@@ -104,17 +104,17 @@ def _gru_results(case: Case, *, torch: bool) -> Results:
 
 
 def _torch_order(array: np.ndarray) -> np.ndarray:
-    """Weights or biases with their gates in PyTorch's order."""
+    """Return weights or biases with the gates in PyTorch's order."""
     z, r, n = np.split(array, 3, axis=-1)
     return np.concatenate((r, z, n), axis=-1)
 
 
 def _row(case: Case, row: int) -> Case:
-    """The case of one row alone."""
+    """Return the case of a single row."""
     options = dict(case.options)
     if "lengths" in options:
         options["lengths"] = options["lengths"][row : row + 1]
-    if "recurrent_mask" in options:  # (N, H), or one for each gate
+    if "recurrent_mask" in options:  # (N, H), or one per gate
         options["recurrent_mask"] = options["recurrent_mask"][..., row : row + 1, :]
     alone = Case((1, *case.shape[1:]), case.dtype, options)
     alone.x, alone.parameters = case.x[row : row + 1], case.parameters
@@ -183,7 +183,7 @@ def _named(results: Any) -> Results:
     return {name: np.array(array) for name, array in results._asdict().items() if array is not None}
 
 
-# --- Trainings --------------------------------------------------------------------------------------------------------
+# --- Training -------------------------------------------------------------------------------------------------------
 
 
 def _training(run: Run, number: int, random: Random) -> None:

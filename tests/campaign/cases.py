@@ -1,4 +1,4 @@
-"""Random configurations of the kernels: options, shapes, lengths, masks, and how arrays lie in memory."""
+"""Random configurations of the kernels: options, shapes, lengths, masks, and memory layouts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import gru_cases
 import numpy as np
 from gru_cases import Case
 
-#: How sequences may lie in memory.
+#: Memory layouts of sequences.
 LAYOUTS = ("rows first", "steps first", "backwards", "spaced")
 
 
 def gru_case(random: Random, shape: tuple[int, int, int, int], dtype: type) -> Case:
-    """A case with random options."""
+    """Return a case with random options."""
     lengths = random.choice((None, None, "random", "short", "one long", "zeros", "full"))
     options: dict[str, Any] = {
         "activation": random.choice(gru_cases.ACTIVATIONS),
@@ -41,7 +41,7 @@ def gru_case(random: Random, shape: tuple[int, int, int, int], dtype: type) -> C
 
 
 def laid_out(random: Random, array: np.ndarray) -> np.ndarray:
-    """The same numbers (N, T, ...) lying in memory in another way."""
+    """Return the same numbers (N, T, ...) with another memory layout."""
     match random.choice(LAYOUTS):
         case "steps first":
             return np.ascontiguousarray(array.swapaxes(0, 1)).swapaxes(0, 1)
@@ -56,7 +56,7 @@ def laid_out(random: Random, array: np.ndarray) -> np.ndarray:
 
 
 def described(case: Case) -> str:
-    """The case in a line, for a finding."""
+    """Describe the case in a line, for a finding."""
     bias = None if case.parameters[2] is None else case.parameters[2].shape
     options = {name: value for name, value in case.options.items() if not isinstance(value, np.ndarray)}
     given = [name for name in ("initial_state", "d_outputs", "d_state") if getattr(case, name) is not None]

@@ -20,7 +20,7 @@ _EPILOG = """exit status: 0 without findings; 1 with findings; 2 if a task did n
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # which ends the tasks too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the exit also ends the tasks
     arguments = _parser().parse_args()
     if arguments.task is not None:
         scheduler.work(json.loads(arguments.task))
@@ -60,7 +60,7 @@ def _announce(arguments: argparse.Namespace, planned: list[plan.Task]) -> None:
 
 @contextlib.contextmanager
 def _folders() -> Iterator[tuple[Path, Path]]:
-    """Two folders that go at the end, one on the disk and one in memory if the system has such a place."""
+    """Create two temporary folders: one on disk and one in memory, if the system has such a place."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with (
         tempfile.TemporaryDirectory(prefix="fastgru-campaign-") as on_disk,
@@ -87,12 +87,12 @@ def _replay(file: Path) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__, epilog=_EPILOG)
     parser.add_argument("--minutes", type=float, default=3.0, help="the time budget of the short form (3)")
-    parser.add_argument("--long", action="store_true", help="the long form: all cases, however long they take")
+    parser.add_argument("--long", action="store_true", help="run the long form: all cases, without a time limit")
     parser.add_argument("--only", help="parts to run, as part or part:subject, separated by commas")
-    parser.add_argument("--seed", type=int, default=0, help="all cases follow from it (0)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time (all processors)")
-    parser.add_argument("--out", metavar="FILE", help="write the table to a file as well")
-    parser.add_argument("--findings", default="build/campaign", metavar="FOLDER", help="where findings are kept")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all cases (0)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="parallel processes (all processors)")
+    parser.add_argument("--out", metavar="FILE", help="also write the table to a file")
+    parser.add_argument("--findings", default="build/campaign", metavar="FOLDER", help="folder for findings")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="run the case of a finding again")
-    parser.add_argument("--task", help=argparse.SUPPRESS)  # one task, in a process of its own
+    parser.add_argument("--task", help=argparse.SUPPRESS)  # internal: run one task in its own process
     return parser

@@ -1,10 +1,10 @@
-// Kernels and pool without Python, for ThreadSanitizer: several threads of a program call forward, backward, the dense
-// layer and an optimizer at the same time, threads come and go, and the number of the pool's threads changes meanwhile.
+// Kernels and thread pool without Python, for ThreadSanitizer. Several threads call forward, backward, the dense layer
+// and an optimizer at the same time. Threads start and end, and the number of the pool's threads changes meanwhile.
 //
 //     concurrent_kernels SECONDS
 //
-// Every result must have the same bits as the one that was computed before the threads began. Prints the number of
-// calls; the status is 1 if a result differs. sanitizers.py builds and runs it.
+// Every result must be bit-identical to one that was computed before the threads started. Prints the number of calls;
+// the exit status is 1 if a result differs. sanitizers.py builds and runs the program.
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -31,7 +31,7 @@ constexpr int kCallers = 3;
 constexpr int kMostThreads = 3;
 constexpr int kCallsOfAThread = 5;
 
-// A GRU forward and backward, a dense layer on its outputs and an update of its weights, with memory of its own.
+// A GRU forward and backward, a dense layer on its outputs and an update of its weights, with separate memory.
 template <class T>
 class Work {
  public:
@@ -46,13 +46,13 @@ class Work {
     d_outputs_ = numbers(cells * shape.units);
     pairs_ = cells;
     if (!lengths) return;
-    for (Index row = 0; row < rows; ++row) lengths_.push_back(shape.steps - row * shape.steps / rows);  // they fall
+    for (Index row = 0; row < rows; ++row) lengths_.push_back(shape.steps - row * shape.steps / rows);  // descending
     order_.resize(lengths_.size());
     std::iota(order_.begin(), order_.end(), Index{0});
     pairs_ = std::accumulate(lengths_.begin(), lengths_.end(), Index{0});
   }
 
-  // All results, one after the other; none if the call was cancelled.
+  // All results, concatenated; empty if the call was cancelled.
   std::vector<T> run(fastgru::Cancellation* cancellation) const {
     const Index rows = shape_.batch, units = shape_.units, gates = 3 * units;
     std::vector<T> outputs(size(rows * shape_.steps * units)), state(size(rows * units));
@@ -94,7 +94,7 @@ class Work {
     }
     if (cancellation != nullptr && cancellation->requested()) return {};
 
-    // The state through a dense layer (its kernel: the first columns of the recurrent kernel), and an update.
+    // A dense layer on the state, whose kernel is the first columns of the recurrent kernel, and an update.
     std::vector<T> y(size(rows * gates)), d_dense(size(units * gates)), moment(kernel_.size()), updated = kernel_;
     std::vector<T> moment_2(kernel_.size());
     {
@@ -145,7 +145,7 @@ class Work {
   Index pairs_;
 };
 
-// Small and large weights, by rows and by units, few and many rows, both forms, lengths.
+// Small and large weights, split by rows and by units, few and many rows, both forms, lengths.
 template <class T>
 std::vector<Work<T>> works() {
   std::vector<Work<T>> all;
@@ -165,11 +165,11 @@ std::atomic<long> calls{0};
 
 template <class T>
 void call(const std::vector<Work<T>>& all, const std::vector<std::vector<T>>& expected, unsigned seed) {
-  const fastgru::FlushDenormals flush;  // as the bindings do
+  const fastgru::FlushDenormals flush;  // like the bindings
   std::mt19937 generator(seed);
   for (int number = 0; number < kCallsOfAThread; ++number) {
     const std::size_t which = generator() % all.size();
-    // Now and then a call is cancelled, and now and then the pool has fallen asleep.
+    // Some calls are cancelled, and before some the pool has fallen asleep.
     fastgru::Cancellation cancellation(generator() % 4 == 0 ? stop : go_on);
     const std::vector<T> results = all[which].run(&cancellation);
     if (!results.empty() && std::memcmp(results.data(), expected[which].data(), results.size() * sizeof(T)) != 0) {

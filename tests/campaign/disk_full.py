@@ -1,7 +1,7 @@
-"""Disk full: a save that finds no room leaves the old file whole and nothing else, and its error names the file.
+"""Disk full: a save without enough space leaves the old file intact and no other file, and its error names the file.
 
-On a small file system of its own in memory, filled so far that the save fails at a random byte, or at the first. Where
-mounting is not allowed, with a limit for the size of a file (RLIMIT_FSIZE) instead.
+Uses a small file system in memory, filled so that the save fails at a random byte or at the first. If mounting is not
+permitted, a limit for the size of a file (RLIMIT_FSIZE) replaces it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000
 _PAGE = 4096
 _SIZE = 2 << 20
 _INODES = 16
-#: How the names of the files begin that take the room.
+#: Prefix of the files that fill the file system.
 _FILLER = "filler"
 
 
 @dataclass(frozen=True)
 class Writer:
-    """Something that writes a file: `write` (number of the model, path) writes the model of that number, 0 or 1."""
+    """A writer of files: `write` (number of the model, path) writes model 0 or 1."""
 
     subject: str
     name: str
@@ -59,7 +59,7 @@ def _training() -> Writer:
 
 
 def check(run: Run, writers: list[Writer]) -> None:
-    """Let each writer find a full disk, again and again."""
+    """Run each writer on a full disk, repeatedly."""
     disk = _mounted(run.scratch / "disk")
     how = "a small tmpfs"
     if isinstance(disk, str):
@@ -73,7 +73,7 @@ def check(run: Run, writers: list[Writer]) -> None:
 
 
 def _case(run: Run, disk: _Disk, writer: Writer, number: int) -> bool:
-    """Whether the save failed, as it should where there is not enough room."""
+    """Whether the save failed, as it should without enough space."""
     for file in disk.folder.iterdir():
         file.unlink()
     path = disk.folder / writer.name
@@ -97,8 +97,8 @@ def _case(run: Run, disk: _Disk, writer: Writer, number: int) -> bool:
             caught = None
         after = _contents(disk.folder)
     if caught is None:
-        return False  # there was room enough, in whole pages
-    # The file's own name, or that of TensorFlow.js' file of weights beside it; not the name of a temporary file.
+        return False  # there was enough space in whole pages
+    # The name of the file, or of TensorFlow.js' weights file beside it, but not that of a temporary file.
     if isinstance(caught, OSError) and str(path.parent / path.stem) not in str(caught):
         run.found(f"{writer.subject}: the error does not name the file", repr(caught), number)
     if after.get(path.name) != before[path.name]:
@@ -118,14 +118,14 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 @dataclass(frozen=True)
 class _Disk:
-    """A folder, and a context in which so many bytes can still be written to it; -1: not even a new file."""
+    """A folder, and a context in which that many bytes can be written to it; -1: not even a new file."""
 
     folder: Path
     full: Callable[[int], contextlib.AbstractContextManager[None]]
 
 
 def _mounted(folder: Path) -> _Disk | str:
-    """A small file system that this process alone sees, which goes with it; or why there is none."""
+    """Mount a small file system that only this process sees, until it ends; returns the reason if that fails."""
     folder.mkdir()
     libc = ctypes.CDLL(None, use_errno=True)
     steps = [
@@ -159,9 +159,9 @@ def _mounted(folder: Path) -> _Disk | str:
 
 
 def _limited(folder: Path) -> _Disk:
-    """A folder in which no file may become larger than there is room."""
+    """Return a folder in which no file may become larger than a limit."""
     folder.mkdir()
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then writing fails with EFBIG
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # makes writing fail with EFBIG
 
     @contextlib.contextmanager
     def full(room: int) -> Iterator[None]:

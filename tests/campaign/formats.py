@@ -1,4 +1,4 @@
-"""Every kind of file that the package writes: how a model is written to one, and what is read from it."""
+"""All file formats that the package writes: how to write a model, and how to read it back."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from models import classifier
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file.
+    """A file format.
 
     Attributes
     ----------
     name : str
-        Of the file.
+        Name of the file.
     write : callable
         (model, path)
     read : callable
@@ -32,7 +32,7 @@ class Format:
     read: Callable[[Path], bytes]
 
     def files(self, folder: Path) -> set[str]:
-        """The names of the files that belong to the model in the folder."""
+        """Return the names of the model's files in the folder."""
         names = {self.name}
         if self.name == "model.json":
             manifest = json.loads((folder / self.name).read_text())["weightsManifest"]
@@ -44,7 +44,7 @@ def get(subject: str) -> Format:
     if subject == "weights.h5":
         return Format("model.weights.h5", Sequential.save_weights, _read_weights)
     names = {"native": "model.safetensors", "tfjs": "model.json", "rtneural": "model.rtneural.json"}
-    whole = subject not in ("tfjs", "rtneural")  # which do not have this package's optimizer
+    whole = subject not in ("tfjs", "rtneural")  # formats without this package's optimizer state
     return Format(
         names.get(subject, f"model.{subject}"),
         lambda model, path: model.save(path, include_optimizer=whole),
@@ -66,6 +66,6 @@ def _read_weights(path: Path) -> bytes:
 
 
 def make_model(subject: str, *, seed: int, units: int = 32, features: int = 16) -> Sequential:
-    """A compiled model that can be written to the subject's kind of file."""
+    """Return a compiled model that the subject's format supports."""
     options: dict[str, Any] = {"tfjs": {"reset_after": False}, "rtneural": {"return_sequences": True}}.get(subject, {})
     return classifier(units, classes=4, input_shape=(6, features), optimizer="adam", seed=seed, **options)

@@ -1,7 +1,7 @@
-"""Fuzzing: whatever a file holds, its reader returns or raises the one error that it documents.
+"""Fuzzing: for any contents of a file, its reader returns, or raises the one error that it documents.
 
-Any other exception, more than 2 s of processor time, more than 1 GB of memory, and a crash are findings. Inputs are
-read in a forked process, many one after the other; the process that started it survives what they do to it.
+Findings are any other exception, more than 2 s of processor time, more than 1 GB of memory, and a crash. A forked
+process reads many inputs; the parent process survives its crashes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from campaign.run import Run
 _CPU_SECONDS = 2.0
 _WALL_SECONDS = 30.0
 _MOST_MEMORY = 1 << 30
-#: Address space that a reader may take, much of which it may never touch; asking for more is a MemoryError.
+#: Address space of a reader, much of which may never be used; a larger request is a MemoryError.
 _ADDRESS_SPACE = 8 << 30
-#: A worker is replaced after so many inputs, so that what the libraries leave behind does not add up.
+#: Inputs after which a worker is replaced, so that leaks of the libraries do not accumulate.
 _INPUTS_A_WORKER = 20_000
 
-#: What the worker tells the process that watches it, in memory that both have.
+#: Fields of the shared memory through which the worker reports to its parent.
 _INPUT, _LOADED, _REFUSED, _RAISED, _SLOWEST = range(5)
 
 
@@ -54,8 +54,8 @@ def replay(run: Run, number: int, files: Path) -> None:
 
 
 def check(run: Run, reader: Reader, *, wall_seconds: float = _WALL_SECONDS, most_memory: int = _MOST_MEMORY) -> None:
-    """Read damaged files until there are enough, or the time is up."""
-    for base in reader.bases:  # a reader that refuses all would have nothing to find
+    """Read damaged files until the number or the time limit is reached."""
+    for base in reader.bases:  # a reader that raises for every file would have no findings
         reader.read(_written(reader, run.memory, base))
     worker = _Worker(run, reader, None, wall_seconds, most_memory)
     number = 0
@@ -74,11 +74,11 @@ def _written(reader: Reader, folder: Path, files: Files) -> Path:
     return folder if reader.folder else folder / next(iter(files))
 
 
-# --- The process that watches ---------------------------------------------------------------------------------------
+# --- Parent process -------------------------------------------------------------------------------------------------
 
 
 class _Worker:
-    """What a worker and its watcher share."""
+    """The shared state of a worker and its parent."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class _Worker:
 
 
 def _watch(run: Run, worker: _Worker, first: int) -> int:
-    """Let a forked process read inputs from the number `first` on; returns the number of the next one to read."""
+    """Let a forked process read inputs from number `first` on; returns the number of the next input."""
     worker.shared[_INPUT] = first
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # about forks of processes with threads
@@ -124,7 +124,7 @@ def _watch(run: Run, worker: _Worker, first: int) -> int:
 
 
 def _wait(worker: _Worker, child: int) -> tuple[int, bool]:
-    """The status with which the worker ended, and whether it was killed because it made no progress."""
+    """Return the worker's exit status, and whether it was killed because it made no progress."""
     last, since, gave_up = -1.0, time.monotonic(), False
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -134,7 +134,7 @@ def _wait(worker: _Worker, child: int) -> tuple[int, bool]:
             last, since = worker.shared[_INPUT], time.monotonic()
         elif time.monotonic() - since > worker.wall_seconds:
             gave_up = True
-            os.kill(child, signal.SIGABRT)  # whose traceback says where
+            os.kill(child, signal.SIGABRT)  # prints a traceback
             time.sleep(0.5)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
@@ -160,7 +160,7 @@ def _take_findings(run: Run, worker: _Worker) -> None:
 
 
 def _place(trace: str) -> str:
-    """The innermost line of the package in a traceback, or the innermost of all."""
+    """Return the innermost line of the package in a traceback, or else the innermost line."""
     places = re.findall(r'File "([^"]+)", line (\d+),? in (\w+)', trace)
     if not places:
         return "at an unknown place"
@@ -171,7 +171,7 @@ def _place(trace: str) -> str:
     return f"at {file.rpartition('/fastgru/')[2]}:{line} in {function}"
 
 
-# --- The process that reads -----------------------------------------------------------------------------------------
+# --- Reading process ------------------------------------------------------------------------------------------------
 
 
 def _read_inputs(worker: _Worker, first: int) -> None:
@@ -200,7 +200,7 @@ def _read_inputs(worker: _Worker, first: int) -> None:
             found = found or ("more memory than a reader may take", f"{(more - peak) >> 20} MB")
         peak = max(peak, more)
         if found is not None and "memory" in found[0].lower() and number != first:
-            return  # what inputs before it have left may be to blame: a new worker begins with this one
+            return  # earlier inputs may be the cause: a new worker starts with this input
         shared[_SLOWEST] = max(shared[_SLOWEST], seconds)
         shared[outcome] += 1
         if found is not None:
@@ -219,7 +219,7 @@ def _prepare(worker: _Worker, number: int) -> Path:
 
 
 def _read(reader: Reader, path: Path) -> tuple[int, tuple[str, str] | None]:
-    """What came of it, and what is wrong with that, if anything is: its kind and its details."""
+    """Return the result, and the kind and details of a finding, or None."""
     try:
         reader.read(path)
     except reader.refusals as error:
@@ -231,7 +231,7 @@ def _read(reader: Reader, path: Path) -> tuple[int, tuple[str, str] | None]:
 
 
 def _hidden_memory_error(error: BaseException) -> tuple[str, str] | None:
-    """A refusal that came only because memory was limited: elsewhere the reader would have taken it."""
+    """Return a finding if the reader raised only because memory was limited here."""
     cause: BaseException | None = error
     while (cause := cause.__context__) is not None:
         if isinstance(cause, MemoryError):
@@ -241,7 +241,7 @@ def _hidden_memory_error(error: BaseException) -> tuple[str, str] | None:
 
 
 def _report(worker: _Worker, number: int, found: tuple[str, str], kinds: dict[str, int]) -> None:
-    """Write down a finding; the files of the first of its kind are kept."""
+    """Record a finding; the files of the first finding of a kind are kept."""
     kind, detail = found
     kinds[kind] = kinds.get(kind, 0) + 1
     kept = None

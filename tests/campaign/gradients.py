@@ -1,8 +1,8 @@
-"""Gradients: the kernels' in float64 against complex-step derivatives of the reference's forward pass.
+"""Gradients: float64 kernels against complex-step derivatives of the reference's forward pass.
 
-A complex step has neither truncation nor cancellation, so that what is left are roundings. Small configurations are
-compared element by element. In large ones the derivative along random directions of signs is compared: it differs by
-about the error's norm, for one forward pass a direction.
+A complex step has no truncation or cancellation error, only rounding errors. Small configurations are compared element
+by element. For large ones, derivatives along random directions of signs are compared: they differ by about the norm of
+the error, at the cost of one forward pass per direction.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fastgru import functional, reference
 from campaign import cases
 from campaign.run import Run
 
-#: An array with more elements is compared along directions.
+#: Arrays with more elements are compared along directions.
 _MOST_ELEMENTS = 40
 _DIRECTIONS = 3
 
@@ -46,10 +46,10 @@ def compare(
     *,
     least: float = 0.0,
 ) -> float:
-    """The largest relative error of the gradients, each (name, which argument, array); above `bound` is a finding.
+    """Return the largest relative error of the gradients, each (name, index of the argument, array).
 
-    An error is relative to the gradient's norm. Where its terms cancel, as they may in one of a few numbers, it is
-    relative to the root mean square of all gradients, or to `least`, the size of the terms.
+    An error above `bound` is a finding. Errors are relative to the norm of the gradient. If its terms may cancel, as in
+    a gradient of few numbers, they are relative to the root mean square of all gradients, or to `least`.
     """
     wanted = [entry for entry in gradients if entry[2] is not None and entry[2].size > 0]
     numbers = np.concatenate([array.ravel() for _, _, array in wanted])
@@ -71,7 +71,7 @@ def compare(
 def _along_directions(
     random: Random, loss: complex_step.Function, arguments: list[np.ndarray | None], index: int, gradient: np.ndarray
 ) -> float:
-    """An estimate of the error's L2 norm."""
+    """Estimate the L2 norm of the error."""
     rng = np.random.default_rng(random.randrange(2**31))
     errors = []
     for _ in range(_DIRECTIONS):
@@ -137,5 +137,5 @@ def _cross_entropy(run: Run, number: int, random: Random) -> float:
 
     bound = norm_bound(np.float64, (rows, 1, classes, classes), backward=True)
     gradients = [("logits", 0, found.d_logits)]
-    least = float(np.abs(targets).max()) / rows  # from which the probabilities are subtracted
+    least = float(np.abs(targets).max()) / rows  # size of the terms: probabilities are subtracted from them
     return compare(run, number, random, f"{rows=} {classes=}", loss, [logits], gradients, bound, least=least)

@@ -1,7 +1,7 @@
-"""Kills while saving: after each one the file is the old model or the new one, whole.
+"""Kills during saves: after each kill the file contains the complete old or new model.
 
-A forked process saves two models in turn to one file, and is killed at a random moment. What it leaves behind besides
-the file must be gone after the next save.
+A forked process saves two models in turn to one file, and is killed at a random time. Any other files that it leaves
+must be removed by the next save.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from campaign import formats
 from campaign.formats import Format
 from campaign.run import Run
 
-#: The moment of a kill lies within so many times the duration of a save.
+#: A kill happens within this multiple of the duration of a save.
 _SPREAD = 1.5
-#: So many kills come between two looks at what a save leaves behind.
+#: Number of kills between two checks of the files that a save leaves.
 _BETWEEN_LOOKS = 10
-#: Of so many kills some come within a save.
+#: Of this many kills, some happen during a save.
 _ENOUGH_TO_HIT = 40
 
 
@@ -70,13 +70,13 @@ def kill_saves(run: Run, kind: Format, models: list[Sequential]) -> None:
 
 
 def _require_kills_within_saves(run: Run) -> None:
-    """Mark the task as incomplete if its kills missed all saves: then it has tested nothing."""
+    """Mark the task as incomplete if no kill happened during a save, because it has tested nothing."""
     if run.counts["kills"] >= _ENOUGH_TO_HIT and not run.counts["within a save"]:
         run.skip("no kill came within a save")
 
 
 def _check(run: Run, kind: Format, folder: Path, whole: list[bytes], number: int) -> set[str]:
-    """Look at what a kill has left: the file must be whole; returns the names of stale files."""
+    """Check that the file is complete after a kill; returns the names of stale files."""
     run.counts["kills"] += 1
     path = folder / kind.name
     try:
@@ -94,7 +94,7 @@ def _check(run: Run, kind: Format, folder: Path, whole: list[bytes], number: int
 
 
 def _require_clean(run: Run, folder: Path, expected: set[str], number: int) -> None:
-    """Report files that a save has left beside the model's own, and remove them."""
+    """Report files that a save has left beside the model's file, and remove them."""
     stale = sorted(_names(folder) - expected)
     if stale:
         run.found("stale files remain after the next save", f"{len(stale)}, such as {stale[0]}", number)
@@ -102,11 +102,11 @@ def _require_clean(run: Run, folder: Path, expected: set[str], number: int) -> N
             os.unlink(folder / name)
 
 
-# --- Trainings ------------------------------------------------------------------------------------------------------
+# --- Training ---------------------------------------------------------------------------------------------------------
 
 
 def kill_trainings(run: Run) -> None:
-    """Kill trainings with a ModelCheckpoint: the file is one of those that an undisturbed training writes."""
+    """Kill training with a ModelCheckpoint: the file must be one that undisturbed training writes."""
     folder = run.scratch / "files"
     folder.mkdir()
     path = folder / "run.safetensors"
@@ -122,7 +122,7 @@ def kill_trainings(run: Run) -> None:
     for number in run.cases(least=_BETWEEN_LOOKS):
         path.unlink(missing_ok=True)
         status = _kill(lambda: _train(path, lambda *_: None), run.random(number).uniform(0, duration))
-        if status not in (KILLED, 0):  # 0: it was done before
+        if status not in (KILLED, 0):  # 0: training finished before the kill
             run.found("the training ended by itself", f"status {status}", number)
         stale = _names(folder) - {path.name}
         most = max(most, len(stale))

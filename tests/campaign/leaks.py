@@ -1,6 +1,6 @@
-"""Leaks: after thousands of training steps and of saves a process is no larger than it was.
+"""Leaks: after thousands of training steps and saves, a process is not larger than before.
 
-Watched are the resident memory, open files, threads, and the objects that Python knows of.
+Measured are the resident memory, open files, threads, and the number of Python objects.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from fastgru import Sequential, callbacks, layers, load_model
 from campaign import formats
 from campaign.run import Run
 
-#: Steps or saves before the first measurement: caches fill, and memory is taken that is used again later.
+#: Steps or saves before the first measurement, in which caches fill and reusable memory is allocated.
 _WARM_UP = 0.1
-#: Memory comes and goes in blocks; a leak of 200 bytes a step is 4 MB after 20,000.
+#: Tolerance: memory is allocated in blocks; a leak of 200 bytes per step is 4 MB after 20,000 steps.
 _MOST_BYTES = 4 << 20
 _MOST_OBJECTS = 200
 
@@ -49,11 +49,11 @@ def run(run: Run) -> None:
 
 
 def check(run: Run, work: Callable[[int], None], what: str) -> None:
-    """Do the work of each number, and compare the process' size early and at the end."""
+    """Run the work of each number, and compare the size of the process at the start and the end."""
     before: Size | None = None
     warm_up = _WARM_UP * run.count if run.count else None
     for number in run.cases(least=100):
-        # Without a count the time decides: the first measurement then comes after a tenth of it, or 50 cases.
+        # Without a count, the first measurement comes after a tenth of the time, or 50 cases.
         if before is None and number >= 50 and (number >= warm_up if warm_up else run.elapsed() > _WARM_UP):
             before, first = Size.now(), number
         work(number)
@@ -81,7 +81,7 @@ def check(run: Run, work: Callable[[int], None], what: str) -> None:
 
 
 def _steps(folder: Path) -> Callable[[int], None]:
-    """A step of training; every so often of other shapes, with validation, predictions or a whole call of fit."""
+    """Training steps, sometimes of other shapes, with validation, predictions or a complete call of fit."""
     fastgru.set_seed(0)
     fastgru.set_num_threads(2)
     model = Sequential(
@@ -110,7 +110,7 @@ def _steps(folder: Path) -> Callable[[int], None]:
 
 
 def _saves(folder: Path) -> Callable[[int], None]:
-    """A save and a load of each kind of file in turn."""
+    """A save and a load of each file format in turn."""
     kinds = [formats.get(subject) for subject in formats.SUBJECTS]
     models = [formats.make_model(subject, seed=1) for subject in formats.SUBJECTS]
     rng = np.random.default_rng(0)

@@ -1,7 +1,7 @@
-"""How the fuzzer damages files: bytes, trees of JSON, zip archives, safetensors, HDF5, protobuf, pickles, PNG and NPY.
+"""Damages files for the fuzzer: bytes, JSON trees, zip archives, safetensors, HDF5, protobuf, pickles, PNG and NPY.
 
-Each function takes a `random.Random` and returns new bytes. Those that know a format repair what guards it (lengths,
-checksums), so that the damage reaches the code behind.
+Each function takes a `random.Random` and returns new bytes. Functions for a format repair its lengths and checksums, so
+that the damage reaches the code behind these checks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-#: Integers at which sizes, signs and products go wrong.
+#: Integers that provoke errors in sizes, signs and products.
 INTEGERS = (
     0, 1, -1, 2, 3, 7, 8, 127, 128, 255, 256, 32767, 65535, 65536, 2**24, 2**31 - 1, 2**31, -(2**31), 2**32 - 1, 2**32,
     2**40, 2**61, 2**62, 2**63 - 1, 2**63, -(2**63), 2**64 - 1, 2**64,
@@ -36,7 +36,7 @@ _FLOATS = (0.0, -0.0, 0.5, -1.0, 1e-320, 1e38, 1e39, 1e308, float("inf"), float(
 
 
 def edited(random: Random, data: bytes, other: bytes = b"", places: Sequence[int] = ()) -> bytes:
-    """The bytes after one to four random edits, at one of the `places` if given; pieces of `other` are spliced in."""
+    """Return the bytes after one to four random edits, at one of `places` if given; may insert parts of `other`."""
     content = bytearray(data)
     for _ in range(random.choice((1, 1, 1, 2, 3, 4))):
         place = random.choice(places) if places else random.randrange(len(data) + 1)
@@ -54,7 +54,7 @@ def _edit(random: Random, data: bytearray, other: bytes, place: int) -> None:
             data[place] = random.choice((0, 1, 0x7F, 0x80, 0xFF, random.randrange(256)))
         case 3 | 4 | 5:
             _replace_integer(random, data, place)
-        case 6 | 7:  # HDF5's structures lie at multiples of eight
+        case 6 | 7:  # HDF5's structures start at multiples of eight
             place -= place % 8 if random.random() < 0.7 else 0
             data[place : place + length] = bytes([random.choice((0, 0, 0, 0xFF))]) * length
         case 8:
@@ -89,20 +89,20 @@ def _replace_integer(random: Random, data: bytearray, place: int) -> None:
 
 
 def edited_tree(random: Random, tree: Any) -> Any:
-    """The tree, changed in place, after one to three edits of its structure."""
+    """Return the tree, changed in place by one to three edits of its structure."""
     box = [tree]
     for _ in range(random.choice((1, 1, 1, 2, 3))):
-        with contextlib.suppress(RecursionError):  # of a tree that an edit before has made deep
+        with contextlib.suppress(RecursionError):  # an earlier edit may have made the tree deep
             _edit_tree(random, box)
     return box[0]
 
 
 def edited_json(random: Random, text: bytes | str) -> bytes:
-    """JSON after edits of its structure, of numbers as they are written, or of its bytes."""
+    """Return JSON after edits of its structure, of the text of numbers, or of its bytes."""
     if random.random() < 0.1:
         return edited(random, text.encode() if isinstance(text, str) else text)
     found = dumped(edited_tree(random, json.loads(text)))
-    if random.random() < 0.02:  # nested deeper than any reader can follow
+    if random.random() < 0.02:  # nested deeper than any reader supports
         found = found.replace(b"1", b"[" * random.choice((2_000, 200_000)), 1)
     return found
 
@@ -112,7 +112,7 @@ def dumped(tree: Any) -> bytes:
 
 
 def _places(tree: Any) -> list[tuple[Any, Any]]:
-    """All (container, key) of a tree."""
+    """Return all (container, key) pairs of a tree."""
     found, left = [], [tree]
     while left:
         here = left.pop()
@@ -147,14 +147,14 @@ def _edit_tree(random: Random, box: list[Any]) -> None:
         case 8 if isinstance(value, list):
             random.shuffle(value)
         case 9:
-            for _ in range(random.choice((10, 100, 200))):  # json.dumps goes no deeper than some 1,000
+            for _ in range(random.choice((10, 100, 200))):  # json.dumps supports a depth of about 1,000
                 container[key] = [container[key]]
         case _:
             container[key] = odd(random, value)
 
 
 def odd(random: Random, value: Any) -> Any:
-    """A value of the same type that is unusual, or one of another type."""
+    """Return an unusual value of the same type, or a value of another type."""
     if isinstance(value, bool) and random.random() < 0.7:
         return not value
     if isinstance(value, (int, float)) and random.random() < 0.7:
@@ -174,7 +174,7 @@ def unzipped(data: bytes) -> dict[str, bytes]:
 
 
 def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    """An archive with valid checksums."""
+    """Return an archive with valid checksums."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, content in members.items():
@@ -183,7 +183,7 @@ def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> 
 
 
 def edited_zip(random: Random, data: bytes, edit: Callable[[Random, str, bytes], bytes]) -> bytes:
-    """An archive with valid checksums, of which a member has been changed by `edit` (random, name, content)."""
+    """Return an archive with valid checksums, with one member changed by `edit` (random, name, content)."""
     members = unzipped(data)
     name = random.choice(list(members))
     match random.randrange(12):
@@ -201,7 +201,7 @@ def edited_zip(random: Random, data: bytes, edit: Callable[[Random, str, bytes],
 
 # --- Safetensors ----------------------------------------------------------------------------------------------------
 
-#: Safetensors' names of types -> NumPy's.
+#: Safetensors' type names -> NumPy's.
 _DTYPES = {
     "F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "U8": "|u1",
     "U16": "<u2", "U32": "<u4", "U64": "<u8", "BOOL": "|b1",
@@ -220,7 +220,7 @@ def joined_safetensors(header: Any, body: bytes) -> bytes:
 
 
 def with_checksum(header: dict[str, Any], body: bytes) -> bytes:
-    """One of the package's own files with the checksum that its format asks for, where it can be computed."""
+    """Return a file of the package with a valid checksum, if one can be computed."""
     try:
         digest = hashlib.sha256(header["__metadata__"]["config"].encode())
         for name in sorted(header.keys() - {"__metadata__"}):
@@ -230,12 +230,12 @@ def with_checksum(header: dict[str, Any], body: bytes) -> bytes:
             digest.update(body[begin:end])
         header["__metadata__"]["sha256"] = digest.hexdigest()
     except (KeyError, TypeError, AttributeError, ValueError):
-        pass  # then the header itself is what the reader refuses
+        pass  # the reader already rejects the header
     return joined_safetensors(header, body)
 
 
 def edited_safetensors(random: Random, data: bytes, metadata: str) -> bytes:
-    """The file with a changed header, with changed JSON in the metadata's entry of that name, or changed tensors."""
+    """Return the file with a changed header, changed JSON in that entry of the metadata, or changed tensors."""
     header, body = split_safetensors(data)
     described = header.get("__metadata__", {})
     match random.randrange(8):
@@ -269,14 +269,14 @@ def _rename(random: Random, header: dict[str, Any]) -> None:
 
 
 def hdf5_of_free_space(random: Random, size: int) -> bytes:
-    """A root group whose header of `size` bytes is nothing but messages of free space, 8 bytes each."""
+    """Return a root group whose header of `size` bytes contains only free-space messages of 8 bytes."""
     superblock = b"\x89HDF\r\n\x1a\n" + bytes([0, 0, 0, 0, 0, 8, 8, 0]) + struct.pack("<HHI", 4, 16, 0)
     superblock += struct.pack("<4Q", 0, 2**64 - 1, 112 + size, 2**64 - 1) + struct.pack("<QQ24x", 0, 96)
     return superblock + struct.pack("<BBHII4x", 1, 0, random.choice((1, 65535)), 1, size) + bytes(size)
 
 
 def edited_hdf5(random: Random, content: tuple[dict[str, Any], dict[str, dict[str, Any]]]) -> bytes:
-    """A sound file with changed arrays, attributes and links; `content` are arrays and attributes by path."""
+    """Return a file with changed arrays, attributes and links; `content` has arrays and attributes by path."""
     import h5py
 
     arrays, attributes = content
@@ -298,7 +298,7 @@ def edited_hdf5(random: Random, content: tuple[dict[str, Any], dict[str, dict[st
             case 3:
                 file.create_group(victim)
             case 4:
-                file.create_dataset(victim, shape=(2**20, 2**20), dtype="f4")  # of which nothing is stored
+                file.create_dataset(victim, shape=(2**20, 2**20), dtype="f4")  # without stored data
             case _:
                 pass
         for path, values in attributes.items():
@@ -307,13 +307,13 @@ def edited_hdf5(random: Random, content: tuple[dict[str, Any], dict[str, dict[st
             here = file[path] if path in file else file.require_group(path or "/")
             for name, value in values.items():
                 changed = _odd_attribute(random, value) if what > 4 and random.random() < 0.5 else value
-                with contextlib.suppress(ValueError):  # a text with a zero, which HDF5's texts end with
+                with contextlib.suppress(ValueError):  # the text contains NUL, which terminates HDF5's texts
                     here.attrs[name] = changed
     return buffer.getvalue()
 
 
 def _put_another_array(random: Random, file: Any, path: str, array: Any) -> None:
-    """An array of another shape or type, a number, or a text."""
+    """Return an array of another shape or type, a number, or a text."""
     kinds = ("f8", "i4", "S3", "f2", ">f4", "u1", "?")
     other = random.choice((array[:-1], array[None], array.astype(random.choice(kinds)), 1.0, "text"))
     file.create_dataset(path, data=other)
@@ -333,7 +333,7 @@ def _odd_attribute(random: Random, value: Any) -> Any:
 
 
 def edited_message(random: Random, message: Any) -> bytes:
-    """A protobuf message, changed in one to three fields anywhere in it."""
+    """Return a protobuf message with one to three changed fields at any depth."""
     for _ in range(random.choice((1, 1, 2, 3))):
         messages = [message]
         for here in messages:
@@ -343,7 +343,7 @@ def edited_message(random: Random, message: Any) -> bytes:
         try:
             _edit_field(random, random.choice(messages), messages)
         except (ValueError, TypeError, OverflowError):
-            continue  # a value that the field does not take
+            continue  # the field does not accept the value
     return message.SerializeToString()
 
 
@@ -380,7 +380,7 @@ def _edit_field(random: Random, message: Any, messages: list[Any]) -> None:
 
 
 def _copy(source: Any, target: Any) -> None:
-    target.ParseFromString(source.SerializeToString())  # unlike CopyFrom also where one is a part of the other
+    target.ParseFromString(source.SerializeToString())  # CopyFrom fails if one message is part of the other
 
 
 def _odd_scalar(random: Random, value: Any) -> Any:
@@ -399,7 +399,7 @@ def _odd_scalar(random: Random, value: Any) -> Any:
 
 
 def edited_pickle(random: Random, data: bytes) -> bytes:
-    """A pickle with changed instructions, each of them whole."""
+    """Return a pickle with changed but complete instructions."""
     found = list(pickletools.genops(data))
     starts = [place for _, _, place in found] + [len(data)]
     pieces = [data[begin:end] for begin, end in itertools.pairwise(starts)]
@@ -422,7 +422,7 @@ def edited_pickle(random: Random, data: bytes) -> bytes:
 
 
 def _replace_argument(random: Random, pieces: list[bytes]) -> None:
-    """Put another integer or name in the place of one."""
+    """Replace an integer or a name."""
     integers = [place for place, piece in enumerate(pieces) if piece[:1] in (b"K", b"M", b"J", b"\x8a")]
     names = [place for place, piece in enumerate(pieces) if piece[:1] in (b"c", b"X")]
     if integers and random.random() < 0.7:
@@ -450,7 +450,7 @@ def _replace_argument(random: Random, pieces: list[bytes]) -> None:
 
 
 def edited_png(random: Random, data: bytes) -> bytes:
-    """A picture with changed chunks, their lengths and checksums valid."""
+    """Return an image with changed chunks and valid lengths and checksums."""
     chunks, place = [], 8
     while place < len(data):
         length = int.from_bytes(data[place : place + 4], "big")
@@ -477,7 +477,7 @@ _NPY_TYPES = ("<f8", ">f4", "|O", "|u1", "<U3", "<i8", "|V4", "<f2", "|b1", "<c8
 
 
 def edited_npy(random: Random, data: bytes) -> bytes:
-    """An array with changed text in its header, the header's length valid."""
+    """Return an array file with changed text in its header and a valid header length."""
     length = int.from_bytes(data[8:10], "little")
     text, body = data[10 : 10 + length].decode("latin-1").rstrip(), data[10 + length :]
     for _ in range(random.choice((1, 1, 2))):

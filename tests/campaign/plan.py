@@ -1,4 +1,4 @@
-"""The tasks of the campaign: what each one does in the short and in the long form, and what a case costs."""
+"""The tasks of the campaign: their work in the short and the long form, and the cost of a case."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Task:
-    """A part of the campaign on one subject, run in a process of its own.
+    """A part of the campaign on one subject, run in its own process.
 
     Attributes
     ----------
@@ -15,13 +15,13 @@ class Task:
         The module ``campaign.<part>``.
     subject : str
     share : float
-        Of the short form's time, relative to the other tasks; 0 for none: the task belongs to the long form alone.
+        Share of the short form's time, relative to the other tasks; 0: the long form only.
     count : int
         Cases in the long form.
     milliseconds : float
-        What a case costs, roughly; for the estimate of the long form's time.
+        Approximate cost of a case, to estimate the time of the long form.
     isa : str or None
-        The instruction set to run on, if not the best.
+        The instruction set, if not the best.
     """
 
     part: str
@@ -36,7 +36,7 @@ class Task:
         return f"{self.part} {self.subject}"
 
 
-#: Subject of kills -> milliseconds of a kill, the fork and the check included.
+#: Subject of kills -> milliseconds per kill, including the fork and the check.
 _KILLS = {
     "native": 12,
     "keras": 35,
@@ -49,7 +49,7 @@ _KILLS = {
     "rtneural": 25,
     "ModelCheckpoint": 60,
 }
-#: Reader -> milliseconds of an input.
+#: Reader -> milliseconds per input.
 _READERS = {
     "native": 0.6,
     "resume": 1.2,
@@ -72,7 +72,7 @@ _READERS = {
 
 
 def tasks(isas: list[str]) -> list[Task]:
-    """All tasks; `isas` are the instruction sets that this CPU can run, the best first."""
+    """Return all tasks; `isas` are the instruction sets that this CPU supports, best first."""
     planned = [Task("planted", "faults", 1.5, 1, 15_000)]
     planned += [Task("kills", subject, 1, 1000, cost) for subject, cost in _KILLS.items()]
     planned += [
@@ -92,7 +92,7 @@ def tasks(isas: list[str]) -> list[Task]:
 
 
 def chosen(planned: list[Task], only: str | None) -> list[Task]:
-    """Those that `only` names, as ``part`` or ``part:subject``, with commas between them."""
+    """Return the tasks that `only` names, as ``part`` or ``part:subject``, separated by commas."""
     if only is None:
         return planned
     found = []
@@ -107,6 +107,6 @@ def chosen(planned: list[Task], only: str | None) -> list[Task]:
 
 
 def seconds(planned: list[Task], minutes: float, jobs: int) -> dict[Task, float]:
-    """How long each task may work, so that all of them take so many minutes by so many jobs."""
+    """Return the time budget of each task, so that all take `minutes` with that many jobs."""
     total = sum(task.share for task in planned)
     return {task: task.share / total * minutes * 60 * jobs for task in planned if task.share > 0}

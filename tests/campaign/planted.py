@@ -1,4 +1,4 @@
-"""Planted faults: the campaign finds each of them, so that a table without findings means something."""
+"""Planted faults: the campaign must find each of them, or a table without findings would mean nothing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(run: Run) -> None:
 
 
 def _reading(run: Run, fault: Callable[[], object], *, inputs: int = 2, **limits: float) -> None:
-    """Fuzz a reader that reads nothing but its sound file."""
+    """Fuzz a reader that accepts its sound file only."""
     run.count = inputs
 
     def read(path: Path) -> None:
@@ -208,7 +208,7 @@ def a_save_that_keeps_files_open(run: Run) -> None:
     leaks.check(run, lambda number: os.open(os.devnull, os.O_RDONLY), "saves")
 
 
-#: What a kind of finding must say -> the fault.
+#: Text that the kind of the finding must contain -> the fault.
 PLANTED: list[tuple[str, Callable[[Run], None]]] = [
     ("KeyError", a_reader_that_raises_a_key_error),
     ("processor time", a_reader_that_hangs_in_c),

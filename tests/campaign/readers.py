@@ -1,4 +1,4 @@
-"""Every reader of the package: sound files that it reads, how they are damaged, and what it may raise."""
+"""All readers of the package: sound files, how to damage them, and the errors that they may raise."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from models import classifier
 
 from campaign import mutations
 
-#: The files of an input by name, the one to be read first.
+#: The files of an input by name; the first one is read.
 Files = dict[str, bytes]
 
 
@@ -33,15 +33,15 @@ class Reader:
     Attributes
     ----------
     read : callable
-        Reads the file, or folder, at a path.
+        Reads the file or folder at a path.
     refusals : tuple of exception classes
-        What it may raise for a damaged file.
+        Exceptions that it may raise for a damaged file.
     bases : list of Files
         Sound files.
     damage : callable
-        (random, base) -> Files, with what guards the format repaired. The fuzzer also edits bytes without repair.
+        (random, base) -> Files, with valid checksums. The fuzzer also edits bytes without repairing checksums.
     folder : bool
-        Whether the folder is what is read, not the first file in it.
+        Whether it reads the folder instead of the first file.
     certain : bool
         Whether all inputs come from `damage`, without edits of bytes.
     """
@@ -70,7 +70,7 @@ def get(subject: str) -> Reader:
 
 
 def _saved(name: str, *models: Sequential, **options: Any) -> list[Files]:
-    """The files that the models are saved to."""
+    """Return the files of the saved models."""
     found = []
     for model in models:
         with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +89,7 @@ def _simple(**options: Any) -> Sequential:
 
 
 def _rich(**options: Any) -> Sequential:
-    """A model of several kinds of layers, not compiled."""
+    """Return a model of several types of layers, not compiled."""
     fastgru.set_seed(1)
     return Sequential(
         [
@@ -110,7 +110,7 @@ def _model_reader(bases: list[Files], damage: Callable[[Random, Files], Files], 
 
 
 def _first(edit: Callable[[Random, bytes], bytes]) -> Callable[[Random, Files], Files]:
-    """The damage of the first file alone."""
+    """Damage the first file only."""
 
     def damage(random: Random, base: Files) -> Files:
         name = next(iter(base))
@@ -127,7 +127,7 @@ def _native() -> Reader:
 def _torch_safetensors() -> Reader:
     bases = _saved("model.torch.safetensors", _simple(), _rich())
     header, body = mutations.split_safetensors(bases[0]["model.torch.safetensors"])
-    header.pop("__metadata__")  # as PyTorch's users write it, without a description
+    header.pop("__metadata__")  # PyTorch users often write files without a description
     bases.append({"model.safetensors": mutations.joined_safetensors(header, body)})
     return _model_reader(bases, _first(lambda random, data: mutations.edited_safetensors(random, data, "fastgru")))
 
@@ -146,7 +146,7 @@ def _pt() -> Reader:
 
 
 def _legacy_pt() -> Reader:
-    """Files of before PyTorch 1.6: five pickles, and after them the storages."""
+    """Return files of PyTorch before 1.6: five pickles, followed by the storages."""
     from fastgru.formats.torch import pickles
     from fastgru.formats.torch.pickles import Call, Global, Persistent
 
@@ -187,9 +187,9 @@ def _keras() -> Reader:
 
 
 def _hdf5_damage(bases: list[Files]) -> Callable[[Random, Files], Files]:
-    """Edits of bytes, which no checksum of HDF5's first format guards, and now and then a changed sound file."""
+    """Edit bytes, which HDF5's first format does not protect by checksums, or sometimes change a sound file."""
     contents = [_hdf5_content(next(iter(base.values()))) for base in bases]
-    # Most of such a file is zeros that nothing reads: the words that say something are edited.
+    # Most bytes of such a file are zeros that are never read, so edits are limited to the others.
     places = {
         data: [place for place in range(0, len(data), 8) if any(data[place : place + 8])]
         for data in (next(iter(base.values())) for base in bases)
@@ -210,7 +210,7 @@ def _hdf5_damage(bases: list[Files]) -> Callable[[Random, Files], Files]:
 
 
 def _with_texts_in_the_heap(base: Files) -> Files:
-    """The same file with attributes as Keras writes them: texts of any length, which lie in HDF5's global heap."""
+    """Return the same file with variable-length text attributes in HDF5's global heaps, as Keras writes them."""
     import h5py
 
     name, data = next(iter(base.items()))
@@ -279,7 +279,7 @@ def _onnx() -> Reader:
     import onnx
 
     bases = _saved("model.onnx", _simple(), _rich(), include_optimizer=False)
-    for base in list(bases):  # as others write them, without a description
+    for base in list(bases):  # other programs write files without a description
         message = onnx.ModelProto.FromString(base["model.onnx"])
         message.ClearField("metadata_props")
         bases.append({"model.onnx": message.SerializeToString()})
@@ -295,11 +295,11 @@ def _rtneural() -> Reader:
 
 
 class _OtherTrainingError(Exception):
-    """The file is sound, but of another training."""
+    """Raised if the file is sound, but belongs to another training run."""
 
 
 def _resume() -> Reader:
-    """The state of a training; a damaged one leaves the model as it is."""
+    """Read a training state; a damaged one must leave the model unchanged."""
     x, y = np.ones((4, 3, 3), np.float32), np.array([0, 1, 0, 1])
 
     def told(path: Path) -> list[callbacks.Callback]:
@@ -328,7 +328,7 @@ def _resume() -> Reader:
     def edit(random: Random, data: bytes) -> bytes:
         if random.random() < 0.4:
             return mutations.edited_safetensors(random, data, "config")
-        header, body = mutations.split_safetensors(data)  # the state alone
+        header, body = mutations.split_safetensors(data)  # the state only
         config = json.loads(header["__metadata__"]["config"])
         config["training"] = mutations.edited_tree(random, config["training"])
         header["__metadata__"]["config"] = mutations.dumped(config).decode()

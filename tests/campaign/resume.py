@@ -1,4 +1,4 @@
-"""Trainings that are killed at random moments and resumed end with the same bytes as one that never was."""
+"""Training that is killed at random times and resumed ends with the same bytes as uninterrupted training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from campaign.run import Run
 
 _EPOCHS = 6
 _MOST_KILLS = 3
-#: What a training leaves: the last two are compared, the first is resumed from.
+#: Files of a training run: the last two are compared, training resumes from the first.
 _CHECKPOINT, _MODEL, _LOG = "run.safetensors", "model.safetensors", "log.csv"
 
 
@@ -27,7 +27,7 @@ def run(run: Run) -> None:
 
 
 def check(run: Run, trainings: Sequence[Training]) -> None:
-    """Kill and resume each training, again and again."""
+    """Kill and resume each training run, repeatedly."""
     expected, durations = [], []
     for number, train in enumerate(trainings):
         folder = run.scratch / f"whole{number}"
@@ -53,7 +53,7 @@ def _killed_and_resumed(run: Run, train: Training, folder: Path, duration: float
         with forked(lambda: train(folder)) as child:
             time.sleep(random.uniform(0.05, 1) * duration)
             child.kill()
-        if child.status not in (KILLED, 0):  # 0: it was done before
+        if child.status not in (KILLED, 0):  # 0: training finished before the kill
             run.found("a training ended by itself", f"status {child.status}", number)
         run.counts["kills"] += not (folder / _MODEL).exists()
         run.counts["resumed"] += (folder / _CHECKPOINT).exists()
@@ -72,9 +72,9 @@ def _results(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() if (folder / name).exists() else b"" for name in (_MODEL, _LOG)}
 
 
-# --- Trainings ------------------------------------------------------------------------------------------------------
+# --- Training runs --------------------------------------------------------------------------------------------------
 
-#: Trains in the folder, from the checkpoint there if there is one, and writes the model at the end.
+#: Trains in the folder, from its checkpoint if there is one, and writes the model at the end.
 Training = Callable[[Path], None]
 
 
@@ -132,7 +132,7 @@ def _stateful(folder: Path) -> None:
 
 
 class _Stream:
-    """The same batches each time it is iterated over."""
+    """The same batches in every iteration."""
 
     def __iter__(self):
         x, y = _data(3)

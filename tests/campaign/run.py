@@ -1,4 +1,4 @@
-"""What a task of the campaign is given, and what it reports."""
+"""The input and the report of a task of the campaign."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 
 from fastgru import _native
 
-#: Of findings with one cause, so many are kept as files.
+#: Number of findings of one kind whose files are kept.
 MOST_KEPT = 3
 
 
 @dataclasses.dataclass
 class Finding:
-    """A fault. Findings of the same `kind` are counted and reported as one."""
+    """A fault. Findings of the same `kind` are counted together."""
 
     kind: str
     detail: str
@@ -53,28 +53,28 @@ class Report:
 
 
 class Run:
-    """A task at work.
+    """A running task.
 
     Parameters
     ----------
     part, subject : str
-        The module, and what it is to test.
+        The module, and the subject to test.
     seed : int
-        Every case follows from the seed, the part, the subject and the number of the case.
+        The seed, the part, the subject and the number of a case determine the case.
     seconds : float
         The time budget.
     count : int or None
-        How many cases are enough; None for as many as the time allows.
+        Number of cases; None for as many as the time allows.
     scratch : Path
-        A folder for the task alone.
+        A folder for this task only.
     memory : Path
-        Another one, in memory if the system has such a place: where flushing files to the disk costs nothing.
+        A second folder, in memory if possible, where flushing files is fast.
     keep : Path
-        Where the files of findings are kept.
+        The folder for the files of findings.
     only : int or None
-        The one case to run, to replay a finding.
+        The case to run, to replay a finding.
     started : float or None
-        When the time began (`time.monotonic`), if not now: the start of the process counts too.
+        Start of the time budget (`time.monotonic`); default: now. The start of the process counts too.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Run:
         self._findings: dict[str, Finding] = {}
 
     def cases(self, least: int = 1) -> Iterator[int]:
-        """The numbers of the cases to run, until there are enough or the time is up; never fewer than `least`."""
+        """Yield the numbers of the cases to run, until the number or the time limit is reached; at least `least`."""
         if self.only is not None:
             self.report.cases = 1
             yield self.only
@@ -115,14 +115,14 @@ class Run:
         return cases < least or time.monotonic() < self._deadline
 
     def elapsed(self) -> float:
-        """The share of the time budget that is used up."""
+        """The fraction of the time budget that is used."""
         return (time.monotonic() - self._started) / max(self._deadline - self._started, 1e-9)
 
     def random(self, number: int) -> random.Random:
         return random.Random(f"{self.seed} {self.part} {self.subject} {number}")
 
     def found(self, kind: str, detail: str, number: int, files: Iterable[Path] = (), *, count: int = 1) -> None:
-        """Report a fault in the case of that number; the first of a kind are kept with their files."""
+        """Report a fault in the case of that number; the files of the first ones of a kind are kept."""
         finding = self._findings.setdefault(kind, Finding(kind, detail, 0))
         finding.count += count
         if len(finding.replays) >= MOST_KEPT:

@@ -1,8 +1,8 @@
-"""Sanitizers, for each instruction set: AddressSanitizer and UndefinedBehaviorSanitizer with the tests of the kernels
-and bindings, ThreadSanitizer with a program of kernels and pool without Python.
+"""Sanitizers for each instruction set.
 
-Needs GCC or Clang, and the packages that the build needs. Before each, a small program with the fault in question shows
-that the sanitizer works here.
+AddressSanitizer and UndefinedBehaviorSanitizer run the tests of the kernels and bindings. ThreadSanitizer runs a C++
+program of kernels and thread pool. They need GCC or Clang, and the packages of the build. Before each, a small faulty
+program shows that the sanitizer works on this machine.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from fastgru import _native
 from campaign.run import Run
 from campaign.scheduler import ROOT
 
-#: Instruction set -> what CMakeLists.txt compiles it with.
+#: Instruction set -> compiler flags of CMakeLists.txt.
 _FLAGS = {"avx512": "-mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx2 -mfma", "avx2": "-mavx2 -mfma"}
-#: Tests that drive every kernel and binding, without those of other frameworks and of whole trainings.
+#: Tests of every kernel and binding, without those of other frameworks and of training.
 _TESTS = (
     "activations", "bad_input", "dense", "edges", "gru_kernels", "lengths", "optimizers", "padding",
     "softmax_cross_entropy", "stateful", "weight_layouts",
@@ -50,7 +50,7 @@ def run(run: Run) -> None:
 
 
 def _require_found(run: Run, compiler: str, sanitizer: str) -> bool:
-    """Whether a program with a fault is caught; if not, that is a finding: the sanitizer would find nothing."""
+    """Whether the sanitizer detects a faulty program; if not, report it, because it would detect nothing."""
     source, program = run.scratch / "fault.cpp", run.scratch / "fault"
     source.write_text(_FAULTS[sanitizer])
     _call([compiler, f"-fsanitize={sanitizer}", "-g", "-pthread", str(source), "-o", str(program)])
@@ -72,7 +72,7 @@ def _addresses(run: Run, compiler: str) -> None:
     if not _require_found(run, compiler, "address,undefined"):
         return
     site = _built(run)
-    # libstdc++ must be loaded with libasan, or that dies on the first C++ exception.
+    # libstdc++ must be loaded together with libasan, which otherwise aborts at the first C++ exception.
     libraries = [_call([compiler, f"-print-file-name={name}"]).strip() for name in ("libasan.so", "libstdc++.so")]
     own = {"", *(str(folder) for folder in (ROOT, ROOT / "python", ROOT / "tests"))}
     paths = [str(site), *(path for path in sys.path if path not in own)]
@@ -82,7 +82,7 @@ def _addresses(run: Run, compiler: str) -> None:
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
     }
-    # -S: without the .pth files, one of which may lead to an editable installation.
+    # -S: without .pth files, which may point to an editable installation.
     pytest = [sys.executable, "-S", "-m", "pytest", "-q", "-p", "no:faulthandler", "-p", "no:cacheprovider"]
     tests = [str(ROOT / "tests" / f"test_{name}.py") for name in _TESTS]
     done = []
@@ -101,7 +101,7 @@ def _addresses(run: Run, compiler: str) -> None:
 
 
 def _built(run: Run) -> Path:
-    """A folder with the package, its modules built with the sanitizers; only those that this CPU can run."""
+    """Build the package with the sanitizers into a folder, for the instruction sets that this CPU supports."""
     build = ROOT / "build" / "campaign-asan"
     pybind11 = _call([sys.executable, "-m", "pybind11", "--cmakedir"]).strip()
     _call(
@@ -164,7 +164,7 @@ def _eigen() -> Path | None:
 
 
 def _same_addresses(command: list[str]) -> list[str]:
-    """Without random addresses, which GCC's ThreadSanitizer does not expect as far apart as newer kernels put them."""
+    """Return a command without address randomization: GCC's ThreadSanitizer does not support that of newer kernels."""
     setarch = shutil.which("setarch")
     return [setarch, "-R", *command] if setarch else command
 

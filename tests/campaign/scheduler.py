@@ -1,4 +1,4 @@
-"""Runs tasks, several at a time, each in a process of its own: a task that crashes or hangs is one finding."""
+"""Runs tasks in parallel, each in its own process, so that a crash or a hang is one finding."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from campaign.plan import Task
 from campaign.run import Finding, Report, Run
 
 ROOT = Path(__file__).parents[2]
-#: A task that has not ended so long after its time is killed.
+#: Time after its budget when a task is killed.
 PATIENCE_SECONDS = 180.0
 
 
 def run_all(
     tasks: list[Task], budget: dict[Task, float], *, seed: int, keep: Path, scratch: Path, memory: Path, jobs: int
 ) -> list[Report]:
-    """The reports of all tasks, in their order; those without a `budget` work until they have their count of cases."""
+    """Yield the reports of all tasks in order; tasks without a `budget` run until they have their number of cases."""
     waiting, running = list(enumerate(tasks)), []
     reports: dict[int, Report] = {}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 number, task = waiting.pop(0)
-                # Without a budget the time is still limited: to four times what the cases should take.
+                # Without a budget the time limit is four times the estimate for the cases.
                 seconds = budget.get(task, 60 + 4 * task.count * task.milliseconds / 1000)
                 count = None if task in budget else task.count
                 folders = scratch / str(number), memory / str(number)
@@ -59,7 +59,7 @@ def _progress(done: int, count: int, report: Report) -> None:
 
 
 class _Process:
-    """A task in a process of its own, with a group of processes for all that it starts."""
+    """A task in its own process, which is the leader of a process group for its children."""
 
     def __init__(
         self, task: Task, seed: int, seconds: float, count: int | None, keep: Path, scratch: Path, memory: Path
@@ -104,14 +104,14 @@ class _Process:
         return report
 
     def kill(self) -> None:
-        """End the process and all that it has started."""
+        """Kill the process and its children."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
 def work(content: dict[str, Any]) -> None:
-    """Run one task and write its report; in the task's process."""
+    """Run one task in this process and write its report."""
     run = Run(
         content["part"],
         content["subject"],
@@ -125,7 +125,7 @@ def work(content: dict[str, Any]) -> None:
     )
     try:
         _part(run).run(run)
-    except ImportError as error:  # of a package that a format needs
+    except ImportError as error:  # a package for a file format is not installed
         run.skip(str(error))
     (run.scratch / "report.json").write_text(run.finish().to_json())
 

@@ -1,4 +1,4 @@
-"""The table of a campaign, and what it means for the exit status."""
+"""The table of a campaign, and the exit status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOUND, INCOMPLETE = 1, 2
 
 
 def status(reports: list[Report]) -> int:
-    """0, `FOUND`, or `INCOMPLETE`: a task that did nothing must not pass for one that found nothing."""
+    """Return 0, `FOUND`, or `INCOMPLETE`: a task that tested nothing must not count as one without findings."""
     if any(report.findings for report in reports):
         return FOUND
     return INCOMPLETE if not reports or any(_incomplete(report) for report in reports) else 0
@@ -31,7 +31,7 @@ def _incomplete(report: Report) -> str | None:
 
 
 def markdown(reports: list[Report], form: str, seed: int) -> str:
-    """The table, and below it each finding with the command that replays it."""
+    """Return the table, followed by each finding with the command that replays it."""
     lines = [
         f"fastgru {fastgru.__version__}, {form} form, seed {seed}, {', '.join(_native.available())} on {_processor()}, "
         f"{time.strftime('%Y-%m-%d')}",

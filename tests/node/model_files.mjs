@@ -1,9 +1,9 @@
-// TensorFlow.js models as files: its pure JavaScript build has no file:// of its own on Node.
+// Saves and loads TensorFlow.js models as files: its pure JavaScript build has no file:// handler on Node.
 
 import fs from 'node:fs';
 import path from 'node:path';
 
-/** Saves as tfjs-node's file:// does: model.json, and all weights in weights.bin beside it. */
+/** Saves like tfjs-node's file://: model.json, and all weights in weights.bin beside it. */
 export function fileSaver(tf, folder) {
   return tf.io.withSaveHandler(async ({weightData, weightSpecs, ...model}) => {
     fs.mkdirSync(folder, {recursive: true});
@@ -14,7 +14,7 @@ export function fileSaver(tf, folder) {
   });
 }
 
-/** Loads as tfjs-node's file:// does: the shards that the manifest names, one after the other. */
+/** Loads like tfjs-node's file://: the shards of the manifest, in order. */
 export function fileLoader(tf, file) {
   const {weightsManifest, ...model} = JSON.parse(fs.readFileSync(file, 'utf8'));
   const shards = weightsManifest.flatMap(({paths}) => paths);

@@ -1,17 +1,17 @@
-// TensorFlow.js for the tests, on WebAssembly, which takes a third of the time of plain JavaScript. It reads a request a
-// line, a JSON object, and answers it with a line.
+// TensorFlow.js for the tests, on WebAssembly, which takes a third of the time of plain JavaScript. It reads one JSON
+// object per line, and answers each with a line.
 //
 //   {model, randomize, compile, outputs, train, save}
 //
-// model:     {tutorial: true}, {layers: [[kind, options], ...]} in TensorFlow.js' words, {load: "model.json"}, or
-//            {code: "the body of a function of tf that returns it"}
-// randomize: sets all weights to noise of this size, the same in every run, so that no bias stays zero
-// compile:   what model.compile takes; optimizer may be [name of a tf.train function, ...arguments]
-// outputs:   inputs, of which the outputs come back as `outputs`; after training as well, as `trained`
-// train:     {x, y, batchSize, steps}: batches in order, again from the first where they end; `losses` come back
+// model:     {tutorial: true}, {layers: [[kind, options], ...]} with TensorFlow.js' names, {load: "model.json"}, or
+//            {code: "the body of a function of tf that returns a model"}
+// randomize: sets all weights to noise of this scale, the same in every run, so that no bias is zero
+// compile:   arguments of model.compile; optimizer may be [name of a tf.train function, ...arguments]
+// outputs:   inputs whose outputs are returned as `outputs`, and after training as `trained`
+// train:     {x, y, batchSize, steps}: batches in order, repeated from the first; `losses` are returned
 // save:      {folder, includeOptimizer}, after training
 //
-// The model of the last request stays: {model: {last: true}} goes on with it.
+// The model of the last request is kept: {model: {last: true}} uses it again.
 
 import fs from 'node:fs';
 import readline from 'node:readline';

@@ -1,4 +1,4 @@
-// TensorFlow.js from FASTGRU_NODE_MODULES, or from node_modules beside this file; the backend is "cpu" or "wasm".
+// Loads TensorFlow.js from FASTGRU_NODE_MODULES, or from node_modules beside this file; the backend is "cpu" or "wasm".
 
 import {createRequire} from 'node:module';
 import path from 'node:path';
@@ -9,7 +9,7 @@ const modules = process.env.FASTGRU_NODE_MODULES || path.join(here, 'node_module
 const require = createRequire(path.join(path.resolve(modules), 'x.cjs'));
 
 export async function loadTensorFlow(backend) {
-  console.log = console.info = console.warn = console.error;  // standard output belongs to the results
+  console.log = console.info = console.warn = console.error;  // standard output is for results only
   const tf = require('@tensorflow/tfjs');
   if (backend === 'wasm') require('@tensorflow/tfjs-backend-wasm');  // on Node: SIMD, one thread
   if (!await tf.setBackend(backend)) throw new Error(`TensorFlow.js has no backend ${backend} here`);

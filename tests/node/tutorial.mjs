@@ -1,4 +1,4 @@
-// The tutorial's model, as its readers write it.
+// The tutorial's model, in the tutorial's form.
 
 export function tutorialModel(tf) {
   const model = tf.sequential();

@@ -1,16 +1,16 @@
-"""The compiled kernels: one module per instruction set, one of them chosen at import.
+"""The compiled kernels: one module per instruction set, of which one is chosen at import.
 
-The best that this CPU can run, unless the environment variable ``FASTGRU_ISA`` names another; what it names
-and the CPU lacks is refused, never replaced.
+The default is the best instruction set that this CPU supports. The environment variable ``FASTGRU_ISA`` selects
+another; importing raises if the CPU does not support it.
 
 Attributes
 ----------
 kernels : module
-    The chosen module. All of them have the same functions.
+    The chosen module. All modules have the same functions.
 ISA : str
     Its instruction set: ``"avx512"``, ``"avx2"``, ``"baseline"`` or ``"neon"``.
 REASON : str
-    Why this one.
+    Why this instruction set was chosen.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ ISA_VARIABLE = "FASTGRU_ISA"
 
 
 def available() -> list[str]:
-    """Instruction sets that this CPU can run and this installation has, best first."""
+    """Return the instruction sets that this CPU supports and this installation contains, best first."""
     return [isa for isa in supported() if util.find_spec(f"{__name__}._{isa}") is not None]
 
 
 def _refuse(message: str) -> NoReturn:
-    """Raise; but as the command ``fastgru``, which cannot catch what its own import raises, exit with one line."""
+    """Raise; in the command ``fastgru``, which cannot catch errors of its own imports, exit with one line."""
     program = sys.argv[0] if sys.argv else ""
     if Path(program).name == "fastgru" or (program == "-m" and "fastgru" in sys.orig_argv):
         sys.exit(f"fastgru: {message}")
@@ -46,11 +46,14 @@ def _choose() -> tuple[str, str]:
     asked = os.environ.get(ISA_VARIABLE, "")
     if asked:
         if asked not in choices:
-            _refuse(f"{ISA_VARIABLE}={asked} was asked for, but this CPU runs {', '.join(choices) or 'none of them'}")
-        return asked, f"{ISA_VARIABLE}={asked} was asked for"
+            _refuse(
+                f"{ISA_VARIABLE}: expected one of {', '.join(choices) or 'no instruction set'} because this "
+                f"CPU or installation supports no other, got {asked!r}; unset {ISA_VARIABLE}"
+            )
+        return asked, f"{ISA_VARIABLE}={asked} is set"
     if not choices:
-        _refuse(f"this installation has no kernels for this CPU, which runs {', '.join(supported())}")
-    return choices[0], f"the best of what this CPU runs: {', '.join(choices)}"
+        _refuse(f"this installation has no kernels for this CPU, which supports {', '.join(supported())}")
+    return choices[0], f"the best that this CPU supports: {', '.join(choices)}"
 
 
 ISA, REASON = _choose()

@@ -1,1 +1,1 @@
-"""What the whole package uses, and no user: checks of arguments, files, memory, random numbers, sequences' lengths."""
+"""Utilities of the whole package, not public: argument checks, files, memory, random numbers, sequence lengths."""

@@ -1,4 +1,4 @@
-"""Checks of arguments: each raises one error that names the argument, what was expected and what came."""
+"""Checks of arguments. Each raises an error that names the argument, the expected value and the given value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def integer(name: str, value: Any, *, least: int, most: int | None = None) -> int:
-    """`value` as an int from `least` to `most`; bool and float are no integers."""
+    """Return `value` as an int from `least` to `most`; bool and float raise."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -29,9 +29,9 @@ def integer(name: str, value: Any, *, least: int, most: int | None = None) -> in
 def number(
     name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf, below: float = math.inf
 ) -> float:
-    """`value` as a finite float with ``above < value``, ``least <= value`` and ``value < below``."""
+    """Return `value` as a finite float with ``above < value``, ``least <= value`` and ``value < below``."""
     if type(value) is float and above < value < below and value >= least:
-        return value  # the usual case first: optimizers check five numbers in each step
+        return value  # fast path: optimizers check five numbers per step
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number, got {value!r}")
     result = float(value)
@@ -44,28 +44,28 @@ def number(
 
 
 def real(name: str, value: Any) -> float:
-    """`value` as a float, which may be infinite or NaN."""
+    """Return `value` as a float, which may be infinite or NaN."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}: expected a number, got {value!r:.100}")
     return float(value)
 
 
 def choice(name: str, value: Any, choices: Collection[str]) -> str:
-    """`value`, which must be one of `choices`."""
+    """Return `value` if it is one of `choices`."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
 
 
 def flag(name: str, value: Any) -> bool:
-    """`value` as a bool, which it must be."""
+    """Return `value` if it is a bool."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected True or False, got {value!r}")
     return bool(value)
 
 
 def floating_dtype(name: str, value: Any) -> np.dtype[Any]:
-    """`value` as the dtype float32 or float64."""
+    """Return `value` as the dtype float32 or float64."""
     for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
         if value in (dtype, dtype.name, dtype.type):
             return dtype
@@ -73,28 +73,29 @@ def floating_dtype(name: str, value: Any) -> np.dtype[Any]:
 
 
 def shape(name: str, value: Any) -> tuple[int | None, ...]:
-    """`value` as a shape without its batch axis; None stands for any size."""
+    """Return `value` as a shape without its batch axis; None is an unknown size."""
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name}: expected a tuple without the batch axis, got {value!r}")
     return tuple(None if size is None else integer(name, size, least=1) for size in value)
 
 
 def unmasked(name: str, value: Any) -> Any:
-    """`value`, which must be no masked array."""
+    """Return `value` unless it is a masked array."""
     if type(value) is np.ndarray:
         return value
-    # Where nobody has imported numpy.ma there are no masked arrays. NumPy imports it when np.ma is first asked for,
-    # which fails while the interpreter shuts down.
+    # Without an import of numpy.ma no masked arrays exist. Accessing np.ma would import it, which fails while the
+    # interpreter shuts down.
     ma = sys.modules.get("numpy.ma")
     if ma is not None and isinstance(value, ma.MaskedArray):
         raise TypeError(
-            f"{name}: expected an array without a mask, which would be ignored; fill it with {name}.filled(...)"
+            f"{name}: expected an array without a mask because the mask would be ignored, got a masked array; fill it "
+            f"with {name}.filled(...)"
         )
     return value
 
 
 def array(name: str, value: Any) -> np.ndarray[Any, np.dtype[Any]]:
-    """`value` as an array without a mask."""
+    """Return `value` as an array without a mask."""
     try:
         return np.asarray(unmasked(name, value))
     except ValueError:
@@ -110,7 +111,7 @@ def rows(name: str, value: Any) -> int:
 
 
 def dims(shape: Collection[int | None], axes: str = "NT") -> str:
-    """A shape for a message, ``(N, T, 28)`` for ``(None, None, 28)``; `axes` are the names of the first ones."""
+    """Return a shape for a message, ``(N, T, 28)`` for ``(None, None, 28)``; `axes` are the names of the first axes."""
     text = ", ".join(
         str(size) if size is not None else axes[axis] if axis < len(axes) else "any" for axis, size in enumerate(shape)
     )

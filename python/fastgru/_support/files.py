@@ -1,8 +1,8 @@
-"""Files of every kind: opening them to be read, and replacing them so that a reader sees the old one or the new one.
+"""Reads files, and replaces them atomically: a reader sees either the old or the new contents.
 
-Only regular files, and links to them, are read and replaced: a FIFO would block, and a device would be replaced by a
-file. A writer holds a lock on its temporary file, which the kernel releases when the writer dies: the next writer in
-the folder takes the locks of the files that others left, and removes them.
+Only regular files and links to them are supported: opening a FIFO would block, and writing would replace a device by a
+file. A writer locks its temporary file. The operating system releases the lock if the writer dies. The next writer in
+the folder removes temporary files that are no longer locked.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-#: A temporary file: the beginning of the target's name, the machine that writes it, and a random number.
+#: Name of a temporary file: the start of the target's name, the machine that writes it, and a random number.
 _TEMPORARY = re.compile(r"\..{0,32}\.([0-9a-f]{8})-[0-9a-f]{8}\.fastgru\.tmp", re.DOTALL)
-#: Locks of other machines may be invisible on a network's file system; no file takes a day to be written.
+#: On network file systems, locks of other machines may be invisible. Writing a file takes less than a day.
 _STALE_SECONDS = 24 * 3600
-#: Another program may lock a folder for as long as it likes.
+#: Maximum time to wait for a folder's lock, because another program may hold it for any time.
 _PATIENCE_SECONDS = 10.0
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -41,13 +41,13 @@ _KINDS = {
 
 
 def check_path(path: object, argument: str = "path") -> None:
-    """Refuse what is no name of a file; `open` would take a number for a file that is open already.
+    """Raise if `path` is not the name of a file; `open` would accept an int as an open file descriptor.
 
     Parameters
     ----------
     path : object
     argument : str
-        What the caller calls it, for the message.
+        Name of the caller's argument, for the message.
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"{argument}: expected a str or an os.PathLike, got {type(path).__name__}")
@@ -62,7 +62,7 @@ def check_path(path: object, argument: str = "path") -> None:
 
 @contextlib.contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Let errors of the operating system name `path`: a full disk names no file, and a temporary file means nothing."""
+    """Make errors of the operating system name `path`; they name no file or a temporary file otherwise."""
     try:
         yield
     except OSError as error:
@@ -72,19 +72,19 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def replaceable(path: str | os.PathLike[str]) -> Path:
-    """The file that writing to `path` creates or replaces; a link stays, and what it points to is replaced.
+    """Return the file that writing to `path` creates or replaces. A link is kept, and its target is replaced.
 
     Raises
     ------
     OSError
-        There is no folder to write to, or `path` is something else than a regular file or a link to one.
+        The folder does not exist, or `path` is neither a regular file nor a link to one.
     """
     check_path(path)
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         _require_regular(path, os.stat(path))
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target.parent}: expected a folder to write {target.name} to, there is none")
+        raise FileNotFoundError(f"{target.parent}: expected an existing folder for {target.name}, got none; create it")
     return target
 
 
@@ -100,15 +100,15 @@ def _require_regular(path: str | os.PathLike[str], status: os.stat_result) -> No
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file to be read.
+    """Open a file for reading.
 
     Raises
     ------
     OSError
-        It cannot be opened, or is something else than a regular file or a link to one.
+        The file cannot be opened, or is neither a regular file nor a link to one.
     """
     check_path(path)
-    _require_regular(path, os.stat(path))  # opening a device can have effects of its own
+    _require_regular(path, os.stat(path))  # first, because opening a device can have side effects
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _require_regular(path, os.fstat(descriptor))
@@ -119,9 +119,9 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_all(file: BinaryIO) -> bytes:
-    """The contents of an open file, no more than its size says, read into memory.
+    """Read an open file into memory, at most its size in bytes.
 
-    A file that is cut while it is read gives fewer bytes. Mapped into memory, it would end the process with SIGBUS.
+    A file that is truncated meanwhile gives fewer bytes. With a memory map, reading would end the process by SIGBUS.
     """
     file.seek(0)
     return file.read(os.fstat(file.fileno()).st_size)
@@ -133,8 +133,8 @@ def read_all(file: BinaryIO) -> bytes:
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path` through a temporary file in the same folder.
 
-    The file is flushed to the disk before it takes the name, and the folder after, so that not even a power cut leaves
-    half a file under the name. If anything fails, what was there before is still there, and the temporary file is not.
+    The file is flushed to disk before it is renamed, and the folder afterwards, so that a power failure cannot leave
+    half a file under the name. If anything fails, the old file is unchanged and the temporary file is removed.
     Temporary files that killed processes have left in the folder are removed.
 
     Raises
@@ -177,18 +177,18 @@ def trial_name(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _temporary(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A new file beside `target`, locked; it is removed if what is done with it fails."""
+    """Create a locked temporary file next to `target`. It is removed if the block raises."""
     while True:
         name = f".{target.name[:32]}.{_machine()}-{secrets.token_hex(4)}.fastgru.tmp"
         temporary = target.with_name(name)
-        mode = 0o600 if target.exists() else 0o666  # what is private is never readable to others
+        mode = 0o600 if target.exists() else 0o666  # the contents of a private file must never be readable to others
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
             try:
-                with contextlib.suppress(OSError):  # a file system without locks
+                with contextlib.suppress(OSError):  # the file system has no locks
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
                 if not _is_at(temporary, os.fstat(descriptor)):
-                    continue  # removed as stale before it was locked
+                    continue  # another writer removed it as stale before it was locked
                 yield file, temporary
                 return
             except BaseException:
@@ -198,7 +198,7 @@ def _temporary(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
 
 def _is_at(path: Path, status: os.stat_result) -> bool:
-    """Whether the open file of that status is the one that `path` names."""
+    """Whether `path` is the name of the open file with that status."""
     try:
         return os.path.samestat(os.lstat(path), status)
     except FileNotFoundError:
@@ -219,9 +219,9 @@ def _sync_folder(path: Path) -> None:
 def remove_stale(folder: Path) -> None:
     """Remove the temporary files in a folder whose writers have died.
 
-    A file goes if its name is one that `write_atomically` makes up, it belongs to this user, and nobody holds its lock.
-    On a network's file system the lock of a process on another machine may be invisible, so files of other machines go
-    when they are a day old. Where there are no locks, all files stay.
+    A file is removed if its name has the form that `write_atomically` uses, it belongs to this user, and it is not
+    locked. On network file systems the lock of a process on another machine may be invisible, so files of other
+    machines are removed after a day. On file systems without locks no file is removed.
     """
     try:
         with os.scandir(folder) as entries:
@@ -231,7 +231,7 @@ def remove_stale(folder: Path) -> None:
     for name in names:
         found = _TEMPORARY.fullmatch(name)
         if found:
-            with contextlib.suppress(OSError):  # also if its lock is held, or there are none
+            with contextlib.suppress(OSError):  # the file is locked, or there are no locks
                 _remove_unlocked(folder / name, found[1])
 
 
@@ -251,7 +251,7 @@ def _remove_unlocked(path: Path, machine: str) -> None:
 
 @functools.cache
 def _machine() -> str:
-    """Eight hexadecimal digits that tell this machine from others."""
+    """Return eight hexadecimal digits that identify this machine."""
     try:
         identity = Path("/etc/machine-id").read_bytes()
     except OSError:
@@ -264,12 +264,12 @@ def _machine() -> str:
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[bool]:
-    """Lock a folder against others that do the same; waits for these.
+    """Lock a folder against other callers of this function, and wait for them.
 
     Yields
     ------
     bool
-        Whether it is locked: some file systems have no locks for folders, and another program may hold this one.
+        Whether it is locked. Some file systems have no locks for folders, and another program may hold the lock.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -1,4 +1,4 @@
-"""The classes of objects: which one is this package's, and the `repr` that makes an equal object."""
+"""`repr` of the package's objects, and the class of the package that an object belongs to."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-#: Objects whose `repr` is being made, each with its thread, because an object may hold itself.
+#: (object, thread) pairs whose `repr` is being computed, because an object may contain itself.
 _at_work: set[tuple[int, int]] = set()
 
 
 def package_class(cls: type) -> type:
-    """The class itself, or the innermost one of this package that it is derived from."""
+    """Return `cls`, or its first base class that belongs to this package."""
     return next(each for each in cls.__mro__ if each.__module__.partition(".")[0] == "fastgru" or each is object)
 
 
 def as_call(thing: Any, values: Callable[[], Mapping[str, Any]] = dict) -> str:
-    """``Class(10, option=True)``, with the arguments that differ from the constructor's defaults.
+    """Return ``Class(10, option=True)``, with the arguments that differ from the constructor's defaults.
 
-    The value of an argument is taken from what `values` returns, or else from the attribute of the same name. Evaluated
-    where the names of fastgru's modules are known, it makes an equal object, unless a value is a function, an array or
-    an object of another package. ``<Class ...>`` where the arguments are not known: the class has a constructor of its
-    own whose arguments are not all attributes, an attribute is missing, or the object holds itself. Never raises.
+    The value of an argument comes from `values()`, or else from the attribute of the same name. Evaluating the text
+    with fastgru's names makes an equal object, unless a value is a function, an array or an object of another package.
+    The result is ``<Class ...>`` if the arguments are unknown: a constructor outside the package has arguments that are
+    not attributes, an attribute is missing, or the object contains itself. Never raises.
     """
     unknown = f"<{type(thing).__name__} ...>"
     key = (id(thing), threading.get_ident())
@@ -32,7 +32,7 @@ def as_call(thing: Any, values: Callable[[], Mapping[str, Any]] = dict) -> str:
     try:
         arguments = _arguments(thing, dict(values()))
         return f"{type(thing).__name__}({', '.join(arguments)})"
-    except Exception:  # of any kind: attributes and their reprs may be a user's own
+    except Exception:  # any kind, because attributes and their reprs may be user code
         return unknown
     finally:
         _at_work.discard(key)
@@ -57,7 +57,7 @@ def _arguments(thing: Any, values: dict[str, Any]) -> list[str]:
 
 
 def _same(value: Any, default: Any) -> bool:
-    if type(value) is bool and type(default) is int:  # flags are stored as bool, whatever was given
+    if type(value) is bool and type(default) is int:  # flags are stored as bool
         return value == default
-    # Compared as text, because arrays have no truth value; long ones are shortened there.
+    # Compared as text, because comparing arrays gives no single bool; long arrays are abbreviated there.
     return type(value) is type(default) and repr(value) == repr(default) and "..." not in repr(value)

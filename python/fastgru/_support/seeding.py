@@ -1,6 +1,6 @@
-"""Where random numbers come from: one generator a model, all derived from the seed of `set_seed`.
+"""Random numbers: one generator per model, all derived from the seed of `set_seed`.
 
-NumPy's own global state is neither read nor changed.
+NumPy's global random state is neither read nor changed.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _root = np.random.SeedSequence()
 
 
 def set_seed(seed: int) -> None:
-    """Make everything random that follows repeatable: initial weights, shuffling, synthetic data.
+    """Set the seed of all random numbers: initial weights, shuffling, dropout, synthetic data.
 
-    Models made after the call, in the same order, get the same weights and see the same batches, bit for bit, on any
-    number of threads. Without a call the seed comes from the operating system.
+    Models created after the call, in the same order, get the same weights and see the same batches. Results are
+    bit-identical for any number of threads. Without a call the operating system provides the seed.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def set_seed(seed: int) -> None:
 
 
 def new_generator() -> np.random.Generator:
-    """The next generator of the sequence that the seed started."""
+    """Return the next generator of the sequence that the seed defines."""
     with _lock:
         (child,) = _root.spawn(1)
     return np.random.Generator(np.random.PCG64(child))

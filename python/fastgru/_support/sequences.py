@@ -1,4 +1,4 @@
-"""Sequences of different lengths in one array: padded at the end, with an array of lengths beside it."""
+"""Sequences of different lengths in one array, padded at the end, with an array of their lengths."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ def _numbers(number: int, sequence: Any) -> Array:
 
 
 def check_lengths(name: str, lengths: Any, rows: int, steps: int) -> Array:
-    """`lengths` as (N,) of int64, each from 0 to `steps`; a mask (N, T) of bool is turned into its lengths.
+    """Return `lengths` as (N,) of int64, each from 0 to `steps`; converts a bool mask (N, T) to lengths.
 
     Raises
     ------
     TypeError
-        They are no integers.
+        They are not integers.
     ValueError
-        There are not as many as `rows`, one is out of range, or a mask has a hole; the message gives the index.
+        Their number is not `rows`, one is out of range, or a mask has a hole; the message gives the index.
     """
     array = checks.array(name, lengths)
     if array.dtype == bool and array.ndim > 1:
@@ -114,40 +114,40 @@ def check_lengths(name: str, lengths: Any, rows: int, steps: int) -> Array:
 
 
 def valid_steps(lengths: Array, steps: int) -> NDArray[np.bool_]:
-    """Mask (N, T) of the steps that count."""
+    """Return the mask (N, T) of valid steps."""
     return np.asarray(np.arange(steps) < lengths[:, None])
 
 
 def valid_in(lengths: Array, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """`valid_steps` to be broadcast to an array of that shape, (N, T, ...)."""
+    """Return `valid_steps` with axes for broadcasting to an array of that shape, (N, T, ...)."""
     valid = valid_steps(lengths, shape[1])
     return valid.reshape(*valid.shape, *(1 for _ in shape[2:]))
 
 
 def valid_elements(lengths: Array, shape: tuple[int, ...]) -> NDArray[np.intp] | None:
-    """Which elements of an array of that shape, (N, T, ...), count, all axes taken as one; None if all do."""
+    """Return the flat indices of valid elements of an array of that shape, (N, T, ...); None if all are valid."""
     if (lengths >= shape[1]).all():
         return None
     return np.flatnonzero(np.broadcast_to(valid_in(lengths, shape), shape))
 
 
 def prefix_lengths(name: str, mask: Array, lengths: Array | None = None, *, first: int = 0) -> Array:
-    """Lengths (N,) for a mask (N, T) that is True where a step counts, which must be the first ones of each row.
+    """Return lengths (N,) for a mask (N, T) of valid steps, which must be the first steps of each row.
 
     Parameters
     ----------
     name : str
-        Whose mask it is, for the message.
+        Name of the mask, for the message.
     mask : ndarray (N, T) of bool
     lengths : ndarray (N,), optional
-        Known already: what stands beyond them counts as masked.
+        Known lengths; later steps count as masked.
     first : int
-        The number of the first row's sample, for the message.
+        Index of the first row's sample, for the message.
 
     Raises
     ------
     ValueError
-        A masked step stands before one that counts; the message gives both.
+        A masked step precedes a valid one; the message gives both.
     """
     steps = mask.shape[1]
     if lengths is not None:
@@ -158,6 +158,6 @@ def prefix_lengths(name: str, mask: Array, lengths: Array | None = None, *, firs
         row, step = np.argwhere(holes)[0]
         raise ValueError(
             f"{name}: expected masked steps at the end of a sequence only, got one at step {int(np.argmin(mask[row]))} "
-            f"of sample {first + row}, before step {step} that counts; the kernels know no sequences with holes"
+            f"of sample {first + row}, before step {step} that is valid; masks with holes are not supported"
         )
     return counts

@@ -1,17 +1,17 @@
-"""Tapes that are used again: a pass finds the memory of the last one in place."""
+"""Reuses tapes, so that a pass does not allocate memory for its tape."""
 
 from __future__ import annotations
 
 from fastgru._native import kernels
 
 
-class Spares:
-    """Tapes that wait for their next pass.
+class TapePool:
+    """Unused tapes.
 
     Parameters
     ----------
     most : int
-        How many are kept.
+        Maximum number of unused tapes to keep.
     """
 
     def __init__(self, most: int) -> None:
@@ -19,14 +19,14 @@ class Spares:
         self._tapes: list[kernels.GRUTape] = []
 
     def take(self) -> kernels.GRUTape:
-        """A tape, with memory if one is there."""
+        """Return an unused tape with its memory, or a new one."""
         try:
             return self._tapes.pop()
         except IndexError:
             return kernels.GRUTape()
 
     def give_back(self, tape: kernels.GRUTape) -> None:
-        """Keep a tape that nobody needs any more."""
+        """Return a tape to the pool."""
         if len(self._tapes) < self._most:
             tape.clear()
             self._tapes.append(tape)

@@ -1,8 +1,8 @@
-"""Which calls are using a model now, so that a call that would disturb another one is refused.
+"""Tracks which calls use a model, so that a conflicting call raises.
 
-Signal handlers may run between any two instructions, call methods of the model, or raise. So there is no lock, which a
-handler would wait for in vain, and an entry that an exception has left behind is ignored: a call counts only while its
-frame is on the stack of its thread.
+Signal handlers may run between any two instructions, call methods of the model, or raise. Therefore there is no lock: a
+handler would wait for it for ever. An entry that an exception has left behind is ignored, because a call counts only
+while its frame is on the stack of its thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 Method = Callable[Concatenate[S, P], T]
 
 
-#: Tells a process from the one it was forked from, without a system call.
+#: Distinguishes a process from its parent after a fork, without a system call.
 _process = 0
 
 
@@ -35,7 +35,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def alone(reason: str, *, outermost: bool = False) -> Callable[[Method[S, P, T]], Method[S, P, T]]:
-    """A decorator of methods that no other thread may run beside; the object's `Usage` is its ``_usage``.
+    """Decorate a method during which no other thread may use the object; the object's `Usage` is its ``_usage``.
 
     Parameters
     ----------
@@ -51,39 +51,39 @@ def alone(reason: str, *, outermost: bool = False) -> Callable[[Method[S, P, T]]
             with Call(self._usage, name, reason, outermost, sys._getframe()):  # type: ignore[attr-defined]
                 return method(self, *args, **kwargs)
 
-        return call  # type: ignore[return-value]  # mypy takes self for an argument that has a name
+        return call  # type: ignore[return-value]  # mypy takes self for a named argument
 
     return decorate
 
 
 class Usage:
-    """The calls that are using one model."""
+    """The calls that use one model."""
 
     def __init__(self) -> None:
-        self._calls: dict[int, Call] = {}  # in the order of their beginning
+        self._calls: dict[int, Call] = {}  # in the order of their start
 
     def call(self, name: str, *, alone: str | None = None, outermost: bool = False) -> Call:
-        """A context manager that registers a call while its block runs, in the function that uses it.
+        """Return a context manager that registers a call of the function that enters it.
 
         Parameters
         ----------
         name : str
-            The method's name, for messages.
+            Name of the method, for messages.
         alone : str, optional
-            Why no other thread may use the model meanwhile. Calls without a reason may run at the same time.
+            The reason why no other thread may use the model at the same time. Calls without a reason may overlap.
         outermost : bool
-            Whether the call is refused inside another call of the same thread, that is, in a callback, a data stream,
-            a loss or a metric.
+            Whether the call raises inside another call of the same thread: in a callback, a data stream, a loss or a
+            metric.
         """
         return Call(self, name, alone, outermost, sys._getframe(1))
 
     def _compare(self, call: Call) -> None:
-        """Find out what runs around a call or beside it; raise if the call must not run now."""
+        """Find the calls around `call` and in other threads; raise if it conflicts with one of them."""
         inside = None
         for other in self._earlier(call):
             if other.is_around(call):
                 inside = other
-            elif (call.alone or other.alone) and other.process == call.process:  # else a fork left it behind
+            elif (call.alone or other.alone) and other.process == call.process:  # else an entry of the parent process
                 raise RuntimeError(
                     f"{call.name}: expected a model that no other thread is using because "
                     f"{call.alone or other.alone}, got one in use by {other.name} in thread {other.thread_name!r}; "
@@ -99,7 +99,7 @@ class Usage:
         call.nested = inside is not None
 
     def _earlier(self, call: Call) -> Iterator[Call]:
-        """The calls that began before and still run; entries of others are removed."""
+        """Yield the earlier calls that still run, and remove the entries of others."""
         for other in list(self._calls.values()):
             if other is call:
                 return
@@ -115,9 +115,9 @@ class Call:
     Attributes
     ----------
     nested : bool
-        Whether another call of the same thread is using the model.
+        Whether another call of the same thread uses the model.
     first : bool
-        Whether no other call of the same name was using the model when this one began.
+        Whether no other call of the same name used the model when this one started.
     """
 
     __slots__ = ("_usage", "alone", "first", "frame", "name", "nested", "outermost", "process", "thread")
@@ -130,7 +130,7 @@ class Call:
         self.thread, self.process = threading.get_ident(), _process
 
     def __enter__(self) -> Call:
-        # First registered, then compared with earlier calls: of two that begin together, one sees the other.
+        # Register first, then compare with earlier calls: of two concurrent calls, at least one sees the other.
         calls = self._usage._calls
         calls[id(self)] = self
         if len(calls) > 1:
@@ -145,19 +145,19 @@ class Call:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._usage._calls.pop(id(self), None)
-        self.frame = None  # which may hold the call
+        self.frame = None  # breaks a reference cycle: the frame may hold the call
 
     @property
     def thread_name(self) -> str:
-        """The name of its thread."""
+        """Name of the thread."""
         return next((t.name for t in threading.enumerate() if t.ident == self.thread), str(self.thread))
 
     def is_around(self, call: Call) -> bool:
-        """Whether `call`, which is about to begin, is made from within this one."""
+        """Whether `call`, which is about to start, is made inside this call."""
         return _is_on_stack(self.frame, call.frame)
 
     def is_running(self) -> bool:
-        """Whether its frame is on a stack: of its thread, or in a child process of the thread that forked."""
+        """Whether the frame is on a stack: of its thread, or in a child process of the thread that forked."""
         if _is_on_stack(self.frame, sys._getframe()):
             return True
         return self.process == _process and _is_on_stack(self.frame, sys._current_frames().get(self.thread))

@@ -1,8 +1,8 @@
-"""A model in this package's words: where all file formats meet.
+"""Format-independent description of a model, which connects all file formats with `fastgru.Sequential`.
 
-A reader makes a `ModelDescription` from a file, a writer makes a file from one; `fastgru.Sequential` makes models from
-descriptions and descriptions from models. So no format knows of models. Formats do not use each other, except that
-TensorFlow.js uses Keras' tables, whose layers and options it shares.
+A reader converts a file to a `ModelDescription`, a writer converts one to a file. `fastgru.Sequential` converts models
+to descriptions and back. Formats do not depend on models or on each other. One exception: TensorFlow.js uses Keras'
+tables, because it has the same layers and options.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ WEIGHTS = {
 ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
 #: Activations of a GRU's candidate.
 GRU_ACTIVATIONS = kernels.ACTIVATIONS
-#: Classes of layers that make one vector of a sequence.
+#: Classes of layers that reduce a sequence to one vector.
 _WITHOUT_STEPS = ("Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "LastStep")
 #: Classes of layers that work on each step by themselves, which TimeDistributed therefore does not change.
 _ON_EACH_STEP = ("Activation", "Dense", "Dropout", "Rescaling")
 
 
 class ModelFileError(ValueError):
-    """A file is no model, or is damaged; the message says which file and what is wrong with it."""
+    """A file is not a model, or is damaged; the message names the file and the reason."""
 
 
 class UnsaidError(ModelFileError):
-    """A file leaves open what decides the model's outputs, no choice is usual, and no option says it.
+    """A file does not define the model's outputs: there is no usual choice, and no option was given.
 
     Attributes
     ----------
     problem : str
     options : mapping
-        An example of options that say it.
+        An example of options that define them.
     """
 
     def __init__(self, problem: str, options: Mapping[str, Any]) -> None:
-        super().__init__(problem, options)  # as pickle makes it again
+        super().__init__(problem, options)  # so that pickle can create the exception again
         self.problem, self.options = problem, options
 
     def text(self, written: Callable[[Mapping[str, Any]], str]) -> str:
-        """The problem and what to pass; `written` turns options into text."""
-        return f"{self.problem}: pass {written(self.options)}, or what forward() does instead"
+        """Return the problem and the options to pass; `written` converts options to text."""
+        return f"{self.problem}: pass {written(self.options)}, or the options that describe forward()"
 
     def __str__(self) -> str:
         return self.text(as_arguments)
@@ -63,15 +63,15 @@ class UnsaidError(ModelFileError):
 
 @dataclass(frozen=True)
 class Assumption:
-    """What a reader had to assume, because the file does not say it and another model would fit it as well.
+    """An assumption that a reader made because the file does not determine the model.
 
     Attributes
     ----------
     what : str
     options : mapping
-        Options of the reader that say the same; with them nothing is assumed.
+        Options of the reader that state the same explicitly.
     alternatives : tuple of (mapping, str)
-        Options that say something else, and what that is. None: no option does.
+        Options for other models, and their meaning. None: there is no such option.
     """
 
     what: str
@@ -79,20 +79,20 @@ class Assumption:
     alternatives: tuple[tuple[Mapping[str, Any], str], ...]
 
     def text(self, written: Callable[[Mapping[str, Any]], str]) -> str:
-        """What is assumed and what to pass otherwise; `written` turns options into text."""
+        """Return the assumption and the options to pass otherwise; `written` converts options to text."""
         if not self.alternatives:
-            return f"{self.what}; otherwise no option says what forward() does, and this is another model"
+            return f"{self.what}; otherwise the model is not supported: no option describes its forward()"
         others = " or ".join(f"{written(options)} ({meaning})" for options, meaning in self.alternatives)
         return f"{self.what}; otherwise pass {others}"
 
 
 def as_arguments(options: Mapping[str, Any]) -> str:
-    """Options as arguments of a call in Python."""
+    """Format options as arguments of a Python call."""
     return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
 
 class AssumptionWarning(UserWarning):
-    """A model was read under assumptions that change its outputs.
+    """A model was read under assumptions that affect its outputs.
 
     Attributes
     ----------
@@ -107,14 +107,14 @@ class AssumptionWarning(UserWarning):
 def list_assumptions(
     assumptions: Sequence[Assumption], written: Callable[[Mapping[str, Any]], str] = as_arguments
 ) -> list[str]:
-    """Lines of text: each assumption with the options that say otherwise, and the options that confirm all of them."""
+    """Return lines of text: each assumption with the alternative options, and the options that confirm all of them."""
     options: dict[str, Any] = {}
     for assumption in assumptions:
         options |= assumption.options
     return [
-        "Assumed, because a state_dict holds the weights of modules, not how forward() uses them:",
+        "Assumptions, because a state_dict contains the weights of modules but not how forward() uses them:",
         *(f"- {assumption.text(written)}" for assumption in assumptions),
-        f"If this is all that forward() does, pass {written(options)}",
+        f"If forward() does exactly this, pass {written(options)}",
     ]
 
 
@@ -127,11 +127,11 @@ class LayerDescription:
     class_name : str
         A class of `fastgru.layers`.
     name : str
-        Unlike that of any other layer.
+        Unique in the model.
     config : dict
-        What the layer's ``get_config`` returns; what is left out has its default.
+        What the layer's ``get_config`` returns; missing options have their defaults.
     weights : dict of str to ndarray
-        By the layer's own names, in Keras' order and layout: of a GRU ``kernel (F, 3H)``, ``recurrent_kernel (H, 3H)``
+        By the layer's names, in Keras' order and layout. A GRU has ``kernel (F, 3H)``, ``recurrent_kernel (H, 3H)``
         and ``bias``, gates in the order z, r, h; of a Bidirectional ``forward/kernel`` and so on.
     """
 
@@ -142,21 +142,21 @@ class LayerDescription:
 
     @classmethod
     def from_json(cls, entry: Any) -> LayerDescription:
-        """A layer without weights from what `to_json` returned, which comes from a file here."""
+        """Return the layer of an entry from `to_json`, without weights; the entry comes from a file."""
         entry = require_object("layer", entry)
         class_name, name = (require_text(key, entry.get(key)) for key in ("class_name", "name"))
         return cls(class_name, name, require_object("config", entry.get("config")))
 
     def to_json(self) -> dict[str, Any]:
-        """All but the weights."""
+        """Return everything except the weights."""
         return {"class_name": self.class_name, "name": self.name, "config": self.config}
 
     @property
     def parts(self) -> dict[str, LayerDescription]:
-        """The layers that it consists of, by the prefix of their weights' names.
+        """Return the layers that it consists of, by the prefix of their weights' names.
 
         A Bidirectional has a GRU under ``forward/`` and one under ``backward/``; a TimeDistributed has the parts of the
-        layer within. Any other layer is its own only part.
+        layer within. Any other layer is its only part.
         """
         if self.class_name == "TimeDistributed":
             return self.within.parts
@@ -191,7 +191,7 @@ class LayerDescription:
 
     @property
     def forward(self) -> LayerDescription:
-        """The forward GRU of a Bidirectional; any other layer itself."""
+        """The forward GRU of a Bidirectional; any other layer is returned unchanged."""
         return next(iter(self.parts.values()))
 
     @property
@@ -201,24 +201,24 @@ class LayerDescription:
 
     @property
     def makes_mask(self) -> bool:
-        """Whether it finds padding in its input."""
+        """Whether it computes a mask from its input."""
         return self.class_name == "Masking" or bool(self.config.get("mask_zero"))
 
     @property
     def returns_steps(self) -> bool:
-        """Whether it is recurrent and returns an output for each step."""
+        """Whether it is recurrent and returns the outputs of all steps."""
         return self.is_recurrent and bool(self.forward.config.get("return_sequences"))
 
     @property
     def outputs(self) -> int:
-        """How many arrays the layer returns: 1, and more where it was asked for states, or for two halves unmerged."""
+        """Number of arrays that the layer returns: 1, or more with states or unmerged directions."""
         parts = self.parts
         merged = 1 if self.config.get("merge_mode", "concat") is not None else len(parts)
         return merged + (len(parts) if self.forward.config.get("return_state") else 0)
 
     @property
     def weight_names(self) -> list[str]:
-        """The names of its weights, in Keras' order."""
+        """Return the names of its weights, in Keras' order."""
         return [
             f"{prefix}{name}"
             for prefix, part in self.parts.items()
@@ -239,7 +239,7 @@ class LayerDescription:
         ]
 
     def output_axes(self, axes: int) -> int:
-        """How many axes its output has, that of the batch included, given those of its input."""
+        """Return the number of axes of its output, given that of its input; both include the batch axis."""
         if self.class_name == "Embedding":
             return axes + 1
         if self.class_name == "TimeDistributed":
@@ -254,41 +254,41 @@ class LayerDescription:
 
 
 def kind_name(class_name: str) -> str:
-    """A class in lower case with underscores, as Keras has it: ``last_step``, ``global_max_pooling1d``."""
+    """Convert a class to lower case with underscores, as Keras does: ``last_step``, ``global_max_pooling1d``."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()
     return words.replace("_1_d", "1d").replace("1_d", "1d")
 
 
 def numbered_name(class_name: str, before: Sequence[LayerDescription]) -> str:
-    """A name for a layer that has none in its file: ``gru``, after other GRUs ``gru_1`` and so on."""
+    """Return a default name for a layer without one in its file: ``gru``, then ``gru_1`` and so on."""
     name = kind_name(class_name)
     count = sum(layer.class_name == class_name for layer in before)
     return f"{name}_{count}" if count else name
 
 
 def bidirectional_config(directions: Iterable[dict[str, Any]], merge_mode: str | None = "concat") -> dict[str, Any]:
-    """The configuration of a Bidirectional from those of its two GRUs, the forward one first."""
+    """Return the configuration of a Bidirectional, given those of its GRUs, the forward one first."""
     layer, backward_layer = ({"class_name": "GRU", "config": config} for config in directions)
     return {"layer": layer, "backward_layer": backward_layer, "merge_mode": merge_mode}
 
 
 @dataclass
 class TrainingDescription:
-    """How a model is trained, and how far it has come.
+    """Training configuration and optimizer state of a model.
 
     Attributes
     ----------
     optimizer : dict
         ``class_name`` and ``config`` as in `fastgru.optimizers`.
     loss : dict
-        ``name``, in Keras' words, and ``config`` as in `fastgru.losses`.
+        ``name``, as in Keras, and ``config`` as in `fastgru.losses`.
     metrics : list of str
-        Names as `fastgru.Sequential.compile` takes them.
+        Names that `fastgru.Sequential.compile` accepts.
     step : int
-        The updates done.
+        Number of updates.
     moments : dict of str to dict of str to ndarray
-        The optimizer's states by its own names for them (``m``, ``v``), each by ``layer/weight``. Empty where the file
-        has none: training then begins with fresh ones.
+        The optimizer's states by name (``m``, ``v``), each by ``layer/weight``. Empty if the file contains none;
+        training then starts with new states.
     """
 
     optimizer: dict[str, Any]
@@ -300,19 +300,19 @@ class TrainingDescription:
 
 @dataclass
 class ModelDescription:
-    """A chain of layers.
+    """A sequence of layers.
 
     Attributes
     ----------
     layers : list of LayerDescription
     input_shape : tuple of int or None, or None
-        Without the batch axis; None where any size will do. None instead of a tuple: the model has not been built, and
+        Without the batch axis; None for axes of any size. None instead of a tuple: the model has not been built and
         has no weights.
     name : str
     dtype : {"float32", "float64"}
     training : TrainingDescription or None
     assumptions : tuple of Assumption
-        What the reader had to assume; empty where the file says everything.
+        Assumptions of the reader; empty if the file defines the model completely.
     """
 
     layers: list[LayerDescription]
@@ -324,18 +324,18 @@ class ModelDescription:
 
     @property
     def built_shape(self) -> tuple[int | None, ...]:
-        """`input_shape` of a model that has weights, which every kind of file needs."""
+        """Return `input_shape` of a model with weights, which every file format requires."""
         if self.input_shape is None:
             raise ValueError(f"{self.name}: expected a model with weights, got one that has not been built: call build")
         return self.input_shape
 
     def require_float32(self, by: str, reason: str) -> None:
-        """Refuse another dtype, which `by` does not have for that reason."""
+        """Raise for another dtype, which `by` does not support for that reason."""
         if self.dtype != "float32":
             raise unsupported(self.name, f"dtype={self.dtype!r}", by, reason, "train with dtype='float32'")
 
     def weights(self) -> dict[str, Array]:
-        """All weights by ``layer/weight``."""
+        """Return all weights by ``layer/weight``."""
         return {f"{layer.name}/{name}": array for layer in self.layers for name, array in layer.weights.items()}
 
     def trainable_weights(self) -> dict[str, Array]:

@@ -3,7 +3,7 @@
 >>> import keras, fastgru.keras
 >>> model = keras.Sequential([keras.Input((28, 28)), fastgru.keras.GRU(64), keras.layers.Dense(10)])
 
-docs/keras.md says what is left to Keras' own layer.
+docs/keras.md lists the cases in which Keras' own layer runs.
 """
 
 from fastgru.keras.layer import GRU

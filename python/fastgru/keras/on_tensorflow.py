@@ -1,7 +1,8 @@
 """Keras' GRU in TensorFlow's graph: ``tf.numpy_function`` calls the kernels on views of the tensors' memory.
 
-A gradient's function gets tensors alone, so a pass leaves its tape under a number, which is a tensor. Nothing tells
-whether that gradient will be asked for: only the latest tapes are kept, and a tape that is gone is recorded again.
+A gradient function receives tensors only, so a pass stores its tape under a number, which is a tensor. It is unknown
+whether TensorFlow will call the gradient function. Therefore only the latest tapes are kept, and a missing tape is
+recorded again.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from fastgru._support.tape_pool import Spares
+from fastgru._support.tape_pool import TapePool
 from fastgru.functional import GRUTape
 from fastgru.keras.passes import INSTEAD, MODULE, GRUPass
 
 Array = NDArray[Any]
 T = TypeVar("T")
 
-#: How many training passes of a layer may wait for their gradient with a tape: of a layer that a step runs more often,
-#: the first passes are run again. Without a bound, passes whose gradient nobody asks for would fill the memory.
+#: Maximum number of tapes per layer that are kept until their gradient is computed. If a training step calls a layer
+#: more often, the first passes are run again. Without a bound, passes without a gradient would fill the memory.
 MOST_WAITING = 4
 
 _NOT_RECORDED = -1
 _numbers = itertools.count()
-#: The tapes that wait, for each layer, which its spares stand for.
-_waiting: weakref.WeakKeyDictionary[Spares, dict[int, GRUTape]] = weakref.WeakKeyDictionary()
+#: The tapes that wait for their gradient. Each layer has its own tape pool, which is the key.
+_waiting: weakref.WeakKeyDictionary[TapePool, dict[int, GRUTape]] = weakref.WeakKeyDictionary()
 
 
 def run(
@@ -42,7 +43,7 @@ def run(
     *,
     training: bool,
 ) -> T:
-    """What `finish` makes of outputs (None if they are not returned) and last state, or else `keras_own`."""
+    """Return `finish` of the outputs (None if they are not returned) and the last state, or else `keras_own()`."""
     given = [tensor.value() if isinstance(tensor, tf.Variable) else tensor for tensor in tensors if tensor is not None]
     masks = [recurrent_mask] if recurrent_mask is not None else []
     readable = all(isinstance(t, tf.Tensor) and t.dtype in (tf.float32, tf.float64) for t in given + masks)
@@ -56,26 +57,26 @@ def run(
 
 
 def _in_graph(gru: GRUPass, tensors: Sequence[Any], mask: Any, recurrent_mask: Any, training: bool) -> tuple[Any, Any]:
-    """The pass as operations with a gradient."""
+    """Run the pass as TensorFlow operations with a gradient."""
     dtype = tensors[0].dtype
-    masks = [tensor for tensor in (mask, recurrent_mask) if tensor is not None]  # which have no gradient
+    masks = [tensor for tensor in (mask, recurrent_mask) if tensor is not None]  # they have no gradient
 
     def forward(*arrays: Array) -> tuple[Array, ...]:
-        tape = gru.spares.take() if training else None
+        tape = gru.tape_pool.take() if training else None
         outputs, state = gru.forward(*_split(arrays), tape)
-        number = _keep(tape, gru.spares) if tape is not None else _NOT_RECORDED
+        number = _keep(tape, gru.tape_pool) if tape is not None else _NOT_RECORDED
         return *([outputs] if outputs is not None else []), state, np.array(number, np.int64)
 
     def backward(number: Array, *arrays: Array) -> list[Array]:
         d_outputs = arrays[0] if gru.return_sequences else None
         d_state, *arrays_of_pass = arrays[gru.return_sequences :]
         pass_arrays, mask_array, recurrent_mask_array = _split(arrays_of_pass)
-        tape = _waiting.get(gru.spares, {}).pop(int(number), None)
+        tape = _waiting.get(gru.tape_pool, {}).pop(int(number), None)
         if tape is None:
-            tape = gru.spares.take()
+            tape = gru.tape_pool.take()
             gru.forward(pass_arrays, mask_array, recurrent_mask_array, tape)
         found = gru.backward(tape, d_outputs, d_state, mask_array, input_gradient=True)
-        gru.spares.give_back(tape)
+        gru.tape_pool.give_back(tape)
         return [gradient for gradient in found if gradient is not None]
 
     def _split(arrays: Sequence[Array]) -> tuple[list[Array | None], Array | None, Array | None]:
@@ -112,10 +113,10 @@ def _in_graph(gru: GRUPass, tensors: Sequence[Any], mask: Any, recurrent_mask: A
     return (results[0] if gru.return_sequences else None), results[-1]
 
 
-def _keep(tape: GRUTape, spares: Spares) -> int:
-    """The number under which the gradient's function finds a tape."""
+def _keep(tape: GRUTape, tape_pool: TapePool) -> int:
+    """Store a tape for the gradient function, and return its number."""
     number = next(_numbers)
-    waiting = _waiting.setdefault(spares, {})
+    waiting = _waiting.setdefault(tape_pool, {})
     waiting[number] = tape
     if len(waiting) > MOST_WAITING:
         del waiting[next(iter(waiting))]
@@ -123,8 +124,8 @@ def _keep(tape: GRUTape, spares: Spares) -> int:
 
 
 def _refuse(*_: Any) -> Any:
-    """The gradient of gradients, which TensorFlow would otherwise take for constants."""
+    """Raise as the gradient of gradients, which TensorFlow would otherwise treat as constants."""
     raise RuntimeError(
-        f"{MODULE}: expected to be differentiated once, got a derivative of its gradients, which its kernels do not "
-        f"have; use {INSTEAD} for it"
+        f"{MODULE}: expected first derivatives because its kernels have no others, got a derivative of its gradients; "
+        f"use {INSTEAD} for it"
     )

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastgru._support.tape_pool import Spares
+from fastgru._support.tape_pool import TapePool
 from fastgru.functional import GRUTape
 from fastgru.keras.passes import INSTEAD, MODULE, GRUPass, has_holes
 from fastgru.torch.autograd import is_plain_call, is_readable, outside_compiler, record, view
@@ -30,8 +30,8 @@ def run(
     *,
     training: bool,
 ) -> T:
-    """What `finish` makes of outputs (None if they are not returned) and last state, or else `keras_own`."""
-    del training  # PyTorch says itself whether gradients can be asked for
+    """Return `finish` of the outputs (None if they are not returned) and the last state, or else `keras_own()`."""
+    del training  # PyTorch itself knows whether a gradient may be needed
     given = [tensor for tensor in (*tensors, recurrent_mask) if tensor is not None]
     if not is_plain_call() or not all(is_readable(tensor) for tensor in given) or given[0].numel() == 0:
         return keras_own()
@@ -46,7 +46,7 @@ def run(
 
 @dataclass(frozen=True)
 class _TorchPass:
-    """The pass, as `fastgru.torch.autograd` wants it."""
+    """The pass with the interface of `fastgru.torch.autograd.Pass`."""
 
     gru: GRUPass
     mask: Array | None
@@ -57,8 +57,8 @@ class _TorchPass:
     tape_count = 1
 
     @property
-    def spares(self) -> Spares:
-        return self.gru.spares
+    def tape_pool(self) -> TapePool:
+        return self.gru.tape_pool
 
     def run(self, tensors: Sequence[Any], tapes: Sequence[GRUTape | None]) -> tuple[Tensor | None, Tensor]:
         arrays = [view(tensor) if tensor is not None else None for tensor in tensors]

@@ -1,4 +1,4 @@
-"""A pass of Keras' GRU through the kernels, on NumPy arrays; a backend puts it into its graph."""
+"""A pass of Keras' GRU through the kernels, on NumPy arrays; the backend modules add it to their graph."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastgru import functional
 from fastgru._support.sequences import valid_steps
-from fastgru._support.tape_pool import Spares
+from fastgru._support.tape_pool import TapePool
 
 Array = NDArray[Any]
 
@@ -20,7 +20,7 @@ MODULE, INSTEAD = "fastgru.keras.GRU", "keras.layers.GRU"
 
 @dataclass(frozen=True)
 class GRUPass:
-    """What a pass does besides its arrays: x, initial state, kernel, recurrent kernel and bias (or None)."""
+    """The options of a pass. Its arrays: x, initial state, kernel, recurrent kernel and bias (or None)."""
 
     activation: str
     recurrent_activation: str
@@ -28,7 +28,7 @@ class GRUPass:
     go_backwards: bool
     return_sequences: bool
     zero_output_for_mask: bool
-    spares: Spares
+    tape_pool: TapePool
 
     def forward(
         self,
@@ -37,9 +37,9 @@ class GRUPass:
         recurrent_mask: Array | None,
         tape: functional.GRUTape | None,
     ) -> tuple[Array | None, Array]:
-        """Outputs as Keras orders them (None without `return_sequences`), and the last state.
+        """Return outputs in Keras' order (None without `return_sequences`), and the last state.
 
-        `mask` (N, T) says which steps count; `recurrent_mask` (3, N, H) is that of recurrent dropout.
+        `mask` (N, T) marks valid steps; `recurrent_mask` (3, N, H) is the mask of recurrent dropout.
         """
         x, initial_state, kernel, recurrent_kernel, bias = arrays
         assert x is not None
@@ -76,17 +76,17 @@ class GRUPass:
         input_gradient: bool,
         inputs: tuple[Array, Array, Array] | None = None,
     ) -> tuple[Array | None, ...]:
-        """Gradients for the arrays; `inputs` are x and the weights where their memory has moved."""
+        """Return gradients for the arrays; `inputs` are x and the weights if their memory has moved."""
         if d_outputs is not None and self._flipped(mask):
             d_outputs = d_outputs[:, ::-1]
         found = functional.gru_backward(tape, d_outputs, d_state, input_gradient=input_gradient, inputs=inputs)
         return found.x, found.initial_state, found.kernel, found.recurrent_kernel, found.bias
 
     def _flipped(self, mask: Array | None) -> bool:
-        """Whether Keras' outputs are the input's order reversed: it begins with the padding, and so do they."""
+        """Whether the outputs are in reversed input order, with the padding first, as in Keras."""
         return self.go_backwards and mask is not None
 
 
 def has_holes(mask: Array) -> bool:
-    """Whether a masked step (False) stands before one that counts."""
+    """Whether a masked step (False) precedes a valid one."""
     return not np.array_equal(mask, valid_steps(mask.sum(axis=1), mask.shape[1]))

@@ -1,4 +1,4 @@
-"""What a layer is to a model."""
+"""Base class of layers."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from fastgru.layers.variables import Variable, copy_weights
 from fastgru.regularizers import Regularizer
 
 Array = NDArray[Any]
-#: A shape whose first axis, the batch, may be any size: None.
+#: A shape whose first axis, the batch, is None: any size.
 Shape = tuple[int | None, ...]
-#: What a layer returns: an array, or where it was asked for more than one, several.
+#: What a layer returns: one array, or several, depending on its options.
 Outputs = Array | tuple[Array, ...]
 
 
 class Layer(ABC):
-    """A part of a `fastgru.Sequential`, or a function of its own when it is called.
+    """A layer of a `fastgru.Sequential`. It can also be called alone, as a function.
 
-    The model owns the memory: it tells the layer its input's shape with `build`, then gives it views of its own flat
-    buffers of parameters and gradients with `bind`. A layer never replaces these arrays, it writes into them.
+    The model owns the memory. It passes the input shape to `build`, then views of its flat buffers of parameters and
+    gradients to `bind`. A layer writes into these arrays and never replaces them.
 
     Attributes
     ----------
@@ -51,17 +51,17 @@ class Layer(ABC):
     initializers: ClassVar[dict[str, str]] = {}
     #: Weight name -> name of the attribute that holds its regularizer.
     regularizers: ClassVar[dict[str, str]] = {}
-    #: Whether the input is integers, as an `Embedding` takes.
+    #: Whether the input contains integers, as that of `Embedding`.
     takes_tokens: ClassVar[bool] = False
     #: Whether `forward` takes any real dtype that the layer's own holds exactly, and converts it itself.
     converts_input: ClassVar[bool] = False
-    #: Whether its output is as wide as the input has steps, whose number must be known then.
+    #: Whether the output size depends on the number of steps of the input, which must then be known.
     joins_steps: ClassVar[bool] = False
-    #: Whether it treats each step of a sequence by itself, so that it takes (N, F) and (N, T, F) alike.
+    #: Whether it computes each step of a sequence by itself, so that it takes (N, F) and (N, T, F) alike.
     works_on_each_step: ClassVar[bool] = False
     #: Whether it finds lengths in the values of its input.
     finds_padding: bool = False
-    #: Whether each row of a batch goes on from the states that the same row of the batch before it ended with.
+    #: Whether each row of a batch starts from the final state of the same row of the previous batch.
     stateful: bool = False
 
     def __init__(
@@ -80,17 +80,17 @@ class Layer(ABC):
         self._trainable = checks.flag("trainable", trainable)
         self.parameters: dict[str, Array] = {}
         self.gradients: dict[str, Array] = {}
-        self.generator: np.random.Generator | None = None  # of the model, for dropout
+        self.generator: np.random.Generator | None = None  # the model's, for dropout
         self.dtype = checks.floating_dtype("dtype", "float32" if dtype is None else dtype)  # or that of its model
         self.given_dtype = None if dtype is None else self.dtype.name
-        self._built = False  # by a call, as a layer of its own
+        self._built = False  # by a call outside a model
 
     def __repr__(self) -> str:
         return as_call(self, self._shown)
 
     def _shown(self) -> dict[str, Any]:
-        """The arguments in a `repr` that are not the attributes of the same name."""
-        # A Bidirectional gives its directions names with a slash, which the constructor refuses.
+        """Return the arguments in a `repr` that differ from the attributes of the same name."""
+        # A Bidirectional gives its directions names with a slash, which the constructor does not accept.
         parameters = inspect.signature(type(self)).parameters
         defaults = {name: parameters[name].default for name in parameters if name in keras_options.NAMES}
         name = self.given_name if "/" in self.name else self.name or None
@@ -114,17 +114,17 @@ class Layer(ABC):
 
     @classmethod
     def kind(cls) -> str:
-        """The layer's name in lower case with underscores, which unnamed layers are numbered after."""
+        """Class name in lower case with underscores: the base of default names."""
         return kind_name(cls.__name__)
 
-    # --- What a layer says of itself -----------------------------------------------------------------------------
+    # --- Properties of a layer -----------------------------------------------------------------------------------
 
     @abstractmethod
     def build(self, input_shape: Shape) -> Shape:
-        """Check the input's shape, remember it, and return the (first) output's; allocates nothing."""
+        """Check and store the input's shape, and return the (first) output's; allocates nothing."""
 
     def layers_within(self) -> list[Layer]:
-        """The layers that this one consists of, where it has some."""
+        """Return the layers inside this one."""
         return []
 
     def set_dtype(self, dtype: np.dtype[Any]) -> None:
@@ -186,47 +186,47 @@ class Layer(ABC):
         return cls(**options, name=name)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the weights, in Keras' order; after `build`."""
+        """Return the shapes of the weights, in Keras' order; after `build`."""
         return {}
 
     def check_input(self, name: str, x: Array, lengths: Array | None, first: int) -> Array | None:
-        """Raise what `forward` would for the values of `x`, before anything is trained; some layers look at them.
+        """Raise the errors that `forward` would raise for the values of `x`, before training starts.
 
         Parameters
         ----------
         name : str
-            The argument's name, for the message.
+            Name of the argument, for the message.
         x : ndarray
         lengths : ndarray, optional
         first : int
-            The number of the first row's sample.
+            Index of the first row's sample.
 
         Returns
         -------
         ndarray or None
-            The lengths of x's sequences, where the layer finds them.
+            The lengths of x's sequences, if the layer computes them.
         """
         del name, x, first
         return lengths
 
     def output_lengths(self, x: Array, lengths: Array | None) -> Array | None:
-        """The lengths of the output's sequences, given the input and those of its sequences."""
+        """Return the lengths of the output's sequences, given the input and its lengths."""
         del x
         return lengths
 
     def tape_elements(self, steps: int) -> int:
-        """How many numbers a row of `steps` steps leaves for `backward`, where that is worth counting."""
+        """Return how many numbers `backward` needs per row of `steps` steps; 0 if negligible."""
         del steps
         return 0
 
     @property
     def several_outputs(self) -> bool:
-        """Whether `forward` returns a tuple: no other layer can follow then."""
+        """Whether `forward` returns a tuple; such a layer must be the last."""
         return False
 
     @property
     def draws(self) -> bool:
-        """Whether a pass in training draws random numbers from `generator`."""
+        """Whether a training pass draws random numbers from `generator`."""
         return False
 
     @property
@@ -234,38 +234,38 @@ class Layer(ABC):
         """The `Head` whose activation a loss may compute together with its own, if this is a model's last layer."""
         return None
 
-    # --- Computing -----------------------------------------------------------------------------------------------
+    # --- Computation ---------------------------------------------------------------------------------------------
 
     @abstractmethod
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Outputs:
-        """The output for a batch.
+        """Compute the output for a batch.
 
         Parameters
         ----------
         x : ndarray (N, ...)
         lengths : ndarray (N,) of int64, optional
-            How many steps of each sequence count; the rest is padding.
+            Number of valid steps of each sequence; later steps are padding.
         training : bool
-            Whether dropout drops, and what `backward` needs is kept. Without, the layer must not change, but for the
-            states that a stateful one carries: several threads may call it then.
+            Whether to apply dropout and to keep what `backward` needs. Without it, several threads may call the layer:
+            it must not change, except for the states of a stateful layer.
         """
 
     @abstractmethod
     def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:
-        """Overwrite `gradients`, and return the input's gradient where it is wanted."""
+        """Overwrite `gradients`, and return the input's gradient if it is wanted."""
 
     def gradients_changed(self) -> None:  # noqa: B027
-        """Be told that others than `backward` have written to `gradients`."""
+        """Called when code other than `backward` has changed `gradients`."""
 
     def reset_states(self) -> None:  # noqa: B027
-        """Forget what is carried from batch to batch."""
+        """Clear the states that are carried from batch to batch."""
 
     def get_states(self) -> dict[str, Array]:
-        """What is carried from batch to batch, by name; empty where nothing is."""
+        """Return the states that are carried from batch to batch, by name; empty if there are none."""
         return {}
 
     def set_states(self, states: dict[str, Array]) -> None:
-        """Carry on with what `get_states` returned."""
+        """Set the states that `get_states` returned."""
         if states:
             raise ValueError(f"{self.name}: expected no states, got {', '.join(states)}")
 
@@ -306,12 +306,12 @@ class Layer(ABC):
     # --- Weights -------------------------------------------------------------------------------------------------
 
     def bind(self, weights: dict[str, Array], gradients: dict[str, Array], generator: np.random.Generator) -> None:
-        """Take the model's memory and its source of random numbers."""
+        """Set the memory of weights and gradients, and the random generator; the model owns them."""
         self.parameters, self.gradients, self.generator = weights, gradients, generator
         self._built = True
 
     def initial_weights(self, rng: np.random.Generator) -> dict[str, Array]:
-        """New weights from the layer's initializers."""
+        """Return new weights from the layer's initializers."""
         return {
             name: initializers.initialize(getattr(self, self.initializers[name]), rng, shape)
             for name, shape in self.weight_shapes().items()
@@ -352,11 +352,11 @@ class Layer(ABC):
         return list(self.parameters) if self.trainable else []
 
     def get_weights(self) -> list[Array]:
-        """Copies of the weights, in Keras' order."""
+        """Return copies of the weights, in Keras' order."""
         return [weight.copy() for weight in self.parameters.values()]
 
     def set_weights(self, weights: Sequence[Array]) -> None:
-        """Copy in what `get_weights` returns; all shapes are checked before anything changes."""
+        """Set the weights, in the order of `get_weights`; checks all shapes before it changes anything."""
         copy_weights(list(self.parameters.items()), weights)
 
     def count_params(self) -> int:
@@ -393,13 +393,13 @@ def _as_config(value: Any) -> Any:
 
 
 def keep_mask(rng: np.random.Generator, rate: float, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Inverted dropout: 0 with probability `rate`, else ``1 / (1 - rate)``."""
+    """Return an inverted dropout mask: 0 with probability `rate`, otherwise ``1 / (1 - rate)``."""
     drawn = rng.random(shape, dtype=np.float32)
     return np.asarray((drawn >= np.float32(rate)) * dtype.type(1 / (1 - rate)))
 
 
 def strip_prefix(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    """The entries whose names begin with `prefix`, without it."""
+    """Return the entries whose names start with `prefix`, without the prefix."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 

@@ -16,26 +16,26 @@ MERGES = ("concat", "sum", "mul", "ave")
 
 
 class Bidirectional(Layer):
-    """A GRU that reads each sequence forwards and another that reads it backwards, as Keras' ``Bidirectional``.
+    """Two GRUs, of which one reads each sequence forwards and one backwards, like Keras' ``Bidirectional``.
 
-    Both outputs stand in the order of the input: output t has seen steps 0 to t forwards and, backwards, the last
-    one to t. Where `lengths` say that step t is padding both are zeros, whatever `zero_output_for_mask` the layers
-    have. Without `return_sequences` these are the two last states.
+    Both outputs are in the order of the input: output t of the forward GRU depends on the steps up to t, that of the
+    backward GRU on the steps from t on. With `lengths`, both are zeros in padding, whatever the layers'
+    `zero_output_for_mask`. Without `return_sequences` the outputs are the last states.
 
     Parameters
     ----------
     layer : GRU
-        The forward direction. The backward one gets the same arguments, and weights of its own. With its
-        `return_state` the two last states are returned as well, that of the forward direction first.
+        The forward direction. The backward direction gets the same arguments and its own weights. If `return_state` is
+        set, both last states are also returned, the forward one first.
     merge_mode : {"concat", "sum", "mul", "ave"} or None
-        How the two outputs, each (N, T, H) or (N, H), become one: side by side along the last axis, added, multiplied,
-        averaged; None returns both as a tuple, which in a model only the last layer may.
+        How to merge the two outputs, each (N, T, H) or (N, H): concatenate them along the last axis, add, multiply or
+        average them. None returns both as a tuple; in a model only the last layer may.
     weights : None
         Not supported: call `set_weights` once the model is built.
     backward_layer : GRU, optional
-        Another one for the backward direction, with ``go_backwards`` the opposite of that of `layer`.
+        A layer for the backward direction, whose ``go_backwards`` must be the opposite of that of `layer`.
     input_shape : tuple, optional
-        (T, F), which the first layer of a model may give.
+        (T, F) of the first layer of a model.
     name : str, optional
     dtype : {"float32", "float64"}, optional
         Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
@@ -152,7 +152,7 @@ class Bidirectional(Layer):
         training: bool = False,
         initial_state: Sequence[Array] | None = None,
     ) -> Outputs:
-        """The merged output, or both with ``merge_mode=None``; with `return_state` the two last states behind it.
+        """Return the merged output, or both with ``merge_mode=None``; with `return_state` also the two last states.
 
         Parameters
         ----------
@@ -160,7 +160,7 @@ class Bidirectional(Layer):
         lengths : ndarray (N,), optional
         training : bool
         initial_state : pair of ndarray (N, H), optional
-            Those of the forward and of the backward direction, instead of zeros, or of the states carried over.
+            States of the forward and the backward direction. Default: zeros, or those of the previous batch.
         """
         merged = self._merged_in_place(x)
         halves, states = [], []
@@ -181,7 +181,7 @@ class Bidirectional(Layer):
         return y if self.several_outputs else y[0]
 
     def _merged_in_place(self, x: Array) -> Array | None:
-        """Where the kernels can write each half where it belongs; a half of nothing is no place to write to."""
+        """Return an output array into whose halves the kernels can write, or None."""
         layer = self.forward_layer
         if not layer.return_sequences or self.merge_mode != "concat" or 0 in x.shape[:2]:
             return None
@@ -209,7 +209,7 @@ class Bidirectional(Layer):
         input_gradient: bool,
         d_states: Sequence[Array] | None = None,
     ) -> Array | None:
-        """Overwrite `gradients`, and return the input's gradient where it is wanted.
+        """Overwrite `gradients`, and return the input's gradient if it is wanted.
 
         Parameters
         ----------
@@ -217,7 +217,7 @@ class Bidirectional(Layer):
             Gradient of the output.
         input_gradient : bool
         d_states : pair of ndarray (N, H), optional
-            Gradients of the two last states, besides, with `return_state`.
+            Gradients of the two last states, with `return_state`.
         """
         total: Array | None = None
         for layer, d_half, d_state in zip(
@@ -282,7 +282,7 @@ class Bidirectional(Layer):
 
 
 def _pair(name: str, arrays: Any) -> Sequence[Array | None]:
-    """One array for each direction, or None for both."""
+    """Return one array per direction, or None for both."""
     if arrays is None:
         return (None, None)
     if not isinstance(arrays, (tuple, list)) or len(arrays) != 2:

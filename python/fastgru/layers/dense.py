@@ -17,14 +17,14 @@ from fastgru.layers.base import Array, Shape
 class Dense(Head):
     """A fully connected layer, ``activation(x @ kernel + bias)``, with Keras 3's arguments and defaults.
 
-    Input (N, ..., F), output (N, ..., units): it works on the last axis, on each step of a sequence by itself. In
-    padding, where `lengths` say so, its output is that of what stands there; the weights hear of it only if a later
-    layer looks at it, as `Flatten` does.
+    Input (N, ..., F), output (N, ..., units): the layer works on the last axis, so on each step of a sequence
+    separately. With `lengths`, outputs in padding are computed from the padding; they affect gradients only if a later
+    layer reads them, such as `Flatten`.
 
     Parameters
     ----------
     units : int
-        The size of the output.
+        Size of the output.
     activation : {"linear", "softmax", "sigmoid", "tanh", "relu"}, optional
         None means linear.
     use_bias : bool
@@ -35,7 +35,7 @@ class Dense(Head):
     activity_regularizer, kernel_constraint, bias_constraint, lora_rank, lora_alpha, quantization_config : None
         Not supported.
     input_shape : tuple, optional
-        (F,) or (T, F), which the first layer of a model may give.
+        (F,) or (T, F) of the first layer of a model.
     name : str, optional
     dtype : {"float32", "float64"}, optional
         Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
@@ -113,7 +113,7 @@ class Dense(Head):
         if x.shape[-1] != self.features:
             raise ValueError(f"{self.name}: expected input of shape (N, ..., {self.features}), got {x.shape}")
         flat = x.reshape(-1, self.features) if x.size else x.reshape(int(np.prod(x.shape[:-1])), self.features)
-        if training:  # only then: other calls may come between a pass in training and its backward
+        if training:  # a prediction may come between a training pass and its backward
             self._x, self._rows, self._shape = flat, rows, x.shape
         return functional.dense_forward(flat, self.parameters["kernel"], self.parameters.get("bias"), rows=rows)
 

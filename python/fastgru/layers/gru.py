@@ -26,12 +26,12 @@ class GRU(Layer):
     Parameters
     ----------
     units : int
-        H, the size of the state.
+        Number of units H, the size of the state.
     activation : {"tanh", "relu", "linear"}, optional
-        Of the candidate; None means linear.
+        Activation of the candidate; None means linear.
     recurrent_activation : {"sigmoid", "hard_sigmoid", "hard_sigmoid_tfjs"}
-        Of the gates. ``hard_sigmoid`` is that of Keras 3, clip(x / 6 + 0.5); ``hard_sigmoid_tfjs``, TensorFlow.js'
-        default, is clip(0.2 x + 0.5).
+        Activation of the gates. ``hard_sigmoid`` is clip(x / 6 + 0.5, 0, 1) as in Keras 3. ``hard_sigmoid_tfjs`` is
+        clip(0.2 x + 0.5, 0, 1), TensorFlow.js' default.
     use_bias : bool
     kernel_initializer, recurrent_initializer, bias_initializer : str or initializer
         See `fastgru.initializers`.
@@ -40,34 +40,34 @@ class GRU(Layer):
     activity_regularizer, kernel_constraint, recurrent_constraint, bias_constraint : None
         Not supported.
     dropout : float
-        Fraction of the input's features to drop in training, from 0 to below 1: the same ones in all steps of a
-        sequence.
+        Fraction of the input features to drop in training, from 0 to below 1. The same features are dropped in all
+        steps of a sequence.
     recurrent_dropout : float
         Fraction of the state's units to drop in training, from 0 to below 1, in the recurrent products only
-        (Gal and Ghahramani 2016): each gate has a mask of its own, the same in all steps. ``z * h`` is not masked.
-        As in Keras 3; with both dropouts Keras draws three masks for the input too, here one serves all gates.
+        (Gal and Ghahramani 2016). As in Keras 3, each gate has its own mask, the same in all steps, and ``z * h`` is
+        not masked. With both dropouts, Keras draws three masks for the input too; this layer uses one for all gates.
     seed : int, optional
         Ignored: random numbers come from the model, and their seed from `fastgru.utils.set_random_seed`.
     return_sequences : bool
-        Return every step's state.
+        Whether to return the outputs of all steps.
     return_state : bool
-        Return the last state as well, as a second array. In a model only the last layer may.
+        Whether to also return the last state, as a second array. In a model only the last layer may.
     go_backwards : bool
-        Read each sequence from its last step to its first; outputs stay in the order of processing. Padding, where
-        `lengths` say so, stands behind them, so that `lengths` hold for the next layer too; Keras puts it before them.
+        Read each sequence from its last step to its first. Outputs are in the order of processing. With `lengths`,
+        padding comes after them, so that `lengths` are valid for the next layer; in Keras it comes before them.
     stateful : bool
-        Begin each batch with the states that the batch before it ended with, row by row, until `reset_states`. All
-        batches must then have the same number of rows. Gradients stop at the batch.
+        Start each batch with the final states of the previous batch, row by row, until `reset_states`. All batches must
+        then have the same number of rows. Gradients do not flow between batches.
     unroll, use_cudnn : bool
-        Ignored: they change no result.
+        Ignored: they do not change the result.
     reset_after : bool
         Apply the reset gate after the recurrent product (Keras' default, cuDNN, PyTorch) or before (TensorFlow.js).
     zero_output_for_mask : bool
-        What stands in the outputs after a sequence's end, where `lengths` say so: zeros (as in PyTorch and ONNX), or
-        the last output again (Keras' default). The state is that of the last step that counts, either way; the
-        initial state where a length is 0.
+        Outputs after the end of a sequence, with `lengths`: zeros if True (as in PyTorch and ONNX), otherwise the last
+        output repeated (Keras' default). The state is that of the last valid step, or the initial state if a length is
+        0.
     input_shape : tuple, optional
-        (T, F), which the first layer of a model may give; T may be None.
+        (T, F) of the first layer of a model; T may be None.
     name : str, optional
     dtype : {"float32", "float64"}, optional
         Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
@@ -159,7 +159,7 @@ class GRU(Layer):
         self.features = 0
         self._tape = functional.GRUTape()
         self._input_mask: Array | None = None
-        self._carried: Array | None = None  # states from batch to batch, if stateful
+        self._carried: Array | None = None  # final states of the previous batch, if stateful
 
     @property
     def several_outputs(self) -> bool:  # noqa: D102
@@ -205,7 +205,7 @@ class GRU(Layer):
         training: bool = False,
         initial_state: Array | None = None,
     ) -> Outputs:
-        """The states of every step, or the last ones, and with `return_state` both.
+        """Return the outputs of all steps, or the last one, and with `return_state` also the last state.
 
         Parameters
         ----------
@@ -213,7 +213,7 @@ class GRU(Layer):
         lengths : ndarray (N,), optional
         training : bool
         initial_state : ndarray (N, H), optional
-            Instead of zeros, or of the states carried over.
+            Default: zeros, or the states of the previous batch if stateful.
         """
         outputs, state = self.run(x, lengths=lengths, training=training, initial_state=initial_state)
         result = state if outputs is None else outputs
@@ -228,7 +228,7 @@ class GRU(Layer):
         initial_state: Array | None = None,
         **placement: Any,
     ) -> tuple[Array | None, Array]:
-        """Outputs (if `return_sequences`) and last state; `placement` says where outputs go (`functional`)."""
+        """Return outputs (if `return_sequences`) and last state; `placement` holds output options of `functional`."""
         placement = {"padded_outputs": "zeros" if self.zero_output_for_mask else "repeat", **placement}
         recurrent_mask = None
         if training:
@@ -274,7 +274,7 @@ class GRU(Layer):
             return None
         if len(self._carried) != rows:
             raise ValueError(
-                f"{self.name}: expected {len(self._carried)} rows because it is stateful and the batch before had as "
+                f"{self.name}: expected {len(self._carried)} rows because it is stateful and the previous batch had as "
                 f"many, got {rows}; call reset_states() between batches of different sizes"
             )
         return self._carried
@@ -303,7 +303,7 @@ class GRU(Layer):
         return array if array.dtype == dtype else convert(name, array, np.empty(array.shape, dtype))
 
     def backward(self, d_y: Array | None, *, input_gradient: bool, d_state: Array | None = None) -> Array | None:
-        """Overwrite `gradients`, and return the input's gradient where it is wanted.
+        """Overwrite `gradients`, and return the input's gradient if it is wanted.
 
         Parameters
         ----------
@@ -311,7 +311,7 @@ class GRU(Layer):
             Gradient of the first output.
         input_gradient : bool
         d_state : ndarray (N, H), optional
-            Gradient of the last state, besides, with `return_state`.
+            Gradient of the last state, with `return_state`.
         """
         if not self.return_sequences:
             if d_state is None or d_y is None:
@@ -331,7 +331,7 @@ class GRU(Layer):
         return d_x
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies, which do not have what is recorded for `backward`."""
+        """Return the state for copies, without what is recorded for `backward`."""
         return {name: value for name, value in self.__dict__.items() if name != "_tape"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

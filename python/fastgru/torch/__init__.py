@@ -1,11 +1,11 @@
-"""PyTorch's GRU on this package's kernels: `GRU` in place of ``torch.nn.GRU``, and `accelerate` for finished models.
+"""PyTorch's GRU on this package's kernels: `GRU` replaces ``torch.nn.GRU``, and `accelerate` converts existing models.
 
 >>> import torch, fastgru.torch
 >>> gru = fastgru.torch.GRU(28, 64, num_layers=2, bidirectional=True, batch_first=True)
 >>> outputs, h_n = gru(torch.randn(32, 28, 28))
 
-Arguments, parameters, ``state_dict`` and results are PyTorch's. A kernel's inputs are NumPy views of the tensors, its
-outputs are written to where the tensors lie. docs/torch.md says what is left to PyTorch.
+Arguments, parameters, ``state_dict`` and results are those of PyTorch. Kernels read and write the memory of the
+tensors through NumPy views. docs/torch.md lists the cases in which PyTorch's own kernels run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from fastgru import functional
-from fastgru._support.tape_pool import Spares
+from fastgru._support.tape_pool import TapePool
 from fastgru.torch.autograd import is_plain_call, is_readable, outside_compiler, record, view
 
 __all__ = ["GRU", "accelerate"]
@@ -32,45 +32,45 @@ ModuleT = TypeVar("ModuleT", bound=torch.nn.Module)
 
 
 class GRU(torch.nn.GRU):
-    """A ``torch.nn.GRU`` that runs on fastgru's kernels where it can, and is PyTorch's own everywhere else.
+    """A ``torch.nn.GRU`` that runs on fastgru's kernels if they support the call, and on PyTorch's otherwise.
 
-    All arguments, inputs, outputs, parameters and attributes are those of ``torch.nn.GRU``, and so are all errors.
-    Results agree within rounding, dropout for the same seed of PyTorch's generator. `fastgru.set_num_threads` says
-    how many threads compute; their number never changes a bit of a result.
+    All arguments, inputs, outputs, parameters, attributes and errors are those of ``torch.nn.GRU``. Results agree
+    within rounding; dropout agrees for the same seed of PyTorch's generator. `fastgru.set_num_threads` sets the number
+    of threads. Results are bit-identical for any number of threads.
 
-    PyTorch's own forward pass is taken on other devices and for other dtypes than float32 and float64; for empty
-    inputs; under autocast, ``torch.export``, ``torch.jit`` and ``torch.func``'s transforms; with forward-mode
-    derivatives; with tensor subclasses and dispatch modes. ``torch.compile`` leaves this module out, as it does every
-    ``torch.nn.GRU``: between the parts that it compiles, the kernels run.
+    PyTorch's own forward pass runs on other devices and for other dtypes than float32 and float64; for empty inputs;
+    under autocast, ``torch.export``, ``torch.jit`` and the transforms of ``torch.func``; with forward-mode derivatives;
+    with tensor subclasses and dispatch modes. ``torch.compile`` skips this module, as it does every ``torch.nn.GRU``:
+    the kernels run between the compiled parts.
 
     Raises
     ------
     RuntimeError
-        A gradient is differentiated again, or several are asked for at once (``is_grads_batched``): the kernels have
+        A gradient is differentiated again, or several are computed at once (``is_grads_batched``): the kernels have
         first derivatives only.
     """
 
     def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
-        """Run the GRU, as ``torch.nn.GRU`` does.
+        """Run the GRU, like ``torch.nn.GRU``.
 
         Parameters
         ----------
         input : Tensor (T, N, F), (N, T, F) with ``batch_first``, or (T, F); or PackedSequence
         hx : Tensor (layers * directions, N, H), or (layers * directions, H) for one sequence, optional
-            Zeros if not given.
+            Default: zeros.
 
         Returns
         -------
         output : Tensor (T, N, directions * H), (N, T, directions * H) or (T, directions * H); or PackedSequence
-            The last layer's states at every step.
+            The states of the last layer at every step.
         h_n : Tensor
-            Every layer's and direction's last state, in the shape of `hx`.
+            The last state of every layer and direction, in the shape of `hx`.
         """
-        # What torch.export reads. torch.compile stops at this module as at torch.nn.GRU, and calls it as it is.
+        # torch.export traces this branch. torch.compile skips this module, like torch.nn.GRU, and calls it unchanged.
         if torch.compiler.is_compiling():
             return super().forward(input, hx)
         if isinstance(input, torch.fx.Proxy):
-            # torch.fx looks into modules unless they are PyTorch's own; this one is to stay whole like torch.nn.GRU.
+            # torch.fx traces into modules outside PyTorch; this one must stay one node, like torch.nn.GRU.
             tracer: Any = input.tracer
             return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), {})  # type: ignore[no-any-return]
         return self._forward(input, hx)
@@ -98,7 +98,7 @@ class GRU(torch.nn.GRU):
         return self._run_layers(input, hx, weights)
 
     def _can_read(self, input: Any, hx: Any) -> bool:
-        """Whether kernels can work on these arguments; those that are wrong get PyTorch's error from its own pass."""
+        """Whether the kernels support these arguments. For wrong arguments PyTorch's own pass raises its error."""
         packed = isinstance(input, PackedSequence)
         x = input.data if packed else input
         if not is_readable(x) or x.numel() == 0 or x.shape[-1] != self.input_size:
@@ -107,7 +107,7 @@ class GRU(torch.nn.GRU):
             return False
         if hx is None:
             return True
-        rows: tuple[int, ...] = ()  # without a batch, states have no axis for it
+        rows: tuple[int, ...] = ()  # without a batch, states have no batch axis
         if packed:
             rows = (int(input.batch_sizes[0]),)
         elif x.dim() == 3:
@@ -116,7 +116,7 @@ class GRU(torch.nn.GRU):
         return is_readable(hx) and hx.dtype == x.dtype and hx.shape == shape
 
     def _has_its_shapes(self) -> bool:
-        """Whether the weights have the shapes they were made with; of others PyTorch says what is wrong with them."""
+        """Whether the weights have their original shapes; PyTorch raises for other shapes."""
         rows, inputs = 3 * self.hidden_size, self.input_size
         a_layer = len(self._flat_weights) // self.num_layers
         biases = [(rows,), (rows,)] if self.bias else []
@@ -132,10 +132,10 @@ class GRU(torch.nn.GRU):
     def _run_layers(
         self, x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], batch_sizes: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The stack of layers on a batch, or on a packed sequence's data (sum of `batch_sizes`, F)."""
+        """Run all layers on a batch, or on the data (sum of `batch_sizes`, F) of a packed sequence."""
         directions = 2 if self.bidirectional else 1
         a_layer = len(weights) // self.num_layers
-        spares = _spares.setdefault(self, Spares(self.num_layers * directions))
+        tape_pool = _tape_pools.setdefault(self, TapePool(self.num_layers * directions))
         initial = torch.split(hx, directions) if hx is not None else (None,) * self.num_layers
         dropout = self.dropout if self.training else 0.0
         batch_first = self.batch_first and batch_sizes is None
@@ -149,10 +149,10 @@ class GRU(torch.nn.GRU):
                 directions=directions,
                 has_bias=self.bias,
                 lengths=lengths.numpy() if lengths is not None else None,
-                # Between layers the time axis comes first, as in PyTorch: dropout draws its mask in that order.
+                # Between layers the time axis comes first, as in PyTorch, because dropout draws its mask in that order.
                 reads_batch_first=batch_first and layer == 0,
                 writes_batch_first=batch_first and last,
-                spares=spares,
+                tape_pool=tape_pool,
             )
             x, state = record(layer_pass, [x, initial[layer], *weights[layer * a_layer : (layer + 1) * a_layer]])
             states.append(state)
@@ -165,18 +165,18 @@ class GRU(torch.nn.GRU):
         return x, torch.cat(states) if len(states) > 1 else states[0]
 
     def __prepare_scriptable__(self) -> torch.nn.GRU:
-        """What ``torch.jit.script`` compiles in place of this module: a ``torch.nn.GRU`` with the same parameters."""
+        """Return a ``torch.nn.GRU`` with the same parameters, which ``torch.jit.script`` compiles instead."""
         plain = torch.nn.GRU.__new__(torch.nn.GRU)
         plain.__setstate__(self.__getstate__())  # type: ignore[no-untyped-call]
         return plain
 
 
 def accelerate(module: ModuleT) -> ModuleT:
-    """Make every ``torch.nn.GRU`` of a model a `GRU`, in place.
+    """Convert every ``torch.nn.GRU`` of a model to a `GRU`, in place.
 
-    The modules stay the same objects: parameters, hooks, optimizers, shared modules, tied weights and other references
-    to them go on. Subclasses of ``torch.nn.GRU``, those that ``torch.nn.utils.parametrize`` makes among them, are
-    left as they are, because what they add is not known.
+    The modules stay the same objects, so parameters, hooks, optimizers, shared modules, tied weights and other
+    references remain valid. Subclasses of ``torch.nn.GRU`` are not converted, because their additions are unknown. That
+    includes classes made by ``torch.nn.utils.parametrize``.
 
     Parameters
     ----------
@@ -191,33 +191,33 @@ def accelerate(module: ModuleT) -> ModuleT:
     Raises
     ------
     TypeError
-        `module` is no ``torch.nn.Module``.
+        `module` is not a ``torch.nn.Module``.
     """
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
     for part in module.modules():
         if type(part) is torch.nn.GRU:
-            part.__class__ = GRU  # it has no state of its own
+            part.__class__ = GRU  # safe, because GRU adds no state
     return module
 
 
 # --- One layer ----------------------------------------------------------------------------------------------------
 
 
-#: Each module's spare tapes. They are no attributes of it, so that neither copies nor pickles of it hold them.
-_spares: weakref.WeakKeyDictionary[GRU, Spares] = weakref.WeakKeyDictionary()
+#: Unused tapes of each module. They are not attributes, so that copies and pickles of a module do not contain them.
+_tape_pools: weakref.WeakKeyDictionary[GRU, TapePool] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class _LayerPass:
-    """A pass through one layer, besides its tensors: x, h0 (directions, N, H) or None, and each direction's weights."""
+    """A pass through one layer. Its tensors: x, h0 (directions, N, H) or None, and the weights of each direction."""
 
     directions: int
     has_bias: bool
     lengths: Array | None
     reads_batch_first: bool
     writes_batch_first: bool
-    spares: Spares
+    tape_pool: TapePool
 
     module = "fastgru.torch.GRU"
     instead = "torch.nn.GRU"
@@ -227,7 +227,7 @@ class _LayerPass:
         return self.directions
 
     def run(self, tensors: Sequence[Any], tapes: Sequence[functional.GRUTape | None]) -> tuple[Tensor, Tensor]:
-        """The outputs, and the last states (directions, N, H)."""
+        """Return the outputs, and the last states (directions, N, H)."""
         x, h0, *weights = tensors
         x_array = _batch_major(view(x), self.reads_batch_first)
         initial = view(h0) if h0 is not None else [None] * self.directions
@@ -259,7 +259,7 @@ class _LayerPass:
         wanted: Sequence[bool],
         d_results: Sequence[Tensor | None],
     ) -> tuple[Tensor | None, ...]:
-        """The gradients for x, h0 and weights."""
+        """Return the gradients for x, h0 and weights."""
         x, _, *weights = tensors
         x_array = _batch_major(view(x), self.reads_batch_first)
         d_outputs, d_states = d_results
@@ -284,13 +284,13 @@ class _LayerPass:
                 asked = weights_wanted[len(d_weights)]
                 d_weights.append(torch.from_numpy(array) if asked else None)
             if d_x is not None and found.x is not None and found.x is not d_x:
-                # Not PyTorch's addition, after which its threads would hold the processors that the next kernel needs.
+                # NumPy adds: after an addition in PyTorch its threads would occupy the processors of the next kernel.
                 np.add(d_x, found.x, out=d_x)
         d_h0 = torch.from_numpy(_stacked(d_initial)) if h0_wanted else None
         return d_input, d_h0, *d_weights
 
     def _halves(self, outputs: Tensor) -> list[Array]:
-        """Each direction's part of the outputs, (N, T, H)."""
+        """Return the part of the outputs of each direction, (N, T, H)."""
         array = _batch_major(view(outputs), self.writes_batch_first)
         units = array.shape[2] // self.directions
         return [array[:, :, units * direction : units * (direction + 1)] for direction in range(self.directions)]
@@ -301,11 +301,11 @@ class _LayerPass:
 
 
 def _time_major(like: Tensor, rows: int, steps: int, features: int, *, batch_first: bool) -> Tensor:
-    """A new tensor of sequences with the memory layout of ``torch.nn.GRU``'s: steps before rows, whatever its shape.
+    """Return a new tensor of sequences with the memory layout of ``torch.nn.GRU``: the time axis before the batch axis.
 
     With `batch_first` the shape is (N, T, F) and the strides are those of a transposed (T, N, F), so that
-    ``y.transpose(0, 1).view(-1, F)`` works as it does there. It is no view: those of a custom function may not be
-    changed in place.
+    ``y.transpose(0, 1).view(-1, F)`` works as with PyTorch. The tensor is not a view, because PyTorch does not allow
+    changing views that a custom function returns in place.
     """
     shape, strides = (steps, rows, features), (rows * features, features, 1)
     if batch_first:
@@ -314,24 +314,24 @@ def _time_major(like: Tensor, rows: int, steps: int, features: int, *, batch_fir
 
 
 def _destination(d_x: Array | None, *, first: bool) -> bool | Array:
-    """Where a direction writes its part of the input's gradient (N, T, F): the second one's is added later."""
+    """Return where a direction writes its part of the input gradient (N, T, F); the second part is added later."""
     if d_x is None or first:
         return d_x if d_x is not None else False
     return np.empty_like(d_x)
 
 
 def _batch_major(array: Array, batch_first: bool) -> Array:
-    """Sequences as the kernels count their axes, (N, T, ...); and back."""
+    """Convert sequences to the axes of the kernels, (N, T, ...), or back."""
     return array if batch_first else array.swapaxes(0, 1)
 
 
 def _stacked(states: Sequence[Array]) -> Array:
-    """Each direction's states (N, H) as (directions, N, H)."""
-    # reshape, because the strides of np.newaxis are 0, which nn.GRU's are not.
+    """Stack the states (N, H) of each direction to (directions, N, H)."""
+    # reshape, because np.newaxis makes strides of 0, unlike nn.GRU.
     return states[0].reshape(1, *states[0].shape) if len(states) == 1 else np.stack(states)
 
 
 def _arrays(weights: Sequence[Tensor]) -> tuple[Array, Array, tuple[Array, Array] | None]:
-    """One direction's weights where they lie: kernel (3H, F), recurrent_kernel (3H, H) and two biases (3H,)."""
+    """Return views of one direction's weights: kernel (3H, F), recurrent_kernel (3H, H) and two biases (3H,)."""
     kernel, recurrent_kernel, *biases = (view(weight) for weight in weights)
     return kernel, recurrent_kernel, (biases[0], biases[1]) if biases else None

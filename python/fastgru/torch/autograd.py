@@ -1,6 +1,6 @@
-"""Kernels in PyTorch's graph: which calls they can serve, and how a pass is recorded, kept and differentiated.
+"""Kernels in PyTorch's autograd graph: which calls they support, and how a pass is recorded and differentiated.
 
-A `Pass` says what is computed; `record` puts it into the graph. It stands on NumPy views of the tensors' memory.
+A `Pass` defines the computation; `record` adds it to the graph. Kernels use NumPy views of the tensors' memory.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fastgru._support.tape_pool import Spares
+from fastgru._support.tape_pool import TapePool
 from fastgru.functional import GRUTape
 
 Array = NDArray[Any]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Other subclasses of Tensor (fake, distributed, traced, ...) have no memory that can be read, or mean more than it.
+#: Other subclasses of Tensor (fake, distributed, traced, ...) have no readable memory, or additional semantics.
 _PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
 
 
 class Pass(Protocol):
-    """A pass through kernels, besides its tensors."""
+    """A pass through kernels, without its tensors."""
 
     @property
     def module(self) -> str:
-        """Whose pass it is, for messages."""
+        """Name of the module, for messages."""
 
     @property
     def instead(self) -> str:
-        """What to use where the kernels cannot serve, for messages."""
+        """Name of the module to use if the kernels do not support a call, for messages."""
 
     @property
     def tape_count(self) -> int:
-        """How many tapes it fills."""
+        """Number of tapes that the pass records."""
 
     @property
-    def spares(self) -> Spares:
-        """Where its tapes come from."""
+    def tape_pool(self) -> TapePool:
+        """The pool that provides the tapes."""
 
     def run(self, tensors: Sequence[Any], tapes: Sequence[GRUTape | None]) -> tuple[Tensor | None, ...]:
-        """The results, recorded on `tapes`."""
+        """Return the results, and record the pass on `tapes`."""
 
     def gradients(
         self,
@@ -59,14 +59,14 @@ class Pass(Protocol):
         wanted: Sequence[bool],
         d_results: Sequence[Tensor | None],
     ) -> tuple[Tensor | None, ...]:
-        """Gradients for the tensors, None where none is wanted; at least one of `d_results` is given.
+        """Return gradients for the tensors, None if not wanted; at least one of `d_results` is given.
 
-        The tensors are those of `run`; their memory may have moved, so that what tapes hold of it must not be read.
+        The tensors are those of `run`. Their memory may have moved: memory that tapes reference must not be read.
         """
 
 
 def record(computation: Pass, tensors: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    """The results of a pass, in PyTorch's graph where a gradient can be asked for."""
+    """Return the results of a pass, recorded in PyTorch's graph if a gradient may be needed."""
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return _Recorded.apply(computation, *tensors)  # type: ignore[no-untyped-call, no-any-return]
     with torch.no_grad():
@@ -74,9 +74,9 @@ def record(computation: Pass, tensors: Sequence[Tensor | None]) -> tuple[Any, ..
 
 
 def outside_compiler(function: Callable[P, T]) -> Callable[P, T]:
-    """`function`, out of sight of a compiler that looks into all that Python calls between the parts it compiles.
+    """Return `function` hidden from a compiler that traces the calls between its compiled parts.
 
-    What ``torch.compiler.disable`` does, but this does not import the compiler, which takes as long as PyTorch itself.
+    Like ``torch.compiler.disable``, but without importing the compiler, which takes as long as importing PyTorch.
     """
     hidden: Callable[P, T] | None = None
 
@@ -92,11 +92,11 @@ def outside_compiler(function: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-# --- What the kernels can serve -----------------------------------------------------------------------------------
+# --- What the kernels support -------------------------------------------------------------------------------------
 
 
 def is_plain_call() -> bool:
-    """Whether operators do what they say here and now, instead of being recorded, transformed or cast."""
+    """Whether operators run immediately and unchanged: not recorded, transformed or cast."""
     return not (
         torch.is_autocast_enabled("cpu")
         or torch._C._is_tracing()
@@ -107,24 +107,24 @@ def is_plain_call() -> bool:
 
 
 def is_readable(tensor: Any) -> bool:
-    """Whether `tensor` has memory that NumPy can view, with numbers that kernels know."""
+    """Whether `tensor` has memory that NumPy can view, in a dtype that the kernels support."""
     return (
         type(tensor) in _PLAIN_TENSORS
         and tensor.device.type == "cpu"
         and tensor.layout == torch.strided
         and tensor.dtype in (torch.float32, torch.float64)
-        and not tensor.is_neg()  # a minus sign that is not in the memory yet
+        and not tensor.is_neg()  # the sign is not yet applied to the memory
         and not (tensor.is_inference() and torch.is_grad_enabled())  # it cannot be saved for backward
     )
 
 
 class _Memory:
-    """A tensor's memory in NumPy's terms."""
+    """A tensor's memory with NumPy's array interface."""
 
     __slots__ = ("__array_interface__", "tensor")
 
     def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor.detach()  # keeps the memory, but no graph, as long as an array stands on this
+        self.tensor = tensor.detach()  # keeps the memory alive, but not the graph
         size = tensor.element_size()
         self.__array_interface__ = {
             "version": 3,
@@ -139,10 +139,10 @@ _TYPES = {torch.float32: np.dtype(np.float32).str, torch.float64: np.dtype(np.fl
 
 
 def view(tensor: Tensor) -> Array:
-    """The tensor's memory as an array, for as long as the memory stays where it is.
+    """Return the tensor's memory as an array, valid as long as the memory does not move.
 
-    Not ``Tensor.numpy``, after which PyTorch never again lets the memory be freed or moved, as its FSDP does with
-    weights between forward and backward.
+    ``Tensor.numpy`` is not used, because PyTorch then never frees or moves the memory, as its FSDP does with weights
+    between forward and backward.
     """
     return np.asarray(_Memory(tensor.resolve_neg() if tensor.is_neg() else tensor))
 
@@ -151,18 +151,18 @@ def view(tensor: Tensor) -> Array:
 
 
 class _Recording:
-    """The tapes of one pass. They go back to the spares when nothing in PyTorch's graph needs them any more."""
+    """The tapes of one pass. They return to the pool when PyTorch's graph no longer needs them."""
 
     def __init__(self, computation: Pass) -> None:
-        self.spares = computation.spares
-        self.tapes = [self.spares.take() for _ in range(computation.tape_count)]
-        self.lock = threading.Lock()  # a graph that is retained may be differentiated by several threads at once
+        self.tape_pool = computation.tape_pool
+        self.tapes = [self.tape_pool.take() for _ in range(computation.tape_count)]
+        self.lock = threading.Lock()  # several threads may differentiate a retained graph at the same time
 
     @outside_compiler
     def __del__(self) -> None:
         if not sys.is_finalizing():
             for tape in self.tapes:
-                self.spares.give_back(tape)
+                self.tape_pool.give_back(tape)
 
 
 _recordings: weakref.WeakValueDictionary[int, _Recording] = weakref.WeakValueDictionary()
@@ -170,11 +170,11 @@ _numbers = itertools.count()
 
 
 class _Handle(np.ndarray[Any, np.dtype[np.int64]]):
-    """A recording's number, as an array that keeps the recording.
+    """A recording's number, as an array that references the recording.
 
-    As a tensor it can be saved for backward. A recording then lives exactly as long as PyTorch keeps its own saved
-    tensors: until backward without ``retain_graph`` has used them, or until a hook for saved tensors, such as
-    ``torch.utils.checkpoint``'s, takes something else in their place.
+    As a tensor it can be saved for backward. A recording then lives exactly as long as PyTorch's own saved tensors:
+    until backward without ``retain_graph`` has used them, or until a hook for saved tensors replaces them, such as
+    that of ``torch.utils.checkpoint``.
     """
 
     recording: _Recording
@@ -192,7 +192,7 @@ class _Handle(np.ndarray[Any, np.dtype[np.int64]]):
 
 
 class _Recorded(torch.autograd.Function):
-    """A pass in PyTorch's graph."""
+    """A pass in PyTorch's autograd graph."""
 
     @staticmethod
     def forward(ctx: Any, computation: Pass, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -200,8 +200,8 @@ class _Recorded(torch.autograd.Function):
         results = computation.run(tensors, recording.tapes)
         ctx.computation = computation
         ctx.set_materialize_grads(False)
-        # Backward reads x and the weights again, where they lie then. Saving them makes PyTorch notice if they were
-        # written to meanwhile.
+        # Backward reads x and the weights at their current address. Saving them makes PyTorch raise if they were
+        # changed in place meanwhile.
         ctx.save_for_backward(_Handle.of(recording), *tensors)
         return results
 
@@ -223,11 +223,11 @@ class _Recorded(torch.autograd.Function):
 
 
 class _FirstDerivatives(torch.autograd.Function):
-    """Gradients as they are, which cannot be differentiated.
+    """Identity of gradients that raises if it is differentiated.
 
-    In the graph they depend on all that they are computed from: PyTorch asks a node only if it lies on the way to what
-    is differentiated by. ``once_differentiable`` would let those pass for constants whose own incoming gradients are
-    constants, as after ``output.sum()``: a penalty on them would then train nothing and say nothing.
+    In the graph the gradients depend on everything that they are computed from, because PyTorch calls a node only on a
+    path to the differentiated tensors. ``once_differentiable`` would treat gradients as constants if their incoming
+    gradients are constant, as after ``output.sum()``. A gradient penalty would then silently train nothing.
     """
 
     @staticmethod
@@ -240,19 +240,19 @@ class _FirstDerivatives(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
         raise RuntimeError(
-            f"{ctx.computation.module}: expected to be differentiated once, got a derivative of its gradients "
-            f"(create_graph=True), which its kernels do not have; use {ctx.computation.instead} for it"
+            f"{ctx.computation.module}: expected first derivatives because its kernels have no others, got a "
+            f"derivative of its gradients (create_graph=True); use {ctx.computation.instead} for it"
         )
 
 
 def _gradients(
     ctx: Any, handle: Tensor, tensors: Sequence[Tensor | None], d_results: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
-    """The gradients for the tensors of the pass."""
+    """Return the gradients for the tensors of the pass."""
     if all(d is None for d in d_results):
         return (None,) * len(tensors)
     recording = _recordings.get(int(handle.item()))
-    if recording is None:  # a hook for saved tensors kept a copy of the number, so that the tapes are gone
+    if recording is None:  # a hook for saved tensors kept a copy of the number only, and the tapes are gone
         recording = _Recording(ctx.computation)
         ctx.computation.run(tensors, recording.tapes)
     with recording.lock:

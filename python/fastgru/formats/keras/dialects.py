@@ -1,6 +1,6 @@
-"""Three dialects of Keras' words, Keras 3's, Keras 2's and TensorFlow.js', and how an object stands in each.
+"""The configurations of Keras 3, Keras 2 and TensorFlow.js: three dialects of nested JSON objects.
 
-All three write nested JSON objects with ``class_name`` and ``config``.
+Every object has ``class_name`` and ``config``.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class OptimizerWords:
     Attributes
     ----------
     ours, theirs : str
-        The classes.
+        Names of the class here and in the dialect.
     options : mapping
-        Ours -> theirs.
+        Option here -> option in the dialect.
     fixed : mapping
-        Our options that must have a certain value to be said so.
+        Options that the dialect does not have, with the values that it implies.
     legacy : bool or None
-        Of Keras 2: whether it is the optimizer from before TensorFlow 2.11; None where both compute the same. A
-        configuration that does not say so means the older one.
+        Keras 2 only: whether it is the optimizer from before TensorFlow 2.11; None if both versions compute the same.
+        A configuration without this information means the older one.
     """
 
     ours: str
@@ -40,41 +40,41 @@ class OptimizerWords:
 
 @dataclass(frozen=True)
 class Dialect:
-    """Who speaks: what differs between the three.
+    """The properties in which the dialects differ.
 
     Attributes
     ----------
     name : str
-        For messages.
+        Name for messages.
     modules : bool
-        Whether an object within a layer's configuration names its module and its registered name.
+        Whether an object within a layer's configuration has a module and a registered name.
     all_modules : bool
-        Whether layers, losses, optimizers and the model do so too, and a dtype is an object.
+        Whether layers, losses, optimizers and the model have them too, and a dtype is an object.
     input_layer : bool
-        Whether a Sequential model begins with an InputLayer; else its first layer has the shape of the input.
+        Whether a Sequential model starts with an InputLayer; otherwise its first layer has the input shape.
     shape_key : str
-        What an input's shape is called.
+        Key of the input shape.
     hard_sigmoid : str
-        Our name of what is called ``hard_sigmoid``.
+        The activation here that the dialect calls ``hard_sigmoid``.
     after : bool
-        Whether the reset gate may be applied after the recurrent product.
+        Whether reset_after=True is supported.
     zeros_for_mask : bool or None
-        Whether padded outputs may be zeros; None: they may, but only those that are say so.
+        Whether zero outputs in padding are supported. None: they are, but the option is written only if it is True.
     backward_layer : bool
-        Whether a bidirectional layer's backward direction may have options of its own.
+        Whether the backward direction of a bidirectional layer may have its own options.
     variance_scaling : bool
         Whether the initializers named after Glorot, He and LeCun are written as ``VarianceScaling``.
     loss_options : bool
-        Whether losses have options; else they are names.
+        Whether losses have options; otherwise they are names.
     schedules : bool
         Whether a learning rate may be a schedule.
     omitted : mapping
-        Class -> options -> the dialect's defaults where they are not this package's.
+        Class -> options whose defaults differ from this package's -> their defaults in the dialect.
     nulls : mapping
-        Option -> the value that null stands for, where that is not the default.
+        Option -> meaning of null, if that is not the default.
     optimizers : tuple of OptimizerWords
     optimizer_key : str
-        Where the optimizer stands in the configuration of a training.
+        Key of the optimizer in the training configuration.
     own : bool
         Whether configurations stay within this package: they may use what Keras lacks, and nothing may be left out.
     """
@@ -151,13 +151,13 @@ _TFJS_OPTIMIZERS = (
         "RMSprop",
         "RMSProp",
         {"learning_rate": "learning_rate", "rho": "decay", "momentum": "momentum", "epsilon": "epsilon"},
-        {"form": "keras", "centered": False, **_NOT_IN_TFJS},  # a centered one subtracts epsilon there
+        {"form": "keras", "centered": False, **_NOT_IN_TFJS},  # TensorFlow.js subtracts epsilon in a centered RMSprop
     ),
 )
 
 _NO_ACTIVATION = {"activation": "linear", "recurrent_activation": "linear"}
-#: In Python None is a value of its own: a flag that is off, or a softmax over all axes. TensorFlow.js takes null for an
-#: argument that was not given.
+#: In Python, None is a value: a flag that is off, or a softmax over all axes. In TensorFlow.js, null is a missing
+#: argument.
 _PYTHON_NULLS = {**_NO_ACTIVATION, "use_bias": False, "reset_after": False, "axis": "all axes"}
 
 KERAS_3 = Dialect(
@@ -185,7 +185,7 @@ KERAS_2 = replace(
     shape_key="batch_input_shape",
     hard_sigmoid="hard_sigmoid_tfjs",
     zeros_for_mask=None,
-    omitted={"GRU": {"reset_after": False}},  # which had no other form, and no such option, before Keras 2.1.3
+    omitted={"GRU": {"reset_after": False}},  # the only form before Keras 2.1.3, which added the option
     optimizers=_KERAS_2_OPTIMIZERS,
     optimizer_key="optimizer_config",
 )
@@ -209,16 +209,16 @@ TFJS = replace(
     nulls=_NO_ACTIVATION,
     optimizers=_TFJS_OPTIMIZERS,
 )
-#: Keras 3's form of what `get_config` returns.
+#: The form of what `get_config` returns: Keras 3's.
 FASTGRU = replace(KERAS_3, name="fastgru", own=True)
-#: The versions of Keras whose files are written.
+#: The versions of Keras in which files are written.
 VERSIONS = {KERAS_3.name: "3.0.0", KERAS_2.name: "2.15.0"}
 
 # --- Objects --------------------------------------------------------------------------------------------------
 
 
 def class_and_config(where: str, entry: Any) -> tuple[str, Any]:
-    """``class_name`` and ``config`` of an object."""
+    """Return ``class_name`` and ``config`` of an object."""
     entry = require_object(where, entry)
     class_name = entry.get("class_name")
     require(isinstance(class_name, str), f"{where}: expected an object with a class_name", entry)
@@ -227,13 +227,13 @@ def class_and_config(where: str, entry: Any) -> tuple[str, Any]:
 
 
 def class_and_options(where: str, entry: Any) -> tuple[str, Config]:
-    """``class_name`` and ``config`` of an object whose configuration is an object, too."""
+    """Return ``class_name`` and ``config`` of an object whose configuration is also an object."""
     class_name, config = class_and_config(where, entry)
     return class_name, require_object(f"{where} ({class_name})", config)
 
 
 def snake_case(value: Any) -> Any:
-    """``hardSigmoid`` as ``hard_sigmoid``."""
+    """Convert ``hardSigmoid`` to ``hard_sigmoid``."""
     if not isinstance(value, str):
         return value
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in value).lstrip("_")
@@ -242,7 +242,7 @@ def snake_case(value: Any) -> Any:
 def written_object(
     dialect: Dialect, module: str, class_name: str, config: Mapping[str, Any], *, outer: bool = False
 ) -> Config:
-    """An object with its class and configuration, as the dialect writes them; `outer` if it is in no other."""
+    """Return an object in the dialect, with its class and configuration; `outer` if it is not inside another."""
     written: Config = {"class_name": class_name, "config": dict(config)}
     if dialect.all_modules or (dialect.modules and not outer):
         return {"module": f"keras.{module}".rstrip("."), **written, "registered_name": None}

@@ -1,9 +1,9 @@
 """Keras' files: ``.keras``, ``.h5`` and ``.weights.h5``.
 
-A ``.keras`` file is a zip archive with the model in ``config.json`` and its arrays in ``model.weights.h5``, where a
-layer is found by its class and number: ``layers/gru_1/cell/vars/0``. Keras 2 wrote one HDF5 file instead, with the
-model in attributes and the arrays by the names of layers and weights. Keras 3 can still write such files, in its own
-dialect: the version that stands in a file says whose ``hard_sigmoid`` is meant.
+A ``.keras`` file is a zip archive. ``config.json`` contains the model and ``model.weights.h5`` its arrays, in groups
+named after the class and number of the layers: ``layers/gru_1/cell/vars/0``. Keras 2 wrote one HDF5 file, with the
+model in attributes and the arrays under the names of layers and weights. Keras 3 can still write such files in its own
+dialect. The version in the file decides what ``hard_sigmoid`` means.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _DIALECTS = {"2": KERAS_2, "3": KERAS_3}
 
 
 def read(path: PathLike, *, compile: bool = True) -> ModelDescription:
-    """The model in a ``.keras`` or ``.h5`` file.
+    """Read the model in a ``.keras`` or ``.h5`` file.
 
     Parameters
     ----------
     path : path
     compile : bool
-        Whether to read how it is trained as well.
+        Whether to read the training configuration too.
 
     Raises
     ------
     ModelFileError
-        It is none, is damaged, or holds something that this package does not have.
+        The file is not a model, is damaged, or uses unsupported features.
     OSError
         The file cannot be read.
     """
@@ -64,7 +64,7 @@ def write(path: PathLike, description: ModelDescription) -> None:
     Raises
     ------
     ValueError
-        Keras 3 does not support something; nothing is written then.
+        Keras 3 does not support the model; nothing is written.
     ImportError
         h5py is not installed.
     """
@@ -83,17 +83,17 @@ def write(path: PathLike, description: ModelDescription) -> None:
 
 
 def write_h5(path: PathLike, description: ModelDescription) -> None:
-    """Write an ``.h5`` file in the words of Keras 2.
+    """Write an ``.h5`` file as Keras 2 does.
 
-    Keras 3 reads the model as well, but trains none from any ``.h5`` before it is compiled again. What is said of an
-    AdamW, and of an RMSprop of Keras' form without momentum, it refuses, so that it needs ``compile=False``: without
-    ``is_legacy_optimizer``, which it does not know, Keras 2 would take either for an optimizer from before TensorFlow
-    2.11, of which there was no AdamW, and whose RMSprop computes something else.
+    Keras 3 reads the model, but a model from an ``.h5`` file must be compiled before training continues. With AdamW, or
+    RMSprop of Keras' form without momentum, Keras 3 can load the file only with ``compile=False``: it does not know
+    ``is_legacy_optimizer``. Keras 2 needs that option, or it would use the optimizer from before TensorFlow 2.11. That
+    version had no AdamW, and its RMSprop computes different updates.
 
     Raises
     ------
     ValueError
-        Keras 2 does not support something; nothing is written then.
+        Keras 2 does not support the model; nothing is written.
     ImportError
         h5py is not installed.
     """
@@ -117,14 +117,14 @@ def write_h5(path: PathLike, description: ModelDescription) -> None:
 
 
 def read_weights(path: PathLike, layers: list[LayerDescription]) -> dict[str, Array]:
-    """The weights in a file of weights, or of a model, for layers like those that it was made from.
+    """Read the weights in a weights file or a model file, for layers like those of the file.
 
     Parameters
     ----------
     path : path
         Keras 3's ``.weights.h5`` and ``.keras``, Keras 2's ``.h5``.
     layers : list of LayerDescription
-        Keras finds them by their classes and order, not by their names, and so it is done here.
+        As in Keras, weights are matched by the classes and order of the layers, not by their names.
 
     Returns
     -------
@@ -149,7 +149,7 @@ def read_weights(path: PathLike, layers: list[LayerDescription]) -> dict[str, Ar
 
 
 def write_weights(path: PathLike, description: ModelDescription) -> None:
-    """Write the weights alone, as Keras 3 does if the name ends in ``.weights.h5``, else as Keras 2."""
+    """Write the weights only: as Keras 3 if the name ends in ``.weights.h5``, otherwise as Keras 2."""
     if os.fspath(path).lower().endswith(".weights.h5"):
         layers = description.layers
         write_atomically(path, hdf5.to_bytes(stored_weights(layers, [layer.class_name for layer in layers])))
@@ -190,7 +190,7 @@ def _read_h5(data: bytes, compile: bool) -> ModelDescription:
     file = hdf5.Reader(data)
     text = file.text("", "model_config")
     if text is None:
-        raise ValueError("weights without a model: make the model, and give the file to its load_weights")
+        raise ValueError("the file contains weights only: create the model, and load the file with its load_weights")
     dialect = _dialect(file.text("", "keras_version") or file.text("model_weights", "keras_version"))
     config = parse_json(text, "model_config")
     topology = topology_from_config(dialect, config)
@@ -206,7 +206,7 @@ def _read_h5(data: bytes, compile: bool) -> ModelDescription:
 
 
 def is_keras_2(path: str | os.PathLike[str]) -> bool:
-    """Whether Keras 2 wrote an .h5 file of a model, or the file says so: names in it then mean what they mean there."""
+    """Whether an .h5 file of a model has the meaning of Keras 2: Keras 2 wrote it, or the file says so."""
     with model_file(path) as source:
         file = hdf5.Reader(read_all(source))
         return _dialect(file.text("", "keras_version") or file.text("model_weights", "keras_version")) is KERAS_2
@@ -220,9 +220,9 @@ def _dialect(version: Any) -> Dialect:
 
 
 def _checked(topology: Topology, training: TrainingDescription | None) -> ModelDescription:
-    """The description, whose arrays have the dtype of the model and whose input has a shape."""
+    """Return the description, after checking the dtype of the arrays and that the input has a shape."""
     if topology.input_shape is None:
-        raise ValueError("the model has not been built: the file does not say the shape of its input")
+        raise ValueError("the model has not been built: the file does not contain the shape of its input")
     for layer in topology.layers:
         for name, array in layer.weights.items():
             if array.dtype.newbyteorder("=") != topology.dtype:

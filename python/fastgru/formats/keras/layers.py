@@ -1,8 +1,7 @@
-"""Keras' configurations of layers, in the dialects of Keras 3, Keras 2 and TensorFlow.js, and their descriptions here.
+"""Keras' configurations of layers in three dialects (Keras 3, Keras 2, TensorFlow.js), and their descriptions here.
 
-What a configuration says and this package cannot do is a ValueError that names the layer, the option and the value.
-Initializers are the exception: they only matter to weights that do not exist yet, so one without a counterpart is left
-out.
+Unsupported layers and options raise a ValueError that names the layer, the option and the value. Unsupported
+initializers are ignored, because the weights exist already.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from fastgru.formats.description import ACTIVATIONS, GRU_ACTIVATIONS, LayerDescr
 from fastgru.formats.keras.dialects import Config, Dialect, class_and_options, snake_case, written_object
 from fastgru.formats.keras.masks import is_masked
 
-#: Class -> the options that both sides have.
+#: Class -> the options that both sides support.
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "GRU": (
         "units", "activation", "recurrent_activation", "use_bias", "kernel_initializer", "recurrent_initializer",
@@ -42,7 +41,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 #: The same for the layers that Keras lacks.
 _OWN_OPTIONS: dict[str, tuple[str, ...]] = {"LastStep": ()}
-#: Class -> the options without a default.
+#: Class -> the required options.
 _REQUIRED = {
     "GRU": ("units",),
     "Dense": ("units",),
@@ -57,12 +56,12 @@ _REQUIRED = {
 }
 #: Options that are lists of integers.
 _LISTS = ("dims", "target_shape")
-#: Options that say how something is computed or what it is called, not what it computes.
+#: Options of the implementation or the name, which do not change the result.
 _IGNORED = (
     "name", "trainable", "dtype", "implementation", "unroll", "seed", "use_cudnn", "input_dtype", "batch_input_shape",
     "batch_shape", "input_shape", "input_length", "batch_size",
 )  # fmt: skip
-#: Options that this package does not have -> the values with which they do nothing.
+#: Unsupported options -> the values with which they have no effect.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "time_major": (False,),
     "data_format": ("channels_last", None),
@@ -71,7 +70,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "ragged": (False,),
     "optional": (False,),
 }
-#: Layers that are an activation -> its name, and the options with which they are no more than that.
+#: Layers that are equal to an activation -> its name, and the options for which they are.
 ACTIVATION_LAYERS: dict[str, tuple[str, Config]] = {
     "ReLU": ("relu", {"max_value": None, "negative_slope": 0.0, "threshold": 0.0}),
     "Softmax": ("softmax", {"axis": -1}),
@@ -87,28 +86,28 @@ def activation_from_config(
     before: list[LayerDescription],
     input_shape: tuple[int | None, ...] | None,
 ) -> str:
-    """The activation that a layer stands for, after the layers `before` it."""
+    """Return the activation that a layer is equal to, after the layers `before` it."""
     activation, plain = ACTIVATION_LAYERS[class_name]
     given = _given(dialect, class_name, config)
     if input_shape is not None:
         axes = 1 + len(input_shape)
         for layer in before:
             axes = layer.output_axes(axes)
-        if given.get("axis") == axes - 1:  # the last one, counted from the first
+        if given.get("axis") == axes - 1:  # the last axis, counted from the first
             given["axis"] = -1
     refuse_options(where, {option: value for option, value in given.items() if value != plain.get(option)}, ())
     if class_name == "Softmax" and is_masked(before):
-        raise ValueError(f"{where}: expected no mask before it, because Keras' leaves out what is masked, got one")
+        raise ValueError(f"{where}: expected no mask before it, because Keras' layer skips masked elements, got one")
     return activation
 
 
 def layer_from_config(dialect: Dialect, class_name: str, config: Config) -> LayerDescription:
-    """Return a layer from its class and configuration, which has its name; without weights.
+    """Return the layer of a class and a configuration with a name, without weights.
 
     Raises
     ------
     ValueError
-        This package does not support the class or an option.
+        The layer or one of its options is not supported.
     """
     layer = _layer(dialect, class_name, config)
     if _frozen(layer.name, config):
@@ -151,7 +150,7 @@ def _layer_within(dialect: Dialect, where: str, entry: Any) -> Config:
 
 
 def _options(dialect: Dialect, class_name: str, where: str, config: Config) -> Config:
-    """Our options of a layer from those of the file."""
+    """Convert the options of a layer in a file to this package's."""
     wanted = _known_options(dialect)[class_name]
     for option in _REQUIRED.get(class_name, ()):
         if option not in _given(dialect, class_name, config):
@@ -192,7 +191,7 @@ def _options(dialect: Dialect, class_name: str, where: str, config: Config) -> C
 
 
 def _given(dialect: Dialect, class_name: str, config: Config) -> Config:
-    """The options that a configuration gives; what is null or left out is the dialect's default, if it has its own."""
+    """Return the options of a configuration; null or missing options get the dialect's default, if it differs."""
     said = {option: dialect.nulls.get(option) if value is None else value for option, value in config.items()}
     return {
         **dialect.omitted.get(class_name, {}),
@@ -201,12 +200,12 @@ def _given(dialect: Dialect, class_name: str, config: Config) -> Config:
 
 
 def _rnn(dialect: Dialect, where: str, config: Config) -> Config:
-    """A GRU that is written as a GRUCell within an RNN."""
+    """Convert a GRU that is written as a GRUCell within an RNN."""
     cell_class, cell = class_and_options(where, require_object(where, config.get("cell")))
     if cell_class != "GRUCell":
         raise ValueError(f"{where}: expected a GRUCell as its cell, got {cell_class}")
     around = {option: value for option, value in config.items() if option != "cell"}
-    for option in _OPTIONS["GRU"]:  # TensorFlow.js writes those of the cell twice
+    for option in _OPTIONS["GRU"]:  # TensorFlow.js writes the options of the cell twice
         if option in around and option in cell and around[option] != cell[option]:
             raise ValueError(f"{where}: expected the same {option} in the RNN and in its cell, got {cell[option]!r}")
     refuse_options(where, cell, _OPTIONS["GRU"])
@@ -240,13 +239,13 @@ def _known_options(dialect: Dialect) -> dict[str, tuple[str, ...]]:
 
 
 def refuse_options(where: str, config: Config, wanted: Sequence[str]) -> None:
-    """Refuse options that this package does not support, unless their value turns them off."""
+    """Raise for unsupported options, unless their value has no effect."""
     refuse_other_options(where, config, (*wanted, *_IGNORED), _NEUTRAL)
 
 
 # --- A layer's options ----------------------------------------------------------------------------------------
 
-#: Our name -> class, and what it is as a VarianceScaling: scale, mode and distribution.
+#: Name here -> class, and its scale, mode and distribution as a VarianceScaling.
 _SCALED = {
     "glorot_uniform": ("GlorotUniform", 1.0, "fan_avg", "uniform"),
     "glorot_normal": ("GlorotNormal", 1.0, "fan_avg", "normal"),
@@ -255,7 +254,7 @@ _SCALED = {
     "lecun_uniform": ("LecunUniform", 1.0, "fan_in", "uniform"),
     "lecun_normal": ("LecunNormal", 1.0, "fan_in", "normal"),
 }
-#: Our name -> class, and the options with which it is what is meant here.
+#: Name here -> class, and the options with which it is the same.
 _PLAIN: dict[str, tuple[str, Config]] = {
     "zeros": ("Zeros", {}),
     "ones": ("Ones", {}),
@@ -266,7 +265,7 @@ _PLAIN: dict[str, tuple[str, Config]] = {
     "truncated_normal": ("TruncatedNormal", {"mean": 0.0, "stddev": 0.05}),
 }
 _INITIALIZER_SHORT = {"uniform": "random_uniform", "normal": "random_normal"}
-#: Class -> the options of those that have some here too.
+#: Class -> its options that have a counterpart here.
 _WITH_OPTIONS = {
     "Constant": ("value",),
     "RandomUniform": ("minval", "maxval"),
@@ -283,7 +282,7 @@ _REGULARIZERS = {
 
 
 def _activation(dialect: Dialect, where: str, option: str, value: Any, known: Sequence[str]) -> str:
-    if isinstance(value, Mapping):  # a function, or an object around its name
+    if isinstance(value, Mapping):  # a function, or an object that contains its name
         value = value.get("config") if isinstance(value.get("config"), str) else value.get("class_name")
     name = "linear" if value is None else snake_case(value)
     name = dialect.hard_sigmoid if name == "hard_sigmoid" else name
@@ -293,7 +292,7 @@ def _activation(dialect: Dialect, where: str, option: str, value: Any, known: Se
 
 
 def _initializer(where: str, value: Any) -> Any:
-    """Ours, or None where this package has none like it: the weights are there, it is not needed."""
+    """Return the initializer here, or None if it is unsupported; it is not needed, because the weights exist."""
     if value is None or isinstance(value, str):
         name = _INITIALIZER_SHORT.get(snake_case(value), snake_case(value))
         return name if name in _SCALED or name in _PLAIN else None
@@ -339,7 +338,7 @@ def _regularizer(where: str, option: str, value: Any) -> Config | None:
 
 
 def dtype_from_config(where: str, value: Any) -> str:
-    """A dtype, which Keras 3 and the later versions of Keras 2 may write as a policy."""
+    """Return a dtype, which Keras 3 and later versions of Keras 2 may write as a policy."""
     if isinstance(value, Mapping):
         class_name, config = class_and_options(where, value)
         value = config.get("name") if class_name in ("DTypePolicy", "Policy", "FloatDTypePolicy") else class_name
@@ -354,12 +353,12 @@ def dtype_from_config(where: str, value: Any) -> str:
 
 
 def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str, *, outer: bool = True) -> Config:
-    """A layer as the dialect writes it, with ``class_name`` and ``config``; `outer` if it is in no other.
+    """Convert a layer to the dialect, with ``class_name`` and ``config``; `outer` if it is in no other.
 
     Raises
     ------
     ValueError
-        The dialect does not support something; the message names the layer.
+        The dialect does not support the layer; the message names it.
     """
     common = {"name": layer.name, "trainable": _trainable(layer), "dtype": _dtype_object(dialect, dtype)}
     if layer.class_name == "TimeDistributed":
@@ -375,7 +374,7 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str, *, ou
     written, directions = {}, {}
     for (prefix, part), key in zip(layer.parts.items(), ("layer", "backward_layer"), strict=True):
         config = dict(part.config)
-        if dialect.zeros_for_mask is False:  # a Bidirectional layer decides by itself
+        if dialect.zeros_for_mask is False:  # not an option of a bidirectional layer's directions
             config["zero_output_for_mask"] = False
         written[key] = _written_options(dialect, "GRU", layer.name, config)
         name = f"{prefix.rstrip('/')}_{layer.name}"
@@ -384,7 +383,7 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str, *, ou
     if not dialect.backward_layer:
         _require_mirrored(dialect, layer.name, *written.values())
         del directions["backward_layer"]
-        directions["layer"]["config"]["name"] = "gru"  # before which forward_ and backward_ are put there
+        directions["layer"]["config"]["name"] = "gru"  # the dialect adds the prefixes forward_ and backward_
     merge = layer.config.get("merge_mode", "concat")
     config = {**common, "merge_mode": merge, **directions}
     return written_object(dialect, "layers", "Bidirectional", config, outer=outer)
@@ -425,7 +424,7 @@ def _written_options(dialect: Dialect, class_name: str, where: str, config: Mapp
 
 
 def _require_supported(dialect: Dialect, where: str, config: Mapping[str, Any]) -> None:
-    """Refuse options of a GRU that the dialect does not have."""
+    """Raise for options of a GRU that the dialect does not support."""
     by = dialect.name
     if dialect.own:
         return

@@ -1,17 +1,17 @@
-"""Padding in a chain of layers: where Keras does something else with it than this package, the chain is refused."""
+"""Raises for models in which Keras treats padding differently from this package."""
 
 from __future__ import annotations
 
 from fastgru.formats.description import LayerDescription
 
-#: What neither reads nor counts padding, whatever stands there.
+#: Layers that neither read nor count padding.
 _BLIND_TO_PADDING = ("GRU", "Bidirectional", "GlobalAveragePooling1D")
 #: What changes each number by itself, so that padding stays apart.
 _ELEMENTWISE = ("Dropout", "Rescaling", "SpatialDropout1D")
 
 
 def require_same_masks(layers: list[LayerDescription]) -> None:
-    """Refuse chains in which Keras does something else with padding than this package."""
+    """Raise if Keras treats padding differently in one of the layers."""
     masked = False
     for number, layer in enumerate(layers):
         if masked:
@@ -22,44 +22,45 @@ def require_same_masks(layers: list[LayerDescription]) -> None:
 
 
 def _refuse_mask_before(layer: LayerDescription) -> None:
-    """Refuse a layer that makes something else of a mask."""
+    """Raise if Keras' layer uses a mask differently."""
     if layer.class_name == "GRU" and layer.returns_steps and layer.config.get("go_backwards"):
         raise ValueError(
-            f"{layer.name}: expected go_backwards=False after a mask, where Keras puts its padding first, got True"
+            f"{layer.name}: expected go_backwards=False after a mask because Keras puts padding first, got True"
         )
     if layer.class_name == "GlobalMaxPooling1D":
-        raise ValueError(f"{layer.name}: expected no mask before it, because Keras' knows none, got one")
+        raise ValueError(f"{layer.name}: expected no mask before it, because Keras' layer ignores it, got one")
     if layer.unwrapped.class_name == "TimeDistributed":
         raise ValueError(
-            f"{layer.name}: expected no mask before it, because Keras' computes padding, and here it is zeros, got one"
+            f"{layer.name}: expected no mask before it, because Keras' layer computes padding, which is zeros here, got "
+            f"one"
         )
     if layer.makes_mask:
         raise ValueError(
-            f"{layer.name}: expected no mask before it, because Keras' replaces it, where here both count, got one"
+            f"{layer.name}: expected no mask before it, because Keras replaces it and fastgru combines both, got one"
         )
 
 
 def _require_unseen_padding(masking: LayerDescription, after: list[LayerDescription]) -> None:
-    """Refuse padding of other values than 0, which Keras sets to 0, before a layer that computes with it."""
+    """Raise if padding may differ from 0 before a layer that computes with it, because Keras sets it to 0."""
     value = masking.config.get("mask_value", 0.0)
     first = next((layer.class_name for layer in after if layer.class_name not in _ELEMENTWISE), None)
     if value == 0 or first in _BLIND_TO_PADDING:
         return
     where = "the end of the model" if first is None else f"a {first} layer"
     raise ValueError(
-        f"{masking.name}: expected mask_value=0.0 before {where}, because Keras sets padding to 0, where here it stays "
-        f"as it is, got {value!r}"
+        f"{masking.name}: expected mask_value=0.0 before {where}, because Keras sets padding to 0 and fastgru does "
+        f"not, got {value!r}"
     )
 
 
 def masked_after(layer: LayerDescription, *, masked: bool) -> bool:
-    """Whether a mask comes with what a layer returns, given whether one comes with its input."""
+    """Whether a layer's output has a mask, given whether its input has one."""
     passes = layer.class_name in ("Dense", "Activation", *_ELEMENTWISE, "TimeDistributed") or layer.returns_steps
     return layer.makes_mask or (masked and passes)
 
 
 def is_masked(layers: list[LayerDescription]) -> bool:
-    """Whether a mask comes with what the last of a model's layers returns."""
+    """Whether a model's output has a mask."""
     masked = False
     for layer in layers:
         masked = masked_after(layer, masked=masked)

@@ -1,4 +1,4 @@
-"""Where the states of optimizers lie in Keras' HDF5 files: as Keras 3 numbers them, and as Keras 2 names them."""
+"""Location of optimizer states in Keras' HDF5 files: by number in Keras 3, by name in Keras 2."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from fastgru.formats.keras.dialects import KERAS_3
 from fastgru.formats.keras.training import training_to_config
 from fastgru.formats.keras.weights import keras_2_path
 
-#: Class -> the states of an optimizer in the order of its variables; those that stand together alternate.
+#: Class -> the states of an optimizer in the order of its variables; the states of a tuple alternate.
 _STATES: dict[str, tuple[tuple[str, ...], ...]] = {
     "Adam": (("m", "v"), ("v_max",)),
     "AdamW": (("m", "v"), ("v_max",)),
     "SGD": (("m",),),
     "RMSprop": (("v",), ("m",), ("a",)),
 }
-#: State -> what Keras calls it: since TensorFlow 2.11, before, and since Keras 3.
+#: State -> its names in Keras: since TensorFlow 2.11, before, and since Keras 3.
 _STATE_WORDS = {
     "m": ("m", "momentum"),
     "v": ("v", "velocity", "rms"),
     "a": ("average_gradient", "mg"),
     "v_max": ("vhat", "velocity_hat"),
 }
-#: Class -> what Keras 2 calls its states: before TensorFlow 2.11, and since.
+#: Class -> names of its states in Keras 2: before TensorFlow 2.11, and since.
 _LEGACY_WORDS = {
     "Adam": {"m": "m", "v": "v", "v_max": "vhat"},
     "SGD": {"m": "momentum"},
@@ -42,7 +42,7 @@ _NEW_WORDS = {
 
 
 def _kept_states(optimizer: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The states that an optimizer keeps, in the order of its variables; those that stand together alternate."""
+    """Return the states of an optimizer in the order of its variables; the states of a tuple alternate."""
     class_name, config = optimizer["class_name"], optimizer["config"]
     without = set() if config.get("amsgrad") else {"v_max"}
     if class_name in ("SGD", "RMSprop"):
@@ -53,7 +53,7 @@ def _kept_states(optimizer: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _variables(description: ModelDescription, training: TrainingDescription) -> Iterator[tuple[str, str]]:
-    """State and weight of each of an optimizer's variables, in their order; Keras has none for frozen weights."""
+    """Yield state and weight of each optimizer variable, in order; Keras has none for frozen weights."""
     for group in _kept_states(training.optimizer):
         for weight in description.trainable_weights():
             for state in group:
@@ -61,7 +61,7 @@ def _variables(description: ModelDescription, training: TrainingDescription) -> 
 
 
 def _moment(description: ModelDescription, training: TrainingDescription, state: str, weight: str) -> Array:
-    """A state of a weight; zeros before the first update."""
+    """Return a state of a weight; zeros before the first update."""
     if state in training.moments:
         return training.moments[state][weight]
     return np.zeros_like(description.weights()[weight])
@@ -88,7 +88,7 @@ def _has_schedule(training: TrainingDescription) -> bool:
 
 
 def stored_states(description: ModelDescription, training: TrainingDescription) -> dict[str, Array]:
-    """The variables of an optimizer as Keras 3 stores them."""
+    """Return the variables of an optimizer as Keras 3 stores them."""
     variables: list[Any] = [np.int64(training.step)]
     config = training_to_config(KERAS_3, training)["optimizer"]["config"]
     if not isinstance(config["learning_rate"], dict):
@@ -98,7 +98,7 @@ def stored_states(description: ModelDescription, training: TrainingDescription) 
 
 
 def load_stored_states(file: Reader, description: ModelDescription, training: TrainingDescription) -> None:
-    """Load what Keras 3 stored: the number of updates, the learning rate if it is a number, and the states."""
+    """Load Keras 3's variables: the number of updates, the learning rate if it is a number, and the states."""
     count = len(file.members("optimizer/vars"))
     if count == 0:
         return
@@ -106,7 +106,7 @@ def load_stored_states(file: Reader, description: ModelDescription, training: Tr
     places = list(_variables(description, training))
     first = count - len(places)
     if first not in ((1,) if _has_schedule(training) else (1, 2)):
-        if count <= 2:  # never used
+        if count <= 2:  # the optimizer has made no update
             return
         raise ValueError(f"optimizer: expected {len(places)} states of weights, got {count} variables")
     for number, (state, weight) in enumerate(places, first):
@@ -115,7 +115,7 @@ def load_stored_states(file: Reader, description: ModelDescription, training: Tr
 
 
 def named_states(description: ModelDescription, training: TrainingDescription, *, legacy: bool) -> dict[str, Array]:
-    """The variables of an optimizer as Keras 2 names them, in the order of the older or the newer ones."""
+    """Return the variables of an optimizer under Keras 2's names, in the order of the older or the newer versions."""
     name = training.optimizer["class_name"]
     words = (_LEGACY_WORDS if legacy else _NEW_WORDS)[name]
     paths = {
@@ -124,7 +124,7 @@ def named_states(description: ModelDescription, training: TrainingDescription, *
         for weight in layer.weight_names
     }
     places = list(_variables(description, training))
-    if legacy:  # all of one state, then all of the next
+    if legacy:  # all variables of one state, then all of the next
         states = [state for group in _kept_states(training.optimizer) for state in group]
         places.sort(key=lambda place: states.index(place[0]))
     named = {f"{name}/iter:0" if legacy else "iteration:0": np.asarray(np.int64(training.step))}
@@ -142,20 +142,20 @@ def load_named_states(
     paths: dict[str, str],
     optimizer: Any,
 ) -> None:
-    """Load the states from wherever the versions of Keras put them, given the weights' paths."""
+    """Load the states, at any of the locations that the versions of Keras use, given the weights' paths."""
     root = "optimizer_weights"
     name = optimizer["config"].get("name", training.optimizer["class_name"])
     iterations = [f"{root}/{place}" for place in ("iteration:0", f"{name}/iter:0", f"{name}/iteration")]
     found = [place for place in iterations if file.has(place)]
     if not found:
         if file.members(root):
-            raise ValueError("optimizer: expected its states by the names that Keras 2 and 3 give them, got others")
+            raise ValueError("optimizer: expected optimizer states under the names of Keras 2 or 3, got other names")
         return
     training.step = _iteration(file.array(found[0]))
     places = {
         place: _state_path(file, root, name, place[0], paths[place[1]]) for place in _variables(description, training)
     }
-    if training.step == 0 and not any(places.values()):  # never used
+    if training.step == 0 and not any(places.values()):  # the optimizer has made no update
         return
     for (state, weight), path in places.items():
         if path is None:
@@ -165,7 +165,7 @@ def load_named_states(
 
 
 def _state_path(file: Reader, root: str, optimizer: str, state: str, weight: str) -> str | None:
-    """Where a state of the weight with this path lies, if it does."""
+    """Return the path of a state of the weight with this path, or None."""
     stem = weight.removesuffix(":0")
     for word in _STATE_WORDS[state]:
         for path in (f"{word}/{weight}", f"{stem}/{word}:0", f"{stem.replace('/', '_')}_{word}"):

@@ -1,7 +1,7 @@
-"""Keras' configurations of whole models, in the dialects of Keras 3, Keras 2 and TensorFlow.js, and their layers here.
+"""Keras' configurations of whole models in three dialects (Keras 3, Keras 2, TensorFlow.js), and their layers here.
 
-A model of a file is a Sequential one, or a Functional one that is a chain. Where its weights lie is the business of the
-format.
+A file contains a Sequential model, or a Functional model that is a chain of layers. The file format's own module reads
+the weights.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from fastgru.formats.keras.masks import require_same_masks
 
 @dataclass
 class FileLayer:
-    """A layer as it stands in a file.
+    """A layer of a file.
 
     Attributes
     ----------
     class_name, name : str
     layer : LayerDescription or None
-        What it is here; None of an input, and of an activation that the Dense layer before it takes on.
+        Its description. None for an input, and for an activation that is merged into the Dense layer before it.
     """
 
     class_name: str
@@ -43,14 +43,14 @@ class FileLayer:
 
 @dataclass
 class Topology:
-    """A model of a file without its weights.
+    """A model of a file, without its weights.
 
     Attributes
     ----------
     layers : list of LayerDescription
-        Their weights are empty.
+        Layers without weights.
     input_shape : tuple of int or None, or None
-        Without the batch axis; None where the file does not say it.
+        Without the batch axis; None if the file does not contain it.
     name, dtype : str
     file_layers : list of FileLayer
         All layers of the file, in order.
@@ -63,12 +63,12 @@ class Topology:
     file_layers: list[FileLayer] = field(default_factory=list)
 
     def description(self, training: TrainingDescription | None = None) -> ModelDescription:
-        """The model, once the layers have their weights."""
+        """Return the model, once the layers have their weights."""
         return ModelDescription(self.layers, self.input_shape, self.name, self.dtype, training)
 
 
 def topology_from_config(dialect: Dialect, config: Any) -> Topology:
-    """The model of a Sequential configuration, or of a Functional one that is a chain.
+    """Convert the configuration of a Sequential model, or of a Functional model that is a chain of layers.
 
     Parameters
     ----------
@@ -79,10 +79,10 @@ def topology_from_config(dialect: Dialect, config: Any) -> Topology:
     Raises
     ------
     ValueError
-        It is not a model that this package has; the message names the layer.
+        The model is not supported; the message names the layer.
     """
     class_name, inner = class_and_config("the model", config)
-    if isinstance(inner, list):  # Keras before 2.3 wrote the layers alone
+    if isinstance(inner, list):  # Keras before 2.3 wrote the list of layers only
         inner = {"layers": inner}
     inner = require_object("the model", inner)
     entries = [require_object("a layer", entry) for entry in require_list("layers", inner.get("layers"))]
@@ -112,7 +112,7 @@ def topology_from_config(dialect: Dialect, config: Any) -> Topology:
 
 
 def _with_names(entries: list[Config]) -> list[Config]:
-    """The layers of a Sequential model, where frameworks make up a name for one that has none."""
+    """Return the layers of a Sequential model, with default names for those without one."""
     configs = [class_and_options("a layer", entry) for entry in entries]
     names = [
         entry.get("name") if config.get("name") is None else config["name"]
@@ -136,7 +136,7 @@ def _append(
     dtypes: dict[str, str],
     input_shape: tuple[int | None, ...] | None,
 ) -> None:
-    """Read a layer of a file, and note its dtype."""
+    """Convert a layer of a file, and append its dtype."""
     class_name, config = class_and_options("a layer", entry)
     name = require_text(f"a {class_name}: name", config.get("name", entry.get("name")))
     if class_name == "InputLayer":
@@ -151,12 +151,12 @@ def _append(
     else:
         layer = layer_from_config(dialect, class_name, {**config, "name": name})
     last = layers[-1].layer if layers else None
-    taken_on = not dialect.own and last is not None and _takes_on(last, layer)
+    taken_on = not dialect.own and last is not None and _merge_activation(last, layer)
     layers.append(FileLayer(class_name, name, None if taken_on else layer))
 
 
-def _takes_on(dense: LayerDescription, layer: LayerDescription) -> bool:
-    """Give an activation that is a layer of its own to the Dense layer before it, if that has none."""
+def _merge_activation(dense: LayerDescription, layer: LayerDescription) -> bool:
+    """Merge an activation layer into the Dense layer before it, if that has no activation."""
     if layer.class_name != "Activation" or dense.class_name != "Dense":
         return False
     if dense.config.get("activation", "linear") != "linear":
@@ -169,10 +169,10 @@ def _takes_on(dense: LayerDescription, layer: LayerDescription) -> bool:
 
 
 def _input_shape(dialect: Dialect, model: Config, entries: list[Config]) -> tuple[int | None, ...] | None:
-    """The input's shape without the batch axis, from wherever the first layers or the model have it."""
+    """Return the input shape without the batch axis, from the first layers or the model."""
     class_name, first = class_and_options("a layer", entries[0])
     candidates = [first.get("batch_shape"), first.get("batch_input_shape"), model.get("build_input_shape")]
-    if class_name == "Embedding" and dialect is not KERAS_3:  # which takes tokens of any length without a shape
+    if class_name == "Embedding" and dialect is not KERAS_3:  # written without a shape; it takes tokens of any length
         candidates.append([None, first.get("input_length")])
     for shape in candidates:
         if shape is not None:
@@ -187,12 +187,12 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-#: Operations with which Keras 3 finds a mask; they stand beside the chain of layers.
+#: Operations that compute a mask in Keras 3; they are not part of the chain of layers.
 _MASKS = ("NotEqual", "Any")
 
 
 def _chain(model: Config, entries: list[Config]) -> list[Config]:
-    """The layers of a Functional model from its one input to its one output, each after the one before it."""
+    """Return the layers of a Functional model in order, from its only input to its only output."""
     by_name: dict[str, Config] = {}
     for entry in entries:
         name = entry.get("name")
@@ -218,7 +218,7 @@ def _chain(model: Config, entries: list[Config]) -> list[Config]:
 
 
 def _require_mask_of_a_layer(where: str, entry: Config, chain: list[Config], by_name: dict[str, Config]) -> None:
-    """Refuse a mask that no Masking or Embedding layer of the chain makes."""
+    """Raise for a mask that no Masking or Embedding layer of the chain computes."""
     (node,) = require_list(where, entry.get("inbound_nodes"))
     tensor, *values = require_list(where, require_object(where, node).get("args"))
     source = _history(where, tensor)
@@ -232,7 +232,7 @@ def _require_mask_of_a_layer(where: str, entry: Config, chain: list[Config], by_
 
 
 def _only_layer(where: str, tensors: Any) -> str:
-    """The layer that a model's inputs or outputs belong to: ``["name", 0, 0]``, or a list of such."""
+    """Return the only layer of a model's inputs or outputs: ``["name", 0, 0]``, or a list of such entries."""
     names = {_history(where, tensor) for tensor in _tensors(where, tensors)}
     if len(names) != 1:
         raise ValueError(f"{where}: expected those of one layer, got {tensors!r:.200}")
@@ -245,14 +245,14 @@ def _tensors(where: str, tensors: Any) -> list[Any]:
 
 
 def _require_outputs(last: LayerDescription, tensors: Any) -> None:
-    """Refuse a model that returns other outputs than all of its last layer's, in their order."""
+    """Raise if the model does not return all outputs of its last layer, in order."""
     found = [tensor[2] for tensor in _tensors("output_layers", tensors)]
     if found != list(range(last.outputs)):
         raise ValueError(f"{last.name}: expected all of its outputs to be those of the model, got {tensors!r:.200}")
 
 
 def _source(where: str, nodes: Any, by_name: dict[str, Config]) -> str:
-    """The layer whose output another one is called with."""
+    """Return the layer whose output another layer is called with."""
     if not isinstance(nodes, list) or len(nodes) != 1:
         raise ValueError(f"{where}: expected a layer that is called once, got {nodes!r:.200}")
     node = nodes[0]
@@ -276,7 +276,7 @@ def _source(where: str, nodes: Any, by_name: dict[str, Config]) -> str:
 
 
 def _history(where: str, tensor: Any) -> str:
-    """The layer that a tensor comes from."""
+    """Return the layer that computes a tensor."""
     if isinstance(tensor, Mapping):  # Keras 3
         tensor = class_and_options(where, tensor)[1].get("keras_history")
     if not isinstance(tensor, list) or len(tensor) != 3 or not isinstance(tensor[0], str) or tensor[1] != 0:
@@ -295,7 +295,7 @@ def topology_to_config(dialect: Dialect, description: ModelDescription) -> Confi
     Raises
     ------
     ValueError
-        The dialect does not support something; the message names the layer.
+        The dialect does not support the model; the message names the layer.
     """
     if not dialect.own:
         require_same_masks(description.layers)

@@ -1,4 +1,4 @@
-"""Keras' words for losses, metrics and optimizers, in three dialects, and their descriptions here."""
+"""Losses, metrics and optimizers in Keras' three dialects, and their descriptions here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastgru.formats.keras.dialects import (
     written_object,
 )
 
-#: Our name -> class and our options.
+#: Name here -> class in Keras, and options here.
 _LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {
     "categorical_crossentropy": ("CategoricalCrossentropy", ("from_logits", "label_smoothing")),
     "sparse_categorical_crossentropy": ("SparseCategoricalCrossentropy", ("from_logits",)),
@@ -42,7 +42,7 @@ _LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {
     "hinge": ("Hinge", ()),
     "squared_hinge": ("SquaredHinge", ()),
 }
-#: Those of TensorFlow.js, which knows losses by name only. Its hinges take no targets 0 and 1.
+#: Losses of TensorFlow.js, which identifies losses by name only. Its hinges do not accept targets of 0 and 1.
 _TFJS_LOSSES = frozenset(
     (
         *("categorical_crossentropy", "sparse_categorical_crossentropy", "binary_crossentropy", "mean_squared_error"),
@@ -71,7 +71,7 @@ _LOSS_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "reduction": ("sum_over_batch_size", "auto"),
     "axis": (-1,),
 }
-#: Keras' metrics, by name or class -> ours.
+#: Metrics in Keras, by name or class -> metric here.
 _METRICS = {
     "accuracy": "accuracy",
     "acc": "acc",
@@ -118,13 +118,13 @@ _METRIC_CLASSES = {
     "RootMeanSquaredError": "root_mean_squared_error",
     "R2Score": "r2_score",
 }
-#: Those that TensorFlow.js has under another name only.
+#: Metrics with a different name in TensorFlow.js.
 _TFJS_METRICS = {
     "mean_squared_error": "mse",
     "mean_absolute_error": "mae",
     "sparse_categorical_accuracy": "accuracy",
 }
-#: Those that TensorFlow.js does not have by these names, or computes otherwise.
+#: Metrics that TensorFlow.js does not have under these names, or computes differently.
 _NOT_IN_TFJS = frozenset(
     (
         *("auc", "precision", "recall", "true_positives", "true_negatives", "false_positives", "false_negatives"),
@@ -144,7 +144,7 @@ _METRIC_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "class_aggregation": ("uniform_average",),
     "num_regressors": (0,),
 }
-#: Options of losses and metrics that say what they are called or how they are computed.
+#: Options of losses and metrics for their name or implementation, which do not change the result.
 _IGNORED = ("name", "fn", "dtype")
 _OPTIMIZER_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "weight_decay": (0,),
@@ -157,7 +157,7 @@ _OPTIMIZER_NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 _OPTIMIZER_IGNORED = ("name", "ema_momentum", "ema_overwrite_frequency", "jit_compile", "is_legacy_optimizer")
 _OPTIMIZER_SHORT = {"lr": "learning_rate"}
-#: Of both sides, with the same options.
+#: Schedules on both sides, with the same options.
 _SCHEDULES = {
     "CosineDecay": ("initial_learning_rate", "decay_steps", "alpha", "warmup_target", "warmup_steps"),
     "CosineDecayRestarts": ("initial_learning_rate", "first_decay_steps", "t_mul", "m_mul", "alpha"),
@@ -168,13 +168,13 @@ _SCHEDULES = {
 }
 
 
-#: What is wrong with how a model is trained need not keep anybody from loading or saving it.
-LOAD_WITHOUT = "pass compile=False to load the model without its training"
-SAVE_WITHOUT = "pass include_optimizer=False to save the model without its training"
+#: An unsupported training configuration does not prevent loading or saving the model itself.
+LOAD_WITHOUT = "pass compile=False to load the model without its optimizer, loss and metrics"
+SAVE_WITHOUT = "pass include_optimizer=False to save the model without its optimizer, loss and metrics"
 
 
 def training_from_config(dialect: Dialect, config: Any) -> TrainingDescription | None:
-    """How a model is trained; None where the configuration is empty, of a model that was not compiled.
+    """Convert a training configuration; returns None for the empty configuration of a model that is not compiled.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def training_from_config(dialect: Dialect, config: Any) -> TrainingDescription |
     for key in ("loss_weights", "weighted_metrics", "sample_weight_mode"):
         if config.get(key) not in (None, [], {}, [[]], [None]):
             raise ValueError(f"{key}: expected none, got {config[key]!r}")
-    optimizer = config.get("optimizer", config.get("optimizer_config"))  # Keras 3 writes .h5 files as Keras 2 did
+    optimizer = config.get("optimizer", config.get("optimizer_config"))  # Keras 3 writes Keras 2's key to .h5 files
     if config.get("loss") is None or optimizer is None:
         return None
     metrics = [_metric(dialect, entry) for entry in _flat(config.get("metrics"))]
@@ -196,12 +196,12 @@ def training_from_config(dialect: Dialect, config: Any) -> TrainingDescription |
 
 
 def training_to_config(dialect: Dialect, training: TrainingDescription) -> Config:
-    """How a model is trained, as the dialect writes it.
+    """Convert a training configuration to the dialect.
 
     Raises
     ------
     ValueError
-        The dialect does not support something; the message names it.
+        The dialect does not support it; the message names the unsupported part.
     """
     return {
         dialect.optimizer_key: _written_optimizer(dialect, training.optimizer),
@@ -211,7 +211,7 @@ def training_to_config(dialect: Dialect, training: TrainingDescription) -> Confi
 
 
 def _flat(entries: Any) -> list[Any]:
-    """What stands in nested lists, or in an object by the names of outputs."""
+    """Return the items of nested lists, or of an object with the names of outputs."""
     if entries is None:
         return []
     if isinstance(entries, Mapping) and "class_name" not in entries:
@@ -250,12 +250,12 @@ def _metric(dialect: Dialect, entry: Any) -> str:
 
 
 def _lower(name: str) -> str:
-    """``MSE`` and ``meanSquaredError`` in lower case."""
+    """Convert ``MSE`` and ``meanSquaredError`` to lower case."""
     return name.lower() if name.isupper() else str(snake_case(name))
 
 
 def _named(where: str, entry: Any) -> tuple[str, Config]:
-    """The name or class of a loss or metric, and its configuration."""
+    """Return the name or class of a loss or metric, and its configuration."""
     if isinstance(entry, str):
         return entry, {}
     class_name, config = class_and_config(where, entry)
@@ -266,7 +266,7 @@ def _named(where: str, entry: Any) -> tuple[str, Config]:
 
 def _optimizer(dialect: Dialect, entry: Any) -> Config:
     class_name, config = _named("optimizer", entry)
-    class_name = class_name.removeprefix("Custom>")  # as TensorFlow 2.11 registered its new ones
+    class_name = class_name.removeprefix("Custom>")  # TensorFlow 2.11 registered its new optimizers with this prefix
     config = {_OPTIMIZER_SHORT.get(name, name): value for name, value in config.items()}
     words = _optimizer_words(dialect, class_name, config)
     known = (*words.options.values(), *_OPTIMIZER_IGNORED)
@@ -279,7 +279,7 @@ def _optimizer(dialect: Dialect, entry: Any) -> Config:
 
 
 def _optimizer_words(dialect: Dialect, class_name: str, config: Config) -> OptimizerWords:
-    """The first entry of the dialect's table that an optimizer's configuration fits."""
+    """Return the first entry of the dialect's table that matches an optimizer's configuration."""
     legacy = config.get("is_legacy_optimizer", True)
     for words in dialect.optimizers:
         plain = not any(config.get(option) for option in ("momentum", "weight_decay") if option in words.fixed)

@@ -1,4 +1,4 @@
-"""Where the weights of layers lie in Keras' HDF5 files: as Keras 3 numbers them, and as Keras 2 names them."""
+"""Location of the layers' weights in Keras' HDF5 files: by number in Keras 3, by name in Keras 2."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastgru.formats.description import Array, LayerDescription
 from fastgru.formats.hdf5 import Reader
 from fastgru.formats.keras.dialects import KERAS_2, VERSIONS
 
-#: Class -> where Keras 3 keeps a layer's arrays below the layer.
+#: Class -> groups below the layer in which Keras 3 stores its arrays.
 _STORED: dict[str, tuple[str, ...]] = {
     "GRU": ("cell/",),
     "RNN": ("cell/",),
@@ -18,9 +18,9 @@ _STORED: dict[str, tuple[str, ...]] = {
     "Embedding": ("",),
     "Bidirectional": ("forward_layer/cell/", "backward_layer/cell/"),
 }
-#: Of one layer, a bidirectional GRU.
+#: The groups of a bidirectional GRU.
 _MOST_WEIGHTS = 6
-#: Class -> the wrapper that such a layer may have been read from, and the wrapper's name in a file of weights.
+#: Class -> the wrapper from which such a layer may have been read, and the wrapper's name in a weights file.
 _WRAPPERS = {"Dense": ("TimeDistributed", "time_distributed"), "GRU": ("RNN", "rnn")}
 
 
@@ -28,7 +28,7 @@ _WRAPPERS = {"Dense": ("TimeDistributed", "time_distributed"), "GRU": ("RNN", "r
 
 
 def _places(layers: Iterable[LayerDescription], classes: Iterable[str]) -> Iterator[tuple[LayerDescription, list[str]]]:
-    """Each layer with weights, and the groups of its arrays; layers of a class are numbered."""
+    """Yield each layer with weights, and the groups of its arrays; layers of a class are numbered."""
     used: dict[str, int] = {}
     for layer, class_name in zip(layers, classes, strict=True):
         if class_name in _STORED:  # of which all are numbered, whether they have weights or not
@@ -48,7 +48,7 @@ def _inner_groups(layer: LayerDescription, class_name: str) -> tuple[str, ...]:
 
 
 def stored_weights(layers: list[LayerDescription], classes: list[str]) -> dict[str, Array]:
-    """The arrays of all layers by their places."""
+    """Return the arrays of all layers by path."""
     arrays: dict[str, Array] = {}
     for layer, groups in _places(layers, classes):
         for group, names in zip(groups, _weights_of(layer), strict=True):
@@ -57,7 +57,7 @@ def stored_weights(layers: list[LayerDescription], classes: list[str]) -> dict[s
 
 
 def load_stored(file: Reader, layers: list[LayerDescription], classes: list[str]) -> None:
-    """Load each layer's weights from the groups that its class and number name."""
+    """Load each layer's weights from the groups of its class and number."""
     for layer, groups in _places(layers, classes):
         for group, names in zip(groups, _weights_of(layer), strict=True):
             if file.members(group) != sorted(str(number) for number in range(len(names))):
@@ -67,10 +67,10 @@ def load_stored(file: Reader, layers: list[LayerDescription], classes: list[str]
 
 
 def classes_in(file: Reader, layers: list[LayerDescription]) -> list[str]:
-    """The classes under which a file of weights keeps the layers.
+    """Return the classes under which a weights file stores the layers.
 
-    A layer that was read from a wrapper is of the class within. If the file has layers of that class and wrappers,
-    their order is not in it, so that the class is kept and the rest of the file refused.
+    A layer that was read from a wrapper has the class of the inner layer. If the file has both layers of that class and
+    wrappers, their order is unknown. The class is then kept, and the remaining arrays raise in `refuse_more`.
     """
     called = {
         inner: wrapper
@@ -81,7 +81,7 @@ def classes_in(file: Reader, layers: list[LayerDescription]) -> list[str]:
 
 
 def refuse_more(file: Reader, layers: list[LayerDescription], classes: list[str]) -> None:
-    """Refuse a file that has weights of more layers."""
+    """Raise if a file contains weights of more layers."""
     expected = {group for _, groups in _places(layers, classes) for group in groups}
     for name in file.members("layers"):
         for inner in {part for parts in _STORED.values() for part in parts}:
@@ -91,7 +91,7 @@ def refuse_more(file: Reader, layers: list[LayerDescription], classes: list[str]
 
 
 def _weights_of(layer: LayerDescription) -> list[list[str]]:
-    """The names of a layer's weights for each of its groups: a Bidirectional has one a direction."""
+    """Return the names of a layer's weights for each group: a Bidirectional has one group per direction."""
     names = [[f"{prefix}{name}" for name in part.weight_names] for prefix, part in layer.parts.items()]
     return [group for group in names if group]
 
@@ -100,7 +100,7 @@ def _weights_of(layer: LayerDescription) -> list[list[str]]:
 
 
 def keras_2_path(layer: LayerDescription, weight: str) -> str:
-    """The name that Keras 2 gives a weight."""
+    """Return Keras 2's name of a weight."""
     direction, _, name = weight.rpartition("/")
     parts = [layer.name]
     if direction:
@@ -111,7 +111,7 @@ def keras_2_path(layer: LayerDescription, weight: str) -> str:
 
 
 def named_weights(layers: list[LayerDescription], root: str) -> tuple[dict[str, Array], dict[str, dict[str, Any]]]:
-    """The arrays of all layers by their paths below `root`, and the attributes that list them."""
+    """Return the arrays of all layers by path below `root`, and the attributes that list them."""
     arrays: dict[str, Array] = {}
     attributes: dict[str, dict[str, Any]] = {
         root: {
@@ -128,7 +128,7 @@ def named_weights(layers: list[LayerDescription], root: str) -> tuple[dict[str, 
 
 
 def load_named(file: Reader, layers: list[LayerDescription]) -> dict[str, str]:
-    """Load each layer's weights from the group with its name; returns their paths by ``layer/weight``."""
+    """Load each layer's weights from the group of its name; returns their paths by ``layer/weight``."""
     paths: dict[str, str] = {}
     for layer in layers:
         found = _load_group(file, f"model_weights/{layer.name}", layer)
@@ -137,7 +137,7 @@ def load_named(file: Reader, layers: list[LayerDescription]) -> dict[str, str]:
 
 
 def load_in_order(file: Reader, root: str, layers: list[LayerDescription]) -> None:
-    """Load the weights of the layers that have some from the groups that have some, one after the other."""
+    """Load the weights in order: each layer with weights from the next group with weights."""
     names = file.texts(root, "layer_names", len(layers) + 1) or []
     groups = [f"{root}/{name}" for name in names]
     groups = [group for group in groups if file.texts(group, "weight_names", _MOST_WEIGHTS)]
