@@ -251,7 +251,7 @@ def softmax(logits: Array) -> Array:
 
 
 class LayerLike(Protocol):
-    """What `run` knows of a layer: the words of `fastgru.formats.description.LayerDescription`."""
+    """What `run` knows of a layer: the attributes of ``fastgru.formats.description.LayerDescription``."""
 
     class_name: str
     config: dict[str, Any]
@@ -381,7 +381,7 @@ def _last_step(x: Array, lengths: Array | None, weights: dict[str, Array]) -> tu
     return np.where(last[:, :, None], x, 0.0).sum(axis=1), None
 
 
-#: Name -> (x, lengths, weights, **config) -> (y, lengths of y's sequences), as they are in use, not in training.
+#: Name -> a function of ``(x, lengths, weights, **config)`` that returns ``(y, lengths)``, as in inference.
 LAYERS: dict[str, Callable[..., tuple[Any, Array | None]]] = {
     "GRU": _gru,
     "Bidirectional": _bidirectional,

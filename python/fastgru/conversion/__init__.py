@@ -1,6 +1,6 @@
 """From one kind of model file to another, and the proof that both say the same.
 
-Both files are run on the same samples by `fastgru.conversion.runners`, not by the code that read and wrote them.
+Both files are run on the same samples by ``fastgru.conversion.runners``, not by the code that read and wrote them.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def convert(
     source, target : path
         Their kinds are found as `fastgru.load_model` and `fastgru.Sequential.save` find them.
     source_format : str, optional
-        The kind of `source`, a key of `fastgru.formats.KINDS`.
+        The format of `source`, one of those that `fastgru.formats` lists.
     **options
         As `fastgru.load_model` takes them.
 

@@ -1,17 +1,24 @@
-"""Files <-> descriptions of models. Formats know files, not models; TensorFlow.js uses Keras' tables.
+"""File formats: read a file into a model description, and write a description to a file.
 
-| kind | names | what it is |
-| --- | --- | --- |
-| ``fastgru`` | ``*.safetensors`` | this package's own, with all that training needs to go on with the same bits |
-| ``tfjs`` | ``model.json`` | a TensorFlow.js layers model, with its weights beside it |
-| ``keras`` | ``*.keras`` | a Keras 3 model |
-| ``keras_h5`` | ``*.h5``, ``*.hdf5`` | a Keras 2 (tf.keras) model |
-| ``torch`` | ``*.pt``, ``*.pth``, ``*.torch.safetensors`` | a PyTorch state_dict |
-| ``onnx`` | ``*.onnx`` | an ONNX graph |
-| ``rtneural`` | ``*.rtneural.json`` | RTNeural's JSON, for real-time audio |
+============ ========================================= ========================================================
+format       file names                                contents
+============ ========================================= ========================================================
+``fastgru``  ``*.safetensors``                         a model of this package, with its optimizer state
+``tfjs``     ``model.json``                            a TensorFlow.js layers model, with weight files beside it
+``keras``    ``*.keras``                               a Keras 3 model
+``keras_h5`` ``*.h5``, ``*.hdf5``                      a Keras 2 (tf.keras) model
+``torch``    ``*.pt``, ``*.pth``,                      a PyTorch state_dict
+             ``*.torch.safetensors``
+``onnx``     ``*.onnx``                                an ONNX graph
+``rtneural`` ``*.rtneural.json``                       RTNeural's JSON, for real-time audio
+============ ========================================= ========================================================
 
-Each module has ``read(path) -> ModelDescription`` and ``write(path, description)``. What a format does not support is
-refused by name, before anything is written; a file that is damaged or hostile is one `ModelFileError`.
+``KINDS`` maps each format to the endings of its file names. Most programs use `fastgru.load_model` and
+`fastgru.Sequential.save` instead of this module.
+
+Each format has a module with ``read(path)``, which returns a ``ModelDescription``, and ``write(path, description)``.
+A writer raises an error before it writes anything if the format does not support the model. A reader raises
+`fastgru.ModelFileError` for a damaged or hostile file.
 """
 
 from fastgru.formats.kinds import KINDS, kind_of_file, kind_of_name, read, read_weights, write, write_weights

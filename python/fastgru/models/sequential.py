@@ -582,7 +582,7 @@ class Sequential:
         path : path
             ``*.safetensors`` is this package's own kind. Other endings are other frameworks': see `fastgru.formats`.
         format : str, optional
-            The kind of file, whatever its name: a key of `fastgru.formats.KINDS`.
+            The file format, whatever the name: one of the formats that `fastgru.formats` lists.
         include_optimizer : bool
             Whether to write how the model is trained and how far. Without, it must be compiled again to be trained on;
             and other frameworks need not have its optimizer, loss and metrics.
@@ -735,9 +735,10 @@ def load_model(
         Whether the model shall be compiled as the saved one was. A file whose optimizer, loss or metrics are not known
         here can still be loaded without.
     format : str, optional
-        The kind of file, a key of `fastgru.formats.KINDS`, for those whose contents do not show it.
+        The file format, one of those that `fastgru.formats` lists, for files whose contents do not show it.
     **options
-        What the kind of file leaves open, as its reader takes it: see `fastgru.formats.torch.read`.
+        For a PyTorch state_dict, what the file does not contain: ``pooling``, ``return_sequences``, ``activations``
+        and ``order``. The page "File formats" describes them.
 
     Warns
     -----

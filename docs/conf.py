@@ -1,0 +1,107 @@
+"""Configuration of the documentation site: ``sphinx-build -W --keep-going docs build/site``."""
+
+from __future__ import annotations
+
+
+import abc
+import re
+import sys
+from pathlib import Path
+
+import fastgru
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+
+project = "fastgru"
+author = "The fastgru authors"
+copyright = author
+version = release = fastgru.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+templates_path = ["_templates"]
+exclude_patterns = ["_templates"]
+nitpicky = True  # a cross reference without a target is a warning
+
+html_theme = "furo"
+html_title = f"fastgru {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+
+myst_heading_anchors = 3
+
+# The API reference: one page for each public module, from its docstrings.
+autosummary_ignore_module_all = False
+autosummary_imported_members = True
+autodoc_default_options = {
+    "members": True,
+    "show-inheritance": True,
+    "member-order": "bysource",
+    "exclude-members": "inner_loop",  # fastgru.keras.GRU overrides it for Keras; users do not call it
+}
+autodoc_typehints = "none"  # the sections Parameters and Returns have the types, in words
+autodoc_preserve_defaults = True
+autodoc_mock_imports = ["keras", "sklearn", "tensorflow", "torch"]  # the drop-ins are described without the frameworks
+napoleon_google_docstring = False
+napoleon_use_param = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+default_role = "py:obj"  # single backticks link to a public name where there is one
+
+nitpick_ignore_regex = [
+    ("py:obj", r"(?!fastgru\.).*"),  # single backticks also name parameters and values
+    ("py:class", r"(?!fastgru\.).*"),  # types of attributes are words, bases may be those of other packages
+]
+
+# Pages that live elsewhere in the repository. Under docs/ lies a stub with a link, which the site replaces.
+ELSEWHERE = {
+    "benchmarks": ROOT / "benchmarks" / "README.md",
+    "changelog": ROOT / "CHANGELOG.md",
+    "contributing": ROOT / "CONTRIBUTING.md",
+    "examples": ROOT / "examples" / "README.md",
+}
+
+
+def read_page(app, docname, source):
+    """Take pages from where they live, and make links between them hold in the site as well as in the repository."""
+    path = ELSEWHERE.get(docname, DOCS / f"{docname}.md")
+    if docname in ELSEWHERE:
+        source[0] = path.read_text()
+
+    def in_site(match):
+        target, anchor = match[1], match[2] or ""
+        file = (path.parent / target).resolve()
+        name = next((f"/{name}.md" for name, place in ELSEWHERE.items() if place == file), None)
+        if name is None and docname in ELSEWHERE:
+            name = f"/{file.relative_to(DOCS)}" if file.is_relative_to(DOCS) else f"../{file.relative_to(ROOT)}"
+        return f"]({name or target}{anchor})"
+
+    source[0] = re.sub(r"\]\((?!\w+:)([^)#\s]+)(#[^)\s]*)?\)", in_site, source[0])
+
+
+def show_public_bases(app, name, obj, options, bases):
+    """Replace bases that are not public, such as ``_Pointwise``, with their own bases."""
+    position = 0
+    while position < len(bases):
+        base = bases[position]
+        if isinstance(base, type) and base.__module__.startswith("fastgru."):
+            public = sys.modules[".".join(base.__module__.split(".")[:2])]
+            if base.__name__.startswith("_") or getattr(public, base.__name__, None) is not base:
+                bases[position : position + 1] = base.__bases__
+                continue
+        position += 1
+    bases[:] = [base for base in bases if base not in (abc.ABC, object)] or bases[:1]
+
+
+def without_compiled_module(app, what, name, obj, options, signature, returns):
+    """Leave out the type of ``self`` in pybind11's signatures, which names one compiled module."""
+    return re.sub(r"self: [\w.]+(, )?", "", signature or "") or signature, returns
+
+
+def setup(app):
+    """Connect the above."""
+    app.connect("source-read", read_page)
+    app.connect("autodoc-process-bases", show_public_bases)
+    app.connect("autodoc-process-signature", without_compiled_module)
