@@ -1,7 +1,6 @@
-"""Configuration of the documentation site: ``sphinx-build -W --keep-going docs build/site``."""
+"""Configuration of the documentation site: ``python -m sphinx -W --keep-going docs build/site``."""
 
 from __future__ import annotations
-
 
 import abc
 import re
@@ -71,12 +70,13 @@ def read_page(app, docname, source):
         source[0] = path.read_text()
 
     def in_site(match):
-        target, anchor = match[1], match[2] or ""
-        file = (path.parent / target).resolve()
-        name = next((f"/{name}.md" for name, place in ELSEWHERE.items() if place == file), None)
-        if name is None and docname in ELSEWHERE:
-            name = f"/{file.relative_to(DOCS)}" if file.is_relative_to(DOCS) else f"../{file.relative_to(ROOT)}"
-        return f"]({name or target}{anchor})"
+        file, anchor = (path.parent / match[1]).resolve(), match[2] or ""
+        for name, place in ELSEWHERE.items():
+            if file == place:
+                return f"](/{name}.md{anchor})"
+        if file.is_relative_to(DOCS):
+            return f"](/{file.relative_to(DOCS)}{anchor})"
+        return f"](path:/../{file.relative_to(ROOT)})"  # a file of the repository, which the site offers for download
 
     source[0] = re.sub(r"\]\((?!\w+:)([^)#\s]+)(#[^)\s]*)?\)", in_site, source[0])
 
