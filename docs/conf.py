@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import abc
+import importlib
 import re
 import sys
 from pathlib import Path
 
 import fastgru
+from sphinx.ext.autodoc.mock import mock, undecorate
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -32,8 +34,6 @@ html_show_sourcelink = False
 myst_heading_anchors = 3
 
 # The API reference: one page for each public module, from its docstrings.
-autosummary_ignore_module_all = False
-autosummary_imported_members = True
 autodoc_default_options = {
     "members": True,
     "show-inheritance": True,
@@ -42,12 +42,32 @@ autodoc_default_options = {
 }
 autodoc_typehints = "none"  # the sections Parameters and Returns have the types, in words
 autodoc_preserve_defaults = True
+autodoc_inherit_docstrings = False  # a method that a class overrides is described once, in its base
 autodoc_mock_imports = ["keras", "sklearn", "tensorflow", "torch"]  # the drop-ins are described without the frameworks
 napoleon_google_docstring = False
 napoleon_use_param = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 default_role = "py:obj"  # single backticks link to a public name where there is one
+
+
+def public_names(page):
+    """The public names of each module that the page lists, by kind, for docs/_templates/module.rst."""
+    found = {}
+    with mock(autodoc_mock_imports):
+        for name in re.findall(r"^   (fastgru[\w.]*)$", page.read_text(), re.MULTILINE):
+            module = importlib.import_module(name)
+            listed = getattr(module, "__all__", None) or [each for each in vars(module) if not each.startswith("_")]
+            values = {each: undecorate(getattr(module, each)) for each in listed}
+            if not hasattr(module, "__all__"):
+                values = {each: value for each, value in values.items() if getattr(value, "__module__", "") == name}
+            classes = [each for each, value in values.items() if isinstance(value, type)]
+            functions = [each for each, value in values.items() if callable(value) and each not in classes]
+            found[name] = {"classes": classes, "functions": functions}
+    return found
+
+
+autosummary_context = {"public": public_names(DOCS / "api.md")}
 
 nitpick_ignore_regex = [
     ("py:obj", r"(?!fastgru\.).*"),  # single backticks also name parameters and values
@@ -100,8 +120,14 @@ def without_compiled_module(app, what, name, obj, options, signature, returns):
     return re.sub(r"self: [\w.]+(, )?", "", signature or "") or signature, returns
 
 
+def without_tuple_fields(app, what, name, obj, skip, options):
+    """Leave out the fields of a NamedTuple, of which Python says "Alias for field number 0" only."""
+    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
 def setup(app):
     """Connect the above."""
     app.connect("source-read", read_page)
+    app.connect("autodoc-skip-member", without_tuple_fields)
     app.connect("autodoc-process-bases", show_public_bases)
     app.connect("autodoc-process-signature", without_compiled_module)
