@@ -31,12 +31,14 @@ _MOST_OF_A_REASON = 200
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of running two files on the same random samples.
+    """The result of running two files on the same random samples.
 
     Attributes
     ----------
-    source, target : str
-        Who ran each.
+    source : str
+        The program that ran the source file.
+    target : str
+        The program that ran the target file.
     difference : float
         The largest difference between their outputs.
     largest : float

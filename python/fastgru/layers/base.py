@@ -34,8 +34,10 @@ class Layer(ABC):
     Attributes
     ----------
     name : str
-    weights, gradients : dict of str to ndarray
-        By name, in Keras' order. Empty until the layer is built.
+    weights : dict of str to ndarray
+        The weights by name, in Keras' order. Empty until the layer is built.
+    gradients : dict of str to ndarray
+        The gradients of the weights, by name.
     """
 
     #: Weight name -> name of the attribute that holds its initializer, in Keras' order.
@@ -139,7 +141,7 @@ class Layer(ABC):
 
     @property
     def several_outputs(self) -> bool:
-        """Whether `forward` returns a tuple: no other layer can follow then."""
+        """Whether `forward` returns a tuple. No other layer can follow then."""
         return False
 
     @property

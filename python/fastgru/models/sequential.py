@@ -64,8 +64,10 @@ class Sequential:
     Attributes
     ----------
     layers : list of Layer
-    parameters, gradient : ndarray (P,)
-        All weights and their gradients, flat; the layers' arrays are views of them. Empty until the model is built.
+    parameters : ndarray (P,)
+        All weights in one array, of which the weights of the layers are views. Empty until the model is built.
+    gradient : ndarray (P,)
+        The gradients of `parameters`, with views in the layers.
     optimizer : Optimizer or None
     loss : Loss or None
     metrics : list of Metric
