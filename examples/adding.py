@@ -57,7 +57,7 @@ def main():
     # A large learning rate for a short time, then small ones. Clipping limits the effect of single steep batches.
     rate = schedules.OneCycle(1e-2, epochs * updates_an_epoch, pct_start=0.1, div_factor=10, final_div_factor=100)
     model.compile(optimizer=optimizers.Adam(rate, global_clipnorm=1.0), loss="mean_squared_error")
-    print(f"{steps} steps, batches of 64, {epochs * updates_an_epoch:,} updates; saying 1 has an error of 0.167")
+    print(f"{steps} steps, batches of 64, {epochs * updates_an_epoch:,} updates; predicting 1 has an error of 0.167")
     begin = time.perf_counter()
 
     def report(epoch, logs):  # fit prints four decimal places, which are too few here
@@ -77,13 +77,13 @@ def main():
         verbose=0,
     )
     (error,) = model.evaluate(x_test, y_test)
-    print("Some sums and what the model says:")
-    for said, true in zip(model.predict(x_test[:5])[:, 0], y_test[:5, 0], strict=True):
-        print(f"  {true:.3f}  {said:.3f}")
+    print("Some sums and the predictions of the model:")
+    for predicted, true in zip(model.predict(x_test[:5])[:, 0], y_test[:5, 0], strict=True):
+        print(f"  {true:.3f}  {predicted:.3f}")
     if options.plot:
         plot(options.plot, history, updates_an_epoch)
     baseline = float(np.mean(np.square(y_test - 1)))
-    print(f"Result: test MSE {error:.2e} over {steps} steps, against {baseline:.3f} for always saying 1")
+    print(f"Result: test MSE {error:.2e} over {steps} steps, against {baseline:.3f} for always predicting 1")
     return 0 if error <= (2e-2 if options.quick else 1e-4) else 1
 
 
@@ -96,7 +96,7 @@ def plot(path, history, updates_an_epoch):
     updates = (np.array(history.epoch) + 1) * updates_an_epoch
     axes.semilogy(updates, history.history["loss"], label="training")
     axes.semilogy(updates, history.history["val_loss"], label="validation")
-    axes.axhline(1 / 6, color="grey", linestyle="--", label="always saying 1")
+    axes.axhline(1 / 6, color="grey", linestyle="--", label="always predicting 1")
     axes.set(xlabel="updates", ylabel="mean squared error")
     axes.legend()
     figure.savefig(path, dpi=120)

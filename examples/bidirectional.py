@@ -51,7 +51,7 @@ def main():
     print("class weights: " + ", ".join(f"{CLASSES[label]} {weight:.2f}" for label, weight in class_weight.items()))
 
     bodies = {
-        "a point at a time": [
+        "no recurrent layers": [
             layers.Dense(64, activation="relu", input_shape=(None, 2)),
             layers.Dense(64, activation="relu"),
         ],

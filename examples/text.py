@@ -82,9 +82,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small run of some seconds")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--temperature", type=float, default=0.7, help="below 1: likely characters; above 1: rarer ones"
-    )
+    parser.add_argument("--temperature", type=float, default=0.7, help="below 1: likely characters, above 1: rare ones")
     parser.add_argument("--plot", nargs="?", const="text.png", metavar="FILE", help="plot the training to FILE")
     options = parser.parse_args()
     set_seed(options.seed)
