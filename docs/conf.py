@@ -52,8 +52,11 @@ default_role = "py:obj"  # single backticks link to a public name where there is
 
 
 def public_names(page):
-    """The public names of each module that the page lists, by kind, for docs/_templates/module.rst."""
-    found = {}
+    """The public names of each module that the page lists, by kind, for docs/_templates/module.rst.
+
+    A class that two modules have is described in the first one.
+    """
+    found, described = {}, set()
     with mock(autodoc_mock_imports):
         for name in re.findall(r"^   (fastgru[\w.]*)$", page.read_text(), re.MULTILINE):
             module = importlib.import_module(name)
@@ -61,8 +64,10 @@ def public_names(page):
             values = {each: undecorate(getattr(module, each)) for each in listed}
             if not hasattr(module, "__all__"):
                 values = {each: value for each, value in values.items() if getattr(value, "__module__", "") == name}
+            values = {each: value for each, value in values.items() if callable(value) and value not in described}
             classes = [each for each, value in values.items() if isinstance(value, type)]
-            functions = [each for each, value in values.items() if callable(value) and each not in classes]
+            functions = [each for each in values if each not in classes]
+            described |= {values[each] for each in classes}
             found[name] = {"classes": classes, "functions": functions}
     return found
 

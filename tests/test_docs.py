@@ -65,9 +65,8 @@ def test_the_code_in_the_readme_runs_on_small_data(tmp_path, monkeypatch):
 
 def test_the_api_reference_has_every_public_module():
     listed = re.findall(r"^   (fastgru[\w.]*)$", (DOCS / "api.md").read_text(), re.MULTILINE)
-    assert set(dir(fastgru.models)) & {"Sequential", "load_model"} == set(fastgru.models.__all__)  # under fastgru
     names = [*dir(fastgru), "keras", "sklearn", "torch"]
-    modules = {f"fastgru.{name}" for name in names if (ROOT / "python/fastgru" / name).is_dir()} - {"fastgru.models"}
+    modules = {f"fastgru.{name}" for name in names if (ROOT / "python/fastgru" / name).is_dir()}
     modules |= {f"fastgru.{name}" for name in names if (ROOT / "python/fastgru" / f"{name}.py").is_file()}
     modules |= {f"fastgru.datasets.{name}" for name in fastgru.datasets.__all__ if name.islower()}
     assert sorted(listed) == sorted({"fastgru", *modules})
