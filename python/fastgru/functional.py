@@ -1,16 +1,15 @@
-"""The kernels as functions: GRU, dense layer, softmax with cross-entropy, and Adam, forward and backward.
+"""The kernels as functions: GRU, dense layer, softmax cross-entropy and optimizers, forward and backward.
 
-They work on NumPy arrays of float32 or float64, all arguments of a call in the dtype of the first. Data stays as
-given: an input is copied only where a kernel cannot read it as it lies, that is, where its memory is unaligned, its
-byte order foreign, or its elements not contiguous (in ``x`` and ``d_outputs`` of the GRU: along the last axis; the
-others may have any stride, negative ones too). Results are new arrays, unless a function takes arrays to write to.
+All functions accept NumPy arrays of float32 or float64. All arrays of a call must have the same dtype. An input is
+copied only if its memory is unaligned, has a foreign byte order, or is not contiguous. For ``x`` and ``d_outputs`` of
+the GRU, only the last axis must be contiguous; the other axes may have any stride, including negative ones. Results are
+new arrays unless a function has an argument for output arrays.
 
-The GIL is released while a kernel runs, on up to `get_num_threads` threads; their number never changes a bit of a
-result. Denormal numbers are flushed to zero inside every kernel. Ctrl-C interrupts a GRU kernel between two time steps,
-within a fraction of a second.
+Kernels release the GIL and use up to `get_num_threads` threads. The number of threads does not change results. Denormal
+numbers are flushed to zero in every kernel. Ctrl-C interrupts a GRU kernel between two time steps.
 
-Axes: N batch rows, T time steps, F input features, H units, C classes. Gates lie in Keras' order z, r, h (update,
-reset, candidate) in ``kernel (F, 3H)``, ``recurrent_kernel (H, 3H)`` and ``bias``.
+Axes: N rows of the batch, T time steps, F input features, H units, C classes. The gates have Keras' order z, r, h
+(update, reset, candidate) in ``kernel (F, 3H)``, ``recurrent_kernel (H, 3H)`` and ``bias``.
 """
 
 from __future__ import annotations
@@ -50,16 +49,16 @@ Array = NDArray[Any]
 #: The most threads that can be asked for.
 MOST_THREADS = 1024
 
-#: What `gru_forward` records for `gru_backward`: gates and states of every step, 5 N T H numbers (4 N T H with
-#: ``reset_after=False``; H rounded up to whole SIMD registers). ``nbytes`` tells the memory held. A tape can be used
-#: again and then keeps its memory. It holds references to x and the weights, not copies: they must not change
-#: between forward and backward; ``clear()`` lets go of them, but not of the memory.
+#: The gates and states of every step, which `gru_forward` records for `gru_backward`: 5 N T H numbers (4 N T H with
+#: ``reset_after=False``; H rounded up to whole SIMD registers). ``nbytes`` is the size of the memory. A tape can be
+#: reused and then keeps its memory. It contains references to x and the weights, which must not change between forward
+#: and backward. ``clear()`` drops these references, but keeps the memory.
 GRUTape = kernels.GRUTape
 GRUTape.__module__ = __name__  # the public place, whichever compiled module is in use
 
 
 class GRUGradients(NamedTuple):
-    """Gradients from `gru_backward`, each in the shape of what it belongs to."""
+    """The gradients that `gru_backward` returns, in the shapes of their arrays."""
 
     x: Array | None
     initial_state: Array
@@ -69,7 +68,7 @@ class GRUGradients(NamedTuple):
 
 
 class DenseGradients(NamedTuple):
-    """Gradients from `dense_backward`, each in the shape of what it belongs to."""
+    """The gradients that `dense_backward` returns, in the shapes of their arrays."""
 
     x: Array | None
     kernel: Array
@@ -77,7 +76,7 @@ class DenseGradients(NamedTuple):
 
 
 class CrossEntropy(NamedTuple):
-    """What `softmax_cross_entropy` returns."""
+    """The results of `softmax_cross_entropy`."""
 
     losses: NDArray[np.float64]
     correct: NDArray[np.bool_]
@@ -114,8 +113,7 @@ def gru_forward(
         n = activation(x_h + (r * h) U_h)            reset_after=False  (Cho et al. 2014, TensorFlow.js)
         h = z * h + (1 - z) * n
 
-    A `recurrent_mask` replaces h by its product with the mask in ``h U_z``, ``h U_r`` and ``h U_h`` (or
-    ``(r * h) U_h``), and nowhere else.
+    A `recurrent_mask` multiplies h in ``h U_z``, ``h U_r`` and ``h U_h`` (or ``(r * h) U_h``) only.
 
     Parameters
     ----------
@@ -136,47 +134,45 @@ def gru_forward(
     go_backwards : bool
         Read each sequence from its last step to its first.
     lengths : ndarray (N,) of integers, or (N, T) of bool, optional
-        How many steps of each sequence count, from 0 to T, in any order; or a mask that says so. What stands in x
-        behind them is padding: it is not read, nothing is computed for it, and the tape has no room for it.
+        The number of valid steps of each sequence, from 0 to T, in any order; or a mask with the valid steps first.
+        Padding after the valid steps is not read, computed, or stored in the tape.
     padded_outputs : {"repeat", "zeros"}
-        What outputs hold behind a sequence's end: its last output again (as in Keras; zeros if its length is 0), or
-        zeros (as in PyTorch's packed sequences and ONNX). Gradients follow: those of repeated outputs are the last
-        one's.
+        The outputs after the end of a sequence: the last output, repeated (as in Keras; zeros for length 0), or zeros
+        (as in PyTorch's packed sequences and ONNX). The gradients of repeated outputs are added to that of the last
+        output.
     output_order : {"processing", "input"}
-        With `go_backwards`, whether outputs stand in the order of processing, the first one first, or where the step of
-        x stands that they read, as a bidirectional layer needs it. In the latter case padding comes before the
-        sequence, and its outputs are zeros.
+        The order of the outputs with `go_backwards`: the order of processing, or the positions of the steps in x, which
+        a bidirectional layer needs. With "input", padded outputs are zeros.
     recurrent_mask : ndarray (3, N, H) or (N, H), optional
-        Keras 3's recurrent dropout: factors of the state in the recurrent products, the same in all steps. One mask for
-        each gate in the order z, r, h, whatever the `weight_layout`, or one mask for all three. ``z * h``, the outputs
+        Factors of the state in the recurrent products, the same for all steps (recurrent dropout of Keras 3): one mask
+        for each gate in the order z, r, h, for any `weight_layout`, or one mask for all gates. ``z * h``, the outputs
         and the last state are not masked.
     weight_layout : {"keras", "torch"}
-        How weights lie: as in Keras, a column for each gate's unit, gates in the order z, r, h; or as in PyTorch, a row
-        for each, gates in the order r, z, n. Biases and gradients follow.
+        The layout of weights, biases and their gradients. "keras": one column for each unit of a gate, with the gates
+        in the order z, r, h. "torch": one row for each, with the gates in the order r, z, n.
     return_sequences : bool
-        Whether to return every step's state.
+        Whether to return the state of every step.
     out : ndarray (N, T, H), optional
-        Where to write the outputs; its last axis contiguous, the others at any stride. It may share no byte with
-        another argument, nor two of its elements with each other. It may be interleaved with other arguments:
-        ``out=big[:, :, :H]`` and ``x=big[:, :, H:]`` works.
+        The array for the outputs. Its last axis must be contiguous; the others may have any stride. It must not share
+        memory with another argument or within itself. It may be interleaved with other arguments: ``out=big[:, :, :H]``
+        and ``x=big[:, :, H:]`` are valid.
     tape : GRUTape, optional
-        Filled for `gru_backward`. Without one, memory does not grow with T beyond the outputs.
+        Is filled for `gru_backward`. Without a tape, memory beyond the outputs does not grow with T.
 
     Returns
     -------
     outputs : ndarray (N, T, H) or None
     state : ndarray (N, H)
-        The state after each sequence's last step; the initial state where it has none.
+        The state after the last valid step of each sequence. For length 0, the initial state.
 
     Raises
     ------
     ValueError
-        A shape or a name does not fit, or `out` overlaps itself or another argument; the message says which, what was
-        expected and what came.
+        A shape or a name is wrong, or `out` overlaps itself or another argument.
     TypeError
-        A dtype does not fit, or an argument is no NumPy array.
+        A dtype is wrong, or an argument is not a NumPy array.
     MemoryError
-        The sizes ask for more memory than there is.
+        There is not enough memory.
     """
     if isinstance(lengths, np.ndarray) and lengths.dtype == bool and x.ndim == 3:
         lengths = sequences.check_lengths("lengths", lengths, len(x), x.shape[1])
@@ -210,35 +206,36 @@ def gru_backward(
     inputs: tuple[Array, Array, Array] | None = None,
     out: tuple[Array, Array, Array | None] | None = None,
 ) -> GRUGradients:
-    """Gradients of a loss through a recorded `gru_forward`, by backpropagation through time.
+    """Compute the gradients of a recorded `gru_forward` by backpropagation through time.
 
     Parameters
     ----------
     tape : GRUTape
-        From `gru_forward`; it is not changed, so several gradients can be taken from it.
+        The tape that `gru_forward` filled. It is not changed, so it can be used for several gradients.
     d_outputs : ndarray (N, T, H), optional
-        The loss' gradient for the outputs, in their order.
+        The gradient of the loss with respect to the outputs, in the order of the outputs.
     d_state : ndarray (N, H), optional
-        The loss' gradient for the last state. At least one of the two must be given; both add up.
+        The gradient of the loss with respect to the last state. At least one of `d_outputs` and `d_state` is required.
+        If both are given, their effects are added.
     input_gradient : bool or ndarray (N, T, F)
-        Whether to compute the gradient for x, which a first layer does not need; or an array to write it to, its last
-        axis contiguous, the others at any stride.
+        Whether to compute the gradient of x, or an array for it. Its last axis must be contiguous; the others may have
+        any stride.
     inputs : tuple of ndarray, optional
-        x, kernel and recurrent_kernel as given to `gru_forward`, where their memory has moved since.
+        x, kernel and recurrent_kernel of `gru_forward`, if their memory has moved since.
     out : tuple of ndarray, optional
-        Arrays to write the gradients for kernel, recurrent_kernel and bias to (None for no bias): C-contiguous, and
-        overwritten, not added to.
+        C-contiguous arrays for the gradients of kernel, recurrent_kernel and bias (None if there is no bias). They are
+        overwritten.
 
     Returns
     -------
     GRUGradients
-        For x (None without `input_gradient`), initial_state, kernel, recurrent_kernel and bias (None without one).
+        The gradients of x (None without `input_gradient`), initial_state, kernel, recurrent_kernel and bias (None
+        without a bias).
 
     Raises
     ------
     ValueError, TypeError
-        A shape or dtype differs from what the tape recorded, the tape is empty, or an array of `out` overlaps
-        another array.
+        A shape or dtype differs from that in the tape, the tape is empty, or an array of `out` overlaps another array.
     RuntimeError
         Another thread is using the tape.
     """
@@ -258,9 +255,9 @@ def gru_backward(
 
 
 def dense_forward(x: Array, kernel: Array, bias: Array | None = None, *, rows: Array | None = None) -> Array:
-    """A fully connected layer, ``x @ kernel + bias``.
+    """Compute a fully connected layer, ``x @ kernel + bias``.
 
-    Unlike NumPy's product, a row's result has the same bits in any batch and with any number of threads.
+    Unlike in NumPy's product, the result of a row has the same bits in any batch and with any number of threads.
 
     Parameters
     ----------
@@ -268,16 +265,16 @@ def dense_forward(x: Array, kernel: Array, bias: Array | None = None, *, rows: A
     kernel : ndarray (F, C)
     bias : ndarray (C,), optional
     rows : ndarray (M,) of integers, optional
-        Which rows of x to compute, in ascending order; the others are not read.
+        The rows of x to compute, in ascending order. The other rows are not read.
 
     Returns
     -------
-    ndarray (N, C), or (M, C) for the `rows` alone
+    ndarray (N, C), or (M, C) with `rows`
 
     Raises
     ------
     ValueError, TypeError
-        A shape or dtype does not fit.
+        A shape or dtype is wrong.
     """
     return kernels.dense_forward(x, kernel, bias, rows)
 
@@ -291,37 +288,37 @@ def dense_backward(
     input_gradient: bool = True,
     out: tuple[Array, Array | None] | None = None,
 ) -> DenseGradients:
-    """Gradients through `dense_forward`.
+    """Compute the gradients of `dense_forward`.
 
     Parameters
     ----------
     x : ndarray (N, F)
     kernel : ndarray (F, C)
     d_y : ndarray (N, C), or (M, C) with `rows`
-        The loss' gradient for the layer's result.
+        The gradient of the loss with respect to the output of the layer.
     rows : ndarray (M,) of integers, optional
-        As given to `dense_forward`. The gradient for the other rows of x is 0.
+        The rows that were passed to `dense_forward`. The gradient of the other rows of x is 0.
     input_gradient : bool
-        Whether to compute the gradient for x.
+        Whether to compute the gradient of x.
     out : tuple of ndarray, optional
-        Arrays to write the gradients for kernel and bias to (None for a new one): C-contiguous, and overwritten.
+        C-contiguous arrays for the gradients of kernel and bias (None for a new array). They are overwritten.
 
     Returns
     -------
     DenseGradients
-        For x (None without `input_gradient`), kernel and bias.
+        The gradients of x (None without `input_gradient`), kernel and bias.
 
     Raises
     ------
     ValueError, TypeError
-        A shape or dtype does not fit, or an array of `out` overlaps another array.
+        A shape or dtype is wrong, or an array of `out` overlaps another array.
     """
     d_kernel, d_bias = out if out is not None else (None, None)
     return DenseGradients(*kernels.dense_backward(x, kernel, d_y, rows, input_gradient, d_kernel, d_bias))
 
 
 def activate(x: Array, name: str) -> Array:
-    """An activation as the kernels compute it.
+    """Apply an activation function of the kernels.
 
     Parameters
     ----------
@@ -332,18 +329,18 @@ def activate(x: Array, name: str) -> Array:
     Returns
     -------
     ndarray
-        In the shape of `x`.
+        The result, in the shape of `x`.
 
     Raises
     ------
     ValueError, TypeError
-        No activation has that name, or the dtype is neither float32 nor float64.
+        The name is unknown, or the dtype is neither float32 nor float64.
     """
     return kernels.activate(x.reshape(-1), name).reshape(x.shape)
 
 
 def softmax(logits: Array) -> Array:
-    """Probabilities of classes, ``exp(logits) / sum(exp(logits))`` over the last axis, without overflow.
+    """Compute ``exp(logits) / sum(exp(logits))`` over the last axis, without overflow.
 
     Parameters
     ----------
@@ -352,42 +349,43 @@ def softmax(logits: Array) -> Array:
     Returns
     -------
     ndarray (N, C)
-        Terms more than 87 (float32) or 708 (float64) below the largest come out as its exp(-87) or exp(-708), not 0.
+        The probabilities. Terms more than 87 (float32) or 708 (float64) below the largest one are exp(-87) or exp(-708)
+        times the largest one, not 0.
 
     Raises
     ------
     ValueError, TypeError
-        The shape or dtype does not fit.
+        The shape or dtype is wrong.
     """
     return kernels.softmax(logits)
 
 
 def softmax_cross_entropy(logits: Array, labels: Array, *, gradient: bool = True) -> CrossEntropy:
-    """Cross-entropy of softmax, and its gradient, in one stable pass from the logits.
+    """Compute the cross-entropy of softmax and its gradient from logits, in one pass without overflow.
 
     Parameters
     ----------
     logits : ndarray (N, C)
     labels : ndarray (N,) of integers, or (N, C) of float
-        Classes from 0 to C - 1, or a target for each class in the dtype of `logits` (one-hot, or any weights).
+        Class indices from 0 to C - 1, or a target for each class in the dtype of `logits` (one-hot, or any weights).
     gradient : bool
         Whether to compute the gradient.
 
     Returns
     -------
     losses : ndarray (N,) of float64
-        Each row's loss.
+        The loss of each row.
     correct : ndarray (N,) of bool
-        Whether the largest logit stands at the label (or at the largest target).
+        Whether the index of the largest logit is the label (or the index of the largest target).
     d_logits : ndarray (N, C) or None
-        Gradient of the rows' mean loss.
+        The gradient of the mean loss.
 
     Raises
     ------
     ValueError
-        A shape does not fit, or a label is no class; the message gives its index.
+        A shape is wrong, or a label is not a class index. The message contains its position.
     TypeError
-        A dtype does not fit, float labels (N,) among them.
+        A dtype is wrong, for example float labels (N,).
     """
     return CrossEntropy(*kernels.softmax_cross_entropy(logits, labels, gradient))
 
@@ -560,7 +558,7 @@ def rmsprop_update(
 
 
 def norm(x: Array) -> float:
-    """The Euclidean norm of x (P,), summed in double in an order that depends on P alone."""
+    """Return the Euclidean norm of x (P,), summed in double precision in an order that depends on P only."""
     squares = kernels.sum_of_squares(x)
     if math.isinf(squares) and math.isfinite(largest := float(np.abs(x).max())):  # of float64 beyond 1e154
         return largest * math.sqrt(kernels.sum_of_squares(x / largest))
@@ -568,34 +566,34 @@ def norm(x: Array) -> float:
 
 
 def embedding_backward(tokens: Array, d_y: Array, d_table: Array) -> None:
-    """Add each row of a gradient to that of its token, ``d_table[tokens[i]] += d_y[i]``, in the order of i.
+    """Add the gradient of each token to its row: ``d_table[tokens[i]] += d_y[i]``, in the order of i.
 
     Parameters
     ----------
     tokens : ndarray (M,) of integers
     d_y : ndarray (M, D)
     d_table : ndarray (V, D)
-        Added to.
+        The array to which the gradients are added.
 
     Raises
     ------
     ValueError, TypeError
-        A shape or dtype does not fit, a token is no row of `d_table` (the message gives its index), or `d_table`
+        A shape or dtype is wrong, a token is not a row of `d_table` (the message contains its position), or `d_table`
         overlaps another argument.
     """
     kernels.embedding_backward(tokens, d_y, d_table)
 
 
 def set_num_threads(count: int) -> None:
-    """Set how many threads a kernel may use, for the whole process; 1 to 1024.
+    """Set the number of threads of the kernels for the whole process, from 1 to 1024.
 
-    The default is ``OMP_NUM_THREADS`` where that is set. Otherwise it is the number of processors that the process may
-    run on, or the CPU quota of its container (Linux control groups), rounded up, if that is smaller. Results do not
-    depend on it.
+    The default is ``OMP_NUM_THREADS`` if it is set. Otherwise it is the number of processors that the process may use,
+    or the CPU quota of its container (Linux control groups), rounded up, if that is smaller. The number does not change
+    results.
     """
     kernels.set_num_threads(checks.integer("count", count, least=1, most=MOST_THREADS))
 
 
 def get_num_threads() -> int:
-    """How many threads a kernel may use."""
+    """Return the number of threads of the kernels."""
     return kernels.get_num_threads()
