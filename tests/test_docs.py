@@ -21,7 +21,7 @@ def python_blocks(path):
 
 
 @pytest.mark.parametrize(
-    "page", ["quickstart.md", "guide.md", "sequences.md", "training.md", "deployment.md", "formats.md"]
+    "page", ["quickstart.md", "guide.md", "data.md", "sequences.md", "training.md", "deployment.md", "formats.md"]
 )
 def test_the_code_on_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     blocks = python_blocks(DOCS / page)
