@@ -1,6 +1,6 @@
 """Estimators for scikit-learn: `GRUClassifier` and `GRURegressor`, for pipelines, cross-validation and grid search.
 
-They need scikit-learn (``pip install 'fastgru[sklearn]'``), so ``import fastgru`` leaves them out: write
+They need scikit-learn (``pip install 'fastgru[sklearn]'``). ``import fastgru`` does not import this module: write
 ``from fastgru.sklearn import GRUClassifier``.
 """
 
@@ -172,29 +172,30 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
     Parameters
     ----------
     units : int or tuple of int
-        The sizes of the GRU layers' states, one layer each.
+        The number of units of each GRU layer.
     bidirectional : bool
         Whether each layer reads in both directions.
     dropout, recurrent_dropout : float
-        Fractions, from 0 to below 1, of what enters each GRU layer, and of its state, that training drops.
+        The fractions of the input and of the state of each GRU layer that are dropped in training, from 0 to below 1.
     epochs, batch_size : int
     optimizer : {"adam", "adamw", "sgd", "rmsprop"}
     learning_rate : float, optional
-        The largest one of the schedule; the optimizer's own default if not given.
+        The largest learning rate of the schedule. The default is that of the optimizer.
     schedule : {"constant", "cosine", "onecycle", "exponential"}
-        How the learning rate goes over the whole training: not at all; down to nothing along half a cosine; up in the
-        first 30 % and down (`fastgru.schedules.OneCycle`); down to a hundredth by equal factors.
+        The learning rate over the whole training. "cosine" decreases it to 0 along half a cosine. "onecycle" increases
+        it in the first 30% and then decreases it (`fastgru.schedules.OneCycle`). "exponential" decreases it to a
+        hundredth by equal factors.
     weight_decay : float, optional
-        Of AdamW, times the learning rate; its own default if not given.
+        The weight decay of AdamW, which is multiplied by the learning rate. The default is that of the optimizer.
     clip_norm : float, optional
-        Gradients longer than this are shortened to it.
+        The largest norm of the gradient. Larger gradients are scaled down to it.
     validation_split : float
-        Hold back this fraction of the sequences, drawn at random with all classes in proportion, from 0 to below 1.
-        Their loss and accuracy stand in `history_` under ``val_``.
+        The fraction of the sequences that is held back for validation, from 0 to below 1. The sequences are selected at
+        random, with classes in proportion. `history_` contains their loss and accuracy with the prefix ``val_``.
     patience : int, optional
-        Stop when the loss on those has not fallen for so many epochs, and go back to the best weights.
+        Stop when the validation loss has not decreased for this number of epochs, and restore the best weights.
     class_weight : dict or "balanced", optional
-        Factors of the losses by class label; "balanced" makes them inversely proportional to the classes' frequencies.
+        Factors of the losses by class label. "balanced" makes them inversely proportional to the class frequencies.
     random_state : int, RandomState or None
         With an int, each `fit` gives the same bits.
     verbose : {0, 1, 2}
@@ -226,16 +227,16 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
         ----------
         X : array_like (N, T, F), or list of array_like (T, F)
         y : array_like (N,)
-            Labels of any kind, of at least two classes.
+            Labels of any type, with at least two classes.
         sample_weight : array_like (N,), optional
-            Factors of the losses, whose mean is still taken over all sequences.
+            Factors of the losses. The mean is taken over all sequences.
         lengths : array_like (N,) of integers, optional
-            How many steps of each sequence count; the rest is padding, which must be finite but is not looked at.
+            The number of valid steps of each sequence. Padding after them must be finite and is ignored.
 
         Returns
         -------
         GRUClassifier
-            This one.
+            This estimator.
         """
         X, y, lengths = self._check_pair(X, y, lengths)
         check_classification_targets(y)
@@ -253,20 +254,20 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: Any, lengths: Any = None) -> Array:
-        """Probabilities (N, C) in the order of `classes_`."""
+        """Return probabilities (N, C) in the order of `classes_`."""
         return self._outputs(X, lengths)
 
     def predict(self, X: Any, lengths: Any = None) -> Array:
-        """Labels (N,)."""
+        """Return labels (N,)."""
         best = self._outputs(X, lengths).argmax(axis=1)
         return np.asarray(self.classes_[best])
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, lengths: Any = None) -> float:
-        """How many of the labels are right, as a fraction.
+        """Return the accuracy.
 
-        In a cross-validation `fit` gets the lengths of its sequences through ``params={"lengths": lengths}``; so does
-        `score` where scikit-learn's metadata routing is enabled and ``set_fit_request(lengths=True)`` and
-        ``set_score_request(lengths=True)`` ask for it. Lists of sequences need neither.
+        In a cross-validation, pass lengths as ``params={"lengths": lengths}``. They reach `score` only if
+        scikit-learn's metadata routing is enabled, and ``set_fit_request(lengths=True)`` and
+        ``set_score_request(lengths=True)`` have been called. Lists of sequences do not need this.
         """
         return float(accuracy_score(y, self.predict(X, lengths), sample_weight=sample_weight))
 
@@ -274,8 +275,8 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
 class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
     """A regressor on sequences: GRU layers and a linear layer, trained on the mean squared error.
 
-    Targets are taken as they are; where they are far from zero or one in size, wrap the estimator in
-    `sklearn.compose.TransformedTargetRegressor`.
+    Targets are not scaled. If their mean is far from 0 or their standard deviation far from 1, use
+    ``sklearn.compose.TransformedTargetRegressor``.
 
     Parameters
     ----------
@@ -284,8 +285,8 @@ class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
     weight_decay, clip_norm : float, optional
         As in `GRUClassifier`.
     validation_split : float
-        Hold back this fraction of the sequences, drawn at random, from 0 to below 1. Their loss and mean absolute error
-        stand in `history_` under ``val_``.
+        The fraction of the sequences that is held back for validation, from 0 to below 1, selected at random.
+        `history_` contains their loss and mean absolute error with the prefix ``val_``.
     patience, random_state, verbose
         As in `GRUClassifier`.
 
@@ -313,14 +314,14 @@ class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
         ----------
         X : array_like (N, T, F), or list of array_like (T, F)
         y : array_like (N,) or (N, C)
-            One number for each sequence, or C of them, whatever T is.
+            One number, or C numbers, for each sequence.
         sample_weight, lengths
             As in `GRUClassifier.fit`.
 
         Returns
         -------
         GRURegressor
-            This one.
+            This estimator.
         """
         X, y, lengths = self._check_pair(X, y, lengths, multi_output=True, y_numeric=True)
         self._flat = y.ndim == 1
@@ -328,10 +329,10 @@ class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
         return self
 
     def predict(self, X: Any, lengths: Any = None) -> Array:
-        """Numbers (N,) or (N, C), as `fit` was given."""
+        """Return numbers (N,) or (N, C), in the shape of the targets of `fit`."""
         outputs = self._outputs(X, lengths)
         return outputs[:, 0] if self._flat else outputs
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, lengths: Any = None) -> float:
-        """The coefficient of determination, R²."""
+        """Return the coefficient of determination, R²."""
         return float(r2_score(y, self.predict(X, lengths), sample_weight=sample_weight))

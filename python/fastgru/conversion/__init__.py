@@ -1,6 +1,7 @@
-"""From one kind of model file to another, and the proof that both say the same.
+"""Conversion between file formats, with a comparison of the outputs of both files.
 
-Both files are run on the same samples by ``fastgru.conversion.runners``, not by the code that read and wrote them.
+``fastgru.conversion.runners`` runs both files on the same samples, in their frameworks or in the NumPy reference, and
+not in the code that read and wrote them.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ class Comparison:
     largest : float
         The largest of the outputs.
     left_behind : str or None
-        Why the target does not say how the model is trained, where the source does.
+        The reason why the target does not contain the training configuration of the source.
     assumptions : tuple of Assumption
-        What had to be assumed of the source, because neither the file nor an option says it. Both files were run under
-        these assumptions, so that the comparison does not confirm them.
+        Assumptions about the source, where neither the file nor an option gives the information. Both files were run
+        under these assumptions, so the comparison does not confirm them.
     """
 
     source: str
@@ -59,23 +60,23 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether the difference is rounding."""
+        """Whether the difference is within rounding errors."""
         return bool(self.difference <= _AGREEMENT * max(self.largest, 1.0))
 
 
 def convert(
     source: str | os.PathLike[str], target: str | os.PathLike[str], *, source_format: str | None = None, **options: Any
 ) -> Comparison:
-    """Write the model in one file to another of another kind, if both compute the same.
+    """Convert a model file to another format, if both files compute the same.
 
     Parameters
     ----------
     source, target : path
-        Their kinds are found as `fastgru.load_model` and `fastgru.Sequential.save` find them.
+        The formats are detected as in `fastgru.load_model` and `fastgru.Sequential.save`.
     source_format : str, optional
         The format of `source`, one of those that `fastgru.formats` lists.
     **options
-        As `fastgru.load_model` takes them.
+        Options of `fastgru.load_model`.
 
     Returns
     -------
@@ -84,8 +85,8 @@ def convert(
     Raises
     ------
     ModelFileError, ValueError, ImportError, OSError
-        `source` cannot be read, or `target` cannot say what the model is, or they do not agree. Nothing is written
-        then.
+        `source` cannot be read, the format of `target` does not support the model, or the outputs differ. No file is
+        written.
 
     Warns
     -----
@@ -138,9 +139,9 @@ def _save(model: Sequential, target: str | os.PathLike[str]) -> str | None:
 
 
 def random_samples(model: Sequential) -> Array:
-    """Samples (N, ...) of the kind that the model takes, the same ones each time; float32, float64 or tokens.
+    """Return random samples (N, ...) for a model, the same ones in each call: float32, float64 or tokens.
 
-    Where the model finds padding by itself, the samples end in some: all have different lengths.
+    If the model computes lengths itself, the samples have different lengths and end with padding.
     """
     rng = np.random.default_rng(0)
     shape = (_SAMPLES, *(_STEPS if size is None else size for size in model.input_shape[1:]))
