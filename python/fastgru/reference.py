@@ -1,11 +1,11 @@
-"""The kernels' functions in plain NumPy, readable as the equations: the judge of everything else.
+"""The functions of the kernels in plain NumPy, written like the equations. The tests compare the kernels with them.
 
-Imports nothing of the package. Computes in float64, or in complex128 where an argument is complex, so that a
-complex-step derivative can judge the gradients here in turn: every function is analytic along the branch it
-takes, and comparisons look at real parts only.
+This module imports nothing of the package. It computes in float64, or in complex128 if an argument is complex. Its
+gradients can therefore be compared with complex-step derivatives: every function is analytic along its branch, and
+comparisons use real parts only.
 
-Axes: N batch rows, T time steps, F input features, H units, C classes. Parameters and gates lie as in Keras:
-``kernel (F, 3H)``, ``recurrent_kernel (H, 3H)``, ``bias`` None, ``(3H,)`` or ``(2, 3H)`` (input, recurrent); gates in
+Axes: N rows of the batch, T time steps, F input features, H units, C classes. Parameters have Keras' layout: ``kernel
+(F, 3H)``, ``recurrent_kernel (H, 3H)``, and ``bias`` None, ``(3H,)`` or ``(2, 3H)`` (input, recurrent). The gates have
 the order z, r, n (update, reset, candidate; Keras calls the candidate h).
 """
 
@@ -47,7 +47,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]
 
 
 class GRUGradients(NamedTuple):
-    """Gradients in the shapes of what they belong to; ``bias`` is None where there was none."""
+    """Gradients in the shapes of their arrays. ``bias`` is None without a bias."""
 
     x: Array
     initial_state: Array
@@ -80,7 +80,7 @@ def gru_step(
     reset_after: bool,
     masks: Array | tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> tuple[Array, tuple[Array, Array, Array, Array]]:
-    """One step: the new state, and (z, r, n, q) where q is what the reset gate multiplies (reset_after).
+    """Compute one step: the new state, and (z, r, n, q), where r multiplies q (reset_after).
 
     `masks` are those of recurrent dropout, for z, r and n: each multiplies the state in its gate's product only.
     """
@@ -137,7 +137,7 @@ def gru_forward(
     output_order: str = "processing",
     recurrent_mask: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Outputs (N, T, H), and the state (N, H) after each sequence's last step; see `fastgru.functional.gru_forward`."""
+    """Return outputs (N, T, H) and last states (N, H), as `fastgru.functional.gru_forward`."""
     x, kernel, recurrent_kernel, bias, h = _wide(x, kernel, recurrent_kernel, bias, initial_state)
     count, steps, units = x.shape[0], x.shape[1], recurrent_kernel.shape[0]
     lengths = np.full(count, steps) if lengths is None else np.asarray(lengths, np.int64)
@@ -172,7 +172,7 @@ def gru_backward(
     output_order: str = "processing",
     recurrent_mask: Array | None = None,
 ) -> GRUGradients:
-    """Gradients of a loss from those for the outputs (N, T, H) and / or for the last state (N, H)."""
+    """Return gradients, given those of the outputs (N, T, H), of the last state (N, H), or of both."""
     x, kernel, recurrent_kernel, bias, h = _wide(x, kernel, recurrent_kernel, bias, initial_state)
     count, steps, units = x.shape[0], x.shape[1], recurrent_kernel.shape[0]
     lengths = np.full(count, steps) if lengths is None else np.asarray(lengths, np.int64)
@@ -227,20 +227,20 @@ def gru_backward(
 
 
 def dense_forward(x: Array, kernel: Array, bias: Array | None = None) -> Array:
-    """``x @ kernel + bias`` for rows (N, F)."""
+    """Return ``x @ kernel + bias`` for rows (N, F)."""
     x, kernel, bias = _wide(x, kernel, bias)
     y: Array = x @ kernel
     return y if bias is None else y + bias
 
 
 def dense_backward(x: Array, kernel: Array, d_y: Array) -> tuple[Array, Array, Array]:
-    """Gradients for x, kernel and bias."""
+    """Return the gradients of x, kernel and bias."""
     x, kernel, d_y = _wide(x, kernel, d_y)
     return d_y @ kernel.T, x.T @ d_y, d_y.sum(axis=0)
 
 
 def softmax(logits: Array) -> Array:
-    """Probabilities over the last axis."""
+    """Return probabilities over the last axis."""
     (logits,) = _wide(logits)
     e = np.exp(logits - logits.real.max(axis=-1, keepdims=True))
     p: Array = e / e.sum(axis=-1, keepdims=True)
@@ -251,7 +251,7 @@ def softmax(logits: Array) -> Array:
 
 
 class LayerLike(Protocol):
-    """What `run` knows of a layer: the attributes of ``fastgru.formats.description.LayerDescription``."""
+    """The attributes of a layer that `run` uses, as in ``fastgru.formats.description.LayerDescription``."""
 
     class_name: str
     config: dict[str, Any]
@@ -259,7 +259,7 @@ class LayerLike(Protocol):
 
 
 def run(layers: Sequence[LayerLike], x: Array, lengths: Array | None = None) -> Array | tuple[Array, ...]:
-    """What a chain of layers gives for samples (N, ...), whose sequences have those lengths; all T if not given."""
+    """Return the outputs of a chain of layers for samples (N, ...). Without lengths, all time steps are valid."""
     y: Any = np.asarray(x)
     for layer in layers:
         y, lengths = LAYERS[layer.class_name](y, lengths, layer.weights, **layer.config)
@@ -401,7 +401,7 @@ LAYERS: dict[str, Callable[..., tuple[Any, Array | None]]] = {
 
 
 def softmax_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
-    """Losses (N,), and the gradient (N, C) of their mean, for targets (N, C)."""
+    """Return losses (N,) and the gradient (N, C) of their mean, for targets (N, C)."""
     logits, targets = _wide(logits, targets)
     m = logits.real.max(axis=-1, keepdims=True)
     log_sum = np.log(np.exp(logits - m).sum(axis=-1, keepdims=True)) + m
@@ -424,7 +424,7 @@ def adam(
     weight_decay: float = 0.0,
     form: str = "keras",
 ) -> tuple[Array, Array, Array]:
-    """New parameters and moments; ``form`` as in the kernels: ``"keras"``, ``"tfjs"`` or ``"pytorch"``."""
+    """Return new parameters and moments, with ``form`` as in the kernels: ``"keras"``, ``"tfjs"`` or ``"pytorch"``."""
     parameters, g, m, v = _wide(parameters, gradient, m, v)
     parameters = parameters - learning_rate * weight_decay * parameters
     m = beta_1 * m + (1 - beta_1) * g
@@ -447,7 +447,7 @@ def sgd(
     nesterov: bool = False,
     form: str = "keras",
 ) -> tuple[Array, Array]:
-    """New parameters and momentum, which points downhill with ``"keras"`` and uphill with ``"pytorch"``."""
+    """Return new parameters and momentum. The momentum has opposite signs for ``"keras"`` and ``"pytorch"``."""
     parameters, g, m = _wide(parameters, gradient, m)
     if form == "keras":
         m = momentum * m - learning_rate * g
@@ -470,7 +470,7 @@ def rmsprop(
     centered: bool = False,
     form: str = "keras",
 ) -> tuple[Array, Array, Array, Array]:
-    """New parameters, mean square, momentum, and mean (which stays as it is unless ``centered``)."""
+    """Return new parameters, mean square, momentum, and mean (unchanged unless ``centered``)."""
     parameters, g, v, m, a = _wide(parameters, gradient, v, m, a)
     v = rho * v + (1 - rho) * g * g
     variance = v

@@ -1,7 +1,7 @@
 """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28 x 28 bytes (LeCun, Cortes, Burges).
 
-The data is not part of this package. It is read from a folder, or downloaded once and kept; either way the decompressed
-bytes are checked against the originals' SHA-256.
+The data are not part of this package. They are read from a folder, or downloaded once into the user's cache folder. In
+both cases the SHA-256 checksums of the decompressed files are compared with those of the original files.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ FILES = (
 
 
 class DataUnavailableError(OSError):
-    """MNIST is neither on this machine nor to be downloaded now; the message says what was tried.
+    """MNIST is not on this machine and cannot be downloaded. The message lists the attempts.
 
     Attributes
     ----------
@@ -77,13 +77,13 @@ class DataUnavailableError(OSError):
 
 
 def load_data(path: str | os.PathLike[str] | None = None) -> tuple[Split, Split]:
-    """MNIST, as Keras gives it.
+    """Load MNIST, with Keras' return value.
 
     Parameters
     ----------
     path : path, optional
-        A folder with the four files under their usual names, as ``.gz`` or decompressed. If not given: the folder that
-        the environment variable ``FASTGRU_DATA`` names, else the user's cache folder, else a download into it.
+        A folder with the four files under their usual names, as ``.gz`` or decompressed. The default is the folder in
+        the environment variable ``FASTGRU_DATA``, or else the user's cache folder. Missing files are downloaded there.
 
     Returns
     -------
@@ -93,11 +93,11 @@ def load_data(path: str | os.PathLike[str] | None = None) -> tuple[Split, Split]
     Raises
     ------
     FileNotFoundError
-        The folder that `path` or ``FASTGRU_DATA`` names lacks a file.
+        A file is missing in the folder of `path` or ``FASTGRU_DATA``.
     DataFileError
-        A file is damaged, or is not MNIST's.
+        A file is damaged or is not a file of MNIST.
     DataUnavailableError
-        No folder was named, the cache holds none, and no mirror answered with the right bytes.
+        No folder was given, the cache folder does not contain MNIST, and no download succeeded.
     """
     return locate(path)[0]
 
