@@ -120,6 +120,22 @@ def show_public_bases(app, name, obj, options, bases):
     bases[:] = [base for base in bases if base not in (abc.ABC, object)] or bases[:1]
 
 
+def internal_name(app, env, node, contnode):
+    """Show a name of the package that exists but has no page as code, without a link."""
+    names = node.get("reftarget", "").split(".")
+    if names[0] != "fastgru":
+        return None
+    for end in range(len(names), 0, -1):
+        try:
+            value = importlib.import_module(".".join(names[:end]))
+        except ImportError:
+            continue
+        for name in names[end:]:
+            value = getattr(value, name, None)
+        return None if value is None else contnode
+    return None
+
+
 def without_compiled_module(app, what, name, obj, options, signature, returns):
     """Leave out the type of ``self`` in pybind11's signatures, which names one compiled module."""
     return re.sub(r"self: [\w.]+(, )?", "", signature or "") or signature, returns
@@ -133,6 +149,7 @@ def without_tuple_fields(app, what, name, obj, skip, options):
 def setup(app):
     """Connect the above."""
     app.connect("source-read", read_page)
+    app.connect("missing-reference", internal_name)
     app.connect("autodoc-skip-member", without_tuple_fields)
     app.connect("autodoc-process-bases", show_public_bases)
     app.connect("autodoc-process-signature", without_compiled_module)

@@ -1,8 +1,8 @@
-"""Classify sequences of different lengths with two stacked bidirectional GRUs.
+"""Classify sequences of different lengths with two bidirectional GRUs, one on top of the other.
 
-A noisy track of 40 to 120 points in the plane may contain a clockwise loop, an anticlockwise loop, or both. If it
-contains both, the class depends on their order. These classes are rare, so the training uses class weights, and the
-result is the macro F1 score. The baseline has the same last layers, but no recurrent layers.
+A noisy track of 40 to 120 points in the plane may hold a clockwise loop, an anticlockwise one, or both; where there
+are both, the class says which came first. Those classes are rare, so class weights are used, and macro F1 counts. The
+baseline is the same head on layers that see a point at a time.
 
     python bidirectional.py --plot
 """
@@ -15,13 +15,13 @@ from fastgru import Sequential, layers, optimizers, pad_sequences, schedules, se
 
 CLASSES = ["neither", "C", "A", "C then A", "A then C"]
 SHARES = [0.50, 0.20, 0.20, 0.06, 0.04]
-LOOPS = [(), (0,), (1,), (0, 1), (1, 0)]  # the loops of each class, in order
+LOOPS = [(), (0,), (1,), (0, 1), (1, 0)]  # of each class, in order
 ANGLES = np.linspace(0, 2 * np.pi, 10)
 SHAPES = [np.column_stack([np.sin(ANGLES), sign * np.cos(ANGLES)]) for sign in (1, -1)]
 
 
 def make_data(count, rng):
-    """Return tracks (N, T, 2) padded with 0, their classes (N,) and lengths (N,)."""
+    """Tracks (N, T, 2) padded with 0, their classes (N,) and lengths (N,)."""
     y = rng.choice(len(CLASSES), count, p=SHARES)
     tracks = []
     for label in y:
@@ -35,23 +35,23 @@ def make_data(count, rng):
 
 
 def main():
-    """Train, compare with the baseline, and return the exit status."""
+    """Train, compare, and say whether it was worth it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small run of some seconds")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", nargs="?", const="bidirectional.png", metavar="FILE", help="plot the results to FILE")
+    parser.add_argument("--plot", nargs="?", const="bidirectional.png", metavar="FILE", help="draw results into FILE")
     options = parser.parse_args()
     set_seed(options.seed)
     rng = np.random.default_rng(options.seed)
     count, epochs, units, batch_size = (2000, 8, 16, 32) if options.quick else (8000, 20, 32, 64)
     x, y, lengths = make_data(count, rng)
     x_test, y_test, test_lengths = make_data(2000, rng)
-    # Balanced weights: the sum of the weights is the same for all classes.
+    # The usual balance: each class weighs as much as any other.
     class_weight = {label: count / (len(CLASSES) * int(np.sum(y == label))) for label in range(len(CLASSES))}
     print("class weights: " + ", ".join(f"{CLASSES[label]} {weight:.2f}" for label, weight in class_weight.items()))
 
     bodies = {
-        "no recurrent layers": [
+        "a point at a time": [
             layers.Dense(64, activation="relu", input_shape=(None, 2)),
             layers.Dense(64, activation="relu"),
         ],
@@ -65,7 +65,7 @@ def main():
     for name, body in bodies.items():
         print(f"\n{name}:")
         head = [
-            layers.GlobalMaxPooling1D(),  # over the valid steps
+            layers.GlobalMaxPooling1D(),  # over the steps that count
             layers.Dropout(0.2),
             layers.Dense(len(CLASSES), activation="softmax"),
         ]
@@ -93,7 +93,7 @@ def main():
     predicted = model.predict(x_test, lengths=test_lengths).argmax(axis=1)
     confusion = np.zeros((len(CLASSES), len(CLASSES)), int)
     np.add.at(confusion, (y_test, predicted), 1)
-    print("\nConfusion matrix of the test tracks (rows: true class, columns: predicted class):")
+    print("\nHow often a test track of the row's class was taken for the column's:")
     print(" " * 10 + "".join(f"{name:>10}" for name in CLASSES))
     for name, row in zip(CLASSES, confusion, strict=True):
         print(f"{name:>10}" + "".join(f"{number:>10}" for number in row))
@@ -107,7 +107,7 @@ def main():
 
 
 def plot(path, confusion):
-    """Plot the confusion matrix. The colors show the fraction of each class."""
+    """Draw the confusion matrix, each row as shares of its class."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 5), layout="constrained")

@@ -1,7 +1,8 @@
-"""Forecast a series of three variables: the input is the last 48 steps, the output the next 12 steps.
+"""Forecast a series of three variables: 48 steps of the past in, the next 12 steps out.
 
-The series is simulated: three coupled nonlinear springs with a periodic force, measured with noise. The baseline is a
-linear autoregression on the same 48 steps. It forecasts only a few steps well, because the springs are not linear.
+The series is made here: three coupled springs that stiffen as they are stretched, driven by a season, measured with
+noise. They are not linear, so a linear autoregression on the same 48 steps, the honest baseline, is good for a few
+steps only.
 
     python forecasting.py --plot
 """
@@ -16,7 +17,7 @@ PAST, FUTURE, NOISE = 48, 12, 0.05
 
 
 def make_series(steps, rng):
-    """Return the positions (steps, 3) of three coupled Duffing oscillators with one periodic force, with noise."""
+    """Positions (steps, 3) of three coupled Duffing oscillators under one driving force, with noise."""
     dt, drive = 0.03, np.array([0.45, 0.405, 0.36])
     position, velocity = rng.normal(size=3), np.zeros(3)
     series = np.empty((steps, 3))
@@ -30,28 +31,28 @@ def make_series(steps, rng):
 
 
 def cut_windows(series):
-    """Return all windows of the series: inputs (N, PAST, 3) and targets (N, FUTURE * 3)."""
+    """Every stretch of the series: what is known (N, PAST, 3), and what is to be said (N, FUTURE * 3)."""
     stretches = np.lib.stride_tricks.sliding_window_view(series, PAST + FUTURE, axis=0).transpose(0, 2, 1)
-    return stretches[:, :PAST], stretches[:, PAST:].reshape(len(stretches), -1)  # the inputs are a view, not a copy
+    return stretches[:, :PAST], stretches[:, PAST:].reshape(len(stretches), -1)  # the past is a view: no copy
 
 
 def rmse(forecast, truth):
-    """Return the root mean squared error."""
+    """Root mean squared error."""
     return float(np.sqrt(np.mean(np.square(forecast - truth))))
 
 
 def main():
-    """Train, compare with the baseline, and return the exit status."""
+    """Train, compare, and say whether it was worth it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small run of some seconds")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", nargs="?", const="forecasting.png", metavar="FILE", help="plot forecasts to FILE")
+    parser.add_argument("--plot", nargs="?", const="forecasting.png", metavar="FILE", help="draw forecasts into FILE")
     options = parser.parse_args()
     set_seed(options.seed)
     steps, units, epochs, batch_size = (4000, 48, 15, 32) if options.quick else (10_000, 96, 60, 64)
 
-    # Split in the order of time: 70% for training, 15% to select the epoch, 15% for the test. Mean and scale come from
-    # the training part only. Each part is cut into windows separately, so no step is in two parts.
+    # In the order of time: 70 % to train on, 15 % to choose the epoch by, 15 % to test on. No scale is taken from the
+    # future, and as each part is cut into windows by itself, no step stands in two parts.
     series = make_series(steps, np.random.default_rng(options.seed))
     train, validation, test = np.split(series, [int(0.70 * steps), int(0.85 * steps)])
     mean, scale = train.mean(axis=0), train.std(axis=0)
@@ -74,7 +75,7 @@ def main():
         verbose=2,
     )
 
-    def with_one(windows):  # flatten the steps of each window, and append a constant
+    def with_one(windows):  # the steps of a window side by side, and a constant
         return np.column_stack([windows.reshape(len(windows), -1), np.ones(len(windows))])
 
     coefficients = np.linalg.lstsq(with_one(x), y, rcond=None)[0]
@@ -101,13 +102,13 @@ def main():
 
 
 def plot(path, x, y, forecasts):
-    """Plot three windows of the first variable with the forecasts of each method."""
+    """Draw three windows of the first variable, and what each method said about its next steps."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(15, 4), layout="constrained")
     for axes, i in zip(figure.subplots(1, 3, sharey=True), np.linspace(0, len(x) - 1, 3, dtype=int), strict=True):
         axes.plot(range(-PAST + 1, 1), x[i, :, 0], color="black")
-        axes.plot(range(1, FUTURE + 1), y[i, ::3], color="black", linewidth=3, alpha=0.3, label="true values")
+        axes.plot(range(1, FUTURE + 1), y[i, ::3], color="black", linewidth=3, alpha=0.3, label="what came")
         for name, forecast in forecasts.items():
             axes.plot(range(1, FUTURE + 1), forecast[i, ::3], marker=".", label=name)
         axes.set_xlabel("steps from now")

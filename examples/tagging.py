@@ -1,8 +1,8 @@
-"""Tag every step of sequences of different lengths: which brackets match, and which pair contains a letter.
+"""Tag every step of sequences of different lengths: which brackets pair up, and which pair a letter stands in.
 
-Strings like ``ab(a[b){b}`` have brackets that were never closed or never opened. Whether a bracket has a partner is
-known only after the rest has been read, so a tagger needs both directions. The baselines are the best tagger without
-context, and a GRU that reads forwards only.
+Strings like ``ab(a[b){b}`` have brackets that were never closed or never opened. A stray bracket is known only once the
+rest has been read, and so is what its letters are inside of: a tagger has to look both ways. It is compared with the
+best one that sees a character at a time, and with a GRU that reads forwards only.
 
     python tagging.py
 """
@@ -20,7 +20,7 @@ TAGS = ["outside", "in ()", "in []", "in {}", "paired", "stray"]
 
 
 def make_text(rng, depth=0):
-    """Return a string of letters and nested brackets."""
+    """A string of letters and nested brackets."""
     text = ""
     for _ in range(rng.integers(1, 8 if depth == 0 else 5)):
         if depth == 3 or rng.random() < 0.5:
@@ -32,7 +32,7 @@ def make_text(rng, depth=0):
 
 
 def tags_of(text):
-    """Return the tag of each character. A closing bracket matches the last open one if both have the same kind."""
+    """The tag of each character: a closing bracket pairs with the last open one if that is of its kind."""
     open_brackets, paired = [], set()
     for i, character in enumerate(text):
         if character in OPENING:
@@ -53,7 +53,7 @@ def tags_of(text):
 
 
 def make_data(count, rng):
-    """Return texts with up to two missing brackets each: characters and tags (N, T) padded with 0, and lengths (N,)."""
+    """Texts that have lost up to two brackets each: characters and tags (N, T) padded with 0, and lengths (N,)."""
     texts = []
     for _ in range(count):
         text = make_text(rng)
@@ -69,11 +69,11 @@ def make_data(count, rng):
 
 
 def main():
-    """Train, compare with the baseline, and return the exit status."""
+    """Train, compare, and say whether it was worth it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small run of some seconds")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", nargs="?", const="tagging.png", metavar="FILE", help="plot the training to FILE")
+    parser.add_argument("--plot", nargs="?", const="tagging.png", metavar="FILE", help="draw the training into FILE")
     options = parser.parse_args()
     set_seed(options.seed)
     rng = np.random.default_rng(options.seed)
@@ -82,7 +82,7 @@ def main():
     x_test, y_test, test_lengths, texts = make_data(1000, rng)
     print(f"{count:,} texts of {lengths.min()} to {lengths.max()} characters to train on, {len(texts):,} to test")
 
-    # Without context, the best tag for a character is its most frequent one.
+    # Without context the best tag for a character is the one it has most often.
     valid = np.arange(x.shape[1]) < lengths[:, None]
     counts = np.zeros((len(CHARACTERS), len(TAGS)), int)
     np.add.at(counts, (x[valid], y[valid]), 1)
@@ -103,7 +103,7 @@ def main():
             [
                 layers.Embedding(len(CHARACTERS), 8, input_shape=(None,)),  # None: any number of steps
                 recurrent,
-                layers.Dense(len(TAGS), activation="softmax"),  # applied to each step
+                layers.Dense(len(TAGS), activation="softmax"),  # on each step by itself
             ]
         )
         rate = schedules.CosineDecay(1e-2, decay_steps=epochs * -(-count // batch_size))
@@ -112,13 +112,13 @@ def main():
             loss="sparse_categorical_crossentropy",
             metrics=["accuracy", "f1_score"],
         )
-        # With lengths, the loss, the metrics and the GRU ignore the padding.
+        # With lengths neither loss nor metrics nor GRU look at the padding.
         histories[name] = model.fit(x, y, lengths=lengths, epochs=epochs, batch_size=batch_size, verbose=2)
         _, accuracy, macro_f1 = model.evaluate(x_test, y_test, lengths=test_lengths)
         scores[name] = (accuracy, macro_f1)
 
     tagged = model.predict(x_test[:3], lengths=test_lengths[:3]).argmax(axis=-1)
-    print("\nTest texts. The last model considers the marked brackets stray:")
+    print("\nTest texts, the brackets that the last model holds for stray marked below:")
     for text, tags in zip(texts, tagged, strict=False):
         marks = ["^" if tag == TAGS.index("stray") else " " for tag in tags[: len(text)]]
         print(f"  {text}\n  {''.join(marks)}")
@@ -131,7 +131,7 @@ def main():
 
 
 def plot(path, histories, scores):
-    """Plot the training accuracy by epoch, and the accuracy of the tagger without context."""
+    """Draw the training accuracy by epoch, and that of the tagger without context."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")

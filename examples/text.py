@@ -1,8 +1,8 @@
-"""A character language model that is trained on the documentation of Python's standard library.
+"""A language model of characters: it learns to write documentation from that of Python's own standard library.
 
-The text is the docstrings of the library's modules, which every Python installation contains. About a tenth of the
-modules are the test set. Two stacked GRUs predict the probability of each next character. The result is compared in
-bits per character with the baseline: counts of n-grams.
+The text is on every machine that has Python: the docstrings of the library's modules, about a tenth of which are kept
+for the test. Two GRUs, one on top of the other, say for each character how likely each next one is. They are measured
+in bits per character against the honest baseline: counts of what followed the last few characters.
 
     python text.py --temperature 0.7
 """
@@ -16,12 +16,12 @@ import zlib
 import numpy as np
 from fastgru import Sequential, layers, optimizers, schedules, set_seed
 
-CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))  # other characters are removed
+CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))  # all others are left out
 STEPS = 128
 
 
 def read_docstrings(modules):
-    """Return the docstrings of Python files as one array of tokens (T,), which are indices of characters."""
+    """The docstrings of Python files as one array of tokens (T,), each the index of its character."""
     nodes = (node for path in modules for node in ast.walk(ast.parse(path.read_bytes())))
     texts = [ast.get_docstring(node) for node in nodes if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
     index = {character: i for i, character in enumerate(CHARACTERS)}
@@ -29,15 +29,15 @@ def read_docstrings(modules):
 
 
 def ngram_bits(train, test, order):
-    """Return bits per character of `test`, from counts of n-grams of up to `order` characters in `train`.
+    """Bits per character of `test` for counts in `train` of up to `order` characters in a row.
 
-    The smoothing is that of Witten and Bell (1991). For a context that occurred c times, followed by d different
-    characters, the probability of the next shorter context has the weight d / (c + d).
+    Witten and Bell's smoothing (1991): where a context was seen c times, with d different characters after it, the
+    next shorter context's probability enters with the weight d / (c + d).
     """
     size = len(CHARACTERS)
     probability = np.full(len(test), 1 / size)
     for n in range(1, order + 1):
-        # Each n-gram as one number. Its context is the same number without the last character.
+        # Each n characters in a row as one number, and their context: the same without the last one.
         grams, asked = (
             sum(tokens[i : len(tokens) - n + 1 + i] * size ** (n - 1 - i) for i in range(n)) for tokens in (train, test)
         )
@@ -51,13 +51,13 @@ def ngram_bits(train, test, order):
 
 
 def look_up(keys, values, asked):
-    """Return the value of each key in `asked`, or 0 if it is missing. `keys` are sorted."""
+    """The value of each key asked for, 0 where there is none; `keys` are sorted."""
     place = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
     return np.where(keys[place] == asked, values[place], 0)
 
 
 def make_layers(units, *, stateful=False):
-    """Return the layers of the model. With `stateful`, each call continues where the one before ended."""
+    """The model's layers; `stateful` ones go on where the call before ended."""
     return [
         layers.Embedding(len(CHARACTERS), 32, input_shape=(None,)),
         layers.GRU(units, return_sequences=True, stateful=stateful),
@@ -67,36 +67,36 @@ def make_layers(units, *, stateful=False):
 
 
 def write(model, begin, length, temperature, rng):
-    """Continue the text `begin` by `length` characters, which are drawn with the probabilities of `model`."""
+    """Go on with the text `begin` for `length` characters, drawn as the stateful `model` says."""
     model.reset_states()
     text, tokens = begin, [CHARACTERS.index(character) for character in begin]
     for _ in range(length):
         probabilities = model.predict(np.array([tokens]))[0, -1].astype("float64") ** (1 / temperature)
-        tokens = [rng.choice(len(CHARACTERS), p=probabilities / probabilities.sum())]  # states hold the rest
+        tokens = [rng.choice(len(CHARACTERS), p=probabilities / probabilities.sum())]  # the states know all before
         text += CHARACTERS[tokens[0]]
     return text
 
 
 def main():
-    """Train, compare with the baseline, and return the exit status."""
+    """Train, compare, and say whether it was worth it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small run of some seconds")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--temperature", type=float, default=0.7, help="below 1: likely characters, above 1: rare ones")
-    parser.add_argument("--plot", nargs="?", const="text.png", metavar="FILE", help="plot the training to FILE")
+    parser.add_argument("--temperature", type=float, default=0.7, help="below 1 the text is safer, above it is wilder")
+    parser.add_argument("--plot", nargs="?", const="text.png", metavar="FILE", help="draw the training into FILE")
     options = parser.parse_args()
     set_seed(options.seed)
     units, epochs, batch_size = (64, 6, 8) if options.quick else (192, 10, 32)
 
     library = sorted(pathlib.Path(ast.__file__).parent.glob("*.py"))
-    kept = [path for path in library if zlib.crc32(path.stem.encode()) % 10 == 0]  # complete modules
+    kept = [path for path in library if zlib.crc32(path.stem.encode()) % 10 == 0]  # whole modules, not parts of them
     if not kept:
         sys.exit("text.py: this Python comes without the source files of its standard library")
     train = read_docstrings(path for path in library if path not in kept)
     test = read_docstrings(kept)
     if options.quick:
         train, test = train[:100_000], test[:10_000]
-    # The targets are the inputs shifted by one character. An incomplete last window is dropped.
+    # Windows in, the same one character later out; what is left over is dropped.
     count = (len(train) - 1) // STEPS
     x, y = (train[shift : shift + count * STEPS].reshape(count, STEPS) for shift in (0, 1))
     print(f"{len(train):,} characters to train on, {len(test):,} to test, from {', '.join(p.stem for p in kept)}")
@@ -109,7 +109,7 @@ def main():
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    # The test text is a single sequence. It is not used to select an epoch.
+    # The test text is a single sequence, read from its first character to its last; no epoch is chosen by it.
     history = model.fit(
         x, y, epochs=epochs, batch_size=batch_size, validation_data=(test[None, :-1], test[None, 1:]), verbose=2
     )
@@ -129,7 +129,7 @@ def main():
 
 
 def plot(path, history, baselines):
-    """Plot bits per character by epoch, and the results of counting n-grams."""
+    """Draw bits per character by epoch, and what counting reaches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -1,15 +1,16 @@
-"""The kernels as functions: GRU, dense layer, softmax cross-entropy and optimizers, forward and backward.
+"""The kernels as functions: GRU, dense layer, softmax with cross-entropy, and Adam, forward and backward.
 
-All functions accept NumPy arrays of float32 or float64. All arrays of a call must have the same dtype. An input is
-copied only if its memory is unaligned, has a foreign byte order, or is not contiguous. For ``x`` and ``d_outputs`` of
-the GRU, only the last axis must be contiguous; the other axes may have any stride, including negative ones. Results are
-new arrays unless a function has an argument for output arrays.
+They work on NumPy arrays of float32 or float64, all arguments of a call in the dtype of the first. Data stays as
+given: an input is copied only where a kernel cannot read it as it lies, that is, where its memory is unaligned, its
+byte order foreign, or its elements not contiguous (in ``x`` and ``d_outputs`` of the GRU: along the last axis; the
+others may have any stride, negative ones too). Results are new arrays, unless a function takes arrays to write to.
 
-Kernels release the GIL and use up to `get_num_threads` threads. The number of threads does not change results. Denormal
-numbers are flushed to zero in every kernel. Ctrl-C interrupts a GRU kernel between two time steps.
+The GIL is released while a kernel runs, on up to `get_num_threads` threads; their number never changes a bit of a
+result. Denormal numbers are flushed to zero inside every kernel. Ctrl-C interrupts a GRU kernel between two time steps,
+within a fraction of a second.
 
-Axes: N rows of the batch, T time steps, F input features, H units, C classes. The gates have Keras' order z, r, h
-(update, reset, candidate) in ``kernel (F, 3H)``, ``recurrent_kernel (H, 3H)`` and ``bias``.
+Axes: N batch rows, T time steps, F input features, H units, C classes. Gates lie in Keras' order z, r, h (update,
+reset, candidate) in ``kernel (F, 3H)``, ``recurrent_kernel (H, 3H)`` and ``bias``.
 """
 
 from __future__ import annotations
@@ -49,16 +50,16 @@ Array = NDArray[Any]
 #: The most threads that can be asked for.
 MOST_THREADS = 1024
 
-#: The gates and states of every step, which `gru_forward` records for `gru_backward`: 5 N T H numbers (4 N T H with
-#: ``reset_after=False``; H rounded up to whole SIMD registers). ``nbytes`` is the size of the memory. A tape can be
-#: reused and then keeps its memory. It contains references to x and the weights, which must not change between forward
-#: and backward. ``clear()`` drops these references, but keeps the memory.
+#: What `gru_forward` records for `gru_backward`: gates and states of every step, 5 N T H numbers (4 N T H with
+#: ``reset_after=False``; H rounded up to whole SIMD registers). ``nbytes`` tells the memory held. A tape can be used
+#: again and then keeps its memory. It holds references to x and the weights, not copies: they must not change
+#: between forward and backward; ``clear()`` lets go of them, but not of the memory.
 GRUTape = kernels.GRUTape
 GRUTape.__module__ = __name__  # the public place, whichever compiled module is in use
 
 
 class GRUGradients(NamedTuple):
-    """The gradients that `gru_backward` returns, in the shapes of their arrays."""
+    """Gradients from `gru_backward`, each in the shape of what it belongs to."""
 
     x: Array | None
     initial_state: Array
@@ -68,7 +69,7 @@ class GRUGradients(NamedTuple):
 
 
 class DenseGradients(NamedTuple):
-    """The gradients that `dense_backward` returns, in the shapes of their arrays."""
+    """Gradients from `dense_backward`, each in the shape of what it belongs to."""
 
     x: Array | None
     kernel: Array
@@ -76,7 +77,7 @@ class DenseGradients(NamedTuple):
 
 
 class CrossEntropy(NamedTuple):
-    """The results of `softmax_cross_entropy`."""
+    """What `softmax_cross_entropy` returns."""
 
     losses: NDArray[np.float64]
     correct: NDArray[np.bool_]
@@ -113,7 +114,8 @@ def gru_forward(
         n = activation(x_h + (r * h) U_h)            reset_after=False  (Cho et al. 2014, TensorFlow.js)
         h = z * h + (1 - z) * n
 
-    A `recurrent_mask` multiplies h in ``h U_z``, ``h U_r`` and ``h U_h`` (or ``(r * h) U_h``) only.
+    A `recurrent_mask` replaces h by its product with the mask in ``h U_z``, ``h U_r`` and ``h U_h`` (or
+    ``(r * h) U_h``), and nowhere else.
 
     Parameters
     ----------
@@ -134,45 +136,47 @@ def gru_forward(
     go_backwards : bool
         Read each sequence from its last step to its first.
     lengths : ndarray (N,) of integers, or (N, T) of bool, optional
-        The number of valid steps of each sequence, from 0 to T, in any order; or a mask with the valid steps first.
-        Padding after the valid steps is not read, computed, or stored in the tape.
+        How many steps of each sequence count, from 0 to T, in any order; or a mask that says so. What stands in x
+        behind them is padding: it is not read, nothing is computed for it, and the tape has no room for it.
     padded_outputs : {"repeat", "zeros"}
-        The outputs after the end of a sequence: the last output, repeated (as in Keras; zeros for length 0), or zeros
-        (as in PyTorch's packed sequences and ONNX). The gradients of repeated outputs are added to that of the last
-        output.
+        What outputs hold behind a sequence's end: its last output again (as in Keras; zeros if its length is 0), or
+        zeros (as in PyTorch's packed sequences and ONNX). Gradients follow: those of repeated outputs are the last
+        one's.
     output_order : {"processing", "input"}
-        The order of the outputs with `go_backwards`: the order of processing, or the positions of the steps in x, which
-        a bidirectional layer needs. With "input", padded outputs are zeros.
+        With `go_backwards`, whether outputs stand in the order of processing, the first one first, or where the step of
+        x stands that they read, as a bidirectional layer needs it. In the latter case padding comes before the
+        sequence, and its outputs are zeros.
     recurrent_mask : ndarray (3, N, H) or (N, H), optional
-        Factors of the state in the recurrent products, the same for all steps (recurrent dropout of Keras 3): one mask
-        for each gate in the order z, r, h, for any `weight_layout`, or one mask for all gates. ``z * h``, the outputs
+        Keras 3's recurrent dropout: factors of the state in the recurrent products, the same in all steps. One mask for
+        each gate in the order z, r, h, whatever the `weight_layout`, or one mask for all three. ``z * h``, the outputs
         and the last state are not masked.
     weight_layout : {"keras", "torch"}
-        The layout of weights, biases and their gradients. "keras": one column for each unit of a gate, with the gates
-        in the order z, r, h. "torch": one row for each, with the gates in the order r, z, n.
+        How weights lie: as in Keras, a column for each gate's unit, gates in the order z, r, h; or as in PyTorch, a row
+        for each, gates in the order r, z, n. Biases and gradients follow.
     return_sequences : bool
-        Whether to return the state of every step.
+        Whether to return every step's state.
     out : ndarray (N, T, H), optional
-        The array for the outputs. Its last axis must be contiguous; the others may have any stride. It must not share
-        memory with another argument or within itself. It may be interleaved with other arguments: ``out=big[:, :, :H]``
-        and ``x=big[:, :, H:]`` are valid.
+        Where to write the outputs; its last axis contiguous, the others at any stride. It may share no byte with
+        another argument, nor two of its elements with each other. It may be interleaved with other arguments:
+        ``out=big[:, :, :H]`` and ``x=big[:, :, H:]`` works.
     tape : GRUTape, optional
-        Is filled for `gru_backward`. Without a tape, memory beyond the outputs does not grow with T.
+        Filled for `gru_backward`. Without one, memory does not grow with T beyond the outputs.
 
     Returns
     -------
     outputs : ndarray (N, T, H) or None
     state : ndarray (N, H)
-        The state after the last valid step of each sequence. For length 0, the initial state.
+        The state after each sequence's last step; the initial state where it has none.
 
     Raises
     ------
     ValueError
-        A shape or a name is wrong, or `out` overlaps itself or another argument.
+        A shape or a name does not fit, or `out` overlaps itself or another argument; the message says which, what was
+        expected and what came.
     TypeError
-        A dtype is wrong, or an argument is not a NumPy array.
+        A dtype does not fit, or an argument is no NumPy array.
     MemoryError
-        There is not enough memory.
+        The sizes ask for more memory than there is.
     """
     if isinstance(lengths, np.ndarray) and lengths.dtype == bool and x.ndim == 3:
         lengths = sequences.check_lengths("lengths", lengths, len(x), x.shape[1])
@@ -206,36 +210,35 @@ def gru_backward(
     inputs: tuple[Array, Array, Array] | None = None,
     out: tuple[Array, Array, Array | None] | None = None,
 ) -> GRUGradients:
-    """Compute the gradients of a recorded `gru_forward` by backpropagation through time.
+    """Gradients of a loss through a recorded `gru_forward`, by backpropagation through time.
 
     Parameters
     ----------
     tape : GRUTape
-        The tape that `gru_forward` filled. It is not changed, so it can be used for several gradients.
+        From `gru_forward`; it is not changed, so several gradients can be taken from it.
     d_outputs : ndarray (N, T, H), optional
-        The gradient of the loss with respect to the outputs, in the order of the outputs.
+        The loss' gradient for the outputs, in their order.
     d_state : ndarray (N, H), optional
-        The gradient of the loss with respect to the last state. At least one of `d_outputs` and `d_state` is required.
-        If both are given, their effects are added.
+        The loss' gradient for the last state. At least one of the two must be given; both add up.
     input_gradient : bool or ndarray (N, T, F)
-        Whether to compute the gradient of x, or an array for it. Its last axis must be contiguous; the others may have
-        any stride.
+        Whether to compute the gradient for x, which a first layer does not need; or an array to write it to, its last
+        axis contiguous, the others at any stride.
     inputs : tuple of ndarray, optional
-        x, kernel and recurrent_kernel of `gru_forward`, if their memory has moved since.
+        x, kernel and recurrent_kernel as given to `gru_forward`, where their memory has moved since.
     out : tuple of ndarray, optional
-        C-contiguous arrays for the gradients of kernel, recurrent_kernel and bias (None if there is no bias). They are
-        overwritten.
+        Arrays to write the gradients for kernel, recurrent_kernel and bias to (None for no bias): C-contiguous, and
+        overwritten, not added to.
 
     Returns
     -------
     GRUGradients
-        The gradients of x (None without `input_gradient`), initial_state, kernel, recurrent_kernel and bias (None
-        without a bias).
+        For x (None without `input_gradient`), initial_state, kernel, recurrent_kernel and bias (None without one).
 
     Raises
     ------
     ValueError, TypeError
-        A shape or dtype differs from that in the tape, the tape is empty, or an array of `out` overlaps another array.
+        A shape or dtype differs from what the tape recorded, the tape is empty, or an array of `out` overlaps
+        another array.
     RuntimeError
         Another thread is using the tape.
     """
@@ -255,9 +258,9 @@ def gru_backward(
 
 
 def dense_forward(x: Array, kernel: Array, bias: Array | None = None, *, rows: Array | None = None) -> Array:
-    """Compute a fully connected layer, ``x @ kernel + bias``.
+    """A fully connected layer, ``x @ kernel + bias``.
 
-    Unlike in NumPy's product, the result of a row has the same bits in any batch and with any number of threads.
+    Unlike NumPy's product, a row's result has the same bits in any batch and with any number of threads.
 
     Parameters
     ----------
@@ -265,16 +268,16 @@ def dense_forward(x: Array, kernel: Array, bias: Array | None = None, *, rows: A
     kernel : ndarray (F, C)
     bias : ndarray (C,), optional
     rows : ndarray (M,) of integers, optional
-        The rows of x to compute, in ascending order. The other rows are not read.
+        Which rows of x to compute, in ascending order; the others are not read.
 
     Returns
     -------
-    ndarray (N, C), or (M, C) with `rows`
+    ndarray (N, C), or (M, C) for the `rows` alone
 
     Raises
     ------
     ValueError, TypeError
-        A shape or dtype is wrong.
+        A shape or dtype does not fit.
     """
     return kernels.dense_forward(x, kernel, bias, rows)
 
@@ -288,37 +291,37 @@ def dense_backward(
     input_gradient: bool = True,
     out: tuple[Array, Array | None] | None = None,
 ) -> DenseGradients:
-    """Compute the gradients of `dense_forward`.
+    """Gradients through `dense_forward`.
 
     Parameters
     ----------
     x : ndarray (N, F)
     kernel : ndarray (F, C)
     d_y : ndarray (N, C), or (M, C) with `rows`
-        The gradient of the loss with respect to the output of the layer.
+        The loss' gradient for the layer's result.
     rows : ndarray (M,) of integers, optional
-        The rows that were passed to `dense_forward`. The gradient of the other rows of x is 0.
+        As given to `dense_forward`. The gradient for the other rows of x is 0.
     input_gradient : bool
-        Whether to compute the gradient of x.
+        Whether to compute the gradient for x.
     out : tuple of ndarray, optional
-        C-contiguous arrays for the gradients of kernel and bias (None for a new array). They are overwritten.
+        Arrays to write the gradients for kernel and bias to (None for a new one): C-contiguous, and overwritten.
 
     Returns
     -------
     DenseGradients
-        The gradients of x (None without `input_gradient`), kernel and bias.
+        For x (None without `input_gradient`), kernel and bias.
 
     Raises
     ------
     ValueError, TypeError
-        A shape or dtype is wrong, or an array of `out` overlaps another array.
+        A shape or dtype does not fit, or an array of `out` overlaps another array.
     """
     d_kernel, d_bias = out if out is not None else (None, None)
     return DenseGradients(*kernels.dense_backward(x, kernel, d_y, rows, input_gradient, d_kernel, d_bias))
 
 
 def activate(x: Array, name: str) -> Array:
-    """Apply an activation function of the kernels.
+    """An activation as the kernels compute it.
 
     Parameters
     ----------
@@ -329,18 +332,18 @@ def activate(x: Array, name: str) -> Array:
     Returns
     -------
     ndarray
-        The result, in the shape of `x`.
+        In the shape of `x`.
 
     Raises
     ------
     ValueError, TypeError
-        The name is unknown, or the dtype is neither float32 nor float64.
+        No activation has that name, or the dtype is neither float32 nor float64.
     """
     return kernels.activate(x.reshape(-1), name).reshape(x.shape)
 
 
 def softmax(logits: Array) -> Array:
-    """Compute ``exp(logits) / sum(exp(logits))`` over the last axis, without overflow.
+    """Probabilities of classes, ``exp(logits) / sum(exp(logits))`` over the last axis, without overflow.
 
     Parameters
     ----------
@@ -349,43 +352,42 @@ def softmax(logits: Array) -> Array:
     Returns
     -------
     ndarray (N, C)
-        The probabilities. Terms more than 87 (float32) or 708 (float64) below the largest one are exp(-87) or exp(-708)
-        times the largest one, not 0.
+        Terms more than 87 (float32) or 708 (float64) below the largest come out as its exp(-87) or exp(-708), not 0.
 
     Raises
     ------
     ValueError, TypeError
-        The shape or dtype is wrong.
+        The shape or dtype does not fit.
     """
     return kernels.softmax(logits)
 
 
 def softmax_cross_entropy(logits: Array, labels: Array, *, gradient: bool = True) -> CrossEntropy:
-    """Compute the cross-entropy of softmax and its gradient from logits, in one pass without overflow.
+    """Cross-entropy of softmax, and its gradient, in one stable pass from the logits.
 
     Parameters
     ----------
     logits : ndarray (N, C)
     labels : ndarray (N,) of integers, or (N, C) of float
-        Class indices from 0 to C - 1, or a target for each class in the dtype of `logits` (one-hot, or any weights).
+        Classes from 0 to C - 1, or a target for each class in the dtype of `logits` (one-hot, or any weights).
     gradient : bool
         Whether to compute the gradient.
 
     Returns
     -------
     losses : ndarray (N,) of float64
-        The loss of each row.
+        Each row's loss.
     correct : ndarray (N,) of bool
-        Whether the index of the largest logit is the label (or the index of the largest target).
+        Whether the largest logit stands at the label (or at the largest target).
     d_logits : ndarray (N, C) or None
-        The gradient of the mean loss.
+        Gradient of the rows' mean loss.
 
     Raises
     ------
     ValueError
-        A shape is wrong, or a label is not a class index. The message contains its position.
+        A shape does not fit, or a label is no class; the message gives its index.
     TypeError
-        A dtype is wrong, for example float labels (N,).
+        A dtype does not fit, float labels (N,) among them.
     """
     return CrossEntropy(*kernels.softmax_cross_entropy(logits, labels, gradient))
 
@@ -558,7 +560,7 @@ def rmsprop_update(
 
 
 def norm(x: Array) -> float:
-    """Return the Euclidean norm of x (P,), summed in double precision in an order that depends on P only."""
+    """The Euclidean norm of x (P,), summed in double in an order that depends on P alone."""
     squares = kernels.sum_of_squares(x)
     if math.isinf(squares) and math.isfinite(largest := float(np.abs(x).max())):  # of float64 beyond 1e154
         return largest * math.sqrt(kernels.sum_of_squares(x / largest))
@@ -566,34 +568,34 @@ def norm(x: Array) -> float:
 
 
 def embedding_backward(tokens: Array, d_y: Array, d_table: Array) -> None:
-    """Add the gradient of each token to its row: ``d_table[tokens[i]] += d_y[i]``, in the order of i.
+    """Add each row of a gradient to that of its token, ``d_table[tokens[i]] += d_y[i]``, in the order of i.
 
     Parameters
     ----------
     tokens : ndarray (M,) of integers
     d_y : ndarray (M, D)
     d_table : ndarray (V, D)
-        The array to which the gradients are added.
+        Added to.
 
     Raises
     ------
     ValueError, TypeError
-        A shape or dtype is wrong, a token is not a row of `d_table` (the message contains its position), or `d_table`
+        A shape or dtype does not fit, a token is no row of `d_table` (the message gives its index), or `d_table`
         overlaps another argument.
     """
     kernels.embedding_backward(tokens, d_y, d_table)
 
 
 def set_num_threads(count: int) -> None:
-    """Set the number of threads of the kernels for the whole process, from 1 to 1024.
+    """Set how many threads a kernel may use, for the whole process; 1 to 1024.
 
-    The default is ``OMP_NUM_THREADS`` if it is set. Otherwise it is the number of processors that the process may use,
-    or the CPU quota of its container (Linux control groups), rounded up, if that is smaller. The number does not change
-    results.
+    The default is ``OMP_NUM_THREADS`` where that is set. Otherwise it is the number of processors that the process may
+    run on, or the CPU quota of its container (Linux control groups), rounded up, if that is smaller. Results do not
+    depend on it.
     """
     kernels.set_num_threads(checks.integer("count", count, least=1, most=MOST_THREADS))
 
 
 def get_num_threads() -> int:
-    """Return the number of threads of the kernels."""
+    """How many threads a kernel may use."""
     return kernels.get_num_threads()

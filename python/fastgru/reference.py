@@ -1,11 +1,11 @@
-"""The functions of the kernels in plain NumPy, written like the equations. The tests compare the kernels with them.
+"""The kernels' functions in plain NumPy, readable as the equations: the judge of everything else.
 
-This module imports nothing of the package. It computes in float64, or in complex128 if an argument is complex. Its
-gradients can therefore be compared with complex-step derivatives: every function is analytic along its branch, and
-comparisons use real parts only.
+Imports nothing of the package. Computes in float64, or in complex128 where an argument is complex, so that a
+complex-step derivative can judge the gradients here in turn: every function is analytic along the branch it
+takes, and comparisons look at real parts only.
 
-Axes: N rows of the batch, T time steps, F input features, H units, C classes. Parameters have Keras' layout: ``kernel
-(F, 3H)``, ``recurrent_kernel (H, 3H)``, and ``bias`` None, ``(3H,)`` or ``(2, 3H)`` (input, recurrent). The gates have
+Axes: N batch rows, T time steps, F input features, H units, C classes. Parameters and gates lie as in Keras:
+``kernel (F, 3H)``, ``recurrent_kernel (H, 3H)``, ``bias`` None, ``(3H,)`` or ``(2, 3H)`` (input, recurrent); gates in
 the order z, r, n (update, reset, candidate; Keras calls the candidate h).
 """
 
@@ -47,7 +47,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]
 
 
 class GRUGradients(NamedTuple):
-    """Gradients in the shapes of their arrays. ``bias`` is None without a bias."""
+    """Gradients in the shapes of what they belong to; ``bias`` is None where there was none."""
 
     x: Array
     initial_state: Array
@@ -80,7 +80,7 @@ def gru_step(
     reset_after: bool,
     masks: Array | tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> tuple[Array, tuple[Array, Array, Array, Array]]:
-    """Compute one step: the new state, and (z, r, n, q), where r multiplies q (reset_after).
+    """One step: the new state, and (z, r, n, q) where q is what the reset gate multiplies (reset_after).
 
     `masks` are those of recurrent dropout, for z, r and n: each multiplies the state in its gate's product only.
     """
@@ -137,7 +137,7 @@ def gru_forward(
     output_order: str = "processing",
     recurrent_mask: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Return outputs (N, T, H) and last states (N, H), as `fastgru.functional.gru_forward`."""
+    """Outputs (N, T, H), and the state (N, H) after each sequence's last step; see `fastgru.functional.gru_forward`."""
     x, kernel, recurrent_kernel, bias, h = _wide(x, kernel, recurrent_kernel, bias, initial_state)
     count, steps, units = x.shape[0], x.shape[1], recurrent_kernel.shape[0]
     lengths = np.full(count, steps) if lengths is None else np.asarray(lengths, np.int64)
@@ -172,7 +172,7 @@ def gru_backward(
     output_order: str = "processing",
     recurrent_mask: Array | None = None,
 ) -> GRUGradients:
-    """Return gradients, given those of the outputs (N, T, H), of the last state (N, H), or of both."""
+    """Gradients of a loss from those for the outputs (N, T, H) and / or for the last state (N, H)."""
     x, kernel, recurrent_kernel, bias, h = _wide(x, kernel, recurrent_kernel, bias, initial_state)
     count, steps, units = x.shape[0], x.shape[1], recurrent_kernel.shape[0]
     lengths = np.full(count, steps) if lengths is None else np.asarray(lengths, np.int64)
@@ -227,20 +227,20 @@ def gru_backward(
 
 
 def dense_forward(x: Array, kernel: Array, bias: Array | None = None) -> Array:
-    """Return ``x @ kernel + bias`` for rows (N, F)."""
+    """``x @ kernel + bias`` for rows (N, F)."""
     x, kernel, bias = _wide(x, kernel, bias)
     y: Array = x @ kernel
     return y if bias is None else y + bias
 
 
 def dense_backward(x: Array, kernel: Array, d_y: Array) -> tuple[Array, Array, Array]:
-    """Return the gradients of x, kernel and bias."""
+    """Gradients for x, kernel and bias."""
     x, kernel, d_y = _wide(x, kernel, d_y)
     return d_y @ kernel.T, x.T @ d_y, d_y.sum(axis=0)
 
 
 def softmax(logits: Array) -> Array:
-    """Return probabilities over the last axis."""
+    """Probabilities over the last axis."""
     (logits,) = _wide(logits)
     e = np.exp(logits - logits.real.max(axis=-1, keepdims=True))
     p: Array = e / e.sum(axis=-1, keepdims=True)
@@ -251,7 +251,7 @@ def softmax(logits: Array) -> Array:
 
 
 class LayerLike(Protocol):
-    """The attributes of a layer that `run` uses, as in ``fastgru.formats.description.LayerDescription``."""
+    """What `run` knows of a layer: the words of `fastgru.formats.description.LayerDescription`."""
 
     class_name: str
     config: dict[str, Any]
@@ -259,7 +259,7 @@ class LayerLike(Protocol):
 
 
 def run(layers: Sequence[LayerLike], x: Array, lengths: Array | None = None) -> Array | tuple[Array, ...]:
-    """Return the outputs of a chain of layers for samples (N, ...). Without lengths, all time steps are valid."""
+    """What a chain of layers gives for samples (N, ...), whose sequences have those lengths; all T if not given."""
     y: Any = np.asarray(x)
     for layer in layers:
         y, lengths = LAYERS[layer.class_name](y, lengths, layer.weights, **layer.config)
@@ -381,7 +381,7 @@ def _last_step(x: Array, lengths: Array | None, weights: dict[str, Array]) -> tu
     return np.where(last[:, :, None], x, 0.0).sum(axis=1), None
 
 
-#: Name -> a function of ``(x, lengths, weights, **config)`` that returns ``(y, lengths)``, as in inference.
+#: Name -> (x, lengths, weights, **config) -> (y, lengths of y's sequences), as they are in use, not in training.
 LAYERS: dict[str, Callable[..., tuple[Any, Array | None]]] = {
     "GRU": _gru,
     "Bidirectional": _bidirectional,
@@ -401,7 +401,7 @@ LAYERS: dict[str, Callable[..., tuple[Any, Array | None]]] = {
 
 
 def softmax_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
-    """Return losses (N,) and the gradient (N, C) of their mean, for targets (N, C)."""
+    """Losses (N,), and the gradient (N, C) of their mean, for targets (N, C)."""
     logits, targets = _wide(logits, targets)
     m = logits.real.max(axis=-1, keepdims=True)
     log_sum = np.log(np.exp(logits - m).sum(axis=-1, keepdims=True)) + m
@@ -424,7 +424,7 @@ def adam(
     weight_decay: float = 0.0,
     form: str = "keras",
 ) -> tuple[Array, Array, Array]:
-    """Return new parameters and moments, with ``form`` as in the kernels: ``"keras"``, ``"tfjs"`` or ``"pytorch"``."""
+    """New parameters and moments; ``form`` as in the kernels: ``"keras"``, ``"tfjs"`` or ``"pytorch"``."""
     parameters, g, m, v = _wide(parameters, gradient, m, v)
     parameters = parameters - learning_rate * weight_decay * parameters
     m = beta_1 * m + (1 - beta_1) * g
@@ -447,7 +447,7 @@ def sgd(
     nesterov: bool = False,
     form: str = "keras",
 ) -> tuple[Array, Array]:
-    """Return new parameters and momentum. The momentum has opposite signs for ``"keras"`` and ``"pytorch"``."""
+    """New parameters and momentum, which points downhill with ``"keras"`` and uphill with ``"pytorch"``."""
     parameters, g, m = _wide(parameters, gradient, m)
     if form == "keras":
         m = momentum * m - learning_rate * g
@@ -470,7 +470,7 @@ def rmsprop(
     centered: bool = False,
     form: str = "keras",
 ) -> tuple[Array, Array, Array, Array]:
-    """Return new parameters, mean square, momentum, and mean (unchanged unless ``centered``)."""
+    """New parameters, mean square, momentum, and mean (which stays as it is unless ``centered``)."""
     parameters, g, v, m, a = _wide(parameters, gradient, v, m, a)
     v = rho * v + (1 - rho) * g * g
     variance = v

@@ -1,6 +1,6 @@
 """Estimators for scikit-learn: `GRUClassifier` and `GRURegressor`, for pipelines, cross-validation and grid search.
 
-They need scikit-learn (``pip install 'fastgru[sklearn]'``). ``import fastgru`` does not import this module: write
+They need scikit-learn (``pip install 'fastgru[sklearn]'``), so ``import fastgru`` leaves them out: write
 ``from fastgru.sklearn import GRUClassifier``.
 """
 
@@ -172,30 +172,29 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
     Parameters
     ----------
     units : int or tuple of int
-        The number of units of each GRU layer.
+        The sizes of the GRU layers' states, one layer each.
     bidirectional : bool
         Whether each layer reads in both directions.
     dropout, recurrent_dropout : float
-        The fractions of the input and of the state of each GRU layer that are dropped in training, from 0 to below 1.
+        Fractions, from 0 to below 1, of what enters each GRU layer, and of its state, that training drops.
     epochs, batch_size : int
     optimizer : {"adam", "adamw", "sgd", "rmsprop"}
     learning_rate : float, optional
-        The largest learning rate of the schedule. The default is that of the optimizer.
+        The largest one of the schedule; the optimizer's own default if not given.
     schedule : {"constant", "cosine", "onecycle", "exponential"}
-        The learning rate over the whole training. "cosine" decreases it to 0 along half a cosine. "onecycle" increases
-        it in the first 30% and then decreases it (`fastgru.schedules.OneCycle`). "exponential" decreases it to a
-        hundredth by equal factors.
+        How the learning rate goes over the whole training: not at all; down to nothing along half a cosine; up in the
+        first 30 % and down (`fastgru.schedules.OneCycle`); down to a hundredth by equal factors.
     weight_decay : float, optional
-        The weight decay of AdamW, which is multiplied by the learning rate. The default is that of the optimizer.
+        Of AdamW, times the learning rate; its own default if not given.
     clip_norm : float, optional
-        The largest norm of the gradient. Larger gradients are scaled down to it.
+        Gradients longer than this are shortened to it.
     validation_split : float
-        The fraction of the sequences that is held back for validation, from 0 to below 1. The sequences are selected at
-        random, with classes in proportion. `history_` contains their loss and accuracy with the prefix ``val_``.
+        Hold back this fraction of the sequences, drawn at random with all classes in proportion, from 0 to below 1.
+        Their loss and accuracy stand in `history_` under ``val_``.
     patience : int, optional
-        Stop when the validation loss has not decreased for this number of epochs, and restore the best weights.
+        Stop when the loss on those has not fallen for so many epochs, and go back to the best weights.
     class_weight : dict or "balanced", optional
-        Factors of the losses by class label. "balanced" makes them inversely proportional to the class frequencies.
+        Factors of the losses by class label; "balanced" makes them inversely proportional to the classes' frequencies.
     random_state : int, RandomState or None
         With an int, each `fit` gives the same bits.
     verbose : {0, 1, 2}
@@ -227,16 +226,16 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
         ----------
         X : array_like (N, T, F), or list of array_like (T, F)
         y : array_like (N,)
-            Labels of any type, with at least two classes.
+            Labels of any kind, of at least two classes.
         sample_weight : array_like (N,), optional
-            Factors of the losses. The mean is taken over all sequences.
+            Factors of the losses, whose mean is still taken over all sequences.
         lengths : array_like (N,) of integers, optional
-            The number of valid steps of each sequence. Padding after them must be finite and is ignored.
+            How many steps of each sequence count; the rest is padding, which must be finite but is not looked at.
 
         Returns
         -------
         GRUClassifier
-            This estimator.
+            This one.
         """
         X, y, lengths = self._check_pair(X, y, lengths)
         check_classification_targets(y)
@@ -254,20 +253,20 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: Any, lengths: Any = None) -> Array:
-        """Return probabilities (N, C) in the order of `classes_`."""
+        """Probabilities (N, C) in the order of `classes_`."""
         return self._outputs(X, lengths)
 
     def predict(self, X: Any, lengths: Any = None) -> Array:
-        """Return labels (N,)."""
+        """Labels (N,)."""
         best = self._outputs(X, lengths).argmax(axis=1)
         return np.asarray(self.classes_[best])
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, lengths: Any = None) -> float:
-        """Return the accuracy.
+        """How many of the labels are right, as a fraction.
 
-        In a cross-validation, pass lengths as ``params={"lengths": lengths}``. They reach `score` only if
-        scikit-learn's metadata routing is enabled, and ``set_fit_request(lengths=True)`` and
-        ``set_score_request(lengths=True)`` have been called. Lists of sequences do not need this.
+        In a cross-validation `fit` gets the lengths of its sequences through ``params={"lengths": lengths}``; so does
+        `score` where scikit-learn's metadata routing is enabled and ``set_fit_request(lengths=True)`` and
+        ``set_score_request(lengths=True)`` ask for it. Lists of sequences need neither.
         """
         return float(accuracy_score(y, self.predict(X, lengths), sample_weight=sample_weight))
 
@@ -275,8 +274,8 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
 class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
     """A regressor on sequences: GRU layers and a linear layer, trained on the mean squared error.
 
-    Targets are not scaled. If their mean is far from 0 or their standard deviation far from 1, use
-    ``sklearn.compose.TransformedTargetRegressor``.
+    Targets are taken as they are; where they are far from zero or one in size, wrap the estimator in
+    `sklearn.compose.TransformedTargetRegressor`.
 
     Parameters
     ----------
@@ -285,8 +284,8 @@ class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
     weight_decay, clip_norm : float, optional
         As in `GRUClassifier`.
     validation_split : float
-        The fraction of the sequences that is held back for validation, from 0 to below 1, selected at random.
-        `history_` contains their loss and mean absolute error with the prefix ``val_``.
+        Hold back this fraction of the sequences, drawn at random, from 0 to below 1. Their loss and mean absolute error
+        stand in `history_` under ``val_``.
     patience, random_state, verbose
         As in `GRUClassifier`.
 
@@ -314,14 +313,14 @@ class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
         ----------
         X : array_like (N, T, F), or list of array_like (T, F)
         y : array_like (N,) or (N, C)
-            One number, or C numbers, for each sequence.
+            One number for each sequence, or C of them, whatever T is.
         sample_weight, lengths
             As in `GRUClassifier.fit`.
 
         Returns
         -------
         GRURegressor
-            This estimator.
+            This one.
         """
         X, y, lengths = self._check_pair(X, y, lengths, multi_output=True, y_numeric=True)
         self._flat = y.ndim == 1
@@ -329,10 +328,10 @@ class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
         return self
 
     def predict(self, X: Any, lengths: Any = None) -> Array:
-        """Return numbers (N,) or (N, C), in the shape of the targets of `fit`."""
+        """Numbers (N,) or (N, C), as `fit` was given."""
         outputs = self._outputs(X, lengths)
         return outputs[:, 0] if self._flat else outputs
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, lengths: Any = None) -> float:
-        """Return the coefficient of determination, R²."""
+        """The coefficient of determination, R²."""
         return float(r2_score(y, self.predict(X, lengths), sample_weight=sample_weight))

@@ -1,9 +1,9 @@
-"""A GRU layer for Keras 3 models, on the TensorFlow and the PyTorch backend.
+"""Keras 3's GRU layer on this package's kernels, for the TensorFlow and the PyTorch backend.
 
 >>> import keras, fastgru.keras
 >>> model = keras.Sequential([keras.Input((28, 28)), fastgru.keras.GRU(64), keras.layers.Dense(10)])
 
-The page "Keras" of the documentation lists the cases that use Keras' own implementation.
+docs/keras.md says what is left to Keras' own layer.
 """
 
 from fastgru.keras.layer import GRU

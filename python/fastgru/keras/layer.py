@@ -23,21 +23,21 @@ MOST_SPARES = 2
 
 @keras.saving.register_keras_serializable(package="fastgru")
 class GRU(keras.layers.GRU):  # type: ignore[misc]
-    """A ``keras.layers.GRU`` that runs on fastgru's kernels, and uses Keras' implementation for unsupported cases.
+    """A ``keras.layers.GRU`` that runs on fastgru's kernels where it can, and is Keras' own everywhere else.
 
-    Arguments, inputs, outputs, variables, configuration and errors are those of ``keras.layers.GRU``. One exception:
-    ``dropout`` with ``implementation=1`` works, where Keras 3.15 raises (unless ``use_cudnn=False``). Results agree
-    within rounding errors. Both dropouts use the same masks for the same seed. `fastgru.set_num_threads` sets the
-    number of threads, which does not change results.
+    All arguments, inputs, outputs, variables and the configuration are those of ``keras.layers.GRU``, and so are all
+    errors; only ``dropout`` with ``implementation=1`` works here where Keras 3.15 raises (unless ``use_cudnn=False``).
+    Results agree within rounding, both dropouts for the same seed. `fastgru.set_num_threads` says how many threads
+    compute; their number never changes a bit of a result.
 
-    Keras' implementation is used in these cases: the JAX backend; GPUs; activations other than tanh, relu and linear;
-    recurrent activations other than sigmoid and hard_sigmoid; dtypes other than float32 and float64, and mixed
-    precision; masks with holes; ``use_cudnn=True``; compilation, tracing and transforms of PyTorch.
+    Keras' own loop is taken on the JAX backend and on GPUs; for other activations than tanh, relu and linear, and
+    other recurrent ones than sigmoid and hard_sigmoid; in other dtypes than float32 and float64, mixed precision
+    among them; for masks with holes; with ``use_cudnn=True``; and where PyTorch compiles, traces or transforms.
 
     Raises
     ------
     RuntimeError
-        A gradient is differentiated again. The kernels compute first derivatives only.
+        A gradient is differentiated again: the kernels have first derivatives only.
     """
 
     def __init__(self, units: int, **options: Any) -> None:

@@ -1,11 +1,11 @@
-"""GRU layers for PyTorch: `GRU` replaces ``torch.nn.GRU``, and `accelerate` converts existing models.
+"""PyTorch's GRU on this package's kernels: `GRU` in place of ``torch.nn.GRU``, and `accelerate` for finished models.
 
 >>> import torch, fastgru.torch
 >>> gru = fastgru.torch.GRU(28, 64, num_layers=2, bidirectional=True, batch_first=True)
 >>> outputs, h_n = gru(torch.randn(32, 28, 28))
 
-Arguments, parameters, ``state_dict`` and results are those of PyTorch. The kernels read and write the memory of the
-tensors. The page "PyTorch" of the documentation lists the cases that use PyTorch's own implementation.
+Arguments, parameters, ``state_dict`` and results are PyTorch's. A kernel's inputs are NumPy views of the tensors, its
+outputs are written to where the tensors lie. docs/torch.md says what is left to PyTorch.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ ModuleT = TypeVar("ModuleT", bound=torch.nn.Module)
 
 
 class GRU(torch.nn.GRU):
-    """A ``torch.nn.GRU`` that runs on fastgru's kernels, and uses PyTorch's implementation for unsupported cases.
+    """A ``torch.nn.GRU`` that runs on fastgru's kernels where it can, and is PyTorch's own everywhere else.
 
-    Arguments, inputs, outputs, parameters, attributes and errors are those of ``torch.nn.GRU``. Results agree within
-    rounding errors. Dropout uses the same masks for the same seed of PyTorch's generator. `fastgru.set_num_threads`
-    sets the number of threads, which does not change results.
+    All arguments, inputs, outputs, parameters and attributes are those of ``torch.nn.GRU``, and so are all errors.
+    Results agree within rounding, dropout for the same seed of PyTorch's generator. `fastgru.set_num_threads` says
+    how many threads compute; their number never changes a bit of a result.
 
-    PyTorch's implementation is used on other devices, and for dtypes other than float32 and float64. It is also used
-    for empty inputs, under autocast, ``torch.export``, ``torch.jit`` and transforms of ``torch.func``, with
-    forward-mode derivatives, tensor subclasses and dispatch modes. ``torch.compile`` does not compile this module, as
-    it does not compile ``torch.nn.GRU``. The kernels run between the compiled parts.
+    PyTorch's own forward pass is taken on other devices and for other dtypes than float32 and float64; for empty
+    inputs; under autocast, ``torch.export``, ``torch.jit`` and ``torch.func``'s transforms; with forward-mode
+    derivatives; with tensor subclasses and dispatch modes. ``torch.compile`` leaves this module out, as it does every
+    ``torch.nn.GRU``: between the parts that it compiles, the kernels run.
 
     Raises
     ------
     RuntimeError
-        A gradient is differentiated again, or a batch of gradients is requested (``is_grads_batched``). The kernels
-        compute first derivatives only.
+        A gradient is differentiated again, or several are asked for at once (``is_grads_batched``): the kernels have
+        first derivatives only.
     """
 
     def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
@@ -62,9 +62,9 @@ class GRU(torch.nn.GRU):
         Returns
         -------
         output : Tensor (T, N, directions * H), (N, T, directions * H) or (T, directions * H); or PackedSequence
-            The states of the last layer at every step.
+            The last layer's states at every step.
         h_n : Tensor
-            The last state of every layer and direction, in the shape of `hx`.
+            Every layer's and direction's last state, in the shape of `hx`.
         """
         # What torch.export reads. torch.compile stops at this module as at torch.nn.GRU, and calls it as it is.
         if torch.compiler.is_compiling():
@@ -172,11 +172,11 @@ class GRU(torch.nn.GRU):
 
 
 def accelerate(module: ModuleT) -> ModuleT:
-    """Convert every ``torch.nn.GRU`` of a model to `GRU`, in place.
+    """Make every ``torch.nn.GRU`` of a model a `GRU`, in place.
 
-    The modules stay the same objects. Parameters, hooks, optimizers, shared modules, tied weights and other references
-    remain valid. Subclasses of ``torch.nn.GRU`` are not changed, including those that ``torch.nn.utils.parametrize``
-    creates.
+    The modules stay the same objects: parameters, hooks, optimizers, shared modules, tied weights and other references
+    to them go on. Subclasses of ``torch.nn.GRU``, those that ``torch.nn.utils.parametrize`` makes among them, are
+    left as they are, because what they add is not known.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def accelerate(module: ModuleT) -> ModuleT:
     Raises
     ------
     TypeError
-        `module` is not a ``torch.nn.Module``.
+        `module` is no ``torch.nn.Module``.
     """
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
