@@ -1,6 +1,7 @@
-"""Conversion between model file formats, and the comparison of what both files compute.
+"""Conversion between file formats, with a comparison of the outputs of both files.
 
-`fastgru.conversion.runners` runs both files on the same samples, with other code than that which read and wrote them.
+``fastgru.conversion.runners`` runs both files on the same samples, in their frameworks or in the NumPy reference, and
+not in the code that read and wrote them.
 """
 
 from __future__ import annotations
@@ -33,21 +34,23 @@ _MOST_OF_A_REASON = 200
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result of running two model files on the same random samples.
+    """The result of running two files on the same random samples.
 
     Attributes
     ----------
-    source, target : str
-        What ran each file: a framework, fastgru, or the equations in NumPy.
+    source : str
+        The program that ran the source file.
+    target : str
+        The program that ran the target file.
     difference : float
         The largest difference between their outputs.
     largest : float
         The largest absolute output.
     left_behind : str or None
-        Why the target has no optimizer, loss and metrics although the source has; None if it has them.
+        The reason why the target does not contain the training configuration of the source.
     assumptions : tuple of Assumption
-        What was assumed about the source because neither the file nor an option says it. Both files were run under
-        these assumptions, so that the comparison does not confirm them.
+        Assumptions about the source, where neither the file nor an option gives the information. Both files were run
+        under these assumptions, so the comparison does not confirm them.
     """
 
     source: str
@@ -59,7 +62,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether the difference is small enough to be rounding."""
+        """Whether the difference is within rounding errors."""
         return bool(self.difference <= _AGREEMENT * max(self.largest, 1.0))
 
 
@@ -71,11 +74,11 @@ def convert(
     Parameters
     ----------
     source, target : path
-        The contents of `source` and the ending of `target` decide their formats.
+        The formats are detected as in `fastgru.load_model` and `fastgru.Sequential.save`.
     source_format : str, optional
-        The format of `source`, a key of `fastgru.formats.KINDS`; if not given, it is detected.
+        The format of `source`, one of those that `fastgru.formats` lists.
     **options
-        Those of `fastgru.load_model`.
+        Options of `fastgru.load_model`.
 
     Returns
     -------
@@ -84,8 +87,8 @@ def convert(
     Raises
     ------
     ModelFileError, ValueError, ImportError, OSError
-        `source` cannot be read, the format of `target` cannot express the model, or the outputs differ. Nothing is
-        written then.
+        `source` cannot be read, the format of `target` does not support the model, or the outputs differ. No file is
+        written.
 
     Warns
     -----
@@ -163,9 +166,9 @@ def _save(model: Sequential, target: str | os.PathLike[str]) -> str | None:
 
 
 def random_samples(model: Sequential) -> Array:
-    """The same samples (N, ...) each time: float32, float64 or tokens, whichever the model takes.
+    """Return random samples (N, ...) for a model, the same ones in each call: float32, float64 or tokens.
 
-    If the model detects padding, the samples end with padding and have different lengths.
+    If the model computes lengths itself, the samples have different lengths and end with padding.
     """
     rng = np.random.default_rng(0)
     shape = (_SAMPLES, *(_STEPS if size is None else size for size in model.input_shape[1:]))

@@ -1,4 +1,4 @@
-"""Data sets: MNIST, synthetic digits in its format, and a person's own arrays."""
+"""Data sets: MNIST, synthetic digits in the same format, and your own arrays."""
 
 from fastgru._support.elsewhere import missing
 from fastgru.datasets import arrays, mnist, synthetic

@@ -17,7 +17,7 @@ _UNSIGNED_BYTES = 8
 
 
 class DataFileError(ValueError):
-    """A file of a data set is damaged or has unexpected contents; the message names the file and the problem."""
+    """A file of a data set is damaged, or is another file than its name says. The message contains the reason."""
 
 
 def parse(name: str, data: bytes) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28 x 28 bytes (LeCun, Cortes, Burges).
 
-The data are not part of this package. They are read from a folder, or downloaded once and cached. In both cases the
-SHA-256 of the decompressed bytes must be that of the original files.
+The data are not part of this package. They are read from a folder, or downloaded once into the user's cache folder. In
+both cases the SHA-256 checksums of the decompressed files are compared with those of the original files.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ FILES = (
 
 
 class DataUnavailableError(OSError):
-    """MNIST was not found on this machine and could not be downloaded; the message lists what was tried.
+    """MNIST is not on this machine and cannot be downloaded. The message lists the attempts.
 
     Attributes
     ----------
@@ -77,14 +77,13 @@ class DataUnavailableError(OSError):
 
 
 def load_data(path: str | os.PathLike[str] | None = None) -> tuple[Split, Split]:
-    """Load MNIST, as `keras.datasets.mnist.load_data` does.
+    """Load MNIST, with Keras' return value.
 
     Parameters
     ----------
     path : path, optional
-        A folder with the four files under their usual names, compressed (``.gz``) or not. If not given, the folder in
-        the environment variable ``FASTGRU_DATA`` is used; without it, the user's cache folder, into which the files are
-        downloaded if they are missing.
+        A folder with the four files under their usual names, as ``.gz`` or decompressed. The default is the folder in
+        the environment variable ``FASTGRU_DATA``, or else the user's cache folder. Missing files are downloaded there.
 
     Returns
     -------
@@ -94,11 +93,11 @@ def load_data(path: str | os.PathLike[str] | None = None) -> tuple[Split, Split]
     Raises
     ------
     FileNotFoundError
-        A file is missing in the folder that `path` or ``FASTGRU_DATA`` names.
+        A file is missing in the folder of `path` or ``FASTGRU_DATA``.
     DataFileError
-        A file is damaged, or is not a file of MNIST.
+        A file is damaged or is not a file of MNIST.
     DataUnavailableError
-        No folder was named, the files are not in the cache, and they could not be downloaded.
+        No folder was given, the cache folder does not contain MNIST, and no download succeeded.
     """
     return locate(path)[0]
 

@@ -63,7 +63,7 @@ class Head(Layer):
     Attributes
     ----------
     activation : str
-        One of `fastgru.formats.description.ACTIVATIONS`.
+        The name of an activation.
     """
 
     activation: str

@@ -19,7 +19,7 @@ class _Moving(Layer):
 
 
 class Reshape(_Moving):
-    """Give each sample another shape, as Keras' ``Reshape``: (N, ...) becomes (N, *target_shape).
+    """Give each sample another shape, as Keras' ``Reshape``: (N, ...) becomes ``(N, *target_shape)``.
 
     The elements keep their order. Lengths and masks end here, as in Keras: the layers after it count all steps.
 

@@ -78,8 +78,10 @@ class Sequential:
         Whether training changes the weights. Assigning it sets it for all layers. A layer with ``trainable = False`` is
         frozen: its weights, their optimizer state and regularizers take no part in training. The first training after
         `compile` decides which layers are frozen, as in Keras.
-    parameters, gradient : ndarray (P,)
-        All weights and their gradients, flat; the layers' arrays are views of them. Empty until the model is built.
+    parameters : ndarray (P,)
+        All weights in one array, of which the weights of the layers are views. Empty until the model is built.
+    gradient : ndarray (P,)
+        The gradients of `parameters`, with views in the layers.
     optimizer : Optimizer or None
     loss : Loss or None
     metrics : list of Metric
@@ -901,7 +903,7 @@ class Sequential:
         zipped
             Not supported: must be None. The format decides.
         format : str, optional
-            The kind of file, whatever its name: a key of `fastgru.formats.KINDS`.
+            The file format, whatever the name: one of the formats that `fastgru.formats` lists.
         include_optimizer : bool
             Whether to write how the model is trained and how far. Without, it must be compiled again to be trained on;
             and other frameworks need not have its optimizer, loss and metrics.

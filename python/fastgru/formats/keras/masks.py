@@ -31,8 +31,8 @@ def _refuse_mask_before(layer: LayerDescription) -> None:
         raise ValueError(f"{layer.name}: expected no mask before it, because Keras' layer ignores it, got one")
     if layer.unwrapped.class_name == "TimeDistributed":
         raise ValueError(
-            f"{layer.name}: expected no mask before it, because Keras' layer computes padding, which is zeros here, got "
-            f"one"
+            f"{layer.name}: expected no mask before it, because Keras' layer computes padding, which is zeros here, "
+            f"got one"
         )
     if layer.makes_mask:
         raise ValueError(
