@@ -48,38 +48,39 @@ def load_model(
     Parameters
     ----------
     filepath : path
-        The format is detected from the file's contents; see `fastgru.formats`.
+        The format is detected from the contents of the file; see `fastgru.formats`.
     custom_objects
-        Not supported: must be None or empty. Files hold the names of this package's classes only.
+        Not supported: must be None or empty. Files contain the names of this package's classes only.
     compile : bool
-        Whether to compile the model as the saved one was. Pass False to load a file whose optimizer, loss or metrics
+        Whether to compile the model like the saved one. Pass False to load a file whose optimizer, loss or metrics
         are not supported.
     safe_mode : bool
-        Ignored: no code in a file is ever executed.
+        Ignored: code in a file is never executed.
     format : str, optional
-        The kind of file, a key of `fastgru.formats.KINDS`, for those whose contents do not show it.
+        The file format, one of those that `fastgru.formats` lists, for files whose contents do not show it.
     **options
-        What the kind of file leaves open, as its reader takes it: see `fastgru.formats.torch.read`.
+        For a PyTorch state_dict, what the file does not contain: ``pooling``, ``return_sequences``, ``activations``
+        and ``order``. The page "File formats" describes them.
 
     Warns
     -----
     AssumptionWarning
-        The file does not say all that decides the model's outputs, which is so of PyTorch's state_dicts, and `options`
-        do not either. The warning lists what was assumed, and the options that say the same or something else.
+        The file does not determine the outputs of the model, and neither do `options`. This is so for most state_dicts.
+        The warning lists the assumptions, and the options that confirm or replace them.
 
     Returns
     -------
     Sequential
-        Compiled as the saved one was, where the file says so. One that `Sequential.save` wrote goes on with the same
-        bits.
+        Compiled like the saved model, if the file contains an optimizer. A model that `Sequential.save` wrote continues
+        its training with the same bits.
 
     Raises
     ------
     ModelFileError
-        The file is no model, is damaged or inconsistent, or has something that this package does not; the message says
-        what.
+        The file is not a model, is damaged or inconsistent, or uses a feature that is not supported. The message names
+        the feature.
     ImportError
-        The kind of file needs an extra that is not installed.
+        The file format needs an extra that is not installed.
     OSError
         The file cannot be read.
     """
