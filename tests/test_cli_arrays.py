@@ -293,7 +293,10 @@ def test_an_interrupted_training_goes_on_bit_for_bit(capsys, monkeypatch, tmp_pa
     assert "--seed: expected 2 because the checkpoint was written with it, got 3" in capsys.readouterr().err
     where = begun.index("--patience")
     for other, message in (
-        ([*begun, "--units", "9"], "--resume: expected a model with the same layers[0]/config/units, 8, got 9; use"),
+        (
+            [*begun, "--units", "9"],
+            f"--resume: expected a model with the same layers[{1 if source == 'synthetic' else 0}]/config/units, 8, got 9; use",
+        ),
         (begun[:where] + begun[where + 2 :], "--resume: expected ['EarlyStopping', 'Seed', 'ModelCheckpoint'] because"),
     ):
         assert main([*other, "--checkpoint", kept, "--resume"]) == 2
