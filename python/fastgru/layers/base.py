@@ -37,7 +37,7 @@ class Layer(ABC):
     Attributes
     ----------
     name : str
-    dtype : dtype
+    dtype : numpy.dtype
         The dtype of weights, computations and outputs.
     trainable : bool
         Whether training changes the weights. See `fastgru.Sequential` for when a change takes effect.
