@@ -1,14 +1,14 @@
-"""Forecasting: windows of a series of several sensors, a baseline by early stopping, the best weights kept in a file."""
+"""Forecasting: windows of a series of several sensors, early stopping, the best weights kept in a file."""
 
 # imports
+import pathlib
+import tempfile
+
 import keras
 import numpy as np
 from keras import layers
 
 # program
-import pathlib
-import tempfile
-
 keras.utils.set_random_seed(2)
 hours = np.arange(900)
 rng = np.random.default_rng(2)
