@@ -539,3 +539,9 @@ def test_metrics_of_a_model_can_be_reset():
     assert not np.isnan(model.metrics[0].result())
     model.reset_metrics()
     assert np.isnan(model.metrics[0].result())
+
+
+def test_a_metric_is_no_loss():
+    model = Sequential([layers.GRU(2, input_shape=(5, 3)), layers.Dense(1)])
+    with pytest.raises(TypeError, match=r"loss: .* got the metric MeanSquaredError\(\); pass it in metrics="):
+        model.compile("adam", loss=metrics.MeanSquaredError())
