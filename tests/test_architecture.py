@@ -341,7 +341,16 @@ def test_a_model_has_keras_attributes_and_no_public_internals():
         "history",
         *("get_layer", "get_weights", "input_shape", "layers", "load_weights", "loss", "metrics", "name"),
         *("non_trainable_variables", "non_trainable_weights", "optimizer", "output_shape", "pop", "predict"),
-        *("predict_on_batch", "reset_states", "save", "save_weights", "set_weights", "stateful", "stop_training"),
+        *(
+            "predict_on_batch",
+            "reset_metrics",
+            "reset_states",
+            "save",
+            "save_weights",
+            "set_weights",
+            "stateful",
+            "stop_training",
+        ),
         *("summary", "test_on_batch", "to_json", "train_on_batch", "trainable", "trainable_variables"),
         *("trainable_weights", "variables", "weights"),
         # only in fastgru

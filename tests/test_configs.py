@@ -30,13 +30,13 @@ LAYERS = {
     ),
     "Activation": layers.Activation("tanh"),
     "Masking": layers.Masking(-1.0),
-    "Rescaling": layers.Rescaling(1 / 127.5, -1),
     "Dropout": layers.Dropout(0.25),
     "Flatten": layers.Flatten(),
     "GlobalAveragePooling1D": layers.GlobalAveragePooling1D(),
     "GlobalMaxPooling1D": layers.GlobalMaxPooling1D(),
     "Permute": layers.Permute((2, 1)),
     "RepeatVector": layers.RepeatVector(3),
+    "Rescaling": layers.Rescaling(1 / 255, 0.5),
     "Reshape": layers.Reshape((-1, 2)),
     "SpatialDropout1D": layers.SpatialDropout1D(0.25),
     "TimeDistributed": layers.TimeDistributed(layers.GRU(3, use_bias=False)),
@@ -232,3 +232,14 @@ def test_a_clone_may_have_other_layers():
         )
     )  # fmt: skip
     assert wider.output_shape == (None, 5)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: layers.GRU(2, dtype="float64"), lambda: layers.Bidirectional(layers.GRU(2), dtype="float64")]
+)
+def test_a_layer_keeps_double_precision(make):
+    again = type(make()).from_config(make().get_config())
+    assert again(X).dtype == np.float64
+    model = Sequential([type(make()).from_config(make().get_config())], dtype="float64")
+    model.build((None, 5, 3))
+    assert models.clone_model(model).dtype == np.float64

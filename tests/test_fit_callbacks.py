@@ -226,7 +226,13 @@ def refused(tmp_path, name, error, message, model=None, **options):
 def test_what_cannot_be_written_is_refused_before_the_first_epoch(tmp_path, monkeypatch):
     refused(tmp_path, "a.ckpt", ValueError, "filepath: expected a name that ends in .*, got .*a.ckpt")
     refused(tmp_path, "a.weights.h5", ValueError, "filepath: .* pass save_weights_only=True")
-    refused(tmp_path, "a.onnx", ValueError, "path: expected a name that ends in", save_weights_only=True)
+    refused(
+        tmp_path,
+        "a.onnx",
+        ValueError,
+        r"filepath: expected a name .* got \S+/a\.onnx; change it",
+        save_weights_only=True,
+    )
     refused(tmp_path, "none/a.keras", FileNotFoundError, "filepath: expected a file in an existing folder")
     refused(tmp_path, "model.json", ValueError, r"reset_after=True is not supported by TensorFlow\.js")
     refused(tmp_path, "{epoch}/model.json", ValueError, r"reset_after=True is not supported by TensorFlow\.js")

@@ -330,7 +330,7 @@ def test_weights_of_another_model_are_refused_and_change_nothing(name, tmp_path)
 def test_the_file_name_decides_the_format(tmp_path):
     with pytest.raises(ValueError, match=r"path: .*save_weights"):
         compiled().save(tmp_path / "x.weights.h5")
-    with pytest.raises(ValueError, match=r"path: expected a name that ends in .safetensors, .weights.h5 or .h5"):
+    with pytest.raises(ValueError, match=r"filepath: expected a name that ends in .safetensors, .weights.h5 or .h5"):
         compiled().save_weights(tmp_path / "x.bin")
     compiled().save_weights(tmp_path / "x.weights.h5")
     with pytest.raises(ModelFileError, match="the file contains weights only"):

@@ -491,3 +491,52 @@ def test_metrics_come_as_any_iterable_but_a_dict():
     for wrong in ({"mse": "mse"}, b"mse", 3):
         with pytest.raises(TypeError, match="metrics: expected a list, got"):
             model.compile("adam", "mse", metrics=wrong)
+
+
+@pytest.mark.peers("keras")
+def test_metrics_are_called_as_in_keras(keras):
+    labels, outputs = np.array([0, 1, 1, 1]), np.array([0.2, 0.8, 0.4, 0.9])
+    for name in ("Precision", "Recall", "AUC", "BinaryAccuracy", "MeanSquaredError"):
+        ours, theirs = getattr(metrics, name)(), getattr(keras.metrics, name)()
+        for part in (slice(0, 2), slice(2, 4)):  # the second call returns the result of both
+            assert ours(labels[part], outputs[part]) == pytest.approx(
+                float(theirs(labels[part], outputs[part])), rel=1e-6
+            )
+
+
+@pytest.mark.peers("keras")
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+def test_accuracy_compares_labels(shape, keras):
+    labels, answers = np.reshape([0, 1, 2, 1], shape), np.reshape([1, 1, 2, 0], shape)
+    assert metrics.Accuracy()(labels, answers) == pytest.approx(float(keras.metrics.Accuracy()(labels, answers))) == 0.5
+
+
+def test_metrics_have_attributes_instead_of_variables():
+    class Counted(metrics.Metric):
+        def __init__(self, name="counted"):
+            super().__init__(name=name)
+            self.total = self.add_weight(name="total", initializer="zeros")
+
+        def reset_state(self):
+            pass
+
+        def result(self):
+            return 0.0
+
+    with pytest.raises(NotImplementedError, match="Counted needs no variables; set an attribute"):
+        Counted()
+
+
+def test_metrics_of_a_model_can_be_reset():
+    model = Sequential([layers.GRU(2, input_shape=(5, 3)), layers.Dense(1)])
+    model.compile("adam", loss="mse", metrics=["mae"])
+    model.evaluate(np.zeros((4, 5, 3)), np.ones(4), verbose=0)
+    assert not np.isnan(model.metrics[0].result())
+    model.reset_metrics()
+    assert np.isnan(model.metrics[0].result())
+
+
+def test_a_metric_is_no_loss():
+    model = Sequential([layers.GRU(2, input_shape=(5, 3)), layers.Dense(1)])
+    with pytest.raises(TypeError, match=r"loss: .* got the metric MeanSquaredError\(\); pass it in metrics="):
+        model.compile("adam", loss=metrics.MeanSquaredError())

@@ -94,6 +94,7 @@ def test_outputs_and_gradients_are_keras(name, keras):
         np.testing.assert_allclose(found, np.asarray(wanted), rtol=CLOSE, atol=CLOSE)
 
 
+@pytest.mark.filterwarnings("ignore:.* lengths and masks end here:UserWarning")
 @pytest.mark.parametrize(
     ("name", "with_lengths"),
     [(name, given) for name, (shape, _) in CASES.items() for given in ([False, True] if len(shape) > 2 else [False])],
@@ -393,3 +394,19 @@ def test_a_layer_within_belongs_to_one_model():
     Sequential([layers.TimeDistributed(inner, input_shape=(3, 2))])
     with pytest.raises(ValueError, match="belongs to a model already"):
         layers.TimeDistributed(inner)
+
+
+@pytest.mark.parametrize(
+    "layer", [layers.Reshape((-1, 3)), layers.Permute((1, 2)), layers.Permute((2, 1)), layers.Flatten()]
+)
+def test_layers_that_move_padding_warn(layer):
+    x = np.ones((2, 5, 3), np.float32)
+    with pytest.warns(UserWarning, match=f"lengths and masks end here because {type(layer).__name__}"):
+        layer(x, lengths=[5, 3])
+    layer(x, lengths=[5, 5])
+    layer(x)
+    model = Sequential([layers.Masking(input_shape=(5, 3)), type(layer).from_config(layer.get_config())])
+    x[1, 3:] = 0
+    with pytest.warns(UserWarning, match="padding counts as data") as found:
+        model.predict(x)
+    assert {warning.filename for warning in found} == {__file__}

@@ -206,6 +206,29 @@ def test_excluded_weights_do_not_decay_and_a_refused_update_changes_nothing():
 
 
 @pytest.mark.parametrize(
+    ("expression", "excluded"),
+    [("^kernel$", {"gru/kernel"}), ("kernel$", {"gru/kernel", "gru/recurrent_kernel"}), ("gru/b", {"gru/bias"})],
+)
+def test_names_that_do_not_decay_are_regular_expressions(expression, excluded):
+    names = ["gru/kernel", "gru/recurrent_kernel", "gru/bias"]
+    optimizer = optimizers.SGD(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=[expression])
+    weights = np.ones(3, np.float32)
+    optimizer.update(
+        weights, np.zeros(3, np.float32), views=lambda flat: {name: flat[i : i + 1] for i, name in enumerate(names)}
+    )
+    assert {name for name, weight in zip(names, weights, strict=True) if weight == 1} == excluded
+
+
+def test_expressions_that_are_invalid_change_nothing():
+    optimizer = optimizers.Adam(weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    with pytest.raises(ValueError, match=r"var_names: expected regular expressions, got '\*'.*re\.escape"):
+        optimizer.exclude_from_weight_decay(var_names=["kernel", "*"])
+    assert optimizer.get_config()["exclude_from_weight_decay"] == ["bias"]
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"use_ema": True}, "use_ema: expected False because fastgru does not support it, got True; average"),

@@ -67,6 +67,7 @@ def test_no_weight_hears_of_padding_with_outputs_at_each_step(activation, alone)
     np.testing.assert_array_equal(*weights)
 
 
+@pytest.mark.filterwarnings("ignore:flatten. lengths and masks end here:UserWarning")
 def test_flattened_padding_counts():
     """Flatten reads padding as data, so a Dense before it has a gradient there."""
     model = Sequential([layers.Dense(3, input_shape=(5, 2)), layers.Flatten(), layers.Dense(1)], dtype="float64")

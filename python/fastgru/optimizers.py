@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -157,8 +158,8 @@ class Optimizer(ABC):
         var_list
             Keras' argument; not supported, because weights are not variables here.
         var_names : iterable of str
-            A weight is excluded if its name, such as ``gru/recurrent_kernel``, contains one of these: ``["bias"]``
-            excludes all biases.
+            Regular expressions, as in Keras. A weight is excluded if one of them is found in its name, such as
+            ``recurrent_kernel``, or in its path, such as ``gru/recurrent_kernel``. ``["bias"]`` excludes all biases.
         """
         if var_list:
             raise TypeError("var_list: expected None because weights are not variables here; pass var_names=['bias']")
@@ -172,6 +173,13 @@ class Optimizer(ABC):
         names = list(var_names or ())
         if not all(isinstance(name, str) and name for name in names):
             raise TypeError(f"var_names: expected a list of names, got {names!r}")
+        for name in names:
+            try:
+                re.compile(name)
+            except re.error as error:
+                raise ValueError(
+                    f"var_names: expected regular expressions, got {name!r}: {error}; escape it with re.escape"
+                ) from None
         self._not_decayed = names
 
     def update(
@@ -237,7 +245,8 @@ class Optimizer(ABC):
     def _decay(self, parts: Mapping[str, Array], decay: float) -> None:
         """Decay the weights that are not excluded; the kernel does the same for all weights."""
         for name, part in parts.items():
-            if not any(word in name for word in self._not_decayed):
+            own_name = name.rpartition("/")[2]
+            if not any(re.search(word, own_name) or re.search(word, name) for word in self._not_decayed):
                 part *= part.dtype.type(1 - self.rate * decay)
 
     def _update_ranges(self, parameters: Array, gradient: Array, ranges: Sequence[slice], **prepare: Any) -> None:

@@ -28,6 +28,13 @@ Array = NDArray[Any]
 __all__ = ["GRUClassifier", "GRURegressor"]
 
 
+def _how_to_reshape(X: Array) -> str:
+    """Name the call that makes sequences of an array of another shape."""
+    if X.ndim == 2:
+        return "write X.reshape(len(X), T, F) if each row is a sequence, or X[..., None] if it has one number per step"
+    return "reshape it"
+
+
 # As scikit-learn requires, the dataclass' constructor has named parameters and only stores them.
 @dataclass(eq=False, repr=False)
 class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-learn has no types
@@ -69,7 +76,7 @@ class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-le
         if X.ndim != 3 or 0 in X.shape:
             raise ValueError(
                 f"X: expected shape (N, T, F), sequences of T steps of F numbers, or a list of arrays (T, F), got "
-                f"{X.shape}"
+                f"{X.shape}; {_how_to_reshape(X)}"
             )
         features = X.shape[2]
         if fitting:

@@ -66,7 +66,8 @@ def weights_kind(path: str | os.PathLike[str], *, reading: bool = False) -> str:
     endings = (".h5", ".hdf5", ".keras") if reading else (".h5", ".hdf5")
     if not reading and not name.endswith(endings):
         raise ValueError(
-            f"path: expected a name that ends in .safetensors, {WEIGHTS_ALONE} or .h5, got {os.fspath(path)}"
+            f"filepath: expected a name that ends in .safetensors, {WEIGHTS_ALONE} or .h5, got {os.fspath(path)}; "
+            f"change it, or save the whole model"
         )
     return "keras"
 

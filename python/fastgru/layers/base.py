@@ -178,10 +178,14 @@ class Layer(ABC):
         """
         from fastgru.formats.keras import configs  # late, so that fastgru is imported fast
 
-        description = configs.layer_from_config(package_class(cls).__name__, config)
+        description, dtype = configs.layer_from_config(package_class(cls).__name__, config)
         if description.class_name != package_class(cls).__name__:
             raise ValueError(f"config: expected that of a {cls.__name__}, got a {description.class_name}")
-        return cls.from_options(description.config, name=description.name)
+        layer = cls.from_options(description.config, name=description.name)
+        if dtype != "float32":  # a float32 layer takes the dtype of its model
+            layer.given_dtype = dtype
+            layer.set_dtype(np.dtype(dtype))
+        return layer
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, name: str | None = None) -> Self:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastgru._support import checks
 from fastgru.layers.base import Array, Layer, Shape
+from fastgru.layers.shaping import warn_of_padding
 
 
 class _Moving(Layer):
@@ -21,7 +22,7 @@ class _Moving(Layer):
 class Reshape(_Moving):
     """Give each sample another shape, as Keras' ``Reshape``: (N, ...) becomes ``(N, *target_shape)``.
 
-    The elements keep their order. Lengths and masks end here, as in Keras: the layers after it count all steps.
+    The elements keep their order. Lengths and masks end here, with a warning, as in Keras: later layers read padding.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ class Reshape(_Moving):
         return (batch, *(elements // fixed if size == -1 else size for size in self.target_shape))
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
-        del lengths
+        warn_of_padding(self, x, lengths)
         # NumPy cannot find a size of -1 where there are no elements.
         _, *sizes = self.build(x.shape)
         if training:
@@ -140,7 +141,7 @@ class RepeatVector(_Moving):
 class Permute(_Moving):
     """Exchange the axes of each sample, as Keras' ``Permute``: with (2, 1), (N, T, F) becomes (N, F, T).
 
-    Lengths and masks end here, as in Keras: the layers after it count all steps.
+    Lengths and masks end here, with a warning, as in Keras: later layers read padding.
 
     Parameters
     ----------
@@ -184,7 +185,8 @@ class Permute(_Moving):
         return (input_shape[0], *(input_shape[axis] for axis in self.dims))
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
-        del lengths, training
+        del training
+        warn_of_padding(self, x, lengths)
         return np.ascontiguousarray(x.transpose(0, *self.dims))
 
     def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:  # noqa: D102

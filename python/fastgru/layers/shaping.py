@@ -7,8 +7,19 @@ from typing import ClassVar
 import numpy as np
 
 from fastgru._support import checks, sequences
+from fastgru._support.warn import warn_user
 from fastgru.layers import keras_options
 from fastgru.layers.base import Array, Layer, Shape, keep_mask
+
+
+def warn_of_padding(layer: Layer, x: Array, lengths: Array | None) -> None:
+    """Warn if the lengths of padded sequences end at that layer: its output contains the padding as data."""
+    if lengths is not None and x.ndim > 2 and (lengths < x.shape[1]).any():
+        warn_user(
+            f"{layer.name}: lengths and masks end here because {type(layer).__name__} moves the time steps, so padding "
+            f"counts as data in this layer and after it, and outputs depend on the amount of padding; use "
+            f"GlobalAveragePooling1D, GlobalMaxPooling1D or a GRU before it"
+        )
 
 
 class Dropout(Layer):
@@ -141,7 +152,7 @@ class SpatialDropout1D(Layer):
 
 
 class Flatten(Layer):
-    """All axes but the first in one: (N, T, F) becomes (N, T F). Padding is flattened with the rest.
+    """All axes but the first in one: (N, T, F) becomes (N, T F). Padding is flattened with the rest, with a warning.
 
     Parameters
     ----------
@@ -172,7 +183,7 @@ class Flatten(Layer):
         return (batch, int(np.prod(known, dtype=object)) if len(known) == len(sizes) else None)
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
-        del lengths
+        warn_of_padding(self, x, lengths)
         if training:
             self._shape = x.shape
         return x.reshape(len(x), -1) if len(x) else np.empty((0, int(np.prod(x.shape[1:]))), x.dtype)

@@ -116,6 +116,10 @@ def get(identifier: Any) -> Loss:
         return identifier
     if inspect.isclass(identifier) and issubclass(identifier, Loss):
         return identifier()
+    if hasattr(identifier, "update_state"):
+        raise TypeError(
+            f"loss: expected a name, a function or a loss, got the metric {identifier!r}; pass it in metrics="
+        )
     if callable(identifier):
         return LossFunctionWrapper(identifier)
     if isinstance(identifier, Mapping) and isinstance(identifier.get("config"), Mapping):

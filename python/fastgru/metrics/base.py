@@ -6,7 +6,7 @@ import inspect
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,6 +184,20 @@ class Metric(ABC):
             f"{type(self).__name__}: expected a method update_state(y_true, y_pred, sample_weight=None), got none; "
             f"define it"
         )
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: None = None) -> float:
+        """Count a batch as `update_state` does, and return the `result` of everything that was counted, as in Keras."""
+        self.update_state(y_true, y_pred, sample_weight)
+        return self.result()
+
+    def add_variable(self, *arguments: Any, **options: Any) -> NoReturn:
+        """Raise an error: attributes hold what a metric counts."""
+        raise NotImplementedError(
+            f"add_variable: {type(self).__name__} needs no variables; set an attribute to a number or an array in "
+            f"reset_state, and change it in update_state"
+        )
+
+    add_weight = add_variable  # Keras' earlier name
 
     def update(self, outputs: Array, targets: Array, result: LossResult) -> None:
         """Count M rows of a batch; training calls it.

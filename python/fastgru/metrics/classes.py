@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ Array = NDArray[Any]
 class Accuracy(MeanOfRows):
     """Fraction of rows whose largest output is at the label; the first of equal outputs counts as the largest.
 
+    If `update_state` gets one number for each row, these are labels, which are compared as Keras does.
+
     As ``"accuracy"`` with a loss of yes-or-no labels, it becomes `BinaryAccuracy`.
 
     Parameters
@@ -29,13 +31,16 @@ class Accuracy(MeanOfRows):
     name = "accuracy"
     accepts = ("classes",)
     on_scores = True
+    _compares_labels: ClassVar[bool] = True
 
     def __init__(self, name: str = "accuracy", dtype: None = None) -> None:
         super().__init__(dtype, name)
 
     def total(self, outputs: Array, targets: Array, result: LossResult) -> float:  # noqa: D102
         correct = result.correct
-        if correct is None:
+        if correct is None and outputs.shape[1] == 1 and self._compares_labels:
+            correct = outputs[:, 0] == targets.reshape(len(outputs))
+        elif correct is None:
             correct = outputs.argmax(axis=1) == classes_of(targets, outputs)
         return int(np.count_nonzero(correct))
 
@@ -50,6 +55,7 @@ class CategoricalAccuracy(Accuracy):
     """
 
     name = "categorical_accuracy"
+    _compares_labels = False
 
     def __init__(self, name: str = "categorical_accuracy", dtype: None = None) -> None:
         super().__init__(name, dtype)
@@ -65,6 +71,7 @@ class SparseCategoricalAccuracy(Accuracy):
     """
 
     name = "sparse_categorical_accuracy"
+    _compares_labels = False
 
     def __init__(self, name: str = "sparse_categorical_accuracy", dtype: None = None) -> None:
         super().__init__(name, dtype)

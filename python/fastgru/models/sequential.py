@@ -682,7 +682,8 @@ class Sequential:
         Returns
         -------
         float, list of float, or dict of str to float
-            The loss of the batch before the update, with metrics ``[loss, *metrics]``.
+            The loss of the batch before the update, with metrics ``[loss, *metrics]``. They are of this batch alone;
+            Keras returns means over the calls since `reset_metrics`.
 
         Raises
         ------
@@ -698,6 +699,12 @@ class Sequential:
         tally = loop.Tally(network, loss, self._compilation.metrics)
         loop.train_step(network, loss, optimizer, batch, tally)
         return _as_returned(tally.values(), return_dict=return_dict)
+
+    @usage.alone("reset_metrics changes the metrics")
+    def reset_metrics(self) -> None:
+        """Reset the metrics. `fit`, `evaluate`, `train_on_batch` and `test_on_batch` do so themselves."""
+        for metric in self.metrics:
+            metric.reset_state()
 
     def test_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False, *, lengths: Any = None
@@ -730,14 +737,14 @@ class Sequential:
         """Return the outputs for one batch, computed in one piece; `predict` describes the arguments."""
         return self.predict(x, batch_size=max(checks.rows("x", x), 1), verbose=0, lengths=lengths)
 
-    def __call__(self, x: Any, training: bool = False, mask: Any = None, *, lengths: Any = None) -> Any:
+    def __call__(self, x: Any, training: bool | None = None, mask: Any = None, *, lengths: Any = None) -> Any:
         """Return the outputs for one batch. The first call makes the weights of a model that has none.
 
         Parameters
         ----------
         x : ndarray (N, ...)
-        training : bool
-            Whether dropout drops values.
+        training : bool, optional
+            Whether dropout drops values; False if not given.
         mask, lengths : ndarray (N,) of integers, or (N, T) of bool, optional
             As `lengths` in `fit`. `mask` is Keras' name. Pass one of them.
 
@@ -750,7 +757,7 @@ class Sequential:
             raise ValueError("mask: expected None because lengths are given, got both")
         lengths = mask if lengths is None else lengths
         network = self._network
-        training = checks.flag("training", training)
+        training = training is not None and checks.flag("training", training)
         reason = "a pass in training writes into the layers" if training else network.why_alone()
         with self._usage.call("a call", alone=reason, outermost=training) as call:
             x = network.as_samples("x", inputs.as_array("x", x))
@@ -987,6 +994,7 @@ class Sequential:
             No file can be written at `path`.
         """
         if checks.flag("weights_only", weights_only):
+            formats.weights_kind(path)  # raises with this name instead of that of the trial
             with trial_name(path) as trial:
                 self.save_weights(trial)
             return

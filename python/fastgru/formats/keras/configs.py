@@ -23,8 +23,8 @@ def layer_to_config(layer: LayerDescription, dtype: str) -> Config:
     return config
 
 
-def layer_from_config(class_name: str, config: Any) -> LayerDescription:
-    """Return the layer of a configuration, without weights.
+def layer_from_config(class_name: str, config: Any) -> tuple[LayerDescription, str]:
+    """Return the layer of a configuration, without weights, and its dtype.
 
     Raises
     ------
@@ -32,10 +32,10 @@ def layer_from_config(class_name: str, config: Any) -> LayerDescription:
         The configuration has something that this package does not support. The message names it.
     """
     config = _plain(config)
-    layers.dtype_from_config(class_name, config.get("dtype"))
+    dtype = layers.dtype_from_config(class_name, config.get("dtype"))
     if config.get("name") is None:
         config = {**config, "name": kind_name(class_name)}
-    return layers.layer_from_config(FASTGRU, class_name, config)
+    return layers.layer_from_config(FASTGRU, class_name, config), dtype
 
 
 def model_to_config(description: ModelDescription) -> Config:
