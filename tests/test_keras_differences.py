@@ -164,6 +164,7 @@ CALLS: dict[str, Callable[[Subject], Any]] = {
     "Sequential.pop": lambda s: s.model().pop(),
     "Sequential.predict": lambda s: s.model().predict(s.x, verbose=0),
     "Sequential.predict_on_batch": lambda s: s.model().predict_on_batch(s.x),
+    "Sequential.reset_metrics": lambda s: s.model().reset_metrics(),
     "Sequential.save": lambda s: s.model().save(s.path("a.keras")),
     "Sequential.save_weights": lambda s: s.model().save_weights(s.path("a.weights.h5")),
     "Sequential.set_weights": lambda s: s.model().set_weights(s.model().get_weights()),
