@@ -466,3 +466,39 @@ def test_validation_without_lengths_warns():
     with pytest.warns(UserWarning, match=r"validation_data\[0\]: the model was trained with lengths"):
         classifier().fit(padded(x), y, verbose=0, lengths=lengths, validation_data=(padded(x), y))
     quiet(lambda: classifier().fit(x, y, verbose=0, validation_data={"x": padded(x), "y": y, "lengths": lengths}))
+
+
+# --- Errors and warnings that name the argument -------------------------------------------------------------------
+
+
+def regressor():
+    model = Sequential([layers.GRU(2, input_shape=(None, 3)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+@pytest.mark.parametrize("argument", ["y", "lengths", "sample_weight"])
+def test_batches_need_no_arrays_beside_them(argument):
+    x, y = np.ones((4, 5, 3)), np.ones((4, 1))
+    with pytest.raises(ValueError, match=f"^{argument}: expected none because x is an iterable of batches"):
+        regressor().fit(iter([(x, y)]), **{argument: np.ones(4, int)})
+
+
+def test_a_batch_beyond_float32_is_named_once_in_the_remedy():
+    x, y = np.full((4, 5, 3), 1e300), np.ones((4, 1))
+    with pytest.warns(RuntimeWarning, match=r"^x, batch 1, x: expected numbers in the range of float32.*; scale x, or"):
+        regressor().evaluate(iter([(x, y)]))
+    with pytest.raises(TypeError, match=r"^x, batch 1, x: expected .* complex128; pass x.real and x.imag"):
+        regressor().evaluate(iter([(x.astype(complex), y)]))
+
+
+def test_targets_beyond_float32_are_named():
+    x, y = np.ones((4, 5, 3)), np.full((4, 1), 1e300)
+    with pytest.warns(RuntimeWarning, match="^y: expected numbers in the range of float32, got 1e.300.*; scale y, or"):
+        regressor().evaluate(x, y)
+
+
+def test_sample_weight_may_be_a_mask():
+    model = regressor()
+    x, y, mask = np.ones((4, 5, 3)), np.arange(4.0), np.array([True, False, True, True])
+    assert model.evaluate(x, y, sample_weight=mask) == model.evaluate(x, y, sample_weight=mask.astype(float))

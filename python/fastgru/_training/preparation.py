@@ -189,8 +189,9 @@ class Preparation:
                 f"x: expected an array, a list of sequences or an iterable of batches, got "
                 f"{type(given.x).__name__}{remedy}"
             )
-        if given.y is None and not inputs.is_array(given.x) and is_source(given.x):
-            for name, value in (("lengths", given.lengths), ("sample_weight", given.weights)):
+        streams = not inputs.is_array(given.x) and is_source(given.x)
+        if streams and (given.y is None or not isinstance(given.x, (list, tuple))):
+            for name, value in (("y", given.y), ("lengths", given.lengths), ("sample_weight", given.weights)):
                 if value is not None:
                     raise ValueError(f"{name}: expected none because x is an iterable of batches, got some")
             return self._stream("x", given.x, steps, steps_name=steps_name), None
