@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._support import checks, sequences
+from fastgru._support.warn import warn_user
 
 Array = NDArray[Any]
 
@@ -105,11 +105,10 @@ def convert(name: str, x: Array, to: Array, lengths: Array | None = None) -> Arr
             overflowed &= sequences.valid_in(lengths, x.shape)
         if overflowed.any():
             index = tuple(int(i) for i in np.argwhere(overflowed)[0])
-            warnings.warn(
+            warn_user(
                 f"{name}: expected numbers in the range of {to.dtype}, got {x[index]} at index {index} of a batch, "
                 f"which became infinite; scale {checks.last_name(name)}, or make the model with dtype='float64'",
                 RuntimeWarning,
-                stacklevel=3,
             )
     return to
 

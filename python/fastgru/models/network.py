@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from fastgru._support import checks, memory, sequences
 from fastgru._support.samples import Samples, as_samples, dtype_of_batches, fits, lengths_of
 from fastgru._support.seeding import new_generator
 from fastgru._support.sequence_list import ListSamples
+from fastgru._support.warn import warn_user
 from fastgru._training.data import Form
 from fastgru._training.loop import Scores, Snapshot
 from fastgru.layers import InputLayer, Layer, Rescaling
@@ -498,16 +498,15 @@ class Network:
             return
         self._plan = self.plan
         if not self._plan.names:
-            warnings.warn("the model does not have any trainable weights, so training changes nothing", stacklevel=2)
+            warn_user("the model does not have any trainable weights, so training changes nothing")
 
     def warn_of_changed_trainable(self) -> None:
         """Warn if ``trainable`` has changed since it was decided what is trained."""
         names = trainable_names(self.layers) if self.trainable else frozenset()
         if self._plan is not None and names != self._plan.names:
-            warnings.warn(
+            warn_user(
                 "trainable: changed since the model was first trained after compile(), and the change has no effect; "
-                "call compile() after changing it",
-                stacklevel=4,
+                "call compile() after changing it"
             )
 
     def release_trainable(self) -> None:
