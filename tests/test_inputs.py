@@ -494,7 +494,7 @@ def test_a_batch_beyond_float32_is_named_once_in_the_remedy():
 
 def test_targets_beyond_float32_are_named():
     x, y = np.ones((4, 5, 3)), np.full((4, 1), 1e300)
-    with pytest.warns(RuntimeWarning, match="^y: expected numbers in the range of float32, got 1e.300.*; scale y, or") as warned:
+    with pytest.warns(RuntimeWarning, match="^y: expected numbers in the range of float32.*; scale y, or") as warned:
         regressor().evaluate(x, y)
     assert warned[0].filename == __file__
 

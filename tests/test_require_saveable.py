@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from fastgru import Sequential, layers
+from fastgru import Sequential, callbacks, layers
 from fastgru.models import saving
 
 from tests import models
@@ -47,8 +47,8 @@ def test_the_file_there_stays_as_it_is(tmp_path):
     [
         ("a.xyz", ValueError, "expected a name that ends in"),
         ("a.weights.h5", ValueError, "use save_weights"),
-        ("none/a.safetensors", FileNotFoundError, "expected a folder to write a.safetensors to"),
-        ("none/a.pt", FileNotFoundError, "expected a folder"),
+        ("none/a.safetensors", FileNotFoundError, "expected an existing folder for a.safetensors"),
+        ("none/a.pt", FileNotFoundError, "expected an existing folder for a.pt"),
         ("", IsADirectoryError, "expected a regular file"),
     ],
 )
@@ -107,6 +107,11 @@ def test_weights_only_checks_save_weights(tmp_path):
     model = models.classifier()
     model.require_saveable(tmp_path / "a.weights.h5", weights_only=True)
     assert os.listdir(tmp_path) == []
-    with pytest.raises(ValueError, match="path: expected a name that ends in"):
-        model.require_saveable(tmp_path / "a.onnx", weights_only=True)
+    path = tmp_path / "a.onnx"
+    with pytest.raises(ValueError, match=f"^path: expected a name that ends in .*, got {path}$"):
+        model.require_saveable(path, weights_only=True)
+    checkpoint = callbacks.ModelCheckpoint(path, save_weights_only=True)
+    with pytest.raises(ValueError, match=f"^filepath: expected a name that ends in .*, got {path}$"):
+        model.fit(*models.samples(), callbacks=[checkpoint], verbose=0)
+    assert model.optimizer.step == 0
     assert np.isfinite(model.parameters).all()

@@ -977,6 +977,7 @@ class Sequential:
             No file can be written at `path`.
         """
         if checks.flag("weights_only", weights_only):
+            formats.weights_kind(path)  # whose error names this path and not the trial's
             with trial_name(path) as trial:
                 self.save_weights(trial)
             return
