@@ -115,3 +115,9 @@ def test_weights_only_checks_save_weights(tmp_path):
         model.fit(*models.samples(), callbacks=[checkpoint], verbose=0)
     assert model.optimizer.step == 0
     assert np.isfinite(model.parameters).all()
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.onnx", "model.json", "a.rtneural.json"])
+def test_load_weights_refuses_files_of_other_frameworks_with_a_remedy(tmp_path, name):
+    with pytest.raises(ValueError, match=r"^path: expected a file of fastgru or Keras .*; call set_weights\(fastgru"):
+        models.classifier().load_weights(tmp_path / name)

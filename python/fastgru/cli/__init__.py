@@ -61,8 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _warning_line(message: Warning | str, *_: object) -> str:
+def _warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
     """A warning as the command prints it: without the place in the source code, which no user of it has written."""
+    del category, filename, lineno, line
     return f"fastgru: warning: {' '.join(str(message).split())}\n"
 
 
