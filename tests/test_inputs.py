@@ -450,6 +450,24 @@ def test_no_warning_where_nothing_is_missing(tmp_path):
     quiet(lambda: masked.predict(x))
 
 
+def test_no_warning_where_all_lengths_were_the_same():
+    x, y, _, _ = sequences()
+    x, y = np.ones((6, 5, 3), np.float32), y[:6]
+    zeros = x * (np.arange(5) < 4)[:, None]  # end in zeros, as images of digits do
+
+    def trained(given, **options):
+        model = classifier()
+        quiet(lambda: model.fit(given, y, verbose=0, validation_data=(zeros, y), **options))
+        return model
+
+    for model in (trained([*x]), trained([*x], batch_size=1), trained(x, lengths=[5] * 6)):
+        quiet(lambda model=model: model.predict(zeros))
+    buckets = classifier()
+    buckets.fit([{"x": x[:3, :steps], "y": y[:3], "lengths": [steps] * 3} for steps in (5, 4)], verbose=0)
+    with warns_of_padding():
+        buckets.predict(zeros)
+
+
 def test_the_file_remembers_that_lengths_were_used(tmp_path):
     model, x, y, _ = trained_with_lengths()
     model.save(tmp_path / "a.safetensors")

@@ -49,6 +49,11 @@ class Samples:
         """The dtype of the samples before the conversion."""
         return self._x.dtype
 
+    @property
+    def steps(self) -> int:
+        """The number of steps of sequences."""
+        return int(self._x.shape[1])
+
     def part(self, rows: slice) -> Samples:
         """Some of the samples, as a view."""
         part = copy.copy(self)

@@ -332,7 +332,7 @@ def prepare(network: Trainable, loss: Loss, given: Unchecked, validation_data: A
     if validation_data is not None:
         if options.splits:
             raise ValueError("validation_split: expected 0 because validation_data is given, got both")
-        lengths = isinstance(training, ArraySet) and training.has_lengths
+        lengths = isinstance(training, ArraySet) and training.has_padding
         judge = Preparation(network, loss, evaluates=True, trained_with_lengths=lengths)
         validation, form = judge.validation(validation_data, options.validation_steps, form)
     elif options.splits:

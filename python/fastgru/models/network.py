@@ -66,6 +66,7 @@ class Network:
         self.form: Form | None = None
         self.trained_with_lengths = False
         self.lengths_known = False
+        self._steps_trained: int | None = None  # of the last batch with lengths
         self.raw_head = False
         self.parameters: Array = np.empty(0, self.dtype)
         self.gradient: Array = np.empty(0, self.dtype)
@@ -499,6 +500,16 @@ class Network:
         self._plan = self.plan
         if not self._plan.names:
             warn_user("the model does not have any trainable weights, so training changes nothing")
+
+    def note_lengths(self, lengths: Array, steps: int) -> None:
+        """Set `trained_with_lengths` if this batch or an earlier one shows that sequences have different lengths.
+
+        Batches of one sequence, or of sequences of one length, have no padding.
+        """
+        if not self.trained_with_lengths:
+            other = self._steps_trained not in (None, steps)
+            self.trained_with_lengths = other or bool((lengths < steps).any())
+            self._steps_trained = steps
 
     def warn_of_changed_trainable(self) -> None:
         """Warn if ``trainable`` has changed since it was decided what is trained."""
