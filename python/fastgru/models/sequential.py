@@ -42,6 +42,14 @@ Array = NDArray[Any]
 
 #: All attributes of a `Sequential`; others belong to a user's subclass.
 _ATTRIBUTES = frozenset(("_network", "_compilation", "_usage", "_run", "stop_training", "history"))
+#: Attribute of Keras' models -> what to use instead.
+_ELSEWHERE = {
+    "export": "use save('model.onnx')",
+    "get_metrics_result": "use evaluate(x, y, return_dict=True)",
+    "inputs": "use input_shape",
+    "outputs": "use output_shape",
+    "quantize": "weights are float32 or float64",
+}
 #: Attribute that cannot be assigned -> what to do instead.
 _READ_ONLY = {
     **dict.fromkeys(("optimizer", "loss", "metrics"), "set it by compile(optimizer, loss, metrics=metrics)"),
@@ -174,6 +182,8 @@ class Sequential:
                     f"{type(self).__name__}: expected a model whose constructor has run, got {name} before that; call "
                     f"super().__init__() first"
                 )
+            if name in _ELSEWHERE:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}; {_ELSEWHERE[name]}")
             return super().__getattribute__(name)  # raises the error that led here
 
     # --- What the model is ---------------------------------------------------------------------------------------
