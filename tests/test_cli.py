@@ -152,7 +152,7 @@ def test_bytes_are_scaled_where_the_model_or_an_option_says_so(capsys, tmp_path)
     assert scaled == pytest.approx(found["floats", "scaled.npz"], rel=1e-5)
     assert abs(scaled - found["floats", "d.npz"]) > 1e-3
     model = str(tmp_path / "divided.safetensors")
-    assert main(["predict", model, str(tmp_path / "d.npz"), "--divide-by", "255"]) != 0
+    assert main(["predict", model, str(tmp_path / "d.npz"), "--divide-by", "255"]) == 2
     assert "--divide-by: expected none because" in capsys.readouterr().err
     np.save(tmp_path / "x.npy", x[:2])
     assert main(["predict", str(tmp_path / "floats.safetensors"), str(tmp_path / "x.npy")]) == 0

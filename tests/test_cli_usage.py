@@ -313,3 +313,13 @@ def test_help_has_groups_and_defaults(capsys):
         "per update of the weights (default: 32)",
     ):
         assert text in shown
+
+
+def test_a_warning_is_one_line_without_a_place_in_the_source(tmp_path):
+    np.savez(tmp_path / "big.npz", x=np.full((9, 3, 2), 1e300), y=np.zeros(9))
+    command = [sys.executable, "-m", "fastgru", "train", "big.npz", "--units", "3", "--epochs", "1"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert found.returncode == 1
+    warning, error = found.stderr.splitlines()
+    assert warning.startswith("fastgru: warning: x: expected numbers in the range of float32")
+    assert error.startswith("fastgru: training stopped")

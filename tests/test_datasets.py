@@ -198,10 +198,12 @@ def test_synthetic_digits_are_repeatable_and_in_mnists_format():
 def test_a_linear_model_stays_well_below_the_gru_on_synthetic_digits():
     (x, y), (x_test, y_test) = synthetic.load_data(train=12_000, test=2000)
     set_seed(0)
-    linear = Sequential([layers.Dense(10, activation="softmax", input_shape=(784,))])
+    linear = Sequential([layers.Rescaling(1 / 255, input_shape=(784,)), layers.Dense(10, activation="softmax")])
     linear.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
     linear.fit(x.reshape(-1, 784), y, epochs=12, verbose=0)
-    gru = Sequential([layers.GRU(64, input_shape=(28, 28)), layers.Dense(10, activation="softmax")])
+    gru = Sequential(
+        [layers.Rescaling(1 / 255, input_shape=(28, 28)), layers.GRU(64), layers.Dense(10, activation="softmax")]
+    )
     gru.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
     begin = time.perf_counter()
     gru.fit(x, y, epochs=8, verbose=0)

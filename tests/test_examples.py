@@ -38,7 +38,7 @@ def test_it_fails_if_nothing_is_learnt(example, monkeypatch, capsys):
     """The exit code depends on the result: with an optimizer that does nothing it is 1."""
     fit = Sequential.fit
     monkeypatch.setattr(Sequential, "fit", lambda self, *data, **how: fit(self, *data, **{**how, "epochs": 1}))
-    monkeypatch.setattr(optimizers.Optimizer, "update", lambda self, parameters, gradient, ranges=None: None)
+    monkeypatch.setattr(optimizers.Optimizer, "update", lambda self, parameters, gradient, **kwargs: None)
     monkeypatch.setattr(sys, "argv", [str(example), "--quick"])
     spec = importlib.util.spec_from_file_location(f"example_{example.stem}", example)
     module = importlib.util.module_from_spec(spec)

@@ -168,8 +168,9 @@ def test_a_model_without_trainable_weights_warns_and_stays():
     model.trainable = False
     model.compile("adam", "mse")
     before = model.parameters.copy()
-    with pytest.warns(UserWarning, match="does not have any trainable weights"):
+    with pytest.warns(UserWarning, match="does not have any trainable weights") as warned:
         history = model.fit(X, Y, verbose=0)
+    assert warned[0].filename == __file__
     np.testing.assert_array_equal(model.parameters, before)
     assert model.optimizer.step == 0
     expected = np.mean((model.predict(X) - Y) ** 2, dtype=np.float64)  # regularizers of frozen weights do not count

@@ -450,6 +450,24 @@ def test_no_warning_where_nothing_is_missing(tmp_path):
     quiet(lambda: masked.predict(x))
 
 
+def test_no_warning_where_all_lengths_were_the_same():
+    x, y, _, _ = sequences()
+    x, y = np.ones((6, 5, 3), np.float32), y[:6]
+    zeros = x * (np.arange(5) < 4)[:, None]  # end in zeros, as images of digits do
+
+    def trained(given, **options):
+        model = classifier()
+        quiet(lambda: model.fit(given, y, verbose=0, validation_data=(zeros, y), **options))
+        return model
+
+    for model in (trained([*x]), trained([*x], batch_size=1), trained(x, lengths=[5] * 6)):
+        quiet(lambda model=model: model.predict(zeros))
+    buckets = classifier()
+    buckets.fit([{"x": x[:3, :steps], "y": y[:3], "lengths": [steps] * 3} for steps in (5, 4)], verbose=0)
+    with warns_of_padding():
+        buckets.predict(zeros)
+
+
 def test_the_file_remembers_that_lengths_were_used(tmp_path):
     model, x, y, _ = trained_with_lengths()
     model.save(tmp_path / "a.safetensors")
@@ -466,3 +484,40 @@ def test_validation_without_lengths_warns():
     with pytest.warns(UserWarning, match=r"validation_data\[0\]: the model was trained with lengths"):
         classifier().fit(padded(x), y, verbose=0, lengths=lengths, validation_data=(padded(x), y))
     quiet(lambda: classifier().fit(x, y, verbose=0, validation_data={"x": padded(x), "y": y, "lengths": lengths}))
+
+
+# --- Errors and warnings that name the argument -------------------------------------------------------------------
+
+
+def regressor():
+    model = Sequential([layers.GRU(2, input_shape=(None, 3)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+@pytest.mark.parametrize("argument", ["y", "lengths", "sample_weight"])
+def test_batches_need_no_arrays_beside_them(argument):
+    x, y = np.ones((4, 5, 3)), np.ones((4, 1))
+    with pytest.raises(ValueError, match=f"^{argument}: expected none because x is an iterable of batches"):
+        regressor().fit(iter([(x, y)]), **{argument: np.ones(4, int)})
+
+
+def test_a_batch_beyond_float32_is_named_once_in_the_remedy():
+    x, y = np.full((4, 5, 3), 1e300), np.ones((4, 1))
+    with pytest.warns(RuntimeWarning, match=r"^x, batch 1, x: expected numbers in the range of float32.*; scale x, or"):
+        regressor().evaluate(iter([(x, y)]))
+    with pytest.raises(TypeError, match=r"^x, batch 1, x: expected .* complex128; pass x.real and x.imag"):
+        regressor().evaluate(iter([(x.astype(complex), y)]))
+
+
+def test_targets_beyond_float32_are_named():
+    x, y = np.ones((4, 5, 3)), np.full((4, 1), 1e300)
+    with pytest.warns(RuntimeWarning, match="^y: expected numbers in the range of float32.*; scale y, or") as warned:
+        regressor().evaluate(x, y)
+    assert warned[0].filename == __file__
+
+
+def test_sample_weight_may_be_a_mask():
+    model = regressor()
+    x, y, mask = np.ones((4, 5, 3)), np.arange(4.0), np.array([True, False, True, True])
+    assert model.evaluate(x, y, sample_weight=mask) == model.evaluate(x, y, sample_weight=mask.astype(float))

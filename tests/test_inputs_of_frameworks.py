@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fastgru
 import models
 import numpy as np
 import pytest
@@ -140,3 +141,16 @@ def test_columns_of_pandas():
     targets = models.regressor(outputs=2)
     frame = pandas.DataFrame(np.random.default_rng(0).normal(size=(40, 2)), columns=["a", "b"])
     assert targets.evaluate(x, frame) == targets.evaluate(x, frame.to_numpy())
+
+
+@pytest.mark.peers("torch")
+def test_packed_sequences_are_refused_with_a_remedy():
+    import torch
+
+    sequences = [torch.ones(length, 3) for length in (5, 2)]
+    packed = torch.nn.utils.rnn.pack_sequence(sequences)
+    model = fastgru.Sequential([fastgru.layers.GRU(2, input_shape=(None, 3))])
+    with pytest.raises(TypeError, match=r"^x: expected .* got a PackedSequence; pass torch.nn.utils.rnn.unpack_seq"):
+        model.predict(packed)
+    unpacked = model.predict(torch.nn.utils.rnn.unpack_sequence(packed))
+    np.testing.assert_array_equal(unpacked, model.predict(sequences))

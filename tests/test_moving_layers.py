@@ -295,6 +295,15 @@ def test_frameworks_run_the_files(name, ending, tmp_path):
 
 @pytest.mark.parametrize("ending", [".keras", ".h5"])
 @pytest.mark.parametrize("name", MODELS)
+def test_keras_3_reads_both_of_its_formats(name, ending, keras, tmp_path):
+    model = made(name)
+    model.save(tmp_path / f"model{ending}")
+    theirs = keras.saving.load_model(tmp_path / f"model{ending}", compile=False)
+    np.testing.assert_allclose(np.asarray(theirs(X)), model.predict(X), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+@pytest.mark.parametrize("name", MODELS)
 def test_keras_files_are_read(name, ending, keras, tmp_path):
     theirs = keras.Sequential([keras.Input((8, 3)), *MODELS[name](keras.layers)])
     theirs.save(tmp_path / f"model{ending}")

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from fastgru import Sequential, layers
+from fastgru import Sequential, callbacks, layers
 from fastgru.models import saving
 
 from tests import models
@@ -107,6 +107,17 @@ def test_weights_only_checks_save_weights(tmp_path):
     model = models.classifier()
     model.require_saveable(tmp_path / "a.weights.h5", weights_only=True)
     assert os.listdir(tmp_path) == []
-    with pytest.raises(ValueError, match="path: expected a name that ends in"):
-        model.require_saveable(tmp_path / "a.onnx", weights_only=True)
+    path = tmp_path / "a.onnx"
+    with pytest.raises(ValueError, match=f"^path: expected a name that ends in .*, got {path}$"):
+        model.require_saveable(path, weights_only=True)
+    checkpoint = callbacks.ModelCheckpoint(path, save_weights_only=True)
+    with pytest.raises(ValueError, match=f"^filepath: expected a name that ends in .*, got {path}$"):
+        model.fit(*models.samples(), callbacks=[checkpoint], verbose=0)
+    assert model.optimizer.step == 0
     assert np.isfinite(model.parameters).all()
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.onnx", "model.json", "a.rtneural.json"])
+def test_load_weights_refuses_files_of_other_frameworks_with_a_remedy(tmp_path, name):
+    with pytest.raises(ValueError, match=r"^path: expected a file of fastgru or Keras .*; call set_weights\(fastgru"):
+        models.classifier().load_weights(tmp_path / name)

@@ -132,8 +132,10 @@ def test_onnx_runtime_takes_bytes(tmp_path, digits):
 def test_tensorflow_js_takes_bytes(tmp_path, digits, tfjs):
     model, x = digits
     model.save(tmp_path / "model.json", include_optimizer=False)
-    found = tfjs.ask(model={"load": str(tmp_path / "model.json")}, outputs=x.tolist())["outputs"]
-    require_same(found, model, x)
+    flat = {"values": x.ravel().tolist(), "shape": list(x.shape)}
+    found = tfjs.ask(model={"load": str(tmp_path / "model.json")}, outputs=x.tolist(), bytes=flat)
+    require_same(found["outputs"], model, x)
+    require_same(found["ofBytes"], model, x)
     require_same(load_model(tmp_path / "model.json").predict(x), model, x)
 
 

@@ -253,6 +253,44 @@ def test_layers_that_move_elements_run_alike_both_ways(tfjs, tmp_path, name):
     assert_same_outputs(loaded.predict(x), np.asarray(there["outputs"]))
 
 
+FROZEN = {
+    "gru": lambda gru: [gru(4, trainable=False), layers.Dense(2)],
+    "bidirectional": lambda gru: [layers.Bidirectional(gru(4), trainable=False), layers.Dense(2)],
+    "time_distributed": lambda gru: [
+        layers.Reshape((3, 2, 4)),
+        layers.TimeDistributed(layers.Bidirectional(gru(4)), trainable=False),
+        layers.Flatten(),
+        layers.Dense(2),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_frozen_layers_stay_frozen_both_ways(tfjs, tmp_path, name):
+    def gru(units, **options):
+        return layers.GRU(units, reset_after=False, **options)
+
+    model = Sequential([Input((6, 4)), *FROZEN[name](gru)])
+    model.compile(optimizers.SGD(0.1), "mse")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 6, 4)).astype(np.float32)
+    y = rng.normal(size=(4, 2)).astype(np.float32)
+    model.save(tmp_path / "ours.json")
+    theirs = str(tmp_path / "theirs")
+    tfjs.ask(
+        model={"load": str(tmp_path / "ours.json")},
+        compile={"optimizer": ["sgd", 0.1], "loss": "meanSquaredError"},
+        train={"x": x.tolist(), "y": y.tolist(), "batchSize": 4, "steps": 3},
+        save={"folder": theirs, "includeOptimizer": False},
+    )
+    for _ in range(3):
+        model.train_on_batch(x, y)
+    loaded = load_model(theirs, compile=False)
+    assert [each.trainable for each in loaded.weights] == [each.trainable for each in model.weights]
+    for one, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
 # --- The tutorial -------------------------------------------------------------------------------------------------
 
 BATCH = 8

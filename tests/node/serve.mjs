@@ -1,13 +1,14 @@
 // TensorFlow.js for the tests, on WebAssembly, which takes a third of the time of plain JavaScript. It reads one JSON
 // object per line, and answers each with a line.
 //
-//   {model, randomize, compile, outputs, train, save}
+//   {model, randomize, compile, outputs, bytes, train, save}
 //
 // model:     {tutorial: true}, {layers: [[kind, options], ...]} with TensorFlow.js' names, {load: "model.json"}, or
 //            {code: "the body of a function of tf that returns a model"}
 // randomize: sets all weights to noise of this scale, the same in every run, so that no bias is zero
 // compile:   arguments of model.compile; optimizer may be [name of a tf.train function, ...arguments]
 // outputs:   inputs whose outputs are returned as `outputs`, and after training as `trained`
+// bytes:     {values, shape} of a Uint8Array, from which TensorFlow.js makes an int32 tensor; its outputs are `ofBytes`
 // train:     {x, y, batchSize, steps}: batches in order, repeated from the first; `losses` are returned
 // save:      {folder, includeOptimizer}, after training
 //
@@ -70,6 +71,10 @@ async function answer(tf, request) {
   if (request.randomize) randomize(tf, model, request.randomize);
   if (request.compile) compile(tf, model, request.compile);
   if (request.outputs) found.outputs = predict(tf, model, request.outputs);
+  if (request.bytes) {
+    const {values, shape} = request.bytes;
+    found.ofBytes = tf.tidy(() => model.predict(tf.tensor(Uint8Array.from(values), shape)).arraySync());
+  }
   if (request.train) {
     found.losses = await train(tf, model, request.train);
     if (request.outputs) found.trained = predict(tf, model, request.outputs);

@@ -11,6 +11,11 @@ from typing import Any
 import numpy as np
 
 
+def last_name(name: str) -> str:
+    """Return the name of the value itself, for a remedy: ``x`` of ``x, batch 2, x``."""
+    return name.rpartition(", ")[2]
+
+
 def integer(name: str, value: Any, *, least: int, most: int | None = None) -> int:
     """Return `value` as an int from `least` to `most`; bool and float raise."""
     try:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru._support import checks
 from fastgru._support.sequence_list import SequenceList
 
 Array = NDArray[Any]
@@ -72,17 +73,18 @@ def _is_torch_tensor(value: Any) -> bool:
 
 
 def _from_torch(name: str, tensor: Any) -> Array:
+    own = checks.last_name(name)
     if tensor.device.type != "cpu":
         raise TypeError(
             f"{name}: expected a tensor on the CPU because fastgru computes there, got one on {tensor.device}; pass "
-            f"{name}.cpu()"
+            f"{own}.cpu()"
         )
     try:
         return tensor.detach().resolve_conj().resolve_neg().numpy()  # type: ignore[no-any-return]
     except (TypeError, RuntimeError) as error:
         raise TypeError(
             f"{name}: expected a dense tensor of a dtype that NumPy has, got {tensor.dtype} with layout "
-            f"{tensor.layout} ({error}); pass {name}.float() or {name}.to_dense()"
+            f"{tensor.layout} ({error}); pass {own}.float() or {own}.to_dense()"
         ) from None
 
 
@@ -116,6 +118,12 @@ def as_samples(name: str, value: Any, *, axes: int | None, tokens: bool) -> Any:
             pass
         else:
             return array
+    if type(value).__name__ == "PackedSequence":  # PyTorch's, a tuple
+        own = checks.last_name(name)
+        raise TypeError(
+            f"{name}: expected an array or a list of sequences, got a PackedSequence; pass "
+            f"torch.nn.utils.rnn.unpack_sequence({own})"
+        )
     elements = [_element(f"{name}[{index}]", element) for index, element in enumerate(value)]
     most = max(element.ndim for element in elements)
     has_steps = tokens or (axes or 3) >= 3
@@ -174,6 +182,12 @@ def as_steps(name: str, value: Any, x: SequenceList) -> SequenceList:
     if value is None or isinstance(value, (str, bytes)) or not hasattr(value, "__len__") or not len(value):
         raise TypeError(
             f"{name}: expected a list of {len(x)} arrays because x is a list of sequences, got {type(value).__name__}"
+        )
+    if type(value).__name__ == "PackedSequence":  # PyTorch's, a tuple
+        own = checks.last_name(name)
+        raise TypeError(
+            f"{name}: expected an array or a list of sequences, got a PackedSequence; pass "
+            f"torch.nn.utils.rnn.unpack_sequence({own})"
         )
     elements = [_element(f"{name}[{index}]", element) for index, element in enumerate(value)]
     if elements[0].ndim == 0:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._support import checks, sequences
+from fastgru._support.warn import warn_user
 
 Array = NDArray[Any]
 
@@ -48,6 +48,11 @@ class Samples:
     def dtype(self) -> np.dtype[Any]:
         """The dtype of the samples before the conversion."""
         return self._x.dtype
+
+    @property
+    def steps(self) -> int:
+        """The number of steps of sequences."""
+        return int(self._x.shape[1])
 
     def part(self, rows: slice) -> Samples:
         """Some of the samples, as a view."""
@@ -105,11 +110,10 @@ def convert(name: str, x: Array, to: Array, lengths: Array | None = None) -> Arr
             overflowed &= sequences.valid_in(lengths, x.shape)
         if overflowed.any():
             index = tuple(int(i) for i in np.argwhere(overflowed)[0])
-            warnings.warn(
+            warn_user(
                 f"{name}: expected numbers in the range of {to.dtype}, got {x[index]} at index {index} of a batch, "
-                f"which became infinite; scale {name}, or make the model with dtype='float64'",
+                f"which became infinite; scale {checks.last_name(name)}, or make the model with dtype='float64'",
                 RuntimeWarning,
-                stacklevel=3,
             )
     return to
 
@@ -118,7 +122,8 @@ def as_samples(name: str, x: Any, *, tokens: bool = False) -> Array:
     """`x` as an array (N, ...) of real numbers in any dtype, or of integers if `tokens`; arrays are not copied."""
     array = checks.array(name, x)
     if array.dtype.kind not in "biuf":
-        remedy = f"pass {name}.real and {name}.imag as features" if array.dtype.kind == "c" else "convert it to numbers"
+        own = checks.last_name(name)
+        remedy = f"pass {own}.real and {own}.imag as features" if array.dtype.kind == "c" else "convert it to numbers"
         what = f"{type(x).__name__} of {array.dtype}" if isinstance(x, np.ndarray) or array.ndim else type(x).__name__
         raise TypeError(f"{name}: expected an array of real numbers, got {what}; {remedy}")
     if array.ndim == 0:
@@ -126,7 +131,7 @@ def as_samples(name: str, x: Any, *, tokens: bool = False) -> Array:
     if tokens and array.dtype.kind not in "iu" and array.size:
         raise TypeError(
             f"{name}: expected integers because the model begins with an Embedding, got {array.dtype}; convert it with "
-            f"{name}.astype('int64')"
+            f"{checks.last_name(name)}.astype('int64')"
         )
     return array
 

@@ -133,6 +133,11 @@ class ListSamples:
         """The dtype of the samples before the conversion."""
         return self._sequences.dtype
 
+    @property
+    def steps(self) -> int:
+        """The number of steps to which all samples would be padded."""
+        return self._steps or int(self._sequences.lengths.max(initial=0))
+
     def take(self, indices: Rows) -> Array:
         """The samples at `indices` in their own dtype, padded to the longest of them."""
         return self._sequences.pad(indices, self._steps)

@@ -6,9 +6,9 @@ import sys
 import warnings
 
 
-def warn_user(message: str) -> None:
-    """Issue a UserWarning that names the innermost line outside of this package."""
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Issue a warning that names the innermost line outside of this package."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "fastgru":
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, UserWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)

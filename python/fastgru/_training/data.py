@@ -132,9 +132,10 @@ class ArraySet:
         return ArraySet(self._samples, *self._rest, np.flatnonzero(kept)), ArraySet(others, *self._rest, rows)
 
     @property
-    def has_lengths(self) -> bool:
-        """Whether it has lengths."""
-        return self._rest[1] is not None
+    def has_padding(self) -> bool:
+        """Whether some of its sequences are shorter than others, or than the array."""
+        lengths = self._rest[1]
+        return lengths is not None and len(lengths) > 0 and int(lengths.min()) < self._samples.steps
 
     @property
     def has_lists_of_steps(self) -> bool:

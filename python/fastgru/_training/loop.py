@@ -103,7 +103,7 @@ class Trainable(Protocol):
     gradient: Array
     layers: list[Layer]
     form: Form | None
-    trained_with_lengths: bool  # whether any batch had lengths
+    trained_with_lengths: bool  # whether it was trained on sequences of different lengths
     lengths_known: bool  # whether the user has passed lengths to an evaluation, or has been warned
 
     @property
@@ -121,6 +121,9 @@ class Trainable(Protocol):
     @property
     def stateful(self) -> bool:
         """Whether each row of a batch goes on from the states of the same row of the batch before it."""
+
+    def note_lengths(self, lengths: Array, steps: int) -> None:
+        """Set `trained_with_lengths` if this batch or an earlier one shows that sequences have different lengths."""
 
     def as_samples(self, name: str, x: Any) -> Array:
         """`x` as an array of numbers that the network takes."""
@@ -273,7 +276,7 @@ def train_step(network: Trainable, loss: Loss, optimizer: Optimizer, batch: Batc
             raise FloatingPointError(_explain(network, loss, batch, before, error)) from None
         raise
     if batch.lengths is not None:
-        network.trained_with_lengths = True
+        network.note_lengths(batch.lengths, batch.x.shape[1])
     for each in found:
         tally.add(*each, penalty)
 

@@ -193,8 +193,9 @@ class Preparation:
                 f"x: expected an array, a list of sequences or an iterable of batches, got "
                 f"{type(given.x).__name__}{remedy}"
             )
-        if given.y is None and not inputs.is_array(given.x) and is_source(given.x):
-            for name, value in (("lengths", given.lengths), ("sample_weight", given.weights)):
+        streams = not inputs.is_array(given.x) and is_source(given.x)
+        if streams and (given.y is None or not isinstance(given.x, (list, tuple))):
+            for name, value in (("y", given.y), ("lengths", given.lengths), ("sample_weight", given.weights)):
                 if value is not None:
                     raise ValueError(f"{name}: expected none because x is an iterable of batches, got some")
             return self._stream("x", given.x, steps, steps_name=steps_name), None
@@ -335,7 +336,7 @@ def prepare(network: Trainable, loss: Loss, given: Unchecked, validation_data: A
     if validation_data is not None:
         if options.splits:
             raise ValueError("validation_split: expected 0 because validation_data is given, got both")
-        lengths = isinstance(training, ArraySet) and training.has_lengths
+        lengths = isinstance(training, ArraySet) and training.has_padding
         judge = Preparation(network, loss, evaluates=True, trained_with_lengths=lengths)
         validation, form = judge.validation(validation_data, options.validation_steps, form)
     elif options.splits:

@@ -16,7 +16,7 @@ Array = NDArray[Any]
 def check_weights(name: str, weights: Any, elements: tuple[int, ...], lengths: Array | None) -> Array:
     """Weights (N,), or (N, T) for outputs at each step, finite and at least 0 but for padding."""
     array = checks.array(name, weights)
-    if array.dtype.kind not in "iuf":
+    if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected numbers, got {array.dtype}")
     if array.shape not in (elements[:1], elements):
         shapes = " or ".join(str(shape) for shape in dict.fromkeys((elements[:1], elements)))

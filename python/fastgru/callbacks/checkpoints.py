@@ -118,8 +118,7 @@ class ModelCheckpoint(Monitor):
         always = [name for name in logs if name not in sometimes or (self.save_best_only and self.monitor in sometimes)]
         if complete:
             self._path(0, dict.fromkeys(always, 0.0))
-        if not self.save_weights_only:
-            self._kind()
+        self._kind()
         require_target("filepath", self.filepath if self._makes_folders else _without_fields(self.filepath))
         self._stand_in = dict.fromkeys(logs, 0.0)
 
@@ -132,6 +131,8 @@ class ModelCheckpoint(Monitor):
     def _kind(self) -> str:
         """The format that the ending of the name asks for."""
         try:
+            if self.save_weights_only:
+                return formats.weights_kind(_without_fields(self.filepath))
             return formats.kind_of_name(_without_fields(self.filepath))
         except ValueError as error:
             remedy = "; pass save_weights_only=True" if self.filepath.lower().endswith(".weights.h5") else ""

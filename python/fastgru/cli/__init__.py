@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import fastgru
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    formatwarning, warnings.formatwarning = warnings.formatwarning, _warning_line
     try:
         arguments = _parser().parse_args(argv)
         arguments.run(arguments)
@@ -54,7 +56,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EXPECTED_ERRORS as error:
         print(f"fastgru: {_one_line(error)}", file=sys.stderr)
         return 1
+    finally:
+        warnings.formatwarning = formatwarning
     return 0
+
+
+def _warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning as the command prints it: without the place in the source code, which no user of it has written."""
+    del category, filename, lineno, line
+    return f"fastgru: warning: {' '.join(str(message).split())}\n"
 
 
 def _one_line(error: Exception) -> str:

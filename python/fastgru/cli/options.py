@@ -16,7 +16,7 @@ import numpy as np
 from fastgru import conversion, formats
 from fastgru._support import checks
 from fastgru.cli.data import DIGITS, TASKS
-from fastgru.cli.parser import expected_one_of
+from fastgru.cli.parser import UsageError, expected_one_of
 from fastgru.cli.suggestions import did_you_mean, did_you_mean_file
 from fastgru.datasets.mnist import DATA_VARIABLE
 from fastgru.formats.description import ACTIVATIONS, LayerDescription, list_assumptions, numbered_name
@@ -158,7 +158,9 @@ def scaled(path: str, model: Sequential, divisor: float | None, dtypes: Mapping[
                 )
         return model
     if scales:
-        raise ValueError(f"--divide-by: expected none because {path} begins with Rescaling, got {divisor:g}")
+        raise UsageError(
+            f"--divide-by: expected none because {path} begins with Rescaling, got {divisor:g}; leave the option out"
+        )
     description = model.describe()
     name = numbered_name("Rescaling", description.layers)
     description.layers.insert(0, LayerDescription("Rescaling", name, {"scale": 1 / divisor}))

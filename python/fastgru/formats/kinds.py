@@ -69,6 +69,11 @@ def weights_kind(path: str | os.PathLike[str], *, reading: bool = False) -> str:
             f"filepath: expected a name that ends in .safetensors, {WEIGHTS_ALONE} or .h5, got {os.fspath(path)}; "
             f"change it, or save the whole model"
         )
+    if name.endswith(tuple(ending for kind in ("torch", "onnx", "tfjs") for ending in KINDS[kind])):
+        raise ValueError(
+            f"path: expected a file of fastgru or Keras because only these are read for weights alone, got "
+            f"{os.fspath(path)}; call set_weights(fastgru.load_model({os.path.basename(path)!r}).get_weights())"
+        )
     return "keras"
 
 

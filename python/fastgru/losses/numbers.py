@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastgru import functional
 from fastgru._support import checks, sequences
+from fastgru._support.samples import convert
 from fastgru.losses.base import EPSILON, REDUCTION, Loss, LossResult, check_axis, focal_slope
 
 Array = NDArray[Any]
@@ -45,7 +46,9 @@ class _Pointwise(Loss, ABC):
         self, scores: Array, targets: Array, *, activation: str | None = None, gradient: bool = True
     ) -> LossResult:
         del activation
-        values, slopes = self.terms(scores, targets.astype(scores.dtype, copy=False))
+        if targets.dtype != scores.dtype:
+            targets = convert("y", targets, np.empty(targets.shape, scores.dtype))
+        values, slopes = self.terms(scores, targets)
         d_scores = slopes * scores.dtype.type(1 / max(scores.size, 1)) if gradient else None
         return LossResult(values.mean(axis=-1, dtype=np.float64), d_scores, None)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from fastgru._support import checks, memory, sequences
 from fastgru._support.samples import Samples, as_samples, dtype_of_batches, fits, lengths_of
 from fastgru._support.seeding import new_generator
 from fastgru._support.sequence_list import ListSamples
+from fastgru._support.warn import warn_user
 from fastgru._training.data import Form
 from fastgru._training.loop import Scores, Snapshot
 from fastgru.layers import InputLayer, Layer, Rescaling
@@ -66,6 +66,7 @@ class Network:
         self.form: Form | None = None
         self.trained_with_lengths = False
         self.lengths_known = False
+        self._steps_trained: int | None = None  # of the last batch with lengths
         self.raw_head = False
         self.parameters: Array = np.empty(0, self.dtype)
         self.gradient: Array = np.empty(0, self.dtype)
@@ -500,7 +501,17 @@ class Network:
         self._plan = self.plan
         self._planned_after = Layer.trainable_assignments
         if not self._plan.names:
-            warnings.warn("the model does not have any trainable weights, so training changes nothing", stacklevel=2)
+            warn_user("the model does not have any trainable weights, so training changes nothing")
+
+    def note_lengths(self, lengths: Array, steps: int) -> None:
+        """Set `trained_with_lengths` if this batch or an earlier one shows that sequences have different lengths.
+
+        Batches of one sequence, or of sequences of one length, have no padding.
+        """
+        if not self.trained_with_lengths:
+            other = self._steps_trained not in (None, steps)
+            self.trained_with_lengths = other or bool((lengths < steps).any())
+            self._steps_trained = steps
 
     def warn_of_changed_trainable(self) -> None:
         """Warn if ``trainable`` has changed since it was decided what is trained."""
@@ -508,10 +519,9 @@ class Network:
             return
         names = trainable_names(self.layers) if self.trainable else frozenset()
         if names != self._plan.names:
-            warnings.warn(
+            warn_user(
                 "trainable: changed since the model was first trained after compile(), and the change has no effect; "
-                "call compile() after changing it",
-                stacklevel=4,
+                "call compile() after changing it"
             )
 
     def release_trainable(self) -> None:

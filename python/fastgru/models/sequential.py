@@ -994,7 +994,7 @@ class Sequential:
             No file can be written at `path`.
         """
         if checks.flag("weights_only", weights_only):
-            formats.weights_kind(path)  # raises with this name instead of that of the trial
+            formats.weights_kind(path)  # raises with this path instead of that of the trial
             with trial_name(path) as trial:
                 self.save_weights(trial)
             return

@@ -62,6 +62,9 @@ class Dialect:
         Whether zero outputs in padding are supported. None: they are, but the option is written only if it is True.
     backward_layer : bool
         Whether the backward direction of a bidirectional layer may have its own options.
+    wrappers_freeze : bool
+        Whether trainable=False of Bidirectional or TimeDistributed freezes the layers within. TensorFlow.js reads only
+        the option of these.
     variance_scaling : bool
         Whether the initializers named after Glorot, He and LeCun are written as ``VarianceScaling``.
     loss_options : bool
@@ -88,6 +91,7 @@ class Dialect:
     after: bool
     zeros_for_mask: bool | None
     backward_layer: bool
+    wrappers_freeze: bool
     variance_scaling: bool
     loss_options: bool
     schedules: bool
@@ -170,6 +174,7 @@ KERAS_3 = Dialect(
     after=True,
     zeros_for_mask=True,
     backward_layer=True,
+    wrappers_freeze=True,
     variance_scaling=False,
     loss_options=True,
     schedules=True,
@@ -197,6 +202,7 @@ TFJS = replace(
     after=False,
     zeros_for_mask=False,
     backward_layer=False,
+    wrappers_freeze=False,
     variance_scaling=True,
     loss_options=False,
     schedules=False,

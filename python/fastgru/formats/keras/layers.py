@@ -7,6 +7,7 @@ initializers are ignored, because the weights exist already.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastgru.formats.checks import refuse_other_options, require_object, unsupported
@@ -362,12 +363,15 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str, *, ou
     """
     common = {"name": layer.name, "trainable": _trainable(layer), "dtype": _dtype_object(dialect, dtype)}
     if layer.class_name == "TimeDistributed":
-        config = {**common, "layer": layer_to_config(dialect, layer.within, dtype, outer=False)}
+        within = layer.within
+        if not dialect.wrappers_freeze and not _trainable(layer):
+            within = replace(within, config={**within.config, "trainable": False})
+        config = {**common, "layer": layer_to_config(dialect, within, dtype, outer=False)}
         return written_object(dialect, "layers", "TimeDistributed", config, outer=outer)
     if layer.class_name not in (*_known_options(dialect), "Bidirectional"):
         raise unsupported(layer.name, layer.class_name, dialect.name)
-    if layer.class_name == "SpatialDropout1D" and dialect.all_modules:
-        del common["trainable"]  # which the constructor of Keras 3 does not take
+    if layer.class_name == "SpatialDropout1D" and dialect.modules:
+        del common["trainable"]  # which the constructor of Keras 3 does not take; it reads Keras 2's files as well
     if layer.class_name != "Bidirectional":
         options = _written_options(dialect, layer.class_name, layer.name, layer.config)
         return written_object(dialect, "layers", layer.class_name, {**common, **options}, outer=outer)
@@ -378,7 +382,8 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str, *, ou
             config["zero_output_for_mask"] = False
         written[key] = _written_options(dialect, "GRU", layer.name, config)
         name = f"{prefix.rstrip('/')}_{layer.name}"
-        own = {**common, "name": name, "trainable": _trainable(part)}
+        trainable = _trainable(part) and (dialect.wrappers_freeze or _trainable(layer))
+        own = {**common, "name": name, "trainable": trainable}
         directions[key] = written_object(dialect, "layers", "GRU", {**own, **written[key]})
     if not dialect.backward_layer:
         _require_mirrored(dialect, layer.name, *written.values())
