@@ -113,8 +113,8 @@ def test_copies_and_files_refuse_such_layers_by_name(tmp_path, write, stack):
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("metrics", r"set it by compile\("),
-        ("layers", r"append one by add\("),
+        ("metrics", r"set it with compile\("),
+        ("layers", r"append a layer with add\("),
         ("parameters", r"model.parameters\[...\] = values"),
     ],
 )
