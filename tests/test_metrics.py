@@ -310,7 +310,7 @@ def test_the_example_of_a_metric_of_ones_own_works():
         pytest.approx(np.abs(model.predict(x) - y).max(), rel=1e-6)
     ]
     softmax = Sequential([layers.Dense(2, "softmax", input_shape=(2,))])
-    with pytest.raises(ValueError, match="metrics: largest_error does not go with the loss sparse_categorical_cross"):
+    with pytest.raises(ValueError, match="metrics: largest_error does not support the loss sparse_categorical_cross"):
         softmax.compile("sgd", "sparse_categorical_crossentropy", metrics=[example.globs["LargestError"]()])
 
 
@@ -414,7 +414,7 @@ def test_a_metric_says_what_it_goes_with(loss):
             model.compile("adam", loss, metrics=[metric])
             continue
         with pytest.raises(
-            ValueError, match=f"metrics: {metric.name} does not go with the loss .* targets are {kind};"
+            ValueError, match=f"metrics: {metric.name} does not support the loss .* targets are {kind};"
         ):
             model.compile("adam", loss, metrics=[metric])
 
@@ -467,7 +467,7 @@ def test_a_metric_counts_for_one_model_at_a_time(make):
     state = metric.get_state()
     one.compile("adam", "mse", metrics=[metric])
     one.compile("adam", "mae", metrics=[metric])  # the same again
-    with pytest.raises(ValueError, match=r"metrics: expected one of the model's own, .* got \w+, which another model"):
+    with pytest.raises(ValueError, match=r"metrics: expected a metric of no other model because .* got \w+, which another model"):
         other.compile("adam", "mse", metrics=[metric])
     assert other.optimizer is None
     assert metric.get_state() == state
@@ -480,7 +480,7 @@ def test_a_metric_counts_for_one_model_at_a_time(make):
     if make is not Plain:  # a model is copied by what a file holds, which is no code
         third = copy.deepcopy(one)
         third.compile("adam", "mse", metrics=third.metrics)
-        with pytest.raises(ValueError, match="metrics: expected one of the model's own"):
+        with pytest.raises(ValueError, match="metrics: expected a metric of no other model"):
             other.compile("adam", "mse", metrics=third.metrics)
     one.compile("adam", "mse")
     other.compile("adam", "mse", metrics=[metric])  # which the first no longer uses

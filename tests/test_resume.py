@@ -313,7 +313,7 @@ def test_states_that_no_training_wrote_are_refused(tmp_path, change):
     config, tensors = native.load(path)
     config["training"] |= change
     native.save(path, config, tensors)
-    assert_refused(tmp_path, "a.safetensors: its state of training is not one", error=ModelFileError)
+    assert_refused(tmp_path, "a.safetensors: its state of a training run is invalid", error=ModelFileError)
 
 
 def test_save_training_needs_a_training(tmp_path):

@@ -72,7 +72,7 @@ def test_compile_refuses_what_it_does_not_support(options, message):
     with pytest.raises(ValueError, match=message):
         model.compile(**options)
     assert (model.loss, model.optimizer) == before
-    with pytest.raises(ValueError, match=r"loss_weights: .* if these are metrics, write metrics=\['mae'\]"):
+    with pytest.raises(ValueError, match=r"loss_weights: .* pass metrics by keyword, as metrics=\['mae'\]"):
         model.compile("adam", "mse", ["mae"])
 
 

@@ -392,7 +392,7 @@ class Sequential:
         """
         return self._network.pop()
 
-    @usage.alone("build makes the weights", outermost=True)
+    @usage.alone("build creates the weights", outermost=True)
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the weights for an input shape.
 
