@@ -184,7 +184,7 @@ TABLE = [
      lambda: Sequential([layers.Flatten(input_shape=(None, 2)), layers.Dense(2)]), ValueError,
      r"dense: expected input of shape \(N, ..., F\) with a known F, got \(N, T\)"),
     ("a shared layer", lambda: Sequential([layer := layers.GRU(3, input_shape=(4, 3), return_sequences=True), layer]),
-     ValueError, r"layer: gru is in this model already"),
+     ValueError, r"layer: expected a new layer because layers cannot be shared, got gru of this model"),
     ("no layer", lambda: Sequential(["gru"]), TypeError, r"layer: expected a layer of fastgru.layers, got 'gru'"),
     ("a layer without a list", lambda: Sequential(layers.GRU(3)), TypeError, r"layers: expected a list of layers"),
     ("two layers of one name", lambda: Sequential(
@@ -219,7 +219,7 @@ TABLE = [
      r"x: expected an array of real numbers, got object"),
     ("a mask", lambda: fit(np.ma.masked_array(X, X > 0)), TypeError, r"x: expected an array without a mask"),
     ("an optimizer of another model", lambda: [compiled().compile(o) for o in [optimizers.Adam()] if not o.update(
-        zeros(3), zeros(3))], ValueError, r"optimizer: expected one of the model's own"),
+        zeros(3), zeros(3))], ValueError, r"optimizer: expected an optimizer of no other model"),
     ("a layer added behind softmax", lambda: [m.fit(X, Y) for m in [compiled()] if not m.add(layers.Dense(3))],
      ValueError, r"loss: categorical_crossentropy needs a last layer with activation='softmax', got 'linear'"),
     ("fit on dates", lambda: fit(zeros(6, 3, 2, dtype="M8[s]")), TypeError,
@@ -298,7 +298,7 @@ TABLE = [
      r"backward_layer: expected units=3 as in layer, got 4"),
     ("an Embedding in the middle",
      lambda: Sequential([layers.GRU(3, input_shape=(4, 2)), layers.Embedding(3, 2)]), ValueError,
-     r"embedding: expected to be the first layer because it takes tokens"),
+     r"embedding: expected to be the first layer because its input is tokens"),
     ("float tokens to make a model for", lambda: [
         m.fit(zeros(2, 3), zeros(2)) for m in [Sequential([layers.Embedding(3, 2), layers.GRU(1)])]
         if not m.compile("adam", "mse")

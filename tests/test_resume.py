@@ -317,7 +317,7 @@ def test_states_that_no_training_wrote_are_refused(tmp_path, change):
 
 
 def test_save_training_needs_a_training(tmp_path):
-    with pytest.raises(RuntimeError, match="save_training is for callbacks of fit"):
+    with pytest.raises(RuntimeError, match="save_training: expected a running fit"):
         make_model().save_training(tmp_path / "a.safetensors")
 
 

@@ -53,7 +53,10 @@ def test_compile_has_kerass_defaults():
         lambda: model.train_on_batch(x, y),
         lambda: model.test_on_batch(x, y),
     ):
-        with pytest.raises(ValueError, match=r"loss: expected one .* got None; call compile\(optimizer, loss\)"):
+        with pytest.raises(
+            ValueError,
+            match=r"loss: expected a loss for training and evaluation, got None; call compile\(optimizer, loss\)",
+        ):
             use()
     model.predict(x)
 

@@ -88,13 +88,21 @@ class Loss:
 
     Examples
     --------
-    >>> import numpy as np >>> from fastgru import Sequential, layers, losses >>> class Underestimates(losses.Loss): #
-    squared error, weighted by `factor` if the output is too low ... def __init__(self, factor=3.0,
-    name="underestimates"): ... super().__init__(name=name) ... self.factor = factor ... ... def call(self, y_true,
-    y_pred): ... error = y_pred - y_true ... weight = np.where(error < 0, self.factor, 1.0) ... losses = np.mean(weight
-    * error**2, axis=-1) ... gradient = 2 * weight * error / error.shape[-1] ... return losses, gradient # or the losses
-    alone >>> model = Sequential([layers.GRU(4, input_shape=(5, 2)), layers.Dense(1)]) >>> model.compile("adam",
-    loss=Underestimates(factor=2.0))
+    >>> import numpy as np
+    >>> from fastgru import Sequential, layers, losses
+    >>> class Underestimates(losses.Loss):  # squared error, weighted by `factor` if the output is too low
+    ...     def __init__(self, factor=3.0, name="underestimates"):
+    ...         super().__init__(name=name)
+    ...         self.factor = factor
+    ...
+    ...     def call(self, y_true, y_pred):
+    ...         error = y_pred - y_true
+    ...         weight = np.where(error < 0, self.factor, 1.0)
+    ...         losses = np.mean(weight * error**2, axis=-1)
+    ...         gradient = 2 * weight * error / error.shape[-1]
+    ...         return losses, gradient  # or the losses alone
+    >>> model = Sequential([layers.GRU(4, input_shape=(5, 2)), layers.Dense(1)])
+    >>> model.compile("adam", loss=Underestimates(factor=2.0))
     """
 
     name: str = "loss"

@@ -118,8 +118,9 @@ class BinaryFocalCrossentropy(BinaryCrossentropy):
     apply_class_balancing : bool
         Whether to weight labels of 1 by `alpha`, and labels of 0 by ``1 - alpha``.
     alpha : float
-        From 0 to 1. gamma : float The focusing parameter, at least 0. Larger values reduce the loss of nearly correct
-        outputs more.
+        The weight of labels 1, from 0 to 1.
+    gamma : float
+        The focusing parameter, at least 0. Larger values reduce the loss of nearly correct outputs more.
     from_logits, label_smoothing, axis, reduction, name, dtype
         As in `BinaryCrossentropy`.
     """
