@@ -170,7 +170,12 @@ class Activation(Head):
 
 
 def Softmax(  # noqa: N802 - a class with this name in Keras
-    axis: int = -1, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None
+    axis: int = -1,
+    *,
+    input_shape: tuple[int | None, ...] | None = None,
+    name: str | None = None,
+    dtype: str | None = None,
+    trainable: bool = True,
 ) -> Activation:
     """Return ``Activation("softmax")``, over the last axis.
 
@@ -179,7 +184,8 @@ def Softmax(  # noqa: N802 - a class with this name in Keras
     axis : int
         Only -1, the last axis, is supported.
     input_shape : tuple, optional
-    name : str, optional
+    name, dtype, trainable
+        As in `Activation`.
 
     Returns
     -------
@@ -189,7 +195,7 @@ def Softmax(  # noqa: N802 - a class with this name in Keras
         raise ValueError(
             f"axis: expected -1 because softmax over other axes is not supported, got {axis}; add a Permute before it"
         )
-    return Activation("softmax", input_shape=input_shape, name=name)
+    return Activation("softmax", input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
 
 
 def ReLU(  # noqa: N802 - a class with this name in Keras
@@ -199,6 +205,8 @@ def ReLU(  # noqa: N802 - a class with this name in Keras
     *,
     input_shape: tuple[int | None, ...] | None = None,
     name: str | None = None,
+    dtype: str | None = None,
+    trainable: bool = True,
 ) -> Activation:
     """Return ``Activation("relu")``.
 
@@ -207,7 +215,8 @@ def ReLU(  # noqa: N802 - a class with this name in Keras
     max_value, negative_slope, threshold
         Only None, 0 and 0 are supported.
     input_shape : tuple, optional
-    name : str, optional
+    name, dtype, trainable
+        As in `Activation`.
 
     Returns
     -------
@@ -220,4 +229,4 @@ def ReLU(  # noqa: N802 - a class with this name in Keras
     ):
         if value != usual:
             raise ValueError(f"{option}: expected {usual} because only max(x, 0) is supported, got {value!r}")
-    return Activation("relu", input_shape=input_shape, name=name)
+    return Activation("relu", input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
