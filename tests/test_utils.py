@@ -74,7 +74,7 @@ def test_sequences_that_cannot_be_padded(sequences, options, message):
         (
             lambda: utils.timeseries_dataset_from_array(np.ones(5), None, 6),
             ValueError,
-            "sequence_length: expected windows of at most 5 steps .* got windows that span 6",
+            "sequence_length: expected windows of at most 5 steps .* got windows of 6 steps",
         ),
         (lambda: utils.timeseries_dataset_from_array(np.ones(5), np.ones(1), 2, start_index=2), ValueError, "targets:"),
         (lambda: utils.timeseries_dataset_from_array(np.ones(5), None, 2, 0), ValueError, "sequence_stride: expected"),

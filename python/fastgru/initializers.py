@@ -451,6 +451,7 @@ def get(identifier: Any) -> Initializer | None:
     Returns
     -------
     Initializer or None
+
     Raises
     ------
     ValueError
