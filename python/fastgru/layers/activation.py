@@ -105,13 +105,9 @@ class Activation(Head):
     Parameters
     ----------
     activation : {"linear", "softmax", "sigmoid", "tanh", "relu"} or None
-        None means linear.
-    input_shape : tuple, optional
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        The dtype of the layer outside a model; float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+        The activation function; None means linear.
+    input_shape, name, dtype, trainable
+        As in `Layer`.
     """
 
     def __init__(
@@ -183,8 +179,7 @@ def Softmax(  # noqa: N802 - a class with this name in Keras
     ----------
     axis : int
         Only -1, the last axis, is supported.
-    input_shape : tuple, optional
-    name, dtype, trainable
+    input_shape, name, dtype, trainable
         As in `Activation`.
 
     Returns
@@ -214,8 +209,7 @@ def ReLU(  # noqa: N802 - a class with this name in Keras
     ----------
     max_value, negative_slope, threshold
         Only None, 0 and 0 are supported.
-    input_shape : tuple, optional
-    name, dtype, trainable
+    input_shape, name, dtype, trainable
         As in `Activation`.
 
     Returns

@@ -51,14 +51,16 @@ class Layer(ABC):
     Attributes
     ----------
     name : str
-    dtype : dtype
+    dtype : numpy.dtype
         The dtype of weights, computations and outputs.
     trainable : bool
         Whether training changes the weights. See `fastgru.Sequential` for when a change takes effect.
     weights : list of Variable
         The weights in Keras' order. Empty until the layer is built.
-    parameters, gradients : dict of str to ndarray
-        The arrays of the weights and of their gradients by name, in the same order.
+    parameters : dict of str to ndarray
+        The arrays of the weights by name, in the same order.
+    gradients : dict of str to ndarray
+        The arrays of their gradients by name, in the same order.
     """
 
     #: Weight name -> name of the attribute that holds its initializer, in Keras' order.

@@ -36,11 +36,8 @@ class Bidirectional(Layer):
         The backward GRU. Its ``go_backwards`` must be the opposite of that of `layer`.
     input_shape : tuple, optional
         (T, F), for the first layer of a model. By default the ``input_shape`` of `layer`.
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        The dtype of the layer outside a model; float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+    name, dtype, trainable
+        As in `Layer`.
 
     Notes
     -----
@@ -166,8 +163,11 @@ class Bidirectional(Layer):
         Parameters
         ----------
         x : ndarray (N, T, F)
+            The sequences.
         lengths : ndarray (N,), optional
+            The number of valid steps of each sequence. Later steps are padding.
         training : bool
+            Whether to apply dropout, and to record what `backward` needs.
         initial_state : pair of ndarray (N, H), optional
             States of the forward and the backward GRU. Default: zeros, or the last states of the previous batch if
             stateful.
@@ -226,6 +226,7 @@ class Bidirectional(Layer):
         d_y : ndarray, or pair of ndarray with ``merge_mode=None``
             Gradient of the output.
         input_gradient : bool
+            Whether to compute the gradient of the input.
         d_states : pair of ndarray (N, H), optional
             Gradients of the two last states, with `return_state`.
         """

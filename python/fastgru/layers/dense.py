@@ -26,7 +26,7 @@ class Dense(Head):
     units : int
         Size of the output.
     activation : {"linear", "softmax", "sigmoid", "tanh", "relu"}, optional
-        None means linear.
+        The activation function; None means linear.
     use_bias : bool
         Whether the layer has a bias.
     kernel_initializer, bias_initializer : str or initializer
@@ -37,11 +37,8 @@ class Dense(Head):
         Not supported.
     input_shape : tuple, optional
         (F,) or (T, F), for the first layer of a model.
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        The dtype of the layer outside a model; float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+    name, dtype, trainable
+        As in `Layer`.
 
     Notes
     -----

@@ -38,11 +38,8 @@ class Embedding(Layer):
         Ignored, as in Keras 3.
     input_shape : tuple, optional
         (T,), for the first layer of a model; T may be None for sequences of any length.
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        The dtype of the layer outside a model; float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+    name, dtype, trainable
+        As in `Layer`.
 
     Notes
     -----

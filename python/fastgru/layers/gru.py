@@ -70,11 +70,8 @@ class GRU(Layer):
         state if a length is 0.
     input_shape : tuple, optional
         (T, F), for the first layer of a model; T may be None for sequences of any length.
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        The dtype of the layer outside a model; float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+    name, dtype, trainable
+        As in `Layer`.
 
     Notes
     -----
@@ -218,8 +215,11 @@ class GRU(Layer):
         Parameters
         ----------
         x : ndarray (N, T, F)
+            The sequences.
         lengths : ndarray (N,), optional
+            The number of valid steps of each sequence. Later steps are padding.
         training : bool
+            Whether to apply dropout, and to record what `backward` needs.
         initial_state : ndarray (N, H), optional
             Default: zeros, or the states of the previous batch if stateful.
         """
@@ -318,6 +318,7 @@ class GRU(Layer):
         d_y : ndarray
             Gradient of the first output.
         input_gradient : bool
+            Whether to compute the gradient of the input.
         d_state : ndarray (N, H), optional
             Gradient of the last state, with `return_state`.
         """

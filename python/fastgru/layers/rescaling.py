@@ -24,12 +24,8 @@ class Rescaling(Layer):
         Scale uint8 input only; input of other dtypes is not scaled. Early versions of fastgru had no such layer and
         divided all uint8 input by 255. `load_model` adds this layer with ``uint8_only=True`` to models from their
         files.
-    input_shape : tuple, optional
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        The dtype of the layer outside a model; float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+    input_shape, name, dtype, trainable
+        As in `Layer`.
 
     Examples
     --------

@@ -27,12 +27,8 @@ class Reshape(_Moving):
     ----------
     target_shape : tuple of int
         The shape without the batch axis. One size may be -1; it is computed from the others.
-    input_shape : tuple, optional
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        The dtype of the layer outside a model; float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+    input_shape, name, dtype, trainable
+        As in `Layer`.
 
     Examples
     --------
@@ -99,12 +95,8 @@ class RepeatVector(_Moving):
     ----------
     n : int
         The number of steps.
-    input_shape : tuple, optional
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        The dtype of the layer outside a model; float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+    input_shape, name, dtype, trainable
+        As in `Layer`.
 
     Examples
     --------
@@ -146,12 +138,8 @@ class Permute(_Moving):
     ----------
     dims : tuple of int
         The axes of the input in their new order, without the batch axis. The first axis after the batch axis is 1.
-    input_shape : tuple, optional
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        The dtype of the layer outside a model; float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+    input_shape, name, dtype, trainable
+        As in `Layer`.
     """
 
     def __init__(

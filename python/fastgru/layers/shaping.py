@@ -19,17 +19,13 @@ class Dropout(Layer):
     Parameters
     ----------
     rate : float
-        From 0 to below 1.
+        The fraction to set to 0, from 0 to below 1.
     noise_shape : None
         Not supported; see `SpatialDropout1D`.
     seed : int, optional
         Ignored. All random numbers come from the model's generator. `fastgru.utils.set_random_seed` seeds it.
-    input_shape : tuple, optional
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        The dtype of the layer outside a model; float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+    input_shape, name, dtype, trainable
+        As in `Layer`.
     """
 
     works_on_each_step: ClassVar[bool] = True
@@ -87,16 +83,13 @@ class SpatialDropout1D(Layer):
     Parameters
     ----------
     rate : float
-        From 0 to below 1.
+        The fraction to set to 0, from 0 to below 1.
     seed : int, optional
         Ignored, as in `Dropout`.
     input_shape : tuple, optional
         (T, F), for the first layer of a model.
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        The dtype of the layer outside a model; float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+    name, dtype, trainable
+        As in `Layer`.
     """
 
     def __init__(
@@ -147,8 +140,8 @@ class Flatten(Layer):
     ----------
     data_format : {"channels_last"}, optional
         Other formats are not supported.
-    input_shape : tuple, optional
-    name : str, optional
+    input_shape, name, dtype, trainable
+        As in `Layer`.
     """
 
     joins_steps: ClassVar[bool] = True
@@ -207,8 +200,8 @@ class GlobalAveragePooling1D(_Pooling1D):
         Other formats are not supported.
     keepdims : False
         Not supported: add a `RepeatVector` of 1.
-    input_shape : tuple, optional
-    name : str, optional
+    input_shape, name, dtype, trainable
+        As in `Layer`.
     """
 
     def __init__(
@@ -265,8 +258,8 @@ class GlobalMaxPooling1D(_Pooling1D):
         Other formats are not supported.
     keepdims : False
         Not supported: add a `RepeatVector` of 1.
-    input_shape : tuple, optional
-    name : str, optional
+    input_shape, name, dtype, trainable
+        As in `Layer`.
     """
 
     def __init__(
@@ -324,11 +317,8 @@ class LastStep(_Pooling1D):
     ----------
     input_shape : tuple, optional
         (T, F), for the first layer of a model.
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        The dtype of the layer outside a model; float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+    name, dtype, trainable
+        As in `Layer`.
     """
 
     def __init__(
@@ -372,14 +362,12 @@ class Masking(Layer):
 
     Parameters
     ----------
-    mask_value : float
+    mask_value : float, default 0.0
+        The value of all features of a padded step.
     input_shape : tuple, optional
         (T, F), for the first layer of a model.
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        The dtype of the layer outside a model; float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+    name, dtype, trainable
+        As in `Layer`.
     """
 
     finds_padding = True

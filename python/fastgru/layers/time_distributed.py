@@ -29,11 +29,8 @@ class TimeDistributed(Layer):
         A layer with one output. `Embedding`, `Masking` and stateful layers are not supported.
     input_shape : tuple, optional
         (T, ...), for the first layer of a model.
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        The dtype of the layer outside a model; float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+    name, dtype, trainable
+        As in `Layer`.
 
     Notes
     -----

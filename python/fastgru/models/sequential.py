@@ -74,8 +74,12 @@ class Sequential:
     ----------
     layers : list of Layer
         The layers, without an `Input`.
-    weights, trainable_weights, non_trainable_weights : list of Variable
+    weights : list of Variable
         The weights of all layers, in Keras' order. Empty until the model is built.
+    trainable_weights : list of Variable
+        The weights that training changes.
+    non_trainable_weights : list of Variable
+        The weights that training does not change.
     trainable : bool
         Whether training changes the weights. Assigning it sets it for all layers. A layer with ``trainable = False`` is
         frozen: training does not change its weights and optimizer state, and ignores its regularizers. As in Keras, the
@@ -185,7 +189,7 @@ class Sequential:
 
     @property
     def name(self) -> str:
-        """The name of the model. Files contain it."""
+        """The name of the model, which saved files contain."""
         return self._network.name
 
     @name.setter
