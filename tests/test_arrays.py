@@ -95,7 +95,7 @@ WRONG = [
     ({"x_test": X}, "expected an array with the name y_test"),
     ({"y_test": Y}, "expected an array with the name x_test"),
     ({"x_test": X, "y_test": Y}, "expected an array with the name lengths_test"),
-    ({"x_test": X[:, :, :2], "y_test": Y, "lengths_test": Y // 2}, "x_test: expected 3 numbers a step because x has"),
+    ({"x_test": X[:, :, :2], "y_test": Y, "lengths_test": Y // 2}, "x_test: expected 3 numbers per step as in x"),
     ({"x_test": X.astype("u1"), "y_test": Y, "lengths_test": Y // 2}, "x_test: expected float32 as in x, got uint8"),
     ({"x_test": X, "y_test": Y * 0.5, "lengths_test": Y // 2}, "y_test: expected int64 as in y, got float64"),
     ({"x_test": X, "y_test": np.zeros((6, 4), int), "lengths_test": Y // 2}, "y_test: expected 1 axes as in y"),

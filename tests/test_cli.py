@@ -197,7 +197,7 @@ BAD = [
     (["train", "cifar"], 2, "DATA: expected mnist, synthetic, an existing .npz file or a folder of .npy files, got"),
     (["train", "--threads", "9999"], 2, "--threads: expected an integer of at most 1024, got 9999"),
     (["train", "--plot", "mnist"], 2, "--plot: expected a file name that ends with .png"),
-    (["train", "synthetic", "--data", "."], 2, "--data: expected none because the synthetic digits"),
+    (["train", "synthetic", "--data", "."], 2, "--data: expected none because synthetic digits"),
     (["train", "synthetic", "--save", "/nowhere/m"], 2, "--save: expected a file in an existing folder"),
     (["train", "synthetic", "--save", "."], 2, "--save: expected a file to write, got the folder"),
     (["train", "synthetic", "--learning-rate", "3e38", "--units", "4"], 1, "training stopped in epoch 1, batch "),

@@ -521,7 +521,7 @@ def test_what_predict_and_evaluate_refuse(capsys, tmp_path, small_model):
         ),
         (["evaluate", small_model, str(other)], 1, f"{other}: x: expected shape (N, {T}, {F})"),
         (["evaluate", small_model, "/nowhere/d.npz"], 2, "DATA: expected mnist, synthetic, an existing .npz file or"),
-        (["evaluate", small_model, good, "--data", "."], 2, "--data: expected none because the arrays are those of"),
+        (["evaluate", small_model, good, "--data", "."], 2, "--data: expected none because the arrays are in"),
         (["evaluate", small_model, "synthetic", "--task", "regress"], 2, "--task: expected none because digits are"),
         (["train", __file__], 1, "expected an .npz file, or a folder with x.npy"),
         (["train", "/nowhere/d"], 2, "DATA: expected mnist, synthetic, an existing .npz file or a folder of"),

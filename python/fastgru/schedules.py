@@ -66,7 +66,7 @@ class Constant(Schedule):
 
 
 class CosineDecay(Schedule):
-    """Decay along half a cosine (Loshchilov and Hutter 2017, arXiv:1608.03983), like Keras' ``CosineDecay``.
+    """Decay along half a cosine (Loshchilov and Hutter 2017, arXiv:1608.03983), as Keras' ``CosineDecay``.
 
     Parameters
     ----------
@@ -366,7 +366,8 @@ class PolynomialDecay(Schedule):
     power : float, default 1.0
         The exponent; 1 is a linear decay.
     cycle : bool, default False
-        Whether to restart the decay over the next multiple of `decay_steps` instead of keeping the final learning rate.
+        Whether to extend the decay to the next multiple of `decay_steps` each time it ends, instead of keeping the
+        final learning rate.
     name : str
         Ignored.
     """

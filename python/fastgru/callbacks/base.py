@@ -21,7 +21,7 @@ class Callback:
     """Base class of all callbacks. Derive from it and override the methods that you need.
 
     A callback may call ``predict``, ``evaluate``, ``save`` and ``set_weights`` of the model, but not train or compile
-    it, or add layers; see `fastgru.Sequential`. ``logs`` are dicts of str to float.
+    it, or add layers; see `fastgru.Sequential`. In training and evaluation, ``logs`` are dicts of str to float.
 
     Attributes
     ----------

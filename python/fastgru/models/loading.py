@@ -52,7 +52,7 @@ def load_model(
     filepath : path
         The format is detected from the contents of the file; see `fastgru.formats`.
     custom_objects
-        Not supported: must be None or empty. Files contain the names of this package's classes only.
+        Not supported: must be None or empty. Only fastgru's classes are supported in files.
     compile : bool
         Whether to compile the model like the saved one. Pass False to load a file whose optimizer, loss or metrics
         are not supported.
@@ -61,20 +61,20 @@ def load_model(
     format : str, optional
         The file format, one of those that `fastgru.formats` lists, for files whose contents do not show it.
     **options
-        For a PyTorch state_dict, what the file does not contain: ``pooling``, ``return_sequences``, ``activations``
-        and ``order``. The page "File formats" describes them.
+        Information that a PyTorch state_dict does not contain: ``pooling``, ``return_sequences``, ``activations`` and
+        ``order``. The page "File formats" describes them.
 
     Warns
     -----
     AssumptionWarning
-        The file does not determine the outputs of the model, and neither do `options`. This is so for most state_dicts.
-        The warning lists the assumptions, and the options that confirm or replace them.
+        The file and `options` do not determine the outputs of the model, as for most state_dicts without options. The
+        warning lists the assumptions, and the options that confirm or replace them.
 
     Returns
     -------
     Sequential
-        Compiled like the saved model, if the file contains an optimizer. A model that `Sequential.save` wrote continues
-        its training with the same bits.
+        Compiled like the saved model, if the file contains an optimizer. The training of a model that `Sequential.save`
+        wrote continues with bit-identical results.
 
     Raises
     ------
@@ -133,6 +133,7 @@ def clone_model(
     Parameters
     ----------
     model : Sequential
+        The model to clone. It does not change.
     input_tensors, call_function
         Not supported: must be None.
     clone_function : callable, optional
