@@ -136,7 +136,7 @@ def test_a_model_whose_constructor_has_not_run_says_so():
 
     for use in (Model, lambda: Sequential.__new__(Sequential).layers):
         with pytest.raises(
-            AttributeError, match=r"expected super().__init__() before any use .*super\(\).__init__\(\) first"
+            AttributeError, match=r"expected super\(\).__init__\(\) before any use .*super\(\).__init__\(\) first"
         ):
             use()
 

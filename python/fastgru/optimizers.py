@@ -301,7 +301,7 @@ def _describe_failure(gradient: Array) -> str:
     """Return why an update failed."""
     if not np.isfinite(gradient).all():
         return "the gradient is not finite"
-    return f"the update would cause an overflow of weights or moments in {gradient.dtype}"
+    return f"the update would make weights or moments overflow in {gradient.dtype}"
 
 
 def _shorten(gradient: Array, length: float) -> None:

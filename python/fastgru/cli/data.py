@@ -201,9 +201,7 @@ class HeldBack(NamedTuple):
             counts = np.bincount(y[self.rows], minlength=len(everything))[everything > 0]
         if self.stratified:
             missing = counts is not None and not counts.min()
-            how += (
-                " with classes in proportion where they have enough" if missing else " with all classes in proportion"
-            )
+            how += ", stratified by class as far as possible" if missing else ", stratified by class"
         text = f"{len(self.rows):,} of {len(y):,} {found.samples} held back, {how}"
         return text if counts is None else f"{text}: {counts.min():,} to {counts.max():,} of each class"
 

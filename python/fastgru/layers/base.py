@@ -22,7 +22,7 @@ from fastgru.layers.variables import Variable, copy_weights
 from fastgru.regularizers import Regularizer
 
 Array = NDArray[Any]
-#: A shape whose first axis, the batch, is None: any size.
+#: A shape with the batch axis, which is None for any size.
 Shape = tuple[int | None, ...]
 #: What a layer returns: one array, or several, depending on its options.
 Outputs = Array | tuple[Array, ...]
@@ -63,9 +63,9 @@ class Layer(ABC):
         The arrays of their gradients by name, in the same order.
     """
 
-    #: Weight name -> name of the attribute that holds its initializer, in Keras' order.
+    #: Weight name -> name of the attribute with its initializer, in Keras' order.
     initializers: ClassVar[dict[str, str]] = {}
-    #: Weight name -> name of the attribute that holds its regularizer.
+    #: Weight name -> name of the attribute with its regularizer.
     regularizers: ClassVar[dict[str, str]] = {}
     #: Whether the input contains integer tokens, as for `Embedding`.
     takes_tokens: ClassVar[bool] = False

@@ -100,7 +100,7 @@ class Loss:
     ...         weight = np.where(error < 0, self.factor, 1.0)
     ...         losses = np.mean(weight * error**2, axis=-1)
     ...         gradient = 2 * weight * error / error.shape[-1]
-    ...         return losses, gradient  # or the losses alone
+    ...         return losses, gradient  # or only the losses
     >>> model = Sequential([layers.GRU(4, input_shape=(5, 2)), layers.Dense(1)])
     >>> model.compile("adam", loss=Underestimates(factor=2.0))
     """

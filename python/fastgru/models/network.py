@@ -252,7 +252,7 @@ class Network:
                 places.append((layer, name, slice(end, end + size), shape))
                 end += -(-size // line) * line
         if end * self.dtype.itemsize > sys.maxsize - memory.LINE:
-            raise MemoryError(f"the model's {end:,} parameters are more than any memory holds")
+            raise MemoryError(f"the model's {end:,} parameters need more memory than any machine has")
         parameters, gradient = memory.zeros(end, self.dtype), memory.zeros(end, self.dtype)
         weights: dict[str, dict[str, Array]] = {layer.name: {} for layer in self.layers}
         gradients: dict[str, dict[str, Array]] = {layer.name: {} for layer in self.layers}

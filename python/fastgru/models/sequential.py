@@ -180,8 +180,8 @@ class Sequential:
         def __getattr__(self, name: str) -> Any:
             if "_network" not in vars(self) and not name.startswith("__"):
                 raise AttributeError(
-                    f"{type(self).__name__}: expected super().__init__() before any use of the model, got a use of "
-                    f"{name}; call super().__init__() first"
+                    f"{type(self).__name__}: expected super().__init__() before any use of the model, got no call; "
+                    f"call super().__init__() first in __init__"
                 )
             return super().__getattribute__(name)  # raises the original AttributeError
 

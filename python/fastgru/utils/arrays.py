@@ -105,7 +105,7 @@ def split_dataset(
     Parameters
     ----------
     dataset : ndarray, or tuple or list of ndarray
-        Samples, or ``(x, y)`` and other arrays with as many samples.
+        Samples, or several arrays such as ``(x, y)`` with the same number of samples.
     left_size, right_size : float or int, optional
         The size of each part, as a fraction or as a number of samples. One of them is sufficient. If both are given and
         do not cover all samples, the remaining samples are dropped.
