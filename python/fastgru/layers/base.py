@@ -67,6 +67,8 @@ class Layer(ABC):
     initializers: ClassVar[dict[str, str]] = {}
     #: Weight name -> name of the attribute with its regularizer.
     regularizers: ClassVar[dict[str, str]] = {}
+    #: The number of assignments to ``trainable`` of any layer, by which a model detects changes.
+    trainable_assignments: ClassVar[int] = 0
     #: Whether the input contains integer tokens, as for `Embedding`.
     takes_tokens: ClassVar[bool] = False
     #: Whether `forward` accepts any real dtype that converts exactly to the layer's dtype, and converts it.
@@ -120,6 +122,7 @@ class Layer(ABC):
     @trainable.setter
     def trainable(self, value: bool) -> None:
         self._trainable = checks.flag("trainable", value)
+        Layer.trainable_assignments += 1
         for layer in self.layers_within():
             layer.trainable = value
 

@@ -74,11 +74,10 @@ class Network:
         self._declared: InputLayer | None = None  # an Input whose shape the next layer receives
         self.shapes: list[Shape] = []
         self._sum: Array = np.empty(0, np.float32)  # gradient of the earlier pieces of a training batch
-        self._places: dict[
-            str, tuple[slice, tuple[int, ...]]
-        ] = {}  # slice and shape of each weight in the flat buffers
+        self._places: dict[str, tuple[slice, tuple[int, ...]]] = {}  # slice and shape of each weight in the buffers
         self.trainable = True
         self._plan: TrainingPlan | None = None  # None until the first training call
+        self._planned_after = 0  # assignments to `trainable` when the plan was made
         self._scored = Scores(np.empty((0, 0), np.float32), None, (0,))  # the last result of `scores` in training
 
     # --- Topology and memory ---------------------------------------------------------------------------------
@@ -510,13 +509,16 @@ class Network:
         if self._plan is not None:
             return
         self._plan = self.plan
+        self._planned_after = Layer.trainable_assignments
         if not self._plan.names:
             warnings.warn("the model does not have any trainable weights, so training changes nothing", stacklevel=2)
 
     def warn_of_changed_trainable(self) -> None:
         """Warn if ``trainable`` has changed since `fix_trainable`."""
+        if self._plan is None or self._planned_after == Layer.trainable_assignments:
+            return
         names = trainable_names(self.layers) if self.trainable else frozenset()
-        if self._plan is not None and names != self._plan.names:
+        if names != self._plan.names:
             warnings.warn(
                 "trainable: changed after the first training call since compile(), so that the change has no effect; "
                 "call compile() after changing it",
