@@ -240,11 +240,7 @@ def claim_rows(path, rows):
         ("pickle.npy", lambda p: p.write_bytes(b"PK\x03\x04"), "not a .npy file of numbers"),
         ("folder.png", lambda p: p.mkdir(), "expected a regular file or a link to one, got a folder"),
         ("cut.png", lambda p: p.write_bytes(png(np.zeros((28, 28), np.uint8))[:-30]), "damaged image"),
-        (
-            "bomb.png",
-            lambda p: p.write_bytes(png(np.zeros((9000, 9999), bool))),
-            "the image is too large: 9999 x 9000 pixels",
-        ),
+        ("bomb.png", lambda p: p.write_bytes(png(np.zeros((9000, 9999), bool))), "too large: 9999 x 9000 pixels"),
         ("huge.png", lambda p: p.write_bytes(png(np.zeros((20000, 20000), bool))), "damaged image"),
         ("objects.npy", lambda p: np.save(p, np.array([{}]), allow_pickle=True), "not a .npy file of numbers"),
         ("complex.npy", lambda p: np.save(p, np.zeros((28, 28), complex)), "got complex128"),

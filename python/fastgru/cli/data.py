@@ -260,8 +260,8 @@ def are_overlapping_windows(x: Array) -> bool:
     """Return whether each sequence begins with the end of the previous one, as windows of a series do.
 
     A few pairs of neighbours are compared, and two thirds of them must overlap by the same number of steps. The others
-    may belong to two different series. Ignored are overlaps of constant steps, overlaps of a single step, and features
-    that are constant within both sequences, such as the number of the series.
+    may belong to two different series. Overlaps of constant steps or of a single step are ignored. Features that are
+    constant within both sequences, such as the number of the series, are also ignored.
     """
     pairs = len(x) - 1
     if pairs < _LEAST_PAIRS:

@@ -1,7 +1,7 @@
 """Sequences from files: arrays in an .npz file, or in a folder of .npy files, which are memory-mapped.
 
-Files are not trusted. Python objects (pickles) are never read, and memory for an array is allocated only after its
-header has been compared with the size of the file.
+Files are not trusted. Python objects (pickles) are never read. Memory for an array is allocated only after its header
+has been compared with the size of the file.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ MERGES = ("concat", "sum", "mul", "ave")
 class Bidirectional(Layer):
     """Run one GRU forwards and another backwards over each sequence, as Keras' ``Bidirectional``.
 
-    Both outputs are in the order of the input. Output t of the forward GRU depends on the steps up to t, and output t
-    of the backward GRU on the steps from t on. With `lengths`, both are zeros in padding, regardless of the layers'
-    `zero_output_for_mask`. Without `return_sequences` the outputs are the last states.
+    Both outputs are in the order of the input. Output t of the forward GRU depends on the steps up to t. Output t of
+    the backward GRU depends on step t and later ones. With `lengths`, both are zeros in padding, regardless of the
+    layers' `zero_output_for_mask`. Without `return_sequences` the outputs are the last states.
 
     Parameters
     ----------

@@ -70,9 +70,9 @@ def require_saveable(
 ) -> None:
     """Raise the error that `write` would raise. No file is created or changed.
 
-    The model is written to a temporary folder beside `path`, so this finds an unknown ending, a missing folder, missing
-    permissions, a missing package, and anything that the format does not support. If the model has no weights yet, a
-    model with one Dense layer is written instead, which cannot find unsupported layers.
+    The model is written to a temporary folder next to `path`. This detects an unknown ending, a missing folder or
+    package, missing permissions, and unsupported features. If the model has no weights yet, a model with one Dense
+    layer is written instead, which does not detect unsupported layers.
 
     Parameters
     ----------

@@ -107,10 +107,10 @@ class Sequential:
     Targets and weights for each step are then also lists of arrays.
 
     *Batches.* Pass an object that can be iterated over once per epoch, such as a `torch.utils.data.DataLoader` or a
-    `tf.data.Dataset`, or an object with ``__len__`` and ``__getitem__``, such as a `keras.utils.PyDataset`. A batch is
-    ``(x, y)``, ``(x, y, sample_weight)``, or a dict with the keys ``x``, ``y``, ``lengths`` and ``sample_weight``. If
-    the third element of a batch contains integers above 1, none of them above the number of steps, it is used as
-    lengths, with a warning.
+    `tf.data.Dataset`. An object with ``__len__`` and ``__getitem__``, such as a `keras.utils.PyDataset`, also works. A
+    batch is ``(x, y)``, ``(x, y, sample_weight)``, or a dict with the keys ``x``, ``y``, ``lengths`` and
+    ``sample_weight``. The third element is used as lengths, with a warning, if it contains integers above 1 and none
+    above the number of steps.
 
     *Threads.* Several threads may call `predict`, `evaluate`, `get_weights` and `save` at the same time, unless a layer
     is stateful. Methods that change the model need exclusive access: they raise RuntimeError while another thread uses
@@ -473,11 +473,11 @@ class Sequential:
         optimizer : str or Optimizer
             "adam", "adamw", "sgd", "rmsprop", or an object of `fastgru.optimizers`.
         loss : str or Loss, optional
-            A name such as "categorical_crossentropy", "sparse_categorical_crossentropy", "binary_crossentropy",
-            "mean_squared_error" ("mse"), "mean_absolute_error" ("mae") or "huber", an object of `fastgru.losses`, or a
-            function of y_true and y_pred. Both categorical cross-entropies accept integer labels and one-hot targets.
-            Cross-entropies are computed from the logits, that is, before the last layer's softmax or sigmoid. `fit`,
-            `evaluate`, `train_on_batch` and `test_on_batch` need a loss.
+            A name, an object of `fastgru.losses`, or a function of y_true and y_pred. Names are
+            "categorical_crossentropy", "sparse_categorical_crossentropy", "binary_crossentropy", "mse", "mae", "huber"
+            and others. Both categorical cross-entropies accept integer labels and one-hot targets. Cross-entropies are
+            computed from the logits, that is, before the last layer's softmax or sigmoid. `fit`, `evaluate`,
+            `train_on_batch` and `test_on_batch` need a loss.
         metrics : iterable, optional
             Names such as "accuracy", "top_k_accuracy", "binary_accuracy", "mae", "mse" or "f1_score", objects of
             `fastgru.metrics`, or functions of y_true and y_pred. Each object can belong to one model only.
@@ -707,8 +707,8 @@ class Sequential:
         """Write the model and the state of the training run to a file, for ``fit(..., resume_from=path)``.
 
         Call it in a callback; `callbacks.ModelCheckpoint` does. The file is written after all callbacks have been
-        called for the same epoch or batch, so that it contains the final state of each callback. No file is written for
-        an epoch that `TerminateOnNaN` ends.
+        called for the same epoch or batch, so it contains their final states. No file is written for an epoch that
+        `TerminateOnNaN` ends.
 
         Parameters
         ----------
