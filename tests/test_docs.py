@@ -27,7 +27,7 @@ def test_the_code_on_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch)
     blocks = python_blocks(DOCS / page)
     assert blocks
     monkeypatch.chdir(tmp_path)
-    namespace = {}
+    namespace = {"__name__": "__main__"}  # as in a program: classes that a page defines have a module
     for block in blocks:
         exec(compile(block, page, "exec"), namespace)
 

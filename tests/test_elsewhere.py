@@ -6,7 +6,7 @@ import importlib
 import re
 
 import pytest
-from fastgru import layers
+from fastgru import Sequential, layers, models
 from fastgru._support.elsewhere import missing
 
 pytestmark = pytest.mark.isa_independent
@@ -70,3 +70,10 @@ def test_an_import_has_the_message_too():
 def test_tables_name_what_is_missing_alone(module):
     ours = importlib.import_module(f"fastgru{module}")
     assert not ours._ELSEWHERE.keys() & set(ours.__all__)
+
+
+def test_attributes_of_keras_models_name_what_to_use():
+    with pytest.raises(AttributeError, match=r"no attribute 'export'; use save\('model.onnx'\)"):
+        Sequential().export("folder")
+    with pytest.raises(AttributeError, match="no attribute 'Model'; use Sequential"):
+        models.Model()

@@ -139,7 +139,7 @@ class Callback:
 
     def may_add_logs(self) -> bool:
         """Whether the callback may add entries to an epoch's logs, because it overrides `on_epoch_end`."""
-        return not type(self).on_epoch_end.__module__.startswith(f"{__package__}.")
+        return not (type(self).on_epoch_end.__module__ or "").startswith(f"{__package__}.")
 
     def require_possible(self, logs: list[str], *, complete: bool, sometimes: Iterable[str] = ()) -> None:
         """Raise errors before the first epoch that would otherwise occur after it.

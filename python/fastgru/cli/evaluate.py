@@ -75,8 +75,8 @@ def add_to(commands: Any) -> None:
         "samples.",
     )
     command.add_argument("model", metavar="MODEL", type=model_file, help="a model file of any supported format")
-    add_dataset(command)
-    add_scaling(command, "default: the input is not scaled")
+    group = add_dataset(command)
+    add_scaling(group, "default: the input is not scaled")
     add_json(command.add_argument_group("output"), "print the results as one line of JSON, the last one")
     add_state_dict_options(command)
     command.set_defaults(run=run)

@@ -96,8 +96,8 @@ def _require_existing(path: str, expected: str, suggestion: str) -> None:
     raise argparse.ArgumentTypeError(f"expected {expected}, got {path!r}{missing}{suggestion}")
 
 
-def add_dataset(command: argparse.ArgumentParser) -> None:
-    """The arguments for the data to train or evaluate on."""
+def add_dataset(command: argparse.ArgumentParser) -> Any:
+    """Add the arguments for the data to train or evaluate on, and return their group."""
     group = command.add_argument_group("data")
     group.add_argument(
         "dataset",
@@ -121,6 +121,7 @@ def add_dataset(command: argparse.ArgumentParser) -> None:
         help="classify: your y are classes, integers from 0; regress: your y are numbers (default: classify if y has "
         "an integer dtype, else regress)",
     )
+    return group
 
 
 def add_scaling(command: Any, default: str) -> None:

@@ -54,8 +54,8 @@ def add_to(commands: Any) -> None:
         description="Train GRU layers and a Dense layer. The data decide whether the network classifies or predicts "
         "numbers. Ctrl-C ends the training; --save then writes the weights reached so far.",
     )
-    add_dataset(command)
-    add_scaling(command, "default: 255 for mnist and synthetic; your own arrays are not scaled")
+    group = add_dataset(command)
+    add_scaling(group, "default: 255 for mnist and synthetic; your own arrays are not scaled")
     network, training, output = (command.add_argument_group(name) for name in ("network", "training", "output"))
     training.add_argument(
         "--recipe",
@@ -154,7 +154,7 @@ class Outcome(NamedTuple):
     def __str__(self) -> str:
         rate = f"{self.samples_per_second:,.0f} samples/s"
         now = "" if self.epochs_now == self.epochs else f", {self.epochs_now} of them now,"
-        return f"{self.score} after {self.epochs} epochs{now} in {self.seconds:.1f} s ({rate})"
+        return f"{self.score} after {_epochs(self.epochs)}{now} in {self.seconds:.1f} s ({rate})"
 
     def as_json(self) -> dict[str, Any]:
         """All fields but `epochs_now`; the score has an entry for the metric and one for the loss."""
@@ -322,12 +322,16 @@ def _mean(outcomes: list[Outcome]) -> dict[str, float]:
     return {name: float(np.mean([entry[name] for entry in entries])) for name in entries[0] if name != "seed"}
 
 
+def _epochs(count: float) -> str:
+    return f"{count:g} epoch{'' if count == 1 else 's'}"
+
+
 def _describe_mean(outcomes: list[Outcome]) -> str:
     metric, mean = outcomes[0].score.metric, _mean(outcomes)
     values = [each.score.value for each in outcomes]
     low, high = form(metric, min(values)), form(metric, max(values))
     reached = f"{Score(mean['loss'], metric, mean[metric]).metric_text} ({low} to {high}), loss {mean['loss']:.4f}"
-    return f"{reached} after {mean['epochs']:g} epochs in {mean['seconds']:.1f} s"
+    return f"{reached} after {_epochs(mean['epochs'])} in {mean['seconds']:.1f} s"
 
 
 def _describe_goal(goal: float, outcomes: list[Outcome]) -> str:
@@ -421,14 +425,14 @@ def _fit(
             callbacks=chosen,
             resume_from=arguments.checkpoint if _resumes(arguments) else None,
         )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError) as error:  # Ctrl-C, or the reader of the output has ended
         saved = ""
         if arguments.save is not None:
             _save(model, arguments.save)
             saved = f"; the weights so far are saved to {arguments.save}"
         if arguments.checkpoint is not None and Path(arguments.checkpoint).exists():
             saved += f"; --resume continues from {arguments.checkpoint}"
-        raise KeyboardInterrupt(saved) from None
+        raise (KeyboardInterrupt(saved) if isinstance(error, KeyboardInterrupt) else error) from None
     except FloatingPointError as error:
         kept = f"; {arguments.save} was not written" if arguments.save is not None else ""
         raise FloatingPointError(f"{error}{kept}") from None

@@ -42,6 +42,14 @@ Array = NDArray[Any]
 
 #: All instance attributes of a `Sequential`. Any others were set by a user or a subclass.
 _ATTRIBUTES = frozenset(("_network", "_compilation", "_usage", "_run", "stop_training", "history"))
+#: Attribute of Keras' models -> what to use instead.
+_ELSEWHERE = {
+    "export": "use save('model.onnx')",
+    "get_metrics_result": "use evaluate(x, y, return_dict=True)",
+    "inputs": "use input_shape",
+    "outputs": "use output_shape",
+    "quantize": "weights are float32 or float64",
+}
 #: Attribute that cannot be assigned -> remedy for the error message.
 _READ_ONLY = {
     **dict.fromkeys(("optimizer", "loss", "metrics"), "set it with compile(optimizer, loss, metrics=metrics)"),
@@ -183,6 +191,8 @@ class Sequential:
                     f"{type(self).__name__}: expected super().__init__() before any use of the model, got no call; "
                     f"call super().__init__() first in __init__"
                 )
+            if name in _ELSEWHERE:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}; {_ELSEWHERE[name]}")
             return super().__getattribute__(name)  # raises the original AttributeError
 
     # --- Properties ----------------------------------------------------------------------------------------------
