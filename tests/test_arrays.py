@@ -76,14 +76,14 @@ def test_inputs_need_no_targets(tmp_path):
 
 
 WRONG = [
-    ({"y": None}, "expected an array called y, got 'lengths', 'x'"),
-    ({"x": None}, "expected an array called x, got 'lengths', 'y'"),
+    ({"y": None}, "expected an array with the name y, got 'lengths', 'x'"),
+    ({"x": None}, "expected an array with the name x, got 'lengths', 'y'"),
     ({"x": X[0]}, "x: expected shape (N, T, F), sequences of T steps of F numbers, got (4, 3)"),
     ({"x": X[:0], "y": Y[:0]}, "x: expected at least one sequence, step and number, got shape (0, 4, 3)"),
     ({"x": X.astype(complex)}, "expected numbers, got complex128"),
     ({"y": Y[:5]}, "y: expected 6 targets because x has 6 sequences, got shape (5,)"),
     ({"y": np.int64(1)}, "y: expected 6 targets"),
-    ({"y": np.zeros((6, 5, 2))}, "y: expected 4 steps because x has as many, got shape (6, 5, 2)"),
+    ({"y": np.zeros((6, 5, 2))}, "y: expected 4 steps as in x, got shape (6, 5, 2)"),
     ({"y": np.zeros((6, 4, 2, 2))}, "y: expected shape (N,), (N, C), (N, T) or (N, T, C), got (6, 4, 2, 2)"),
     ({"y": np.zeros((6, 0))}, "y: expected shape (N,), (N, C), (N, T) or (N, T, C), got (6, 0)"),
     ({"y": np.array(["a"] * 6)}, "expected numbers, got <U1"),
@@ -92,13 +92,13 @@ WRONG = [
     ({"lengths": np.full(6, 5)}, "lengths: expected lengths from 0 to 4 because x has 4 steps, got 5 at index 0"),
     ({"lengths": np.full(6, 2.0)}, "lengths: expected integers, got float64"),
     ({"lengths": Y[:5]}, "lengths: expected shape (6,), one for each sequence, got (5,)"),
-    ({"x_test": X}, "expected an array called y_test"),
-    ({"y_test": Y}, "expected an array called x_test"),
-    ({"x_test": X, "y_test": Y}, "expected an array called lengths_test"),
-    ({"x_test": X[:, :, :2], "y_test": Y, "lengths_test": Y // 2}, "x_test: expected 3 numbers a step because x has"),
-    ({"x_test": X.astype("u1"), "y_test": Y, "lengths_test": Y // 2}, "x_test: expected float32 as x is, got uint8"),
-    ({"x_test": X, "y_test": Y * 0.5, "lengths_test": Y // 2}, "y_test: expected int64 as y is, got float64"),
-    ({"x_test": X, "y_test": np.zeros((6, 4), int), "lengths_test": Y // 2}, "y_test: expected 1 axes as y has"),
+    ({"x_test": X}, "expected an array with the name y_test"),
+    ({"y_test": Y}, "expected an array with the name x_test"),
+    ({"x_test": X, "y_test": Y}, "expected an array with the name lengths_test"),
+    ({"x_test": X[:, :, :2], "y_test": Y, "lengths_test": Y // 2}, "x_test: expected 3 numbers per step as in x"),
+    ({"x_test": X.astype("u1"), "y_test": Y, "lengths_test": Y // 2}, "x_test: expected float32 as in x, got uint8"),
+    ({"x_test": X, "y_test": Y * 0.5, "lengths_test": Y // 2}, "y_test: expected int64 as in y, got float64"),
+    ({"x_test": X, "y_test": np.zeros((6, 4), int), "lengths_test": Y // 2}, "y_test: expected 1 axes as in y"),
 ]
 
 
@@ -169,7 +169,7 @@ def test_archives_that_expand_too_far_are_refused(tmp_path, monkeypatch):
     assert path.stat().st_size * 100 < zeros.nbytes
     arrays.load_data(path)  # 4 MB are within the limit
     monkeypatch.setattr(arrays, "_ALWAYS_ALLOWED", 1 << 20)
-    refuse(path, "claim to expand to 4,001,")
+    refuse(path, "would expand to 4,001,")
     np.savez(path, x=zeros, y=np.arange(100))
     arrays.load_data(path)
 
@@ -180,12 +180,12 @@ def test_files_that_are_not_archives(tmp_path):
     refuse(path, "not an .npz file")
     path.write_bytes(npy(X))
     refuse(path, "not an .npz file")
-    refuse(archive(path, [("x", npy(X)), ("y", npy(Y))], zipfile.ZIP_BZIP2), "x.npy: expected what numpy.savez writes")
+    refuse(archive(path, [("x", npy(X)), ("y", npy(Y))], zipfile.ZIP_BZIP2), "x.npy: expected a file of numpy.savez")
     with pytest.warns(UserWarning, match="Duplicate name"):
         archive(path, [("x", npy(X)), ("y", npy(Y)), ("x", npy(X))])
-    refuse(path, "damaged: it has two arrays called x")
+    refuse(path, "damaged: it contains two arrays with the name x")
     np.savez(path, X, Y)
-    refuse(path, "expected an array called x, got 'arr_0', 'arr_1'")
+    refuse(path, "expected an array with the name x, got 'arr_0', 'arr_1'")
     np.savez(path, **{f"\x1b[31m{i}": Y for i in range(20)})
     refuse(path, r"got '\x1b[31m0', ")
 
@@ -193,7 +193,7 @@ def test_files_that_are_not_archives(tmp_path):
     data = bytearray(path.read_bytes())
     data[data.index(b"PK\x01\x02") + 8] |= 1  # the encryption flag in the directory
     path.write_bytes(data)
-    refuse(path, "x.npy: expected what numpy.savez writes, got an encrypted file")
+    refuse(path, "x.npy: expected a file of numpy.savez, got an encrypted file")
 
 
 def test_other_paths(tmp_path):
@@ -204,9 +204,9 @@ def test_other_paths(tmp_path):
     (tmp_path / "x.npy").write_bytes(npy(X))
     refuse(tmp_path / "x.npy", "expected an .npz file, or a folder with x.npy and others")
     os.mkfifo(tmp_path / "pipe.npz")  # opening it would block until there is a writer
-    refuse(tmp_path / "pipe.npz", "expected a file, got something else")
+    refuse(tmp_path / "pipe.npz", "expected a regular file, got another kind of file")
     os.mkfifo(tmp_path / "y.npy")
-    refuse(tmp_path, "expected an array called y, got 'x'")
+    refuse(tmp_path, "expected an array with the name y, got 'x'")
 
 
 @pytest.mark.parametrize("compress", [False, True])

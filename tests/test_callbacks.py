@@ -295,7 +295,7 @@ def test_errors_of_a_callback_reach_the_caller():
         (lambda: classifier().fit(*samples(), callbacks=[print]), TypeError, r"callbacks: expected objects of"),
         (
             lambda: classifier().fit(*samples(), verbose=0, callbacks=[callbacks.EarlyStopping("val_loss")]),
-            ValueError, r"monitor: expected an entry of training because there is no validation_data, got 'val_loss'",
+            ValueError, r"monitor: expected a training metric because there is no validation_data, got 'val_loss'",
         ),
         (
             lambda: classifier().fit(*samples(), verbose=0, callbacks=[callbacks.EarlyStopping("f1")]),
@@ -520,10 +520,12 @@ def test_what_no_file_could_name_is_refused_before_it_is_trained(tmp_path, name,
         y = np.eye(2, dtype=np.float32)[y]
     before = model.parameters.copy()
     save = callbacks.ModelCheckpoint(tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match=f"{name}: expected one of fastgru's because a file holds names, no code"):
+    with pytest.raises(
+        ValueError, match=f"{name}: expected a class of fastgru because files contain names and no code"
+    ):
         model.fit(x, y, verbose=0, callbacks=[save])
     np.testing.assert_array_equal(model.parameters, before)
-    with pytest.raises(ValueError, match=f"{name}: expected one of fastgru's"):
+    with pytest.raises(ValueError, match=f"{name}: expected a class of fastgru"):
         model.save(tmp_path / "a.safetensors")
     model.fit(x, y, verbose=0)
     model.compile("adam", "categorical_crossentropy")

@@ -180,7 +180,7 @@ def forge(path, change, tensors=None):
 def test_an_inconsistent_configuration_is_refused(saved, change):
     _, path = saved
     forge(path, change)
-    with pytest.raises(ModelFileError, match="not a model that this version can make"):
+    with pytest.raises(ModelFileError, match="not a model that this version of fastgru supports"):
         load_model(path)
 
 

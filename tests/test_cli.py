@@ -37,8 +37,8 @@ def test_train_says_first_and_last_what_it_trained_on(capsys, tmp_path):
     path = tmp_path / "m.safetensors"
     assert main(["train", "synthetic", "--epochs", "2", "--units", "8", "--seed", "1", "--save", str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "Data: synthetic (as asked for, digits made on the spot)"
-    assert lines[-1].startswith("Result: synthetic (as asked for, digits made on the spot): test accuracy ")
+    assert lines[0] == "Data: synthetic (as requested, generated digits)"
+    assert lines[-1].startswith("Result: synthetic (as requested, generated digits): test accuracy ")
     assert sum(line.startswith("Epoch ") for line in lines) == 2
     assert load_model(path).get_layer("gru").units == 8
 
@@ -68,7 +68,7 @@ def test_train_without_a_data_set_falls_back_and_says_why(capsys, monkeypatch):
     assert main(["train", "--epochs", "1", "--units", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()
     for line in (lines[0], lines[-1]):
-        assert "synthetic (digits made on the spot, because MNIST is nowhere)" in line
+        assert "synthetic (generated digits, because MNIST is nowhere)" in line
     assert main(["train", "mnist"]) == 1
     assert capsys.readouterr().err.startswith("fastgru: MNIST is nowhere; put the four files into a folder")
 
@@ -197,7 +197,7 @@ BAD = [
     (["train", "cifar"], 2, "DATA: expected mnist, synthetic, an existing .npz file or a folder of .npy files, got"),
     (["train", "--threads", "9999"], 2, "--threads: expected an integer of at most 1024, got 9999"),
     (["train", "--plot", "mnist"], 2, "--plot: expected a file name that ends with .png"),
-    (["train", "synthetic", "--data", "."], 2, "--data: expected none because the synthetic digits"),
+    (["train", "synthetic", "--data", "."], 2, "--data: expected none because synthetic digits"),
     (["train", "synthetic", "--save", "/nowhere/m"], 2, "--save: expected a file in an existing folder"),
     (["train", "synthetic", "--save", "."], 2, "--save: expected a file to write, got the folder"),
     (["train", "synthetic", "--learning-rate", "3e38", "--units", "4"], 1, "training stopped in epoch 1, batch "),
@@ -239,14 +239,14 @@ def claim_rows(path, rows):
         ("header.npy", lambda p: p.write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': (      \n"), "not a .npy file"),
         ("pickle.npy", lambda p: p.write_bytes(b"PK\x03\x04"), "not a .npy file of numbers"),
         ("folder.png", lambda p: p.mkdir(), "expected a regular file or a link to one, got a folder"),
-        ("cut.png", lambda p: p.write_bytes(png(np.zeros((28, 28), np.uint8))[:-30]), "damaged picture"),
-        ("bomb.png", lambda p: p.write_bytes(png(np.zeros((9000, 9999), bool))), "9999 x 9000 pixels are too many"),
-        ("huge.png", lambda p: p.write_bytes(png(np.zeros((20000, 20000), bool))), "damaged picture"),
+        ("cut.png", lambda p: p.write_bytes(png(np.zeros((28, 28), np.uint8))[:-30]), "damaged image"),
+        ("bomb.png", lambda p: p.write_bytes(png(np.zeros((9000, 9999), bool))), "too large: 9999 x 9000 pixels"),
+        ("huge.png", lambda p: p.write_bytes(png(np.zeros((20000, 20000), bool))), "damaged image"),
         ("objects.npy", lambda p: np.save(p, np.array([{}]), allow_pickle=True), "not a .npy file of numbers"),
         ("complex.npy", lambda p: np.save(p, np.zeros((28, 28), complex)), "got complex128"),
         ("claims.npy", lambda p: claim_rows(p, 10**13), "damaged: expected 31,360,000,000,000,000 bytes"),
         ("cut.npy", lambda p: p.write_bytes(b"\x93NUMPY\x01\x00"), "not a .npy file of numbers"),
-        ("text.png", lambda p: p.write_text("hello"), "neither a picture nor a .npy file"),
+        ("text.png", lambda p: p.write_text("hello"), "neither an image nor a .npy file"),
     ],
 )
 def test_files_that_cannot_be_predicted_on(capsys, model_file, tmp_path, name, make, message):

@@ -432,16 +432,16 @@ def test_plots_of_tags_and_of_numbers(tmp_path, y):
 
 WRONG = [
     ({"y": np.zeros((6, 4, 2), int)}, [], "y: expected shape (6,) or (6, 4), a class for each sequence or for each"),
-    ({"y": np.full(6, -1)}, [], "y: expected classes, whole numbers from 0 to 65535, got -1 at index 0"),
+    ({"y": np.full(6, -1)}, [], "y: expected classes, integers from 0 to 65535, got -1 at index 0"),
     ({"y": np.array([0, 1, 0, 1, 0, 10**12])}, [], "got 1000000000000 at index 5"),
-    ({"y": np.zeros(6, int)}, [], "y: expected at least two classes, got only 0"),
-    ({"y": np.full(6, 0.5)}, ["--task", "classify"], "y: expected classes, whole numbers from 0 to 65535, got 0.5"),
+    ({"y": np.zeros(6, int)}, [], "y: expected at least two classes, got only class 0"),
+    ({"y": np.full(6, 0.5)}, ["--task", "classify"], "y: expected classes, integers from 0 to 65535, got 0.5"),
     ({"y": np.array([1, 2, np.nan, 4, 5, 6])}, [], "y: expected finite numbers, got nan at index (2,)"),
-    ({"y": np.arange(6), "x_test": np.zeros((2, 4, 3), np.float32)}, [], "expected an array called y_test, got"),
+    ({"y": np.arange(6), "x_test": np.zeros((2, 4, 3), np.float32)}, [], "expected an array with the name y_test, got"),
     (
         {"y": np.zeros((6, 2)), "x_test": np.zeros((2, 4, 3), np.float32), "y_test": np.zeros((2, 3))},
         [],
-        "y_test: expected targets as y has, (6, 2), got (2, 3)",
+        "y_test: expected targets like those in y, (6, 2), got (2, 3)",
     ),
 ]
 
@@ -513,7 +513,7 @@ def test_what_predict_and_evaluate_refuse(capsys, tmp_path, small_model):
         (["predict", small_model, str(other)], 1, f"{other}: x: expected shape (N, {T}, {F}) because that is the"),
         (["predict", small_model, str(broken)], 1, f"{broken}: the model's outputs are not finite"),
         (["predict", small_model, str(broken), "--out", str(tmp_path / "o.csv")], 1, f"{broken}[0]: the model's"),
-        (["predict", small_model, str(tmp_path)], 1, f"{tmp_path}: expected an array called x, got"),
+        (["predict", small_model, str(tmp_path)], 1, f"{tmp_path}: expected an array with the name x, got"),
         (
             ["predict", small_model, "/nowhere/d.npz"],
             2,
@@ -521,7 +521,7 @@ def test_what_predict_and_evaluate_refuse(capsys, tmp_path, small_model):
         ),
         (["evaluate", small_model, str(other)], 1, f"{other}: x: expected shape (N, {T}, {F})"),
         (["evaluate", small_model, "/nowhere/d.npz"], 2, "DATA: expected mnist, synthetic, an existing .npz file or"),
-        (["evaluate", small_model, good, "--data", "."], 2, "--data: expected none because the arrays are those of"),
+        (["evaluate", small_model, good, "--data", "."], 2, "--data: expected none because the arrays are in"),
         (["evaluate", small_model, "synthetic", "--task", "regress"], 2, "--task: expected none because digits are"),
         (["train", __file__], 1, "expected an .npz file, or a folder with x.npy"),
         (["train", "/nowhere/d"], 2, "DATA: expected mnist, synthetic, an existing .npz file or a folder of"),

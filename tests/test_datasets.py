@@ -110,7 +110,9 @@ def test_no_mirror_is_one_error_and_leaves_nothing(cache, network):
     answers, _ = network
     for url in answers:
         answers[url] = OSError("unreachable")
-    with pytest.raises(mnist.DataUnavailableError, match=r"no mirror of 2 gave it: unreachable; put the four files"):
+    with pytest.raises(
+        mnist.DataUnavailableError, match=r"the download failed from all 2 mirrors: unreachable; put the four files"
+    ):
         mnist.load_data()
     assert list(cache.iterdir()) == []
 

@@ -39,7 +39,7 @@ def test_other_names_get_no_suggestion(name):
 @pytest.mark.parametrize(
     ("module", "name", "message"),
     [
-        ("fastgru", "pad_sequences", "use utils.pad_sequences, which pads as Keras does, or utils.pad_with_lengths"),
+        ("fastgru", "pad_sequences", "use utils.pad_sequences, which pads as in Keras, or utils.pad_with_lengths"),
         ("fastgru", "Model", "use Sequential, or build the model in Keras and use fastgru.keras.GRU"),
         ("fastgru", "keras", "write import fastgru.keras, which imports its framework"),
         ("fastgru", "Sequental", "did you mean 'Sequential'?"),

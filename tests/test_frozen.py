@@ -143,7 +143,9 @@ def test_the_first_training_after_compile_decides():
     model.fit(X, Y, verbose=0)
     np.testing.assert_array_equal(before[0], model.layers[0].get_weights()[0])
     model.layers[0].trainable = True
-    with pytest.warns(UserWarning, match=r"trainable: changed since .* call compile\(\) after changing it"):
+    with pytest.warns(
+        UserWarning, match=r"trainable: changed after the first training call .* call compile\(\) after changing it"
+    ):
         model.fit(X, Y, verbose=0)
     np.testing.assert_array_equal(before[0], model.layers[0].get_weights()[0])
     model.compile("sgd", "mse")

@@ -62,8 +62,8 @@ def test_shapes_are_those_of_keras(options):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: Input(), ValueError, "shape: expected it or batch_shape, got neither"),
-        (lambda: Input((3,), batch_shape=(1, 3)), ValueError, "shape: expected it or batch_shape, got both"),
+        (lambda: Input(), ValueError, "shape: expected one of shape and batch_shape, got neither"),
+        (lambda: Input((3,), batch_shape=(1, 3)), ValueError, "shape: expected one of shape and batch_shape, got both"),
         (lambda: Input(batch_shape=(1, 3), batch_size=1), ValueError, "batch_size: expected None because batch_shape"),
         (lambda: Input(batch_shape=()), ValueError, "batch_shape: expected the batch axis first"),
         (lambda: Input((3, 0)), ValueError, "shape: expected an integer of at least 1, got 0"),

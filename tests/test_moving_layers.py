@@ -375,21 +375,21 @@ def test_few_samples(name, count):
         (
             lambda: layers.Reshape((2, 2), input_shape=(5,)).build((None, 5)),
             ValueError,
-            r"expected input of as many elements as target_shape \(2, 2\) has, got \(N, 5\)",
+            r"expected input with as many elements as target_shape \(2, 2\), got \(N, 5\)",
         ),
-        (lambda: layers.Reshape((-1, 2))(np.ones((1, 5))), ValueError, "expected input of as many elements"),
+        (lambda: layers.Reshape((-1, 2))(np.ones((1, 5))), ValueError, "expected input with as many elements"),
         (lambda: layers.RepeatVector(0), ValueError, "n: expected an integer of at least 1"),
         (lambda: layers.RepeatVector(2)(np.ones((1, 2, 3))), ValueError, "GRU before it needs return_sequences=False"),
         (lambda: layers.Permute((1, 3)), ValueError, r"dims: expected each axis from 1 to 2 once, got \(1, 3\)"),
         (lambda: layers.Permute(2), TypeError, "dims: expected a tuple of axes, got 2"),
-        (lambda: layers.Permute((2, 1))(np.ones((1, 2))), ValueError, "expected input of 2 axes besides the batch"),
+        (lambda: layers.Permute((2, 1))(np.ones((1, 2))), ValueError, "expected input of 2 axes after the batch axis"),
         (lambda: layers.SpatialDropout1D(1.0), ValueError, "rate: expected a finite number"),
         (lambda: layers.SpatialDropout1D(0.5)(np.ones((1, 2))), ValueError, r"expected input of shape \(N, T, F\)"),
         (lambda: layers.TimeDistributed("gru"), TypeError, "layer: expected a layer of fastgru.layers, got 'gru'"),
         (lambda: layers.TimeDistributed(layers.Dense(2))(np.ones((1, 2))), ValueError, r"of shape \(N, T, \.\.\.\)"),
         (lambda: layers.TimeDistributed(layers.Masking()), ValueError, "got Masking; put it before"),
         (lambda: layers.TimeDistributed(layers.Embedding(3, 2)), ValueError, "got Embedding; put it before"),
-        (lambda: layers.TimeDistributed(layers.GRU(2, return_state=True)), ValueError, "got GRU with several"),
+        (lambda: layers.TimeDistributed(layers.GRU(2, return_state=True)), ValueError, "got GRU with several outputs"),
         (lambda: layers.TimeDistributed(layers.GRU(2, stateful=True)), ValueError, "expected stateful=False"),
     ],
 )
@@ -401,7 +401,7 @@ def test_bad_input_is_refused(call, error, message):
 def test_a_layer_within_belongs_to_one_model():
     inner = layers.Dense(2)
     Sequential([layers.TimeDistributed(inner, input_shape=(3, 2))])
-    with pytest.raises(ValueError, match="belongs to a model already"):
+    with pytest.raises(ValueError, match="layers cannot be shared"):
         layers.TimeDistributed(inner)
 
 

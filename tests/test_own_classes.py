@@ -102,7 +102,7 @@ def test_copies_and_files_refuse_such_layers_by_name(tmp_path, write, stack):
     gru = Sized(3, input_shape=(None, 3))
     model = Sequential([gru if stack == "plain" else layers.Bidirectional(gru, name="sized"), layers.Dense(1)])
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="sized: Sized is not supported by copies and files of models, which hold"):
+    with pytest.raises(ValueError, match="sized: Sized is not supported by copies and files of models, which contain"):
         write(model, tmp_path / "file")
     assert not list(tmp_path.iterdir())
 
@@ -113,8 +113,8 @@ def test_copies_and_files_refuse_such_layers_by_name(tmp_path, write, stack):
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("metrics", r"set it by compile\("),
-        ("layers", r"append one by add\("),
+        ("metrics", r"set it with compile\("),
+        ("layers", r"append a layer with add\("),
         ("parameters", r"model.parameters\[...\] = values"),
     ],
 )
@@ -135,7 +135,9 @@ def test_a_model_whose_constructor_has_not_run_says_so():
             super().__init__()
 
     for use in (Model, lambda: Sequential.__new__(Sequential).layers):
-        with pytest.raises(AttributeError, match=r"expected a model whose constructor .*super\(\).__init__\(\) first"):
+        with pytest.raises(
+            AttributeError, match=r"expected super\(\).__init__\(\) before any use .*super\(\).__init__\(\) first"
+        ):
             use()
 
 

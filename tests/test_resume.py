@@ -313,11 +313,11 @@ def test_states_that_no_training_wrote_are_refused(tmp_path, change):
     config, tensors = native.load(path)
     config["training"] |= change
     native.save(path, config, tensors)
-    assert_refused(tmp_path, "a.safetensors: its state of training is not one", error=ModelFileError)
+    assert_refused(tmp_path, "a.safetensors: its state of a training run is invalid", error=ModelFileError)
 
 
 def test_save_training_needs_a_training(tmp_path):
-    with pytest.raises(RuntimeError, match="save_training is for callbacks of fit"):
+    with pytest.raises(RuntimeError, match="save_training: expected a running fit"):
         make_model().save_training(tmp_path / "a.safetensors")
 
 

@@ -436,7 +436,7 @@ def test_an_evaluation_that_creates_the_weights_excludes_other_threads():
     model.compile("adam", "categorical_crossentropy")
     with (
         Held(model, "evaluate"),
-        pytest.raises(RuntimeError, match="because the call makes the weights, got one in use"),
+        pytest.raises(RuntimeError, match="because the call creates the weights, got one in use"),
     ):
         model.evaluate(*data())
 

@@ -125,5 +125,5 @@ def test_states_of_the_wrong_shape_raise(tmp_path, states):
     make_model().save(path)
     config, tensors = native.load(path)
     native.save(path, config, tensors | {f"states/{name}": state for name, state in states.items()})
-    with pytest.raises(ModelFileError, match="not a model that this version can make"):
+    with pytest.raises(ModelFileError, match="not a model that this version of fastgru supports"):
         load_model(path)

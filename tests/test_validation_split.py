@@ -162,8 +162,7 @@ def test_data_sorted_by_class_are_validated_on_all_classes(capsys, tmp_path):
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert lines[1] == (
-        "Validation: 40 of 200 sequences held back, drawn at random with all classes in proportion: "
-        "8 to 8 of each class"
+        "Validation: 40 of 200 sequences held back, drawn at random, stratified by class: 8 to 8 of each class"
     )
     assert result_of(lines) > 95
     last = next(line for line in reversed(lines) if line.startswith("Epoch "))
@@ -256,8 +255,7 @@ def test_the_report_does_not_say_in_proportion_of_a_class_without_samples():
     found = as_data(np.zeros((len(y), 2, 1), np.float32), y)
     held = cli_data.hold_back(found, 0.1, 0, None)
     assert held.describe(found) == (
-        "12 of 120 sequences held back, drawn at random with classes in proportion where they have enough: "
-        "0 to 1 of each class"
+        "12 of 120 sequences held back, drawn at random, stratified by class as far as possible: 0 to 1 of each class"
     )
 
 
@@ -361,7 +359,7 @@ def test_a_class_with_one_sample_is_trained_on(capsys, tmp_path):
     x, y = sorted_by_class()
     file = write(tmp_path / "d.npz", np.concatenate([x, x[:1]]), np.append(y, CLASSES))
     assert main(["train", file, "--epochs", "1", "--validation", "0.2"]) == 0
-    assert "in proportion where they have enough: 0 to 8 of each class" in capsys.readouterr().out
+    assert "stratified by class as far as possible: 0 to 8 of each class" in capsys.readouterr().out
 
 
 # --- scikit-learn ---------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def test_a_training_on_floats_goes_on_without(tmp_path):
 def test_a_training_on_bytes_does_not_go_on_unscaled(tmp_path):
     model = make()
     weights = model.get_weights()
-    with pytest.raises(ValueError, match=r"resume_from: expected Rescaling as the first layer .* put layers.Rescaling"):
+    with pytest.raises(ValueError, match=r"resume_from: expected Rescaling as the first layer .* add layers.Rescaling"):
         resume(model, "bytes", EXPECTED["x"], tmp_path / "c.safetensors")
     assert all((one == other).all() for one, other in zip(weights, model.get_weights(), strict=True))
 

@@ -1,10 +1,10 @@
-"""fastgru: GRU networks on CPUs, trained and run faster than the frameworks do it.
+"""fastgru: training and inference of GRU networks on CPUs.
 
 >>> from fastgru import Sequential, layers
 >>> model = Sequential([layers.GRU(64, input_shape=(28, 28)), layers.Dense(10, activation="softmax")])
 """
 
-# First of all: it refuses what NumPy, which all others import, does not support, such as sub-interpreters.
+# Imported first: it raises in environments that NumPy does not support, such as sub-interpreters.
 from fastgru._native._cpu_features import __version__
 
 # isort: split
@@ -60,16 +60,16 @@ __all__ = [
     "utils",
 ]
 
-# Pickles and messages name the public place, so that these may move.
+# Pickles and messages contain the public module name, so that the function can move.
 set_seed.__module__ = __name__
 
-_RARELY_WANTED = ("conversion", "reference")  # imported when asked for
-_DROP_INS = ("keras", "sklearn", "torch")  # import their frameworks, so only the user does that
+_RARELY_WANTED = ("conversion", "reference")  # imported on first access
+_DROP_INS = ("keras", "sklearn", "torch")  # they import their frameworks, so users import them explicitly
 _GRAPH = "use Sequential, or build the model in Keras and use fastgru.keras.GRU as its GRU layer"
-#: Name in Keras or PyTorch, or of earlier versions -> what to use instead.
+#: Name in Keras or PyTorch, or in earlier versions -> what to use instead.
 _ELSEWHERE = {
     **{name: f"write import fastgru.{name}, which imports its framework" for name in _DROP_INS},
-    "pad_sequences": "use utils.pad_sequences, which pads as Keras does, or utils.pad_with_lengths for (x, lengths)",
+    "pad_sequences": "use utils.pad_sequences, which pads as in Keras, or utils.pad_with_lengths for (x, lengths)",
     "Model": _GRAPH,
     "KerasTensor": _GRAPH,
     "Layer": "use layers.Layer",

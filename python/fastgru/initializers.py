@@ -1,8 +1,8 @@
-"""Initializers with Keras' names, arguments and defaults, and its distributions.
+"""Initializers with Keras' names, arguments, defaults and distributions.
 
-An initializer is called with a shape and returns an array of float64. Fans are those of Keras: the first axis in, the
-last axis out, so a GRU's kernel (F, 3H) counts its three gates as one output. Layers take an initializer, its name, or
-a function ``(shape, dtype) -> array``.
+An initializer is called with a shape and returns an array of float64. As in Keras, fan_in is the size of the first axis
+and fan_out that of the last axis: 3H for the kernel (F, 3H) of a GRU. Layers accept an initializer, its name, or a
+function ``(shape, dtype) -> array``.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from fastgru._support.representation import as_call
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 
-#: Standard deviation of a unit normal truncated at +-2, by which Keras divides.
+#: Standard deviation of a standard normal truncated at +-2. Keras divides by it.
 TRUNCATED_STDDEV = 0.87962566103423978
 
 
 class Initializer(ABC):
-    """Base class of the initializers. Derive from it and implement ``__call__``, as in Keras.
+    """Base class of all initializers. For a custom initializer, derive from it and implement ``__call__``.
 
     Examples
     --------
@@ -48,25 +48,25 @@ class Initializer(ABC):
 
     @abstractmethod
     def __call__(self, shape: Shape, dtype: Any = None) -> Array:
-        """Weights of `shape`."""
+        """Return weights of `shape`."""
 
     def draw(self, rng: np.random.Generator, shape: Shape) -> Array:
-        """Weights for a layer whose model draws from `rng`."""
+        """Return weights for a layer of a model with the random generator `rng`."""
         del rng
         return np.asarray(self(shape, dtype=None))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make the same initializer again."""
+        """Return the arguments of the constructor, from which `from_config` creates the same initializer."""
         return {name: getattr(self, name) for name in self.arguments}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The initializer of this class with the configuration that `get_config` returned."""
+        """Create an initializer of this class from a configuration that `get_config` returned."""
         return cls(**config)
 
 
 class _Fixed(Initializer):
-    """An initializer that draws nothing."""
+    """An initializer without random numbers."""
 
     def __call__(self, shape: Shape, dtype: Any = None) -> Array:
         values = self.values(tuple(shape))
@@ -74,11 +74,11 @@ class _Fixed(Initializer):
 
     @abstractmethod
     def values(self, shape: Shape) -> Array:
-        """Weights of `shape`."""
+        """Return weights of `shape`."""
 
 
 class _Random(Initializer):
-    """An initializer that draws: from its seed, the same weights each time; else from the model's random numbers."""
+    """A random initializer: with a seed it returns the same weights each time, else it uses the model's generator."""
 
     seed: int | None = None
 
@@ -94,25 +94,31 @@ class _Random(Initializer):
 
     @abstractmethod
     def sample(self, rng: np.random.Generator, shape: Shape) -> Array:
-        """Weights of `shape` from `rng`."""
+        """Return weights of `shape`, drawn from `rng`."""
 
 
 class Zeros(_Fixed):
-    """All zeros."""
+    """Zeros."""
 
     def values(self, shape: Shape) -> Array:  # noqa: D102
         return np.zeros(shape)
 
 
 class Ones(_Fixed):
-    """All ones."""
+    """Ones."""
 
     def values(self, shape: Shape) -> Array:  # noqa: D102
         return np.ones(shape)
 
 
 class Constant(_Fixed):
-    """All `value`."""
+    """A constant.
+
+    Parameters
+    ----------
+    value : float, default 0.0
+        The value of all elements.
+    """
 
     arguments = ("value",)
 
@@ -124,7 +130,13 @@ class Constant(_Fixed):
 
 
 class Identity(_Fixed):
-    """A matrix with `gain` on its diagonal."""
+    """The identity matrix times `gain`.
+
+    Parameters
+    ----------
+    gain : float, default 1.0
+        The value of the diagonal.
+    """
 
     arguments = ("gain",)
 
@@ -137,7 +149,15 @@ class Identity(_Fixed):
 
 
 class RandomUniform(_Random):
-    """Uniform from `minval` to `maxval`."""
+    """Uniform distribution.
+
+    Parameters
+    ----------
+    minval, maxval : float, default -0.05 and 0.05
+        The bounds.
+    seed : int, optional
+        As in `VarianceScaling`.
+    """
 
     arguments = ("minval", "maxval", "seed")
 
@@ -152,7 +172,7 @@ class RandomUniform(_Random):
 
 
 class _Normal(_Random):
-    """A normal distribution, or one made from it."""
+    """Base class of normal distributions."""
 
     arguments = ("mean", "stddev", "seed")
 
@@ -162,33 +182,51 @@ class _Normal(_Random):
 
 
 class RandomNormal(_Normal):
-    """Normal."""
+    """Normal distribution.
+
+    Parameters
+    ----------
+    mean, stddev : float, default 0.0 and 0.05
+        The mean and the standard deviation.
+    seed : int, optional
+        As in `VarianceScaling`.
+    """
 
     def sample(self, rng: np.random.Generator, shape: Shape) -> Array:  # noqa: D102
         return rng.standard_normal(shape) * self.stddev + self.mean
 
 
 class TruncatedNormal(_Normal):
-    """Normal; numbers more than two standard deviations from the mean are drawn again."""
+    """Truncated normal distribution: numbers more than two standard deviations from the mean are drawn again.
+
+    Parameters
+    ----------
+    mean, stddev : float, default 0.0 and 0.05
+        The mean and the standard deviation, before truncation.
+    seed : int, optional
+        As in `VarianceScaling`.
+    """
 
     def sample(self, rng: np.random.Generator, shape: Shape) -> Array:  # noqa: D102
         return _truncated(rng, shape) * self.stddev + self.mean
 
 
 class VarianceScaling(_Random):
-    """Of variance ``scale / n``, where n is a number of inputs or outputs of the weight.
+    """A distribution with the variance ``scale / n``, where n is the number of inputs or outputs of the weight.
 
     Parameters
     ----------
-    scale : float
-        Above 0.
+    scale : float, default 1.0
+        The scale of the variance, above 0.
     mode : {"fan_in", "fan_out", "fan_avg"}
-        Whether n is the number of inputs, of outputs, or their mean.
+        Whether n is the number of inputs, the number of outputs, or their mean.
     distribution : {"truncated_normal", "untruncated_normal", "uniform"}
+        The distribution.
     seed : int, optional
-        With a seed, each weight is the same array. Without, weights come from the model's random numbers.
+        With a seed, each call returns the same array. Otherwise the model's generator is used, which
+        `fastgru.utils.set_random_seed` seeds.
     input_axes, output_axes
-        Keras' arguments; not supported.
+        Not supported: must be None.
     """
 
     arguments: ClassVar[tuple[str, ...]] = ("scale", "mode", "distribution", "seed")
@@ -227,7 +265,7 @@ class VarianceScaling(_Random):
 
 
 class _Scaled(VarianceScaling):
-    """A `VarianceScaling` with a name of its own."""
+    """Base class of `VarianceScaling` with fixed options."""
 
     arguments = ("seed",)
     _SCALING: ClassVar[tuple[float, str, str]]
@@ -237,7 +275,7 @@ class _Scaled(VarianceScaling):
 
 
 class GlorotUniform(_Scaled):
-    """Uniform within ``sqrt(6 / (fan_in + fan_out))`` (Glorot and Bengio 2010).
+    """Uniform distribution from -a to a, with ``a = sqrt(6 / (fan_in + fan_out))`` (Glorot and Bengio 2010).
 
     Parameters
     ----------
@@ -249,7 +287,7 @@ class GlorotUniform(_Scaled):
 
 
 class GlorotNormal(_Scaled):
-    """Truncated normal of variance ``2 / (fan_in + fan_out)`` (Glorot and Bengio 2010).
+    """Truncated normal distribution of variance ``2 / (fan_in + fan_out)`` (Glorot and Bengio 2010).
 
     Parameters
     ----------
@@ -261,7 +299,7 @@ class GlorotNormal(_Scaled):
 
 
 class HeUniform(_Scaled):
-    """Uniform within ``sqrt(6 / fan_in)`` (He et al. 2015).
+    """Uniform distribution from -a to a, with ``a = sqrt(6 / fan_in)`` (He et al. 2015).
 
     Parameters
     ----------
@@ -273,7 +311,7 @@ class HeUniform(_Scaled):
 
 
 class HeNormal(_Scaled):
-    """Truncated normal of variance ``2 / fan_in`` (He et al. 2015).
+    """Truncated normal distribution of variance ``2 / fan_in`` (He et al. 2015).
 
     Parameters
     ----------
@@ -285,7 +323,7 @@ class HeNormal(_Scaled):
 
 
 class LecunUniform(_Scaled):
-    """Uniform within ``sqrt(3 / fan_in)`` (LeCun et al. 1998).
+    """Uniform distribution from -a to a, with ``a = sqrt(3 / fan_in)`` (LeCun et al. 1998).
 
     Parameters
     ----------
@@ -297,7 +335,7 @@ class LecunUniform(_Scaled):
 
 
 class LecunNormal(_Scaled):
-    """Truncated normal of variance ``1 / fan_in`` (LeCun et al. 1998).
+    """Truncated normal distribution of variance ``1 / fan_in`` (LeCun et al. 1998).
 
     Parameters
     ----------
@@ -313,7 +351,8 @@ class Orthogonal(_Random):
 
     Parameters
     ----------
-    gain : float
+    gain : float, default 1.0
+        The factor of the matrix.
     seed : int, optional
         As in `VarianceScaling`.
     """
@@ -333,19 +372,19 @@ class Orthogonal(_Random):
 
 
 class FunctionInitializer(Initializer):
-    """A function as an initializer; a layer makes one of a function that it is given.
+    """A function as an initializer. A layer creates one if its argument is a function.
 
     Parameters
     ----------
-    fn : callable
-        Takes a shape and a dtype, and returns an array.
+    fn : callable (shape, dtype)
+        Returns an array of that shape.
     """
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.fn = fn
 
     def __call__(self, shape: Shape, dtype: Any = None) -> Array:
-        """Weights of `shape`, which the function must return."""
+        """Return weights of `shape` from the function."""
         name = getattr(self.fn, "__name__", type(self.fn).__name__)
         array = np.asarray(self.fn(tuple(shape), np.float64 if dtype is None else dtype))
         if array.shape != tuple(shape) or array.dtype.kind not in "iuf":
@@ -389,10 +428,10 @@ INITIALIZERS: dict[str, type[Initializer]] = {
     "constant": Constant,
     "variance_scaling": VarianceScaling,
 }
-_WITHOUT_NAME = ("constant", "variance_scaling")  # in the options of layers, and so in files
+_WITHOUT_NAME = ("constant", "variance_scaling")  # written as class and options in layers and files
 CLASSES: dict[str, type[Initializer]] = {cls.__name__: cls for cls in INITIALIZERS.values()}
 
-# Keras' names for functions, which are the classes there, too.
+# Keras' lower-case names, which are classes in Keras too.
 glorot_uniform, glorot_normal, orthogonal = GlorotUniform, GlorotNormal, Orthogonal
 zeros, ones, identity, constant = Zeros, Ones, Identity, Constant
 he_uniform, he_normal, lecun_uniform, lecun_normal = HeUniform, HeNormal, LecunUniform, LecunNormal
@@ -401,13 +440,17 @@ variance_scaling, OrthogonalInitializer, IdentityInitializer = VarianceScaling, 
 
 
 def get(identifier: Any) -> Initializer | None:
-    """The initializer that `identifier` says.
+    """Return the initializer for an identifier.
 
     Parameters
     ----------
     identifier : str, dict, callable, Initializer or None
-        A name ("glorot_uniform", "GlorotUniform"), for an initializer with its defaults; a dict with ``class_name`` and
-        ``config``; a function of shape and dtype; or an initializer or None, which are returned.
+        A name ("glorot_uniform", "GlorotUniform") of an initializer with default options; a dict with ``class_name``
+        and ``config``; a function of shape and dtype; or an Initializer or None, which are returned.
+
+    Returns
+    -------
+    Initializer or None
 
     Raises
     ------
@@ -421,7 +464,7 @@ def get(identifier: Any) -> Initializer | None:
 
 
 def of_argument(name: str, value: Any) -> str | Initializer:
-    """The initializer that an argument `name` of a layer gives, as the layer keeps it: by name if it has no options."""
+    """Return the initializer in the argument `name` of a layer, as its name if all options have their defaults."""
     if inspect.isclass(value) and issubclass(value, Initializer):
         value = value()
     if isinstance(value, Initializer):
@@ -441,7 +484,7 @@ def of_argument(name: str, value: Any) -> str | Initializer:
 
 
 def _by_name(initializer: Initializer) -> str | Initializer:
-    """The name of an initializer with its defaults; any other itself."""
+    """Return the name of an initializer with default options, or the initializer itself."""
     for name, cls in INITIALIZERS.items():
         if type(initializer) is cls and name not in _WITHOUT_NAME and initializer.get_config() == cls().get_config():
             return name
@@ -449,14 +492,14 @@ def _by_name(initializer: Initializer) -> str | Initializer:
 
 
 def initialize(initializer: str | Initializer, rng: np.random.Generator, shape: Shape) -> Array:
-    """Weights of `shape` from an initializer or the one of that name."""
+    """Return weights of `shape` from an initializer or its name."""
     if isinstance(initializer, str):
         initializer = INITIALIZERS[checks.choice("initializer", initializer, INITIALIZERS)]()
     return initializer.draw(rng, shape)
 
 
 _TORCH = "use initializers.{}, or layer.set_weights"
-#: Names of Keras and PyTorch that this module does not have -> what to use instead.
+#: Names in Keras and PyTorch that this module does not have -> what to use instead.
 _ELSEWHERE = {
     **dict.fromkeys(("STFT", "STFTInitializer", "stft"), "write it as a function of shape and dtype"),
     "xavier_uniform_": _TORCH.format("GlorotUniform"),

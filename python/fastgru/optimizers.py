@@ -1,4 +1,4 @@
-"""Optimizers with Keras' arguments and defaults: each updates a model's flat buffer of parameters in one pass."""
+"""Optimizers with Keras' arguments and defaults. An update changes a model's flat parameter buffer in one pass."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from fastgru.schedules import Schedule
 Array = NDArray[Any]
 
 _CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
-#: Keras' arguments that are not supported -> the values that do nothing, and the remedy.
+#: Keras' arguments that are not supported -> (accepted values, remedy for all others).
 _UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "use_ema": ((False,), "average the results of get_weights() in a callback"),
+    "use_ema": ((False,), "average the weights in a callback, with get_weights()"),
     "loss_scale_factor": ((None,), "leave it out, because float32 gradients need no scaling"),
     "gradient_accumulation_steps": ((None, 1), "pass a larger batch_size to fit, which splits large batches itself"),
 }
@@ -31,37 +31,38 @@ FORMS = ("keras", "pytorch")
 
 
 class Optimizer(ABC):
-    """Base class of the optimizers. The parameters have Keras' names, order and defaults.
+    """Base class of all optimizers. The parameters have Keras' names, order and defaults.
 
     Parameters
     ----------
     learning_rate : float or Schedule
-        Above 0. A number may be assigned at any time.
+        The learning rate, above 0. A number can be assigned to the attribute at any time.
     weight_decay : float, optional
         Decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101): each update first subtracts
         ``learning_rate * weight_decay * parameter`` from every parameter. See `exclude_from_weight_decay`.
     clipnorm : float, optional
-        The largest norm of the gradient of each weight. A longer gradient is scaled to this norm.
+        The maximum norm of the gradient of each weight. A gradient with a larger norm is scaled to this norm.
     clipvalue : float, optional
-        The largest absolute value of each element of the gradient.
+        The maximum absolute value of each element of the gradient. Other elements are clipped to it.
     global_clipnorm : float, optional
-        The largest norm of the gradient of all weights together. At most one of the three may be given.
+        The maximum norm of the gradient of all weights together. At most one of `clipnorm`, `clipvalue` and
+        `global_clipnorm` can be given.
     use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor, gradient_accumulation_steps
-        Keras' arguments; not supported. Other values than the defaults raise an error.
+        Not supported: must have their default values.
     name : str, optional
-        Changes nothing.
+        Ignored.
 
     Attributes
     ----------
     step : int
-        Number of updates so far; `iterations` in Keras.
+        The number of updates so far; Keras' `iterations`.
     states : dict of str to ndarray
-        The optimizer's state, of the same shape as the parameters; empty before the first update.
+        The optimizer state, such as moments, in arrays with the shape of the parameters. Empty before the first update.
     """
 
-    #: Names of the states that are kept.
+    #: Names of the arrays in `states`.
     state_names: tuple[str, ...] = ()
-    #: Names of the class' own arguments that `get_config` returns.
+    #: Names of the arguments that only this class has, for `get_config`.
     arguments: ClassVar[tuple[str, ...]]
 
     def __init__(
@@ -81,7 +82,7 @@ class Optimizer(ABC):
         self.learning_rate = learning_rate
         self.weight_decay: float | None = None
         if weight_decay is not None:
-            self.weight_decay = checks.number("weight_decay", weight_decay, least=0) or None  # 0 does nothing
+            self.weight_decay = checks.number("weight_decay", weight_decay, least=0) or None  # 0 has no effect
         self.clipnorm = _positive("clipnorm", clipnorm)
         self.clipvalue = _positive("clipvalue", clipvalue)
         self.global_clipnorm = _positive("global_clipnorm", global_clipnorm)
@@ -107,32 +108,32 @@ class Optimizer(ABC):
         return as_call(self)
 
     def belong_to(self, model: Any) -> None:
-        """Serve that model from now on.
+        """Assign the optimizer to `model`.
 
         Raises
         ------
         ValueError
-            It serves another one, or has trained it: its moments are that one's.
+            The optimizer belongs to another model, or contains the optimizer state of another model.
         """
         owner = None if self._owner is None else self._owner()
         if owner is not model and (self.step or owner is not None):
             raise ValueError(
-                "optimizer: expected one of the model's own, because it keeps a model's moments, got one that another "
-                "model is compiled with or was trained by"
+                "optimizer: expected an optimizer of no other model because it stores the moments of one model, got "
+                "one that another model is compiled with or was trained with; create a new one"
             )
         self._owner = weakref.ref(model)
 
     def leave(self) -> None:
-        """Serve no model any more."""
+        """Release the optimizer from its model."""
         self._owner = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy is no model's."""
+        """Return the state of a copy, which belongs to no model."""
         return {**self.__dict__, "_owner": None}
 
     @property
     def learning_rate(self) -> float | Schedule:
-        """The rate, or the schedule that it follows."""
+        """The learning rate, or its schedule."""
         return self._learning_rate
 
     @learning_rate.setter
@@ -141,13 +142,13 @@ class Optimizer(ABC):
 
     @property
     def rate(self) -> float:
-        """The rate of the next update."""
+        """The learning rate of the next update, a number."""
         rate = self._learning_rate
         return rate if isinstance(rate, float) else rate(self.step)
 
     @property
     def iterations(self) -> int:
-        """The number of updates so far, as Keras names it."""
+        """The number of updates so far. The same as `step`; Keras' name."""
         return self.step
 
     def exclude_from_weight_decay(self, var_list: Any = None, var_names: Iterable[str] | None = None) -> None:
@@ -156,13 +157,13 @@ class Optimizer(ABC):
         Parameters
         ----------
         var_list
-            Keras' argument; not supported, because weights are not variables here.
+            Not supported: must be None. Pass `var_names`.
         var_names : iterable of str
-            Regular expressions, as in Keras. A weight is excluded if one of them is found in its name, such as
-            ``recurrent_kernel``, or in its path, such as ``gru/recurrent_kernel``. ``["bias"]`` excludes all biases.
+            Regular expressions, as in Keras. A weight is excluded if one of them matches a part of its name, such as
+            ``recurrent_kernel``, or of its path, such as ``gru/recurrent_kernel``. ``["bias"]`` excludes all biases.
         """
         if var_list:
-            raise TypeError("var_list: expected None because weights are not variables here; pass var_names=['bias']")
+            raise TypeError("var_list: expected None because weights are selected by name; pass var_names=['bias']")
         if self.step:
             raise ValueError(
                 f"exclude_from_weight_decay: expected a call before the first update, got one after {self.step} "
@@ -190,22 +191,22 @@ class Optimizer(ABC):
         ranges: Sequence[slice] | None = None,
         views: Callable[[Array], Mapping[str, Array]] | None = None,
     ) -> None:
-        """Update `parameters` (P,) in place from `gradient` (P,), which clipping may change.
+        """Update `parameters` (P,) in place from `gradient` (P,). Clipping changes `gradient` in place.
 
         Parameters
         ----------
         parameters, gradient : ndarray (P,)
         ranges : sequence of slice, optional
-            The parts of the arrays to update. The gradient must be 0 elsewhere. All parts if not given.
+            The parts of the arrays to update; all if not given. The gradient must be 0 elsewhere.
         views : callable, optional
-            Returns the parts of such an array that belong to each trainable weight, by the weight's name. `clipnorm`
-            and `exclude_from_weight_decay` need it; without it, the array is one weight.
+            Called with an array (P,), returns the views of the trainable weights by name. `clipnorm` and
+            `exclude_from_weight_decay` need it. If not given, the array is treated as one weight.
 
         Raises
         ------
         FloatingPointError
             The gradient is not finite, or parameters or states would not be finite after the update. Parameters and
-            states have not changed then.
+            states do not change.
         """
         views = views or (lambda flat: {"parameters": flat})
         scale = 1.0
@@ -216,7 +217,9 @@ class Optimizer(ABC):
             length = functional.norm(gradient)
             if length > self.global_clipnorm:
                 scale = self.global_clipnorm / length
-        if type(self) not in _KNOWN and not np.isfinite(gradient).all():  # the kernels look for themselves
+        if (
+            type(self) not in _KNOWN and not np.isfinite(gradient).all()
+        ):  # the kernels of built-in optimizers check this themselves
             raise FloatingPointError("the gradient is not finite")
         first = not self.states
         if first:
@@ -243,14 +246,14 @@ class Optimizer(ABC):
         self.step += 1
 
     def _decay(self, parts: Mapping[str, Array], decay: float) -> None:
-        """Decay the weights that are not excluded; the kernel does the same for all weights."""
+        """Apply weight decay to weights that are not excluded. Without exclusions, the kernel applies it."""
         for name, part in parts.items():
             own_name = name.rpartition("/")[2]
             if not any(re.search(word, own_name) or re.search(word, name) for word in self._not_decayed):
                 part *= part.dtype.type(1 - self.rate * decay)
 
     def _update_ranges(self, parameters: Array, gradient: Array, ranges: Sequence[slice], **prepare: Any) -> None:
-        """Call `_update` for each range; after an error in one, the ranges before it are restored."""
+        """Call `_update` for each range. After an error, restore the previous ranges."""
         states = self.states
         arrays = (parameters, *states.values())
         done: list[tuple[Array, Array]] = []
@@ -269,13 +272,14 @@ class Optimizer(ABC):
 
     @abstractmethod
     def _update(self, parameters: Array, gradient: Array, **prepare: Any) -> None:
-        """One update, or a FloatingPointError before anything changes.
+        """Do one update, or raise FloatingPointError before any change.
 
-        `prepare` has the options ``scale``, ``clip`` and ``weight_decay`` of the functions in `fastgru.functional`.
+        `prepare` contains the options ``scale``, ``clip`` and ``weight_decay`` of the functions in
+        `fastgru.functional`.
         """
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make the same optimizer again."""
+        """Return the arguments of the constructor, from which `from_config` creates the same optimizer."""
         config = {name: getattr(self, name) for name in (*self.arguments, "weight_decay", *_CLIPS)}
         rate = self._learning_rate
         config = {"learning_rate": rate.get_config() if isinstance(rate, Schedule) else rate, **config}
@@ -283,7 +287,7 @@ class Optimizer(ABC):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The optimizer of this class with the configuration that `get_config` returned."""
+        """Create an optimizer of this class from a configuration that `get_config` returned."""
         options = dict(config)
         excluded = options.pop("exclude_from_weight_decay", [])
         optimizer = cls(**options)
@@ -291,11 +295,11 @@ class Optimizer(ABC):
         return optimizer
 
     def get_state(self) -> tuple[int, dict[str, Array]]:
-        """The number of updates, and the states by name."""
+        """Return the number of updates, and the states by name. The arrays are not copied."""
         return self.step, dict(self.states)
 
     def set_state(self, step: int, states: dict[str, Array]) -> None:
-        """Go on from what `get_state` returned; the arrays are copied."""
+        """Restore the state that `get_state` returned. The arrays are copied."""
         if states and set(states) != set(self.state_names):
             raise ValueError(f"states: expected {', '.join(self.state_names)}, got {', '.join(states)}")
         self.step = checks.integer("step", step, least=0)
@@ -303,14 +307,14 @@ class Optimizer(ABC):
 
 
 def _describe_failure(gradient: Array) -> str:
-    """Why an update was refused."""
+    """Return why an update failed."""
     if not np.isfinite(gradient).all():
         return "the gradient is not finite"
-    return f"the update would make weights or moments overflow {gradient.dtype}"
+    return f"the update would make weights or moments overflow in {gradient.dtype}"
 
 
 def _shorten(gradient: Array, length: float) -> None:
-    """Scale a gradient in place to the given norm if it is longer."""
+    """Scale a gradient in place to norm `length` if its norm is larger."""
     norm = functional.norm(np.ravel(gradient))
     if norm > length:
         gradient *= gradient.dtype.type(length / norm)
@@ -325,18 +329,24 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    learning_rate : float or Schedule
-        Above 0.
-    beta_1, beta_2 : float
-        Decay of the moments, from 0 to below 1.
-    epsilon : float
-        At least 0.
-    amsgrad : bool
-        Whether to divide by the largest second moment so far (Reddi et al. 2018, arXiv:1904.09237).
+    learning_rate : float or Schedule, default 0.001
+        The learning rate, above 0.
+    beta_1, beta_2 : float, default 0.9 and 0.999
+        The decay rates of the first and the second moment, from 0 to below 1.
+    epsilon : float, default 1e-7
+        A number added to the denominator, at least 0.
+    amsgrad : bool, default False
+        Whether to use AMSGrad, which divides by the largest second moment so far (Reddi et al. 2018,
+        arXiv:1904.09237).
     weight_decay, clipnorm, clipvalue, global_clipnorm, ...
         As in `Optimizer`.
     form : {"keras", "tfjs", "pytorch"}
-        Whose arithmetic to follow; see `fastgru.functional.adam_update`. PyTorch's default epsilon is 1e-8.
+        The framework whose formula is computed; see `fastgru.functional.adam_update`. PyTorch's default epsilon is
+        1e-8.
+
+    Examples
+    --------
+    >>> model.compile(optimizers.Adam(learning_rate=0.003, clipnorm=1.0), loss="mse")
     """
 
     arguments: ClassVar[tuple[str, ...]] = ("beta_1", "beta_2", "epsilon", "amsgrad", "form")
@@ -380,9 +390,7 @@ class Adam(Optimizer):
         self.amsgrad = checks.flag("amsgrad", amsgrad)
         self.form = checks.choice("form", form, ADAM_FORMS)
         if self.amsgrad and self.form == "tfjs":
-            raise ValueError(
-                "amsgrad: expected False because form is 'tfjs', whose Adam has no AMSGrad, got True; pass form='keras'"
-            )
+            raise ValueError("amsgrad: expected False because form='tfjs' has no AMSGrad, got True; pass form='keras'")
         self.state_names = ("m", "v", "v_max") if self.amsgrad else ("m", "v")
 
     def _update(self, parameters: Array, gradient: Array, **prepare: Any) -> None:
@@ -408,9 +416,10 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    learning_rate : float or Schedule
-    weight_decay : float
-        As in `Optimizer`, of all weights unless `exclude_from_weight_decay` excludes some.
+    learning_rate : float or Schedule, default 0.001
+        The learning rate, above 0.
+    weight_decay : float, default 0.004
+        As in `Optimizer`. It applies to all weights that `exclude_from_weight_decay` does not exclude.
     beta_1, beta_2, epsilon, amsgrad, form
         As in `Adam`.
     clipnorm, clipvalue, global_clipnorm, ...
@@ -463,15 +472,17 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    learning_rate : float or Schedule
-    momentum : float
-        From 0 to below 1.
-    nesterov : bool
-        Whether to use Nesterov's momentum.
+    learning_rate : float or Schedule, default 0.01
+        The learning rate, above 0.
+    momentum : float, default 0.0
+        The momentum, from 0 to below 1.
+    nesterov : bool, default False
+        Whether to use Nesterov momentum.
     weight_decay, clipnorm, clipvalue, global_clipnorm, ...
         As in `Optimizer`.
     form : {"keras", "pytorch"}
-        Whose arithmetic to follow; see `fastgru.functional.sgd_update`. Weight decay is Keras' in both.
+        The framework whose formula is computed; see `fastgru.functional.sgd_update`. Weight decay is that of Keras in
+        both.
     """
 
     arguments = ("momentum", "nesterov", "form")
@@ -530,19 +541,21 @@ class RMSprop(Optimizer):
 
     Parameters
     ----------
-    learning_rate : float or Schedule
-    rho : float
-        Decay of the mean of squared gradients.
-    momentum : float
-        From 0 to below 1.
-    epsilon : float
-    centered : bool
-        Whether to divide by the variance instead of the mean square.
+    learning_rate : float or Schedule, default 0.001
+        The learning rate, above 0.
+    rho : float, default 0.9
+        The decay rate of the mean of squared gradients.
+    momentum : float, default 0.0
+        The momentum, from 0 to below 1.
+    epsilon : float, default 1e-7
+        A number added to the denominator.
+    centered : bool, default False
+        Whether to divide by the estimated variance of the gradient instead of its mean square.
     weight_decay, clipnorm, clipvalue, global_clipnorm, ...
         As in `Optimizer`.
     form : {"keras", "pytorch"}
-        Whose arithmetic to follow; see `fastgru.functional.rmsprop_update`. PyTorch's default rho ("alpha") is 0.99.
-        Weight decay is Keras' in both.
+        The framework whose formula is computed; see `fastgru.functional.rmsprop_update`. PyTorch's default of rho,
+        which it calls alpha, is 0.99. Weight decay is that of Keras in both.
     """
 
     arguments = ("rho", "momentum", "epsilon", "centered", "form")
@@ -611,13 +624,22 @@ _KNOWN = frozenset(OPTIMIZERS.values())
 
 
 def get(identifier: Any) -> Optimizer:
-    """The optimizer that `identifier` says.
+    """Return the optimizer for an identifier.
 
     Parameters
     ----------
     identifier : str, dict or Optimizer
-        A name in any case ("adam", "Adam"), for an optimizer with its defaults; a dict with ``class_name`` and
-        ``config``; or an optimizer, which is returned itself.
+        A name ("adam" or "Adam", in any case) of an optimizer with default options; a dict with ``class_name`` and
+        ``config``; or an Optimizer, which is returned without copying.
+
+    Returns
+    -------
+    Optimizer
+
+    Raises
+    ------
+    ValueError
+        No optimizer has that name.
     """
     if isinstance(identifier, Optimizer):
         return identifier
@@ -632,12 +654,12 @@ def get(identifier: Any) -> Optimizer:
 
 
 def from_config(class_name: str, config: dict[str, Any]) -> Optimizer:
-    """The optimizer of that class, made from what its ``get_config`` returned."""
+    """Create an optimizer of the class named `class_name` from a configuration that `get_config` returned."""
     return OPTIMIZERS[class_name].from_config(config)
 
 
 _ADAM_LIKE = "use optimizers.Adam or optimizers.AdamW"
-#: Keras' and PyTorch's names that this module does not have -> what to use instead.
+#: Names in Keras and PyTorch that this module does not have -> what to use instead.
 _ELSEWHERE = {
     **dict.fromkeys(("Adamax", "Nadam", "NAdam", "RAdam", "Lamb", "Lion", "Muon", "ScheduleFreeAdamW"), _ADAM_LIKE),
     **dict.fromkeys(("Adagrad", "Adadelta", "Adafactor", "Ftrl"), "use optimizers.RMSprop or optimizers.Adam"),

@@ -1,4 +1,4 @@
-"""Regularizers with Keras' names, arguments and defaults: what the size of a weight adds to the loss."""
+"""Regularizers with Keras' names, arguments and defaults. A regularizer adds a penalty of a weight to the loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 
 class Regularizer(ABC):
-    """Base class of the regularizers. Derive from it, and implement `penalty` and `add_gradient`.
+    """Base class of all regularizers. For a custom one, derive from it, and implement `penalty` and `add_gradient`.
 
     Examples
     --------
@@ -40,34 +40,34 @@ class Regularizer(ABC):
         return as_call(self)
 
     def __call__(self, x: Any) -> float:
-        """The penalty of the weight `x`, as in Keras."""
+        """Return the penalty of the weight `x`, as in Keras."""
         return self.penalty(np.asarray(x))
 
     @abstractmethod
     def penalty(self, weight: Array) -> float:
-        """What `weight` adds to the loss."""
+        """Return the penalty of `weight`, which is added to the loss."""
 
     @abstractmethod
     def add_gradient(self, weight: Array, gradient: Array) -> None:
-        """Add the penalty's gradient to `gradient`, in place."""
+        """Add the gradient of the penalty to `gradient`, in place."""
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make the same regularizer again."""
+        """Return the arguments of the constructor, from which `from_config` creates the same regularizer."""
         return {name: getattr(self, name) for name in self.arguments}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The regularizer of this class with the configuration that `get_config` returned."""
+        """Create a regularizer of this class from a configuration that `get_config` returned."""
         return cls(**config)
 
 
 class L1L2(Regularizer):
-    """``l1 sum |w| + l2 sum w^2``, added to the loss.
+    """The penalty ``l1 * sum(|w|) + l2 * sum(w**2)``.
 
     Parameters
     ----------
-    l1, l2 : float
-        At least 0.
+    l1, l2 : float, default 0.0
+        The factors, at least 0.
     """
 
     arguments: ClassVar[tuple[str, ...]] = ("l1", "l2")
@@ -93,12 +93,12 @@ class L1L2(Regularizer):
 
 
 class L1(L1L2):
-    """``l1 sum |w|``, added to the loss.
+    """The penalty ``l1 * sum(|w|)``.
 
     Parameters
     ----------
-    l1 : float
-        At least 0.
+    l1 : float, default 0.01
+        The factor, at least 0.
     """
 
     arguments = ("l1",)
@@ -108,12 +108,12 @@ class L1(L1L2):
 
 
 class L2(L1L2):
-    """``l2 sum w^2``, added to the loss.
+    """The penalty ``l2 * sum(w**2)``.
 
     Parameters
     ----------
-    l2 : float
-        At least 0.
+    l2 : float, default 0.01
+        The factor, at least 0.
     """
 
     arguments = ("l2",)
@@ -122,7 +122,7 @@ class L2(L1L2):
         super().__init__(l2=l2)
 
 
-# Keras' names for functions, which are the classes there, too.
+# Keras' lower-case names, which are classes in Keras too.
 l1, l2, l1_l2 = L1, L2, L1L2
 
 #: Name -> class.
@@ -131,26 +131,30 @@ CLASSES: dict[str, type[Regularizer]] = {"L1": L1, "L2": L2, "L1L2": L1L2}
 
 
 def get(identifier: Any) -> Regularizer | None:
-    """The regularizer that `identifier` says.
+    """Return the regularizer for an identifier.
 
     Parameters
     ----------
     identifier : str, dict, Regularizer or None
-        A name ("l2", "L2"), for a regularizer with its defaults; a dict with ``class_name`` and ``config``; or a
-        regularizer or None, which are returned.
+        A name ("l2", "L2") of a regularizer with default options; a dict with ``class_name`` and ``config``; or a
+        Regularizer or None, which are returned.
+
+    Returns
+    -------
+    Regularizer or None
 
     Raises
     ------
     ValueError
         No regularizer has that name.
     TypeError
-        It is a function, whose gradient is not known.
+        The identifier is a function. Functions are not supported because training needs a gradient.
     """
     return of_argument("regularizer", identifier)
 
 
 def of_argument(name: str, value: Any) -> Regularizer | None:
-    """The regularizer that the argument `name` gives."""
+    """Return the regularizer in the argument `name` of a layer."""
     if inspect.isclass(value) and issubclass(value, Regularizer):
         value = value()
     if value is None or isinstance(value, Regularizer):
@@ -167,7 +171,7 @@ def of_argument(name: str, value: Any) -> Regularizer | None:
 
 
 _DERIVE = "derive a class from regularizers.Regularizer"
-#: Keras' names that this module does not have -> what to use instead.
+#: Names in Keras that this module does not have -> what to use instead.
 _ELSEWHERE = {
     **dict.fromkeys(("OrthogonalRegularizer", "orthogonal_regularizer"), _DERIVE),
     "serialize": "use regularizer.get_config()",

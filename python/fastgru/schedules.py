@@ -1,4 +1,4 @@
-"""Learning rate schedules: functions of the number of updates done so far."""
+"""Learning rate schedules: functions of the number of updates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,19 @@ from fastgru._support.representation import as_call
 
 
 class Schedule(ABC):
-    """A learning rate schedule."""
+    """Base class of all learning rate schedules.
+
+    For a custom schedule, derive from it and implement ``__call__(step)``, which returns the learning rate of the next
+    update after `step` updates. A model compiled with a custom schedule can only be saved with
+    ``include_optimizer=False``.
+
+    Examples
+    --------
+    >>> class Halved(schedules.Schedule):
+    ...     def __call__(self, step):
+    ...         return 0.01 * 0.5 ** (step // 1000)
+    >>> model.compile(optimizers.Adam(Halved()), loss="mse")
+    """
 
     def __init__(self, **config: Any) -> None:
         self._config = config
@@ -27,7 +39,7 @@ class Schedule(ABC):
         """Return the learning rate of the next update, after `step` updates."""
 
     def get_config(self) -> dict[str, Any]:
-        """Return the configuration from which `get` makes the same schedule."""
+        """Return a configuration from which `get` creates the same schedule."""
         return {"class_name": type(self).__name__, "config": dict(self._config)}
 
     def __repr__(self) -> str:
@@ -35,7 +47,13 @@ class Schedule(ABC):
 
 
 class Constant(Schedule):
-    """A constant learning rate."""
+    """A constant learning rate.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The learning rate, above 0.
+    """
 
     learning_rate: float
 
@@ -48,22 +66,27 @@ class Constant(Schedule):
 
 
 class CosineDecay(Schedule):
-    """Decay along half a cosine (Loshchilov and Hutter 2017, arXiv:1608.03983), like Keras' ``CosineDecay``.
+    """Decay along half a cosine (Loshchilov and Hutter 2017, arXiv:1608.03983), as Keras' ``CosineDecay``.
 
     Parameters
     ----------
     initial_learning_rate : float
-        Learning rate at the start: of the decay, or of the warm-up if `warmup_target` is given.
+        The learning rate of the first update. With `warmup_target` the warm-up starts from it, otherwise the decay.
     decay_steps : int
-        Number of updates of the decay.
-    alpha : float
-        Final learning rate, as a fraction of the rate at the start of the decay.
+        The number of updates of the decay.
+    alpha : float, default 0.0
+        The final learning rate, as a fraction of the learning rate at the start of the decay.
     name : str
-        Ignored: it does not change the result.
+        Ignored.
     warmup_target : float, optional
-        Learning rate at the end of a linear warm-up, where the decay starts.
-    warmup_steps : int
-        Number of updates of the warm-up.
+        The learning rate at the end of a linear warm-up, where the decay starts.
+    warmup_steps : int, default 0
+        The number of updates of the warm-up.
+
+    Examples
+    --------
+    >>> rate = schedules.CosineDecay(0.0, 10_000, warmup_target=0.003, warmup_steps=500)
+    >>> model.compile(optimizers.Adam(rate), loss="mse")
     """
 
     initial_learning_rate: float
@@ -107,16 +130,17 @@ class CosineDecayRestarts(Schedule):
     Parameters
     ----------
     initial_learning_rate : float
+        The learning rate of the first update.
     first_decay_steps : int
-        Number of updates before the first restart.
-    t_mul : float
-        Each period is this factor longer than the period before; at least 1.
-    m_mul : float
-        Each period begins with the rate of the period before times this factor.
-    alpha : float
-        The least rate, as a fraction of the initial rate.
+        The number of updates before the first restart.
+    t_mul : float, default 2.0
+        The factor by which each period is longer than the previous one, at least 1.
+    m_mul : float, default 1.0
+        The factor of the initial learning rate of each period, relative to the previous period.
+    alpha : float, default 0.0
+        The minimum learning rate, as a fraction of the initial learning rate.
     name : str
-        Changes nothing.
+        Ignored.
     """
 
     initial_learning_rate: float
@@ -157,21 +181,23 @@ class CosineDecayRestarts(Schedule):
 
 
 class OneCycle(Schedule):
-    """Increase the rate to a maximum, then decrease it far below its start (Smith and Topin 2018, arXiv:1708.07120).
+    """One cycle: increase the learning rate to a maximum, then decrease it to a small value.
 
-    Both parts follow half a cosine, like PyTorch's ``OneCycleLR`` by default. The momentum is not changed.
+    See Smith and Topin 2018, arXiv:1708.07120. Both parts follow half a cosine, as PyTorch's ``OneCycleLR`` does by
+    default. The momentum does not change.
 
     Parameters
     ----------
     max_learning_rate : float
+        The maximum learning rate.
     total_steps : int
-        Number of updates of the cycle; the final rate is used after it.
-    pct_start : float
-        Fraction of the updates in which the rate increases.
-    div_factor : float
-        The initial rate is ``max_learning_rate / div_factor``.
-    final_div_factor : float
-        The final rate is the initial rate divided by this factor.
+        The number of updates of the cycle. After it, the learning rate is constant.
+    pct_start : float, default 0.3
+        The fraction of the updates in which the learning rate increases.
+    div_factor : float, default 25.0
+        The initial learning rate is ``max_learning_rate / div_factor``.
+    final_div_factor : float, default 1e4
+        The final learning rate is the initial one divided by `final_div_factor`.
     """
 
     max_learning_rate: float
@@ -213,7 +239,7 @@ def _cosine(begin: float, end: float, done: float) -> float:
 
 
 class _Staircase(Schedule):
-    """A decay over ``step / decay_steps``, which may be rounded down."""
+    """A decay that depends on ``step / decay_steps``, optionally rounded down."""
 
     initial_learning_rate: float
     decay_steps: int
@@ -236,17 +262,20 @@ class _Staircase(Schedule):
 
 
 class ExponentialDecay(_Staircase):
-    """``initial_learning_rate * decay_rate ** (step / decay_steps)``, like Keras' ``ExponentialDecay``.
+    """Exponential decay: ``initial_learning_rate * decay_rate ** (step / decay_steps)``, as in Keras.
 
     Parameters
     ----------
     initial_learning_rate : float
+        The learning rate of the first update.
     decay_steps : int
+        The number of updates in which the learning rate is multiplied by `decay_rate` once.
     decay_rate : float
-    staircase : bool
+        The factor of the learning rate.
+    staircase : bool, default False
         Whether to round ``step / decay_steps`` down.
     name : str
-        Changes nothing.
+        Ignored.
     """
 
     def __init__(
@@ -264,7 +293,7 @@ class ExponentialDecay(_Staircase):
 
 
 class InverseTimeDecay(_Staircase):
-    """``initial_learning_rate / (1 + decay_rate * step / decay_steps)``, as Keras' ``InverseTimeDecay``.
+    """Inverse time decay: ``initial_learning_rate / (1 + decay_rate * step / decay_steps)``, as in Keras.
 
     Parameters
     ----------
@@ -287,16 +316,16 @@ class InverseTimeDecay(_Staircase):
 
 
 class PiecewiseConstantDecay(Schedule):
-    """Constant rates between boundaries, as Keras' ``PiecewiseConstantDecay``.
+    """Constant learning rates between boundaries, as Keras' ``PiecewiseConstantDecay``.
 
     Parameters
     ----------
     boundaries : list of int
-        Numbers of updates, in increasing order. A rate holds up to and including its boundary.
+        Numbers of updates, in increasing order. ``values[i]`` is used up to and including step ``boundaries[i]``.
     values : list of float
-        The rates, one more than boundaries.
+        The learning rates, one more than `boundaries`.
     name : str
-        Changes nothing.
+        Ignored.
     """
 
     boundaries: list[float]
@@ -329,15 +358,18 @@ class PolynomialDecay(Schedule):
     Parameters
     ----------
     initial_learning_rate : float
+        The learning rate of the first update.
     decay_steps : int
-        Number of updates of the decay.
-    end_learning_rate : float
-    power : float
+        The number of updates of the decay.
+    end_learning_rate : float, default 0.0001
+        The final learning rate.
+    power : float, default 1.0
         The exponent; 1 is a linear decay.
-    cycle : bool
-        Whether to extend the decay to the next multiple of `decay_steps` instead of keeping the last rate.
+    cycle : bool, default False
+        Whether to extend the decay to the next multiple of `decay_steps` each time it ends, instead of keeping the
+        final learning rate.
     name : str
-        Changes nothing.
+        Ignored.
     """
 
     initial_learning_rate: float
@@ -378,7 +410,7 @@ def _name(name: Any) -> str:
     return name
 
 
-#: Keras' name of the base class.
+#: Keras' name for the base class.
 LearningRateSchedule = Schedule
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
@@ -397,7 +429,7 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 
 
 def get(name: str, value: Any) -> float | Schedule:
-    """Return the learning rate of an argument: a number, a schedule, or a schedule's configuration."""
+    """Check a learning rate: return a number or a schedule, which is created if `value` is a configuration."""
     if isinstance(value, Schedule):
         return value
     if isinstance(value, Mapping):
@@ -405,7 +437,7 @@ def get(name: str, value: Any) -> float | Schedule:
     return checks.number(name, value, above=0)
 
 
-#: Names of Keras and PyTorch that this module does not have -> what to use instead.
+#: Names in Keras and PyTorch that this module does not have -> what to use instead.
 _ELSEWHERE = {
     "CosineAnnealingLR": "use schedules.CosineDecay",
     "CosineAnnealingWarmRestarts": "use schedules.CosineDecayRestarts",

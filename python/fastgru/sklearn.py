@@ -166,8 +166,8 @@ class _GRUEstimator(BaseEstimator, Settings):  # type: ignore[misc]  # scikit-le
 class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
     """Classifier for sequences: GRU layers and a softmax layer.
 
-    X is an array (N, T, F) of real numbers, which are converted to `dtype` batch by batch and not scaled: divide the
-    bytes of images by 255 before. Or it is a list of arrays (T, F) of different T, which are padded.
+    X is an array (N, T, F) of real numbers, or a list of arrays (T, F) of different lengths T, which are padded.
+    Numbers are converted to `dtype` batch by batch, but not scaled: divide the bytes of images by 255 first.
 
     Parameters
     ----------
@@ -179,10 +179,14 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
         Fractions of the inputs and of the state of each GRU layer to drop in training, from 0 to below 1.
     dtype : {"float32", "float64"}
         The dtype of weights and computations.
-    epochs, batch_size : int
+    epochs : int
+        Number of passes over the training sequences.
+    batch_size : int
+        Number of sequences per update of the weights.
     optimizer : {"adam", "adamw", "sgd", "rmsprop"}
+        The optimizer, with Keras' default options.
     learning_rate : float, optional
-        The largest rate of the schedule. Default: the optimizer's default.
+        The peak learning rate of the schedule. Default: the optimizer's default.
     schedule : {"constant", "cosine", "onecycle", "exponential"}
         The learning rate during training. ``"cosine"``: it decays to 0 along half a cosine. ``"onecycle"``: it rises
         during the first 30 % of the updates, then falls (`fastgru.schedules.OneCycle`). ``"exponential"``: it decays
@@ -212,6 +216,7 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
     history_ : dict of str to list of float
         ``loss`` and ``accuracy`` per epoch.
     model_ : fastgru.Sequential
+        The trained model.
 
     Examples
     --------
@@ -231,7 +236,7 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
         y : array_like (N,)
             Labels of any type, of at least two classes.
         sample_weight : array_like (N,), optional
-            Factors of the losses. The mean is still taken over all sequences.
+            Factors of the sequences' losses. The sum of the weighted losses is divided by the number of sequences.
         lengths : array_like (N,) of integers, optional
             Number of valid steps of each sequence. Later steps are padding: they must be finite and are ignored.
 
@@ -260,7 +265,7 @@ class GRUClassifier(ClassifierMixin, _GRUEstimator):  # type: ignore[misc]
         return self._outputs(X, lengths)
 
     def predict(self, X: Any, lengths: Any = None) -> Array:
-        """Labels (N,)."""
+        """Return the most probable labels (N,)."""
         best = self._outputs(X, lengths).argmax(axis=1)
         return np.asarray(self.classes_[best])
 
@@ -299,6 +304,7 @@ class GRURegressor(RegressorMixin, _GRUEstimator):  # type: ignore[misc]
     history_ : dict of str to list of float
         ``loss`` and ``mean_absolute_error`` per epoch.
     model_ : fastgru.Sequential
+        The trained model.
     """
 
     def __sklearn_tags__(self) -> Any:

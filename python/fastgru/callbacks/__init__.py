@@ -1,7 +1,7 @@
 """Callbacks of `fastgru.Sequential.fit`, `evaluate` and `predict`, with Keras' names and parameters.
 
-Each callback returns its state by `get_state` and takes it back by `set_state`, so that a resumed training continues
-exactly where it was interrupted.
+A checkpoint of a training run contains the state of each callback: `Callback.get_state` returns it, and
+`Callback.set_state` restores it. A resumed run is bit-identical to an uninterrupted one.
 """
 
 from fastgru.callbacks.base import Callback

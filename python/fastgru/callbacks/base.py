@@ -1,4 +1,4 @@
-"""The base classes of callbacks, and checks that several share."""
+"""The base classes of callbacks, and common checks."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ Logs = dict[str, Any]
 
 
 class Callback:
-    """Base class of callbacks; override the methods that you need.
+    """Base class of all callbacks. Derive from it and override the methods that you need.
 
-    A callback may use the model and set its weights, but not train, compile or extend it; see `fastgru.Sequential`.
+    A callback may call ``predict``, ``evaluate``, ``save`` and ``set_weights`` of the model, but not train or compile
+    it, or add layers; see `fastgru.Sequential`. In training and evaluation, ``logs`` are dicts of str to float.
 
     Attributes
     ----------
     model : Sequential
-        The model that is trained or evaluated, or that predicts. ``model.stop_training = True`` ends the training after
-        the batch or epoch.
+        The model that is trained or evaluated, or that predicts. Set ``model.stop_training = True`` to end training
+        after the current batch or epoch.
     params : dict
         ``epochs``, ``steps`` (batches per epoch, None if unknown), ``verbose``, ``batch_size`` and ``samples``.
     """
 
-    #: Whether the callback writes files. It is then called last, and not for an epoch that NaN has ended.
+    #: Whether the callback writes files. It is then called last, and is not called for an epoch that NaN ended.
     writes_training: ClassVar[bool] = False
-    #: Whether a loss that is not finite ends the training without an error.
+    #: Whether a loss of NaN or infinity ends training without an error.
     stops_at_nan: bool = False
-    #: Names of the entries that the callback adds to each epoch's logs, where they are known before.
+    #: Names of the entries that the callback adds to each epoch's logs, if known in advance.
     adds_logs: ClassVar[tuple[str, ...]] = ()
     model: Any = None
     params: dict[str, Any]
@@ -44,37 +45,37 @@ class Callback:
         return as_call(self)
 
     def set_model(self, model: Any) -> None:
-        """Receive the model."""
+        """Set `model`. Called before all other methods."""
         self.model = model
 
     def set_params(self, params: dict[str, Any]) -> None:
-        """Receive the parameters of the call."""
+        """Set `params`, the parameters of the call."""
         self.params = params
 
     # --- Training ------------------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Called when a training begins; `set_state` may follow."""
+        """Called when `fit` begins. If a training run is resumed, `set_state` is called afterwards."""
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """Called when a training has ended without an error, with the last epoch's logs."""
+        """Called when `fit` has ended without an error, with the logs of the last epoch."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Called when an epoch begins, counted from 0.
 
-        A training that is resumed within an epoch does not call it for that epoch: return what you need from
+        It is not called for an epoch that a training run resumes in the middle. Save the values that you need with
         `get_state`.
         """
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Called after each epoch with its loss and metrics, to which entries may be added."""
+        """Called after each epoch with its loss and metrics in `logs`. The callback may add entries to `logs`."""
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """Called before each batch of a training, counted from 0 in each epoch; calls `on_batch_begin`."""
+        """Called before each training batch, counted from 0 in each epoch. Calls `on_batch_begin`."""
         self.on_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        """Called after each batch of a training with the epoch's logs so far; calls `on_batch_end`."""
+        """Called after each training batch, with the loss and metrics of the epoch so far. Calls `on_batch_end`."""
         self.on_batch_end(batch, logs)
 
     def on_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
@@ -109,66 +110,70 @@ class Callback:
     def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Called after each batch of a prediction, with its outputs in ``logs["outputs"]``."""
 
-    # --- What fit, evaluate and predict ask ----------------------------------------------------------------------
+    # --- Methods that fit, evaluate and predict call -------------------------------------------------------------
 
     def watches(self, occasion: str) -> bool:
-        """Whether a method that is called for each batch does anything; calls that do nothing would cost time."""
+        """Return whether the callback implements a method called for each batch. Other calls are skipped."""
         names = (occasion, occasion.replace("_train", "")) if occasion.startswith("on_train") else (occasion,)
         return any(getattr(getattr(self, name), "__func__", None) is not getattr(Callback, name) for name in names)
 
     def get_state(self) -> dict[str, Any]:
-        """What a resumed training needs: numbers, strings, lists, arrays, and dicts of them with strings as keys.
+        """Return the state that a resumed training run needs.
 
-        `set_state` receives tuples as lists, and NumPy's numbers as Python's.
+        Returns
+        -------
+        dict of str to object
+            Numbers, strings, lists, arrays, and dicts of these with string keys. `set_state` receives tuples as lists,
+            and NumPy scalars as Python numbers.
         """
         return {}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `get_state` returned."""
+        """Restore the state that `get_state` returned."""
 
     def require_sound(self, state: dict[str, Any], weights: Sequence[Array]) -> None:
-        """Raise unless `get_state` could have returned `state`, which comes from a file, for a model of `weights`."""
+        """Raise if `state`, read from a file, is not a valid state of this callback for a model with `weights`."""
 
     def require_same(self, state: dict[str, Any]) -> None:
-        """Raise unless this callback can continue from `state`, that is, unless the files that belong to it exist."""
+        """Raise if this callback cannot resume from `state`, for example because its files do not exist."""
 
     def may_add_logs(self) -> bool:
-        """Whether the callback may add entries to an epoch's logs: whether it overrides `on_epoch_end`."""
+        """Whether the callback may add entries to an epoch's logs, because it overrides `on_epoch_end`."""
         return not (type(self).on_epoch_end.__module__ or "").startswith(f"{__package__}.")
 
     def require_possible(self, logs: list[str], *, complete: bool, sometimes: Iterable[str] = ()) -> None:
-        """Raise before the first epoch what would fail after it.
+        """Raise errors before the first epoch that would otherwise occur after it.
 
         Parameters
         ----------
         logs : list of str
-            The names of the entries that an epoch's logs will have.
+            The names of the entries in an epoch's logs.
         complete : bool
-            Whether these are all; if not, other callbacks may add some.
+            Whether `logs` is complete. If False, other callbacks may add entries.
         sometimes : iterable of str
-            Those that epochs without validation lack, where `validation_freq` leaves out epochs.
+            The names of entries that are missing in epochs without validation, because of `validation_freq`.
         """
 
     def require_saveable(self) -> None:
-        """Raise before the first epoch if the model, which has its weights now, cannot be written as configured."""
+        """Raise before the first epoch if the model, which is now built, cannot be saved as configured."""
 
     @property
     def resumable(self) -> bool:
-        """Whether the files hold the whole training, so that all callbacks' states must be storable."""
+        """Whether the callback writes the whole training run, which includes the states of all callbacks."""
         return self.writes_training
 
     def find_backup(self) -> str | None:
-        """The file that this training shall be resumed from, if an earlier one left it."""
+        """Return the file that an interrupted training run left, or None. Training resumes from it."""
         return None
 
 
 class Monitor(Callback):
-    """Base class of callbacks that watch whether one entry of the logs improves."""
+    """Base class of callbacks that monitor whether an entry of the logs improves."""
 
     def __init__(self, monitor: str, mode: str, min_delta: float) -> None:
         self.monitor = monitor
         self._automatic = checks.choice("mode", mode, ("auto", "min", "max")) == "auto"
-        if self._automatic:  # from the name, until the model is known and its metric's own mode
+        if self._automatic:  # from the name, until the mode of the model's metric is known
             mode = "max" if monitor.endswith(("accuracy", "acc", "f1_score", "f1", "auc")) else "min"
         self.mode = mode
         self.min_delta = checks.number("min_delta", min_delta, least=0)
@@ -196,7 +201,7 @@ class Monitor(Callback):
             return
         if self.monitor.startswith("val_") and not any(name.startswith("val_") for name in logs):
             raise ValueError(
-                f"monitor: expected an entry of training because there is no validation_data, got {self.monitor!r} in "
+                f"monitor: expected a training metric because there is no validation_data, got {self.monitor!r} in "
                 f"{type(self).__name__}"
             )
         self._refuse(logs)
@@ -205,7 +210,7 @@ class Monitor(Callback):
         raise ValueError(f"monitor: expected one of {', '.join(map(repr, logs))}, got {self.monitor!r}")
 
     def watched(self, logs: Logs | None) -> float | None:
-        """The entry that is watched; None in an epoch that `validation_freq` leaves without validation."""
+        """Return the monitored value; None in an epoch without validation, because of `validation_freq`."""
         if not logs or self.monitor not in logs:
             if self._announced:
                 return None
@@ -213,14 +218,14 @@ class Monitor(Callback):
         return float(logs[self.monitor])
 
     def improved(self, value: float) -> bool:
-        """Whether `value` is better than the best so far, by more than min_delta."""
+        """Return whether `value` is better than the best value so far by more than `min_delta`."""
         if self.mode == "min":
             return value < self.best - self.min_delta
         return value > self.best + self.min_delta
 
 
 def require_numbers(state: dict[str, Any], *, counts: Iterable[str] = (), reals: Iterable[str] = ()) -> None:
-    """Raise unless these entries of a state are integers of at least 0, and numbers."""
+    """Raise if entries of a state are not integers of at least 0 (`counts`), or not numbers (`reals`)."""
     for name in counts:
         checks.integer(name, state[name], least=0)
     for name in reals:
@@ -228,19 +233,19 @@ def require_numbers(state: dict[str, Any], *, counts: Iterable[str] = (), reals:
 
 
 def check_verbose(value: Any) -> bool:
-    """Whether the callback prints what it does."""
+    """Check `verbose`, and return whether the callback prints messages."""
     if value not in (0, 1):
         raise ValueError(f"verbose: expected 0 or 1, got {value!r}")
     return bool(value)
 
 
 def check_save_freq(value: Any) -> str | int:
-    """The value of `save_freq`: "epoch", or a number of batches."""
+    """Check and return `save_freq`: "epoch", or a number of batches."""
     return "epoch" if isinstance(value, str) and value == "epoch" else checks.integer("save_freq", value, least=1)
 
 
 def require_target(argument: str, path: str) -> None:
-    """Raise unless a file can be written at `path`, as far as the folder's name has no fields to fill in."""
+    """Raise if the folder of `path` does not exist, unless its name contains fields."""
     folder = os.path.dirname(path)
     if folder and "{" not in folder and not os.path.isdir(folder):
         raise FileNotFoundError(f"{argument}: expected a file in an existing folder, got {path}; create the folder")

@@ -1,4 +1,4 @@
-"""Callbacks that write the model or the whole training to files."""
+"""Callbacks that save the model or the whole training run to files."""
 
 from __future__ import annotations
 
@@ -28,37 +28,47 @@ Array = NDArray[Any]
 
 
 class ModelCheckpoint(Monitor):
-    """Write the model to a file after each epoch, after the best ones, or every so many batches.
+    """Save the model to a file after each epoch, after each improvement, or every n batches.
 
-    The ending of the name decides the format, as in `Sequential.save`. A ``.safetensors`` file holds the whole
-    training: `Sequential.fit` can resume from it, and `load_model` reads it. Files of other formats hold the model.
-    Before the first epoch, the untrained model is written to a temporary file, so that an unknown ending, a missing
-    folder or package, or a model that the format does not support raises an error then.
+    The ending of the name selects the file format, as in `Sequential.save`. A ``.safetensors`` file contains the whole
+    training run: `Sequential.fit` can resume from it, and `load_model` can read it. Files in other formats contain the
+    model only.
 
-    The file is written after all other callbacks have been called. It is replaced atomically. An epoch that
-    `TerminateOnNaN` ends early is not written.
+    Before the first epoch, the untrained model is written to a temporary file. An unknown ending, a missing folder or
+    package, or a model that the format does not support therefore raises an error before training.
+
+    The file is written after all other callbacks have been called. It is replaced atomically. No file is written for an
+    epoch that `TerminateOnNaN` ends early.
 
     Parameters
     ----------
     filepath : path
-        May contain ``{epoch}``, counted from 1, and entries of the logs: ``"{epoch:02d}-{val_loss:.2f}.keras"``; with a
-        number of batches as `save_freq` also ``{batch}``. Folders that contain such fields are created.
-    monitor : str
-        An entry of the logs, for `save_best_only`.
+        The file name. It may contain the field ``{epoch}``, counted from 1, and entries of the logs, as in
+        ``"{epoch:02d}-{val_loss:.2f}.keras"``. If `save_freq` is a number, it may also contain ``{batch}``. Folders
+        whose names contain fields are created.
+    monitor : str, default "val_loss"
+        The entry of the logs for `save_best_only`.
     verbose : {0, 1}
         Whether to print a line when a file is written.
-    save_best_only : bool
-        Whether to write only if `monitor` has improved.
-    save_weights_only : bool
-        Whether to write the weights alone, by `Sequential.save_weights`: ``"best.weights.h5"``.
+    save_best_only : bool, default False
+        Whether to write a file only if `monitor` has improved.
+    save_weights_only : bool, default False
+        Whether to write only the weights, with `Sequential.save_weights`, such as to ``"best.weights.h5"``.
     mode : {"auto", "min", "max"}
-        Whether smaller or larger values of `monitor` are better; "auto" takes the metric's own direction.
+        Whether smaller or larger values of `monitor` are better. "auto" uses the mode of the metric.
     save_freq : "epoch" or int
-        Write after each epoch, or after every so many batches, from which a training can be resumed within an epoch.
+        Write a file after each epoch, or after this number of batches. A training run can also be resumed in the middle
+        of an epoch.
     initial_value_threshold : float, optional
-        With `save_best_only`, the value of `monitor` that must be improved on.
-    include_optimizer : bool
-        Whether the file has the optimizer, the loss and the metrics. Without them a training cannot be resumed.
+        With `save_best_only`, the first file is written only if `monitor` is better than this value.
+    include_optimizer : bool, default True
+        Whether to also save optimizer, loss, metrics and optimizer state. Without them, training cannot be resumed.
+
+    Examples
+    --------
+    >>> checkpoint = callbacks.ModelCheckpoint("run.safetensors")
+    >>> model.fit(x, y, epochs=100, callbacks=[checkpoint])
+    >>> model.fit(x, y, epochs=100, callbacks=[checkpoint], resume_from="run.safetensors")  # after an interruption
     """
 
     writes_training: ClassVar[bool] = True
@@ -124,12 +134,12 @@ class ModelCheckpoint(Monitor):
 
     @property
     def _makes_folders(self) -> bool:
-        """Whether the folder's name has fields, so that it depends on the epoch."""
+        """Whether the name of the folder contains fields, so that it depends on the epoch."""
         folder = os.path.dirname(self.filepath)
         return _without_fields(folder) != folder.replace("{{", "{").replace("}}", "}")
 
     def _kind(self) -> str:
-        """The format that the ending of the name asks for."""
+        """Return the format that the ending of the name selects."""
         try:
             if self.save_weights_only:
                 return formats.weights_kind(_without_fields(self.filepath))
@@ -142,7 +152,7 @@ class ModelCheckpoint(Monitor):
     def require_saveable(self) -> None:  # noqa: D102
         try:
             path = self._path(0, self._stand_in)
-        except ValueError:  # of entries that other callbacks will add
+        except ValueError:  # fields for entries that other callbacks will add
             path = _without_fields(self.filepath)
         folder = os.path.dirname(path)
         while self._makes_folders and folder and not os.path.isdir(folder):
@@ -187,7 +197,9 @@ class ModelCheckpoint(Monitor):
             self.model.save_training(path)
             return
         if not np.isfinite(self.model.parameters).all():
-            raise FloatingPointError(f"{path}: expected finite weights, got others; the file is left as it was")
+            raise FloatingPointError(
+                f"{path}: expected finite weights, got NaN or infinity; the existing file is not changed"
+            )
         if self.save_weights_only:
             self.model.save_weights(path)
         else:
@@ -217,31 +229,35 @@ class ModelCheckpoint(Monitor):
 
 
 def _without_fields(text: str) -> str:
-    """A name with 0 for each of its fields."""
+    """Return a name with each field replaced by 0."""
     try:
         parts = list(string.Formatter().parse(text))
-    except ValueError:  # no format, which `ModelCheckpoint._path` refuses
+    except ValueError:  # an invalid format string, for which `ModelCheckpoint._path` raises
         return text
     return "".join(literal + ("" if field is None else "0") for literal, field, _, _ in parts)
 
 
 class BackupAndRestore(Callback):
-    """Back up the training to a folder, and resume from there if the same program runs again after an interruption.
+    """Back up the training run to a folder, and resume from it when `fit` is called again after an interruption.
 
-    A resumed training has the same bits as one that was not interrupted: see ``resume_from`` of `Sequential.fit`. The
-    file is that of `ModelCheckpoint` with a ``.safetensors`` name. Call `fit` with the same data, options and
-    callbacks.
+    The result of a resumed run is bit-identical to that of an uninterrupted run; see ``resume_from`` of
+    `Sequential.fit`. The backup is a ``.safetensors`` file like that of `ModelCheckpoint`. Call `fit` with the same
+    data, options and callbacks.
 
     Parameters
     ----------
     backup_dir : path
-        The folder for the backup, which is created if it does not exist. Use it for this training alone.
+        The folder for the backup. It is created if it does not exist. Use a separate folder for each training run.
     save_freq : "epoch" or int
-        Back up after each epoch, or after every so many batches.
+        Back up after each epoch, or after this number of batches.
     double_checkpoint : bool
-        Ignored: the file is replaced atomically and has a checksum, so that no second copy is needed.
-    delete_checkpoint : bool
-        Whether to delete the backup when the training has ended.
+        Ignored. No second copy is needed because the file is replaced atomically and has a checksum.
+    delete_checkpoint : bool, default True
+        Whether to delete the backup after training has ended without an error.
+
+    Examples
+    --------
+    >>> model.fit(x, y, epochs=100, callbacks=[callbacks.BackupAndRestore("backup")])
     """
 
     writes_training: ClassVar[bool] = True
@@ -295,7 +311,7 @@ class BackupAndRestore(Callback):
         if self.delete_checkpoint:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
-            with contextlib.suppress(OSError):  # a folder that holds other files stays
+            with contextlib.suppress(OSError):  # a folder with other files is not deleted
                 os.rmdir(self.backup_dir)
 
     def get_state(self) -> dict[str, Any]:  # noqa: D102

@@ -1,4 +1,4 @@
-"""Calls all callbacks of a training, an evaluation or a prediction."""
+"""Calls all callbacks of a training run, an evaluation or a prediction."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _OF_BATCHES = tuple(f"on_{what}_batch_{edge}" for what in ("train", "test", "pre
 class Callbacks:
     """Several callbacks as one.
 
-    Those that write files are called last, so that the files hold what the others have done. A `History` is called
-    before them, after all that may add entries to the logs. It is no part of the callbacks' saved states, because the
-    training itself saves what it has recorded.
+    Callbacks that write files are called last, so that files contain the results of all others. A `History` is called
+    before them, after all callbacks that may add entries to the logs. The states of callbacks do not include the
+    `History`, because the training run saves it separately.
     """
 
     def __init__(self, callbacks: Iterable[Callback], model: Any, params: dict[str, Any]) -> None:
@@ -38,7 +38,7 @@ class Callbacks:
 
     @property
     def stop_training(self) -> bool:
-        """Whether the training is to end, which a callback requests by setting it in the model."""
+        """Whether a callback has requested the end of training, by setting ``model.stop_training``."""
         return bool(self._model.stop_training)
 
     @stop_training.setter
@@ -46,17 +46,17 @@ class Callbacks:
         self._model.stop_training = value
 
     def watch(self, occasion: str) -> bool:
-        """Whether any callback does something at that occasion of a batch."""
+        """Return whether any callback implements this method, which is called for each batch."""
         return bool(self._of_batches[occasion])
 
     def tell(self, occasion: str, *arguments: Any, write: bool = True) -> None:
-        """Call that method of all callbacks, in order; without `write`, not of those that write files."""
+        """Call a method of all callbacks, in order; with ``write=False``, skip callbacks that write files."""
         for callback in self._of_batches.get(occasion, self._all):
             if write or not callback.writes_training:
                 getattr(callback, occasion)(*arguments)
 
     def require_possible(self, logs: list[str], sometimes: Iterable[str] = ()) -> None:
-        """Raise before the first epoch what would fail after it, given the names of the entries of logs."""
+        """Raise errors before the first epoch that would otherwise occur after it; see `Callback`."""
         logs = list(dict.fromkeys([*logs, *(name for callback in self._all for name in callback.adds_logs)]))
         for callback in self._all:
             others = (other for other in self._all if other is not callback)
@@ -64,11 +64,11 @@ class Callbacks:
             callback.require_possible(logs, complete=complete, sometimes=sometimes)
 
     def resumable(self) -> bool:
-        """Whether the whole training is to be written to files."""
+        """Return whether a callback writes the whole training run to files."""
         return any(callback.resumable for callback in self._all)
 
     def require_saveable(self) -> None:
-        """Raise before the first epoch if a file that will be written cannot hold the model or a callback's state."""
+        """Raise before the first epoch if the model or the state of a callback cannot be saved."""
         for callback in self._all:
             callback.require_saveable()
         if self.resumable():
@@ -76,19 +76,19 @@ class Callbacks:
                 native.split_arrays(f"{type(callback).__name__}.get_state()", callback.get_state())
 
     def find_backup(self) -> str | None:
-        """The file that the training shall be resumed from, if a callback has one."""
+        """Return the file from which training resumes, if a callback has one, else None."""
         return next((path for callback in self._all if (path := callback.find_backup()) is not None), None)
 
     def stops_at_nan(self) -> bool:
-        """Whether a loss that is not finite ends the training without an error."""
+        """Whether a loss of NaN or infinity ends training without an error."""
         return any(callback.stops_at_nan for callback in self._all)
 
     def get_state(self) -> list[dict[str, Any]]:
-        """The states of all, in order."""
+        """Return the states of all callbacks, in order."""
         return [{"class_name": type(c).__name__, "state": c.get_state()} for c in self._stateful]
 
     def require_sound(self, states: list[dict[str, Any]], weights: Sequence[Array]) -> None:
-        """Raise unless `get_state` could have returned that; states of other classes are not checked."""
+        """Raise if a state is invalid. States of classes that are not among these callbacks are not checked."""
         for state in states:
             if not isinstance(state["class_name"], str) or not isinstance(state["state"], dict):
                 raise TypeError(f"callbacks: expected the name of a class and its state, got {state!r:.100}")
@@ -97,23 +97,23 @@ class Callbacks:
                 callback.require_sound(state["state"], weights)
 
     def require_same(self, states: list[dict[str, Any]]) -> None:
-        """Raise unless these are states of such callbacks."""
+        """Raise if these are not the states of callbacks of the same classes."""
         names = [type(callback).__name__ for callback in self._stateful]
         if (saved := [state["class_name"] for state in states]) != names:
             raise ValueError(
-                f"callbacks: expected {saved} because the training to resume had these, got {names}; pass the same"
+                f"callbacks: expected {saved} because the saved training run has these, got {names}; pass the same"
             )
         for callback, state in zip(self._stateful, states, strict=True):
             callback.require_same(state["state"])
 
     def set_state(self, states: list[dict[str, Any]]) -> None:
-        """Restore the state of each."""
+        """Restore the state of each callback."""
         for callback, state in zip(self._stateful, states, strict=True):
             callback.set_state(state["state"])
 
 
 def check(callbacks: Any) -> list[Callback]:
-    """The argument `callbacks` as a list."""
+    """Check the argument `callbacks`, and return it as a list."""
     if callbacks is None:
         return []
     if isinstance(callbacks, Callback):

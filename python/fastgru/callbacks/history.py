@@ -1,4 +1,4 @@
-"""The callback that records what `fit` returns."""
+"""The callback that records the loss and metrics of each epoch."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from fastgru.callbacks.base import Callback, Logs
 
 
 class History(Callback):
-    """Record the logs of each epoch. `Sequential.fit` returns one; it fills and returns yours if you pass one to it.
+    """Record the logs of each epoch. `Sequential.fit` returns a History.
 
-    Its `repr` is a summary that cannot be evaluated.
+    If `callbacks` of `fit` contains a History, `fit` fills and returns this object. Its `repr` is a summary that cannot
+    be evaluated.
 
     Attributes
     ----------
     history : dict of str to list of float
-        ``loss``, the metrics, and those of the validation with the prefix ``val_``: one number per epoch, or per epoch
-        that was validated.
+        The loss and the metrics by name, and those of the validation with the prefix ``val_``. Each list has one number
+        per epoch, or per epoch with validation.
     epoch : list of int
         The epochs, counted from 0.
     params : dict
         See `Callback`.
     seconds : list of float
-        How long the training of each epoch took, without validation. A resumed training has those of its own epochs
-        only.
+        The training time of each epoch in seconds, without validation. A resumed run contains the times of its own
+        epochs only.
     """
 
     def __init__(self) -> None:
@@ -46,16 +47,16 @@ class History(Callback):
             self.history.setdefault(name, []).append(value)
 
     def get_epochs(self) -> dict[str, Any]:
-        """The record, for a file of the training."""
+        """Return the record of all epochs, for a checkpoint."""
         return {"history": [[name, values] for name, values in self.history.items()], "epochs_done": self.epoch}
 
     def set_epochs(self, record: dict[str, Any]) -> None:
-        """Continue from what `get_epochs` returned."""
+        """Restore the record that `get_epochs` returned."""
         self.history = {name: list(values) for name, values in record["history"]}
         self.epoch = list(record["epochs_done"])
 
     def require_sound_epochs(self, record: dict[str, Any]) -> None:
-        """Raise unless `get_epochs` could have returned that."""
+        """Raise TypeError or ValueError if `record` is invalid."""
         for epoch in record["epochs_done"]:
             checks.integer("epochs_done", epoch, least=0)
         for name, values in record["history"]:

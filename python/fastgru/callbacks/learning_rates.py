@@ -15,26 +15,26 @@ Array = NDArray[Any]
 
 
 class ReduceLROnPlateau(Monitor):
-    """Lower the learning rate when a monitored value no longer improves; adds ``learning_rate`` to the logs.
+    """Reduce the learning rate when a monitored value stops improving. Adds ``learning_rate`` to the logs.
 
     Parameters
     ----------
-    monitor : str
-        An entry of the logs.
-    factor : float
-        The rate is multiplied by this; above 0 and below 1.
-    patience : int
-        After how many epochs without improvement to lower the rate.
+    monitor : str, default "val_loss"
+        The entry of the logs to monitor.
+    factor : float, default 0.1
+        The factor of a reduction, above 0 and below 1.
+    patience : int, default 10
+        The number of epochs without improvement after which the learning rate is reduced.
     verbose : {0, 1}
-        Whether to print a line when it lowers the rate.
+        Whether to print a line when the learning rate is reduced.
     mode : {"auto", "min", "max"}
-        Whether smaller or larger values are better; "auto" takes the metric's own direction.
-    min_delta : float
-        Improvements up to this do not count.
-    cooldown : int
-        Epochs after a reduction in which no epochs are counted.
-    min_lr : float
-        The lowest rate.
+        Whether smaller or larger values are better. "auto" uses the mode of the metric.
+    min_delta : float, default 1e-4
+        Improvements of at most `min_delta` are ignored.
+    cooldown : int, default 0
+        The number of epochs after a reduction that do not count towards `patience`.
+    min_lr : float, default 0.0
+        The lower bound of the learning rate.
     """
 
     adds_logs: ClassVar[tuple[str, ...]] = ("learning_rate",)
@@ -96,17 +96,17 @@ class ReduceLROnPlateau(Monitor):
 
 
 class LearningRateScheduler(Callback):
-    """Set the learning rate when each epoch begins; adds ``learning_rate`` to the logs.
+    """Set the learning rate at the beginning of each epoch. Adds ``learning_rate`` to the logs.
 
-    A resumed training takes the rate of its epoch from the file. Use `fastgru.schedules` to change the rate between
-    batches.
+    A run that is resumed in the middle of an epoch takes the learning rate of this epoch from the file. Use
+    `fastgru.schedules` to change the learning rate after each batch.
 
     Parameters
     ----------
     schedule : callable (epoch, learning_rate) or (epoch)
-        Returns the epoch's rate, given its number, counted from 0, and the rate so far.
+        Returns the learning rate of an epoch, given its number, counted from 0, and the current learning rate.
     verbose : {0, 1}
-        Whether to print each epoch's rate.
+        Whether to print the learning rate of each epoch.
     """
 
     adds_logs: ClassVar[tuple[str, ...]] = ("learning_rate",)
@@ -138,7 +138,7 @@ class LearningRateScheduler(Callback):
 
 
 def _require_number(callback: Callback) -> None:
-    """Raise if the learning rate that the callback is to change is a schedule."""
+    """Raise if the learning rate is a schedule, which a callback cannot change."""
     rate = callback.model.optimizer.learning_rate
     if not isinstance(rate, float):
         raise TypeError(

@@ -20,15 +20,16 @@ Array = NDArray[Any]
 
 
 class CSVLogger(Callback):
-    """Write a line with the logs to a file after each epoch.
+    """Append a line with the epoch and its logs to a CSV file after each epoch.
 
     Parameters
     ----------
     filename : path
-    separator : str
+        The file to write. Its folder must exist.
+    separator : str, default ","
         A single character.
-    append : bool
-        Whether to keep the lines that the file has. A resumed training keeps the lines of the epochs before it.
+    append : bool, default False
+        Whether to keep the existing lines of the file. A resumed run always keeps the lines of earlier epochs.
     """
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
@@ -39,8 +40,8 @@ class CSVLogger(Callback):
         self.separator = separator
         self.append = checks.flag("append", append)
         self._columns: list[str] = []
-        self._announced: list[str] = []  # entries that the first epoch may lack
-        self._size = 0  # of what this training has written, and of what it keeps before that
+        self._announced: list[str] = []  # entries that may be missing in the first epoch
+        self._size = 0  # the size of the file in bytes after the last line
 
     def on_train_begin(self, logs: Logs | None = None) -> None:  # noqa: D102
         self._columns, self._size = [], 0
@@ -62,7 +63,7 @@ class CSVLogger(Callback):
         replaceable(self.filename)
         with naming(self.filename), open(self.filename, "r+b" if self._size else "wb") as file:
             file.seek(self._size)
-            file.truncate()  # lines of epochs after a checkpoint, which are done again
+            file.truncate()  # removes lines of epochs after the checkpoint, which are trained again
             file.write(text.getvalue().encode())
         self._size = os.path.getsize(self.filename)
 
@@ -82,8 +83,8 @@ class CSVLogger(Callback):
         size = os.path.getsize(self.filename) if os.path.exists(self.filename) else 0
         if size < state["size"]:
             raise ValueError(
-                f"filename: expected {self.filename} with at least {state['size']} bytes because the training to "
-                f"resume had written them, got {size}"
+                f"filename: expected {self.filename} with at least {state['size']} bytes because the saved training "
+                f"run has written them, got {size}"
             )
 
     def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
@@ -91,7 +92,7 @@ class CSVLogger(Callback):
 
 
 class LambdaCallback(Callback):
-    """Call functions.
+    """Call functions at the events of training, evaluation and prediction.
 
     Parameters
     ----------
@@ -138,5 +139,5 @@ class LambdaCallback(Callback):
         return "on_epoch_end" in self._functions
 
 
-#: The parameters of `LambdaCallback` that have names.
+#: The named parameters of `LambdaCallback`.
 _NAMED = tuple(inspect.signature(LambdaCallback).parameters)[:-1]

@@ -1,4 +1,4 @@
-"""Callbacks that end a training early."""
+"""Callbacks that end training early."""
 
 from __future__ import annotations
 
@@ -14,33 +14,39 @@ Array = NDArray[Any]
 
 
 class EarlyStopping(Monitor):
-    """Stop when a monitored value no longer improves.
+    """Stop training when a monitored value stops improving.
 
     Parameters
     ----------
-    monitor : str
-        An entry of the logs.
-    min_delta : float
-        Improvements up to this do not count.
-    patience : int
-        After how many epochs without improvement to stop.
+    monitor : str, default "val_loss"
+        The entry of the logs to monitor.
+    min_delta : float, default 0.0
+        Improvements of at most `min_delta` are ignored.
+    patience : int, default 0
+        The number of epochs without improvement after which training stops.
     verbose : {0, 1}
-        Whether to print a line when it stops the training.
+        Whether to print a line when training is stopped.
     mode : {"auto", "min", "max"}
-        Whether smaller or larger values are better; "auto" takes the metric's own direction, and for other names "max"
-        for accuracies and F1.
+        Whether smaller or larger values are better. "auto" uses the mode of the metric. For entries that are not
+        metrics of the model, it is "max" for names of accuracies and F1, otherwise "min".
     baseline : float, optional
-        Values that are not better than this do not count as an improvement.
-    restore_best_weights : bool
-        Whether to set the weights of the best epoch at the end, also if the training was not stopped early.
-    start_from_epoch : int
-        Earlier epochs are ignored.
+        Epochs whose value is not better than `baseline` count as epochs without improvement.
+    restore_best_weights : bool, default False
+        Whether to restore the weights of the best epoch at the end, also if training was not stopped early.
+    start_from_epoch : int, default 0
+        Earlier epochs, counted from 0, are ignored.
 
     Attributes
     ----------
     stopped_epoch : int
-        The epoch after which the training was stopped; 0 if it was not.
+        The epoch, counted from 0, after which training was stopped; 0 if it was not stopped.
     best_epoch : int
+        The epoch with the best value, counted from 0.
+
+    Examples
+    --------
+    >>> stop = callbacks.EarlyStopping(patience=3, restore_best_weights=True)
+    >>> history = model.fit(x, y, epochs=100, validation_split=0.1, callbacks=[stop])
     """
 
     def __init__(
@@ -106,7 +112,7 @@ class EarlyStopping(Monitor):
         best = [name for name in state if name.startswith("weights/")]
         forms = [(array.shape, array.dtype) for array in weights]
         if best and [(state[f"weights/{i}"].shape, state[f"weights/{i}"].dtype) for i in range(len(best))] != forms:
-            raise ValueError(f"best_weights: expected arrays of shapes {forms}, got others")
+            raise ValueError(f"best_weights: expected arrays of shapes {forms}, got different ones")
 
     def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
         for name in ("wait", "stopped_epoch", "best_epoch", "best"):
@@ -116,14 +122,14 @@ class EarlyStopping(Monitor):
 
 
 class TerminateOnNaN(Callback):
-    """End the training without an error if a loss, its gradient or the update is NaN or infinite.
+    """End training without an error if a loss, a gradient or an update of the weights is NaN or infinite.
 
-    The weights are those before that batch. As in Keras, the epoch ends there, with validation and the logs of the
-    batches before. Files that `ModelCheckpoint` wrote for earlier epochs stay as they are.
+    The model keeps the weights before that batch. As in Keras, the epoch ends there: the validation is run, and the
+    logs contain the previous batches. Files that `ModelCheckpoint` wrote for earlier epochs are not changed.
 
     Parameters
     ----------
-    raise_error : bool
+    raise_error : bool, default False
         Whether to raise FloatingPointError instead, as `Sequential.fit` does without this callback.
     """
 

@@ -16,7 +16,7 @@ from fastgru.callbacks.base import Callback, Logs, require_numbers
 
 Array = NDArray[Any]
 
-#: Parameters of Keras' callback that are not supported, the values that change nothing, and the remedy.
+#: Parameters of Keras' callback that are not supported -> (the accepted value, remedy for all others).
 _UNSUPPORTED = {
     "write_images": (False, "use histogram_freq, which writes histograms of the weights"),
     "profile_batch": (0, "profile the process with a tool such as py-spy or perf"),
@@ -29,27 +29,28 @@ _numbers = itertools.count()
 
 
 class TensorBoard(Callback):
-    """Write losses, metrics and the learning rate for TensorBoard, with the names that Keras gives them.
+    """Write losses, metrics and the learning rate for TensorBoard, with the same names as Keras.
 
-    The folder ``train`` gets ``epoch_loss``, ``epoch_accuracy``, ``epoch_learning_rate``, the folder ``validation``
-    the same entries of the validation, and ``evaluation_loss_vs_iterations``. Needs the extra ``tensorboard``
-    (tensorboardX).
+    The folder ``train`` receives entries such as ``epoch_loss``, ``epoch_accuracy`` and ``epoch_learning_rate``. The
+    folder ``validation`` receives the entries of the validation, and ``evaluation_loss_vs_iterations``. The callback
+    needs the extra ``tensorboard`` (tensorboardX).
 
     Parameters
     ----------
-    log_dir : path
-    histogram_freq : int
-        Write histograms of the weights after every so many epochs; 0 for never.
+    log_dir : path, default "logs"
+        The folder for the logs. It is created if it does not exist.
+    histogram_freq : int, default 0
+        The number of epochs between histograms of the weights; 0 writes none.
     write_graph : bool
-        Ignored: there is no graph of operations.
+        Ignored. There is no graph of operations.
     write_images : bool
-        False is supported only.
-    write_steps_per_second : bool
-        Whether to write how many batches per second were trained on.
+        Not supported: must be False.
+    write_steps_per_second : bool, default False
+        Whether to write the number of training batches per second.
     update_freq : "epoch", "batch" or int
-        Write ``batch_loss`` and the metrics also after each batch, or after every so many batches.
+        "batch" or a number n: also write ``batch_loss`` and the metrics after each batch, or after every n batches.
     profile_batch, embeddings_freq, embeddings_metadata
-        The default values are supported only.
+        Not supported: must have their default values.
 
     Raises
     ------
@@ -89,7 +90,7 @@ class TensorBoard(Callback):
                 )
         self._writers: dict[str, Any] = {}
         self._training = False
-        self._batches = 0  # of the whole training
+        self._batches = 0  # since the beginning of the training run
         self._began = self._epoch_began = 0.0
         self._batches_before = 0
 
@@ -103,7 +104,7 @@ class TensorBoard(Callback):
 
     def _write(self, part: str, prefix: str, values: dict[str, float], step: int, suffix: str = "") -> None:
         if part not in self._writers:
-            # tensorboardX names files by seconds, so that a second training within one would replace the first one's.
+            # tensorboardX names files by the second, so that a second run in the same second would replace the file.
             ending = f".{os.getpid()}.{next(_numbers)}.v2"
             self._writers[part] = _writer_class()(os.path.join(self.log_dir, part), filename_suffix=ending)
         for name, value in values.items():

@@ -1,4 +1,4 @@
-"""What is trained and evaluated on: digits, or a person's own arrays, as a task of classes or of numbers."""
+"""Data of the command line: digits or arrays from files, for classification or regression."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ Array = NDArray[Any]
 DIGITS = ("mnist", "synthetic")
 TASKS = ("classify", "regress")
 
-#: Labels above this are taken for a mistake before a network is made for them.
+#: The maximum number of classes. Larger labels are probably a mistake, and would need a huge output layer.
 MOST_CLASSES = 1 << 16
 
-#: Which samples `hold_back` can choose.
+#: The ways in which `hold_back` can choose samples.
 CHOICES = ("random", "last")
-#: The key of the random numbers that choose them; `fastgru.set_seed` counts its own keys from 0.
+#: The key of the random numbers of `hold_back`. `fastgru.set_seed` counts its keys from 0.
 _HOLD_BACK = (1 << 32) - 1
-#: How many pairs of neighbouring sequences are compared, where there are as many.
+#: The minimum and maximum number of pairs of neighbouring sequences to compare.
 _LEAST_PAIRS, _MOST_PAIRS = 3, 16
 
 
 @dataclass(frozen=True)
 class Data:
-    """A data set, and what to say about it.
+    """A data set and its description.
 
     Attributes
     ----------
     name, reason : str
-        What it is, and how it came to be that.
+        The name of the data set, and why it was chosen.
     task : {"classify", "regress"}
     outputs : int
-        How many classes there are, or numbers to predict.
+        The number of classes, or of numbers to predict.
     each_step : bool
         Whether there is a target for each step of a sequence.
     train : Sequences
     test : Sequences or None
     samples : str
-        What a sample is called.
+        The word for samples in messages, such as "images".
     """
 
     name: str
@@ -62,25 +62,25 @@ class Data:
 
 
 def load(name: str | None, folder: str | None, seed: int, task: str | None = None) -> Data:
-    """The data set asked for; without a name MNIST where it can be had, else synthetic digits."""
+    """Load the data set `name`. Without a name, load MNIST if available, otherwise synthetic digits."""
     if name is not None and name not in DIGITS:
         if folder is not None:
-            raise UsageError(f"--data: expected none because the arrays are those of {name}, got a folder")
+            raise UsageError(f"--data: expected none because the arrays are in {name}, got a folder")
         return _load_arrays(name, task)
     if task is not None:
         raise UsageError(f"--task: expected none because digits are classes, got {task}")
     if name == "synthetic":
         if folder is not None:
-            raise UsageError("--data: expected none because the synthetic digits are made on the spot, got a folder")
-        return _digits("synthetic", "as asked for, digits made on the spot", datasets.synthetic.load_data(seed=seed))
+            raise UsageError("--data: expected none because synthetic digits are generated, got a folder")
+        return _digits("synthetic", "as requested, generated digits", datasets.synthetic.load_data(seed=seed))
     try:
         splits, source = datasets.mnist.locate(folder)
         return _digits("mnist", f"60,000 images of handwritten digits from {source}", splits)
     except DataUnavailableError as error:
-        # What was named must be there; only what was merely hoped for has a substitute.
+        # A data set that the user named must exist. Only the default has a substitute.
         if name == "mnist":
             raise
-        reason = f"digits made on the spot, because {error.reason}"
+        reason = f"generated digits, because {error.reason}"
         return _digits("synthetic", reason, datasets.synthetic.load_data(seed=seed))
 
 
@@ -89,7 +89,7 @@ def _digits(name: str, reason: str, splits: tuple[tuple[Array, Array], tuple[Arr
     return Data(name, reason, "classify", 10, False, Sequences(*train), Sequences(*test), "images")
 
 
-# --- A person's own arrays ------------------------------------------------------------------------------------
+# --- Arrays from files ----------------------------------------------------------------------------------------
 
 
 class _Targets(NamedTuple):
@@ -109,7 +109,9 @@ def _load_arrays(path: str, task: str | None) -> Data:
     if test is not None:
         of_test = read(f"{path}: y_test", test)
         if of_test.each_step != targets.each_step or (task == "regress" and of_test.outputs != outputs):
-            raise ValueError(f"{path}: y_test: expected targets as y has, {targets.y.shape}, got {of_test.y.shape}")
+            raise ValueError(
+                f"{path}: y_test: expected targets like those in y, {targets.y.shape}, got {of_test.y.shape}"
+            )
         test, outputs = test._replace(y=of_test.y), max(outputs, of_test.outputs)
     rows, steps, features = train.x.shape
     unit = "a step" if targets.each_step else "a sequence"
@@ -122,31 +124,31 @@ def _load_arrays(path: str, task: str | None) -> Data:
 
 
 def _labels(name: str, part: Sequences) -> _Targets:
-    """Classes (N,) or (N, T) of int64, 0 in padding."""
+    """Return int64 classes (N,) or (N, T), with 0 in padding."""
     y, (rows, steps) = part.y, part.x.shape[:2]
     assert y is not None
     if y.shape not in ((rows,), (rows, steps)):
         raise ValueError(
             f"{name}: expected shape ({rows},) or ({rows}, {steps}), a class for each sequence or for each step, got "
-            f"{y.shape}; for numbers to predict use --task regress"
+            f"{y.shape}; pass --task regress to predict numbers"
         )
     counted = _counted(part, each_step=y.ndim == 2)
     wrong = counted & ~((y >= 0) & (y < MOST_CLASSES) & (y == np.floor(y) if y.dtype.kind == "f" else True))
     if wrong.any():
         index = _first(wrong)
         raise ValueError(
-            f"{name}: expected classes, whole numbers from 0 to {MOST_CLASSES - 1}, got {y[index]} at index "
+            f"{name}: expected classes, integers from 0 to {MOST_CLASSES - 1}, got {y[index]} at index "
             f"{index[0] if len(index) == 1 else index}"
         )
     labels = np.where(counted, y, 0).astype(np.int64)
     classes = int(labels.max()) + 1
     if classes < 2:
-        raise ValueError(f"{name}: expected at least two classes, got only 0")
+        raise ValueError(f"{name}: expected at least two classes, got only class 0")
     return _Targets(labels, classes, y.ndim == 2)
 
 
 def _numbers(name: str, part: Sequences) -> _Targets:
-    """Numbers (N,), (N, C) or (N, T, C); (N, T) become (N, T, 1)."""
+    """Return numbers (N,), (N, C) or (N, T, C). (N, T) is reshaped to (N, T, 1)."""
     given = part.y
     assert given is not None
     y = given[:, :, None] if given.shape == part.x.shape[:2] else given
@@ -158,7 +160,7 @@ def _numbers(name: str, part: Sequences) -> _Targets:
 
 
 def _counted(part: Sequences, *, each_step: bool, axes: int = 2) -> Array:
-    """Where targets count, to be broadcast to them: everywhere, but for the padding where each step has a target."""
+    """Return a mask of valid targets, to be broadcast to them. With targets at each step, padding is not valid."""
     if not each_step or part.lengths is None:
         return np.array(True)
     counted = valid_steps(part.lengths, part.x.shape[1])
@@ -169,19 +171,19 @@ def _first(wrong: Array) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argwhere(wrong)[0])
 
 
-# --- Samples held back to validate on -------------------------------------------------------------------------
+# --- Samples held back for validation -------------------------------------------------------------------------
 
 
 class HeldBack(NamedTuple):
-    """Which samples are held back.
+    """The samples held back for validation.
 
     Attributes
     ----------
     rows : ndarray (K,) of integers
-        Ascending.
+        The indices of the samples, in ascending order.
     which : {"random", "last"}
     stratified : bool
-        Whether all classes are held back in proportion.
+        Whether the samples are stratified by class.
     """
 
     rows: Array
@@ -189,7 +191,7 @@ class HeldBack(NamedTuple):
     stratified: bool
 
     def describe(self, found: Data) -> str:
-        """A sentence: how many samples are held back, how they were chosen, how many of each class."""
+        """Return a sentence with the number of samples, how they were chosen, and the number of each class."""
         y = found.train.y
         assert y is not None
         how = "the last ones" if self.which == "last" else "drawn at random"
@@ -199,31 +201,30 @@ class HeldBack(NamedTuple):
             counts = np.bincount(y[self.rows], minlength=len(everything))[everything > 0]
         if self.stratified:
             missing = counts is not None and not counts.min()
-            how += (
-                " with classes in proportion where they have enough" if missing else " with all classes in proportion"
-            )
+            how += ", stratified by class as far as possible" if missing else ", stratified by class"
         text = f"{len(self.rows):,} of {len(y):,} {found.samples} held back, {how}"
         return text if counts is None else f"{text}: {counts.min():,} to {counts.max():,} of each class"
 
 
 def hold_back(found: Data, fraction: float, seed: int, which: str | None) -> HeldBack:
-    """Choose a fraction of the training samples, at least one and not all; the same ones for the same seed.
+    """Choose a fraction of the training samples, at least one and not all. The same seed chooses the same samples.
 
-    Without `which`, they are drawn at random, classes of sequences in proportion. Of other targets the last ones are
-    taken where the sequences are overlapping windows of a series: others' neighbours would be trained on.
+    Without `which`, the samples are drawn at random, stratified if each sequence has a class. For other targets, the
+    last samples are chosen if the sequences are overlapping windows of a series. Random samples would overlap with
+    training samples there.
     """
     x, y, lengths = found.train
     assert y is not None
     count = len(x)
     if count < 2:
-        raise ValueError(f"--validation: expected at least two samples to hold one back, got {count}")
-    kept = min(max(int(count * (1 - fraction) + 1e-9), 1), count - 1)  # rounded as fit's validation_split is
+        raise ValueError(f"--validation: expected at least two samples, one of them for validation, got {count}")
+    kept = min(max(int(count * (1 - fraction) + 1e-9), 1), count - 1)  # rounded as in validation_split of fit
     stratified = found.task == "classify" and y.ndim == 1 and np.bincount(y).max() > 1
     if which is None:
         which = "last" if not stratified and lengths is None and are_overlapping_windows(x) else "random"
     if which == "last":
         return HeldBack(np.arange(kept, count), which, False)
-    # A stream of its own: the model's first weights are those of a training that holds nothing back.
+    # A separate random stream, so that the initial weights do not depend on the validation samples.
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_HOLD_BACK,)))
     order = generator.permutation(count)
     rows = _in_proportion(order, np.asarray(y), count - kept) if stratified else order[kept:]
@@ -231,10 +232,11 @@ def hold_back(found: Data, fraction: float, seed: int, which: str | None) -> Hel
 
 
 def _in_proportion(order: Array, labels: Array, budget: int) -> Array:
-    """The first samples of each class in that order, about `budget`: classes in proportion, by largest remainders.
+    """Return the first samples of each class in `order`, about `budget` of them, stratified by largest remainders.
 
-    Of each class with two samples or more, one is not held back, and one is if `budget` is at least the number of these
-    classes. Where many classes are small, this makes more samples than `budget`, or fewer.
+    Of each class with two samples or more, at least one is not held back. If `budget` is at least the number of these
+    classes, at least one is held back. If many classes are small, the result contains more or fewer samples than
+    `budget`.
     """
     sizes = np.bincount(labels)
     shares = sizes * (budget / len(labels))
@@ -248,18 +250,18 @@ def _in_proportion(order: Array, labels: Array, budget: int) -> Array:
         held[label] += sizes[label] > 0
     held = np.minimum(held, np.maximum(sizes - 1, 0))
     ordered = labels[order]
-    by_class = np.argsort(ordered, kind="stable")  # within a class still in that order
+    by_class = np.argsort(ordered, kind="stable")  # stable, so that the order within a class does not change
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     ranks = np.arange(len(labels)) - starts[ordered[by_class]]
     return np.asarray(order[by_class[ranks < held[ordered[by_class]]]])
 
 
 def are_overlapping_windows(x: Array) -> bool:
-    """Whether sequences repeat the end of the one before, by the same number of steps, as windows of a series do.
+    """Return whether each sequence begins with the end of the previous one, as windows of a series do.
 
-    A few pairs are compared, of which two in three must agree: where windows of several series stand one after the
-    other, some pairs are of two series. Steps that repeat a constant do not count, nor does an overlap of a single
-    step, nor features that are constant within both sequences, such as the number of the series.
+    A few pairs of neighbours are compared, and two thirds of them must overlap by the same number of steps. The others
+    may belong to two different series. Overlaps of constant steps or of a single step are ignored. Features that are
+    constant within both sequences, such as the number of the series, are also ignored.
     """
     pairs = len(x) - 1
     if pairs < _LEAST_PAIRS:
@@ -278,12 +280,12 @@ def are_overlapping_windows(x: Array) -> bool:
 
 
 def pieces(part: Sequences, rows: Array | None = None, size: int = 128) -> Iterator[Sequences]:
-    """Some of the sequences, or all, a few at a time: memory-mapped ones are not loaded whole."""
+    """Yield the sequences, or those at `rows`, a few at a time, so that memory-mapped arrays are not loaded whole."""
     for begin in range(0, len(part.x) if rows is None else len(rows), size):
         chosen: Any = slice(begin, begin + size) if rows is None else rows[begin : begin + size]
         yield Sequences(*(None if array is None else array[chosen] for array in part))  # type: ignore[arg-type]
 
 
 def as_dict(part: Sequences) -> dict[str, Array]:
-    """The arrays by the names of the arguments that take them."""
+    """Return the arrays by the names of the arguments of `fit`."""
     return {name: array for name, array in part._asdict().items() if array is not None}

@@ -1,4 +1,4 @@
-"""Reading what ``fastgru predict`` is given: PNG pictures and .npy arrays."""
+"""Input files of ``fastgru predict``: PNG images and .npy arrays."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from fastgru.datasets.npy import read_header
 
 Array = NDArray[Any]
 
-#: A picture with more pixels than this is no input of a GRU, and is refused before it is decoded.
+#: The maximum number of pixels. Larger images are not decoded, because they are no input of a GRU.
 _MOST_PIXELS = 1 << 24
 
 
 class InputFileError(ValueError):
-    """A file to predict on cannot be used; the message says why."""
+    """A file to predict on is invalid. The message contains the reason."""
 
 
 def read_samples(path: Path, steps: int | None, features: int, *, invert: bool = False) -> Array:
-    """The samples (N, T, F) in a file: uint8 from a PNG, any numbers from a .npy file of (T, F) or (N, T, F).
+    """Return the samples (N, T, F) in a file: uint8 from a PNG, any numbers from a .npy file (T, F) or (N, T, F).
 
     Parameters
     ----------
     path : Path
     steps, features : int
-        T and F of the model; T may be None for any.
+        T and F of the model. None for T means any number of steps.
     invert : bool
-        Turn black on white into white on black, which is what MNIST is.
+        Whether to invert the image. MNIST has white digits on black.
 
     Raises
     ------
     InputFileError
-        The file is neither, is damaged, or its shape does not fit.
+        The file has another format, is damaged, or contains samples of the wrong shape.
     OSError
         The file cannot be read.
     """
@@ -47,12 +47,10 @@ def read_samples(path: Path, steps: int | None, features: int, *, invert: bool =
     if samples.ndim != 3 or samples.shape[2] != features or steps not in (None, samples.shape[1]):
         one = f"({'T' if steps is None else steps}, {features})"
         came = samples.shape[1:] if len(samples) == 1 else samples.shape
-        raise InputFileError(
-            f"{path}: expected one sample of shape {one}, or N of them, because that is the model's input, got {came}"
-        )
+        raise InputFileError(f"{path}: expected one sample of shape {one}, the model's input, or N of them, got {came}")
     if invert:
         if samples.dtype != np.uint8:
-            raise InputFileError(f"{path}: expected bytes to invert, got {samples.dtype}")
+            raise InputFileError(f"{path}: expected uint8 because --invert needs bytes, got {samples.dtype}")
         samples = 255 - samples
     return samples
 
@@ -73,25 +71,25 @@ def _read_picture(path: Path) -> Array:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise InputFileError(
-            f"{path}: reading pictures needs Pillow: pip install 'fastgru[images]' (a .npy file needs nothing)"
+            f"{path}: reading images needs Pillow: pip install 'fastgru[images]', or pass a .npy file"
         ) from None
     with open_regular(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's about large pictures, which are refused below
+        warnings.simplefilter("ignore")  # Pillow warns about large images, which raise an error below
         try:
             with Image.open(file) as picture:
                 if picture.width * picture.height > _MOST_PIXELS:
-                    raise InputFileError(f"{path}: {picture.width} x {picture.height} pixels are too many")
+                    raise InputFileError(f"{path}: the image is too large: {picture.width} x {picture.height} pixels")
                 return _grey(picture)
         except InputFileError:
             raise
         except UnidentifiedImageError:
-            raise InputFileError(f"{path}: neither a picture nor a .npy file") from None
-        except Exception as error:  # a damaged picture can make a decoder raise almost anything
-            raise InputFileError(f"{path}: damaged picture: {error}") from None
+            raise InputFileError(f"{path}: neither an image nor a .npy file") from None
+        except Exception as error:  # a damaged image can make a decoder raise almost anything
+            raise InputFileError(f"{path}: damaged image: {error}") from None
 
 
 def _grey(picture: Any) -> Array:
-    """The brightness of a Pillow picture as bytes; 16 bits are scaled to 8, what is transparent is black."""
+    """Return the brightness of a Pillow image as bytes. 16 bits are scaled to 8; transparent pixels are black."""
     if picture.mode.startswith("I"):
         return (np.asarray(picture, np.uint32) >> 8).clip(0, 255).astype(np.uint8)
     if "A" in picture.getbands() or "transparency" in picture.info:

@@ -1,7 +1,7 @@
-"""A person's own sequences: arrays in one .npz file, or in a folder of .npy files that are memory-mapped.
+"""Sequences from files: arrays in an .npz file, or in a folder of .npy files, which are memory-mapped.
 
-Files come from anywhere, so nothing in them is trusted: Python objects (pickles) are never read, and no memory is taken
-for an array before its header has been held against the bytes that are there.
+Files are not trusted. Python objects (pickles) are never read. Memory for an array is allocated only after its header
+has been compared with the size of the file.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Array = NDArray[Any]
 
 NAMES = ("x", "y", "lengths", "x_test", "y_test", "lengths_test")
 
-#: An archive may always expand to so many bytes, and beyond that to so many times its own size. Deflate reaches a
-#: thousandfold, which bombs are made of; an array comes near that only where nearly all of it is the same.
+#: The number of bytes to which any archive may expand, and the maximum ratio of larger ones. Deflate reaches a ratio
+#: of about 1000, which decompression bombs use; arrays reach it only if nearly all their elements are equal.
 _ALWAYS_ALLOWED = 1 << 30
 _MOST_EXPANSION = 100
 _ENCRYPTED = 0x1
@@ -33,7 +33,7 @@ _SHOWN_NAMES = 8
 
 
 class Sequences(NamedTuple):
-    """N sequences, and what belongs to them."""
+    """N sequences with their targets and lengths."""
 
     x: Array  # (N, T, F), real numbers
     y: Array | None = None  # (N,), (N, ...) or (N, T, ...), any numbers
@@ -41,35 +41,35 @@ class Sequences(NamedTuple):
 
 
 def load_data(path: str | os.PathLike[str]) -> tuple[Sequences, Sequences | None]:
-    """Sequences and their targets from an .npz file or a folder of .npy files.
+    """Load sequences and their targets from an .npz file or a folder of .npy files.
 
     Parameters
     ----------
     path : path
-        What `numpy.savez` wrote, or a folder that holds ``x.npy``, ``y.npy`` and so on. The arrays, others being
-        ignored:
+        A file that `numpy.savez` wrote, or a folder with the files ``x.npy``, ``y.npy`` and so on. Other arrays than
+        these are ignored:
 
-        - ``x`` (N, T, F), real numbers of any dtype, which are not scaled,
-        - ``y`` (N,) or (N, C), numbers; with a target for each step (N, T) or (N, T, C). Where C is T, (N, T) is a
-          target for each step; for T numbers a sequence, give x one step more that ``lengths`` leave out,
-        - ``lengths`` (N,), optional: how many steps of each sequence count,
-        - ``x_test``, ``y_test``, ``lengths_test``, optional: the same for other sequences.
+        - ``x`` (N, T, F): real numbers of any dtype, which are not scaled.
+        - ``y`` (N,) or (N, C), or for targets at each step (N, T) or (N, T, C): numbers. If C equals T, (N, T) are
+          targets at each step. For T targets per sequence, add a padding step to x and pass ``lengths``.
+        - ``lengths`` (N,), optional: the number of valid steps of each sequence.
+        - ``x_test``, ``y_test``, ``lengths_test``, optional: the same for test sequences.
 
-        Files in a folder are mapped into memory, so that they can be larger than it. They must not become shorter
-        while they are in use: the operating system ends a process that reads beyond the end (SIGBUS). To replace one,
-        write another file and rename it.
+        Files in a folder are memory-mapped, so that they can be larger than memory. They must not become shorter while
+        they are in use, because the operating system ends a process that reads beyond the end (SIGBUS). To replace a
+        file, write another file and rename it.
 
     Returns
     -------
     train : Sequences
     test : Sequences or None
-        Those of ``x_test``.
+        The test sequences, or None without ``x_test``.
 
     Raises
     ------
     DataFileError
-        The file is none of these, is damaged, lacks an array, or an array's dtype or shape does not fit; the message
-        names the file and the array.
+        The file has another format or is damaged, an array is missing, or an array has the wrong dtype or shape. The
+        message names the file and the array.
     OSError
         The file cannot be read.
     """
@@ -83,25 +83,25 @@ def load_data(path: str | os.PathLike[str]) -> tuple[Sequences, Sequences | None
 
 
 def load_inputs(path: str | os.PathLike[str]) -> Sequences:
-    """Only ``x`` and ``lengths`` of what `load_data` reads; the file need not hold more."""
+    """Load only ``x`` and ``lengths`` from a file for `load_data`. Other arrays may be missing."""
     with _opened(Path(path)) as source:
         return _read_part(source, "", targets=False)
 
 
-# --- Where arrays lie -----------------------------------------------------------------------------------------
+# --- Files and folders ----------------------------------------------------------------------------------------
 
 
 class _Source(Protocol):
     path: Path
 
     def names(self) -> Set[str]:
-        """Names of the arrays there are."""
+        """Return the names of the arrays."""
 
     def header(self, name: str) -> Header:
-        """Shape and dtype; they have been held against the bytes that are there."""
+        """Return shape and dtype, which have been compared with the size of the file."""
 
     def read(self, name: str) -> Array:
-        """The array, once its header has been looked at."""
+        """Read the array. Call `header` first."""
 
 
 @contextmanager
@@ -110,10 +110,12 @@ def _opened(path: Path) -> Iterator[_Source]:
         yield _Folder(path)
         return
     if path.suffix.lower() != ".npz":
-        path.stat()  # an OSError of its own where there is nothing
+        path.stat()  # raises OSError if nothing exists at path
         raise DataFileError(f"{path}: expected an .npz file, or a folder with x.npy and others")
     if path.exists() and not path.is_file():
-        raise DataFileError(f"{path}: expected a file, got something else")  # reading a pipe could wait for ever
+        raise DataFileError(
+            f"{path}: expected a regular file, got another kind of file"
+        )  # reading a pipe could wait for ever
     with path.open("rb") as file:
         try:
             archive = zipfile.ZipFile(file)
@@ -131,24 +133,22 @@ class _Archive:
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
             if name in self._members and name in NAMES:
-                raise DataFileError(f"{path}: damaged: it has two arrays called {name}")
+                raise DataFileError(f"{path}: damaged: it contains two arrays with the name {name}")
             self._members[name] = member
         wanted = [member for name, member in self._members.items() if name in NAMES]
         for member in wanted:
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise DataFileError(
-                    f"{path}: {member.filename}: expected what numpy.savez writes, got another compression"
+                    f"{path}: {member.filename}: expected a file of numpy.savez, got another compression"
                 )
             if member.flag_bits & _ENCRYPTED:
-                raise DataFileError(
-                    f"{path}: {member.filename}: expected what numpy.savez writes, got an encrypted file"
-                )
+                raise DataFileError(f"{path}: {member.filename}: expected a file of numpy.savez, got an encrypted file")
         size = path.stat().st_size
         expanded = sum(member.file_size for member in wanted)
         if expanded > max(_ALWAYS_ALLOWED, _MOST_EXPANSION * size):
             raise DataFileError(
-                f"{path}: its {size:,} bytes claim to expand to {expanded:,}, more than {_MOST_EXPANSION} times as "
-                f"many; if that is true, write it with numpy.savez, which does not compress"
+                f"{path}: its {size:,} bytes would expand to {expanded:,}, more than {_MOST_EXPANSION} times as many; "
+                f"if the file is valid, write it with numpy.savez, which does not compress"
             )
 
     def names(self) -> Set[str]:
@@ -160,7 +160,7 @@ class _Archive:
             return read_header(file, member.file_size)
 
     def read(self, name: str) -> Array:
-        with self._reading(name) as file:  # to its end, so that zipfile compares the checksum
+        with self._reading(name) as file:  # reads to the end, so that zipfile checks the CRC
             return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
     @contextmanager
@@ -203,11 +203,11 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, DataFileError) else f"not an array of numbers, or damaged: {error}"
 
 
-# --- What they must be ----------------------------------------------------------------------------------------
+# --- Checks ---------------------------------------------------------------------------------------------------
 
 
 def _read_part(source: _Source, suffix: str, *, targets: bool = True, require_lengths: bool = False) -> Sequences:
-    """x, y and lengths, or with the suffix ``_test`` those; shapes are looked at before arrays are read."""
+    """Read x, y and lengths, or those with the suffix ``_test``. Shapes are checked before arrays are read."""
     x_name, y_name, lengths_name = f"x{suffix}", f"y{suffix}", f"lengths{suffix}"
     _require_present(source, x_name)
     if targets:
@@ -233,11 +233,11 @@ def _read_part(source: _Source, suffix: str, *, targets: bool = True, require_le
         if len(y_shape) > 3 or 0 in y_shape:
             raise fail(y_name, f"expected shape (N,), (N, C), (N, T) or (N, T, C), got {y_shape}")
         if len(y_shape) == 3 and y_shape[1] != steps:
-            raise fail(y_name, f"expected {steps} steps because {x_name} has as many, got shape {y_shape}")
+            raise fail(y_name, f"expected {steps} steps as in {x_name}, got shape {y_shape}")
         y = source.read(y_name)
     if lengths_name in source.names():
         lengths_shape, _ = source.header(lengths_name)
-        if lengths_shape != (rows,):  # before any memory is taken for it
+        if lengths_shape != (rows,):  # checked before memory is allocated
             raise fail(lengths_name, f"expected shape ({rows},), one for each sequence, got {lengths_shape}")
         try:
             lengths = sequences.check_lengths(lengths_name, source.read(lengths_name), rows, steps)
@@ -251,22 +251,22 @@ def _require_present(source: _Source, name: str) -> None:
         return
     found = sorted(source.names())
     shown = ", ".join(repr(other[:40]) for other in found[:_SHOWN_NAMES]) + (", ..." if found[_SHOWN_NAMES:] else "")
-    raise DataFileError(f"{source.path}: expected an array called {name}, got {shown or 'none'}")
+    raise DataFileError(f"{source.path}: expected an array with the name {name}, got {shown or 'none'}")
 
 
 def _require_alike(path: Path, train: Sequences, test: Sequences) -> None:
-    """Raise unless the test sequences could have been among the others."""
+    """Raise if the test sequences have another format than the training sequences."""
     if test.x.shape[2] != train.x.shape[2]:
         raise DataFileError(
-            f"{path}: x_test: expected {train.x.shape[2]} numbers a step because x has as many, got {test.x.shape[2]}"
+            f"{path}: x_test: expected {train.x.shape[2]} numbers per step as in x, got {test.x.shape[2]}"
         )
     if (test.x.dtype == np.uint8) != (train.x.dtype == np.uint8):
         raise DataFileError(
-            f"{path}: x_test: expected {train.x.dtype} as x is, got {test.x.dtype}; bytes are not scaled by themselves"
+            f"{path}: x_test: expected {train.x.dtype} as in x, got {test.x.dtype}; convert both to one dtype"
         )
     assert train.y is not None
     assert test.y is not None
     if test.y.dtype.kind != train.y.dtype.kind and "f" in (test.y.dtype.kind, train.y.dtype.kind):
-        raise DataFileError(f"{path}: y_test: expected {train.y.dtype} as y is, got {test.y.dtype}")
+        raise DataFileError(f"{path}: y_test: expected {train.y.dtype} as in y, got {test.y.dtype}")
     if test.y.ndim != train.y.ndim:
-        raise DataFileError(f"{path}: y_test: expected {train.y.ndim} axes as y has, got shape {test.y.shape}")
+        raise DataFileError(f"{path}: y_test: expected {train.y.ndim} axes as in y, got shape {test.y.shape}")

@@ -17,11 +17,11 @@ _UNSIGNED_BYTES = 8
 
 
 class DataFileError(ValueError):
-    """A file of a data set is damaged, or is another file than its name says. The message contains the reason."""
+    """A file of a data set is damaged or has another format. The message contains the reason."""
 
 
 def parse(name: str, data: bytes) -> NDArray[np.uint8]:
-    """The array in an IDX file of unsigned bytes, which shares the memory of `data`; `name` is for messages."""
+    """Return the array in an IDX file of unsigned bytes, as a view of `data`. `name` is used in messages."""
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] != _UNSIGNED_BYTES:
         raise DataFileError(f"{name}: expected an IDX file of unsigned bytes, but it begins with {data[:4].hex()}")
     header = 4 + 4 * data[3]
@@ -35,12 +35,12 @@ def parse(name: str, data: bytes) -> NDArray[np.uint8]:
         )
     try:
         return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
-    except ValueError as error:  # an axis of size 0, and others whose product is too large for an array
+    except ValueError as error:  # an axis of size 0, and other axes whose product is too large for an array
         raise DataFileError(f"{name}: not an array: {error}") from None
 
 
 def gunzip(name: str, data: bytes, most: int) -> bytes:
-    """Decompress a gzip file of at most `most` decompressed bytes; no more memory is used."""
+    """Decompress a gzip file. Raises if it expands to more than `most` bytes, which bounds the memory."""
     decompressor = zlib.decompressobj(wbits=31)
     try:
         result = decompressor.decompress(data, most + 1)

@@ -20,7 +20,7 @@ from fastgru.datasets.idx import DataFileError
 
 DATA_VARIABLE = "FASTGRU_DATA"
 
-#: In the order of preference. The original site is often unavailable.
+#: Mirrors in the order of preference. The original site is often unavailable.
 MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -61,7 +61,7 @@ FILES = (
 
 
 class DataUnavailableError(OSError):
-    """MNIST is not on this machine and cannot be downloaded. The message lists the attempts.
+    """MNIST was not found on this machine and cannot be downloaded. The message lists the attempts.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class DataUnavailableError(OSError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(
-            f"{reason}; put the four files into a folder and name it with --data, path= or {DATA_VARIABLE}"
+            f"{reason}; put the four files into a folder, and pass the folder with --data, path= or {DATA_VARIABLE}"
         )
 
 
@@ -103,7 +103,7 @@ def load_data(path: str | os.PathLike[str] | None = None) -> tuple[Split, Split]
 
 
 def locate(path: str | os.PathLike[str] | None = None) -> tuple[tuple[Split, Split], str]:
-    """The result of `load_data`, and the place where the data were found, for a message."""
+    """Return the result of `load_data`, and the place where the data were found, for messages."""
     named = path if path is not None else os.environ.get(DATA_VARIABLE) or None
     if named is not None:
         source = os.fspath(named) if path is not None else f"{os.fspath(named)} ({DATA_VARIABLE})"
@@ -115,7 +115,7 @@ def locate(path: str | os.PathLike[str] | None = None) -> tuple[tuple[Split, Spl
 
 
 def cache_folder() -> Path:
-    """The folder of downloaded files."""
+    """Return the folder of downloaded files."""
     from platformdirs import user_cache_path
 
     return user_cache_path("fastgru") / "mnist"
@@ -140,7 +140,7 @@ def _read_folder(folder: Path) -> tuple[Split, Split]:
 
 
 def _verified(name: str, data: bytes, file: _File) -> bytes:
-    """The decompressed bytes, which must be those of the original file."""
+    """Return the decompressed bytes. Raises if they are not those of the original file."""
     if name.endswith(".gz"):
         data = idx.gunzip(name, data, file.size)
     if len(data) != file.size:
@@ -154,7 +154,7 @@ def _download(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataUnavailableError(f"MNIST has no folder to be kept in: {error}") from None
+        raise DataUnavailableError(f"the cache folder for MNIST cannot be created: {error}") from None
     for file in FILES:
         if _find(folder, file):
             continue
@@ -170,7 +170,9 @@ def _download(folder: Path) -> None:
                 failures.append(str(error))
         else:
             causes = "; ".join(dict.fromkeys(failures))
-            raise DataUnavailableError(f"MNIST is not in {folder}, and no mirror of {len(MIRRORS)} gave it: {causes}")
+            raise DataUnavailableError(
+                f"MNIST is not in {folder}, and the download failed from all {len(MIRRORS)} mirrors: {causes}"
+            )
 
 
 def _fetch(url: str, file: _File) -> bytes:
@@ -179,7 +181,7 @@ def _fetch(url: str, file: _File) -> bytes:
 
     from tqdm import tqdm
 
-    # A gzip file is hardly larger than its contents, so a longer answer is another file.
+    # A gzip file is hardly larger than its contents, so a longer response is another file.
     most = file.size + 65_536
     data = bytearray()
     try:

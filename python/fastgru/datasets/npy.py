@@ -18,7 +18,7 @@ class Header(NamedTuple):
 
 
 def read_header(file: IO[bytes], size: int) -> Header:
-    """The header of a .npy file of `size` bytes; its array must fill the rest of the file exactly."""
+    """Return the header of a .npy file of `size` bytes. Raises if its array does not fill the rest of the file."""
     match np.lib.format.read_magic(file):
         case (1, 0):
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)

@@ -21,10 +21,10 @@ Array = NDArray[Any]
 Split = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 SIDE = 28
-_POINTS = 112  # drawn per picture, spread over the strokes
-_TOGETHER = 2000  # pictures made at once: bounds the memory, and is part of the sequence of random numbers
+_POINTS = 112  # per image, distributed over the strokes
+_TOGETHER = 2000  # images generated at once; bounds the memory, and determines the order of random numbers
 
-#: Digit -> ways to write it: control points (x to the right, y down, in [0, 1]), and strokes as indices of points.
+#: Digit -> variants: control points (x to the right, y down, in [0, 1]), and strokes as indices of points.
 _WAYS: dict[int, list[tuple[list[tuple[float, float]], list[list[int]]]]] = {
     0: [
         (
@@ -97,7 +97,8 @@ def load_data(*, train: int = 60_000, test: int = 10_000, seed: int = 0) -> tupl
     ----------
     train, test : int
         The numbers of training and test images. No image is in both sets.
-    seed : int
+    seed : int, default 0
+        The seed of the random numbers.
 
     Returns
     -------
@@ -122,7 +123,7 @@ def make_digits(count: int, seed: int | np.random.SeedSequence) -> Split:
 
 
 def _catmull_rom(strokes: list[list[int]], points: int) -> Array:
-    """The matrix (_POINTS, points) from control points to points along the strokes, smooth within each stroke."""
+    """Return the matrix (_POINTS, points) from control points to points along the strokes, smooth in each stroke."""
     pieces = [(stroke, i) for stroke in strokes for i in range(len(stroke) - 1)]
     matrix = np.zeros((_POINTS, points))
     for row in range(_POINTS):
@@ -149,7 +150,7 @@ def _curves() -> dict[int, list[tuple[Array, Array]]]:
 
 
 def _write(labels: Array, rng: np.random.Generator) -> Array:
-    """Points (N, _POINTS, 2) along the strokes of each digit, in the unit square."""
+    """Return points (N, _POINTS, 2) along the strokes of each digit, in the unit square."""
     result = np.empty((len(labels), _POINTS, 2))
     chance = rng.random(len(labels))
     for digit, ways in _curves().items():
@@ -161,7 +162,7 @@ def _write(labels: Array, rng: np.random.Generator) -> Array:
 
 
 def _place(points: Array, rng: np.random.Generator) -> Array:
-    """Slant, rotate, scale and shift the points; the result is in pixels."""
+    """Slant, rotate, scale and shift the points. The result is in pixels."""
     count = len(points)
     slant = rng.normal(0.1, 0.22, count)
     turn = rng.normal(0.0, 0.16, count)
@@ -175,7 +176,7 @@ def _place(points: Array, rng: np.random.Generator) -> Array:
 
 
 def _draw(points: Array, rng: np.random.Generator) -> Array:
-    """Images (N, 28, 28) of bytes: ink on the nearest pixels, blurred by the width of the pen, with noise."""
+    """Return uint8 images (N, 28, 28): ink on the nearest pixels, blurred by the width of the pen, with noise."""
     count = len(points)
     points = np.clip(points, 0.0, SIDE - 1.001)
     corner = points.astype(np.int64)
@@ -188,7 +189,7 @@ def _draw(points: Array, rng: np.random.Generator) -> Array:
             ink += np.bincount((first + down * SIDE + right).ravel(), share.ravel(), len(ink))
     picture = ink.reshape(count, SIDE, SIDE).astype(np.float32)
 
-    # Where points are dense ink does not add up: a pen leaves one line.
+    # Ink saturates where points are dense, because a pen draws one line.
     np.minimum(picture, 1.0, out=picture)
     width = rng.uniform(0.55, 1.15, count).astype(np.float32)
     taps = np.exp(-0.5 * (np.arange(3, dtype=np.float32) / width[:, None]) ** 2)
@@ -203,7 +204,7 @@ def _draw(points: Array, rng: np.random.Generator) -> Array:
 
 
 def _blur(picture: Array, taps: Array, axis: int) -> Array:
-    """Convolve each image along one axis with its five symmetric taps; pixels outside are zero."""
+    """Convolve each image along one axis with its five symmetric taps. Pixels outside are zero."""
     result = picture * taps[:, 0, None, None]
     for distance in (1, 2):
         weighted = picture * taps[:, distance, None, None]

@@ -1,4 +1,4 @@
-"""The layers of a `fastgru.Sequential`, in Keras' words."""
+"""The layers of a `fastgru.Sequential`, with Keras' names and arguments."""
 
 from typing import Any
 
@@ -77,7 +77,7 @@ LAYERS.update(
 
 
 def from_options(class_name: str, options: dict[str, Any], *, name: str | None = None) -> Layer:
-    """Return the layer of that class with the options that its ``options`` returned."""
+    """Return a layer of the class named `class_name`, with options that `Layer.options` returned."""
     return LAYERS[checks.choice("class_name", class_name, LAYERS)].from_options(options, name=name)
 
 

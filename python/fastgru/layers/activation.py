@@ -1,4 +1,4 @@
-"""Activations: what `Dense` ends in, and a layer of its own."""
+"""Activation functions, and the layers that end in one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastgru.layers.base import Array, Layer, Shape
 
 
 def activate(name: str, rows: Array) -> Array:
-    """An activation of rows (M, C); softmax is over the last axis."""
+    """Apply an activation to rows (M, C). Softmax is computed over the last axis."""
     match name:
         case "linear":
             return rows
@@ -28,7 +28,7 @@ def activate(name: str, rows: Array) -> Array:
 
 
 def gradient(name: str, y: Array, d_y: Array) -> Array:
-    """The gradient of what an activation takes, given what it returned and the gradient of that, all (M, C)."""
+    """Return the gradient of an activation's input, given its output and the output's gradient, all (M, C)."""
     match name:
         case "softmax":
             return np.asarray(y * (d_y - (d_y * y).sum(axis=-1, keepdims=True)))
@@ -45,9 +45,10 @@ def gradient(name: str, y: Array, d_y: Array) -> Array:
 
 
 def rows_with_gradient(d_y: Array, lengths: Array | None, axes: tuple[int, ...]) -> Array | None:
-    """The rows of d_y (M, C) that are no padding, and of padding those that a later layer has used; None if all are.
+    """Return the indices of the rows of d_y (M, C) that have a gradient, or None if all rows have one.
 
-    The gradient of the others is 0, but 0 times a NaN in the padding would be NaN.
+    These are all valid steps, and the steps of padding that a later layer has used. The gradient of other rows is 0,
+    but 0 times a NaN in the padding would be NaN.
     """
     kept = None if lengths is None else sequences.valid_elements(lengths, axes)
     if kept is None:
@@ -58,7 +59,7 @@ def rows_with_gradient(d_y: Array, lengths: Array | None, axes: tuple[int, ...])
 
 
 class Head(Layer):
-    """A layer that ends in an activation, which a loss may compute together with its own as the model's last layer.
+    """A layer that ends in an activation. As the last layer, its activation may be computed by the loss.
 
     Attributes
     ----------
@@ -75,42 +76,38 @@ class Head(Layer):
 
     @abstractmethod
     def logits(self, x: Array, *, training: bool, rows: Array | None = None) -> Array:
-        """The output before the activation, which a loss from logits takes, as rows (M, C).
+        """Return the output before the activation (logits), as rows (M, C).
 
         Parameters
         ----------
         x : ndarray (N, ..., F)
         training : bool
-            Whether `backward_from_logits` may follow. Without, nothing is written into the layer.
+            Whether `backward_from_logits` may follow. If False, the layer does not change.
         rows : ndarray (M,) of integers, optional
-            Which of x's rows, all axes but the last taken as one, in ascending order.
+            The rows of x to compute, in ascending order. All axes of x but the last count as one.
         """
 
     def activate(self, logits: Array) -> Array:
-        """The output (M, C), given that of `logits`."""
+        """Return the output (M, C), given the logits (M, C)."""
         return activate(self.activation, logits)
 
     @abstractmethod
     def backward_from_logits(self, d_logits: Array, *, input_gradient: bool) -> Array | None:
-        """`backward` for the gradient of what `logits` returned; 0 for rows of x that it left out."""
+        """Run `backward`, given the gradient of the logits. The gradient of rows left out by `logits` is 0."""
 
 
 class Activation(Head):
-    """An activation as a layer of its own, as Keras' ``Activation``; any shape, softmax over the last axis.
+    """Apply an activation function, as Keras' ``Activation``.
 
-    It works on each step of a sequence by itself, and lengths hold for the next layer too. Padding is activated as
-    well; it changes no gradient unless a later layer uses it.
+    The input may have any shape; softmax is computed over the last axis. The next layer receives the same lengths. The
+    activation is also applied to padding. Padding affects gradients only if a later layer uses it.
 
     Parameters
     ----------
     activation : {"linear", "softmax", "sigmoid", "tanh", "relu"} or None
-        None means linear.
-    input_shape : tuple, optional
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+        The activation function; None means linear.
+    input_shape, name, dtype, trainable
+        As in `Layer`.
     """
 
     def __init__(
@@ -135,7 +132,7 @@ class Activation(Head):
         return input_shape
 
     def logits(self, x: Array, *, training: bool, rows: Array | None = None) -> Array:  # noqa: D102
-        if training:  # only then: other calls may come between a pass in training and its backward
+        if training:  # predict may be called between a training pass and its backward
             self._rows, self._shape = rows, x.shape
         values = x.reshape(int(np.prod(x.shape[:-1])), x.shape[-1])
         return values if rows is None else values[rows]
@@ -176,14 +173,13 @@ def Softmax(  # noqa: N802 - a class with this name in Keras
     dtype: str | None = None,
     trainable: bool = True,
 ) -> Activation:
-    """``Activation("softmax")``, over the last axis.
+    """Return ``Activation("softmax")``, over the last axis.
 
     Parameters
     ----------
     axis : int
         Only -1, the last axis, is supported.
-    input_shape : tuple, optional
-    name, dtype, trainable
+    input_shape, name, dtype, trainable
         As in `Activation`.
 
     Returns
@@ -192,7 +188,7 @@ def Softmax(  # noqa: N802 - a class with this name in Keras
     """
     if checks.integer("axis", axis, least=-sys.maxsize) != -1:
         raise ValueError(
-            f"axis: expected -1 because softmax is over the last axis here, got {axis}; put a Permute before"
+            f"axis: expected -1 because softmax over other axes is not supported, got {axis}; add a Permute before it"
         )
     return Activation("softmax", input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
 
@@ -207,14 +203,13 @@ def ReLU(  # noqa: N802 - a class with this name in Keras
     dtype: str | None = None,
     trainable: bool = True,
 ) -> Activation:
-    """``Activation("relu")``.
+    """Return ``Activation("relu")``.
 
     Parameters
     ----------
     max_value, negative_slope, threshold
         Only None, 0 and 0 are supported.
-    input_shape : tuple, optional
-    name, dtype, trainable
+    input_shape, name, dtype, trainable
         As in `Activation`.
 
     Returns
@@ -227,5 +222,5 @@ def ReLU(  # noqa: N802 - a class with this name in Keras
         ("threshold", threshold, 0),
     ):
         if value != usual:
-            raise ValueError(f"{option}: expected {usual} because max(x, 0) is the only ReLU here, got {value!r}")
+            raise ValueError(f"{option}: expected {usual} because only max(x, 0) is supported, got {value!r}")
     return Activation("relu", input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)

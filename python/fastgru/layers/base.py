@@ -22,17 +22,31 @@ from fastgru.layers.variables import Variable, copy_weights
 from fastgru.regularizers import Regularizer
 
 Array = NDArray[Any]
-#: A shape whose first axis, the batch, is None: any size.
+#: A shape with the batch axis, which is None for any size.
 Shape = tuple[int | None, ...]
 #: What a layer returns: one array, or several, depending on its options.
 Outputs = Array | tuple[Array, ...]
 
 
 class Layer(ABC):
-    """A layer of a `fastgru.Sequential`. It can also be called alone, as a function.
+    """Base class of all layers. A layer is part of a `fastgru.Sequential`, or is called on arrays by itself.
 
-    The model owns the memory. It passes the input shape to `build`, then views of its flat buffers of parameters and
-    gradients to `bind`. A layer writes into these arrays and never replaces them.
+    A model owns the memory of its layers. It passes the input shape to `build`, then views of its flat buffers of
+    parameters and gradients to `bind`. A layer writes into these arrays and never replaces them.
+
+    A layer outside a model is built by its first call. ``layer(x, training=False, mask=None, lengths=None)`` returns
+    new arrays.
+
+    Parameters
+    ----------
+    input_shape : tuple of int or None, optional
+        The shape of one sample, without the batch axis. Only the first layer of a model needs it.
+    name : str, optional
+        A name without "/", unique in a model. By default the class name in lower case, such as "gru".
+    dtype : {"float32", "float64"}, optional
+        The dtype of the layer outside a model; float32 if not given. In a model it must be the model's.
+    trainable : bool, default True
+        Whether training changes the weights.
 
     Attributes
     ----------
@@ -43,25 +57,27 @@ class Layer(ABC):
         Whether training changes the weights. See `fastgru.Sequential` for when a change takes effect.
     weights : list of Variable
         The weights in Keras' order. Empty until the layer is built.
-    parameters, gradients : dict of str to ndarray
-        The arrays of the weights and of their gradients by name, in the same order.
+    parameters : dict of str to ndarray
+        The arrays of the weights by name, in the same order.
+    gradients : dict of str to ndarray
+        The arrays of their gradients by name, in the same order.
     """
 
-    #: Weight name -> name of the attribute that holds its initializer, in Keras' order.
+    #: Weight name -> name of the attribute with its initializer, in Keras' order.
     initializers: ClassVar[dict[str, str]] = {}
-    #: Weight name -> name of the attribute that holds its regularizer.
+    #: Weight name -> name of the attribute with its regularizer.
     regularizers: ClassVar[dict[str, str]] = {}
-    #: Number of assignments to `trainable` of any layer, so that a model can tell that nothing has changed.
+    #: The number of assignments to ``trainable`` of any layer, by which a model detects changes.
     trainable_assignments: ClassVar[int] = 0
-    #: Whether the input contains integers, as that of `Embedding`.
+    #: Whether the input contains integer tokens, as for `Embedding`.
     takes_tokens: ClassVar[bool] = False
-    #: Whether `forward` takes any real dtype that the layer's own holds exactly, and converts it itself.
+    #: Whether `forward` accepts any real dtype that converts exactly to the layer's dtype, and converts it.
     converts_input: ClassVar[bool] = False
     #: Whether the output size depends on the number of steps of the input, which must then be known.
     joins_steps: ClassVar[bool] = False
-    #: Whether it computes each step of a sequence by itself, so that it takes (N, F) and (N, T, F) alike.
+    #: Whether the layer computes each step of a sequence separately, so that it accepts (N, F) and (N, T, F).
     works_on_each_step: ClassVar[bool] = False
-    #: Whether it finds lengths in the values of its input.
+    #: Whether the layer computes lengths from the values of its input.
     finds_padding: bool = False
     #: Whether each row of a batch starts from the final state of the same row of the previous batch.
     stateful: bool = False
@@ -100,7 +116,7 @@ class Layer(ABC):
 
     @property
     def trainable(self) -> bool:
-        """Whether training changes the weights; assigning it sets it for the layers within, too."""
+        """Whether training changes the weights. Assigning it also sets it for inner layers."""
         return self._trainable
 
     @trainable.setter
@@ -117,31 +133,31 @@ class Layer(ABC):
 
     @classmethod
     def kind(cls) -> str:
-        """Class name in lower case with underscores: the base of default names."""
+        """The class name in lower case with underscores, from which default names are made."""
         return kind_name(cls.__name__)
 
     # --- Properties of a layer -----------------------------------------------------------------------------------
 
     @abstractmethod
     def build(self, input_shape: Shape) -> Shape:
-        """Check and store the input's shape, and return the (first) output's; allocates nothing."""
+        """Check and store the input shape, and return the shape of the (first) output. Allocates no weights."""
 
     def layers_within(self) -> list[Layer]:
         """Return the layers inside this one."""
         return []
 
     def set_dtype(self, dtype: np.dtype[Any]) -> None:
-        """Compute in the dtype of the model, as do the layers that this one consists of."""
+        """Set the dtype of this layer and its inner layers to the dtype of the model."""
         self.dtype = dtype
         for layer in self.layers_within():
             layer.set_dtype(dtype)
 
     def options(self) -> dict[str, Any]:
-        """Return the arguments of the constructor but name and input_shape, as JSON can hold them.
+        """Return the arguments of the constructor, without name and input_shape, as values that JSON supports.
 
         File formats use these names and values. `get_config` returns the same in Keras' form. The value of an argument
-        is the attribute of its name, or the configuration of that. ``trainable`` is left out where it is True. A class
-        that is derived from one of this package's has the options of that one.
+        is the attribute of the same name, or its configuration. ``trainable`` is left out if it is True. A subclass
+        returns the options of the fastgru layer that it is derived from.
         """
         parameters = inspect.signature(package_class(type(self))).parameters
         without = keras_options.NAMES | {"input_shape", "name", "dtype", "trainable"}
@@ -150,10 +166,10 @@ class Layer(ABC):
         return found if self.trainable else {**found, "trainable": False}
 
     def get_config(self) -> dict[str, Any]:
-        """Return the configuration in Keras 3's form, from which `from_config` makes the same layer without weights.
+        """Return the configuration in Keras 3's format. `from_config` creates the same layer from it, with new weights.
 
-        ``keras.layers.GRU.from_config(layer.get_config())`` makes Keras' layer, where Keras has the class and the
-        values. A class that is derived from one of this package's has the configuration of that one.
+        ``keras.layers.GRU.from_config(layer.get_config())`` creates the Keras layer, if Keras supports the class and
+        the options. A subclass returns the configuration of the fastgru layer that it is derived from.
         """
         cls = package_class(type(self))
         if inspect.isabstract(cls):
@@ -169,7 +185,7 @@ class Layer(ABC):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Return the layer that a configuration describes, which `get_config` returned here or in Keras 3.
+        """Create a layer from a configuration that `get_config` returned, here or in Keras 3.
 
         Raises
         ------
@@ -180,7 +196,7 @@ class Layer(ABC):
 
         description, dtype = configs.layer_from_config(package_class(cls).__name__, config)
         if description.class_name != package_class(cls).__name__:
-            raise ValueError(f"config: expected that of a {cls.__name__}, got a {description.class_name}")
+            raise ValueError(f"config: expected the config of a {cls.__name__}, got a {description.class_name}")
         layer = cls.from_options(description.config, name=description.name)
         if dtype != "float32":  # a float32 layer takes the dtype of its model
             layer.given_dtype = dtype
@@ -189,11 +205,11 @@ class Layer(ABC):
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, name: str | None = None) -> Self:
-        """Return the layer with these options, which `options` returned; some may be left out."""
+        """Create a layer from options that `options` returned. Missing options have their defaults."""
         return cls(**options, name=name)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the weights, in Keras' order; after `build`."""
+        """Return the shapes of the weights by name, in Keras' order. Call it after `build`."""
         return {}
 
     def check_input(self, name: str, x: Array, lengths: Array | None, first: int) -> Array | None:
@@ -206,23 +222,23 @@ class Layer(ABC):
         x : ndarray
         lengths : ndarray, optional
         first : int
-            Index of the first row's sample.
+            Index of the sample in the first row, for the message.
 
         Returns
         -------
         ndarray or None
-            The lengths of x's sequences, if the layer computes them.
+            The lengths of the sequences in `x`: those that the layer computes, otherwise `lengths`.
         """
         del name, x, first
         return lengths
 
     def output_lengths(self, x: Array, lengths: Array | None) -> Array | None:
-        """Return the lengths of the output's sequences, given the input and its lengths."""
+        """Return the lengths of the output sequences, given the input and its lengths."""
         del x
         return lengths
 
     def tape_elements(self, steps: int) -> int:
-        """Return how many numbers `backward` needs per row of `steps` steps; 0 if negligible."""
+        """Return how many numbers per sequence of `steps` steps are stored for `backward`; 0 if negligible."""
         del steps
         return 0
 
@@ -238,7 +254,7 @@ class Layer(ABC):
 
     @property
     def head(self) -> Any:
-        """The `Head` whose activation a loss may compute together with its own, if this is a model's last layer."""
+        """The `Head` whose activation a loss can compute itself if this is the last layer of a model, or None."""
         return None
 
     # --- Computation ---------------------------------------------------------------------------------------------
@@ -259,7 +275,7 @@ class Layer(ABC):
 
     @abstractmethod
     def backward(self, d_y: Array, *, input_gradient: bool) -> Array | None:
-        """Overwrite `gradients`, and return the input's gradient if it is wanted."""
+        """Overwrite `gradients`. Return the gradient of the input if `input_gradient` is True, else None."""
 
     def gradients_changed(self) -> None:  # noqa: B027
         """Called when code other than `backward` has changed `gradients`."""
@@ -272,16 +288,16 @@ class Layer(ABC):
         return {}
 
     def set_states(self, states: dict[str, Array]) -> None:
-        """Set the states that `get_states` returned."""
+        """Set the states to those that `get_states` returned."""
         if states:
             raise ValueError(f"{self.name}: expected no states, got {', '.join(states)}")
 
     def __call__(
         self, x: Array, *, lengths: Any = None, mask: Any = None, training: bool = False, **more: Any
     ) -> Outputs:
-        """`forward` for a layer on its own, which is built by the first call; returns new arrays.
+        """Run `forward` on a layer outside a model. The first call builds the layer. Returns new arrays.
 
-        `mask` is Keras' word for `lengths`. `backward` may follow a call with `training`.
+        `mask` is Keras' name for `lengths`. `backward` can be called after a call with ``training=True``.
         """
         if isinstance(x, InputLayer):
             raise TypeError(
@@ -297,7 +313,7 @@ class Layer(ABC):
             self._build_alone((None, *x.shape[1:]))
         lengths = lengths_of("lengths", lengths, x, tokens=self.takes_tokens)
         to = dtype_of_batches(x, self.dtype, tokens=self.takes_tokens, converts=self.converts_input)
-        if to is not None and to != x.dtype:  # NumPy takes None for float64 in comparisons
+        if to is not None and to != x.dtype:  # NumPy treats None as float64 in comparisons
             x = convert("x", x, np.empty(x.shape, to), lengths)
         return self.forward(x, lengths=lengths, training=training, **more)
 
@@ -363,7 +379,7 @@ class Layer(ABC):
         return [weight.copy() for weight in self.parameters.values()]
 
     def set_weights(self, weights: Sequence[Array]) -> None:
-        """Set the weights, in the order of `get_weights`; checks all shapes before it changes anything."""
+        """Copy arrays into the weights, in the order of `get_weights`. All shapes are checked before any change."""
         copy_weights(list(self.parameters.items()), weights)
 
     def count_params(self) -> int:
@@ -371,7 +387,7 @@ class Layer(ABC):
         return sum(int(np.prod(shape)) for shape in self.weight_shapes().values())
 
     def penalties(self) -> list[tuple[Regularizer, Array, Array]]:
-        """Return regularizer, weight and gradient of each trainable weight that has a regularizer."""
+        """Return (regularizer, weight, gradient) for each trainable weight that has a regularizer."""
         found: list[tuple[Regularizer, Array, Array]] = []
         if not self.trainable:
             return found
@@ -391,8 +407,8 @@ class Layer(ABC):
 
 
 def _as_config(value: Any) -> Any:
-    """An option as JSON can hold it: initializers and regularizers as class and configuration."""
-    if isinstance(value, regularizers.L1L2):  # L1 and L2 are such
+    """Return an option as a value that JSON supports: initializers and regularizers as class and configuration."""
+    if isinstance(value, regularizers.L1L2):  # and its subclasses L1 and L2
         return {"class_name": "L1L2", "config": {"l1": value.l1, "l2": value.l2}}
     if isinstance(value, (initializers.Initializer, Regularizer)):
         return {"class_name": type(value).__name__, "config": value.get_config()}

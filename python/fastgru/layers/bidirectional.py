@@ -16,36 +16,39 @@ MERGES = ("concat", "sum", "mul", "ave")
 
 
 class Bidirectional(Layer):
-    """Two GRUs, of which one reads each sequence forwards and one backwards, like Keras' ``Bidirectional``.
+    """Run one GRU forwards and another backwards over each sequence, as Keras' ``Bidirectional``.
 
-    Both outputs are in the order of the input: output t of the forward GRU depends on the steps up to t, that of the
-    backward GRU on the steps from t on. With `lengths`, both are zeros in padding, whatever the layers'
-    `zero_output_for_mask`. Without `return_sequences` the outputs are the last states.
+    Both outputs are in the order of the input. Output t of the forward GRU depends on the steps up to t. Output t of
+    the backward GRU depends on step t and later ones. With `lengths`, both are zeros in padding, regardless of the
+    layers' `zero_output_for_mask`. Without `return_sequences` the outputs are the last states.
 
     Parameters
     ----------
     layer : GRU
-        The forward direction. The backward direction gets the same arguments and its own weights. If `return_state` is
-        set, both last states are also returned, the forward one first.
+        The forward GRU. The backward GRU has the same arguments and its own weights. If `layer` has
+        ``return_state=True``, both last states are also returned, the forward one first.
     merge_mode : {"concat", "sum", "mul", "ave"} or None
         How to merge the two outputs, each (N, T, H) or (N, H): concatenate them along the last axis, add, multiply or
-        average them. None returns both as a tuple; in a model only the last layer may.
+        average them. None returns both as a tuple; in a model, only the last layer may use None.
     weights : None
-        Not supported: call `set_weights` once the model is built.
+        Not supported. Call `set_weights` after the model is built.
     backward_layer : GRU, optional
-        A layer for the backward direction, whose ``go_backwards`` must be the opposite of that of `layer`.
+        The backward GRU. Its ``go_backwards`` must be the opposite of that of `layer`.
     input_shape : tuple, optional
-        (T, F) of the first layer of a model.
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+        (T, F), for the first layer of a model. By default the ``input_shape`` of `layer`.
+    name, dtype, trainable
+        As in `Layer`.
 
     Notes
     -----
-    Weights: those of the forward layer as ``forward/kernel`` and so on, then those of the backward layer as
-    ``backward/kernel``.
+    The weights are those of the forward layer, named ``forward/kernel`` and so on, then those of the backward layer,
+    named ``backward/kernel`` and so on.
+
+    Examples
+    --------
+    >>> layer = layers.Bidirectional(layers.GRU(16, return_sequences=True))
+    >>> layer(np.zeros((4, 10, 3))).shape
+    (4, 10, 32)
     """
 
     def __init__(
@@ -76,7 +79,10 @@ class Bidirectional(Layer):
         self.backward_layer = _reversed(layer) if backward_layer is None else _checked(layer, backward_layer)
         for direction in self._directions.values():
             if direction.parameters:
-                raise ValueError(f"layer: {direction.name} belongs to a model already, and layers cannot be shared")
+                raise ValueError(
+                    f"layer: expected a new layer because layers cannot be shared, got {direction.name}, which is "
+                    f"already built; create another one"
+                )
         self.stateful = layer.stateful
         self._halves: tuple[Array, Array] | None = None
 
@@ -152,15 +158,19 @@ class Bidirectional(Layer):
         training: bool = False,
         initial_state: Sequence[Array] | None = None,
     ) -> Outputs:
-        """Return the merged output, or both with ``merge_mode=None``; with `return_state` also the two last states.
+        """Return the merged output, or both with ``merge_mode=None``. With `return_state`, also return both states.
 
         Parameters
         ----------
         x : ndarray (N, T, F)
+            The sequences.
         lengths : ndarray (N,), optional
+            The number of valid steps of each sequence. Later steps are padding.
         training : bool
+            Whether to apply dropout, and to record what `backward` needs.
         initial_state : pair of ndarray (N, H), optional
-            States of the forward and the backward direction. Default: zeros, or those of the previous batch.
+            States of the forward and the backward GRU. Default: zeros, or the last states of the previous batch if
+            stateful.
         """
         merged = self._merged_in_place(x)
         halves, states = [], []
@@ -181,7 +191,7 @@ class Bidirectional(Layer):
         return y if self.several_outputs else y[0]
 
     def _merged_in_place(self, x: Array) -> Array | None:
-        """Return an output array into whose halves the kernels can write, or None."""
+        """Return an output array that the kernels can write into, one half each, or None."""
         layer = self.forward_layer
         if not layer.return_sequences or self.merge_mode != "concat" or 0 in x.shape[:2]:
             return None
@@ -209,13 +219,14 @@ class Bidirectional(Layer):
         input_gradient: bool,
         d_states: Sequence[Array] | None = None,
     ) -> Array | None:
-        """Overwrite `gradients`, and return the input's gradient if it is wanted.
+        """Overwrite `gradients`. Return the gradient of the input if `input_gradient` is True, else None.
 
         Parameters
         ----------
         d_y : ndarray, or pair of ndarray with ``merge_mode=None``
             Gradient of the output.
         input_gradient : bool
+            Whether to compute the gradient of the input.
         d_states : pair of ndarray (N, H), optional
             Gradients of the two last states, with `return_state`.
         """
@@ -286,7 +297,7 @@ def _pair(name: str, arrays: Any) -> Sequence[Array | None]:
     if arrays is None:
         return (None, None)
     if not isinstance(arrays, (tuple, list)) or len(arrays) != 2:
-        raise TypeError(f"{name}: expected a pair of arrays, forwards and backwards, got {_what(arrays)}")
+        raise TypeError(f"{name}: expected a pair of arrays (forward, backward), got {_what(arrays)}")
     return arrays
 
 
@@ -308,14 +319,17 @@ def _checked(forward: GRU, backward: GRU) -> GRU:
     if not isinstance(backward, GRU):
         raise TypeError(f"backward_layer: expected a GRU, got {backward!r}")
     if backward is forward:
-        raise ValueError("backward_layer: expected another layer than layer, got the same")
+        raise ValueError(
+            "backward_layer: expected a different object than layer because each GRU has its own weights, got the same"
+        )
     if backward.go_backwards == forward.go_backwards:
         raise ValueError(
-            f"backward_layer: expected go_backwards={not forward.go_backwards}, the opposite of layer's, got the same"
+            f"backward_layer: expected go_backwards={not forward.go_backwards} because layer has the opposite, got the "
+            f"same"
         )
     for name in ("units", "return_sequences", "return_state", "stateful"):
         if getattr(backward, name) != getattr(forward, name):
             raise ValueError(
-                f"backward_layer: expected {name}={getattr(forward, name)} as layer has, got {getattr(backward, name)}"
+                f"backward_layer: expected {name}={getattr(forward, name)} as in layer, got {getattr(backward, name)}"
             )
     return backward

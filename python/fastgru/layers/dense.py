@@ -17,34 +17,38 @@ from fastgru.layers.base import Array, Shape
 class Dense(Head):
     """A fully connected layer, ``activation(x @ kernel + bias)``, with Keras 3's arguments and defaults.
 
-    Input (N, ..., F), output (N, ..., units): the layer works on the last axis, so on each step of a sequence
-    separately. With `lengths`, outputs in padding are computed from the padding; they affect gradients only if a later
-    layer reads them, such as `Flatten`.
+    The layer maps (N, ..., F) to (N, ..., units). It works on the last axis, so each step of a sequence is computed
+    separately. With `lengths`, outputs in padding are computed from the padding. They affect gradients only if a later
+    layer, such as `Flatten`, uses them.
 
     Parameters
     ----------
     units : int
         Size of the output.
     activation : {"linear", "softmax", "sigmoid", "tanh", "relu"}, optional
-        None means linear.
+        The activation function; None means linear.
     use_bias : bool
+        Whether the layer has a bias.
     kernel_initializer, bias_initializer : str or initializer
-        See `fastgru.initializers`.
+        See `fastgru.initializers`. Defaults: "glorot_uniform" and "zeros".
     kernel_regularizer, bias_regularizer : str or regularizer, optional
         See `fastgru.regularizers`.
     activity_regularizer, kernel_constraint, bias_constraint, lora_rank, lora_alpha, quantization_config : None
         Not supported.
     input_shape : tuple, optional
-        (F,) or (T, F) of the first layer of a model.
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+        (F,) or (T, F), for the first layer of a model.
+    name, dtype, trainable
+        As in `Layer`.
 
     Notes
     -----
-    Weights, in Keras' order: kernel (F, units) and, with `use_bias`, bias (units,).
+    The weights, in Keras' order, are kernel (F, units) and, with `use_bias`, bias (units,).
+
+    Examples
+    --------
+    >>> layer = layers.Dense(10, activation="softmax")
+    >>> layer(np.zeros((4, 16))).shape
+    (4, 10)
     """
 
     initializers: ClassVar[dict[str, str]] = {"kernel": "kernel_initializer", "bias": "bias_initializer"}
@@ -113,7 +117,7 @@ class Dense(Head):
         if x.shape[-1] != self.features:
             raise ValueError(f"{self.name}: expected input of shape (N, ..., {self.features}), got {x.shape}")
         flat = x.reshape(-1, self.features) if x.size else x.reshape(int(np.prod(x.shape[:-1])), self.features)
-        if training:  # a prediction may come between a training pass and its backward
+        if training:  # predict may be called between a training pass and its backward
             self._x, self._rows, self._shape = flat, rows, x.shape
         return functional.dense_forward(flat, self.parameters["kernel"], self.parameters.get("bias"), rows=rows)
 

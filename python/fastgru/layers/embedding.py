@@ -1,4 +1,4 @@
-"""From tokens to vectors."""
+"""The embedding layer."""
 
 from __future__ import annotations
 
@@ -14,40 +14,43 @@ from fastgru.regularizers import Regularizer
 
 
 class Embedding(Layer):
-    """A vector for each token: integers (N, T) become (N, T, output_dim), as in Keras.
+    """Replace each token by a trainable vector: integers (N, T) become (N, T, output_dim), as in Keras.
 
     Parameters
     ----------
     input_dim : int
-        V, how many tokens there are: 0 to V - 1.
+        V, the number of different tokens. Tokens are integers from 0 to V - 1.
     output_dim : int
-        D, the size of a vector.
+        D, the size of each vector.
     embeddings_initializer : str or initializer
         See `fastgru.initializers`.
     embeddings_regularizer : str or regularizer, optional
-        See `fastgru.regularizers`; it makes the gradient dense.
+        See `fastgru.regularizers`. With a regularizer the gradient is dense, and training steps are slower.
     embeddings_constraint : None
         Not supported.
     mask_zero : bool
-        Whether token 0 is padding, which may stand at the end of a sequence only.
+        Whether token 0 is padding. It may then occur only at the end of a sequence.
     weights : array_like (V, D), or a list with it, optional
-        Initial vectors instead of the initializer's, such as pretrained ones.
+        Initial vectors, such as pretrained ones, used instead of the initializer.
     lora_rank, lora_alpha, quantization_config : None
         Not supported.
     input_length : int, optional
         Ignored, as in Keras 3.
     input_shape : tuple, optional
-        (T,), which the first layer of a model may give; T may be None.
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+        (T,), for the first layer of a model; T may be None for sequences of any length.
+    name, dtype, trainable
+        As in `Layer`.
 
     Notes
     -----
-    Weights: embeddings (V, D). Backward touches only the vectors of the tokens in the batch, and of the batch before.
-    Padding by `lengths` may hold any integer.
+    The weight is embeddings (V, D). `backward` writes only the rows of the tokens in this batch and the previous one.
+    With `lengths`, padding may contain any integers.
+
+    Examples
+    --------
+    >>> layer = layers.Embedding(1000, 16)
+    >>> layer(np.array([[4, 20, 7]])).shape
+    (1, 3, 16)
     """
 
     initializers: ClassVar[dict[str, str]] = {"embeddings": "embeddings_initializer"}
@@ -92,7 +95,7 @@ class Embedding(Layer):
         self._touched: Array | None = None  # rows of the gradient that are not zero
 
     def _checked_table(self, weights: Any) -> Array:
-        """The vectors that `weights` holds, alone or as a list of one array."""
+        """Return the vectors in `weights`, an array or a list of one array."""
         table = checks.array("weights", weights)
         if table.ndim == 3 and len(table) == 1:
             table = table[0]
@@ -131,7 +134,7 @@ class Embedding(Layer):
         return sequences.prefix_lengths(f"{name}, masked by {self.name}", x != 0, lengths, first=first)
 
     def _tokens_of(self, name: str, x: Array, lengths: Array | None, first: int = 0) -> Array:
-        """The tokens, 0 in the place of padding; `first` is the number of the first row's sample, for the message."""
+        """Return the tokens with padding replaced by 0; `first` is the sample index of the first row, for messages."""
         tokens = x
         if lengths is not None:
             tokens = np.where(sequences.valid_steps(lengths, x.shape[1]), x, 0)

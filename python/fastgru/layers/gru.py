@@ -20,8 +20,8 @@ RECURRENT_ACTIVATIONS = kernels.RECURRENT_ACTIVATIONS
 class GRU(Layer):
     """Gated recurrent unit (Cho et al. 2014), with Keras 3's arguments and defaults.
 
-    Input (N, T, F); output (N, H), the state after the last step, or (N, T, H) with `return_sequences`. The equations
-    are in `fastgru.functional.gru_forward`.
+    The input has the shape (N, T, F). The output is the state after the last step, (N, H), or with `return_sequences`
+    the outputs of all steps, (N, T, H). See `fastgru.functional.gru_forward` for the equations.
 
     Parameters
     ----------
@@ -31,10 +31,11 @@ class GRU(Layer):
         Activation of the candidate; None means linear.
     recurrent_activation : {"sigmoid", "hard_sigmoid", "hard_sigmoid_tfjs"}
         Activation of the gates. ``hard_sigmoid`` is clip(x / 6 + 0.5, 0, 1) as in Keras 3. ``hard_sigmoid_tfjs`` is
-        clip(0.2 x + 0.5, 0, 1), TensorFlow.js' default.
+        clip(0.2 x + 0.5, 0, 1), the default of TensorFlow.js.
     use_bias : bool
+        Whether the layer has a bias.
     kernel_initializer, recurrent_initializer, bias_initializer : str or initializer
-        See `fastgru.initializers`.
+        See `fastgru.initializers`. Defaults: "glorot_uniform", "orthogonal", "zeros".
     kernel_regularizer, recurrent_regularizer, bias_regularizer : str or regularizer, optional
         See `fastgru.regularizers`.
     activity_regularizer, kernel_constraint, recurrent_constraint, bias_constraint : None
@@ -43,18 +44,19 @@ class GRU(Layer):
         Fraction of the input features to drop in training, from 0 to below 1. The same features are dropped in all
         steps of a sequence.
     recurrent_dropout : float
-        Fraction of the state's units to drop in training, from 0 to below 1, in the recurrent products only
-        (Gal and Ghahramani 2016). As in Keras 3, each gate has its own mask, the same in all steps, and ``z * h`` is
-        not masked. With both dropouts, Keras draws three masks for the input too; this layer uses one for all gates.
+        Fraction of the state's units to drop in training, from 0 to below 1, in the recurrent products only (Gal and
+        Ghahramani 2016). As in Keras 3, each gate has its own mask, the same in all steps, and ``z * h`` is not masked.
+        With both dropouts, Keras also draws three masks for the input; this layer draws one for all gates.
     seed : int, optional
-        Ignored: random numbers come from the model, and their seed from `fastgru.utils.set_random_seed`.
+        Ignored. All random numbers come from the model's generator. `fastgru.utils.set_random_seed` seeds it.
     return_sequences : bool
         Whether to return the outputs of all steps.
     return_state : bool
-        Whether to also return the last state, as a second array. In a model only the last layer may.
+        Whether to also return the last state, as a second array. In a model, only the last layer may return it.
     go_backwards : bool
-        Read each sequence from its last step to its first. Outputs are in the order of processing. With `lengths`,
-        padding comes after them, so that `lengths` are valid for the next layer; in Keras it comes before them.
+        Read each sequence from its last step to its first. Outputs are in the order of processing. With `lengths`, the
+        outputs of padding come after them, so that `lengths` remain valid for the next layer. In Keras they come before
+        them.
     stateful : bool
         Start each batch with the final states of the previous batch, row by row, until `reset_states`. All batches must
         then have the same number of rows. Gradients do not flow between batches.
@@ -63,21 +65,24 @@ class GRU(Layer):
     reset_after : bool
         Apply the reset gate after the recurrent product (Keras' default, cuDNN, PyTorch) or before (TensorFlow.js).
     zero_output_for_mask : bool
-        Outputs after the end of a sequence, with `lengths`: zeros if True (as in PyTorch and ONNX), otherwise the last
-        output repeated (Keras' default). The state is that of the last valid step, or the initial state if a length is
-        0.
+        With `lengths`: the outputs after the end of a sequence. True sets them to zeros, as in PyTorch and ONNX. False
+        repeats the last output, as Keras does by default. The state is that of the last valid step, or the initial
+        state if a length is 0.
     input_shape : tuple, optional
-        (T, F) of the first layer of a model; T may be None.
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+        (T, F), for the first layer of a model; T may be None for sequences of any length.
+    name, dtype, trainable
+        As in `Layer`.
 
     Notes
     -----
-    Weights, in Keras' order: kernel (F, 3H), recurrent_kernel (H, 3H), and with `use_bias` bias, (2, 3H) if
-    `reset_after`, else (3H,).
+    The weights, in Keras' order, are kernel (F, 3H), recurrent_kernel (H, 3H) and, with `use_bias`, bias. The bias has
+    the shape (2, 3H) with `reset_after`, otherwise (3H,).
+
+    Examples
+    --------
+    >>> layer = layers.GRU(16, return_sequences=True)
+    >>> layer(np.zeros((4, 10, 3))).shape
+    (4, 10, 16)
     """
 
     initializers: ClassVar[dict[str, str]] = {
@@ -205,13 +210,16 @@ class GRU(Layer):
         training: bool = False,
         initial_state: Array | None = None,
     ) -> Outputs:
-        """Return the outputs of all steps, or the last one, and with `return_state` also the last state.
+        """Return the outputs of all steps or of the last one. With `return_state`, also return the last state.
 
         Parameters
         ----------
         x : ndarray (N, T, F)
+            The sequences.
         lengths : ndarray (N,), optional
+            The number of valid steps of each sequence. Later steps are padding.
         training : bool
+            Whether to apply dropout, and to record what `backward` needs.
         initial_state : ndarray (N, H), optional
             Default: zeros, or the states of the previous batch if stateful.
         """
@@ -228,7 +236,7 @@ class GRU(Layer):
         initial_state: Array | None = None,
         **placement: Any,
     ) -> tuple[Array | None, Array]:
-        """Return outputs (if `return_sequences`) and last state; `placement` holds output options of `functional`."""
+        """Return outputs (None without `return_sequences`) and last state; `placement`: options of `gru_forward`."""
         placement = {"padded_outputs": "zeros" if self.zero_output_for_mask else "repeat", **placement}
         recurrent_mask = None
         if training:
@@ -274,8 +282,8 @@ class GRU(Layer):
             return None
         if len(self._carried) != rows:
             raise ValueError(
-                f"{self.name}: expected {len(self._carried)} rows because it is stateful and the previous batch had as "
-                f"many, got {rows}; call reset_states() between batches of different sizes"
+                f"{self.name}: expected {len(self._carried)} rows because it is stateful and the previous batch had "
+                f"{len(self._carried)}, got {rows}; call reset_states() between batches of different sizes"
             )
         return self._carried
 
@@ -297,19 +305,20 @@ class GRU(Layer):
         self._carried = state
 
     def _as_states(self, name: str, states: Any) -> Array:
-        """Real numbers in the dtype of the weights; not a copy if they have it."""
+        """Return real numbers in the dtype of the weights; no copy if they already have it."""
         dtype = self.parameters["recurrent_kernel"].dtype
         array = as_samples(name, states)
         return array if array.dtype == dtype else convert(name, array, np.empty(array.shape, dtype))
 
     def backward(self, d_y: Array | None, *, input_gradient: bool, d_state: Array | None = None) -> Array | None:
-        """Overwrite `gradients`, and return the input's gradient if it is wanted.
+        """Overwrite `gradients`. Return the gradient of the input if `input_gradient` is True, else None.
 
         Parameters
         ----------
         d_y : ndarray
             Gradient of the first output.
         input_gradient : bool
+            Whether to compute the gradient of the input.
         d_state : ndarray (N, H), optional
             Gradient of the last state, with `return_state`.
         """

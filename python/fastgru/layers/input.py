@@ -13,21 +13,22 @@ from fastgru._support.representation import as_call
 class InputLayer:
     """The shape of a model's input, as the first element of a `fastgru.Sequential`.
 
-    It gives the layer after it that `input_shape`, so that the model has weights at once. As in Keras, it is not among
-    the model's `layers`.
+    It sets the ``input_shape`` of the next layer, so that the weights are created immediately. As in Keras, it is not
+    an element of the model's ``layers``.
 
     Parameters
     ----------
     shape : tuple of int or None
-        Without the batch axis: (T, F) for sequences, with T None for any length; (T,) for tokens.
+        The shape without the batch axis: (T, F) for sequences, (T,) for tokens. T may be None for sequences of any
+        length.
     batch_size : int, optional
-        Checked, and not enforced: a stateful layer compares the sizes of successive batches itself.
+        Checked but not enforced. A stateful layer compares the sizes of successive batches itself.
     dtype : dtype, optional
-        A numeric dtype. Checked, and not enforced: data is converted to the model's dtype batch by batch.
+        A numeric dtype. Checked but not enforced: data is converted to the model's dtype batch by batch.
     sparse, ragged : None or False
         Sparse and ragged inputs are not supported.
     batch_shape : tuple of int or None, optional
-        Instead of `shape` and `batch_size`: (N, T, F), with N None for any size.
+        The shape with the batch axis, instead of `shape` and `batch_size`: (N, T, F). N may be None for any size.
     input_tensor : None
         Tensors of other frameworks are not supported.
     optional : False
@@ -53,10 +54,10 @@ class InputLayer:
     ) -> None:
         if (shape is None) == (batch_shape is None):
             found = "neither" if shape is None else "both"
-            raise ValueError(f"shape: expected it or batch_shape, got {found}; pass shape=(T, F)")
+            raise ValueError(f"shape: expected one of shape and batch_shape, got {found}; pass shape=(T, F)")
         if batch_shape is not None:
             if batch_size is not None:
-                raise ValueError("batch_size: expected None because batch_shape has it, got both; leave one out")
+                raise ValueError("batch_size: expected None because batch_shape contains it, got both; leave one out")
             sizes = checks.shape("batch_shape", batch_shape)
             if not sizes:
                 raise ValueError("batch_shape: expected the batch axis first, got ()")
@@ -98,12 +99,12 @@ def Input(  # noqa: N802 - a function with this name in Keras too
     tensor: None = None,
     optional: bool = False,
 ) -> InputLayer:
-    """The shape of a model's input, as the first element of a `fastgru.Sequential`.
+    """Return an `InputLayer`: the shape of a model's input, as the first element of a `fastgru.Sequential`.
 
     Parameters
     ----------
     shape, batch_size, dtype, sparse, ragged, batch_shape, name, tensor, optional
-        As `InputLayer` takes them, where `tensor` is called ``input_tensor``.
+        As in `InputLayer`, where `tensor` is called ``input_tensor``.
 
     Returns
     -------

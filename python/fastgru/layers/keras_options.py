@@ -1,4 +1,4 @@
-"""Parameters that Keras' layers have and these do not: values that change nothing are accepted, others refused."""
+"""Parameters of Keras' layers that fastgru does not support: values without effect are accepted, others raise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from fastgru._support import checks
 
 _CONSTRAINT = "use a regularizer, or set the weights in a callback"
-#: Parameter -> the values that change nothing, and what to do instead of passing others.
+#: Parameter -> (values without effect, remedy for all other values).
 _NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "activity_regularizer": ((None,), "use kernel_regularizer"),
     "bias_constraint": ((None,), _CONSTRAINT),
@@ -22,17 +22,17 @@ _NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "recurrent_constraint": ((None,), _CONSTRAINT),
     "unroll": ((False, True), ""),
     "use_cudnn": (("auto", False, True), ""),
-    "weights": ((None,), "call set_weights once the model is built"),
+    "weights": ((None,), "call set_weights after the model is built"),
 }
-#: All of them, which no configuration has.
+#: The names of all these parameters; saved configurations do not contain them.
 NAMES = frozenset((*_NEUTRAL, "seed", "input_length"))
 
 
 def require_neutral(**given: Any) -> None:
-    """Raise unless all parameters have values that change nothing.
+    """Raise ValueError if a parameter has a value that would change the result.
 
-    ``seed`` is checked and ignored, because all random numbers of a model come from one generator, whose state
-    checkpoints keep.
+    ``seed`` is checked and ignored: all random numbers of a model come from one generator, and checkpoints contain its
+    state.
     """
     for name, value in given.items():
         if name in ("seed", "input_length"):
@@ -43,6 +43,6 @@ def require_neutral(**given: Any) -> None:
         if not any(value is each or (isinstance(each, str) and value == each) for each in values):
             expected = " or ".join(map(repr, values))
             raise ValueError(
-                f"{name}: expected {expected} because fastgru does not support others, got {value!r:.100}"
+                f"{name}: expected {expected} because fastgru does not support other values, got {value!r:.100}"
                 f"{remedy and f'; {remedy}'}"
             )

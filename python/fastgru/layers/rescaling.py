@@ -1,4 +1,4 @@
-"""Scaling of the input, such as the bytes of images to numbers from 0 to 1."""
+"""Scaling of the input, such as image bytes to numbers from 0 to 1."""
 
 from __future__ import annotations
 
@@ -13,22 +13,19 @@ from fastgru.layers.base import Array, Layer, Shape
 class Rescaling(Layer):
     """Multiply the input by `scale` and add `offset`, in training and in inference, as Keras' ``Rescaling``.
 
-    The input may have any shape and any real dtype; the output has the dtype of the model. As a model's first layer it
-    takes bytes as they are and converts and scales each batch in one pass. It scales padding as well.
+    The input may have any shape and any real dtype. The output has the dtype of the model. As the first layer of a
+    model, it accepts uint8 arrays, and converts and scales each batch in one pass. Padding is scaled as well.
 
     Parameters
     ----------
     scale, offset : float
-        ``1 / 255`` and 0 turn bytes into numbers from 0 to 1; ``1 / 127.5`` and -1 into numbers from -1 to 1.
+        ``1 / 255`` and 0 scale bytes to the range from 0 to 1, and ``1 / 127.5`` and -1 to the range from -1 to 1.
     uint8_only : bool
-        Scale uint8 input, and pass input of other dtypes on unscaled. Files of versions that had no such layer, and
-        divided all uint8 input by 255, are loaded with this layer in front.
-    input_shape : tuple, optional
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+        Scale uint8 input only; input of other dtypes is not scaled. Early versions of fastgru had no such layer and
+        divided all uint8 input by 255. `load_model` adds this layer with ``uint8_only=True`` to models from their
+        files.
+    input_shape, name, dtype, trainable
+        As in `Layer`.
 
     Examples
     --------
@@ -53,7 +50,7 @@ class Rescaling(Layer):
         self.scale = checks.number("scale", scale)
         self.offset = checks.number("offset", offset)
         self.uint8_only = checks.flag("uint8_only", uint8_only)
-        self._passed_on = False  # by the last pass in training
+        self._passed_on = False  # whether the last training pass left the input unscaled
 
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102
         return input_shape

@@ -1,4 +1,4 @@
-"""Layers that move or repeat elements and change none: Reshape, RepeatVector, Permute."""
+"""Layers that move or repeat elements without changing values: Reshape, RepeatVector, Permute."""
 
 from __future__ import annotations
 
@@ -13,27 +13,24 @@ from fastgru.layers.shaping import warn_of_padding
 
 
 class _Moving(Layer):
-    """Elements in other places; the output has no lengths, because steps and elements are not the same any more."""
+    """Base class. The output has no lengths, because its steps do not correspond to those of the input."""
 
     def output_lengths(self, x: Array, lengths: Array | None) -> None:
         del x, lengths
 
 
 class Reshape(_Moving):
-    """Give each sample another shape, as Keras' ``Reshape``: (N, ...) becomes ``(N, *target_shape)``.
+    """Change the shape of each sample, as Keras' ``Reshape``: (N, ...) becomes ``(N, *target_shape)``.
 
-    The elements keep their order. Lengths and masks end here, with a warning, as in Keras: later layers read padding.
+    The order of the elements does not change. As in Keras, lengths are dropped with a warning: later layers process all
+    steps.
 
     Parameters
     ----------
     target_shape : tuple of int
-        Without the batch axis. One size may be -1: it follows from the others.
-    input_shape : tuple, optional
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+        The shape without the batch axis. One size may be -1; it is computed from the others.
+    input_shape, name, dtype, trainable
+        As in `Layer`.
 
     Examples
     --------
@@ -62,7 +59,7 @@ class Reshape(_Moving):
 
     @property
     def joins_steps(self) -> bool:  # type: ignore[override]
-        """Whether the number of steps must be known: not if it decides the output's number of steps alone."""
+        """Whether the number of steps must be known. It need not be if it only affects the output's number of steps."""
         return self.target_shape[:1] != (-1,)
 
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102
@@ -74,14 +71,14 @@ class Reshape(_Moving):
         fixed = math.prod(size for size in self.target_shape if size != -1)
         if elements % fixed if -1 in self.target_shape else elements != fixed:
             raise ValueError(
-                f"{self.name}: expected input of as many elements as target_shape {self.target_shape} has, got "
+                f"{self.name}: expected input with as many elements as target_shape {self.target_shape}, got "
                 f"{checks.dims(input_shape)}"
             )
         return (batch, *(elements // fixed if size == -1 else size for size in self.target_shape))
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:  # noqa: D102
         warn_of_padding(self, x, lengths)
-        # NumPy cannot find a size of -1 where there are no elements.
+        # NumPy cannot compute a size of -1 if there are no elements.
         _, *sizes = self.build(x.shape)
         if training:
             self._shape = x.shape
@@ -94,18 +91,14 @@ class Reshape(_Moving):
 class RepeatVector(_Moving):
     """Repeat a vector as the steps of a sequence, as Keras' ``RepeatVector``: (N, F) becomes (N, n, F).
 
-    It stands between the encoder and the decoder of a model that makes sequences of sequences.
+    Use it between the encoder and the decoder of a sequence-to-sequence model.
 
     Parameters
     ----------
     n : int
         The number of steps.
-    input_shape : tuple, optional
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+    input_shape, name, dtype, trainable
+        As in `Layer`.
 
     Examples
     --------
@@ -139,20 +132,16 @@ class RepeatVector(_Moving):
 
 
 class Permute(_Moving):
-    """Exchange the axes of each sample, as Keras' ``Permute``: with (2, 1), (N, T, F) becomes (N, F, T).
+    """Permute the axes of each sample, as Keras' ``Permute``: with (2, 1), (N, T, F) becomes (N, F, T).
 
-    Lengths and masks end here, with a warning, as in Keras: later layers read padding.
+    As in Keras, lengths are dropped with a warning: later layers process all steps.
 
     Parameters
     ----------
     dims : tuple of int
-        The input's axes in their new order. The batch axis is not among them; the first one after it is 1.
-    input_shape : tuple, optional
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+        The axes of the input in their new order, without the batch axis. The first axis after the batch axis is 1.
+    input_shape, name, dtype, trainable
+        As in `Layer`.
     """
 
     def __init__(
@@ -173,14 +162,14 @@ class Permute(_Moving):
 
     @property
     def joins_steps(self) -> bool:  # type: ignore[override]
-        """Whether the number of steps must be known: not if they stay where they are."""
+        """Whether the number of steps must be known. It need not be if the axis of the steps stays in place."""
         return self.dims[:1] != (1,)
 
     def build(self, input_shape: Shape) -> Shape:  # noqa: D102
         if len(input_shape) != len(self.dims) + 1:
             raise ValueError(
-                f"{self.name}: expected input of {len(self.dims)} axes besides the batch because dims is {self.dims}, "
-                f"got {checks.dims(input_shape)}"
+                f"{self.name}: expected input of {len(self.dims)} axes after the batch axis because dims is "
+                f"{self.dims}, got {checks.dims(input_shape)}"
             )
         return (input_shape[0], *(input_shape[axis] for axis in self.dims))
 

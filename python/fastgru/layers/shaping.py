@@ -23,24 +23,20 @@ def warn_of_padding(layer: Layer, x: Array, lengths: Array | None) -> None:
 
 
 class Dropout(Layer):
-    """In training, set a fraction `rate` of the input to 0 and scale the rest by 1 / (1 - rate), as Keras does.
+    """Set a fraction `rate` of the input to 0 and scale the rest by 1 / (1 - rate), in training only, as Keras does.
 
-    Padding, where `lengths` say so, passes as it is.
+    With `lengths`, padding does not change.
 
     Parameters
     ----------
     rate : float
-        From 0 to below 1.
+        The fraction to set to 0, from 0 to below 1.
     noise_shape : None
         Not supported; see `SpatialDropout1D`.
     seed : int, optional
-        Ignored: random numbers come from the model, and their seed from `fastgru.utils.set_random_seed`.
-    input_shape : tuple, optional
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+        Ignored. All random numbers come from the model's generator. `fastgru.utils.set_random_seed` seeds it.
+    input_shape, name, dtype, trainable
+        As in `Layer`.
     """
 
     works_on_each_step: ClassVar[bool] = True
@@ -78,7 +74,7 @@ class Dropout(Layer):
         kept = None if lengths is None else sequences.valid_elements(lengths, x.shape)
         if kept is None:
             self._mask = keep_mask(self.generator, self.rate, x.shape, x.dtype)
-        else:  # nothing is drawn for padding, whose width must not decide what comes after
+        else:  # Draw nothing for padding: the amount of padding must not change later random numbers.
             self._mask = np.ones(x.shape, x.dtype)
             self._mask.reshape(-1)[kept] = keep_mask(self.generator, self.rate, kept.shape, x.dtype)
         return x * self._mask
@@ -90,24 +86,21 @@ class Dropout(Layer):
 
 
 class SpatialDropout1D(Layer):
-    """In training, drop whole features of each sequence, as Keras' ``SpatialDropout1D``.
+    """Drop whole features of each sequence, in training only, as Keras' ``SpatialDropout1D``.
 
-    A fraction `rate` of the features is 0 in all steps of a sequence; the rest is scaled by 1 / (1 - rate). Each
-    sequence of a batch has features of its own dropped.
+    A fraction `rate` of the features is set to 0 in all steps of a sequence. The rest is scaled by 1 / (1 - rate). The
+    features are chosen separately for each sequence of a batch.
 
     Parameters
     ----------
     rate : float
-        From 0 to below 1.
+        The fraction to set to 0, from 0 to below 1.
     seed : int, optional
-        Ignored, as by `Dropout`.
+        Ignored, as in `Dropout`.
     input_shape : tuple, optional
-        (T, F), which the first layer of a model may give.
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+        (T, F), for the first layer of a model.
+    name, dtype, trainable
+        As in `Layer`.
     """
 
     def __init__(
@@ -152,14 +145,14 @@ class SpatialDropout1D(Layer):
 
 
 class Flatten(Layer):
-    """All axes but the first in one: (N, T, F) becomes (N, T F). Padding is flattened with the rest, with a warning.
+    """Combine all axes but the first: (N, T, F) becomes (N, T * F). Padding is included, with a warning.
 
     Parameters
     ----------
     data_format : {"channels_last"}, optional
         Other formats are not supported.
-    input_shape : tuple, optional
-    name : str, optional
+    input_shape, name, dtype, trainable
+        As in `Layer`.
     """
 
     joins_steps: ClassVar[bool] = True
@@ -196,7 +189,7 @@ class Flatten(Layer):
 
 
 class _Pooling1D(Layer):
-    """Over the steps of each sequence: (N, T, F) becomes (N, F)."""
+    """Base class of poolings over the steps of each sequence: (N, T, F) becomes (N, F)."""
 
     def build(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 3:
@@ -208,9 +201,9 @@ class _Pooling1D(Layer):
 
 
 class GlobalAveragePooling1D(_Pooling1D):
-    """The mean over the steps of each sequence: (N, T, F) becomes (N, F).
+    """Compute the mean over the steps of each sequence: (N, T, F) becomes (N, F).
 
-    Where `lengths` say so, padding does not count. The mean of no steps is 0.
+    With `lengths`, padding is ignored. The mean of a sequence without steps is 0.
 
     Parameters
     ----------
@@ -218,8 +211,8 @@ class GlobalAveragePooling1D(_Pooling1D):
         Other formats are not supported.
     keepdims : False
         Not supported: add a `RepeatVector` of 1.
-    input_shape : tuple, optional
-    name : str, optional
+    input_shape, name, dtype, trainable
+        As in `Layer`.
     """
 
     def __init__(
@@ -243,7 +236,7 @@ class GlobalAveragePooling1D(_Pooling1D):
         rows, steps, _ = x.shape
         if steps == 0:
             return np.zeros((rows, x.shape[2]), x.dtype)
-        # Sums one after the other, each of which knows nothing of later steps: padding cannot change a bit.
+        # Cumulative sums do not depend on later steps, so results with and without padding are bit-identical.
         sums = np.add.accumulate(x, axis=1)
         if lengths is None:
             return np.asarray(sums[:, -1] / x.dtype.type(steps))
@@ -265,10 +258,10 @@ class GlobalAveragePooling1D(_Pooling1D):
 
 
 class GlobalMaxPooling1D(_Pooling1D):
-    """The largest value over the steps of each sequence: (N, T, F) becomes (N, F).
+    """Compute the maximum over the steps of each sequence: (N, T, F) becomes (N, F).
 
-    Where `lengths` say so, padding does not count. The largest of no steps is 0. Where several steps have the largest
-    value, its gradient is divided among them.
+    With `lengths`, padding is ignored. The maximum of a sequence without steps is 0. If several steps have the maximum,
+    its gradient is divided equally among them.
 
     Parameters
     ----------
@@ -276,8 +269,8 @@ class GlobalMaxPooling1D(_Pooling1D):
         Other formats are not supported.
     keepdims : False
         Not supported: add a `RepeatVector` of 1.
-    input_shape : tuple, optional
-    name : str, optional
+    input_shape, name, dtype, trainable
+        As in `Layer`.
     """
 
     def __init__(
@@ -323,13 +316,20 @@ class GlobalMaxPooling1D(_Pooling1D):
 
 
 class LastStep(_Pooling1D):
-    """The last step of each sequence: (N, T, F) becomes (N, F), as PyTorch's ``output[:, -1]``.
+    """Return the last step of each sequence: (N, T, F) becomes (N, F), as ``output[:, -1]`` in PyTorch.
 
-    Where `lengths` say so, it is the last step that counts. The last of no steps is 0.
+    With `lengths`, it is the last valid step. The result for a sequence without steps is 0. Keras has no such layer.
 
-    After a GRU that reads forwards, this is its last state. After a `Bidirectional` it is not: there the backward
-    direction has read one step only. `Bidirectional` without ``return_sequences`` returns the states that have read all
-    steps. Keras has no such layer.
+    After a GRU that reads forwards, the last step is the last state. After a `Bidirectional` it is not, because the
+    backward GRU has read only one step there. Use `Bidirectional` without ``return_sequences`` for the last states of
+    both directions.
+
+    Parameters
+    ----------
+    input_shape : tuple, optional
+        (T, F), for the first layer of a model.
+    name, dtype, trainable
+        As in `Layer`.
     """
 
     def __init__(
@@ -366,22 +366,19 @@ class LastStep(_Pooling1D):
 
 
 class Masking(Layer):
-    """Finds each sequence's length: steps whose features all equal `mask_value`, at the end, are padding.
+    """Compute lengths: steps at the end of a sequence whose features all equal `mask_value` are padding.
 
-    The layers after it then neither compute nor count padding; the steps themselves pass unchanged, where Keras sets
-    padding to 0. A step like that *before* another one is refused: the kernels know sequences that end, not sequences
-    with holes.
+    The next layers receive the lengths and ignore padding. The input itself does not change, whereas Keras sets padding
+    to 0. A masked step *before* a valid one raises ValueError, because the kernels support padding at the end only.
 
     Parameters
     ----------
-    mask_value : float
+    mask_value : float, default 0.0
+        The value of all features of a padded step.
     input_shape : tuple, optional
-        (T, F), which the first layer of a model may give.
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+        (T, F), for the first layer of a model.
+    name, dtype, trainable
+        As in `Layer`.
     """
 
     finds_padding = True

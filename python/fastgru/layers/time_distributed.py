@@ -12,31 +12,29 @@ from fastgru.layers.base import LAYERS, Array, Layer, Outputs, Shape
 
 
 class TimeDistributed(Layer):
-    """Apply a layer to each step of a sequence, as Keras' ``TimeDistributed``: to (N, ...) for each of T steps.
+    """Apply a layer to each step of a sequence, as Keras' ``TimeDistributed``.
 
-    ``TimeDistributed(Dense(8))`` computes what ``Dense(8)`` does, which works on each step by itself. The wrapper is
-    needed for layers that take whole sequences: ``TimeDistributed(GRU(8))`` reads (N, S, T, F), S sequences of T steps
-    in each sample, and returns (N, S, 8).
+    The wrapped layer processes (N, ...) for each of the T steps of (N, T, ...). ``TimeDistributed(Dense(8))`` and
+    ``Dense(8)`` compute the same, because `Dense` processes each step separately. Use the wrapper for layers that
+    process whole sequences: ``TimeDistributed(GRU(8))`` maps (N, S, T, F), S sequences of T steps in each sample, to
+    (N, S, 8).
 
-    Where `lengths` say so, steps after the end are padding: of layers that work on each step by themselves (`Dense`,
-    `Activation`, `Dropout`) the output there is that of the padding, as in Keras; other layers do not compute it, and
-    their output is zeros. Lengths hold for the next layer too.
+    With `lengths`, steps after the end of a sequence are padding. `Dense`, `Activation` and `Dropout` compute outputs
+    from the padding, as in Keras. Other layers do not process padding, and their outputs there are zeros. The next
+    layer receives the same lengths.
 
     Parameters
     ----------
     layer : Layer
-        With one output, and neither `Embedding`, `Masking` nor stateful.
+        A layer with one output. `Embedding`, `Masking` and stateful layers are not supported.
     input_shape : tuple, optional
-        (T, ...), which the first layer of a model may give.
-    name : str, optional
-    dtype : {"float32", "float64"}, optional
-        Of the layer when it is called on its own, float32 if not given. In a model it must be the model's.
-    trainable : bool
-        See `Layer`.
+        (T, ...), for the first layer of a model.
+    name, dtype, trainable
+        As in `Layer`.
 
     Notes
     -----
-    Weights: those of `layer`.
+    The weights are those of `layer`.
     """
 
     def __init__(
@@ -52,17 +50,22 @@ class TimeDistributed(Layer):
             raise TypeError(f"layer: expected a layer of fastgru.layers, got {layer!r}")
         super().__init__(input_shape=input_shape, name=name, dtype=dtype or layer.given_dtype, trainable=trainable)
         if layer.parameters:
-            raise ValueError(f"layer: {layer.name} belongs to a model already, and layers cannot be shared")
+            raise ValueError(
+                f"layer: expected a new layer because layers cannot be shared, got {layer.name}, which is already "
+                f"built; create another one"
+            )
         kind = type(layer).__name__
         if layer.takes_tokens or layer.finds_padding:
-            raise ValueError(f"layer: expected one that takes numbers and keeps lengths, got {kind}; put it before")
+            raise ValueError(
+                f"layer: expected a layer that computes no lengths, got {kind}; put it before TimeDistributed"
+            )
         if layer.several_outputs:
-            raise ValueError(f"layer: expected a layer with one output, got {kind} with several")
+            raise ValueError(f"layer: expected a layer with one output, got {kind} with several outputs")
         if any(each.stateful for each in (layer, *layer.layers_within())):
             raise ValueError("layer: expected stateful=False because states belong to samples, not to steps, got True")
         self.layer = layer
         self._shape: tuple[int, ...] = ()  # of the input, in training
-        self._rows: Array | None = None  # of those that are no padding, in training
+        self._rows: Array | None = None  # indices of the steps that are not padding, in training
         self._steps_within = 0
 
     def layers_within(self) -> list[Layer]:  # noqa: D102
@@ -148,7 +151,7 @@ class TimeDistributed(Layer):
 
 
 def _spread(y: Array, rows: Array | None, shape: tuple[int, ...]) -> Array:
-    """Samples as the steps of sequences: all of them, or the `rows` among zeros."""
+    """Return samples as steps of sequences: all samples, or samples at `rows` and zeros elsewhere."""
     if rows is not None:
         everything = np.zeros((shape[0] * shape[1], *y.shape[1:]), y.dtype)
         everything[rows] = y

@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 
 class Owner(Protocol):
-    """A layer, as a variable knows it."""
+    """The part of a layer's interface that a variable uses."""
 
     name: str
     parameters: dict[str, Array]
@@ -26,7 +26,7 @@ class Owner(Protocol):
 class Variable:
     """One weight of a layer, as an entry of ``layer.weights`` and ``model.weights``.
 
-    It holds no values of its own. It reads and writes the layer's array, also after the model has moved its weights to
+    A variable stores no values. It reads and writes the layer's array, also after the model has moved its weights to
     new memory.
 
     Attributes
@@ -98,7 +98,7 @@ class Variable:
         Parameters
         ----------
         value : array_like
-            Real numbers of the shape of the weight. They are converted to its dtype.
+            Real numbers with the shape of the weight. They are converted to its dtype.
 
         Returns
         -------
@@ -115,7 +115,7 @@ class Variable:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False:
-            raise ValueError("copy: expected None or True because a variable's array changes in training, got False")
+            raise ValueError("copy: expected None or True because training changes the array of a variable, got False")
         return self._array.astype(self._array.dtype if dtype is None else dtype)
 
     def __len__(self) -> int:
@@ -126,7 +126,7 @@ class Variable:
 
 
 def copy_weights(targets: Sequence[tuple[str, Array]], weights: Sequence[Any], argument: str = "weights") -> None:
-    """Copy `weights` into the arrays of `targets`, if all of them fit; `argument` is for the messages."""
+    """Copy `weights` into the arrays of `targets` if all shapes match; `argument` names them in messages."""
     if len(weights) != len(targets):
         raise ValueError(f"{argument}: expected {len(targets)} arrays, got {len(weights)}")
     arrays = [checks.array(argument, given) for given in weights]

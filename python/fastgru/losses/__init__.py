@@ -1,8 +1,8 @@
 """Losses with Keras' names, arguments and defaults.
 
-A loss takes rows: one for each sample, or with a sequence of outputs one for each step that counts. It returns the loss
-of each row and the gradient of their mean. The training loop applies weights, lengths and masks. `Loss` describes
-functions and classes of your own.
+A loss is computed from rows: one row per sample, or for outputs at each step one row per valid step. It returns the
+loss of each row and the gradient of the mean loss. The training loop applies sample weights, lengths and masks. See
+`Loss` for custom losses, as functions or as classes.
 """
 
 from __future__ import annotations
@@ -94,23 +94,29 @@ _CLASSES = {cls.__name__: cls for cls in LOSSES.values()}
 
 
 def registered_name(loss: Loss) -> str | None:
-    """The name of a loss of this package in files, or None of a function or a class of a user's own."""
+    """Return the name of a loss in files, or None for a function or a custom class."""
     return next((name for name, cls in LOSSES.items() if type(loss) is cls), None)
 
 
 def get(identifier: Any) -> Loss:
-    """The loss that `identifier` says.
+    """Return the loss for an identifier.
 
     Parameters
     ----------
     identifier : str, dict, callable or Loss
-        A name ("mse", "MeanSquaredError"), for a loss with its defaults; a dict with ``class_name`` and ``config``;
-        a function of y_true and y_pred, see `Loss`; or a loss, which is returned itself.
+        A name ("mse", "MeanSquaredError") of a loss with default options; a dict with ``class_name`` and ``config``; a
+        function of y_true and y_pred, see `Loss`; or a Loss, which is returned without copying.
+
+    Returns
+    -------
+    Loss
 
     Raises
     ------
     ValueError
         No loss has that name.
+    TypeError
+        The identifier has another type.
     """
     if isinstance(identifier, Loss):
         return identifier
@@ -139,8 +145,8 @@ def _class_of(name: Any) -> type[Loss]:
     raise TypeError(f"loss: expected a name, a function, or one of fastgru.losses, got {name!r}")
 
 
-_AS_FUNCTION = "write it as a function of y_true and y_pred and pass it as the loss, see losses.Loss"
-#: Names of Keras and PyTorch that this module does not have -> what to use instead.
+_AS_FUNCTION = "write it as a function of y_true and y_pred, and pass the function as the loss; see losses.Loss"
+#: Names in Keras and PyTorch that this module does not have -> what to use instead.
 _ELSEWHERE = {
     **dict.fromkeys(
         (
@@ -149,7 +155,7 @@ _ELSEWHERE = {
         ),
         _AS_FUNCTION,
     ),
-    **dict.fromkeys(("Circle", "circle"), "train embeddings in another package: its loss compares samples"),
+    **dict.fromkeys(("Circle", "circle"), "use another package: fastgru has no losses that compare samples"),
     **dict.fromkeys(("CTC", "ctc", "CTCLoss"), "use PyTorch's CTCLoss with fastgru.torch.GRU"),
     **{name: f"use losses.{cls.__name__}() or the name {name!r}" for name, cls in LOSSES.items() if name != "quantile"},
     "CrossEntropyLoss": "use losses.SparseCategoricalCrossentropy(from_logits=True)",

@@ -1,7 +1,7 @@
 """The base class of losses, and functions as losses.
 
-A loss takes rows: one for each sample, or with a sequence of outputs one for each step that counts. It returns the loss
-of each row and the gradient of their mean. The training loop applies weights, lengths and masks.
+A loss is computed from rows: one row per sample, or for outputs at each step one row per valid step. It returns the
+loss of each row and the gradient of the mean loss. The training loop applies sample weights, lengths and masks.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from fastgru._support.representation import as_call
 Array = NDArray[Any]
 
 
-#: What a loss' targets can be; see `Loss.kind`.
+#: The kinds of targets; see `Loss.kind`.
 KINDS = ("classes", "questions", "numbers")
-#: `Loss.head` of losses that take the scores before a softmax or a sigmoid, whichever the last layer has.
+#: `Loss.head` of losses that are computed from the logits before a softmax or a sigmoid of the last layer.
 ANY_HEAD = "any"
-#: Activations whose outputs are probabilities, and which losses may take in themselves.
+#: Activations whose outputs are probabilities, and which losses may compute themselves.
 PROBABILITIES = {"softmax": "classes", "sigmoid": "questions"}
-#: Keras' epsilon, to which it clips what it takes a logarithm of or divides by.
+#: Keras' epsilon. Arguments of logarithms and divisors are clipped to it.
 EPSILON = 1e-7
 REDUCTION = "sum_over_batch_size"
 
 
 def snake_case(name: str) -> str:
-    """The name of a class in lower case with underscores."""
+    """Return the name of a class in lower case with underscores."""
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
 
 
@@ -40,55 +40,57 @@ class LossResult(NamedTuple):
 
     values: NDArray[np.float64]  # (M,)
     d_scores: Array | None  # (M, C), gradient of the values' mean
-    correct: NDArray[np.bool_] | None  # (M,), where a classifier's loss knows it without further work
+    correct: NDArray[np.bool_] | None  # (M,), whether the largest output is at the label, if the loss computes it
 
 
 class Loss:
-    """Base class of the losses. Derive from it, and implement `call`, for a loss of your own.
+    """Base class of all losses. For a custom loss, derive from it and implement `call`.
 
     Parameters
     ----------
     name : str, optional
-        The name in messages; by default that of the class, in lower case.
+        The name in messages. By default the class name in lower case with underscores.
     reduction : {"sum_over_batch_size"}
-        The loss of a batch is always the mean over its samples, or over the steps that count.
+        The loss of a batch is the mean over its samples or valid steps. Other reductions are not supported.
     dtype : None
-        The dtype is that of the model.
+        Not supported. Losses have the dtype of the model.
 
     Attributes
     ----------
     head : str or None
-        The activation of the last layer that this loss computes itself: the loss then gets the scores before that
-        activation. None: it gets the model's outputs. "any": it gets the scores before a softmax or a sigmoid.
+        The activation of the last layer that this loss computes itself. The loss then receives the logits before that
+        activation. None: it receives the model's outputs. "any": it receives the logits before a softmax or a sigmoid.
     from_logits : bool
         Whether the model's outputs are logits.
     classifies : bool
         Whether targets may be integer classes.
     asks : bool
-        Whether each output is the probability of an independent label.
+        Whether each output is the probability of an independent label (multi-label classification).
 
     Notes
     -----
-    `call` takes NumPy arrays of float64, y_true (M, ...) and y_pred (M, C): a row for each sample, or for each step of
-    a sequence that counts. y_pred are the model's outputs. It returns
+    ``call(y_true, y_pred)`` receives NumPy arrays of float64: the targets y_true (M, ...) and the model's outputs
+    y_pred (M, C). There is one row per sample, or for outputs at each step one row per valid step. `call` returns
+    either of the following:
 
-    - the loss of each row, (M,) or (M, C), whose mean over the last axis is taken. The gradient is then computed by
-      central differences, with a relative error of about 1e-9: `call` runs 2 C + 1 times for a batch. The
-      differences are taken before a softmax or sigmoid of the last layer, so probabilities stay between 0 and 1;
-    - or the pair ``(losses, gradient)`` with the loss of each row (M,) and its derivative by y_pred (M, C), which is
-      exact and runs `call` once.
+    - The loss of each row, (M,). If it has the shape (M, C), its mean over the last axis is the loss. fastgru computes
+      the gradient by central differences, with a relative error of about 1e-9. This calls `call` 2 C + 1 times per
+      batch. Differences are taken in the logits before a softmax or sigmoid of the last layer, so that probabilities
+      stay between 0 and 1.
+    - The pair ``(losses, gradient)``: the loss of each row (M,) and its derivative by y_pred (M, C). The gradient is
+      then exact, and `call` is called once per batch.
 
-    The loss of a row must not depend on other rows. Functions of y_true and y_pred as losses follow the same rules:
-    ``model.compile(loss=function)``.
+    The loss of a row must not depend on other rows. A function of y_true and y_pred, passed as
+    ``model.compile(loss=function)``, follows the same rules.
 
-    Models with a loss of a class of your own, or with a function, cannot be saved with their training:
-    ``model.save(path, include_optimizer=False)`` saves them without, for `load_model` and `compile`.
+    A model with a custom loss can only be saved without it: call ``model.save(path, include_optimizer=False)``, and
+    after `load_model` call ``compile``.
 
     Examples
     --------
     >>> import numpy as np
     >>> from fastgru import Sequential, layers, losses
-    >>> class Underestimates(losses.Loss):  # squared error, in which values that are too low count `factor` times
+    >>> class Underestimates(losses.Loss):  # squared error, weighted by `factor` if the output is too low
     ...     def __init__(self, factor=3.0, name="underestimates"):
     ...         super().__init__(name=name)
     ...         self.factor = factor
@@ -98,7 +100,7 @@ class Loss:
     ...         weight = np.where(error < 0, self.factor, 1.0)
     ...         losses = np.mean(weight * error**2, axis=-1)
     ...         gradient = 2 * weight * error / error.shape[-1]
-    ...         return losses, gradient  # or the losses alone
+    ...         return losses, gradient  # or only the losses
     >>> model = Sequential([layers.GRU(4, input_shape=(5, 2)), layers.Dense(1)])
     >>> model.compile("adam", loss=Underestimates(factor=2.0))
     """
@@ -120,7 +122,7 @@ class Loss:
                 f"{cls.__name__}: expected a method call(y_true, y_pred) because training does not use __call__, got "
                 f"__call__; rename it to call"
             )
-        if "call" in vars(cls) and "compute" not in vars(cls):  # else a built-in loss' own would be used
+        if "call" in vars(cls) and "compute" not in vars(cls):  # otherwise the compute of a built-in loss would be used
             cls.compute = Loss.compute  # type: ignore[method-assign]
 
     def __init__(self, name: str | None = None, reduction: str = REDUCTION, dtype: None = None) -> None:
@@ -135,14 +137,15 @@ class Loss:
                 f"scale the loss by sample_weight, or the learning rate"
             )
         if dtype is not None:
-            raise ValueError(f"dtype: expected None, got {dtype!r}; pass it to the model, whose dtype losses have")
+            raise ValueError(
+                f"dtype: expected None because losses have the dtype of the model, got {dtype!r}; pass it to Sequential"
+            )
 
     @property
     def kind(self) -> str:
-        """What targets are.
+        """The kind of targets: "classes", "questions" or "numbers".
 
-        "classes", one for each row; "questions", a yes or no for each output, as of binary cross-entropy; or
-        "numbers".
+        "classes" are one class per row. "questions" are a label 0 or 1 for each output, as for binary cross-entropy.
         """
         return "classes" if self.classifies else "questions" if self.asks else "numbers"
 
@@ -150,7 +153,7 @@ class Loss:
         return as_call(self)
 
     def call(self, y_true: Array, y_pred: Array) -> Any:
-        """Return the loss of each row, or the losses and the gradient; see the class."""
+        """Return the loss of each row, or the pair (losses, gradient); see the notes of the class."""
         if type(self).compute is Loss.compute:
             raise NotImplementedError(
                 f"{type(self).__name__}: expected a method call(y_true, y_pred), got none; define it"
@@ -158,7 +161,7 @@ class Loss:
         return self._values(y_true, y_pred)
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
-        """The mean loss of a batch, as in Keras.
+        """Return the mean loss of a batch, as in Keras.
 
         Parameters
         ----------
@@ -193,14 +196,14 @@ class Loss:
     def compute(
         self, scores: Array, targets: Array, *, activation: str | None = None, gradient: bool = True
     ) -> LossResult:
-        """Losses of `scores` (M, C) for `targets` as `check_targets` returned them.
+        """Return the losses of `scores` (M, C) for targets that `check_targets` returned.
 
         Parameters
         ----------
         scores : ndarray (M, C)
         targets : ndarray (M, ...)
         activation : {"softmax", "sigmoid"}, optional
-            What makes outputs of the scores. None: they are the outputs.
+            The activation that computes the outputs from the scores. None: the scores are the outputs.
         gradient : bool
             Whether the gradient is needed.
         """
@@ -220,20 +223,20 @@ class Loss:
         return LossResult(values, (slopes / max(len(wide), 1)).astype(scores.dtype), None)
 
     def _require_rows(self, y_true: Array, y_pred: Array, values: Array) -> None:
-        """Raise if the losses of some rows change when the other rows are left out: differences would be wrong."""
+        """Raise if the losses of some rows depend on other rows, because the differences would be wrong."""
         half = len(y_pred) // 2
         if half == 0:
             return
         alone = _check_values(self.name, self.call(y_true[:half], y_pred[:half]), y_pred[:half], differences=False)
         if not np.allclose(alone, values[:half], rtol=1e-7, atol=1e-12, equal_nan=True):
             raise ValueError(
-                f"{self.name}: expected a loss of each row that depends on that row alone, got other losses of the "
+                f"{self.name}: expected a loss of each row that depends on that row only, got different losses of the "
                 f"first {half} rows without the rows after them; reduce over the last axis only, or return "
                 f"(losses, gradient)"
             )
 
     def _differences(self, scores: Array, y_true: Array, activation: str | None) -> Array:
-        """The derivative of each row's loss by its scores: central differences, one output at a time."""
+        """Return the derivative of each row's loss by its scores, by central differences, one output at a time."""
         slopes = np.empty_like(scores)
         for output in range(scores.shape[1]):
             step = np.cbrt(np.finfo(np.float64).eps) * np.maximum(np.abs(scores[:, output]), 1)
@@ -248,7 +251,7 @@ class Loss:
         return slopes
 
     def check_targets(self, name: str, y: Any, output_shape: tuple[int, ...], lengths: Array | None) -> Array:
-        """Targets in the form that `compute` takes, for outputs of that shape, N first; C last.
+        """Check targets for outputs of shape (N, ..., C), and return them in the form that `compute` expects.
 
         Values after the end of a sequence, given by `lengths`, are not checked.
         """
@@ -267,24 +270,24 @@ class Loss:
         return array
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make the same loss again."""
+        """Return the arguments of the constructor, from which `from_config` creates the same loss."""
         return {}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The loss of this class with the configuration that `get_config` returned."""
+        """Create a loss of this class from a configuration that `get_config` returned."""
         return cls(**config)
 
 
 class LossFunctionWrapper(Loss):
-    """A function as a loss; ``compile(loss=function)`` makes one.
+    """A function as a loss. ``compile(loss=function)`` creates one.
 
     Parameters
     ----------
-    fn : callable
-        Takes y_true and y_pred, and returns what `Loss.call` returns.
+    fn : callable (y_true, y_pred)
+        Receives and returns the same as `Loss.call`.
     name : str, optional
-        The function's, if not given.
+        The name of the loss. By default the name of the function.
     """
 
     def __init__(self, fn: Callable[[Array, Array], Any], name: str | None = None) -> None:
@@ -298,20 +301,20 @@ class LossFunctionWrapper(Loss):
 
 
 def function_name(fn: Any) -> str:
-    """The name of a function, or of what a functools.partial calls, or of a callable object's class."""
+    """Return the name of a function, of the function in a functools.partial, or of a callable object's class."""
     fn = getattr(fn, "func", fn)
     return str(getattr(fn, "__name__", type(fn).__name__))
 
 
 def row_values(name: str, values: Any, rows: int, what: str) -> Array:
-    """What a function returned for each row, (M,): of several numbers a row the mean."""
+    """Return the result of a function as one value per row (M,), the mean of several values per row."""
     array = np.asarray(values)
     if array.dtype.kind not in "iufb":
-        raise TypeError(f"{name}: expected numbers, got {array.dtype}; return an array of NumPy")
+        raise TypeError(f"{name}: expected numbers, got {array.dtype}; return a NumPy array")
     if array.ndim == 0:
         raise ValueError(
-            f"{name}: expected a {what} of each row, shape ({rows},), got a single number; leave the mean over "
-            f"the rows to fastgru: use np.mean(..., axis=-1)"
+            f"{name}: expected a {what} of each row, shape ({rows},), because fastgru averages over the rows, got a "
+            f"single number; reduce over the last axis only: axis=-1"
         )
     if len(array) != rows or (array.size == 0 and rows):
         raise ValueError(
@@ -322,12 +325,12 @@ def row_values(name: str, values: Any, rows: int, what: str) -> Array:
 
 
 def _check_values(name: str, values: Any, y_pred: Array, *, differences: bool) -> Array:
-    """Losses (M,) of float64, which differences need: they are some 1e-6 apart."""
+    """Return losses (M,), which must be float64 for differences, because they differ by about 1e-6."""
     array = row_values(name, values, len(y_pred), "loss")
     if differences and array.dtype != np.float64:
         raise TypeError(
             f"{name}: expected float64 because the gradient is computed from differences of losses, got {array.dtype}; "
-            f"compute with NumPy in float64, as y_true and y_pred are, or return (losses, gradient)"
+            f"compute with NumPy in float64, the dtype of y_true and y_pred, or return (losses, gradient)"
         )
     return array.astype(np.float64, copy=False)
 
@@ -343,7 +346,7 @@ def _check_slopes(name: str, slopes: Any, y_pred: Array) -> Array:
 
 
 def activated(scores: Array, activation: str | None) -> Array:
-    """Outputs of scores; a copy, which a function may write to."""
+    """Return the outputs for scores, as a copy that a custom function may modify."""
     if activation == "sigmoid":
         return functional.activate(scores, "sigmoid")
     if activation == "softmax":
@@ -353,7 +356,7 @@ def activated(scores: Array, activation: str | None) -> Array:
 
 
 def _scores(outputs: Array, activation: str | None) -> Array:
-    """What a softmax or sigmoid makes these outputs of, clipped as in Keras."""
+    """Return the scores before a softmax or sigmoid, given its outputs, which are clipped as in Keras."""
     if activation is None:
         return outputs
     if activation == "softmax":
@@ -363,7 +366,7 @@ def _scores(outputs: Array, activation: str | None) -> Array:
 
 
 def _before(slopes: Array, y_pred: Array, activation: str | None) -> Array:
-    """Derivatives by the scores, given those by the outputs."""
+    """Return the derivatives by the scores, given the derivatives by the outputs."""
     if activation == "sigmoid":
         return np.asarray(slopes * y_pred * (1 - y_pred))
     if activation == "softmax":
@@ -372,12 +375,14 @@ def _before(slopes: Array, y_pred: Array, activation: str | None) -> Array:
 
 
 def check_axis(axis: int) -> int:
-    """Keras' argument `axis`, which must be the last one."""
+    """Check Keras' argument `axis`, which must be the last axis."""
     if axis != -1:
-        raise ValueError(f"axis: expected -1 because classes are the last axis, got {axis!r}; move them there")
+        raise ValueError(
+            f"axis: expected -1 because the classes must be the last axis, got {axis!r}; use Permute to move them"
+        )
     return -1
 
 
 def focal_slope(rest: Array, gamma: float) -> Array:
-    """The derivative of ``rest ** gamma``; 0 where rest is 0."""
+    """Return the derivative of ``rest ** gamma``; 0 where rest is 0."""
     return np.asarray(gamma * np.where(rest > 0, rest, 1) ** (gamma - 1) * (rest > 0))

@@ -1,4 +1,4 @@
-"""Cross-entropies of softmax over classes, and the check of their labels."""
+"""Categorical cross-entropies, and the check of labels."""
 
 from __future__ import annotations
 
@@ -16,23 +16,29 @@ Array = NDArray[Any]
 
 
 class CategoricalCrossentropy(Loss):
-    """Cross-entropy of softmax over C classes.
+    """Cross-entropy of a softmax over C classes.
 
     Parameters
     ----------
     from_logits : bool
-        Whether the last layer has no activation. If not, its activation must be softmax. The loss is computed from the
-        logits in both cases.
+        Whether the model's outputs are logits. If True, the last layer must have no activation. If False, its
+        activation must be softmax. The loss is computed from the logits in both cases.
     label_smoothing : float
-        From 0 to below 1: this fraction of each target is spread evenly over the classes.
+        A fraction from 0 to below 1 of each target that is distributed evenly over the classes.
     axis : {-1}
-        The axis of the classes.
+        The axis of the classes. Other axes are not supported.
     reduction, name, dtype
         As in `Loss`.
 
     Notes
     -----
-    Targets are integers (N,), or (N, T) for a class a step; or one-hot or other targets (N, C), (N, T, C).
+    Targets are integer classes (N,), or (N, T) for outputs at each step. One-hot targets and other probabilities
+    (N, C) or (N, T, C) are also supported.
+
+    Examples
+    --------
+    >>> loss = losses.CategoricalCrossentropy(label_smoothing=0.1)
+    >>> model.compile("adam", loss=loss)
     """
 
     name = "categorical_crossentropy"
@@ -76,7 +82,9 @@ class CategoricalCrossentropy(Loss):
 
 
 class SparseCategoricalCrossentropy(CategoricalCrossentropy):
-    """The same as `CategoricalCrossentropy`, which takes integer labels as well; Keras' name for integer labels.
+    """The same as `CategoricalCrossentropy`, under Keras' name for integer labels.
+
+    Both classes support integer labels and one-hot targets.
 
     Parameters
     ----------
@@ -87,7 +95,7 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
     reduction, axis, name, dtype
         As in `CategoricalCrossentropy`.
     label_smoothing : float
-        As in `CategoricalCrossentropy`; not in Keras.
+        As in `CategoricalCrossentropy`. Keras has no such parameter.
     """
 
     name = "sparse_categorical_crossentropy"
@@ -106,21 +114,21 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
         super().__init__(from_logits, label_smoothing, axis, reduction, name, dtype)
         if ignore_class is not None:
             raise ValueError(
-                f"ignore_class: expected None because it is not supported, got {ignore_class!r}; give such steps a "
-                f"sample_weight of 0, or pass lengths"
+                f"ignore_class: expected None because it is not supported, got {ignore_class!r}; pass a sample_weight "
+                f"of 0 for such steps, or pass lengths"
             )
         self.ignore_class = ignore_class
 
 
 class CategoricalFocalCrossentropy(CategoricalCrossentropy):
-    """Focal loss of softmax (Lin et al. 2017, arXiv:1708.02002): ``-alpha (1 - p)^gamma log(p)`` at the label.
+    """Focal loss of a softmax (Lin et al. 2017, arXiv:1708.02002): ``-alpha (1 - p)^gamma log(p)`` at the label.
 
     Parameters
     ----------
     alpha : float
         A factor of the loss.
     gamma : float
-        How much less outputs count that are nearly right; at least 0.
+        The focusing parameter, at least 0. Larger values reduce the loss of nearly correct outputs more.
     from_logits, label_smoothing, axis, reduction, name, dtype
         As in `CategoricalCrossentropy`.
     """
@@ -166,25 +174,27 @@ class CategoricalFocalCrossentropy(CategoricalCrossentropy):
 
 
 def check_labels(name: str, labels: Any, output_shape: tuple[int, ...], lengths: Array | None = None) -> Array:
-    """Labels for cross-entropy: classes of int64 without the last axis of the output, or a target for each class.
+    """Check labels for a cross-entropy, and return int64 classes (N,) or (N, T), or a target for each class.
 
     Parameters
     ----------
     name : str
-        The argument's name, for messages.
+        The name of the argument, for messages.
     labels : array_like
-        Integers (N,), (N, 1) or a class a step (N, T), (N, T, 1); or targets (N, C), (N, T, C), integer or float.
+        Integer classes (N,) or (N, 1), for outputs at each step (N, T) or (N, T, 1). Or targets (N, C) or (N, T, C),
+        integer or float.
     output_shape : tuple
         (N, C) or (N, T, C).
     lengths : ndarray (N,), optional
-        Beyond them anything may stand.
+        Labels after the end of a sequence are not checked.
 
     Raises
     ------
     TypeError
-        The dtype fits neither.
+        The dtype is not numeric.
     ValueError
-        The shape does not fit, or a label is no class (its index is given), or a target is negative or not finite.
+        The shape is wrong, a label is not a class (the message contains its index), or a target is negative or not
+        finite.
     """
     array = checks.array(name, labels)
     *elements, classes = output_shape
@@ -223,7 +233,7 @@ def check_labels(name: str, labels: Any, output_shape: tuple[int, ...], lengths:
 
 
 def _require_classes(name: str, array: Array, classes: int, lengths: Array | None) -> None:
-    """Raise for the first that is none, unless that is padding."""
+    """Raise for the first label outside of padding that is not a class."""
     outside = (array < 0) | (array >= classes)
     if lengths is not None:
         outside &= sequences.valid_in(lengths, outside.shape)
@@ -236,7 +246,7 @@ def _require_classes(name: str, array: Array, classes: int, lengths: Array | Non
 
 
 def _with_names(elements: list[int]) -> tuple[int | None, ...]:
-    """Sizes of elements for `checks.dims`, which has names for N and T."""
+    """Return sizes for `checks.dims`, which replaces None by N and T."""
     return (*(None for _ in elements[:2]), *elements[2:])
 
 
@@ -247,5 +257,5 @@ def _require_elements(name: str, array: Array, elements: list[int], found: tuple
         )
     if list(found) != elements:
         raise ValueError(
-            f"{name}: expected shape {tuple(elements)} because the model's outputs are so many, got {found}"
+            f"{name}: expected shape {tuple(elements)} because of the shape of the model's outputs, got {found}"
         )

@@ -1,4 +1,4 @@
-"""Losses that are the mean over a row's numbers."""
+"""Losses that are the mean over the numbers of a row."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Array = NDArray[Any]
 
 
 class _Pointwise(Loss, ABC):
-    """A loss that is the mean over a row's C numbers."""
+    """A loss that is the mean over the C numbers of a row."""
 
     head: str | None = None
 
     def check_targets(self, name: str, y: Any, output_shape: tuple[int, ...], lengths: Array | None) -> Array:
-        del lengths  # targets are not scanned: what is not finite in them stops the training, with the sample
+        del lengths  # values are not checked: NaN or infinity raises in training, with the sample's index
         array = checks.array(name, y)
         if array.dtype.kind not in "iufb":
             raise TypeError(f"{name}: expected numbers, got {array.dtype}")
@@ -37,7 +37,7 @@ class _Pointwise(Loss, ABC):
                     f"{len(array)}"
                 )
             raise ValueError(
-                f"{name}: expected shape {checks.dims((None, *output_shape[1:]))} because that is the model's output, "
+                f"{name}: expected shape {checks.dims((None, *output_shape[1:]))}, that of the model's output, "
                 f"got {array.shape}"
             )
         return array
@@ -54,21 +54,21 @@ class _Pointwise(Loss, ABC):
 
     @abstractmethod
     def terms(self, scores: Array, targets: Array) -> tuple[Array, Array]:
-        """Each number's loss and its derivative by the score."""
+        """Return the loss of each number and its derivative by the score."""
 
 
 class BinaryCrossentropy(_Pointwise):
-    """Cross-entropy of sigmoids, one for each of C independent labels; the mean over C, as in Keras.
+    """Cross-entropy of sigmoids for C independent labels, averaged over the labels, as in Keras.
 
     Parameters
     ----------
     from_logits : bool
-        Whether the last layer has no activation. If not, its activation must be sigmoid. The loss is computed from the
-        logits in both cases.
+        Whether the model's outputs are logits. If True, the last layer must have no activation. If False, its
+        activation must be sigmoid. The loss is computed from the logits in both cases.
     label_smoothing : float
-        From 0 to below 1: targets are moved towards one half by this fraction.
+        A fraction from 0 to below 1 by which targets are moved towards one half.
     axis : {-1}
-        The axis that the mean is taken over.
+        The axis to average over. Other axes are not supported.
     reduction, name, dtype
         As in `Loss`.
     """
@@ -108,7 +108,7 @@ class BinaryCrossentropy(_Pointwise):
         if self.label_smoothing:
             smoothing = scores.dtype.type(self.label_smoothing)
             targets = targets * (1 - smoothing) + smoothing / 2
-        # log(1 + exp(s)) - t s, without overflow on either side.
+        # log(1 + exp(s)) - t s, without overflow for large positive or negative s.
         values = np.maximum(scores, 0) - scores * targets + np.log1p(np.exp(-np.abs(scores)))
         return values, functional.activate(scores, "sigmoid") - targets
 
@@ -121,9 +121,9 @@ class BinaryFocalCrossentropy(BinaryCrossentropy):
     apply_class_balancing : bool
         Whether to weight labels of 1 by `alpha`, and labels of 0 by ``1 - alpha``.
     alpha : float
-        From 0 to 1.
+        The weight of labels 1, from 0 to 1.
     gamma : float
-        How much less outputs count that are nearly right; at least 0.
+        The focusing parameter, at least 0. Larger values reduce the loss of nearly correct outputs more.
     from_logits, label_smoothing, axis, reduction, name, dtype
         As in `BinaryCrossentropy`.
     """
@@ -170,14 +170,20 @@ class BinaryFocalCrossentropy(BinaryCrossentropy):
 
 
 class _Plain(_Pointwise):
-    """A loss without options but the common ones."""
+    """A loss with the common options only."""
 
     def __init__(self, reduction: str = REDUCTION, name: str | None = None, dtype: None = None) -> None:
         super().__init__(name, reduction, dtype)
 
 
 class MeanSquaredError(_Plain):
-    """Mean of squared differences."""
+    """Mean squared error: the mean of ``(target - output)**2``.
+
+    Parameters
+    ----------
+    reduction, name, dtype
+        As in `Loss`.
+    """
 
     name = "mean_squared_error"
 
@@ -190,7 +196,13 @@ class MeanSquaredError(_Plain):
 
 
 class MeanAbsoluteError(_Plain):
-    """Mean of absolute differences."""
+    """Mean absolute error: the mean of ``|target - output|``.
+
+    Parameters
+    ----------
+    reduction, name, dtype
+        As in `Loss`.
+    """
 
     name = "mean_absolute_error"
 
@@ -203,7 +215,13 @@ class MeanAbsoluteError(_Plain):
 
 
 class MeanAbsolutePercentageError(_Plain):
-    """Mean of absolute differences in percent of the target, which counts as at least 1e-7."""
+    """Mean absolute percentage error: the mean of ``100 |target - output| / max(|target|, 1e-7)``.
+
+    Parameters
+    ----------
+    reduction, name, dtype
+        As in `Loss`.
+    """
 
     name = "mean_absolute_percentage_error"
 
@@ -219,7 +237,13 @@ class MeanAbsolutePercentageError(_Plain):
 
 
 class MeanSquaredLogarithmicError(_Plain):
-    """Mean of squared differences of ``log(1 + y)``; numbers below 1e-7 count as 1e-7."""
+    """Mean squared error of ``log(1 + y)``. Targets and outputs below 1e-7 are replaced by 1e-7.
+
+    Parameters
+    ----------
+    reduction, name, dtype
+        As in `Loss`.
+    """
 
     name = "mean_squared_logarithmic_error"
 
@@ -236,7 +260,15 @@ class MeanSquaredLogarithmicError(_Plain):
 
 
 class LogCosh(_Plain):
-    """Mean of ``log(cosh(difference))``: nearly half the square of small, the size of large differences."""
+    """Mean of ``log(cosh(output - target))``.
+
+    It is about half the square of small differences, and about the absolute value of large differences.
+
+    Parameters
+    ----------
+    reduction, name, dtype
+        As in `Loss`.
+    """
 
     name = "log_cosh"
 
@@ -250,7 +282,13 @@ class LogCosh(_Plain):
 
 
 class Poisson(_Plain):
-    """Poisson loss of rates: the mean of ``output - target * log(output + 1e-7)``."""
+    """Poisson loss: the mean of ``output - target * log(output + 1e-7)``, where the outputs are rates.
+
+    Parameters
+    ----------
+    reduction, name, dtype
+        As in `Loss`.
+    """
 
     name = "poisson"
 
@@ -259,14 +297,17 @@ class Poisson(_Plain):
 
     def terms(self, scores: Array, targets: Array) -> tuple[Array, Array]:  # noqa: D102
         moved = scores + scores.dtype.type(EPSILON)
-        with np.errstate(invalid="ignore", divide="ignore"):  # training raises an error that names the sample
+        with np.errstate(invalid="ignore", divide="ignore"):  # training raises an error with the sample's index
             return scores - targets * np.log(moved), 1 - targets / moved
 
 
 class KLDivergence(_Plain):
-    """Kullback-Leibler divergence of distributions.
+    """Kullback-Leibler divergence: the sum of ``target * log(target / output)``, both clipped to 1e-7..1.
 
-    The sum of ``target * log(target / output)``, both clipped to 1e-7..1.
+    Parameters
+    ----------
+    reduction, name, dtype
+        As in `Loss`.
     """
 
     name = "kl_divergence"
@@ -282,7 +323,15 @@ class KLDivergence(_Plain):
 
 
 class Hinge(_Plain):
-    """Hinge loss: the mean of ``max(1 - target * output, 0)``, for targets -1 and 1, or 0 and 1."""
+    """Hinge loss: the mean of ``max(1 - target * output, 0)``.
+
+    Targets are -1 and 1. Targets 0 and 1 are converted to these.
+
+    Parameters
+    ----------
+    reduction, name, dtype
+        As in `Loss`.
+    """
 
     name = "hinge"
 
@@ -296,7 +345,15 @@ class Hinge(_Plain):
 
 
 class SquaredHinge(_Plain):
-    """Squared hinge loss: the mean of ``max(1 - target * output, 0)**2``, for targets -1 and 1, or 0 and 1."""
+    """Squared hinge loss: the mean of ``max(1 - target * output, 0)**2``.
+
+    Targets are -1 and 1. Targets 0 and 1 are converted to these.
+
+    Parameters
+    ----------
+    reduction, name, dtype
+        As in `Loss`.
+    """
 
     name = "squared_hinge"
 
@@ -310,17 +367,17 @@ class SquaredHinge(_Plain):
 
 
 def _signs(targets: Array) -> Array:
-    """Targets -1 and 1; 0 and 1 become these."""
+    """Return targets -1 and 1; converts 0 and 1."""
     return 2 * targets - 1 if ((targets == 0) | (targets == 1)).all() else targets
 
 
 class Huber(_Pointwise):
-    """Half the squared difference up to `delta`, and linear beyond: ``delta (|d| - delta / 2)``.
+    """Huber loss of the difference d: ``d**2 / 2`` if ``|d| <= delta``, otherwise ``delta * (|d| - delta / 2)``.
 
     Parameters
     ----------
     delta : float
-        Above 0.
+        The largest absolute difference with a quadratic loss, above 0.
     reduction, name, dtype
         As in `Loss`.
     """
@@ -344,21 +401,22 @@ class Huber(_Pointwise):
 
 
 class Quantile(_Pointwise):
-    """Quantile loss ("pinball loss"; Koenker and Bassett 1978): outputs become quantiles of the target.
+    """Quantile loss, also called pinball loss (Koenker and Bassett 1978): outputs estimate quantiles of the target.
 
-    The loss of an output is ``q d`` where the target is larger by d, and ``(1 - q) d`` where it is smaller by d.
+    The loss of an output is ``q * d`` if the target is larger by d, and ``(1 - q) * d`` if it is smaller by d.
 
     Parameters
     ----------
     q : float or sequence of float
-        Between 0 and 1: the quantile, of all outputs; 0.5 is the median. Or a quantile for each output, for the
-        outputs of a forecast with its range: ``Quantile([0.1, 0.5, 0.9])`` with ``layers.Dense(3)``.
+        The quantile, between 0 and 1, for all outputs; 0.5 is the median. Or a quantile for each output, such as
+        ``Quantile([0.1, 0.5, 0.9])`` with ``layers.Dense(3)``.
     reduction, name, dtype
         As in `Loss`.
 
     Notes
     -----
-    With several quantiles, targets may be single numbers, (N,) or (N, T), which all outputs are compared with.
+    With several quantiles, targets may be single numbers, (N,) or (N, T). All outputs are compared with the same
+    target.
     """
 
     name = "quantile"

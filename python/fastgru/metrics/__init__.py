@@ -1,7 +1,8 @@
-"""Metrics with Keras' names, arguments and defaults; each is exact over the whole set, however that was batched.
+"""Metrics with Keras' names, arguments and defaults.
 
-A metric counts rows: one for each sample, or with a sequence of outputs one for each step that counts. Metrics are not
-weighted. `Metric` describes functions and classes of your own.
+Each metric is exact over the whole data set and does not depend on the batch size. A metric is computed from rows: one
+row per sample, or for outputs at each step one row per valid step. Metrics are not weighted. See `Metric` for custom
+metrics, as functions or as classes.
 """
 
 from __future__ import annotations
@@ -119,18 +120,24 @@ SHORT_NAMES = {
 
 
 def get(identifier: Any) -> Metric:
-    """The metric that `identifier` says.
+    """Return the metric for an identifier.
 
     Parameters
     ----------
     identifier : str, dict, callable or Metric
-        A name ("auc", "AUC"), for a metric with its defaults; a dict with ``class_name`` and ``config``; a function of
-        y_true and y_pred, see `MeanMetricWrapper`; or a metric, which is returned itself.
+        A name ("auc", "AUC") of a metric with default options; a dict with ``class_name`` and ``config``; a function of
+        y_true and y_pred, see `MeanMetricWrapper`; or a Metric, which is returned without copying.
+
+    Returns
+    -------
+    Metric
 
     Raises
     ------
     ValueError
         No metric has that name.
+    TypeError
+        The identifier has another type.
     """
     if isinstance(identifier, Metric):
         return identifier
@@ -142,7 +149,7 @@ def get(identifier: Any) -> Metric:
         return _class_of(identifier.get("class_name")).from_config(identifier["config"])
     metric = _class_of(identifier)()
     if identifier not in CLASSES:
-        metric.name = identifier  # as in Keras, the history has the name that was passed
+        metric.name = identifier  # as in Keras, the history contains the name that was passed
     return metric
 
 
@@ -159,9 +166,9 @@ def _class_of(name: Any) -> type[Metric]:
 
 
 def for_loss(identifier: Any, loss: Loss, kind: str) -> Metric:
-    """A metric for a model that is compiled with `loss`, whose targets are of that kind.
+    """Return a metric for a model that is compiled with `loss`, whose targets are of kind `kind`.
 
-    "accuracy" is `Accuracy` or `BinaryAccuracy`.
+    "accuracy" is `Accuracy` or `BinaryAccuracy`, depending on `kind`.
 
     Raises
     ------
@@ -173,7 +180,7 @@ def for_loss(identifier: Any, loss: Loss, kind: str) -> Metric:
         metric = BinaryAccuracy(name=metric.name)
     if kind not in metric.accepts:
         raise ValueError(
-            f"metrics: {metric.name} does not go with the loss {loss.name}, whose targets are {kind}; it accepts "
+            f"metrics: {metric.name} does not support the loss {loss.name}, whose targets are {kind}; it supports "
             f"{' and '.join(metric.accepts)}"
         )
     metric.kind = kind
@@ -182,7 +189,7 @@ def for_loss(identifier: Any, loss: Loss, kind: str) -> Metric:
 
 
 _AS_FUNCTION = "write it as a function of y_true and y_pred, or derive a class from metrics.Metric"
-#: Names of Keras and PyTorch that this module does not have -> what to use instead.
+#: Names in Keras and PyTorch that this module does not have -> what to use instead.
 _ELSEWHERE = {
     **dict.fromkeys(
         (
@@ -194,7 +201,7 @@ _ELSEWHERE = {
     ),
     **dict.fromkeys(
         ("BinaryCrossentropy", "CategoricalCrossentropy", "SparseCategoricalCrossentropy"),
-        "use the history's loss, or a function of y_true and y_pred",
+        "use the loss in the history, or a function of y_true and y_pred",
     ),
     **{name: f"use metrics.{cls.__name__}() or the name {name!r}" for name, cls in METRICS.items()},
     "MulticlassAccuracy": "use metrics.Accuracy",

@@ -20,14 +20,14 @@ Array = NDArray[Any]
 
 
 class _Owner:
-    """Which model a metric counts for. A copy of the metric counts for none."""
+    """The model that a metric belongs to. A copy of the metric belongs to no model."""
 
     def __init__(self, metric: Metric | None = None, model: Any = None) -> None:
         self._metric = None if metric is None else weakref.ref(metric)
         self._model = None if model is None else weakref.ref(model)
 
     def of(self, metric: Metric) -> Any:
-        """The model that the metric counts for, or None."""
+        """Return the model that the metric belongs to, or None."""
         if self._model is None or self._metric is None or self._metric() is not metric:
             return None
         return self._model()
@@ -38,38 +38,39 @@ class _Owner:
 
 
 class Metric(ABC):
-    """Base class of the metrics. Derive from it for a metric of your own, as in Keras.
+    """Base class of all metrics. For a custom metric, derive from it, as in Keras.
 
     Parameters
     ----------
     dtype : None
-        Metrics compute in float64.
+        Not supported. Metrics are computed in float64.
     name : str, optional
-        The name in histories; by default that of the class, in lower case with underscores.
+        The name in histories. By default the class name in lower case with underscores.
 
     Attributes
     ----------
     name : str
-        The name in a history; ``val_`` before it for validation.
+        The name in a history; for validation with the prefix ``val_``.
     mode : {"max", "min"}
-        Which direction is better.
+        Whether larger or smaller values are better.
     accepts : tuple of str
-        The targets (`fastgru.losses.Loss.kind`) that the metric supports: "classes"; "questions", where each output is
-        the probability of an independent label; "numbers". All of them, unless a class declares others; `compile`
-        refuses a metric with a loss of another kind.
+        The kinds of targets (`fastgru.losses.Loss.kind`) that the metric supports: "classes", "questions" (each output
+        is the probability of an independent label) and "numbers". By default all of them. `compile` raises ValueError
+        if the loss has another kind.
     kind : str
-        The kind of the loss that the model is compiled with.
+        The kind of targets of the loss that the model is compiled with.
     on_scores : bool
-        Whether it takes the scores before the last activation, where the loss does: their order is the same.
+        Whether the metric also accepts logits, because it depends only on the order of the outputs.
 
     Notes
     -----
-    A class of your own implements `reset_state`, `update_state` and `result`. `update_state` is called for each batch
-    with a row for each sample, or for each step that counts: y_true (M,) of integer classes, or (M, C); y_pred, the
-    model's outputs, (M, C). Metrics are not weighted, so sample_weight is None.
+    A custom metric implements `reset_state`, `update_state` and `result`. ``update_state(y_true, y_pred)`` is called
+    for each batch: y_true has the shape (M,) for integer classes, otherwise (M, C), and y_pred contains the model's
+    outputs (M, C). There is one row per sample, or for outputs at each step one row per valid step. Metrics are not
+    weighted, so ``sample_weight`` is None.
 
-    Models with a metric of a class of your own, or with a function, cannot be saved with their training:
-    ``model.save(path, include_optimizer=False)`` saves them without, for `load_model` and `compile`.
+    A model with a custom metric can only be saved without it: call ``model.save(path, include_optimizer=False)``, and
+    after `load_model` call ``compile``.
 
     Examples
     --------
@@ -97,13 +98,15 @@ class Metric(ABC):
     mode: ClassVar[str] = "max"
     on_scores: ClassVar[bool] = False
     kind: str = "classes"
-    _owner = _Owner()  # of the class: a class of one's own need not call __init__ of this one
+    _owner = _Owner()  # a class attribute, because a custom class need not call __init__ of this class
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "name" not in vars(cls) and not any("name" in vars(base) for base in cls.__mro__[1:] if base is not Metric):
             cls.name = snake_case(cls.__name__)
-        if "update_state" in vars(cls) and "update" not in vars(cls):  # else a built-in metric's own would be used
+        if "update_state" in vars(cls) and "update" not in vars(
+            cls
+        ):  # otherwise the update of a built-in metric would be used
             cls.update = Metric.update  # type: ignore[method-assign]
             cls.on_scores = False
 
@@ -118,39 +121,33 @@ class Metric(ABC):
         self.reset_state()
 
     def __repr__(self) -> str:
-        # A class' own name is the default, also where the signature has None for it, as in Keras.
+        # The class attribute is the default, also if the signature has the default None, as in Keras.
         given = inspect.signature(type(self)).parameters.get("name")
         default = given is not None and given.default is None and self.name == type(self).name
         return as_call(self, lambda: {"name": None} if default else {})
 
     def require_free(self, model: Any) -> None:
-        """Raise if another model is compiled with this object.
-
-        Raises
-        ------
-        ValueError
-        """
+        """Raise ValueError if another model is compiled with this object."""
         owner = self._owner.of(self)
         if owner is not None and owner is not model and any(each is self for each in owner.metrics):
             raise ValueError(
-                f"metrics: expected one of the model's own, because it keeps what it has counted for a model, got "
-                f"{self.name}, which another model is compiled with; give each model its own, such as "
-                f"copy.deepcopy(metric)"
+                f"metrics: expected a metric of no other model because it stores the counts of one model, got "
+                f"{self.name}, which another model is compiled with; pass copy.deepcopy(metric)"
             )
 
     def belong_to(self, model: Any) -> None:
-        """Count for that model from now on."""
+        """Assign the metric to `model`."""
         self._owner = _Owner(self, model)
 
     def set_loss(self, loss: Loss) -> None:  # noqa: B027
-        """Prepare for the outputs of a model that is compiled with `loss`; `kind` is set before."""
+        """Prepare for the outputs of a model that is compiled with `loss`. `kind` is already set."""
 
     @abstractmethod
     def reset_state(self) -> None:
-        """Forget everything that was counted."""
+        """Reset the state: the metric then contains no data."""
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: None = None) -> None:
-        """Count a batch.
+        """Add the rows of a batch.
 
         Parameters
         ----------
@@ -161,7 +158,7 @@ class Metric(ABC):
             Not supported.
         """
         if sample_weight is not None:
-            raise ValueError("sample_weight: expected None because metrics are not weighted, got some; leave it out")
+            raise ValueError("sample_weight: expected None because metrics are not weighted, got weights; leave it out")
         outputs, targets = checks.array("y_pred", y_pred), checks.array("y_true", y_true)
         if outputs.ndim < 2:
             outputs = outputs[..., None]
@@ -175,7 +172,7 @@ class Metric(ABC):
         if targets.ndim == 1 and outputs.shape[-1] == 1:
             targets = targets[:, None]
         outputs = outputs.reshape(-1, outputs.shape[-1])
-        for cls in type(self).__mro__:  # the method of a metric of the package, which counts rows
+        for cls in type(self).__mro__:  # the update of a built-in metric
             counting = vars(cls).get("update")
             if counting is not None and counting is not Metric.update:
                 counting(self, outputs, targets, LossResult(np.zeros(len(outputs)), None, None))
@@ -200,7 +197,7 @@ class Metric(ABC):
     add_weight = add_variable  # Keras' earlier name
 
     def update(self, outputs: Array, targets: Array, result: LossResult) -> None:
-        """Count M rows of a batch; training calls it.
+        """Add M rows of a batch. Training and evaluation call it.
 
         Parameters
         ----------
@@ -214,19 +211,19 @@ class Metric(ABC):
 
     @abstractmethod
     def result(self) -> float:
-        """The metric of everything that was counted; NaN if there was nothing."""
+        """Return the metric over all rows since `reset_state`; NaN if there are none."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The metric of this class with the configuration that `get_config` returned."""
+        """Create a metric of this class from a configuration that `get_config` returned."""
         return cls(**config)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make the same metric again."""
+        """Return the arguments of the constructor, from which `from_config` creates the same metric."""
         return {}
 
     def get_state(self) -> dict[str, Any]:
-        """What it has counted so far, as JSON can hold it."""
+        """Return the state, as values that JSON supports."""
         return {
             name: value.tolist() if isinstance(value, np.ndarray) else value
             for name, value in vars(self).items()
@@ -234,7 +231,7 @@ class Metric(ABC):
         }
 
     def require_sound(self, state: dict[str, Any]) -> None:
-        """Raise unless `get_state` could have returned that, sooner or later."""
+        """Raise ValueError or TypeError if `state` is not a valid state of this metric."""
         own = self.get_state()
         if own.keys() != state.keys():
             raise ValueError(f"{self.name}: expected {', '.join(own)}, got {', '.join(state)}")
@@ -244,16 +241,16 @@ class Metric(ABC):
             for number in value if isinstance(value, list) else [value]:
                 checks.real(f"{self.name}: {name}", number)
         if len({len(value) for value in state.values() if isinstance(value, list)}) > 1:
-            raise ValueError(f"{self.name}: expected lists of one length, got others")
+            raise ValueError(f"{self.name}: expected lists of the same length, got different lengths")
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned."""
+        """Restore the state that `get_state` returned."""
         for name, value in state.items():
             setattr(self, name, np.array(value) if isinstance(value, list) else value)
 
 
 class MeanOfRows(Metric):
-    """A mean over rows."""
+    """A metric that is the mean over rows."""
 
     def reset_state(self) -> None:  # noqa: D102
         self._sum: float = 0.0
@@ -265,22 +262,22 @@ class MeanOfRows(Metric):
 
     @abstractmethod
     def total(self, outputs: Array, targets: Array, result: LossResult) -> float:
-        """The sum over these rows."""
+        """Return the sum over these rows."""
 
     def result(self) -> float:  # noqa: D102
         return self._sum / self._count if self._count else float("nan")
 
 
 class MeanMetricWrapper(MeanOfRows):
-    """A function as a metric: the mean of what it returns for each row; ``compile(metrics=[function])`` makes one.
+    """A function as a metric: the mean of its values over all rows. ``compile(metrics=[function])`` creates one.
 
     Parameters
     ----------
-    fn : callable
-        Takes y_true (M, ...) and y_pred (M, C) of float64, a row for each sample, or for each step that counts, and
-        returns a number for each row, (M,), or several, (M, ...), whose mean is taken.
+    fn : callable (y_true, y_pred)
+        Receives y_true (M, ...) and y_pred (M, C) of float64, with one row per sample, or for outputs at each step one
+        row per valid step. Returns one value per row (M,), or several values per row (M, ...), which are averaged.
     name : str, optional
-        The function's, if not given.
+        The name of the metric. By default the name of the function.
     dtype : None
         As in `Metric`.
     """
@@ -298,7 +295,7 @@ class MeanMetricWrapper(MeanOfRows):
 
 
 def classes_of(targets: Array, outputs: Array) -> Array:
-    """Classes (M,): integers as they are, else where the largest target stands."""
+    """Return classes (M,): integer targets unchanged, otherwise the index of the largest target."""
     if targets.ndim == 2 and targets.shape[1] == 1 != outputs.shape[1]:
         targets = targets[:, 0]
     return targets.astype(np.int64, copy=False) if targets.ndim == 1 else targets.argmax(axis=1)

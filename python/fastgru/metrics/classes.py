@@ -1,4 +1,4 @@
-"""Metrics of classes and of yes-or-no labels: accuracies and F1."""
+"""Classification metrics: accuracies and F1."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Array = NDArray[Any]
 
 
 class Accuracy(MeanOfRows):
-    """Fraction of rows whose largest output is at the label; the first of equal outputs counts as the largest.
+    """Fraction of rows whose largest output is that of the label. Of equal outputs, the first counts as the largest.
 
-    If `update_state` gets one number for each row, these are labels, which are compared as Keras does.
+    If `update_state` gets one number for each row, these are labels, which are compared as in Keras.
 
-    As ``"accuracy"`` with a loss of yes-or-no labels, it becomes `BinaryAccuracy`.
+    The name ``"accuracy"`` means `BinaryAccuracy` if the loss has independent labels, such as binary cross-entropy.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Accuracy(MeanOfRows):
 
 
 class CategoricalAccuracy(Accuracy):
-    """`Accuracy` under Keras' name for one-hot labels; it takes integers as well.
+    """`Accuracy` under Keras' name for one-hot labels. Integer labels are also supported.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class CategoricalAccuracy(Accuracy):
 
 
 class SparseCategoricalAccuracy(Accuracy):
-    """`Accuracy` under Keras' name for integer labels; it takes one-hot labels as well.
+    """`Accuracy` under Keras' name for integer labels. One-hot labels are also supported.
 
     Parameters
     ----------
@@ -78,11 +78,12 @@ class SparseCategoricalAccuracy(Accuracy):
 
 
 class TopKAccuracy(MeanOfRows):
-    """Fraction of rows whose label is among the k largest outputs; outputs equal to the label's count as smaller.
+    """Fraction of rows whose label is among the k largest outputs. Outputs equal to the label's count as smaller.
 
     Parameters
     ----------
-    k : int
+    k : int, default 5
+        The number of largest outputs.
     name, dtype
         As in `Metric`.
     """
@@ -105,7 +106,7 @@ class TopKAccuracy(MeanOfRows):
 
 
 class TopKCategoricalAccuracy(TopKAccuracy):
-    """`TopKAccuracy` under Keras' name for one-hot labels; it takes integers as well.
+    """`TopKAccuracy` under Keras' name for one-hot labels. Integer labels are also supported.
 
     Parameters
     ----------
@@ -120,14 +121,14 @@ class TopKCategoricalAccuracy(TopKAccuracy):
 
 
 class SparseTopKCategoricalAccuracy(TopKAccuracy):
-    """`TopKAccuracy` under Keras' name for integer labels; it takes one-hot labels as well.
+    """`TopKAccuracy` under Keras' name for integer labels. One-hot labels are also supported.
 
     Parameters
     ----------
     k, name, dtype
         As in `TopKAccuracy`.
     from_sorted_ids : bool
-        Not supported.
+        Not supported: must be False.
     """
 
     name = "sparse_top_k_categorical_accuracy"
@@ -146,14 +147,15 @@ class SparseTopKCategoricalAccuracy(TopKAccuracy):
 
 
 class BinaryAccuracy(MeanOfRows):
-    """Fraction of right yes-or-no answers: the mean over a row's C, and over rows.
+    """Fraction of correct predictions of independent labels 0 and 1, averaged over the C labels and the rows.
 
     Parameters
     ----------
     name, dtype
         As in `Metric`.
     threshold : float
-        Probabilities above it mean yes. With a loss that takes logits, outputs are compared with the threshold's logit.
+        Probabilities above the threshold predict the label 1. With a loss that has ``from_logits=True``, outputs are
+        compared with the logit of the threshold.
     """
 
     name = "binary_accuracy"
@@ -177,19 +179,19 @@ class BinaryAccuracy(MeanOfRows):
 
 
 class F1Score(Metric):
-    """F1: the harmonic mean of precision and recall of each class, averaged over the classes that occur.
+    """F1 score: the harmonic mean of precision and recall of each class, averaged over the classes.
 
-    A class occurs if it is the label or the answer of some row. With a loss of yes-or-no labels, such as
-    `fastgru.losses.BinaryCrossentropy`, each output is a class of its own, and a row belongs to it if the probability
-    is above the threshold: a row may have several labels, or none. If no row has any, F1 is 0.
+    Classes that are neither the label nor the prediction of any row are ignored. With a loss of independent labels,
+    such as `fastgru.losses.BinaryCrossentropy`, each output is a class, which is predicted if its probability is above
+    the threshold. A row may then have several labels or none. If no row has a label or a prediction, F1 is 0.
 
     Parameters
     ----------
     average : {"macro", "micro", "weighted"}
-        The mean over the classes; F1 of all answers together; or the mean weighted by the number of labels. Keras'
-        default, None, returns an array and is not supported.
+        "macro": the mean over the classes. "micro": F1 of all predictions together. "weighted": the mean weighted by
+        the number of labels of each class. None, Keras' default, returns an array and is not supported.
     threshold : float, optional
-        Of yes-or-no labels; 0.5 if not given.
+        The threshold for independent labels; 0.5 if not given.
     name, dtype
         As in `Metric`.
     """
@@ -207,7 +209,7 @@ class F1Score(Metric):
         super().__init__(dtype, name)
         self.average = checks.choice("average", average, ("macro", "micro", "weighted"))
         self.threshold = None if threshold is None else checks.number("threshold", threshold, least=0, below=1)
-        self.boundary: float | None = None  # of a yes, where outputs are labels of their own
+        self.boundary: float | None = None  # the threshold of outputs, with independent labels
 
     def get_config(self) -> dict[str, Any]:  # noqa: D102
         return {"average": self.average, "threshold": self.threshold}
@@ -253,7 +255,7 @@ class F1Score(Metric):
 
 
 def boundary(threshold: float, loss: Loss) -> float:
-    """The output above which the probability is above `threshold`."""
+    """Return the output whose probability is `threshold`."""
     if not loss.from_logits:
         return threshold
     return math.log(threshold / (1 - threshold)) if threshold else -math.inf

@@ -1,4 +1,4 @@
-"""Metrics of a confusion matrix: precision, recall, their counts, and the area under a curve."""
+"""Metrics from a confusion matrix: precision, recall, counts, and the area under a curve."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fastgru.metrics.base import Metric
 Array = NDArray[Any]
 
 
-#: How far the outer thresholds lie outside 0..1, as in Keras.
+#: The distance of the outer thresholds from 0 and 1, as in Keras.
 _OUTSIDE = 1e-7
 
 
 class _OfProbabilities(Metric):
-    """A metric that compares probabilities with labels 0 and 1: all outputs of a row count, as in Keras."""
+    """A metric that compares probabilities with labels 0 and 1, for all outputs of a row, as in Keras."""
 
-    _activation: str | None = None  # that makes probabilities of the outputs
+    _activation: str | None = None  # the activation that converts outputs to probabilities
 
     def set_loss(self, loss: Loss) -> None:
         self._activation = None
@@ -36,7 +36,7 @@ class _OfProbabilities(Metric):
         return state
 
     def _pairs(self, outputs: Array, targets: Array) -> tuple[Array, Array]:
-        """Labels (M, C) of bool and probabilities (M, C) of float32, in which Keras compares."""
+        """Return bool labels (M, C) and probabilities (M, C) in float32, the dtype in which Keras compares."""
         if self._activation is not None:
             outputs = activated(outputs.astype(np.float64), self._activation)
         if targets.ndim == 2 and targets.shape[1] == 1 != outputs.shape[1]:
@@ -47,7 +47,7 @@ class _OfProbabilities(Metric):
 
 
 class _Counts(_OfProbabilities):
-    """Counts of rows that are labelled and answered yes."""
+    """The counts of true and false positives and negatives."""
 
     _COUNTED: ClassVar[tuple[str, ...]]
 
@@ -63,8 +63,8 @@ class _Counts(_OfProbabilities):
         if isinstance(thresholds, (list, tuple)):
             if len(thresholds) != 1:
                 raise ValueError(
-                    f"thresholds: expected one number because a metric is one number, got {thresholds!r}; pass a "
-                    f"metric for each threshold"
+                    f"thresholds: expected one number because a metric is one number, got {thresholds!r}; pass one "
+                    f"metric per threshold"
                 )
             thresholds = thresholds[0]
         self.thresholds = None if thresholds is None else _threshold("thresholds", thresholds)
@@ -116,12 +116,12 @@ class _Count(_Counts):
 
 
 class TruePositives(_Count):
-    """Number of labels of 1 with an output above the threshold.
+    """Number of true positives: labels 1 with an output above the threshold.
 
     Parameters
     ----------
     thresholds : float, optional
-        0.5 if not given.
+        The threshold, from 0 to 1; 0.5 if not given.
     name, dtype
         As in `Metric`.
     """
@@ -131,12 +131,12 @@ class TruePositives(_Count):
 
 
 class TrueNegatives(_Count):
-    """Number of labels of 0 without an output above the threshold.
+    """Number of true negatives: labels 0 with an output not above the threshold.
 
     Parameters
     ----------
     thresholds : float, optional
-        0.5 if not given.
+        The threshold, from 0 to 1; 0.5 if not given.
     name, dtype
         As in `Metric`.
     """
@@ -146,12 +146,12 @@ class TrueNegatives(_Count):
 
 
 class FalsePositives(_Count):
-    """Number of labels of 0 with an output above the threshold.
+    """Number of false positives: labels 0 with an output above the threshold.
 
     Parameters
     ----------
     thresholds : float, optional
-        0.5 if not given.
+        The threshold, from 0 to 1; 0.5 if not given.
     name, dtype
         As in `Metric`.
     """
@@ -161,12 +161,12 @@ class FalsePositives(_Count):
 
 
 class FalseNegatives(_Count):
-    """Number of labels of 1 without an output above the threshold.
+    """Number of false negatives: labels 1 with an output not above the threshold.
 
     Parameters
     ----------
     thresholds : float, optional
-        0.5 if not given.
+        The threshold, from 0 to 1; 0.5 if not given.
     name, dtype
         As in `Metric`.
     """
@@ -176,18 +176,18 @@ class FalseNegatives(_Count):
 
 
 class Precision(_Counts):
-    """Fraction of the outputs above the threshold whose label is 1; 0 if there are none.
+    """Fraction of the outputs above the threshold whose label is 1. It is 0 if no output is above the threshold.
 
-    All outputs of a row count, as in Keras, and integer classes count as one-hot labels.
+    As in Keras, all outputs of a row are counted. Integer classes are converted to one-hot labels.
 
     Parameters
     ----------
     thresholds : float, optional
-        From 0 to 1; 0.5 if not given.
+        The threshold, from 0 to 1; 0.5 if not given.
     top_k : int, optional
-        Take only the k largest outputs of each row for answers; without `thresholds`, all of them.
+        Count only the k largest outputs of each row as predictions. Without `thresholds`, all k of them are.
     class_id : int, optional
-        Count only this class.
+        Count only this class; all classes if not given.
     name, dtype
         As in `Metric`.
     """
@@ -210,18 +210,18 @@ class Precision(_Counts):
 
 
 class Recall(_Counts):
-    """Fraction of the labels of 1 whose output is above the threshold; 0 if there are none.
+    """Fraction of the labels 1 whose output is above the threshold. It is 0 if there are no such labels.
 
-    All outputs of a row count, as in Keras, and integer classes count as one-hot labels.
+    As in Keras, all outputs of a row are counted. Integer classes are converted to one-hot labels.
 
     Parameters
     ----------
     thresholds : float, optional
-        From 0 to 1; 0.5 if not given.
+        The threshold, from 0 to 1; 0.5 if not given.
     top_k : int, optional
-        Take only the k largest outputs of each row for answers; without `thresholds`, all of them.
+        Count only the k largest outputs of each row as predictions. Without `thresholds`, all k of them are.
     class_id : int, optional
-        Count only this class.
+        Count only this class; all classes if not given.
     name, dtype
         As in `Metric`.
     """
@@ -244,26 +244,28 @@ class Recall(_Counts):
 
 
 class AUC(_OfProbabilities):
-    """Area under the ROC or the precision-recall curve, from Keras' thresholds.
+    """Area under the ROC curve or the precision-recall curve, approximated with Keras' thresholds.
 
-    All outputs of a row count together, and integer classes count as one-hot labels. With a loss that takes logits,
-    outputs are turned into probabilities.
+    All outputs of a row are counted together. Integer classes are converted to one-hot labels. With a loss that has
+    ``from_logits=True``, outputs are converted to probabilities.
 
     Parameters
     ----------
-    num_thresholds : int
-        Number of thresholds, evenly spaced from 0 to 1: outputs between two of them are not told apart.
+    num_thresholds : int, default 200
+        The number of thresholds, evenly spaced from 0 to 1. Outputs between two adjacent thresholds count as equal.
     curve : {"ROC", "PR"}
+        "ROC" for the ROC curve, "PR" for the precision-recall curve.
     summation_method : {"interpolation", "minoring", "majoring"}
-        How to sum the area between two points of the curve (Davis and Goadrich 2006 for "PR" with "interpolation").
+        The method for the area between two points of the curve. "interpolation" with "PR" follows Davis and Goadrich
+        (2006).
     name, dtype
         As in `Metric`.
     thresholds : sequence of float, optional
-        Thresholds between 0 and 1 in the place of `num_thresholds`.
+        Thresholds between 0 and 1, used instead of `num_thresholds`.
     multi_label, num_labels, label_weights
         Not supported.
     from_logits : bool
-        Whether outputs are logits although the loss does not take logits.
+        Whether outputs are logits. Needed only if the loss has no ``from_logits=True``.
     """
 
     name = "auc"
@@ -308,7 +310,7 @@ class AUC(_OfProbabilities):
         return {name: getattr(self, name) for name in names}
 
     def reset_state(self) -> None:  # noqa: D102
-        self._positives = np.zeros(self.num_thresholds, np.int64)  # labels of 1, by the thresholds they lie between
+        self._positives = np.zeros(self.num_thresholds, np.int64)  # labels 1, by the interval of thresholds
         self._negatives = np.zeros(self.num_thresholds, np.int64)
 
     def set_loss(self, loss: Loss) -> None:  # noqa: D102
@@ -351,7 +353,7 @@ class AUC(_OfProbabilities):
 
 
 def _interpolated_pr_area(tp: Array, fp: Array, fn: Array) -> float:
-    """The area under the precision-recall curve, with true positives interpolated between thresholds."""
+    """Return the area under the precision-recall curve, with true positives interpolated between thresholds."""
     yes = tp + fp
     slope = _ratio(tp[:-1] - tp[1:], yes[:-1] - yes[1:])
     intercept = tp[1:] - slope * yes[1:]
@@ -361,7 +363,7 @@ def _interpolated_pr_area(tp: Array, fp: Array, fn: Array) -> float:
 
 
 def _ratio(above: Array, below: Array) -> Array:
-    """A quotient; 0 where the divisor is 0."""
+    """Return the quotient; 0 where the divisor is 0."""
     return np.divide(above, below, out=np.zeros_like(above), where=below != 0)
 
 

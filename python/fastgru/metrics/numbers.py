@@ -1,4 +1,4 @@
-"""Metrics of numbers: the losses as metrics, and others."""
+"""Regression metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 
 class _OfLoss(MeanOfRows):
-    """The mean of a loss of outputs."""
+    """The mean of a loss over rows."""
 
     accepts = ("questions", "numbers")
     mode = "min"
@@ -32,7 +32,7 @@ class _OfLoss(MeanOfRows):
 
 
 class MeanAbsoluteError(_OfLoss):
-    """Mean of absolute differences.
+    """Mean absolute error: the mean of ``|target - output|``.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class MeanAbsoluteError(_OfLoss):
 
 
 class MeanSquaredError(_OfLoss):
-    """Mean of squared differences.
+    """Mean squared error: the mean of ``(target - output)**2``.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class KLDivergence(_OfLoss):
 
 
 class RootMeanSquaredError(MeanSquaredError):
-    """Root of the mean of squared differences, the root of the mean over all rows.
+    """Root mean squared error: the square root of the mean of ``(target - output)**2`` over all rows.
 
     Parameters
     ----------
@@ -162,14 +162,17 @@ class RootMeanSquaredError(MeanSquaredError):
 
 
 class R2Score(Metric):
-    """Coefficient of determination: 1 minus the squared errors by the squared deviations from the mean target.
+    """Coefficient of determination, averaged over the outputs.
 
-    The mean over the outputs; an output whose targets are all equal counts as 0, as in Keras.
+    For each output, it is 1 minus the sum of squared errors divided by the sum of squared deviations from the mean
+    target. It is 0 for an output whose targets are all equal, as in Keras.
 
     Parameters
     ----------
     class_aggregation : {"uniform_average"}
+        The mean over the outputs. Other values are not supported.
     num_regressors : {0}
+        Other values are not supported.
     name, dtype
         As in `Metric`.
     """
@@ -199,7 +202,7 @@ class R2Score(Metric):
         wide, y = outputs.astype(np.float64), targets.astype(np.float64)
         if not self._rows:
             self._mean = self._deviations = self._errors = np.zeros(wide.shape[1])
-        # Chan, Golub and LeVeque (1983): sums of squares of two parts, which do not cancel.
+        # Combines the sums of squares of two parts without cancellation (Chan, Golub and LeVeque 1983).
         mean, rows = y.mean(axis=0), self._rows + len(y)
         moved = mean - self._mean
         self._deviations = (

@@ -1,4 +1,4 @@
-"""Models: layers in a row, trained, run, saved and loaded."""
+"""The Sequential model, and functions that load, create and copy models."""
 
 from fastgru._support.elsewhere import missing
 from fastgru.models.loading import clone_model, load_model, model_from_json

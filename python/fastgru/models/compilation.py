@@ -1,4 +1,4 @@
-"""The choices of `compile`, checked against the layers and each other."""
+"""The optimizer, loss and metrics that `compile` sets, and their checks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastgru.models.network import Network
 class Compilation:
     """The optimizer, loss and metrics of one model; None and empty until `choose` is called.
 
-    Optimizers and metrics keep numbers of one model, so they belong to this object, which lives as long as the model.
+    Optimizers and metrics store values of one model. They belong to this object, which exists as long as the model.
     """
 
     optimizer: optimizers.Optimizer | None = None
@@ -30,12 +30,12 @@ class Compilation:
         loss: Any,
         metrics: Iterable[Any] | None,
     ) -> None:
-        """Take the arguments of `Sequential.compile`; nothing changes unless all of them fit."""
+        """Check and store the arguments of `Sequential.compile`. After an error nothing has changed."""
         checked = optimizers.get(optimizer)
         loss = None if loss is None else losses.get(loss)
         given = _check_list(metrics)
         if loss is None and given:
-            raise ValueError("metrics: expected none because no loss is given, got some; pass loss= as well")
+            raise ValueError("metrics: expected none because no loss is given, got metrics; pass loss= as well")
         for metric in given:
             if isinstance(metric, _metrics.Metric):
                 metric.require_free(self)
@@ -56,14 +56,14 @@ class Compilation:
         network.release_trainable()
 
     def connect(self, network: Network) -> tuple[optimizers.Optimizer, losses.Loss]:
-        """Make the network give what the loss takes, and return optimizer and loss; raises unless they fit."""
+        """Set the scores that the network computes for the loss, and return optimizer and loss."""
         if self.optimizer is None:
             raise RuntimeError("the model is not compiled: call compile(optimizer, loss) first")
         if self.loss is None:
             raise ValueError(
-                "loss: expected one to train and to evaluate with, got None; call compile(optimizer, loss)"
+                "loss: expected a loss for training and evaluation, got None; call compile(optimizer, loss)"
             )
-        network.raw_head = takes_raw_head(network, self.loss)  # a layer may have been added since
+        network.raw_head = takes_raw_head(network, self.loss)  # a layer may have been added after compile
         if network.layers[-1].several_outputs:
             raise ValueError(
                 f"{network.layers[-1].name}: expected a last layer with one output for a loss, got one that returns "
@@ -72,22 +72,22 @@ class Compilation:
         return self.optimizer, self.loss
 
     def forget_moments(self) -> None:
-        """Reset the optimizer's state, which does not fit weights in new memory."""
+        """Reset the optimizer state, because weights in new memory have another layout."""
         if self.optimizer is not None:
             self.optimizer.set_state(0, {})
 
 
 def refuse_weights(loss_weights: Any, weighted_metrics: Any) -> None:
-    """Raise if `compile` was given weights of losses or weighted metrics, which are not supported."""
+    """Raise ValueError if `compile` received loss_weights or weighted_metrics, which are not supported."""
     if loss_weights is not None:
         raise ValueError(
-            f"loss_weights: expected None because a model has one loss, got {loss_weights!r:.100}; if these are "
-            f"metrics, write metrics={loss_weights!r:.100}, else pass sample_weight= to fit"
+            f"loss_weights: expected None because a model has one loss, got {loss_weights!r:.100}; pass metrics by "
+            f"keyword, as metrics={loss_weights!r:.100}, or sample_weight= to fit"
         )
     if weighted_metrics:
         raise ValueError(
-            f"weighted_metrics: expected None because metrics are not weighted, got {weighted_metrics!r:.100}; pass "
-            f"metrics= instead"
+            f"weighted_metrics: expected None because weighted metrics are not supported, got "
+            f"{weighted_metrics!r:.100}; pass metrics= instead"
         )
 
 
@@ -105,14 +105,14 @@ def _last_activation(network: Network) -> str | None:
 
 
 def kind_of_targets(network: Network, loss: losses.Loss) -> str:
-    """What targets are: of a function, and of classes of a user's own, as the last activation implies."""
+    """Return the kind of targets. For functions and custom losses, the last activation determines it."""
     if loss.head == ANY_HEAD and loss.kind == "numbers":
         return PROBABILITIES.get(_last_activation(network) or "", "numbers")
     return loss.kind
 
 
 def takes_raw_head(network: Network, loss: losses.Loss) -> bool:
-    """Whether `loss` takes the scores before the last activation; raises if the two do not fit together."""
+    """Return whether `loss` computes the last activation itself. Raises if loss and activation do not match."""
     if not network.layers:
         raise ValueError("the model has no layers: add one")
     activation = _last_activation(network)
@@ -121,13 +121,14 @@ def takes_raw_head(network: Network, loss: losses.Loss) -> bool:
     if loss.head in (None, ANY_HEAD):
         if loss.from_logits and activation in ("softmax", "sigmoid"):
             raise ValueError(
-                f"loss: {loss.name} with from_logits=True needs a last layer without activation, got {activation!r}"
+                f"loss: expected a last layer without activation because {loss.name} has from_logits=True, got "
+                f"activation={activation!r}"
             )
         return activation == "linear"
     if activation != loss.head:
         found = repr(activation) if activation else f"a {type(network.layers[-1]).__name__}, which has none"
         raise ValueError(
-            f"loss: {loss.name} needs a last layer with activation={loss.head!r}, got {found}; if that gives "
-            f"logits, write losses.{type(loss).__name__}(from_logits=True)"
+            f"loss: {loss.name} needs a last layer with activation={loss.head!r}, got {found}; if its outputs are "
+            f"logits, pass losses.{type(loss).__name__}(from_logits=True)"
         )
     return True

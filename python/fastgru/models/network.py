@@ -1,4 +1,4 @@
-"""Layers in a row: their shapes and memory, and the passes forward and backward through them."""
+"""A linear stack of layers: shapes, memory, and the forward and backward pass."""
 
 from __future__ import annotations
 
@@ -24,38 +24,39 @@ from fastgru.models.trainable import TrainingPlan, make_plan, trainable_names
 Array = NDArray[Any]
 
 
-#: How many samples are looked at together where all are.
+#: The number of samples checked at once, which bounds the memory that a check needs.
 _ROWS_AT_ONCE = 1024
 
 
 class Network:
-    """Layers in a row over one flat buffer of parameters and one of gradients.
+    """A linear stack of layers over a flat buffer of parameters and a flat buffer of gradients.
 
-    It knows neither the optimizer nor files, and does not check for concurrent calls; `fastgru.Sequential` does that.
+    It contains no optimizer, reads and writes no files, and does not check for concurrent calls. `fastgru.Sequential`
+    does that.
 
     Parameters
     ----------
     dtype : {"float32", "float64"}, optional
     name : str
     on_new_memory : callable
-        Called without arguments when the weights have been laid into new buffers.
+        Called without arguments after the weights have been moved to new buffers.
 
     Attributes
     ----------
     layers : list of Layer
     shapes : list of tuple
-        Of the input and of each layer's output, with the batch axis; empty until the model is built.
+        The shapes of the input and of each layer's output, with the batch axis. Empty until the model is built.
     parameters, gradient : ndarray (P,)
     dtype : dtype
-        Of the weights and of all that is computed.
+        The dtype of the weights and of all computations.
     form : Form or None
-        What the model is, once it has weights.
+        The input and output shapes of a built model.
     generator : numpy.random.Generator
-        Draws weights, orders of samples and dropout.
+        Draws initial weights, the order of samples, and dropout masks.
     trainable : bool
-        False freezes all weights, whatever the layers say.
+        False freezes all weights, regardless of the layers' ``trainable``.
     raw_head : bool
-        Whether scores are what comes before the last activation, because the loss takes that in itself.
+        Whether scores are the logits before the last activation, because the loss computes that activation.
     """
 
     def __init__(self, *, dtype: str | None, name: str, on_new_memory: Callable[[], None]) -> None:
@@ -71,14 +72,14 @@ class Network:
         self.parameters: Array = np.empty(0, self.dtype)
         self.gradient: Array = np.empty(0, self.dtype)
         self._on_new_memory = on_new_memory
-        self._declared: InputLayer | None = None  # until the first layer has its shape
+        self._declared: InputLayer | None = None  # an Input whose shape the next layer receives
         self.shapes: list[Shape] = []
-        self._sum: Array = np.empty(0, np.float32)  # of a batch's earlier pieces, while it is trained on
-        self._places: dict[str, tuple[slice, tuple[int, ...]]] = {}  # of each weight in the flat buffers
+        self._sum: Array = np.empty(0, np.float32)  # gradient of the earlier pieces of a training batch
+        self._places: dict[str, tuple[slice, tuple[int, ...]]] = {}  # slice and shape of each weight in the buffers
         self.trainable = True
-        self._plan: TrainingPlan | None = None  # None until a training begins
+        self._plan: TrainingPlan | None = None  # None until the first training call
         self._planned_after = 0  # assignments to `trainable` when the plan was made
-        self._scored = Scores(np.empty((0, 0), np.float32), None, (0,))  # what `scores` returned last in training
+        self._scored = Scores(np.empty((0, 0), np.float32), None, (0,))  # the last result of `scores` in training
 
     # --- Topology and memory ---------------------------------------------------------------------------------
 
@@ -88,32 +89,40 @@ class Network:
         return bool(self.shapes) and len(self.shapes) == len(self.layers) + 1
 
     def draw_from(self, generator: np.random.Generator) -> None:
-        """Take all random numbers from that generator. Before weights are made."""
+        """Draw all random numbers from `generator`. Call it before the model is built."""
         if self.built:
-            raise ValueError("generator: expected it before the weights are made, got it after that")
+            raise ValueError(
+                "generator: expected a model without weights because they are drawn from it, got a built model"
+            )
         self.generator = generator
 
     @property
     def input_shape(self) -> Shape:
-        """With the batch axis, None where any size will do; empty until the model is built."""
+        """The shape of the input with the batch axis; None means any size. Empty until the model is built."""
         return self.shapes[0] if self.shapes else ()
 
     @property
     def output_shape(self) -> Shape:
-        """With the batch axis; empty until the model is built."""
+        """The shape of the output with the batch axis; None means any size. Empty until the model is built."""
         return self.shapes[-1] if self.shapes else ()
 
     def add(self, layer: Layer | InputLayer) -> None:
-        """Append a layer. If the first one knows its ``input_shape``, the weights are made at once."""
+        """Append a layer. If the first layer has an ``input_shape``, create the weights."""
         if isinstance(layer, InputLayer):
             self._declare(layer)
             return
         if not isinstance(layer, Layer):
             raise TypeError(f"layer: expected a layer of fastgru.layers, got {layer!r}")
         if any(layer is other for other in self.layers):
-            raise ValueError(f"layer: {layer.name} is in this model already, and layers cannot be shared")
+            raise ValueError(
+                f"layer: expected a new layer because layers cannot be shared, got {layer.name} of this model; create "
+                f"another one"
+            )
         if layer.parameters:
-            raise ValueError(f"layer: {layer.name} belongs to another model already, and layers cannot be shared")
+            raise ValueError(
+                f"layer: expected a new layer because layers cannot be shared, got {layer.name}, which is already "
+                f"built; create another one"
+            )
         if layer.given_dtype not in (None, self.dtype.name):
             raise ValueError(
                 f"layer: expected a layer of the model's dtype {self.dtype}, got {layer.given_dtype}; pass "
@@ -122,7 +131,7 @@ class Network:
         names = {other.name for other in self.layers}
         layer.name = layer.given_name or _unused_name(layer.kind(), names)
         if layer.name in names:
-            raise ValueError(f"name: expected a name no other layer has, got {layer.name!r} twice")
+            raise ValueError(f"name: expected a different name for each layer, got {layer.name!r} twice")
         expected = self.output_shape if self.layers else None
         if self._declared is not None:
             expected = (None, *self._declared.shape)
@@ -152,16 +161,18 @@ class Network:
         self._declared = None
 
     def _declare(self, declared: InputLayer) -> None:
-        """Take the shape of the input, which the first layer is then given."""
+        """Store the input shape, which the next layer receives."""
         if self.layers or self._declared is not None:
             what = self.layers[-1].name if self.layers else "another Input"
             raise ValueError(f"layer: expected an Input only as the first element, got one after {what}")
         self._declared = declared
 
     def pop(self) -> Layer:
-        """Remove the last layer, which keeps copies of its weights."""
+        """Remove and return the last layer. It keeps copies of its weights."""
         if not self.layers:
-            raise ValueError("the model has no layers to remove")
+            raise ValueError(
+                "pop: expected a model with layers because it removes the last one, got no layers to remove"
+            )
         layer = self.layers.pop()
         try:
             if self.shapes and self.layers:
@@ -178,13 +189,13 @@ class Network:
         return layer
 
     def _clear(self) -> None:
-        """Have no weights, as before `build`."""
+        """Remove all weights and shapes, as before `build`."""
         self.shapes, self.form, self._plan, self._places = [], None, None, {}
         self.parameters = self.gradient = np.empty(0, self.dtype)
         self._on_new_memory()
 
     def build(self, input_shape: Shape) -> None:
-        """Make the weights for inputs of that shape, batch axis included."""
+        """Create the weights for an input shape with the batch axis."""
         if self.built:
             raise ValueError(f"the model is built already, for input {checks.dims(self.input_shape)}")
         self.allocate(self.shapes_for(input_shape))
@@ -192,7 +203,7 @@ class Network:
     def _build_layer(self, layer: Layer, shape: Shape, *, first: bool) -> Shape:
         if layer.takes_tokens and not first:
             raise ValueError(
-                f"{layer.name}: expected to be the first layer because it takes tokens, got another before"
+                f"{layer.name}: expected to be the first layer because its input is tokens, got a layer before it"
             )
         return layer.build(shape)
 
@@ -201,13 +212,13 @@ class Network:
             raise ValueError(f"{layer.name}: expected to be the last layer because it returns several arrays")
 
     def shapes_for(self, input_shape: Shape) -> list[Shape]:
-        """Of the input and of each layer's output; the model stays without weights."""
+        """Return the shapes of the input and of each layer's output, without creating weights."""
         if not self.layers:
             raise ValueError("the model has no layers: add one")
         declared = self.layers[0].input_shape
         if declared is not None and not fits(input_shape[1:], declared):
             raise ValueError(
-                f"input_shape: expected {declared} because the first layer says so, got "
+                f"input_shape: expected {declared} because the first layer has this input_shape, got "
                 f"{checks.dims(input_shape[1:], 'T')}"
             )
         shapes = [input_shape]
@@ -218,10 +229,10 @@ class Network:
         return shapes
 
     def allocate(self, shapes: list[Shape], *, keep: bool = False, initialize: bool = True) -> None:
-        """Lay the weights of all layers into one flat buffer; `keep` the values of those that have some.
+        """Allocate one flat buffer for the weights of all layers; `keep` the values of existing weights.
 
-        `shapes` are those of the input and of each layer's output, which the network has from then on. After an error
-        the network is as it was, because what may fail comes before a layer is given its new memory.
+        `shapes` are the new shapes of the input and of each layer's output. After an error the network is unchanged,
+        because all steps that may fail come before a layer receives its new memory.
         """
         before = self.generator.bit_generator.state
         try:
@@ -241,7 +252,7 @@ class Network:
                 places.append((layer, name, slice(end, end + size), shape))
                 end += -(-size // line) * line
         if end * self.dtype.itemsize > sys.maxsize - memory.LINE:
-            raise MemoryError(f"the model's {end:,} parameters are more than any memory holds")
+            raise MemoryError(f"the model's {end:,} parameters need more memory than any machine has")
         parameters, gradient = memory.zeros(end, self.dtype), memory.zeros(end, self.dtype)
         weights: dict[str, dict[str, Array]] = {layer.name: {} for layer in self.layers}
         gradients: dict[str, dict[str, Array]] = {layer.name: {} for layer in self.layers}
@@ -265,9 +276,9 @@ class Network:
                 bound.append((layer, layer.parameters, layer.gradients))
                 layer.set_dtype(self.dtype)
                 layer.bind(weights[layer.name], gradients[layer.name], self.generator)
-        except BaseException:  # of a user's own layer, or Ctrl-C
+        except BaseException:  # in a custom layer, or Ctrl-C
             for layer, its_weights, its_gradients in bound[::-1]:
-                with contextlib.suppress(Exception):  # the one that failed may fail again
+                with contextlib.suppress(Exception):  # the layer that failed may fail again
                     layer.bind(its_weights, its_gradients, self.generator)
             raise
         self.parameters, self.gradient = parameters, gradient
@@ -280,12 +291,12 @@ class Network:
 
     @property
     def takes_tokens(self) -> bool:
-        """Whether the input is integers."""
+        """Whether the input is integer tokens."""
         return bool(self.layers) and self.layers[0].takes_tokens
 
     @property
     def finds_lengths(self) -> bool:
-        """Whether a layer finds the lengths in the data: a Masking, or an Embedding with mask_zero."""
+        """Whether a layer computes lengths from the data: a Masking, or an Embedding with mask_zero."""
         return any(layer.finds_padding for layer in self.layers)
 
     @property
@@ -299,17 +310,17 @@ class Network:
         return 2 if self.takes_tokens else None
 
     def as_samples(self, name: str, x: Any) -> Array:
-        """`x` as an array of what the first layer takes: integers for an `Embedding`, else any real numbers."""
+        """Return `x` as an array of the kind that the first layer expects: integer tokens or real numbers."""
         return as_samples(name, x, tokens=self.takes_tokens)
 
     def samples(self, name: str, x: Array, form: Form) -> Samples:
-        """Samples that `as_samples` returned, checked against `form`, for batches that `forward` takes."""
+        """Check samples that `as_samples` returned against `form`. Return an object with batches for `forward`."""
         converts = bool(self.layers) and self.layers[0].converts_input
         dtype = dtype_of_batches(x, self.dtype, tokens=self.takes_tokens, converts=converts)
         return Samples(name, x, form.input_shape, dtype)
 
     def form_for(self, x: Array) -> Form:
-        """The model's shapes for samples `x`, `form` itself if the model is built; nothing changes before `settle`."""
+        """Return the model's shapes for samples `x`; if the model is built, `form`. `settle` applies them."""
         if self.built:
             assert self.form is not None
             return self.form
@@ -317,16 +328,16 @@ class Network:
         return Form(shapes[0], shapes[-1])
 
     def settle(self, form: Form) -> None:
-        """Make the weights for that form if there are none."""
+        """Create the weights for `form` if the model has none."""
         if not self.built:
             self.build(form.input_shape)
 
     def check_values(self, name: str, samples: Samples | ListSamples, lengths: Array | None) -> Array | None:
-        """Raise what the first layer, or the one after `Rescaling`, would for the values of some batch.
+        """Raise the error that the first layer, or the layer after `Rescaling`, would raise for the values of a batch.
 
-        The message gives the number of the sample.
+        The message contains the index of the sample.
 
-        Returns the lengths of the sequences, those that the layer finds among them.
+        Returns the lengths of the sequences, including those that the layer computes.
         """
         scaling: list[Rescaling] = []
         for layer in self.layers:
@@ -347,7 +358,7 @@ class Network:
         return np.concatenate(found) if found else None
 
     def _input_shape_for(self, x: Array) -> Shape:
-        """What to build the model for, given samples: sequences of any length, unless a layer joins their steps."""
+        """Return the input shape for samples `x`. The number of steps is None unless a layer depends on it."""
         shape: Shape = (None, *x.shape[1:])
         if x.ndim < (2 if self.takes_tokens else 3):
             return shape
@@ -359,13 +370,13 @@ class Network:
         """Raise unless the weights exist."""
         if not self.built:
             raise ValueError(
-                "the model has no weights yet: give its first layer an input_shape, or call build or fit first"
+                "the model has no weights yet: pass input_shape to its first layer, or call build or fit first"
             )
 
     # --- Computing -------------------------------------------------------------------------------------------
 
     def forward(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Outputs:
-        """Outputs for one batch (N, ...) in the model's dtype; with `training`, layers keep what backward needs."""
+        """Return the outputs for a batch (N, ...) in the model's dtype; with `training`, prepare for `backward`."""
         y: Outputs = x
         for layer in self.layers:
             assert not isinstance(y, tuple)
@@ -374,7 +385,7 @@ class Network:
         return y
 
     def call(self, x: Any, lengths: Any, *, training: bool) -> Outputs:
-        """Check a user's batch, and return the outputs in new arrays."""
+        """Check a batch, and return its outputs in new arrays."""
         samples = self.samples("x", x, self.form_for(x))
         lengths = lengths_of("lengths", lengths, x, tokens=self.takes_tokens)
         self.check_values("x", samples, lengths)
@@ -385,9 +396,9 @@ class Network:
         return y.copy() if np.may_share_memory(y, batch) else y
 
     def scores(self, x: Array, lengths: Array | None, *, training: bool) -> Scores:
-        """What the loss takes: the outputs, or where it takes the last activation in itself, what comes before that.
+        """Return the input of the loss: the outputs, or the logits if the loss computes the last activation itself.
 
-        The head computes the elements that count alone, where it can leave out others.
+        If possible, the last layer computes valid elements only.
         """
         for layer in self.layers[:-1] if self.raw_head else self.layers:
             y = layer.forward(x, lengths=lengths, training=training)
@@ -408,19 +419,19 @@ class Network:
         return scores
 
     def outputs(self, scores: Array) -> Array:
-        """What the model gives (M, C), from its scores (M, C)."""
+        """Return the outputs (M, C) of the model, given the scores (M, C)."""
         if not self.raw_head:
             return scores
         head = self.layers[-1].head
         return head.activate(scores)  # type: ignore[no-any-return]
 
     def tape_bytes(self, x: Array) -> int:
-        """What `scores` leaves in memory for `backward` when it trains on the batch `x`."""
+        """Return how many bytes `scores` stores for `backward` in a training pass on the batch `x`."""
         steps = x.shape[1] if x.ndim > 2 or self.takes_tokens else 0
         return len(x) * sum(layer.tape_elements(steps) for layer in self.layers) * self.dtype.itemsize
 
     def backward(self, d_scores: Array, *, add: bool = False) -> None:
-        """Overwrite `gradient`, or with `add` add to it, given that (M, C) of the last `scores` in training."""
+        """Overwrite `gradient`, or with `add` add to it, given the gradient (M, C) of the last training scores."""
         if add:
             if self._sum.shape != self.gradient.shape or self._sum.dtype != self.dtype:
                 self._sum = np.empty_like(self.gradient)
@@ -442,7 +453,7 @@ class Network:
             d_y = self.layers[index].backward(d_y, input_gradient=index > first)
 
     def _spread(self, d_scores: Array) -> Array:
-        """The gradient for all of the last batch's outputs, given that of those that count."""
+        """Return the gradient of all outputs of the last batch, given the gradient of the valid ones."""
         kept, shape = self._scored.kept, self._scored.shape
         everything = d_scores
         if kept is not None:
@@ -451,7 +462,7 @@ class Network:
         return everything.reshape(*shape, d_scores.shape[-1])
 
     def penalty(self) -> float:
-        """What the regularizers add to the loss."""
+        """Return the sum of the regularization penalties."""
         penalties = self.plan.penalties
         return sum([regularizer.penalty(weight) for regularizer, weight, _ in penalties]) if penalties else 0.0
 
@@ -473,23 +484,23 @@ class Network:
 
     @property
     def plan(self) -> TrainingPlan:
-        """What is trained: as decided by `fix_trainable`, or before that as the layers say now."""
+        """Return the training plan that `fix_trainable` fixed, or before that one for the layers' current state."""
         if self._plan is not None:
             return self._plan
         return make_plan(self.layers if self.trainable else [], self._places, self.parameters.size)
 
     @property
     def trainable_ranges(self) -> list[slice] | None:
-        """Where the trainable weights lie in the flat buffers; None if all weights are trainable."""
+        """Return the slices of the flat buffers with trainable weights; None if all weights are trainable."""
         return self.plan.ranges
 
     def trainable_views(self, flat: Array) -> dict[str, Array]:
-        """The parts of a buffer as flat as `parameters` that belong to the trainable weights, by ``layer/weight``."""
+        """Return views of a buffer with the layout of `parameters`, by ``layer/weight``, of trainable weights only."""
         names = self.plan.names
         return {name: view for name, view in self.views(flat).items() if name in names}
 
     def fix_trainable(self) -> None:
-        """Decide what is trained until `release_trainable`, unless it is decided already. After the weights are made.
+        """Fix which weights are trained until `release_trainable`, if not fixed already. The model must be built.
 
         Warns
         -----
@@ -514,22 +525,22 @@ class Network:
             self._steps_trained = steps
 
     def warn_of_changed_trainable(self) -> None:
-        """Warn if ``trainable`` has changed since it was decided what is trained."""
+        """Warn if ``trainable`` has changed since `fix_trainable`."""
         if self._plan is None or self._planned_after == Layer.trainable_assignments:
             return
         names = trainable_names(self.layers) if self.trainable else frozenset()
         if names != self._plan.names:
             warn_user(
-                "trainable: changed since the model was first trained after compile(), and the change has no effect; "
+                "trainable: changed after the first training call since compile(), so that the change has no effect; "
                 "call compile() after changing it"
             )
 
     def release_trainable(self) -> None:
-        """Let the next training decide anew what is trained."""
+        """Let the next training call fix which weights are trained."""
         self._plan = None
 
     def get_states(self) -> dict[str, Array]:
-        """What stateful layers carry from batch to batch, by ``layer/name``."""
+        """Return the states of stateful layers by ``layer/name``."""
         states = {}
         for layer in self.layers:
             for name, state in layer.get_states().items():
@@ -538,38 +549,38 @@ class Network:
 
     @property
     def stateful(self) -> bool:
-        """Whether each row of a batch goes on from the states of the same row of the batch before it."""
+        """Whether each row of a batch starts from the final state of the same row of the previous batch."""
         return any(layer.stateful for layer in self.layers)
 
     def snapshot(self) -> Snapshot:
-        """What training on a batch changes besides the weights and the optimizer."""
+        """Return the state that a training step changes, without the weights and the optimizer state."""
         for layer in self.layers:
             if layer.draws:
                 return Snapshot(self.get_states(), self.generator.bit_generator.state)
         return Snapshot(self.get_states(), None)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go back to what `snapshot` returned."""
+        """Restore the state that `snapshot` returned."""
         self.set_states(snapshot.states)
         if snapshot.generator is not None:
             self.generator.bit_generator.state = snapshot.generator
 
     def set_states(self, states: dict[str, Array]) -> None:
-        """Carry on with what `get_states` returned."""
+        """Set the states of stateful layers to those that `get_states` returned."""
         unknown = {name.partition("/")[0] for name in states} - {layer.name for layer in self.layers}
         if unknown:
-            raise ValueError(f"states: expected those of layers of this model, got {', '.join(sorted(unknown))}")
+            raise ValueError(f"states: expected states of layers of this model, got {', '.join(sorted(unknown))}")
         for layer in self.layers:
             layer.set_states(strip_prefix(states, f"{layer.name}/"))
 
     def reset_states(self) -> None:
-        """Forget what stateful layers carry from batch to batch."""
+        """Clear the states of stateful layers."""
         for layer in self.layers:
             layer.reset_states()
 
     @contextlib.contextmanager
     def with_own_states(self) -> Iterator[None]:
-        """A pass that begins without states, and leaves those of the call around it as they were."""
+        """Start the block without layer states, and restore the outer states after it."""
         states = self.get_states()
         self.reset_states()
         try:
@@ -579,20 +590,20 @@ class Network:
             self.set_states(states)
 
     def why_alone(self) -> str | None:
-        """Why a pass forward cannot share the model with another thread, if it cannot."""
+        """Return why a forward pass needs exclusive access to the model, or None if it does not."""
         if not self.built:
-            return "the call makes the weights"
+            return "the call creates the weights"
         stateful = next((layer.name for layer in self.layers if layer.stateful), None)
         return None if stateful is None else f"{stateful} is stateful"
 
     # --- Weights ---------------------------------------------------------------------------------------------
 
     def views(self, flat: Array) -> dict[str, Array]:
-        """Of a buffer as flat as `parameters`: what belongs to each weight, by ``layer/weight``."""
+        """Return views of a buffer with the layout of `parameters`, by ``layer/weight``."""
         return {name: flat[place].reshape(shape) for name, (place, shape) in self._places.items()}
 
     def get_weights(self) -> list[Array]:
-        """Copies of all weights in Keras' order."""
+        """Return copies of all weights in Keras' order."""
         self.require_built()
         return [array.copy() for layer in self.layers for array in layer.parameters.values()]
 

@@ -21,23 +21,23 @@ Array = NDArray[Any]
 
 
 class _Part(NamedTuple):
-    """A batch that is ready for the network."""
+    """A batch for the network."""
 
     x: Array
     lengths: Array | None
-    listed: bool  # whether the outputs of each step are wanted as a list of arrays
+    listed: bool  # whether outputs of each step are returned as a list of arrays
 
 
 def predict(network: Network, x: Any, batch_size: int, lengths: Any, steps: int | None, callbacks: Callbacks) -> Any:
-    """The outputs for all samples; see `Sequential.predict`."""
+    """Return the outputs for all samples; see `Sequential.predict`."""
     count: int | None = None
     if isinstance(x, Mapping):
         raise TypeError("x: expected samples or an iterable of batches, got a dict; pass its entries as x and lengths")
     if not inputs.is_array(x) and not isinstance(x, (list, tuple)) and is_source(x):
         if lengths is not None:
             raise ValueError(
-                "lengths: expected None because x is an iterable of batches, got some; give batches as dicts with the "
-                "keys x and lengths"
+                "lengths: expected None because x is an iterable of batches, got lengths; pass batches as dicts with "
+                "the keys x and lengths"
             )
         parts = _of_stream(network, x)
     else:
@@ -57,12 +57,12 @@ def predict(network: Network, x: Any, batch_size: int, lengths: Any, steps: int 
         callbacks.tell("on_predict_batch_end", number, {"outputs": y})
     callbacks.tell("on_predict_end", {})
     if not found:
-        raise ValueError("x: expected at least one batch, got none; an iterator can be used once")
+        raise ValueError("x: expected at least one batch, got none; an iterator can be used only once")
     return tuple(each.result() for each in found) if several else found[0].result()
 
 
 class _Outputs:
-    """Collects one output of the network: in an array of known length, or else in a list."""
+    """Collects an output of the network, in an array if the number of samples is known, else in a list."""
 
     def __init__(self, network: Network, count: int | None) -> None:
         assert network.form is not None
@@ -73,7 +73,7 @@ class _Outputs:
         self._batches: list[tuple[Array, _Part]] = []
 
     def add(self, output: Array, part: _Part) -> None:
-        """Add a batch's output."""
+        """Add the output of a batch."""
         if self._count is None or (part.listed and self._is_by_step(output)):
             self._batches.append((output, part))
             return
@@ -86,7 +86,7 @@ class _Outputs:
         return self._by_step and output.ndim >= 3
 
     def result(self) -> Array | list[Array]:
-        """All outputs: an array, or a list of arrays of each sequence's own steps."""
+        """Return all outputs: an array, or a list of arrays, one per sequence, with its valid steps."""
         if self._array is not None:
             return self._array
         arrays = [output for output, _ in self._batches]
@@ -103,14 +103,14 @@ class _Outputs:
 def _of_samples(
     network: Network, name: str, x: Any, batch_size: int | None, lengths: Any
 ) -> tuple[Iterator[_Part], int]:
-    """The batches of samples, and how many samples there are."""
+    """Return the batches of samples, and the number of samples."""
     tokens = network.takes_tokens
     x = as_real_samples(network, name, inputs.as_samples(name, x, axes=network.input_axes, tokens=tokens))
     lengths = inputs.as_array("lengths", lengths)
     if isinstance(x, SequenceList):
         if lengths is not None:
             raise ValueError(
-                f"lengths: expected None because {name} is a list of sequences, which has their lengths, got some"
+                f"lengths: expected None because {name} is a list of sequences, which determines them, got lengths"
             )
         samples: Any = list_samples(name, x, network, network.form_for(x.probe()))
         lengths = x.lengths
@@ -132,7 +132,7 @@ def _of_samples(
 
 
 def _of_stream(network: Network, source: Any) -> Iterator[_Part]:
-    """The batches of an iterable: x, (x, y), (x, y, sample_weight), or dicts with x and maybe lengths."""
+    """Yield the batches of an iterable: x, (x, y), (x, y, sample_weight), or dicts with x and optionally lengths."""
     if is_indexed(source):
         size = getattr(source, "num_batches", None)
         source = map(source.__getitem__, range(len(source) if size is None else size))

@@ -1,7 +1,7 @@
-"""Models and files: what a model hands to `fastgru.formats`, and how it is made again from what they read.
+"""Conversion of models to the descriptions and checkpoints that `fastgru.formats` writes, and back.
 
-A model's own files, copies and pickles are made in one way, and so is the state of a training at work, from which it
-can be resumed. All functions take the two parts of a model, a `Network` and a `Compilation`.
+fastgru's own files, copies, pickles and the state of a training run share one representation. All functions take the
+two parts of a model, a `Network` and a `Compilation`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Array = NDArray[Any]
 
 
 def make_parts(dtype: str | None, name: str) -> tuple[Network, Compilation]:
-    """The two parts of a model without layers."""
+    """Return the two parts of a model without layers."""
     compilation = Compilation()
     return Network(dtype=dtype, name=name, on_new_memory=compilation.forget_moments), compilation
 
@@ -42,7 +42,7 @@ def make_parts(dtype: str | None, name: str) -> tuple[Network, Compilation]:
 def write(
     path: str | os.PathLike[str], format: str | None, network: Network, compilation: Compilation, *, compiled: bool
 ) -> None:
-    """Write a model to a file of that kind, or of the kind that the name says; `compiled`, with its training."""
+    """Write a model to a file. `format` None: the name's ending selects it. `compiled`: also write the training."""
     require_own_layers(network)
     kind = formats.kind_of_name(path) if format is None else checks.choice("format", format, formats.KINDS)
     compiled = checks.flag("include_optimizer", compiled)
@@ -52,7 +52,7 @@ def write(
     description = describe(network, compilation)
     if kind not in ("onnx", "rtneural"):
         require_own_options(network)
-    if compiled and kind not in ("onnx", "rtneural"):  # which hold no training
+    if compiled and kind not in ("onnx", "rtneural"):  # formats for inference only
         require_own_classes(compilation)
         _require_metrics_known_by_name(compilation)
     else:
@@ -68,16 +68,16 @@ def require_saveable(
     format: str | None = None,
     compiled: bool = True,
 ) -> None:
-    """Raise now what `write` would raise later; no file is created or changed.
+    """Raise the error that `write` would raise. No file is created or changed.
 
-    The model is written to a temporary folder beside `path`, so this finds an unknown ending, a missing folder, missing
-    permissions, a missing package, and anything that the format does not support. If the model has no weights yet, a
-    model with one Dense layer is written instead, which cannot find unsupported layers.
+    The model is written to a temporary folder next to `path`. This detects an unknown ending, a missing folder or
+    package, missing permissions, and unsupported features. If the model has no weights yet, a model with one Dense
+    layer is written instead, which does not detect unsupported layers.
 
     Parameters
     ----------
     network, compilation
-        The parts of the model, as it is before the training.
+        The parts of the model.
     path, format, compiled
         As in `write`.
 
@@ -118,9 +118,9 @@ def _require_metrics_known_by_name(compilation: Compilation) -> None:
         plain = None if named is None else metrics.for_loss(metric.name, compilation.loss, kind)
         if plain is None or _described(metric) != _described(plain):
             raise ValueError(
-                f"metrics: {metric!r} with the name {metric.name!r} is not supported by other frameworks' files, which "
-                f"hold names of metrics without options; pass include_optimizer=False to save the model without its "
-                f"training"
+                f"metrics: expected metrics with default options because other frameworks' files contain their names "
+                f"only, got {metric!r} with the name {metric.name!r}; pass include_optimizer=False to save the model "
+                f"without optimizer, loss and metrics"
             )
 
 
@@ -128,7 +128,7 @@ def _require_metrics_known_by_name(compilation: Compilation) -> None:
 
 
 def describe(network: Network, compilation: Compilation) -> ModelDescription:
-    """The model in the words that file formats understand; its arrays are copies."""
+    """Return a description of the model that all file formats use. Its arrays are copies."""
     layers = [
         LayerDescription(
             type(layer).__name__,
@@ -155,7 +155,7 @@ def describe(network: Network, compilation: Compilation) -> ModelDescription:
 
 
 def describe_layers(network: Network) -> ModelDescription:
-    """Return the layers of a model without weights, and without training; the model need not have weights."""
+    """Return a description of the layers, without weights and training. The model need not be built."""
     require_own_layers(network)
     layers = [LayerDescription(type(layer).__name__, layer.name, layer.options()) for layer in network.layers]
     shape = network.input_shape[1:] if network.built else None
@@ -163,7 +163,7 @@ def describe_layers(network: Network) -> ModelDescription:
 
 
 def describe_weights(network: Network, compilation: Compilation) -> ModelDescription:
-    """`describe` for files of weights alone, where a class derived from one of this package's counts as that one."""
+    """Return a description for weights files, which treat a subclass of a fastgru layer as that layer."""
     description = describe(network, compilation)
     for layer, entry in zip(network.layers, description.layers, strict=True):
         entry.class_name = package_class(type(layer)).__name__
@@ -171,22 +171,22 @@ def describe_weights(network: Network, compilation: Compilation) -> ModelDescrip
 
 
 def take_description(description: ModelDescription, network: Network, compilation: Compilation) -> None:
-    """Make a model without layers the one that a file described.
+    """Add the layers, weights and training of a description to a model without layers.
 
     Raises
     ------
     ValueError, TypeError
-        The description contradicts itself, or wants what this package does not have.
+        The description is inconsistent, or uses a feature that is not supported.
     """
     for entry in description.layers:
         layer = from_options(entry.class_name, entry.config, name=entry.name)
         if any(layer.name == other.name for other in network.layers):
-            raise ValueError(f"it has two layers called {layer.name!r}")
+            raise ValueError(f"it contains two layers with the name {layer.name!r}")
         network.layers.append(layer)
     if description.input_shape is None:
         return
     shapes = network.shapes_for((None, *checks.shape("input_shape", description.input_shape)))
-    # The file's arrays bound what is allocated: shapes are compared before any memory is taken.
+    # Shapes are compared before memory is allocated, so that the file's size bounds the allocation.
     for layer, entry in zip(network.layers, description.layers, strict=True):
         found, expected = {name: array.shape for name, array in entry.weights.items()}, layer.weight_shapes()
         if found != expected:
@@ -207,7 +207,7 @@ def _train_as(training: TrainingDescription, network: Network, compilation: Comp
     for state, moments in training.moments.items():
         states[state] = np.zeros_like(network.parameters)
         for name, view in network.views(states[state]).items():
-            view[...] = moments.get(name, 0)  # Keras' files have no states of frozen weights
+            view[...] = moments.get(name, 0)  # Keras' files contain no optimizer state of frozen weights
     optimizer.set_state(training.step, states)
 
 
@@ -217,7 +217,7 @@ def _train_as(training: TrainingDescription, network: Network, compilation: Comp
 def to_checkpoint(
     network: Network, compilation: Compilation, *, compiled: bool = True
 ) -> tuple[dict[str, Any], dict[str, Array]]:
-    """What `native.save` writes: a configuration as JSON can hold it, and arrays, which are not copied."""
+    """Return the input of `native.save`: a configuration that JSON supports, and arrays, which are not copied."""
     require_own_layers(network)
     require_own_options(network)
     if compiled:
@@ -253,7 +253,7 @@ def to_checkpoint(
 
 
 def require_own_layers(network: Network) -> None:
-    """Raise if a layer is of a class that `load_model` could not make again from its name."""
+    """Raise if `load_model` could not create a layer from the name of its class."""
     for layer in network.layers:
         for each in (layer, *layer.layers_within()):
             if type(each) is not LAYERS.get(type(each).__name__):
@@ -261,13 +261,13 @@ def require_own_layers(network: Network) -> None:
                     layer.name,
                     type(each).__name__,
                     "copies and files of models",
-                    "which hold names of fastgru's layers and no code",
-                    "make such a model again and give it the weights, by set_weights or save_weights",
+                    "which contain names of fastgru's layers and no code",
+                    "use save_weights, or create the same model and call set_weights",
                 )
 
 
 def require_own_options(network: Network) -> None:
-    """Raise if a layer has an initializer or regularizer that `load_model` could not make again from its name."""
+    """Raise if `load_model` could not create an initializer or regularizer of a layer from its name."""
     for layer in network.layers:
         for each in (layer, *layer.layers_within()):
             for options, known in (
@@ -282,13 +282,13 @@ def require_own_options(network: Network) -> None:
                         layer.name,
                         f"{option}={value!r}",
                         "copies and files of models",
-                        "which hold names of fastgru's classes and no code",
-                        f"set layer.{option} to one of fastgru's, which changes no weights, or use save_weights",
+                        "which contain names of fastgru's classes and no code",
+                        f"use save_weights, or set layer.{option} to one of fastgru's; the weights do not change",
                     )
 
 
 def require_own_classes(compilation: Compilation) -> None:
-    """Raise if the model is compiled with a function or a class of a user's own, which a file cannot hold."""
+    """Raise if the model is compiled with a function or a custom class, which a file cannot contain."""
     if compilation.optimizer is None or compilation.loss is None:
         return
     rate = compilation.optimizer.learning_rate
@@ -302,18 +302,18 @@ def require_own_classes(compilation: Compilation) -> None:
             function = isinstance(thing, (losses.LossFunctionWrapper, metrics.MeanMetricWrapper))
             found = f"the function {thing.name}" if function else type(thing).__name__
             raise ValueError(
-                f"{name}: expected one of fastgru's because a file holds names, no code, got {found}; pass "
-                f"include_optimizer=False to save the model without its training, or compile without it"
+                f"{name}: expected a class of fastgru because files contain names and no code, got {found}; pass "
+                f"include_optimizer=False to save the model without optimizer, loss and metrics, or compile without it"
             )
 
 
 def from_checkpoint(config: dict[str, Any], tensors: Mapping[str, Array]) -> tuple[Network, Compilation]:
-    """The model that `to_checkpoint` took apart."""
+    """Create the parts of a model from the result of `to_checkpoint`."""
     input_shape: tuple[int | None, ...] | None = None
     if config["input_shape"]:
         rows, *sizes = config["input_shape"]
         if rows is not None:
-            raise ValueError(f"its input_shape fixes the batch to {rows!r}")
+            raise ValueError(f"its input_shape has the batch size {rows!r} instead of None")
         input_shape = tuple(sizes)
     found = strip_prefix(tensors, "layers/")
     layers = [
@@ -324,10 +324,10 @@ def from_checkpoint(config: dict[str, Any], tensors: Mapping[str, Array]) -> tup
         layers = dividing_bytes(layers)
     description = ModelDescription(layers, input_shape, config["name"], config["dtype"])
     if found.keys() != description.weights().keys():
-        raise ValueError("its weights do not fit its configuration")
+        raise ValueError("its weights do not match its configuration")
     states = strip_prefix(tensors, "states/")
     if any(array.dtype != config["dtype"] for array in (*found.values(), *states.values())):
-        raise ValueError(f"its weights and states are not {config['dtype']} as its configuration says")
+        raise ValueError(f"its weights and states are not {config['dtype']} as in its configuration")
     network, compilation = make_parts(description.dtype, description.name)
     take_description(description, network, compilation)
     network.trainable = checks.flag("trainable", config.get("trainable", True))  # files of 0.1.0 may lack it
@@ -342,8 +342,8 @@ def from_checkpoint(config: dict[str, Any], tensors: Mapping[str, Array]) -> tup
 def from_file(
     path: str | os.PathLike[str], config: dict[str, Any], tensors: Mapping[str, Array]
 ) -> tuple[Network, Compilation]:
-    """The same, for what stood in the file at `path`: whatever is wrong is a ModelFileError that names it."""
-    with reading(path, "not a model that this version can make"):
+    """Do the same as `from_checkpoint` for the contents of the file at `path`. All errors are ModelFileError."""
+    with reading(path, "not a model that this version of fastgru supports"):
         return from_checkpoint(config, tensors)
 
 
@@ -364,29 +364,29 @@ def _compile_as(
     moments = strip_prefix(tensors, "optimizer/")
     for array in moments.values():
         if array.shape != network.parameters.shape or array.dtype != network.dtype:
-            raise ValueError("its optimizer's moments do not fit its weights")
+            raise ValueError("its optimizer state does not match its weights")
     optimizer.set_state(choices["optimizer"]["step"], moments)
 
 
-# --- The state of a training ---------------------------------------------------------------------------------------
+# --- The state of a training run -----------------------------------------------------------------------------------
 
 
 class SavedTraining(NamedTuple):
-    """What a file of `ModelCheckpoint` held."""
+    """The contents of a file of `ModelCheckpoint`."""
 
     path: str | os.PathLike[str]
     network: Network
     compilation: Compilation
-    state: dict[str, Any]  # of the training
+    state: dict[str, Any]  # of the training run
 
 
 def write_training(network: Network, compilation: Compilation, run: loop.Run, path: str | os.PathLike[str]) -> None:
-    """Write the model and the state of the training at work, for `read_training`."""
+    """Write the model and the state of the current training run, for `read_training`."""
     bad = [name for name, weight in network.views(network.parameters).items() if not np.isfinite(weight).all()]
     if bad:
         raise FloatingPointError(
-            f"{os.fspath(path)}: expected finite weights to write a checkpoint of, got others in {', '.join(bad)}; "
-            f"the file is left as it was"
+            f"{os.fspath(path)}: expected finite weights for a checkpoint, got NaN or infinity in {', '.join(bad)}; "
+            f"the existing file is not changed"
         )
     config, tensors = to_checkpoint(network, compilation)
     config["training"], arrays = native.split_arrays("training", run.get_state())
@@ -402,16 +402,16 @@ def read_training(
     form: Form | None,
     dtype: np.dtype[Any] | None,
 ) -> SavedTraining:
-    """Read a file of `write_training`; raises unless `run`, which trains this model, can resume from it.
+    """Read a file of `write_training`. Raises if `run`, which trains this model, cannot resume from it.
 
-    The model does not change. `form` has the shapes that the data decide and `dtype` is that of the samples, both None
-    if they are not known.
+    The model does not change. `form` contains the shapes that the data determine, and `dtype` is the dtype of the
+    samples. Both are None if they are unknown.
     """
     config, tensors = native.load(path)
     if "training" not in config:
         raise ValueError(
             f"resume_from: expected a file of callbacks.ModelCheckpoint, got {os.fspath(path)}, a model without "
-            f"the state of a training"
+            f"the state of a training run"
         )
     saved, saved_compilation = from_file(path, config, tensors)
     ours, theirs = to_checkpoint(network, compilation)[0], to_checkpoint(saved, saved_compilation)[0]
@@ -424,13 +424,13 @@ def read_training(
     shape = form.input_shape if form is not None else network.input_shape
     if shape and shape != saved.input_shape:
         raise ValueError(
-            f"resume_from: expected input of shape {checks.dims(saved.input_shape)} as the training to resume had, "
+            f"resume_from: expected input of shape {checks.dims(saved.input_shape)} as in the saved training run, "
             f"got {checks.dims(shape)}"
         )
     if network.dtype != saved.dtype:
         raise ValueError(
-            f"resume_from: expected a model of {saved.dtype} as the training to resume had, got {network.dtype}; make "
-            f"it with dtype='{saved.dtype}'"
+            f"resume_from: expected a model of {saved.dtype} as in the saved training run, got {network.dtype}; pass "
+            f"dtype='{saved.dtype}' to Sequential"
         )
     with reading(path, _NO_STATE):
         state = native.join_arrays(config["training"], strip_prefix(tensors, "training/"))
@@ -442,10 +442,10 @@ def read_training(
 def _layers_to_resume(
     path: str | os.PathLike[str], ours: list[Any], theirs: list[Any], dtype: np.dtype[Any] | None
 ) -> list[Any]:
-    """The layers that a model must have to resume a training on samples of `dtype`; None if that is not known.
+    """Return the layers of a model that can resume the training on samples of `dtype`, which may be None.
 
-    Where the file's first layer divides uint8 input by 255, because the version that wrote it did so, a model for uint8
-    samples must begin with `Rescaling`, and one for others must not.
+    Early versions of fastgru divided uint8 input by 255, and their files are read with such a first layer. To resume
+    them, a model for uint8 samples must begin with `Rescaling`, and a model for other samples must not.
     """
     if not theirs or not theirs[0]["config"].get("uint8_only") or ours[:1] == theirs[:1]:
         return theirs
@@ -454,7 +454,7 @@ def _layers_to_resume(
     if dtype == np.uint8 and not scales:
         raise ValueError(
             f"resume_from: expected Rescaling as the first layer because the version that wrote {os.fspath(path)} "
-            f"divided uint8 input by 255, got another; put layers.Rescaling(1 / 255) in front"
+            f"divided uint8 input by 255, got another layer; add layers.Rescaling(1 / 255) as the first layer"
         )
     if dtype == np.uint8 or (dtype is None and scales):
         return [{**first, "name": ours[0]["name"], "config": {**first["config"], "uint8_only": False}}, *others]
@@ -462,7 +462,7 @@ def _layers_to_resume(
 
 
 def go_on_from(saved: SavedTraining, network: Network, compilation: Compilation, run: loop.Run) -> None:
-    """Take on what `read_training` found."""
+    """Restore the state that `read_training` returned."""
     with reading(saved.path, _NO_STATE):
         run.set_state(saved.state)
     optimizer, other = compilation.optimizer, saved.compilation.optimizer
@@ -476,8 +476,8 @@ def go_on_from(saved: SavedTraining, network: Network, compilation: Compilation,
     network.trained_with_lengths = saved.network.trained_with_lengths
 
 
-#: Says of a file that its state of a training was not written by a training.
-_NO_STATE = "its state of training is not one"
+#: Part of the error message if the state of a training run in a file is invalid.
+_NO_STATE = "its state of a training run is invalid"
 
 
 def _described_loss(loss: losses.Loss) -> dict[str, Any]:
@@ -489,7 +489,7 @@ def _described(thing: Any) -> dict[str, Any]:
 
 
 def _comparable(entry: Any) -> Any:
-    """A part of a configuration without what training changes."""
+    """Return a part of a configuration without the values that training changes."""
     if isinstance(entry, dict):
         entry = {name: value for name, value in entry.items() if name != "step"}
         if "optimizer" in entry:
@@ -503,7 +503,7 @@ def _comparable(entry: Any) -> Any:
 
 
 def _first_difference(where: str, one: Any, other: Any) -> tuple[str, Any, Any]:
-    """Where two parts of a configuration differ first, and what stands there in each."""
+    """Return the place of the first difference between two parts of a configuration, and both values."""
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
         for name in one:
             if one[name] != other[name]:

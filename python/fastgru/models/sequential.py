@@ -1,4 +1,4 @@
-"""Sequential: layers in a row that are compiled, trained, evaluated, used and saved."""
+"""The Sequential model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-#: All attributes of a `Sequential`; others belong to a user's subclass.
+#: All instance attributes of a `Sequential`. Any others were set by a user or a subclass.
 _ATTRIBUTES = frozenset(("_network", "_compilation", "_usage", "_run", "stop_training", "history"))
 #: Attribute of Keras' models -> what to use instead.
 _ELSEWHERE = {
@@ -50,74 +50,84 @@ _ELSEWHERE = {
     "outputs": "use output_shape",
     "quantize": "weights are float32 or float64",
 }
-#: Attribute that cannot be assigned -> what to do instead.
+#: Attribute that cannot be assigned -> remedy for the error message.
 _READ_ONLY = {
-    **dict.fromkeys(("optimizer", "loss", "metrics"), "set it by compile(optimizer, loss, metrics=metrics)"),
+    **dict.fromkeys(("optimizer", "loss", "metrics"), "set it with compile(optimizer, loss, metrics=metrics)"),
     **dict.fromkeys(("parameters", "gradient"), "write into the array: model.{name}[...] = values"),
     **dict.fromkeys(("weights", "trainable_weights", "non_trainable_weights"), "call set_weights(weights)"),
     **dict.fromkeys(("variables", "trainable_variables", "non_trainable_variables"), "call set_weights(weights)"),
-    **dict.fromkeys(("built", "input_shape", "output_shape"), "set it by build(input_shape)"),
-    "layers": "append one by add(layer)",
+    **dict.fromkeys(("built", "input_shape", "output_shape"), "set it with build(input_shape)"),
+    "layers": "append a layer with add(layer)",
     "dtype": "pass dtype= to the constructor",
     "stateful": "pass stateful=True to a GRU",
 }
 
 
 class Sequential:
-    """A model of layers in a row, in Keras' words.
+    """A linear stack of layers, with the interface of Keras' ``Sequential``.
 
     Parameters
     ----------
     layers : iterable of Layer, optional
-        As by `add`; the first element may be a `fastgru.Input`.
+        The layers, from the first to the last. The first element may be a `fastgru.Input`. `add` appends more.
+    trainable : bool, default True
+        False freezes all weights, regardless of the layers' ``trainable``.
+    name : str, optional
+        The name of the model; "sequential" if not given.
     dtype : {"float32", "float64"}, optional
         The dtype of the weights and of all computations; float32 if not given. Input of any real dtype is converted to
         it batch by batch.
-    trainable : bool
-        False freezes all weights, whatever the layers say.
-    name : str, optional
-        "sequential" if not given.
 
     Attributes
     ----------
     layers : list of Layer
-    weights, trainable_weights, non_trainable_weights : list of Variable
+        The layers, without an `Input`.
+    weights : list of Variable
+        The weights of all layers, in Keras' order. Empty until the model is built.
+    trainable_weights : list of Variable
+        The weights that training changes.
+    non_trainable_weights : list of Variable
+        The weights that training does not change.
     trainable : bool
         Whether training changes the weights. Assigning it sets it for all layers. A layer with ``trainable = False`` is
-        frozen: its weights, their optimizer state and regularizers take no part in training. The first training after
-        `compile` decides which layers are frozen, as in Keras.
+        frozen: training does not change its weights and optimizer state, and ignores its regularizers. As in Keras, the
+        first training call after `compile` fixes which layers are frozen.
     parameters : ndarray (P,)
-        All weights in one array, of which the weights of the layers are views. Empty until the model is built.
+        All weights in one array. The weights of the layers are views of it. Empty until the model is built.
     gradient : ndarray (P,)
-        The gradients of `parameters`, with views in the layers.
+        The gradient of `parameters`. The gradients of the layers are views of it.
     optimizer : Optimizer or None
+        The optimizer passed to `compile`.
     loss : Loss or None
+        The loss passed to `compile`.
     metrics : list of Metric
-        What `compile` chose.
+        The metrics passed to `compile`.
     stop_training : bool
-        A callback sets it to end the training: after an epoch, or within one after a batch, as in Keras.
+        Set it to True in a callback to end `fit` after the current epoch or batch, as in Keras.
     history : callbacks.History or None
-        What the last call of `fit` returned.
+        The result of the last call of `fit`.
 
     Notes
     -----
-    Several threads may call `predict`, `evaluate`, `get_weights` and `save` at once, unless a layer is stateful. All
-    other calls need the model for themselves and raise RuntimeError while another thread uses it: give each thread its
-    own copy (`copy.deepcopy`).
+    *Data.* All methods that take data accept NumPy arrays, nested lists, and arrays of other libraries: PyTorch tensors
+    on the CPU, and objects with ``__array__`` or ``__dlpack__``, such as those of JAX, TensorFlow and pandas. Pass
+    sequences of different lengths as a list of arrays (T_i, F), or (T_i,) for tokens. They are padded batch by batch.
+    Targets and weights for each step are then also lists of arrays.
 
-    All methods that take data take NumPy arrays, nested lists, and the arrays of other libraries: PyTorch tensors on
-    the CPU, and objects with ``__array__`` or ``__dlpack__``, such as those of JAX, TensorFlow and pandas. Sequences of
-    different lengths are a list of arrays (T_i, F), or (T_i,) for tokens, which are padded batch by batch. Targets and
-    weights for each step are then a list of arrays, too.
+    *Batches.* Pass an object that can be iterated over once per epoch, such as a `torch.utils.data.DataLoader` or a
+    `tf.data.Dataset`. An object with ``__len__`` and ``__getitem__``, such as a `keras.utils.PyDataset`, also works. A
+    batch is ``(x, y)``, ``(x, y, sample_weight)``, or a dict with the keys ``x``, ``y``, ``lengths`` and
+    ``sample_weight``. The third element is used as lengths, with a warning, if it contains integers above 1 and none
+    above the number of steps.
 
-    Batches come from anything that can be iterated over for each epoch, such as a `torch.utils.data.DataLoader` or a
-    `tf.data.Dataset`, or from an object with ``__len__`` and ``__getitem__``, such as a `keras.utils.PyDataset`. A
-    batch is ``(x, y)``, ``(x, y, sample_weight)``, or a dict with ``x``, ``y``, ``lengths``, ``sample_weight``. A third
-    element of integers above 1, none of them above the number of steps, is used as lengths, with a warning.
+    *Threads.* Several threads may call `predict`, `evaluate`, `get_weights` and `save` at the same time, unless a layer
+    is stateful. Methods that change the model need exclusive access: they raise RuntimeError while another thread uses
+    it. Give each thread its own copy (`copy.deepcopy`).
 
-    Callbacks, data streams, losses and metrics may call `predict`, `evaluate`, `save`, `get_weights`, `set_weights`,
-    `load_weights` and `reset_states` while `fit` runs. Stateful layers begin such a `predict` or `evaluate` without
-    states, and training goes on with its own. `fit`, `train_on_batch`, `compile` and `add` raise RuntimeError there.
+    *Callbacks.* While `fit` runs, callbacks, data iterables, losses and metrics may call `predict`, `evaluate`, `save`,
+    `get_weights`, `set_weights`, `load_weights` and `reset_states`. Stateful layers start such a `predict` or
+    `evaluate` without states; training then continues with its own states. `fit`, `train_on_batch`, `compile` and `add`
+    raise RuntimeError there.
 
     Examples
     --------
@@ -146,7 +156,7 @@ class Sequential:
         self._network = network
         self._compilation = compilation
         self._usage = usage.Usage()
-        self._run: loop.Run | None = None  # while it is trained
+        self._run: loop.Run | None = None  # the current training run, while `fit` runs
         self.stop_training = False
         self.history: History | None = None
 
@@ -154,7 +164,7 @@ class Sequential:
         return as_call(self, self._shown)
 
     def _shown(self) -> dict[str, Any]:
-        """The arguments in a `repr` that are not the attributes of the same name."""
+        """Return the arguments in a `repr` that differ from the attributes of the same name."""
         dtype = self._network.dtype.name
         return {
             "layers": self.layers or None,
@@ -162,7 +172,7 @@ class Sequential:
             "dtype": None if dtype == "float32" else dtype,
         }
 
-    if not TYPE_CHECKING:  # which would take every attribute for one that exists, and can be assigned
+    if not TYPE_CHECKING:  # a type checker would otherwise accept every attribute
 
         def __setattr__(self, name: str, value: Any) -> None:
             try:
@@ -172,25 +182,24 @@ class Sequential:
                     raise
                 remedy = _READ_ONLY[name].format(name=name)
                 raise AttributeError(
-                    f"{name}: expected no assignment because the model sets it; {remedy}, or give an attribute of your "
-                    f"own another name"
+                    f"{name}: expected no assignment because the model sets it; {remedy}, or rename your own attribute"
                 ) from None
 
         def __getattr__(self, name: str) -> Any:
             if "_network" not in vars(self) and not name.startswith("__"):
                 raise AttributeError(
-                    f"{type(self).__name__}: expected a model whose constructor has run, got {name} before that; call "
-                    f"super().__init__() first"
+                    f"{type(self).__name__}: expected super().__init__() before any use of the model, got no call; "
+                    f"call super().__init__() first in __init__"
                 )
             if name in _ELSEWHERE:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}; {_ELSEWHERE[name]}")
-            return super().__getattribute__(name)  # raises the error that led here
+            return super().__getattribute__(name)  # raises the original AttributeError
 
-    # --- What the model is ---------------------------------------------------------------------------------------
+    # --- Properties ----------------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
-        """The model's name, which files hold."""
+        """The name of the model, which saved files contain."""
         return self._network.name
 
     @name.setter
@@ -204,27 +213,27 @@ class Sequential:
 
     @property
     def parameters(self) -> Array:
-        """All weights (P,), which the layers' arrays are views of; empty until the model is built."""
+        """All weights (P,). The layers' arrays are views of it. Empty until the model is built."""
         return self._network.parameters
 
     @property
     def gradient(self) -> Array:
-        """The gradient (P,) of `parameters`, from the last batch trained on."""
+        """The gradient (P,) of `parameters` in the last training batch."""
         return self._network.gradient
 
     @property
     def optimizer(self) -> optimizers.Optimizer | None:
-        """What `compile` chose, or None."""
+        """The optimizer that was passed to `compile`, or None."""
         return self._compilation.optimizer
 
     @property
     def loss(self) -> losses.Loss | None:
-        """What `compile` chose, or None."""
+        """The loss that was passed to `compile`, or None."""
         return self._compilation.loss
 
     @property
     def metrics(self) -> list[_metrics.Metric]:
-        """What `compile` chose."""
+        """The metrics that were passed to `compile`."""
         return self._compilation.metrics
 
     @property
@@ -239,17 +248,17 @@ class Sequential:
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
-        """With the batch axis, None where any size will do; empty until the model is built."""
+        """The shape of the input with the batch axis; None means any size. Empty until the model is built."""
         return self._network.input_shape
 
     @property
     def output_shape(self) -> tuple[int | None, ...]:
-        """With the batch axis; empty until the model is built."""
+        """The shape of the output with the batch axis; None means any size. Empty until the model is built."""
         return self._network.output_shape
 
     @property
     def stateful(self) -> bool:
-        """Whether each row of a batch goes on from the states of the same row of the batch before it."""
+        """Whether each row of a batch starts from the final state of the same row of the previous batch."""
         return self._network.stateful
 
     @property
@@ -292,7 +301,23 @@ class Sequential:
         return self.non_trainable_weights
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
-        """The layer of that name, or at that place."""
+        """Return the layer with that name, or at that index.
+
+        Parameters
+        ----------
+        name : str, optional
+        index : int, optional
+            An index into `layers`; negative indices count from the end. Pass one of `name` and `index`.
+
+        Returns
+        -------
+        Layer
+
+        Raises
+        ------
+        ValueError
+            No layer has that name or index.
+        """
         if (name is None) == (index is None):
             raise ValueError("name, index: expected one of the two, got " + ("neither" if name is None else "both"))
         if index is not None:
@@ -317,16 +342,16 @@ class Sequential:
         show_trainable: bool = False,
         layer_range: tuple[str, str] | None = None,
     ) -> None:
-        """Print the layers, the shapes of their outputs and their numbers of parameters.
+        """Print a table of the layers, their output shapes and their numbers of parameters.
 
         Parameters
         ----------
         line_length : int, optional
-            The least width of the table in characters.
+            The minimum width of the table in characters.
         positions, expand_nested
             Ignored.
         print_fn : callable, optional
-            Called with the whole text instead of `print`.
+            Called once with the whole text, instead of `print`.
         show_trainable : bool
             Whether to show which layers are trainable.
         layer_range : (str, str), optional
@@ -355,51 +380,85 @@ class Sequential:
 
     @usage.alone("add changes the layers", outermost=True)
     def add(self, layer: Layer | InputLayer) -> None:
-        """Append a layer. If the first one knows its ``input_shape``, the weights are made at once.
+        """Append a layer.
 
-        A `fastgru.Input` as the first element gives the next layer that shape; it is not among `layers`.
+        If the first layer has an ``input_shape``, the weights of the new layer are created immediately. Otherwise
+        `build` or the first data creates them. Adding a layer resets the optimizer state.
+
+        Parameters
+        ----------
+        layer : Layer or InputLayer
+            A layer that belongs to no other model. A `fastgru.Input`, allowed as the first element only, sets the
+            ``input_shape`` of the next layer. It does not become an element of `layers`.
+
+        Raises
+        ------
+        ValueError
+            The layer does not fit the previous one, or belongs to a model. The model does not change.
         """
         self._network.add(layer)
 
     @usage.alone("pop changes the layers", outermost=True)
     def pop(self) -> Layer:
-        """Remove the last layer and return it, with a copy of its weights. It cannot be added to a model again."""
+        """Remove and return the last layer.
+
+        The layer keeps a copy of its weights. It cannot be added to a model again.
+        """
         return self._network.pop()
 
-    @usage.alone("build makes the weights", outermost=True)
+    @usage.alone("build creates the weights", outermost=True)
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the weights for inputs of that shape, batch axis included.
+        """Create the weights for an input shape.
 
-        Data given to `fit` does it as well, for sequences of any length; of the data's length, where a `Flatten` has
-        to know it.
+        `fit` builds the model from its data if needed: for sequences of any length, or with a `Flatten` layer for the
+        length of the data.
+
+        Parameters
+        ----------
+        input_shape : tuple of int or None
+            The shape with the batch axis, such as (None, None, 28); None means any size.
         """
         self._network.build(input_shape)
 
     def get_weights(self) -> list[Array]:
-        """Copies of all weights in Keras' order: for a GRU kernel, recurrent_kernel, bias; for a Dense kernel, bias."""
+        """Return copies of all weights, layer by layer, in Keras' order.
+
+        The order is kernel, recurrent_kernel, bias for a GRU layer, and kernel, bias for a Dense layer.
+        """
         self._network.require_built()
         with self._usage.call("get_weights"):
             return self._network.get_weights()
 
     @usage.alone("set_weights changes the weights")
     def set_weights(self, weights: Sequence[Array]) -> None:
-        """Copy in what `get_weights` returns; all shapes are checked before anything changes."""
+        """Copy arrays into the weights.
+
+        Parameters
+        ----------
+        weights : list of array_like
+            Arrays in the order and with the shapes of `get_weights`. They are converted to the model's dtype.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The number of arrays, a shape or a dtype is wrong. No weight changes.
+        """
         self._network.require_built()
         targets = [(f"{layer.name}/{name}", array) for layer in self.layers for name, array in layer.parameters.items()]
         copy_weights(targets, weights)
 
     def get_states(self) -> dict[str, Array]:
-        """What stateful layers carry from batch to batch, by ``layer/name``."""
+        """Return the states of stateful layers by ``layer/name``, without copying. Empty if there are none."""
         return self._network.get_states()
 
     @usage.alone("set_states changes the states")
     def set_states(self, states: dict[str, Array]) -> None:
-        """Carry on with what `get_states` returned."""
+        """Set the states of stateful layers to those that `get_states` returned."""
         self._network.set_states(states)
 
     @usage.alone("reset_states changes the states")
     def reset_states(self) -> None:
-        """Forget what stateful layers carry from batch to batch."""
+        """Clear the states of stateful layers: the next batch starts from zeros."""
         self._network.reset_states()
 
     # --- Training ------------------------------------------------------------------------------------------------
@@ -422,27 +481,28 @@ class Sequential:
         Parameters
         ----------
         optimizer : str or Optimizer
-            "adam", "adamw", "sgd", "rmsprop", or one of `fastgru.optimizers`.
+            "adam", "adamw", "sgd", "rmsprop", or an object of `fastgru.optimizers`.
         loss : str or Loss, optional
-            `fit`, `evaluate`, `train_on_batch` and `test_on_batch` need one.
-            "categorical_crossentropy" or "sparse_categorical_crossentropy" (either takes integer labels as well as
-            one-hot targets), "binary_crossentropy", "mean_squared_error" ("mse"), "mean_absolute_error" ("mae"),
-            "huber", or one of `fastgru.losses`. Cross-entropies are computed from what comes before the last layer's
-            softmax or sigmoid, unless they say ``from_logits=True``.
+            A name, an object of `fastgru.losses`, or a function of y_true and y_pred. Names are
+            "categorical_crossentropy", "sparse_categorical_crossentropy", "binary_crossentropy", "mse", "mae", "huber"
+            and others. Both categorical cross-entropies accept integer labels and one-hot targets. Cross-entropies are
+            computed from the logits, that is, before the last layer's softmax or sigmoid. `fit`, `evaluate`,
+            `train_on_batch` and `test_on_batch` need a loss.
         metrics : iterable, optional
-            "accuracy", "top_k_accuracy", "binary_accuracy", "mae", "mse", "f1_score", or some of `fastgru.metrics`,
-            objects that no other model is compiled with.
+            Names such as "accuracy", "top_k_accuracy", "binary_accuracy", "mae", "mse" or "f1_score", objects of
+            `fastgru.metrics`, or functions of y_true and y_pred. Each object can belong to one model only.
         loss_weights, weighted_metrics
             Not supported: must be None.
         run_eagerly, steps_per_execution, jit_compile, auto_scale_loss
-            Ignored. Programs for Keras may pass them; they change no result there either.
+            Ignored. They are accepted for compatibility with Keras and do not change results there either.
 
         Notes
         -----
-        As in Keras, the first training after `compile` decides which weights are trainable, until `compile` is called
-        again. Call it after changing ``trainable`` of a layer or of the model.
+        As in Keras, the first training call after `compile` fixes which weights are trainable, until `compile` is
+        called again. Call `compile` after changing ``trainable`` of a layer or of the model.
 
-        A model with a loss, metric or schedule of a class of your own cannot be saved: a file holds names, no code.
+        A model compiled with a custom loss, metric or schedule can only be saved with ``include_optimizer=False``,
+        because files contain names of classes and no code.
         """
         del run_eagerly, steps_per_execution, jit_compile, auto_scale_loss
         refuse_weights(loss_weights, weighted_metrics)
@@ -476,74 +536,83 @@ class Sequential:
         Parameters
         ----------
         x : array_like (N, T, F), list of array_like (T_i, F), or iterable
-            Samples of real numbers, or without y an iterable of batches; see the notes. Each batch is converted to the
-            model's dtype; nothing is scaled (see `layers.Rescaling`). The array may be memory-mapped. Integers (N, T)
-            or (T_i,) if the first layer is an `Embedding`.
+            The samples: an array, which may be memory-mapped, or a list of sequences. If the first layer is an
+            `Embedding`, they are integers (N, T) or (T_i,). Alternatively, without y, an iterable of batches; see the
+            notes of the class. Each batch is converted to the model's dtype. Values are not scaled; see
+            `layers.Rescaling`.
         y : array_like
-            Targets as the loss takes them: integer labels (N,), or one for each step (N, T); one-hot or other targets
-            (N, C); numbers of the output's shape. If x is a list of sequences, targets for each step are a list of
-            arrays (T_i,) or (T_i, C).
+            The targets, in a form that the loss supports: integer labels (N,), or (N, T) for each step; one-hot targets
+            (N, C) or (N, T, C); or numbers with the shape of the output. If x is a list of sequences, targets for each
+            step are a list of arrays (T_i,) or (T_i, C).
         batch_size : int
-            None means 32. Ignored if x is an iterable of batches.
+            The number of samples per update of the weights; None means 32. Ignored if x is an iterable of batches.
         epochs : int
-            The number of the last epoch, counted from 1; `initial_epoch` epochs fewer are trained.
+            The number of the last epoch, counted from 1. `fit` trains ``epochs - initial_epoch`` epochs.
         verbose : {0, 1, 2, "auto"}
             0 prints nothing; 1 shows a progress bar on a terminal and prints a line per epoch elsewhere; 2 prints a
             line per epoch. "auto" is 1.
         callbacks : list of Callback, optional
             See `fastgru.callbacks`.
         validation_split : float, or ndarray (K,) of integers
-            Hold back this fraction of the samples for validation: the last ones, before shuffling. UserWarning if a
-            class is missing from either part. Or hold back the samples with these indices; no array is copied.
+            A fraction: the last samples, before shuffling, are used for validation instead of training. Warns if a
+            class is missing from either part. Or the indices of the validation samples; the data is not copied.
         validation_data : tuple, dict or iterable, optional
-            Evaluated after each epoch: (x, y), (x, y, sample_weight), a dict with x, y, lengths, sample_weight, or an
-            iterable of such batches. Stateful layers begin it without states, and training continues with its own.
+            Data to evaluate after each epoch: (x, y), (x, y, sample_weight), a dict with the keys x, y, lengths and
+            sample_weight, or an iterable of such batches. Stateful layers start it without states; training then
+            continues with its own states.
         shuffle : bool
-            Whether to draw a new order for each epoch: of the samples, or of the batches of an object with
-            ``__getitem__`` and ``__len__``. Ignored for other iterables.
-        class_weight : dict, optional
-            Factors of the losses by class.
+            Whether to shuffle before each epoch: the samples, or the batches of an object with ``__getitem__`` and
+            ``__len__``. Ignored for other iterables. Use ``shuffle=False`` with stateful layers.
+        class_weight : dict of int to float, optional
+            The factor of a sample's loss, by its class.
         sample_weight : array_like (N,), or (N, T) for outputs at each step, optional
-            Factors of the losses; their mean is still taken over all samples, as in Keras. Metrics are not weighted.
+            Factors of the samples' losses. As in Keras, the sum of the weighted losses is divided by the number of
+            samples, not by the sum of the weights. Metrics are not weighted.
         initial_epoch : int
-            The epoch to begin with, counted from 0, for callbacks, logs and learning rate schedulers. Weights and
-            optimizer are used as they are. With `resume_from`, the file gives this number: leave `initial_epoch` out.
+            The number of the first epoch, counted from 0, for callbacks, logs and learning rate schedulers. It does not
+            affect weights and optimizer state. Leave it out with `resume_from`, because the file contains this number.
         steps_per_epoch : int, optional
-            How many batches of an iterable make an epoch; all if not given.
+            The number of batches of an iterable per epoch; all if not given.
         validation_steps : int, optional
-            How many batches of an iterable to evaluate; all if not given.
+            The number of batches of a validation iterable to evaluate; all if not given.
         validation_batch_size : int, optional
             `batch_size` if not given; affects memory and speed only.
         validation_freq : int, or list of int
-            Validate after every so many epochs, or after these epochs, counted from 1. Callbacks that monitor the
-            validation ignore the other epochs.
+            An integer n: validate after every n-th epoch. A list: validate after these epochs, counted from 1.
+            Callbacks that monitor a validation metric ignore the other epochs.
         lengths : array_like (N,) of integers, or (N, T) of bool, optional
-            How many steps of each sequence count, or a mask of these steps. Values after the end of a sequence are
-            ignored and not computed.
+            The number of valid steps of each sequence, or a mask that is True for these steps. Values after the end of
+            a sequence are ignored, and no time is spent on them.
         resume_from : path, optional
             A ``.safetensors`` file that `callbacks.ModelCheckpoint` wrote during a call of `fit` with the same data and
-            callbacks. Training continues until `epochs` are done, with the same bits as if it had not been interrupted.
-            An iterable is begun anew, and with `steps_per_epoch` the batches of earlier epochs are drawn and dropped. A
-            learning rate that is a number is taken from the file; a schedule must be the same.
+            callbacks. Training continues up to epoch `epochs`. The result is bit-identical to that of an uninterrupted
+            training run. An iterable is read from its beginning; with `steps_per_epoch`, the batches of earlier epochs
+            are skipped. A constant learning rate is taken from the file; a schedule must be the same.
 
         Returns
         -------
         callbacks.History
-            The one among `callbacks`, if there is one.
+            Loss and metrics of each epoch. If `callbacks` contains a History, this object is filled and returned.
 
         Raises
         ------
         FloatingPointError
-            A loss or a gradient became NaN or infinite, or the update would have made a weight so. The message gives
-            epoch and batch, and the sample where one is the cause. Weights, optimizer, states, random numbers and
-            metrics are those before that batch.
+            A loss, a gradient or an updated weight would be NaN or infinite. The message names the epoch and the batch,
+            and the sample if one is the cause. The model is in the state before that batch: weights, optimizer state,
+            layer states, random numbers and metrics.
         RuntimeError
-            Another call is using the model; see the notes of the class.
+            The model is not compiled, or another call is using it; see the notes of the class.
         KeyboardInterrupt
-            Ctrl-C. The weights are those after the last whole batch, and usable.
+            Ctrl-C was pressed. The weights are those after the last completed batch.
         ValueError, TypeError
-            An argument is invalid; no weight has changed its value then, but by an iterable's batches before the
-            invalid one. The model's dtype and shapes are then as they were, too.
+            An argument is invalid. The model does not change, except by the batches of an iterable that precede an
+            invalid batch.
+
+        Examples
+        --------
+        >>> stop = callbacks.EarlyStopping(patience=2)
+        >>> history = model.fit(x, y, epochs=10, validation_split=0.1, callbacks=[stop])
+        >>> val_losses = history.history["val_loss"]
         """
         network, compilation = self._network, self._compilation
         optimizer, loss = compilation.connect(network)
@@ -564,7 +633,7 @@ class Sequential:
         )
         sets = prepare(network, loss, Unchecked(x, y, lengths, sample_weight), validation_data, options)
         told, history = self._callbacks_of_fit(callbacks, options, sets)
-        # Metrics of its own: whoever evaluates in the midst of an epoch uses the model's.
+        # Copies, because a callback that evaluates during an epoch uses the model's metrics.
         tally = loop.Tally(network, loss, copy.deepcopy(compilation.metrics))
         required = options.required_to_resume(sets.training)
         write = functools.partial(saving.write_training, network, compilation)
@@ -579,7 +648,7 @@ class Sequential:
                 self._evaluate, sets.validation, options.rows_to_validate, compilation.metrics, told, apart=True
             )
         with self._at_work(run):
-            # As in Keras: on_train_begin starts a callback anew, a resumed state comes after it.
+            # on_train_begin resets a callback, as in Keras, so a saved state is restored after it.
             told.tell("on_train_begin", {})
             if network.built:
                 run.require_saveable()
@@ -592,7 +661,7 @@ class Sequential:
         return history
 
     def _callbacks_of_fit(self, given: Any, options: FitOptions, sets: Sets) -> tuple[dispatch.Callbacks, History]:
-        """The callbacks of a training, and the `History` among them, which is added if there is none."""
+        """Return the callbacks of a training run and their `History`, which is added if there is none."""
         chosen = dispatch.check(given)
         history = next((callback for callback in chosen if isinstance(callback, History)), None)
         if history is None:
@@ -617,7 +686,7 @@ class Sequential:
     def _read_saved(
         self, run: loop.Run, sets: Sets, resume_from: str | os.PathLike[str] | None
     ) -> tuple[saving.SavedTraining | None, Form | None]:
-        """The training to resume, if there is one, and the form of the model then."""
+        """Return the training run to resume, or None, and the form of its model."""
         backup = run.callbacks.find_backup()
         path = backup if resume_from is None else resume_from
         if path is None:
@@ -625,7 +694,7 @@ class Sequential:
         if backup is not None and resume_from is not None:
             raise ValueError(
                 f"resume_from: expected None because BackupAndRestore has found {backup}, got "
-                f"{os.fspath(resume_from)}; delete one of the two files"
+                f"{os.fspath(resume_from)}; delete {backup} or leave resume_from out"
             )
         try:
             saved = saving.read_training(path, self._network, self._compilation, run, sets.form, sets.training.dtype)
@@ -637,7 +706,7 @@ class Sequential:
 
     @contextlib.contextmanager
     def _at_work(self, run: loop.Run) -> Iterator[None]:
-        """While `run` trains the model."""
+        """Set the current training run within the block."""
         self._run = run
         try:
             yield
@@ -645,10 +714,16 @@ class Sequential:
             self._run = None
 
     def save_training(self, path: str | os.PathLike[str]) -> None:
-        """Write the model and the state of the running training, for ``fit(..., resume_from=path)``.
+        """Write the model and the state of the training run to a file, for ``fit(..., resume_from=path)``.
 
-        `callbacks.ModelCheckpoint` calls it. The file is written after all callbacks have been called for the same
-        epoch or batch, so that it holds the state of each; nothing is written for an epoch that `TerminateOnNaN` ends.
+        Call it in a callback; `callbacks.ModelCheckpoint` does. The file is written after all callbacks have been
+        called for the same epoch or batch, so it contains their final states. No file is written for an epoch that
+        `TerminateOnNaN` ends.
+
+        Parameters
+        ----------
+        path : path
+            The file to write, in fastgru's own format.
 
         Raises
         ------
@@ -656,7 +731,10 @@ class Sequential:
             `fit` is not running.
         """
         if self._run is None:
-            raise RuntimeError("the model is not being trained: save_training is for callbacks of fit")
+            raise RuntimeError(
+                "save_training: expected a running fit because it saves the state of fit, got none; call it in a "
+                "callback"
+            )
         self._run.save(path)
 
     @usage.alone("train_on_batch changes the weights", outermost=True)
@@ -670,7 +748,7 @@ class Sequential:
         *,
         lengths: Any = None,
     ) -> Any:
-        """Update the weights once, on one batch.
+        """Update the weights once, with one batch.
 
         Parameters
         ----------
@@ -682,13 +760,13 @@ class Sequential:
         Returns
         -------
         float, list of float, or dict of str to float
-            The loss of the batch before the update, with metrics ``[loss, *metrics]``. They are of this batch alone;
-            Keras returns means over the calls since `reset_metrics`.
+            The loss of the batch before the update; with metrics the list ``[loss, *metrics]``. The values are those of
+            this batch alone; Keras returns means over the calls since `reset_metrics`.
 
         Raises
         ------
         FloatingPointError
-            As from `fit`. The model has not changed then.
+            As in `fit`. The model does not change.
         """
         return_dict = checks.flag("return_dict", return_dict)
         network = self._network
@@ -734,19 +812,19 @@ class Sequential:
         )
 
     def predict_on_batch(self, x: Any, *, lengths: Any = None) -> Any:
-        """Return the outputs for one batch, computed in one piece; `predict` describes the arguments."""
+        """Return the outputs for one batch, computed in one piece. See `predict` for the arguments."""
         return self.predict(x, batch_size=max(checks.rows("x", x), 1), verbose=0, lengths=lengths)
 
     def __call__(self, x: Any, training: bool | None = None, mask: Any = None, *, lengths: Any = None) -> Any:
-        """Return the outputs for one batch. The first call makes the weights of a model that has none.
+        """Return the outputs for one batch. If the model has no weights yet, the call creates them.
 
         Parameters
         ----------
         x : ndarray (N, ...)
         training : bool, optional
-            Whether dropout drops values; False if not given.
+            Whether to apply dropout; False if not given.
         mask, lengths : ndarray (N,) of integers, or (N, T) of bool, optional
-            As `lengths` in `fit`. `mask` is Keras' name. Pass one of them.
+            As `lengths` in `fit`. `mask` is Keras' name for it. Pass at most one of them.
 
         Returns
         -------
@@ -758,7 +836,7 @@ class Sequential:
         lengths = mask if lengths is None else lengths
         network = self._network
         training = training is not None and checks.flag("training", training)
-        reason = "a pass in training writes into the layers" if training else network.why_alone()
+        reason = "a training pass writes into the layers" if training else network.why_alone()
         with self._usage.call("a call", alone=reason, outermost=training) as call:
             x = network.as_samples("x", inputs.as_array("x", x))
             if not network.built:
@@ -781,18 +859,19 @@ class Sequential:
         *,
         lengths: Any = None,
     ) -> Any:
-        """Compute the loss and the metrics.
+        """Compute the loss and the metrics over a data set.
 
         Parameters
         ----------
         x, y, sample_weight, lengths
             As in `fit`.
         batch_size : int
-            Affects memory and speed only, unless `steps` is given. None means 128, and 32 with `steps`, as in Keras.
+            The number of samples computed at once. Affects memory and speed only, unless `steps` is given. None means
+            128, or with `steps` 32, as in Keras.
         verbose : {0, 1, 2, "auto"}
             1 and 2 print a line with the result; 0 and "auto" print nothing.
         steps : int, optional
-            How many batches to evaluate; all if not given.
+            The number of batches to evaluate; all if not given.
         callbacks : list of Callback, optional
             Their methods ``on_test_...`` are called.
         return_dict : bool
@@ -801,7 +880,12 @@ class Sequential:
         Returns
         -------
         float, list of float, or dict of str to float
-            The loss, with metrics ``[loss, *metrics]``.
+            The loss; with metrics the list ``[loss, *metrics]``; with `return_dict` a dict by name.
+
+        Raises
+        ------
+        RuntimeError
+            The model is not compiled, or another call is using it.
         """
         network = self._network
         printed = verbose != "auto" and check_verbose(verbose) > 0
@@ -814,7 +898,7 @@ class Sequential:
                 network.settle(form)
             if data.count == 0:
                 raise ValueError("x: expected at least one sample, got 0")
-            # Another evaluation may be counting with the model's metrics: in another thread, or around this one.
+            # Copies if another evaluation, in another thread or around this one, uses the model's metrics.
             metrics = self.metrics if call.first and not call.nested else copy.deepcopy(self.metrics)
             told = self._callbacks(callbacks, verbose, data, batch_size)
             found = self._evaluate(data, batch_size, metrics, told, apart=call.nested, steps=steps)
@@ -825,7 +909,7 @@ class Sequential:
     def _callbacks(
         self, given: Any, verbose: int | str, data: ArraySet | StreamSet | None, batch_size: int
     ) -> dispatch.Callbacks:
-        """The callbacks of an evaluation or a prediction."""
+        """Return the callbacks of an evaluation or a prediction."""
         chosen = dispatch.check(given)
         steps, count = (None, None) if data is None else (data.steps(batch_size), data.count)
         params = {"verbose": verbose, "epochs": 1, "steps": steps, "batch_size": batch_size, "samples": count}
@@ -841,7 +925,7 @@ class Sequential:
         apart: bool,
         steps: int | None = None,
     ) -> dict[str, float]:
-        """Loss and metrics by name; `apart` from the states of the call around it."""
+        """Return loss and metrics by name; with `apart`, layer states of an outer call are kept separate."""
         assert self.loss is not None
         with self._network.with_own_states() if apart else contextlib.nullcontext():
             return loop.evaluate(self._network, self.loss, data, batch_size, metrics, callbacks, steps)
@@ -856,22 +940,23 @@ class Sequential:
         *,
         lengths: Any = None,
     ) -> Any:
-        """Compute the outputs (N, ...) for samples (N, ...), batch by batch, so that only the result grows with N.
+        """Compute the outputs (N, ...) for samples (N, ...), batch by batch.
 
-        A sample's output has the same bits whatever the batch size and the padding.
+        The output of a sample does not depend on the batch size and the padding: it is bit-identical for all of them.
+        Only the memory for the result grows with N.
 
         Parameters
         ----------
         x : array_like (N, ...), list of array_like (T_i, F), or iterable
-            Samples as in `fit`. Or an iterable of batches: x, (x, y), (x, y, sample_weight), or dicts with x and maybe
-            lengths; targets and weights are ignored.
+            Samples as in `fit`, or an iterable of batches: x, (x, y), (x, y, sample_weight), or dicts with the key x
+            and optionally lengths. Targets and weights are ignored.
         batch_size : int
-            Affects memory and speed only, unless `steps` is given; a stateful layer needs batches of one size. None
-            means 128, and 32 with `steps`, as in Keras.
+            The number of samples computed at once. Affects memory and speed only, unless `steps` is given. Stateful
+            layers need batches of the same size. None means 128, or with `steps` 32, as in Keras.
         verbose : {0, 1, 2, "auto"}
             Ignored; nothing is printed.
         steps : int, optional
-            How many batches to predict; all if not given.
+            The number of batches to predict; all if not given.
         callbacks : list of Callback, optional
             Their methods ``on_predict_...`` are called.
         lengths : ndarray (N,) of integers, or (N, T) of bool, optional
@@ -880,9 +965,9 @@ class Sequential:
         Returns
         -------
         ndarray, list of ndarray, or a tuple of those if the last layer returns several
-            Outputs for each step of a list of sequences are a list with one array (T_i, ...) for each sequence;
-            likewise those of an iterable whose batches are lists or have different numbers of steps. All others are one
-            array.
+            One array (N, ...) in general. If the model has an output for each step, the result is a list of arrays
+            (T_i, ...), one per sequence, in two cases: x is a list of sequences, or the batches of an iterable are
+            lists or have different numbers of steps.
         """
         batch_size = _check_batch_size(batch_size, steps)
         network = self._network
@@ -903,34 +988,39 @@ class Sequential:
         format: str | None = None,
         include_optimizer: bool = True,
     ) -> None:
-        """Write the model to a file: topology, weights, and if compiled how it is trained and how far.
+        """Write the model to a file.
 
-        `load_model` gives a model that predicts, and trains on, with the same bits. The file carries a checksum and is
-        replaced atomically: whatever happens, `filepath` holds the old model or the new one.
+        The file contains the layers, the weights and, if the model is compiled, its optimizer, loss, metrics and
+        optimizer state. A model that `load_model` reads from a ``.safetensors`` file predicts and continues its
+        training with bit-identical results. The file contains a checksum. It is replaced atomically: after an error or
+        a crash, `filepath` contains the old model or the new one.
 
-        In other frameworks' files stands what those can say; what they cannot is an error that names it, and nothing
-        is written.
+        If the file format of another framework does not support a feature of the model, an error names the feature, and
+        no file is written.
 
         Parameters
         ----------
         filepath : path
-            ``*.safetensors`` is this package's own kind. Other endings are other frameworks': see `fastgru.formats`.
+            The ending of the name selects the file format. ``.safetensors`` is fastgru's own format. See
+            `fastgru.formats` for the formats of other frameworks.
         overwrite : bool
             Whether to replace an existing file. If False, an existing file raises FileExistsError.
         zipped
-            Not supported: must be None. The format decides.
+            Not supported: must be None. The file format determines it.
         format : str, optional
-            The file format, whatever the name: one of the formats that `fastgru.formats` lists.
+            The file format, one of those that `fastgru.formats` lists, regardless of the name's ending.
         include_optimizer : bool
-            Whether to write how the model is trained and how far. Without, it must be compiled again to be trained on;
-            and other frameworks need not have its optimizer, loss and metrics.
+            Whether to also write optimizer, loss, metrics and optimizer state. If False, call `compile` after loading
+            to train the model. The file format then need not support its optimizer, loss and metrics.
 
         Raises
         ------
         ValueError
-            The ending is not known, or the model has something that this kind of file cannot say.
+            The ending is unknown, or the file format does not support a feature of the model.
+        FileExistsError
+            The file exists, and `overwrite` is False.
         ImportError
-            The kind of file needs an extra that is not installed.
+            The file format needs an extra that is not installed.
         """
         if zipped is not None:
             raise ValueError(f"zipped: expected None because the format decides, got {zipped!r}; pass format= instead")
@@ -942,17 +1032,24 @@ class Sequential:
     def save_weights(
         self, filepath: str | os.PathLike[str], overwrite: bool = True, max_shard_size: None = None
     ) -> None:
-        """Write the weights alone, for a model made in the same way, here or in Keras.
+        """Write only the weights to a file, for `load_weights` of a model with the same layers, here or in Keras.
 
         Parameters
         ----------
         filepath : path
-            ``*.safetensors`` holds the weights by name: ``gru/kernel``. ``*.weights.h5`` is Keras 3's format, ``*.h5``
-            Keras 2's.
+            The ending selects the format. ``.safetensors`` files contain the weights by name, such as ``gru/kernel``.
+            ``.weights.h5`` is the format of Keras 3, and ``.h5`` that of Keras 2.
         overwrite : bool
             Whether to replace an existing file. If False, an existing file raises FileExistsError.
         max_shard_size
-            Not supported: must be None. The weights are written to one file.
+            Not supported: must be None. All weights are written to one file.
+
+        Raises
+        ------
+        ValueError
+            The ending is unknown.
+        FileExistsError
+            The file exists, and `overwrite` is False.
         """
         if max_shard_size is not None:
             raise ValueError("max_shard_size: expected None because weights are written to one file, got a size")
@@ -973,21 +1070,21 @@ class Sequential:
         include_optimizer: bool = True,
         weights_only: bool = False,
     ) -> None:
-        """Raise now the error that saving to `path` would raise; no file is created or changed.
+        """Raise the error that saving to `path` would raise. No file is created or changed.
 
-        Call it before a long training. `callbacks.ModelCheckpoint` does so before the first epoch.
+        Call it before a long training run. `callbacks.ModelCheckpoint` does so before the first epoch.
 
         Parameters
         ----------
         path, format, include_optimizer
             As in `save`.
         weights_only : bool
-            Whether `save_weights` will write the file instead of `save`.
+            Whether to check `save_weights` instead of `save`.
 
         Raises
         ------
         ValueError, TypeError
-            The ending is unknown, or the format does not support something that the model has.
+            The ending is unknown, or the file format does not support a feature of the model.
         ImportError
             The format needs an extra that is not installed.
         OSError
@@ -1002,16 +1099,17 @@ class Sequential:
             saving.require_saveable(self._network, self._compilation, path, format=format, compiled=include_optimizer)
 
     def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False) -> None:
-        """Take the weights from a file of `save_weights`, or of Keras: of weights alone or of a model.
+        """Copy the weights from a file into the model.
 
-        Weights in ``*.safetensors`` are found by their names. In Keras' files, layers are found by their order.
+        The file is a weights file of `save_weights` or of Keras, or a whole model of Keras. Weights in ``.safetensors``
+        files are matched by their names. In Keras' files, layers are matched by their order.
 
         Parameters
         ----------
         filepath : path
-            ``*.safetensors``, ``*.weights.h5``, ``*.keras`` or ``*.h5``.
+            A ``.safetensors``, ``.weights.h5``, ``.keras`` or ``.h5`` file.
         skip_mismatch : bool
-            Not supported: must be False. All weights are loaded or none.
+            Not supported: must be False. Either all weights are loaded or none.
 
         Raises
         ------
@@ -1020,8 +1118,8 @@ class Sequential:
         """
         if checks.flag("skip_mismatch", skip_mismatch):
             raise ValueError(
-                "skip_mismatch: expected False because all weights are loaded or none, got True; call set_weights of "
-                "the layers that fit"
+                "skip_mismatch: expected False because either all weights are loaded or none, got True; call "
+                "set_weights on the layers whose weights have the right shapes"
             )
         self._network.require_built()
         if formats.weights_kind(filepath, reading=True) == "fastgru":
@@ -1037,7 +1135,7 @@ class Sequential:
 
     @usage.alone("load_weights changes the weights")
     def _set_named(self, weights: Mapping[str, Array]) -> None:
-        """Copy in weights by ``layer/weight``, if all of them are there and fit."""
+        """Copy weights by ``layer/weight``, if all of them exist and have the right shapes."""
         targets = self._network.views(self.parameters)
         wrong = [f"no {name}" for name in targets if name not in weights]
         wrong += [f"an unexpected {name}" for name in weights if name not in targets]
@@ -1053,9 +1151,9 @@ class Sequential:
     # --- Configurations ------------------------------------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:
-        """Return the layers and the shape of the input in Keras 3's form, without weights and without training.
+        """Return the layers and the input shape as a configuration of Keras 3, without weights and optimizer.
 
-        ``keras.Sequential.from_config(model.get_config())`` makes Keras' model, where Keras has all layers.
+        ``keras.Sequential.from_config(model.get_config())`` creates the Keras model, if Keras supports all layers.
         """
         from fastgru.formats.keras import configs  # late, so that fastgru is imported fast
 
@@ -1063,12 +1161,12 @@ class Sequential:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: None = None) -> Self:
-        """Return the model that a configuration describes, with new weights; it is not compiled.
+        """Create a model with new weights from a configuration. It is not compiled.
 
         Parameters
         ----------
         config : dict
-            What ``get_config`` of a Sequential model returned, here or in Keras 3.
+            The result of ``get_config`` of a Sequential model, here or in Keras 3.
         custom_objects
             Not supported: must be None or empty.
         """
@@ -1087,7 +1185,7 @@ class Sequential:
         return model
 
     def to_json(self) -> str:
-        """Return `get_config` as text, for `fastgru.models.model_from_json` and ``keras.models.model_from_json``."""
+        """Return `get_config` as JSON, for `fastgru.models.model_from_json` and ``keras.models.model_from_json``."""
         from fastgru.formats.keras import configs  # late, so that fastgru is imported fast
 
         return configs.model_to_json(saving.describe_layers(self._network))
@@ -1095,30 +1193,31 @@ class Sequential:
     # --- Descriptions and copies ---------------------------------------------------------------------------------
 
     def describe(self) -> ModelDescription:
-        """The model in the words that file formats understand; its arrays are copies."""
+        """Return a description of the model that all file formats use. Its arrays are copies."""
         self._network.require_built()
         with self._usage.call("describe"):
             return saving.describe(self._network, self._compilation)
 
     @classmethod
     def from_description(cls, description: ModelDescription) -> Self:
-        """The model that a file described.
+        """Create a model from the description that `describe` returned or a file format read.
 
         Raises
         ------
         ValueError, TypeError
-            The description contradicts itself, or wants what this package does not have.
+            The description is inconsistent, or uses a feature that is not supported.
         """
         model = cls(dtype=description.dtype, name=description.name)
         saving.take_description(description, model._network, model._compilation)
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles are made as files are: the layers' arrays must be views of the copy's own memory.
+        """Copy and pickle the model as `save` does: the arrays of the layers are views of the new model's memory.
 
-        What a class of the user's own has besides goes with it; attributes that are layers are the copy's layers.
+        Attributes that a subclass or user has added are also copied. Attributes that are layers of this model become
+        the corresponding layers of the copy.
         """
-        new_generator()  # unused, but it advances the seed's sequence: models made after a copy keep their weights
+        new_generator()  # unused, but advances the seed's sequence; the weights of later models depend on it
         own = {name: value for name, value in vars(self).items() if name not in _ATTRIBUTES}
         places = {
             name: place for name, value in own.items() for place, layer in enumerate(self.layers) if value is layer
@@ -1126,7 +1225,7 @@ class Sequential:
         others = {name: value for name, value in own.items() if name not in places}
         with self._usage.call("a copy"):
             config, tensors = saving.to_checkpoint(self._network, self._compilation)
-            # A pickle reads the arrays after this has returned.
+            # Copies, because pickle reads the arrays after this method has returned.
             copies = {name: array.copy() for name, array in tensors.items()}
         return _remake, (type(self), config, copies, places, others)
 
@@ -1138,7 +1237,7 @@ def _remake(
     places: dict[str, int],
     others: dict[str, Any],
 ) -> Sequential:
-    """What `Sequential.__reduce__` took apart, without calling the constructor of a class of the user's own."""
+    """Rebuild the model that `Sequential.__reduce__` returned, without calling the constructor of a subclass."""
     model = cls.__new__(cls)
     model._take(*saving.from_checkpoint(config, tensors))
     vars(model).update(others | {name: model.layers[place] for name, place in places.items()})
@@ -1146,7 +1245,7 @@ def _remake(
 
 
 def _check_batch_size(batch_size: int | None, steps: int | None) -> int:
-    """The batch size of `evaluate` and `predict`: with a number of steps, it decides how many samples are used."""
+    """Return the batch size of `evaluate` and `predict`. With `steps`, it determines how many samples are used."""
     if steps is not None:
         checks.integer("steps", steps, least=1)
     if batch_size is None:
@@ -1155,17 +1254,17 @@ def _check_batch_size(batch_size: int | None, steps: int | None) -> int:
 
 
 def refuse_custom_objects(custom_objects: Any) -> None:
-    """Raise if a user gave classes for what is read."""
+    """Raise ValueError if `custom_objects` is not None or empty."""
     if custom_objects:
         raise ValueError(
-            f"custom_objects: expected None because configurations and files hold the names of fastgru's classes only, "
+            f"custom_objects: expected None because only fastgru's classes are supported in files and configurations, "
             f"got {', '.join(map(str, custom_objects))}; load a model with compile=False and call compile with your "
             f"own losses and metrics"
         )
 
 
 def _require_free(path: str | os.PathLike[str], overwrite: bool) -> None:
-    """Raise if something exists at `path` and must not be overwritten."""
+    """Raise FileExistsError if `path` exists and `overwrite` is False."""
     if not checks.flag("overwrite", overwrite):
         check_path(path)
         if os.path.lexists(path):
@@ -1175,7 +1274,7 @@ def _require_free(path: str | os.PathLike[str], overwrite: bool) -> None:
 
 
 def _as_returned(values: dict[str, float], *, return_dict: bool) -> Any:
-    """Return loss and metrics in the form that Keras' methods return: a number if there are no metrics."""
+    """Return loss and metrics as Keras does: a dict, a list, or a single number if there are no metrics."""
     if return_dict:
         return values
     numbers = list(values.values())

@@ -24,7 +24,7 @@ def summary_lines(
     Parameters
     ----------
     name : str
-        The model's.
+        The name of the model.
     layers, shapes : sequence
         The layers to show, and the shapes of their outputs.
     counts : (int, int)
@@ -32,9 +32,9 @@ def summary_lines(
     itemsize : int
         Bytes of a value.
     line_length : int, optional
-        The least width of the table.
+        The minimum width of the table in characters.
     show_trainable : bool
-        Whether to add a column that says which layers are trainable.
+        Whether to add a column that shows which layers are trainable.
     """
     header = ["Layer (type)", "Output Shape", "Param #"]
     rows = [
@@ -64,7 +64,7 @@ def summary_lines(
 
 
 def _readable_bytes(size: float) -> str:
-    """A number of bytes as Keras writes it."""
+    """Return a number of bytes in the format of Keras."""
     for unit in ("B", "KB", "MB", "GB"):
         if size < 1024 or unit == "GB":
             break

@@ -1,4 +1,4 @@
-"""Which of a model's weights training changes."""
+"""The selection of trainable weights."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Array = NDArray[Any]
 
 
 class TrainingPlan(NamedTuple):
-    """What a training changes, given the layers' ``trainable``.
+    """The weights that a training run changes, given the layers' ``trainable``.
 
     Attributes
     ----------
     names : frozenset of str
         The trainable weights as ``layer/weight``.
     ranges : list of slice, or None
-        Where they lie in the flat buffers. None if all weights are trainable, so that one pass updates the buffer.
+        Their places in the flat buffers. None if all weights are trainable, so that one pass updates the whole buffer.
     frozen : list of slice
-        Where the others lie.
+        The places of the frozen weights.
     first : int
-        The number of the first layer with trainable weights. Layers before it need no backward pass.
+        The index of the first layer with trainable weights. Layers before it need no backward pass.
     penalties : list of (Regularizer, ndarray, ndarray)
         Regularizer, weight and gradient of the trainable weights with a regularizer. As in Keras, frozen weights add
         nothing to the loss.
@@ -45,7 +45,7 @@ def trainable_names(layers: Sequence[Layer]) -> frozenset[str]:
 
 
 def make_plan(layers: Sequence[Layer], places: dict[str, tuple[slice, tuple[int, ...]]], size: int) -> TrainingPlan:
-    """Return the plan for layers whose weights lie at `places` of buffers of that size."""
+    """Return the plan for layers whose weights are at `places` in buffers of `size` elements."""
     names = trainable_names(layers)
     trained = [any(f"{layer.name}/{name}" in names for name in layer.parameters) for layer in layers]
     starts = [*(place.start for place, _ in places.values()), size]

@@ -1,4 +1,4 @@
-"""Preparation of data: labels, padding, windows of time series, and the random seed, as in ``keras.utils``."""
+"""Data preparation as in ``keras.utils``: labels, padding, windows of time series, and the random seed."""
 
 from fastgru._support.elsewhere import missing
 from fastgru._support.seeding import set_seed as set_random_seed
@@ -21,14 +21,14 @@ __all__ = [
 # Pickles and messages name the public module.
 pad_with_lengths.__module__ = __name__
 
-_BATCHES = "give fit an iterable of batches (x, y)"
+_BATCHES = "pass an iterable of batches (x, y) to fit"
 _ELSEWHERE = {
     "PyDataset": _BATCHES,
     "Sequence": _BATCHES,
     "Progbar": "fit prints its own progress; pass verbose=1",
-    "custom_object_scope": "load_model makes layers of fastgru only; make the model anew and call load_weights",
-    "get_custom_objects": "load_model makes layers of fastgru only; make the model anew and call load_weights",
-    "register_keras_serializable": "load_model makes layers of fastgru only; make the model anew and call load_weights",
+    "custom_object_scope": "load_model supports fastgru's layers only; create the model and call load_weights",
+    "get_custom_objects": "load_model supports fastgru's layers only; create the model and call load_weights",
+    "register_keras_serializable": "load_model supports fastgru's layers only; create the model and call load_weights",
     "get_file": "download the file by other means and load it with numpy",
     "image_dataset_from_directory": "load the images with another package and pass arrays to fit",
     "plot_model": "use model.summary()",

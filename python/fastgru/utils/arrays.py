@@ -16,7 +16,7 @@ Array = NDArray[Any]
 def to_categorical(x: Any, num_classes: int | None = None) -> Array:
     """Convert integer labels to one-hot vectors.
 
-    Models do not need them: "categorical_crossentropy" accepts integer labels too.
+    fastgru does not need one-hot vectors: the loss "categorical_crossentropy" also accepts integer labels.
 
     Parameters
     ----------
@@ -64,15 +64,16 @@ def to_categorical(x: Any, num_classes: int | None = None) -> Array:
 
 
 def normalize(x: Any, axis: int | None = -1, order: float = 2) -> Array:
-    """Divide an array by its norm along an axis; zeros stay zeros.
+    """Divide an array by its norm along an axis. Vectors of norm 0 do not change.
 
     Parameters
     ----------
     x : array_like
-    axis : int or None
-        The axis along which the norm is taken; None takes that of all numbers.
+        Real numbers.
+    axis : int or None, default -1
+        The axis of the norm. None uses the norm of the whole array.
     order : number
-        The order of the norm as in `numpy.linalg.norm`: 2 is the Euclidean norm, 1 the sum of absolute values.
+        The order of the norm, as in `numpy.linalg.norm`. 2 is the Euclidean norm, and 1 the sum of absolute values.
 
     Returns
     -------
@@ -104,19 +105,19 @@ def split_dataset(
     Parameters
     ----------
     dataset : ndarray, or tuple or list of ndarray
-        Samples, or ``(x, y)`` and other arrays with as many samples.
+        Samples, or several arrays such as ``(x, y)`` with the same number of samples.
     left_size, right_size : float or int, optional
-        The size of each part, as a fraction or as a number of samples. One of the two is enough; samples beyond both
-        are left out.
+        The size of each part, as a fraction or as a number of samples. One of them is sufficient. If both are given and
+        do not cover all samples, the remaining samples are dropped.
     shuffle : bool
-        Whether to draw the samples of both parts at random; the arrays are copied then. Otherwise both parts are views.
+        Whether to shuffle before splitting. The parts are then copies, otherwise views.
     seed : int, optional
-        The seed of the order; if not given, `set_random_seed` decides.
+        The seed for shuffling. If not given, the seed of `set_random_seed` is used.
 
     Returns
     -------
     left, right
-        Each of the kind of `dataset`: an array or a tuple of arrays.
+        Each is an array if `dataset` is an array, otherwise a tuple of arrays.
 
     Examples
     --------
@@ -126,7 +127,9 @@ def split_dataset(
     arrays = [checks.array("dataset", each) for each in (dataset if several else [dataset])]
     if not arrays or any(array.ndim == 0 or len(array) != len(arrays[0]) for array in arrays):
         shapes = ", ".join(str(array.shape) for array in arrays)
-        raise ValueError(f"dataset: expected arrays with one number of samples, got shapes {shapes or 'of no arrays'}")
+        raise ValueError(
+            f"dataset: expected arrays with the same number of samples, got shapes {shapes or 'of no arrays'}"
+        )
     count = len(arrays[0])
     left, right = _sizes(left_size, right_size, count)
     places: list[Any] = [slice(0, left), slice(left, left + right)]
@@ -139,7 +142,7 @@ def split_dataset(
 
 
 def _sizes(left: float | None, right: float | None, count: int) -> tuple[int, int]:
-    """The numbers of samples of both parts."""
+    """Return the numbers of samples of both parts."""
     if left is None and right is None:
         raise ValueError("left_size: expected a size because right_size is None, got None; pass one of the two")
     sizes = [None if size is None else _size(name, size, count) for name, size in _named(left, right)]
@@ -148,8 +151,8 @@ def _sizes(left: float | None, right: float | None, count: int) -> tuple[int, in
     first, second = sizes[0] or 0, sizes[1] or 0
     if first + second > count:
         raise ValueError(
-            f"left_size: expected at most {count} samples in both parts because the dataset has as many, got {first} "
-            f"and {second}"
+            f"left_size: expected at most {count} samples in both parts, the size of the dataset, got {first} and "
+            f"{second}"
         )
     for (name, _), size in zip(_named(left, right), (first, second), strict=True):
         if size < 1:

@@ -1,4 +1,4 @@
-"""Sequences of different lengths in one array, as Keras pads them."""
+"""Padding of sequences of different lengths, as in Keras."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ def pad_sequences(
     truncating: str = "pre",
     value: Any = 0.0,
 ) -> Array:
-    """Put sequences of different lengths into one array, with Keras' arguments and defaults.
+    """Pad sequences of different lengths to one array, with Keras' arguments and defaults.
 
-    By default numbers become int32 and padding stands *before* each sequence. A `Masking` layer, ``mask_zero=True`` and
-    `lengths` need it behind: pass ``padding="post"``, or use `pad_with_lengths`, which keeps the dtype.
+    By default, the result is int32, and padding is inserted *before* each sequence. A `Masking` layer,
+    ``mask_zero=True`` and `lengths` need padding after it: pass ``padding="post"``, or use `pad_with_lengths`, which
+    does not change the dtype.
 
     Parameters
     ----------
-    sequences : sequence of array_like
-        Each (T_i, ...), with the same shape but for their lengths.
+    sequences : sequence of array_like (T_i, ...)
+        The sequences. All axes but the first must have the same size.
     maxlen : int, optional
-        The length T of the result; that of the longest sequence if not given. Longer sequences are truncated.
-    dtype : dtype
-        Pass "float32" for numbers that are not integers: int32 cuts off their fractions.
+        The length T of the result; by default that of the longest sequence. Longer sequences are truncated.
+    dtype : dtype, default "int32"
+        The dtype of the result. Pass "float32" for real numbers, because conversion to int32 truncates them.
     padding : {"pre", "post"}
-        Where to pad.
+        Whether to insert padding before or after each sequence.
     truncating : {"pre", "post"}
-        From which end to remove steps of sequences that are longer than `maxlen`.
-    value : number
-        The padding.
+        Whether to remove the first or the last steps of sequences longer than `maxlen`.
+    value : number, default 0.0
+        The value of padding.
 
     Returns
     -------
@@ -76,7 +77,7 @@ def pad_sequences(
         steps = np.asarray(kept, dtype)
         if steps.shape[1:] != shape:
             raise ValueError(
-                f"sequences: expected steps of shape {shape} as the first ones have, got {steps.shape[1:]} at index "
+                f"sequences: expected steps of shape {shape} as in the first sequence, got {steps.shape[1:]} at index "
                 f"{row}"
             )
         to[slice(maxlen - len(steps), None) if padding == "pre" else slice(0, len(steps))] = steps
@@ -88,5 +89,5 @@ def _full(shape: tuple[int, ...], value: Any, dtype: Any) -> Array:
         return np.full(shape, value, dtype)
     except (ValueError, OverflowError):
         if shape[1] > sys.maxsize // max(shape[0], 1):
-            raise MemoryError(f"sequences of {shape[1]:,} steps are more than any memory holds") from None
+            raise MemoryError(f"sequences of {shape[1]:,} steps are more than any memory can hold") from None
         raise

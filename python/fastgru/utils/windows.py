@@ -1,4 +1,4 @@
-"""Windows of a time series, without copies of its steps."""
+"""Windows of a time series, without copying the series."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Array = NDArray[Any]
 
 
 class TimeSeriesDataset:
-    """Batches of windows of a series, made by `timeseries_dataset_from_array`; `fit` and `evaluate` take it.
+    """Batches of windows of a time series, the result of `timeseries_dataset_from_array`.
 
-    Each iteration gives all batches: ``(x, y)``, or `x` alone without targets.
+    Pass it to `fit`, `evaluate` or `predict`. Each iteration yields all batches: ``(x, y)``, or `x` without targets.
 
     Attributes
     ----------
     x : ndarray (windows, steps, ...)
         All windows, in order: a read-only view of the series.
     y : ndarray (windows, ...) or None
-        Their targets: a view.
+        The targets of the windows: a view.
     """
 
     def __init__(self, x: Array, y: Array | None, batch_size: int | None, generator: np.random.Generator | None):
@@ -64,32 +64,32 @@ def timeseries_dataset_from_array(
     start_index: int | None = None,
     end_index: int | None = None,
 ) -> TimeSeriesDataset:
-    """Sliding windows over a time series, in batches, with Keras' arguments and defaults.
+    """Create batches of sliding windows over a time series, with Keras' arguments and defaults.
 
-    The series is not copied: batches are views of it, or with `shuffle` copies of one batch at a time.
+    The series is not copied. Batches are views of it; with `shuffle`, each batch is a copy.
 
     Parameters
     ----------
     data : array_like (T, ...)
-        The series, time first: (T, F) gives windows (sequence_length, F), which a GRU takes. Give a series of single
-        numbers as ``data[:, None]``.
-    targets : array_like, or None
-        ``targets[i]`` belongs to the window that begins at step i. To predict the step after each window, pass
-        ``data[sequence_length:]``. None: batches are `x` alone.
+        The series, with time as the first axis. (T, F) yields windows (sequence_length, F), the input of a GRU. Pass a
+        series of single numbers as ``data[:, None]``.
+    targets : array_like or None
+        ``targets[i]`` is the target of the window that begins at step i. To predict the step after each window, pass
+        ``data[sequence_length:]``. With None, batches contain `x` only.
     sequence_length : int
-        Steps in a window.
-    sequence_stride : int
-        Steps from the beginning of a window to that of the next.
-    sampling_rate : int
-        Steps of the series from one step of a window to the next.
-    batch_size : int or None
-        Windows in a batch; None gives one window at a time, without a batch axis.
-    shuffle : bool
-        Whether to draw a new order of the windows for each iteration.
+        The number of steps in a window.
+    sequence_stride : int, default 1
+        The distance between the first steps of adjacent windows.
+    sampling_rate : int, default 1
+        The distance between adjacent steps of a window in the series.
+    batch_size : int or None, default 128
+        The number of windows in a batch. None yields single windows, without a batch axis.
+    shuffle : bool, default False
+        Whether to shuffle the windows for each iteration.
     seed : int, optional
-        The seed of these orders; if not given, `set_random_seed` decides.
+        The seed for shuffling. If not given, the seed of `set_random_seed` is used.
     start_index, end_index : int, optional
-        Use ``data[start_index:end_index]`` only, and the targets of the same steps.
+        Use only ``data[start_index:end_index]``, and the targets of these steps.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def timeseries_dataset_from_array(
     Raises
     ------
     ValueError
-        No window fits, or a number is out of range.
+        The series is shorter than a window, or an argument is out of range.
 
     Examples
     --------
@@ -119,8 +119,8 @@ def timeseries_dataset_from_array(
     count = end - start - span + 1
     if count < 1:
         raise ValueError(
-            f"sequence_length: expected windows of at most {max(end - start, 0)} steps because the series has as many "
-            f"between start_index and end_index, got windows that span {span}"
+            f"sequence_length: expected windows of at most {max(end - start, 0)} steps, the length of the series "
+            f"between start_index and end_index, got windows of {span} steps"
         )
     y = None
     if targets is not None:
@@ -130,7 +130,9 @@ def timeseries_dataset_from_array(
         y = y[start:end]
         count = min(count, len(y))
         if count < 1:
-            raise ValueError(f"targets: expected some from start_index {start} on, got {len(targets)} in all")
+            raise ValueError(
+                f"targets: expected more than {start} targets because start_index is {start}, got {len(targets)}"
+            )
         y = y[:count:stride]
     views = np.lib.stride_tricks.sliding_window_view(series[start:end], span, axis=0)[:count:stride]
     generator = None
