@@ -182,9 +182,11 @@ def test_validation_leaves_the_states_of_training_alone():
 
 def test_a_stream_that_runs_dry_says_so():
     x, y, _ = data()
-    with pytest.raises(ValueError, match="x: expected at least one batch an epoch, got none; an iterator is used up"):
+    with pytest.raises(
+        ValueError, match="x: expected at least one batch per epoch, got none; an iterator is exhausted"
+    ):
         classifier().fit(iter(Batches(x, y, 10)), epochs=2, verbose=0)
-    with pytest.raises(ValueError, match="x: expected 5 batches because steps_per_epoch says so, got 4"):
+    with pytest.raises(ValueError, match="x: expected 5 batches because steps_per_epoch=5, got 4"):
         classifier().fit(iter(Batches(x, y, 10)), steps_per_epoch=5, verbose=0)
 
 
@@ -222,11 +224,11 @@ def test_a_bad_batch_of_a_stream_is_named_by_its_number_and_its_stream():
 
 def test_validation_that_runs_dry_says_so():
     x, y, _ = data()
-    with pytest.raises(ValueError, match=r"^validation_data: expected at least one batch .*, or validation_steps$"):
-        classifier().fit(x, y, validation_data=iter(Batches(x, y, 10)), epochs=2, verbose=0)
     with pytest.raises(
-        ValueError, match=r"^validation_data: expected 5 batches because validation_steps says so, got 4"
+        ValueError, match=r"^validation_data: expected at least one batch .*, or pass validation_steps$"
     ):
+        classifier().fit(x, y, validation_data=iter(Batches(x, y, 10)), epochs=2, verbose=0)
+    with pytest.raises(ValueError, match=r"^validation_data: expected 5 batches because validation_steps=5, got 4"):
         classifier().fit(x, y, validation_data=iter(Batches(x, y, 10)), validation_steps=5, verbose=0)
 
 
