@@ -299,7 +299,7 @@ def test_a_framework_that_fails_at_a_strangers_file_is_named_and_replaced(torch,
     def fail(path, description, x):
         raise RuntimeError("this file says more than that")
 
-    monkeypatch.setitem(runners._FRAMEWORKS, "torch", runners.Judge("PyTorch", (), fail))
+    monkeypatch.setitem(runners._FRAMEWORKS, "torch", runners.Runner("PyTorch", (), fail))
     torch.save(state_dicts(torch)["plain"], tmp_path / "m.pt")
     compared = conversion.convert(tmp_path / "m.pt", tmp_path / "m.safetensors", **said("plain"))
     assert compared.source == (
@@ -330,7 +330,7 @@ def test_the_samples_of_a_model_that_finds_padding_have_some(kind, tmp_path, mon
     compared = conversion.convert(tmp_path / "m.safetensors", tmp_path / NAMES[kind])
     assert compared.difference <= 1e-6
     monkeypatch.setattr(runners, "_FRAMEWORKS", {})
-    ignorant = runners.Judge("one that knows no masks", (), lambda path, description, x: model.layers[1](x))
+    ignorant = runners.Runner("one that knows no masks", (), lambda path, description, x: model.layers[1](x))
     monkeypatch.setattr(runners, "EQUATIONS", ignorant)
     (tmp_path / NAMES[kind]).unlink()
     with pytest.raises(ValueError, match="not written"):

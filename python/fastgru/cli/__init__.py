@@ -14,7 +14,7 @@ import fastgru
 from fastgru.cli import convert, evaluate, info, predict, train
 from fastgru.cli.options import as_options
 from fastgru.cli.parser import EXPECTED_ERRORS, Parser, UsageError
-from fastgru.formats.description import UnsaidError
+from fastgru.formats.description import AmbiguousFileError
 
 INTERRUPTED = 130
 
@@ -58,5 +58,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _one_line(error: Exception) -> str:
-    text = error.text(as_options) if isinstance(error, UnsaidError) else str(error)
+    text = error.text(as_options) if isinstance(error, AmbiguousFileError) else str(error)
     return " ".join(text.split()) or type(error).__name__

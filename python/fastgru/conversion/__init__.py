@@ -197,12 +197,12 @@ def _run_source(path: str | os.PathLike[str], kind: str, model: Sequential, x: A
     """
     if kind == "fastgru":
         return "fastgru", _several(model.predict(x))
-    judge, description = runners.judge_of(kind, path), model.describe()
+    runner, description = runners.runner_for(kind, path), model.describe()
     try:
-        return judge.name, _several(judge.run(path, description, x))
+        return runner.name, _several(runner.run(path, description, x))
     except Exception as error:
         reason = " ".join(str(error).split())[:_MOST_OF_A_REASON]
-        name = f"{runners.EQUATIONS.name}, because {judge.name} failed: {type(error).__name__}: {reason}"
+        name = f"{runners.EQUATIONS.name}, because {runner.name} failed: {type(error).__name__}: {reason}"
         return name, _several(runners.EQUATIONS.run(path, description, x))
 
 
@@ -211,8 +211,8 @@ def _run_target(path: str | os.PathLike[str], kind: str, x: Array) -> tuple[str,
     model = load_model(path, format=kind)
     if kind == "fastgru":
         return "fastgru", _several(model.predict(x))
-    judge = runners.judge_of(kind, path)
-    return judge.name, _several(judge.run(path, model.describe(), x))
+    runner = runners.runner_for(kind, path)
+    return runner.name, _several(runner.run(path, model.describe(), x))
 
 
 def _several(outputs: Any) -> list[Array]:

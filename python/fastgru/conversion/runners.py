@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Judge:
+class Runner:
     """A runner of model files.
 
     Attributes
@@ -40,12 +40,12 @@ class Judge:
     run: Callable[[str | os.PathLike[str], ModelDescription, Array], Any]
 
 
-def judge_of(kind: str, path: str | os.PathLike[str]) -> Judge:
+def runner_for(kind: str, path: str | os.PathLike[str]) -> Runner:
     """The runner for a file of a format, a key of `fastgru.formats.KINDS`; the equations if it is not installed."""
     if kind == "keras_h5" and keras_files.is_keras_2(path):
         kind = "keras_2_h5"  # Keras 3 reads such files too, but its hard_sigmoid is another function
-    judge = _FRAMEWORKS.get(kind, EQUATIONS)
-    return judge if all(importlib.util.find_spec(name) for name in judge.needs) else EQUATIONS
+    runner = _FRAMEWORKS.get(kind, EQUATIONS)
+    return runner if all(importlib.util.find_spec(name) for name in runner.needs) else EQUATIONS
 
 
 def _by_equations(path: str | os.PathLike[str], description: ModelDescription, x: Array) -> Any:
@@ -183,11 +183,11 @@ def _torch_activation(name: str, y: Any) -> Any:
 
 
 #: The equations support every layer and option that fastgru reads.
-EQUATIONS = Judge("the equations in NumPy", (), _by_equations)
+EQUATIONS = Runner("the equations in NumPy", (), _by_equations)
 _FRAMEWORKS = {
-    "keras": Judge("Keras", ("keras",), _by_keras),
-    "keras_h5": Judge("Keras", ("keras",), _by_keras),
-    "keras_2_h5": Judge("Keras 2", ("tensorflow", "tf_keras"), _by_keras_2),
-    "torch": Judge("PyTorch", ("torch",), _by_torch),
-    "onnx": Judge("ONNX Runtime", ("onnxruntime",), _by_onnxruntime),
+    "keras": Runner("Keras", ("keras",), _by_keras),
+    "keras_h5": Runner("Keras", ("keras",), _by_keras),
+    "keras_2_h5": Runner("Keras 2", ("tensorflow", "tf_keras"), _by_keras_2),
+    "torch": Runner("PyTorch", ("torch",), _by_torch),
+    "onnx": Runner("ONNX Runtime", ("onnxruntime",), _by_onnxruntime),
 }

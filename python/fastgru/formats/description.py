@@ -39,7 +39,7 @@ class ModelFileError(ValueError):
     """A file is not a model, or is damaged; the message names the file and the reason."""
 
 
-class UnsaidError(ModelFileError):
+class AmbiguousFileError(ModelFileError):
     """A file does not define the model's outputs: there is no usual choice, and no option was given.
 
     Attributes

@@ -15,7 +15,7 @@ Config = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class OptimizerWords:
+class OptimizerSpec:
     """An optimizer in a dialect.
 
     Attributes
@@ -72,7 +72,7 @@ class Dialect:
         Class -> options whose defaults differ from this package's -> their defaults in the dialect.
     nulls : mapping
         Option -> meaning of null, if that is not the default.
-    optimizers : tuple of OptimizerWords
+    optimizers : tuple of OptimizerSpec
     optimizer_key : str
         Key of the optimizer in the training configuration.
     own : bool
@@ -93,7 +93,7 @@ class Dialect:
     schedules: bool
     omitted: Mapping[str, Mapping[str, Any]]
     nulls: Mapping[str, Any]
-    optimizers: tuple[OptimizerWords, ...]
+    optimizers: tuple[OptimizerSpec, ...]
     optimizer_key: str
     own: bool = False
 
@@ -106,19 +106,19 @@ _CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
 _NOT_IN_FILES: Config = {"exclude_from_weight_decay": []}  # which Keras forgets
 _KERAS_FORM: Config = {"form": "keras", **_NOT_IN_FILES}
 _ADAM_OPTIONS = ("beta_1", "beta_2", "epsilon", "amsgrad", "weight_decay", *_CLIPS)
-_ADAM = OptimizerWords("Adam", "Adam", _same(*_ADAM_OPTIONS), _KERAS_FORM)
-_ADAMW = OptimizerWords("AdamW", "AdamW", _same(*_ADAM_OPTIONS), _KERAS_FORM)
-_SGD = OptimizerWords("SGD", "SGD", _same("momentum", "nesterov", "weight_decay", *_CLIPS), _KERAS_FORM)
-_RMSPROP = OptimizerWords(
+_ADAM = OptimizerSpec("Adam", "Adam", _same(*_ADAM_OPTIONS), _KERAS_FORM)
+_ADAMW = OptimizerSpec("AdamW", "AdamW", _same(*_ADAM_OPTIONS), _KERAS_FORM)
+_SGD = OptimizerSpec("SGD", "SGD", _same("momentum", "nesterov", "weight_decay", *_CLIPS), _KERAS_FORM)
+_RMSPROP = OptimizerSpec(
     "RMSprop", "RMSprop", _same("rho", "momentum", "epsilon", "centered", "weight_decay", *_CLIPS), _KERAS_FORM
 )
 _KERAS_OPTIMIZERS = (_ADAM, _ADAMW, _SGD, _RMSPROP)
 
 
-def _before_2_11(words: OptimizerWords, legacy: bool | None = None, **fixed: Any) -> OptimizerWords:
+def _before_2_11(spec: OptimizerSpec, legacy: bool | None = None, **fixed: Any) -> OptimizerSpec:
     """An optimizer as it was before TensorFlow 2.11: without weight decay."""
-    options = {ours: theirs for ours, theirs in words.options.items() if ours != "weight_decay"}
-    return replace(words, options=options, fixed={**words.fixed, "weight_decay": None, **fixed}, legacy=legacy)
+    options = {ours: theirs for ours, theirs in spec.options.items() if ours != "weight_decay"}
+    return replace(spec, options=options, fixed={**spec.fixed, "weight_decay": None, **fixed}, legacy=legacy)
 
 
 _KERAS_2_OPTIMIZERS = (
@@ -134,20 +134,20 @@ _KERAS_2_OPTIMIZERS = (
 )
 _NOT_IN_TFJS: Config = {**dict.fromkeys(("weight_decay", *_CLIPS)), **_NOT_IN_FILES}
 _TFJS_OPTIMIZERS = (
-    OptimizerWords(
+    OptimizerSpec(
         "Adam",
         "Adam",
         {"learning_rate": "learning_rate", "beta_1": "beta1", "beta_2": "beta2", "epsilon": "epsilon"},
         {"form": "tfjs", "amsgrad": False, **_NOT_IN_TFJS},
     ),
-    OptimizerWords("SGD", "SGD", _same(), {"momentum": 0.0, "nesterov": False, "form": "keras", **_NOT_IN_TFJS}),
-    OptimizerWords(
+    OptimizerSpec("SGD", "SGD", _same(), {"momentum": 0.0, "nesterov": False, "form": "keras", **_NOT_IN_TFJS}),
+    OptimizerSpec(
         "SGD",
         "Momentum",
         {"learning_rate": "learning_rate", "momentum": "momentum", "nesterov": "use_nesterov"},
         {"form": "pytorch", **_NOT_IN_TFJS},
     ),
-    OptimizerWords(
+    OptimizerSpec(
         "RMSprop",
         "RMSProp",
         {"learning_rate": "learning_rate", "rho": "decay", "momentum": "momentum", "epsilon": "epsilon"},

@@ -11,7 +11,7 @@ from fastgru.formats.keras.dialects import (
     TFJS,
     Config,
     Dialect,
-    OptimizerWords,
+    OptimizerSpec,
     class_and_config,
     class_and_options,
     snake_case,
@@ -268,24 +268,24 @@ def _optimizer(dialect: Dialect, entry: Any) -> Config:
     class_name, config = _named("optimizer", entry)
     class_name = class_name.removeprefix("Custom>")  # TensorFlow 2.11 registered its new optimizers with this prefix
     config = {_OPTIMIZER_SHORT.get(name, name): value for name, value in config.items()}
-    words = _optimizer_words(dialect, class_name, config)
-    known = (*words.options.values(), *_OPTIMIZER_IGNORED)
+    spec = _optimizer_spec(dialect, class_name, config)
+    known = (*spec.options.values(), *_OPTIMIZER_IGNORED)
     refuse_other_options("optimizer", config, known, _OPTIMIZER_NEUTRAL, of=class_name)
-    found = {ours: config[option] for ours, option in words.options.items() if config.get(option) is not None}
+    found = {ours: config[option] for ours, option in spec.options.items() if config.get(option) is not None}
     if "learning_rate" in found:
         found["learning_rate"] = _learning_rate(dialect, found["learning_rate"])
-    fixed = {option: value for option, value in words.fixed.items() if option != "exclude_from_weight_decay"}
-    return {"class_name": words.ours, "config": found | fixed}
+    fixed = {option: value for option, value in spec.fixed.items() if option != "exclude_from_weight_decay"}
+    return {"class_name": spec.ours, "config": found | fixed}
 
 
-def _optimizer_words(dialect: Dialect, class_name: str, config: Config) -> OptimizerWords:
+def _optimizer_spec(dialect: Dialect, class_name: str, config: Config) -> OptimizerSpec:
     """Return the first entry of the dialect's table that matches an optimizer's configuration."""
     legacy = config.get("is_legacy_optimizer", True)
-    for words in dialect.optimizers:
-        plain = not any(config.get(option) for option in ("momentum", "weight_decay") if option in words.fixed)
-        if words.theirs.lower() == class_name.lower() and words.legacy in (None, legacy) and plain:
-            return words
-    known = ", ".join(dict.fromkeys(words.theirs for words in dialect.optimizers))
+    for spec in dialect.optimizers:
+        plain = not any(config.get(option) for option in ("momentum", "weight_decay") if option in spec.fixed)
+        if spec.theirs.lower() == class_name.lower() and spec.legacy in (None, legacy) and plain:
+            return spec
+    known = ", ".join(dict.fromkeys(spec.theirs for spec in dialect.optimizers))
     raise ValueError(f"optimizer: expected one of {known}, got {class_name!r}")
 
 
@@ -310,8 +310,8 @@ def _written_loss(dialect: Dialect, loss: Config) -> Any:
             raise unsupported("loss", f"{option}={value!r} of {name}", dialect.name)
     if not dialect.loss_options:
         return name
-    sayable = {option: config[option] for option in options if option in config}
-    return written_object(dialect, "losses", class_name, sayable, outer=True)
+    supported = {option: config[option] for option in options if option in config}
+    return written_object(dialect, "losses", class_name, supported, outer=True)
 
 
 def _written_metric(dialect: Dialect, metric: str, loss: str) -> str:
@@ -326,16 +326,16 @@ def _written_metric(dialect: Dialect, metric: str, loss: str) -> str:
 def _written_optimizer(dialect: Dialect, optimizer: Config) -> Config:
     class_name, config = optimizer["class_name"], optimizer["config"]
     what = class_name
-    for words in dialect.optimizers:
-        if words.ours != class_name:
+    for spec in dialect.optimizers:
+        if spec.ours != class_name:
             continue
-        other = {key: config[key] for key, value in words.fixed.items() if config.get(key, value) != value}
+        other = {key: config[key] for key, value in spec.fixed.items() if config.get(key, value) != value}
         if not other:
-            written = {theirs: config[ours] for ours, theirs in words.options.items() if ours in config}
+            written = {theirs: config[ours] for ours, theirs in spec.options.items() if ours in config}
             written["learning_rate"] = _written_rate(dialect, written["learning_rate"])
-            if words.legacy is False:
+            if spec.legacy is False:
                 written["is_legacy_optimizer"] = False
-            return written_object(dialect, "optimizers", words.theirs, written, outer=True)
+            return written_object(dialect, "optimizers", spec.theirs, written, outer=True)
         what = f"{class_name} with " + ", ".join(f"{key}={value!r}" for key, value in other.items())
     raise unsupported("optimizer", what, dialect.name)
 

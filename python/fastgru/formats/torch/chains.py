@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastgru.formats.description import (
+    AmbiguousFileError,
     Assumption,
     LayerDescription,
     ModelDescription,
-    UnsaidError,
     bidirectional_config,
 )
 from fastgru.formats.torch.modules import Module
@@ -132,7 +132,7 @@ class Chain:
                     f"a state_dict does not say which activations stand between the modules {_shown(self.modules)}"
                 )
                 unsaid = {name: "linear" for name in self.linears if name not in said}
-                raise UnsaidError(problem, {"activations": {**said, **unsaid}})
+                raise AmbiguousFileError(problem, {"activations": {**said, **unsaid}})
 
     def _assumed_activations(self, said: Mapping[str, str]) -> list[Assumption]:
         names = [
@@ -179,14 +179,14 @@ def _only_one(modules: list[list[Module]], *, any_order: bool) -> list[Module] |
         found = next(chains, None)
         other = next(chains, None)
     except _TooManyTriesError as error:
-        raise UnsaidError(str(error), {"order": [readings[0].path for readings in modules]}) from None
+        raise AmbiguousFileError(str(error), {"order": [readings[0].path for readings in modules]}) from None
     if found is None or other is None:
         return found
     problem = f"its modules fit together as {_shown(found)} and as {_shown(other)}"
     orders = [_paths(chain) for chain in sorted((found, other), key=_called_otherwise)]
     if orders[0] == orders[1]:
         raise ValueError(f"{problem}, and no option says which")
-    raise UnsaidError(problem, {"order": orders[0]})
+    raise AmbiguousFileError(problem, {"order": orders[0]})
 
 
 def _called_otherwise(chain: list[Module]) -> int:
