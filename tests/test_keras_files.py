@@ -393,15 +393,15 @@ UNSAYABLE = {
     ),
     "a mask behind a mask": (
         lambda _: untrained(layers.Masking(), layers.GRU(2, return_sequences=True), layers.Masking(name="m")),
-        "m: expected no mask before it, because Keras replaces it",
+        "m: expected no mask before it because Keras replaces a mask",
     ),
     "a mask behind a Dense layer with one": (
         lambda _: untrained(layers.Masking(), layers.Dense(2), layers.Masking(name="m"), layers.GRU(2)),
-        "m: expected no mask before it, because Keras replaces it",
+        "m: expected no mask before it because Keras replaces a mask",
     ),
     "a mask behind that of tokens": (
         lambda _: tokens(layers.Embedding(5, 2, mask_zero=True), layers.Masking(name="m"), layers.GRU(2)),
-        "m: expected no mask before it, because Keras replaces it",
+        "m: expected no mask before it because Keras replaces a mask",
     ),
     "padding for Flatten": (
         lambda _: untrained(layers.Masking(-1.0, name="m"), layers.Flatten(), layers.Dense(3)),
@@ -499,7 +499,7 @@ def test_an_activation_layer_is_merged_into_the_dense_layer_before_it(
         ("ReLU", {**RELU, "threshold": 1.0}, "threshold=1.0 is not supported by fastgru"),
         ("Softmax", {"axis": 1}, "axis=1 is not supported by fastgru"),
         ("Softmax", {"axis": None}, "axis='all axes' is not supported by fastgru"),
-        ("Softmax", {"axis": -1}, "expected no mask before it, because Keras' layer skips masked elements"),
+        ("Softmax", {"axis": -1}, "expected no mask before it because Keras' layer skips masked elements"),
         ("Softmax", {"axis": -1, "other": 3}, "other=3 is not supported by fastgru"),
     ],
 )
@@ -645,7 +645,7 @@ def test_hostile_hdf5(name, ending, tmp_path):
         ("/", {"model_config": 3.0}, "expected text"),
         ("/", {"model_config": "{}"}, "class_name"),
         ("/", {"keras_version": "4.0"}, "keras_version: expected 2 or 3"),
-        ("/", {"training_config": "[1]"}, "the training: expected an object"),
+        ("/", {"training_config": "[1]"}, "training configuration: expected an object"),
     ],
 )
 def test_hostile_attributes(name, change, message, tmp_path):

@@ -519,7 +519,7 @@ UNSAYABLE = {
     "flattened": ([tokens(), layers.Flatten()], "flatten: Flatten after a mask is not supported by TensorFlow.js"),
     "a mask behind a mask": (
         [masking(), gru(return_sequences=True), layers.Masking(name="again")],
-        "again: expected no mask before it, because Keras replaces it",
+        "again: expected no mask before it because Keras replaces a mask",
     ),
     "a mask behind that of tokens": ([tokens(), masking(), gru()], "masking: expected no mask before it"),
     "padding for Dense": (

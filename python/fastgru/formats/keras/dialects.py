@@ -16,19 +16,19 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """An optimizer in a dialect.
+    """The counterpart of an optimizer in a dialect.
 
     Attributes
     ----------
     ours, theirs : str
-        Names of the class here and in the dialect.
+        Names of the class in fastgru and in the dialect.
     options : mapping
-        Option here -> option in the dialect.
+        Option in fastgru -> option in the dialect.
     fixed : mapping
         Options that the dialect does not have, with the values that it implies.
     legacy : bool or None
-        Keras 2 only: whether it is the optimizer from before TensorFlow 2.11; None if both versions compute the same.
-        A configuration without this information means the older one.
+        Keras 2 only: whether it is the optimizer from before TensorFlow 2.11; None if both compute the same updates.
+        A configuration without this information describes the older one.
     """
 
     ours: str
@@ -55,11 +55,11 @@ class Dialect:
     shape_key : str
         Key of the input shape.
     hard_sigmoid : str
-        The activation here that the dialect calls ``hard_sigmoid``.
+        fastgru's name of the activation that the dialect calls ``hard_sigmoid``.
     after : bool
         Whether reset_after=True is supported.
     zeros_for_mask : bool or None
-        Whether zero outputs in padding are supported. None: they are, but the option is written only if it is True.
+        Whether zero outputs in padding are supported. None: supported, but the option is written only if it is True.
     backward_layer : bool
         Whether the backward direction of a bidirectional layer may have its own options.
     variance_scaling : bool
@@ -76,7 +76,7 @@ class Dialect:
     optimizer_key : str
         Key of the optimizer in the training configuration.
     own : bool
-        Whether configurations stay within this package: they may use what Keras lacks, and nothing may be left out.
+        Whether it is this package's own dialect, which supports features that Keras lacks and omits nothing.
     """
 
     name: str
@@ -103,7 +103,7 @@ def _same(*names: str) -> dict[str, str]:
 
 
 _CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
-_NOT_IN_FILES: Config = {"exclude_from_weight_decay": []}  # which Keras forgets
+_NOT_IN_FILES: Config = {"exclude_from_weight_decay": []}  # Keras does not save the option
 _KERAS_FORM: Config = {"form": "keras", **_NOT_IN_FILES}
 _ADAM_OPTIONS = ("beta_1", "beta_2", "epsilon", "amsgrad", "weight_decay", *_CLIPS)
 _ADAM = OptimizerSpec("Adam", "Adam", _same(*_ADAM_OPTIONS), _KERAS_FORM)
@@ -116,7 +116,7 @@ _KERAS_OPTIMIZERS = (_ADAM, _ADAMW, _SGD, _RMSPROP)
 
 
 def _before_2_11(spec: OptimizerSpec, legacy: bool | None = None, **fixed: Any) -> OptimizerSpec:
-    """An optimizer as it was before TensorFlow 2.11: without weight decay."""
+    """Return an optimizer as before TensorFlow 2.11, without weight decay."""
     options = {ours: theirs for ours, theirs in spec.options.items() if ours != "weight_decay"}
     return replace(spec, options=options, fixed={**spec.fixed, "weight_decay": None, **fixed}, legacy=legacy)
 
@@ -156,8 +156,7 @@ _TFJS_OPTIMIZERS = (
 )
 
 _NO_ACTIVATION = {"activation": "linear", "recurrent_activation": "linear"}
-#: In Python, None is a value: a flag that is off, or a softmax over all axes. In TensorFlow.js, null is a missing
-#: argument.
+#: Python's None is a value, for example False for a flag. TensorFlow.js' null is a missing argument.
 _PYTHON_NULLS = {**_NO_ACTIVATION, "use_bias": False, "reset_after": False, "axis": "all axes"}
 
 KERAS_3 = Dialect(
@@ -185,7 +184,7 @@ KERAS_2 = replace(
     shape_key="batch_input_shape",
     hard_sigmoid="hard_sigmoid_tfjs",
     zeros_for_mask=None,
-    omitted={"GRU": {"reset_after": False}},  # the only form before Keras 2.1.3, which added the option
+    omitted={"GRU": {"reset_after": False}},  # Keras 2.1.3 added the option; earlier versions had reset_after=False
     optimizers=_KERAS_2_OPTIMIZERS,
     optimizer_key="optimizer_config",
 )
@@ -209,7 +208,7 @@ TFJS = replace(
     nulls=_NO_ACTIVATION,
     optimizers=_TFJS_OPTIMIZERS,
 )
-#: The form of what `get_config` returns: Keras 3's.
+#: The dialect of `get_config`: that of Keras 3, with all features of this package.
 FASTGRU = replace(KERAS_3, name="fastgru", own=True)
 #: The versions of Keras in which files are written.
 VERSIONS = {KERAS_3.name: "3.0.0", KERAS_2.name: "2.15.0"}

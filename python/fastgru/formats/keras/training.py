@@ -18,7 +18,7 @@ from fastgru.formats.keras.dialects import (
     written_object,
 )
 
-#: Name here -> class in Keras, and options here.
+#: Name in fastgru -> class in Keras, and options in fastgru.
 _LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {
     "categorical_crossentropy": ("CategoricalCrossentropy", ("from_logits", "label_smoothing")),
     "sparse_categorical_crossentropy": ("SparseCategoricalCrossentropy", ("from_logits",)),
@@ -71,7 +71,7 @@ _LOSS_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "reduction": ("sum_over_batch_size", "auto"),
     "axis": (-1,),
 }
-#: Metrics in Keras, by name or class -> metric here.
+#: Name of a metric in Keras -> name in fastgru.
 _METRICS = {
     "accuracy": "accuracy",
     "acc": "acc",
@@ -157,7 +157,7 @@ _OPTIMIZER_NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 _OPTIMIZER_IGNORED = ("name", "ema_momentum", "ema_overwrite_frequency", "jit_compile", "is_legacy_optimizer")
 _OPTIMIZER_SHORT = {"lr": "learning_rate"}
-#: Schedules on both sides, with the same options.
+#: Schedules that Keras and fastgru have -> their common options.
 _SCHEDULES = {
     "CosineDecay": ("initial_learning_rate", "decay_steps", "alpha", "warmup_target", "warmup_steps"),
     "CosineDecayRestarts": ("initial_learning_rate", "first_decay_steps", "t_mul", "m_mul", "alpha"),
@@ -184,10 +184,10 @@ def training_from_config(dialect: Dialect, config: Any) -> TrainingDescription |
     """
     if not config:
         return None
-    config = require_object("the training", config)
+    config = require_object("training configuration", config)
     for key in ("loss_weights", "weighted_metrics", "sample_weight_mode"):
         if config.get(key) not in (None, [], {}, [[]], [None]):
-            raise ValueError(f"{key}: expected none, got {config[key]!r}")
+            raise ValueError(f"{key}: expected None because fastgru does not support it, got {config[key]!r}")
     optimizer = config.get("optimizer", config.get("optimizer_config"))  # Keras 3 writes Keras 2's key to .h5 files
     if config.get("loss") is None or optimizer is None:
         return None
@@ -317,7 +317,9 @@ def _written_loss(dialect: Dialect, loss: Config) -> Any:
 def _written_metric(dialect: Dialect, metric: str, loss: str) -> str:
     if metric == "top_k_accuracy" and dialect is not TFJS:
         return "sparse_top_k_categorical_accuracy" if loss.startswith("sparse") else "top_k_categorical_accuracy"
-    metric = "log_cosh_error" if metric == "logcosh" else metric  # which Keras finds under the class' name only
+    metric = (
+        "log_cosh_error" if metric == "logcosh" else metric
+    )  # Keras knows this metric by the name of its class only
     if metric not in _METRICS or (dialect is TFJS and metric in _NOT_IN_TFJS):
         raise unsupported("metrics", metric, dialect.name, remedy="compile without it")
     return _TFJS_METRICS.get(metric, metric) if dialect is TFJS else metric
