@@ -405,15 +405,15 @@ UNSAYABLE = {
     ),
     "padding for Flatten": (
         lambda _: untrained(layers.Masking(-1.0, name="m"), layers.Flatten(), layers.Dense(3)),
-        "m: expected mask_value=0.0 before a Flatten layer, .*, got -1.0",
+        "m: expected mask_value=0.0 before a Flatten layer .*, got -1.0",
     ),
     "padding for Dense": (
         lambda _: untrained(layers.Masking(-1.0, name="m"), layers.Dropout(0.5), layers.Dense(3)),
-        "m: expected mask_value=0.0 before a Dense layer, .*, got -1.0",
+        "m: expected mask_value=0.0 before a Dense layer .*, got -1.0",
     ),
     "padding at the end": (
         lambda _: untrained(layers.Masking(-1.0, name="m")),
-        "m: expected mask_value=0.0 before the end of the model, .*, got -1.0",
+        "m: expected mask_value=0.0 before the end of the model .*, got -1.0",
     ),
     "PyTorch's Adam": (
         lambda _: trained(optimizers.Adam(form="pytorch")),
