@@ -30,6 +30,7 @@ INSTALL = {
     "onnx": "pip install onnx",
     "onnxruntime": "pip install onnxruntime",
     "onnxscript": "pip install onnxscript",
+    "pandas": "pip install pandas",
     "tensorboardX": "pip install tensorboardX",
     "tensorboard": "pip install tensorboard",
     "sklearn": "pip install 'scikit-learn>=1.6'",

@@ -7,7 +7,6 @@ makes both. Where the two differ on purpose, a test says how.
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -665,50 +664,6 @@ def test_regularizers(ours, name, arguments, keras, tf):
         rtol = 1e-14 if arguments else 1e-7  # Keras rounds factors to float32: 0.01, but not 0.25
         assert ours.penalty(weight) == pytest.approx(float(theirs), rel=rtol)
         np.testing.assert_allclose(gradient, np.asarray(tape.gradient(theirs, variable)), rtol=rtol, atol=1e-16)
-
-
-# --- Arguments ------------------------------------------------------------------------------------------------
-
-SAME_DEFAULTS = [
-    *((layers, "layers", name) for name in ("GRU", "Dense", "Embedding", "Masking", "Bidirectional")),
-    *((optimizers, "optimizers", name) for name in optimizers.OPTIMIZERS),
-    *(
-        (schedules, "optimizers.schedules", name)
-        for name in schedules.SCHEDULES
-        if name not in ("Constant", "OneCycle")
-    ),
-    *((losses, "losses", cls.__name__) for cls in losses.LOSSES.values() if cls is not losses.Quantile),
-    *(
-        (initializers, "initializers", name)
-        for name in (*initializers.CLASSES, *initializers.INITIALIZERS)
-        if name not in ("uniform", "normal")
-    ),
-    *((regularizers, "regularizers", name) for name in (*regularizers.CLASSES, *regularizers.REGULARIZERS)),
-]
-
-
-@pytest.mark.parametrize(("module", "path", "name"), SAME_DEFAULTS, ids=[entry[2] for entry in SAME_DEFAULTS])
-def test_arguments_have_keras_names_and_defaults(module, path, name, keras):
-    theirs: Any = keras
-    for part in (*path.split("."), name):
-        theirs = getattr(theirs, part)
-
-    def defaults(function):
-        parameters = inspect.signature(function).parameters.values()
-        return {p.name: p.default for p in parameters if p.default is not p.empty}
-
-    ours, expected = defaults(getattr(module, name)), defaults(theirs)
-    if path != "layers":  # the same arguments in the same order; own ones are keyword-only
-        positional = [
-            [p.name for p in inspect.signature(each).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-            for each in (getattr(module, name), theirs)
-        ]
-        assert positional[0] == positional[1]
-        assert ours | expected == ours
-        return
-    shared = ours.keys() & expected.keys() - {"name"}
-    assert shared
-    assert {key: ours[key] for key in shared} == {key: expected[key] for key in shared}
 
 
 # --- Schedules and optimizers ---------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import inspect
 import os
 
 import fastgru
@@ -14,32 +13,6 @@ from models import samples
 from test_fit_callbacks import OCCASIONS, Recorder, _record
 
 pytestmark = pytest.mark.isa_independent
-
-SHARED = [
-    *("BackupAndRestore", "CSVLogger", "Callback", "EarlyStopping", "History", "LambdaCallback"),
-    *("LearningRateScheduler", "ModelCheckpoint", "ReduceLROnPlateau", "TensorBoard", "TerminateOnNaN"),
-]
-POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
-
-
-def parameters(function):
-    """Names and defaults of what may be given by position, in order."""
-    found = [p for p in inspect.signature(function).parameters.values() if p.kind is POSITIONAL]
-    return [(p.name, p.default) for p in found if p.name != "self"]
-
-
-def test_all_callbacks_are_compared():
-    assert sorted(SHARED) == sorted(callbacks.__all__)
-
-
-@pytest.mark.parametrize("name", SHARED)
-def test_callbacks_have_kerass_parameters(name, keras):
-    assert parameters(getattr(callbacks, name)) == parameters(getattr(keras.callbacks, name))
-
-
-@pytest.mark.parametrize("name", ["fit", "evaluate", "predict"])
-def test_methods_have_kerass_parameters(name, keras):
-    assert parameters(getattr(Sequential, name)) == parameters(getattr(keras.Model, name))
 
 
 def test_callbacks_have_kerass_methods(keras):

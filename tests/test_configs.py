@@ -30,6 +30,7 @@ LAYERS = {
     ),
     "Activation": layers.Activation("tanh"),
     "Masking": layers.Masking(-1.0),
+    "Rescaling": layers.Rescaling(1 / 127.5, -1),
     "Dropout": layers.Dropout(0.25),
     "Flatten": layers.Flatten(),
     "GlobalAveragePooling1D": layers.GlobalAveragePooling1D(),

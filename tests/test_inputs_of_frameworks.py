@@ -128,8 +128,10 @@ def test_a_data_set_of_keras(keras):
     np.testing.assert_array_equal(two.predict(Data()), one.predict(x))
 
 
+@pytest.mark.peers("pandas")
 def test_columns_of_pandas():
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     x, y = samples(count=40)
     table = pandas.DataFrame({"label": pandas.array(y, "Int64"), "weight": np.linspace(0, 1, 40)})
     one = trained(x, y, sample_weight=np.linspace(0, 1, 40))

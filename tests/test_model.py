@@ -122,7 +122,7 @@ def test_samples_of_any_real_dtype_are_those_of_the_models_dtype(given, dtype, s
         fastgru.set_seed(1)
         first = [layers.Rescaling(1 / 64, -0.5, input_shape=(4, 3))] if scaled else []
         model = Sequential([*first, layers.GRU(3), layers.Dense(2, "softmax")], dtype=dtype)
-        model.compile("sgd")
+        model.compile("sgd", "categorical_crossentropy")
         model.fit(samples, y, batch_size=4, epochs=2, verbose=0, validation_data=(samples, y))
         model.train_on_batch(samples, y)
         model.fit(iter([(samples, y)] * 2), steps_per_epoch=2, verbose=0)
@@ -161,7 +161,7 @@ def test_memory_maps_are_converted_batch_by_batch(tmp_path, dtype):
     x.tofile(tmp_path / "x")
     mapped = CountingMap(tmp_path / "x", dtype, "r", shape=x.shape)
     model = Sequential([layers.GlobalAveragePooling1D(), layers.Dense(2, "softmax")])
-    model.compile("sgd")
+    model.compile("sgd", "categorical_crossentropy")
     model.fit(mapped[:8], np.zeros(8, int), verbose=0)
     tracemalloc.start()
     try:
@@ -180,7 +180,7 @@ def test_numbers_beyond_float32_do_not_become_infinite_in_silence():
     y = np.arange(6) % 2
     for first in ([], [layers.Rescaling(0.5)]):
         model = Sequential([*first, layers.GRU(3), layers.Dense(2, "softmax")])
-        model.compile("sgd")
+        model.compile("sgd", "categorical_crossentropy")
         message = (
             r"x has 1e\+300 at index \(2, 1, 0\).*, which overflows in the conversion to float32; .* dtype='float64'"
         )
@@ -198,7 +198,7 @@ def test_numbers_beyond_float32_do_not_become_infinite_in_silence():
         model.predict(x, lengths=[4, 4, 1, 4, 4, 4])  # in padding it does not matter
         model.fit(x, y, lengths=[4, 4, 1, 4, 4, 4], verbose=0)
     model = Sequential([layers.GRU(3), layers.Dense(2, "softmax")], dtype="float64")
-    model.compile("sgd")
+    model.compile("sgd", "categorical_crossentropy")
     model.evaluate(x, y)
 
 

@@ -47,8 +47,8 @@ def test_the_file_there_stays_as_it_is(tmp_path):
     [
         ("a.xyz", ValueError, "expected a name that ends in"),
         ("a.weights.h5", ValueError, "use save_weights"),
-        ("none/a.safetensors", FileNotFoundError, "expected a folder to write a.safetensors to"),
-        ("none/a.pt", FileNotFoundError, "expected a folder"),
+        ("none/a.safetensors", FileNotFoundError, "expected an existing folder for a.safetensors"),
+        ("none/a.pt", FileNotFoundError, "expected an existing folder"),
         ("", IsADirectoryError, "expected a regular file"),
     ],
 )

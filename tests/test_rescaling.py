@@ -64,7 +64,7 @@ def test_padding_is_found_behind_it():
     plain.set_weights(model.get_weights())
     np.testing.assert_array_equal(model.predict(x), plain.predict(0.5 * x + 1, lengths=[2, 4]))
     model.add(layers.Dense(2, "softmax"))
-    model.compile("sgd")
+    model.compile("sgd", "categorical_crossentropy")
     model.fit(x, [[0, 1, -1, -1], [0, 1, 0, 1]], verbose=0)  # labels in padding are not looked at
     x[0, 0] = 4
     with pytest.raises(ValueError, match="expected masked steps at the end of a sequence only"):

@@ -3,39 +3,15 @@
 from __future__ import annotations
 
 import copy
-import inspect
 
 import fastgru
 import numpy as np
 import pytest
 import safetensors.numpy
-from fastgru import ModelFileError, Sequential, layers, load_model, models
+from fastgru import ModelFileError, Sequential, layers, load_model
 from models import classifier, regressor, samples
 
 X, Y = samples(count=24)
-
-METHODS = (
-    "__init__", "compile", "train_on_batch", "test_on_batch", "predict_on_batch", "summary", "save", "save_weights",
-    "load_weights", "get_layer", "get_config", "from_config", "to_json", "count_params",
-)  # fmt: skip
-
-
-def arguments(function):
-    """Name and default of each parameter that may be given by place."""
-    parameters = inspect.signature(function).parameters.values()
-    return [(p.name, p.default) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_methods_have_kerass_arguments(name, keras):
-    ours, theirs = arguments(getattr(Sequential, name)), arguments(getattr(keras.Sequential, name))
-    assert ours == theirs
-
-
-@pytest.mark.parametrize("name", ["load_model", "clone_model", "model_from_json"])
-def test_functions_have_kerass_arguments(name, keras):
-    assert arguments(getattr(models, name)) == arguments(getattr(keras.models, name))
-
 
 # --- Compile, and what is returned ------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ def as_array(name: str, value: Any) -> Any:
     TypeError
         The library cannot convert it, for example because it is in the memory of another device.
     """
-    if isinstance(value, np.ndarray) or not is_array(value):
+    if value is None or isinstance(value, np.ndarray) or not is_array(value):
         return value
     if _is_torch_tensor(value):
         return _from_torch(name, value)
@@ -103,7 +103,9 @@ def as_samples(name: str, value: Any, *, axes: int | None, tokens: bool) -> Any:
         Whether the first layer is an `Embedding`.
     """
     value = as_array(name, value)
-    if isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1:
+    if isinstance(value, np.ndarray):
+        if value.dtype != object or value.ndim != 1:
+            return value
         value = list(value)
     if not isinstance(value, (list, tuple)) or not len(value):
         return value

@@ -120,7 +120,8 @@ class ArraySet:
         parts = []
         for rows in (slice(0, kept), slice(kept, None)):
             rest: Any = [
-                array.part(rows) if isinstance(array, SequenceList) else _at(array, rows) for array in self._rest
+                array.part(rows) if isinstance(array, SequenceList) else None if array is None else array[rows]
+                for array in self._rest
             ]
             parts.append(ArraySet(self._samples.part(rows), *rest))
         return parts[0], parts[1]
@@ -172,11 +173,10 @@ class ArraySet:
 
     def _take(self, rows: NDArray[np.intp] | slice, numbers: NDArray[np.intp] | None = None) -> Batch:
         given = self._samples.take(rows)
-        y, lengths, weights = (
-            array.pad(rows, given.shape[1]) if isinstance(array, SequenceList) else _at(array, rows)
-            for array in self._rest
-        )
-        assert y is not None
+        y, lengths, weights = self._rest
+        y = _at(y, rows, given)
+        lengths = None if lengths is None else lengths[rows]
+        weights = None if weights is None else _at(weights, rows, given)
         x = self._samples.convert(given, lengths)
         return Batch(x, y, lengths, weights, numbers, None if x is given else given)
 
@@ -194,8 +194,9 @@ class ArraySet:
         return self._take(slice(None))
 
 
-def _at(array: Array | None, rows: NDArray[np.intp] | slice) -> Array | None:
-    return None if array is None else array[rows]
+def _at(values: Array | SequenceList, rows: NDArray[np.intp] | slice, x: Array) -> Array:
+    """The values at `rows`, padded like the samples `x` if they are a list of sequences."""
+    return values.pad(rows, x.shape[1]) if isinstance(values, SequenceList) else values[rows]
 
 
 class StreamSet:

@@ -80,8 +80,12 @@ class Preparation:
                 f"{names[1]}: expected an array because {names[0]} is an array, got arrays of different lengths; pass "
                 f"{names[0]} as a list of sequences too"
             )
-        rest = (inputs.as_array(*each) for each in zip(names[1:], given[1:], strict=True))
-        return Unchecked(x, *rest)
+        return Unchecked(
+            x,
+            inputs.as_array(names[1], given.y),
+            inputs.as_array(names[2], given.lengths),
+            inputs.as_array(names[3], given.weights),
+        )
 
     def _unpack(self, name: str, given: Any, names: tuple[str, ...], thirds: Thirds, axes: int | None) -> Unchecked:
         """Unpack and convert a pair, a triple or a dict."""

@@ -169,7 +169,12 @@ class Activation(Head):
 
 
 def Softmax(  # noqa: N802 - a class with this name in Keras
-    axis: int = -1, *, input_shape: tuple[int | None, ...] | None = None, name: str | None = None
+    axis: int = -1,
+    *,
+    input_shape: tuple[int | None, ...] | None = None,
+    name: str | None = None,
+    dtype: str | None = None,
+    trainable: bool = True,
 ) -> Activation:
     """``Activation("softmax")``, over the last axis.
 
@@ -178,7 +183,8 @@ def Softmax(  # noqa: N802 - a class with this name in Keras
     axis : int
         Only -1, the last axis, is supported.
     input_shape : tuple, optional
-    name : str, optional
+    name, dtype, trainable
+        As in `Activation`.
 
     Returns
     -------
@@ -188,7 +194,7 @@ def Softmax(  # noqa: N802 - a class with this name in Keras
         raise ValueError(
             f"axis: expected -1 because softmax is over the last axis here, got {axis}; put a Permute before"
         )
-    return Activation("softmax", input_shape=input_shape, name=name)
+    return Activation("softmax", input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)
 
 
 def ReLU(  # noqa: N802 - a class with this name in Keras
@@ -198,6 +204,8 @@ def ReLU(  # noqa: N802 - a class with this name in Keras
     *,
     input_shape: tuple[int | None, ...] | None = None,
     name: str | None = None,
+    dtype: str | None = None,
+    trainable: bool = True,
 ) -> Activation:
     """``Activation("relu")``.
 
@@ -206,7 +214,8 @@ def ReLU(  # noqa: N802 - a class with this name in Keras
     max_value, negative_slope, threshold
         Only None, 0 and 0 are supported.
     input_shape : tuple, optional
-    name : str, optional
+    name, dtype, trainable
+        As in `Activation`.
 
     Returns
     -------
@@ -219,4 +228,4 @@ def ReLU(  # noqa: N802 - a class with this name in Keras
     ):
         if value != usual:
             raise ValueError(f"{option}: expected {usual} because max(x, 0) is the only ReLU here, got {value!r}")
-    return Activation("relu", input_shape=input_shape, name=name)
+    return Activation("relu", input_shape=input_shape, name=name, dtype=dtype, trainable=trainable)

@@ -51,6 +51,8 @@ class Layer(ABC):
     initializers: ClassVar[dict[str, str]] = {}
     #: Weight name -> name of the attribute that holds its regularizer.
     regularizers: ClassVar[dict[str, str]] = {}
+    #: Number of assignments to `trainable` of any layer, so that a model can tell that nothing has changed.
+    trainable_assignments: ClassVar[int] = 0
     #: Whether the input contains integers, as that of `Embedding`.
     takes_tokens: ClassVar[bool] = False
     #: Whether `forward` takes any real dtype that the layer's own holds exactly, and converts it itself.
@@ -104,6 +106,7 @@ class Layer(ABC):
     @trainable.setter
     def trainable(self, value: bool) -> None:
         self._trainable = checks.flag("trainable", value)
+        Layer.trainable_assignments += 1
         for layer in self.layers_within():
             layer.trainable = value
 

@@ -150,8 +150,12 @@ class Loss:
         return as_call(self)
 
     def call(self, y_true: Array, y_pred: Array) -> Any:
-        """The loss of each row, or these and the gradient; see the class."""
-        raise NotImplementedError(f"{type(self).__name__}: expected a method call(y_true, y_pred), got none; define it")
+        """Return the loss of each row, or the losses and the gradient; see the class."""
+        if type(self).compute is Loss.compute:
+            raise NotImplementedError(
+                f"{type(self).__name__}: expected a method call(y_true, y_pred), got none; define it"
+            )
+        return self._values(y_true, y_pred)
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
         """The mean loss of a batch, as in Keras.
@@ -163,6 +167,16 @@ class Loss:
             Outputs of a model.
         sample_weight : array_like (N,), optional
         """
+        values = self._values(y_true, y_pred)
+        if sample_weight is not None:
+            weights = checks.array("sample_weight", sample_weight).astype(np.float64)
+            if weights.shape != values.shape[: weights.ndim]:
+                raise ValueError(f"sample_weight: expected shape {values.shape[:1]}, got {weights.shape}")
+            values = values * weights.reshape(*weights.shape, *(1 for _ in values.shape[weights.ndim :]))
+        return float(values.mean())
+
+    def _values(self, y_true: Any, y_pred: Any) -> Array:
+        """Return the losses of outputs `y_pred` (N, C) or (N, T, C): (N,) or (N, T)."""
         outputs = checks.array("y_pred", y_pred)
         if outputs.dtype.kind not in "iufb":
             raise TypeError(f"y_pred: expected numbers, got {outputs.dtype}")
@@ -174,13 +188,7 @@ class Loss:
         activation = self.head if self.head in PROBABILITIES else None
         scores = _scores(outputs.reshape(-1, outputs.shape[-1]), activation)
         found = self.compute(scores, targets.reshape(-1, *targets.shape[axes:]), activation=activation, gradient=False)
-        values = found.values.reshape(outputs.shape[:-1])
-        if sample_weight is not None:
-            weights = checks.array("sample_weight", sample_weight).astype(np.float64)
-            if weights.shape != values.shape[: weights.ndim]:
-                raise ValueError(f"sample_weight: expected shape {values.shape[:1]}, got {weights.shape}")
-            values = values * weights.reshape(*weights.shape, *(1 for _ in values.shape[weights.ndim :]))
-        return float(values.mean())
+        return found.values.reshape(outputs.shape[:-1])
 
     def compute(
         self, scores: Array, targets: Array, *, activation: str | None = None, gradient: bool = True

@@ -76,6 +76,7 @@ class Network:
         self._places: dict[str, tuple[slice, tuple[int, ...]]] = {}  # of each weight in the flat buffers
         self.trainable = True
         self._plan: TrainingPlan | None = None  # None until a training begins
+        self._planned_after = 0  # assignments to `trainable` when the plan was made
         self._scored = Scores(np.empty((0, 0), np.float32), None, (0,))  # what `scores` returned last in training
 
     # --- Topology and memory ---------------------------------------------------------------------------------
@@ -497,13 +498,16 @@ class Network:
         if self._plan is not None:
             return
         self._plan = self.plan
+        self._planned_after = Layer.trainable_assignments
         if not self._plan.names:
             warnings.warn("the model does not have any trainable weights, so training changes nothing", stacklevel=2)
 
     def warn_of_changed_trainable(self) -> None:
         """Warn if ``trainable`` has changed since it was decided what is trained."""
+        if self._plan is None or self._planned_after == Layer.trainable_assignments:
+            return
         names = trainable_names(self.layers) if self.trainable else frozenset()
-        if self._plan is not None and names != self._plan.names:
+        if names != self._plan.names:
             warnings.warn(
                 "trainable: changed since the model was first trained after compile(), and the change has no effect; "
                 "call compile() after changing it",

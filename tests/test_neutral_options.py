@@ -1,55 +1,14 @@
-"""Constructors take Keras' positional arguments: the same names, order and defaults, by introspection."""
+"""Parameters of layers that Keras has and fastgru ignores or refuses."""
 
 from __future__ import annotations
 
 import importlib
-import inspect
 
 import numpy as np
 import pytest
 from fastgru import Sequential, layers
 
 pytestmark = pytest.mark.isa_independent
-
-LAYERS = [
-    *("Activation", "Bidirectional", "Dense", "Dropout", "Embedding", "Flatten", "GRU", "GlobalAveragePooling1D"),
-    *("GlobalMaxPooling1D", "Input", "InputLayer", "Masking", "Permute", "ReLU", "RepeatVector", "Reshape", "Softmax"),
-    *("SpatialDropout1D", "TimeDistributed"),
-]
-UTILS = [
-    *("normalize", "pad_sequences", "set_random_seed", "split_dataset", "timeseries_dataset_from_array"),
-    "to_categorical",
-]
-#: Parameters of Keras' that are not taken, or are by keyword only.
-LEFT_OUT = {
-    "SpatialDropout1D": {"name", "dtype"},
-    "split_dataset": {"preferred_backend"},
-    "timeseries_dataset_from_array": {"format"},
-}
-
-
-def positional(function):
-    """Names and defaults."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.items()
-    return [(name, parameter.default) for name, parameter in parameters if parameter.kind in kinds]
-
-
-@pytest.mark.parametrize(
-    ("module", "name"), [("layers", name) for name in LAYERS] + [("utils", name) for name in UTILS]
-)
-def test_positional_arguments_are_those_of_keras(module, name, keras):
-    ours = positional(getattr(importlib.import_module(f"fastgru.{module}"), name))
-    theirs = positional(getattr(getattr(keras, module), name))
-    theirs = [(each, default) for each, default in theirs if each not in LEFT_OUT.get(name, ())]
-    assert [each for each, _ in ours] == [each for each, _ in theirs]
-    for (each, one), (_, other) in zip(ours, theirs, strict=True):
-        assert one is other or one == other, each
-
-
-@pytest.mark.parametrize("name", layers.LAYERS)
-def test_every_layer_of_keras_is_compared(name, keras):
-    assert name in LAYERS or not hasattr(keras.layers, name)
 
 
 @pytest.mark.parametrize(
