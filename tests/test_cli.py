@@ -232,21 +232,29 @@ def claim_rows(path, rows):
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
-        ("wrong.npy", lambda p: np.save(p, np.zeros((5, 5), np.float32)), "expected one sample of shape (28, 28)"),
+        (
+            "wrong.npy",
+            lambda p: np.save(p, np.zeros((5, 5), np.float32)),
+            "expected one or more samples of shape (28, 28)",
+        ),
         ("four.npy", lambda p: np.save(p, np.zeros((2, 2, 28, 28), np.float32)), "got (2, 2, 28, 28)"),
-        ("scalar.npy", lambda p: np.save(p, np.float32(1)), "expected one sample of shape (28, 28)"),
+        ("scalar.npy", lambda p: np.save(p, np.float32(1)), "expected one or more samples of shape (28, 28)"),
         ("nan.npy", lambda p: np.save(p, np.full((28, 28), np.nan, np.float32)), "outputs are not finite"),
         ("header.npy", lambda p: p.write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': (      \n"), "not a .npy file"),
         ("pickle.npy", lambda p: p.write_bytes(b"PK\x03\x04"), "not a .npy file of numbers"),
         ("folder.png", lambda p: p.mkdir(), "expected a regular file or a link to one, got a folder"),
-        ("cut.png", lambda p: p.write_bytes(png(np.zeros((28, 28), np.uint8))[:-30]), "damaged picture"),
-        ("bomb.png", lambda p: p.write_bytes(png(np.zeros((9000, 9999), bool))), "9999 x 9000 pixels are too many"),
-        ("huge.png", lambda p: p.write_bytes(png(np.zeros((20000, 20000), bool))), "damaged picture"),
+        ("cut.png", lambda p: p.write_bytes(png(np.zeros((28, 28), np.uint8))[:-30]), "damaged image"),
+        (
+            "bomb.png",
+            lambda p: p.write_bytes(png(np.zeros((9000, 9999), bool))),
+            "pixels, got 9999 x 9000",
+        ),
+        ("huge.png", lambda p: p.write_bytes(png(np.zeros((20000, 20000), bool))), "damaged image"),
         ("objects.npy", lambda p: np.save(p, np.array([{}]), allow_pickle=True), "not a .npy file of numbers"),
         ("complex.npy", lambda p: np.save(p, np.zeros((28, 28), complex)), "got complex128"),
         ("claims.npy", lambda p: claim_rows(p, 10**13), "damaged: expected 31,360,000,000,000,000 bytes"),
         ("cut.npy", lambda p: p.write_bytes(b"\x93NUMPY\x01\x00"), "not a .npy file of numbers"),
-        ("text.png", lambda p: p.write_text("hello"), "neither a picture nor a .npy file"),
+        ("text.png", lambda p: p.write_text("hello"), "neither an image nor a .npy file"),
     ],
 )
 def test_files_that_cannot_be_predicted_on(capsys, model_file, tmp_path, name, make, message):

@@ -45,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = f"fastgru {arguments.command}"
         print(f"{command}: {_one_line(error)} (see {command} --help)", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as interrupt:  # its text says what was saved
+    except KeyboardInterrupt as interrupt:  # its text names the saved file
         print(f"fastgru: interrupted{interrupt}", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of the output has ended, as head does
+    except BrokenPipeError:  # the reader of the output, such as head, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except EXPECTED_ERRORS as error:

@@ -1,4 +1,4 @@
-"""Reading what ``fastgru predict`` is given: PNG pictures and .npy arrays."""
+"""Reads the inputs of ``fastgru predict``: images and .npy arrays."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from fastgru.datasets.npy import read_header
 
 Array = NDArray[Any]
 
-#: A picture with more pixels than this is no input of a GRU, and is refused before it is decoded.
+#: Images with more pixels raise before they are decoded; they are too large as input of a GRU.
 _MOST_PIXELS = 1 << 24
 
 
 class InputFileError(ValueError):
-    """A file to predict on cannot be used; the message says why."""
+    """An input file is not supported or is damaged; the message gives the reason."""
 
 
 def read_samples(path: Path, steps: int | None, features: int, *, invert: bool = False) -> Array:
-    """The samples (N, T, F) in a file: uint8 from a PNG, any numbers from a .npy file of (T, F) or (N, T, F).
+    """Read samples (N, T, F): uint8 from an image, any numbers from a .npy file of shape (T, F) or (N, T, F).
 
     Parameters
     ----------
     path : Path
     steps, features : int
-        T and F of the model; T may be None for any.
+        T and F of the model; T is None if the model accepts any number of steps.
     invert : bool
-        Turn black on white into white on black, which is what MNIST is.
+        Invert the brightness: black on white becomes white on black, as in MNIST.
 
     Raises
     ------
     InputFileError
-        The file is neither, is damaged, or its shape does not fit.
+        The file is neither an image nor a .npy file, is damaged, or has a wrong shape.
     OSError
         The file cannot be read.
     """
@@ -48,7 +48,7 @@ def read_samples(path: Path, steps: int | None, features: int, *, invert: bool =
         one = f"({'T' if steps is None else steps}, {features})"
         came = samples.shape[1:] if len(samples) == 1 else samples.shape
         raise InputFileError(
-            f"{path}: expected one sample of shape {one}, or N of them, because that is the model's input, got {came}"
+            f"{path}: expected one or more samples of shape {one} because that is the model's input, got {came}"
         )
     if invert:
         if samples.dtype != np.uint8:
@@ -63,7 +63,7 @@ def _read_npy(path: Path) -> Array:
             read_header(file, os.fstat(file.fileno()).st_size)
             file.seek(0)
             array: Array = np.load(file, allow_pickle=False)
-        except Exception as error:  # a damaged header can make NumPy raise almost anything
+        except Exception as error:  # NumPy may raise any type for a damaged header
             raise InputFileError(f"{path}: not a .npy file of numbers: {error}") from None
     return array if array.ndim else array[np.newaxis]
 
@@ -73,25 +73,27 @@ def _read_picture(path: Path) -> Array:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise InputFileError(
-            f"{path}: reading pictures needs Pillow: pip install 'fastgru[images]' (a .npy file needs nothing)"
+            f"{path}: reading images needs Pillow: pip install 'fastgru[images]', or pass a .npy file"
         ) from None
     with open_regular(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's about large pictures, which are refused below
+        warnings.simplefilter("ignore")  # Pillow warns about large images, which raise below
         try:
             with Image.open(file) as picture:
                 if picture.width * picture.height > _MOST_PIXELS:
-                    raise InputFileError(f"{path}: {picture.width} x {picture.height} pixels are too many")
+                    raise InputFileError(
+                        f"{path}: expected at most {_MOST_PIXELS:,} pixels, got {picture.width} x {picture.height}"
+                    )
                 return _grey(picture)
         except InputFileError:
             raise
         except UnidentifiedImageError:
-            raise InputFileError(f"{path}: neither a picture nor a .npy file") from None
-        except Exception as error:  # a damaged picture can make a decoder raise almost anything
-            raise InputFileError(f"{path}: damaged picture: {error}") from None
+            raise InputFileError(f"{path}: neither an image nor a .npy file") from None
+        except Exception as error:  # decoders may raise any type for a damaged image
+            raise InputFileError(f"{path}: damaged image: {error}") from None
 
 
 def _grey(picture: Any) -> Array:
-    """The brightness of a Pillow picture as bytes; 16 bits are scaled to 8, what is transparent is black."""
+    """Return the brightness of a Pillow image as uint8; 16 bits are scaled to 8, transparent pixels become black."""
     if picture.mode.startswith("I"):
         return (np.asarray(picture, np.uint32) >> 8).clip(0, 255).astype(np.uint8)
     if "A" in picture.getbands() or "transparency" in picture.info:

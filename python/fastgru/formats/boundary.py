@@ -36,7 +36,7 @@ def reading(path: str | os.PathLike[str], what: str | None = None) -> Iterator[N
     ----------
     path : path
     what : str, optional
-        What is wrong with the file; it stands before the message of the exception.
+        The problem of the file, which precedes the message of the exception.
     """
     try:
         yield
