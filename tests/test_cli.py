@@ -33,7 +33,7 @@ def model_file(tmp_path_factory):
     return path
 
 
-def test_train_says_first_and_last_what_it_trained_on(capsys, tmp_path):
+def test_train_prints_the_data_set_first_and_last(capsys, tmp_path):
     path = tmp_path / "m.safetensors"
     assert main(["train", "synthetic", "--epochs", "2", "--units", "8", "--seed", "1", "--save", str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -59,7 +59,7 @@ def test_train_ends_with_one_line_of_json(capsys):
     assert (repeated["accuracy"], repeated["loss"]) == (result["accuracy"], result["loss"])
 
 
-def test_train_without_a_data_set_falls_back_and_says_why(capsys, monkeypatch):
+def test_train_without_a_data_set_falls_back_and_prints_the_reason(capsys, monkeypatch):
     def unavailable(path):
         assert path is None
         raise fastgru.datasets.mnist.DataUnavailableError("MNIST is nowhere")
@@ -73,14 +73,14 @@ def test_train_without_a_data_set_falls_back_and_says_why(capsys, monkeypatch):
     assert capsys.readouterr().err.startswith("fastgru: MNIST is nowhere; put the four files into a folder")
 
 
-def test_a_folder_that_was_named_has_no_substitute(capsys, tmp_path):
+def test_a_missing_folder_raises_instead_of_falling_back(capsys, tmp_path):
     assert main(["train", "--data", str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"fastgru: {tmp_path}: expected train-images-idx3-ubyte")
     assert len(error.splitlines()) == 1
 
 
-def test_plot_draws_a_picture(tmp_path, capsys):
+def test_plot_writes_an_image(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     path = tmp_path / "p.png"
     assert main(["train", "synthetic", "--epochs", "1", "--units", "4", "--plot", str(path)]) == 0
@@ -97,7 +97,7 @@ def test_evaluate(capsys, model_file):
     assert (result["loss"], result["accuracy"]) == (loss, accuracy)
 
 
-def test_predict_reads_pictures_and_arrays(capsys, model_file, tmp_path):
+def test_predict_reads_images_and_arrays(capsys, model_file, tmp_path):
     image_module = pytest.importorskip("PIL.Image")
     x, _ = synthetic.make_digits(3, 0)
     image_module.fromarray(x[0]).save(tmp_path / "a.png")
@@ -113,7 +113,7 @@ def test_predict_reads_pictures_and_arrays(capsys, model_file, tmp_path):
     np.testing.assert_allclose(result["outputs"], expected[0], rtol=1e-6)
 
 
-def test_bytes_are_scaled_where_the_model_or_an_option_says_so(capsys, tmp_path):
+def test_uint8_is_scaled_by_the_model_or_an_option(capsys, tmp_path):
     (x, y), (x_test, y_test) = synthetic.load_data()
     np.savez(tmp_path / "d.npz", x=x[:60], y=y[:60], x_test=x_test[:20], y_test=y_test[:20])
     np.savez(tmp_path / "scaled.npz", x=x[:60] / 255, y=y[:60], x_test=x_test[:20] / 255, y_test=y_test[:20])
@@ -159,7 +159,7 @@ def test_bytes_are_scaled_where_the_model_or_an_option_says_so(capsys, tmp_path)
     assert "x.npy: uint8 numbers are not scaled" in capsys.readouterr().err
 
 
-def test_info_tells_what_runs_and_why(capsys):
+def test_info_prints_the_instruction_set_and_the_reason(capsys):
     assert main(["info"]) == 0
     printed = capsys.readouterr().out
     assert f"fastgru {fastgru.__version__}" in printed
@@ -175,7 +175,7 @@ def png(array):
 
 
 @pytest.mark.parametrize("kind", ["grey", "RGB", "alpha", "16 bits", "palette"])
-def test_pictures_of_every_kind_are_the_same_digit(kind, tmp_path):
+def test_images_of_every_mode_give_the_same_digit(kind, tmp_path):
     image_module = pytest.importorskip("PIL.Image")
     (x,), _ = synthetic.make_digits(1, 0)
     white = np.full_like(x, 255)
@@ -257,7 +257,7 @@ def claim_rows(path, rows):
         ("text.png", lambda p: p.write_text("hello"), "neither an image nor a .npy file"),
     ],
 )
-def test_files_that_cannot_be_predicted_on(capsys, model_file, tmp_path, name, make, message):
+def test_predict_raises_for_invalid_files(capsys, model_file, tmp_path, name, make, message):
     pytest.importorskip("PIL")
     path = tmp_path / name
     make(path)
@@ -293,7 +293,7 @@ def test_ctrl_c_saves_a_usable_model_and_leaves_no_traceback(tmp_path):
     assert load_model(path).evaluate(x, y)[1] > 0.5
 
 
-def test_a_closed_pipe_is_no_traceback():
+def test_a_closed_pipe_prints_no_traceback():
     read_end, write_end = os.pipe()
     os.close(read_end)
     result = subprocess.run(

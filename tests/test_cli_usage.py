@@ -80,7 +80,7 @@ TARGETS = [
 
 
 @pytest.mark.parametrize(("options", "missing", "message"), TARGETS, ids=[" ".join(row[0]) for row in TARGETS])
-def test_targets_are_checked_before_data_are_read(capsys, monkeypatch, without, options, missing, message):
+def test_targets_are_checked_before_data_is_read(capsys, monkeypatch, without, options, missing, message):
     os.mkfifo("fifo")
     if missing is not None:
         without(missing)
@@ -93,7 +93,7 @@ def test_targets_are_checked_before_data_are_read(capsys, monkeypatch, without, 
     assert set(os.listdir()) == before
 
 
-def test_a_process_without_onnx_ends_at_once(tmp_path):
+def test_a_missing_onnx_package_is_reported_before_training(tmp_path):
     (tmp_path / "onnx.py").write_text("raise ImportError('not installed')")
     command = [sys.executable, "-m", "fastgru", "train", "synthetic", "--save", "m.onnx"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
@@ -119,7 +119,7 @@ def test_a_process_without_onnx_ends_at_once(tmp_path):
         (["--save", "m.pt"], None),
     ],
 )
-def test_what_the_format_cannot_express_is_refused_before_the_first_epoch(capsys, monkeypatch, options, message):
+def test_unsupported_models_are_reported_before_the_first_epoch(capsys, monkeypatch, options, message):
     if "m.keras" in options:
         pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     fitted = []
@@ -135,7 +135,7 @@ def test_what_the_format_cannot_express_is_refused_before_the_first_epoch(capsys
     assert set(os.listdir()) == before
 
 
-def test_the_advice_for_such_a_format_works(capsys):
+def test_the_remedy_for_an_unsupported_format_works(capsys):
     pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     command = ["train", "synthetic", "--units", "4", "--epochs", "1", "--schedule", "onecycle"]
     assert main([*command, "--save", "m.safetensors"]) == 0
@@ -246,7 +246,7 @@ TYPED = [
 
 
 @pytest.mark.parametrize(("words", "message"), TYPED, ids=[row[0] for row in TYPED])
-def test_typing_errors_name_the_nearest_word(capsys, words, message):
+def test_misspelt_arguments_suggest_the_nearest_name(capsys, words, message):
     line = failure(capsys, *words.split())
     assert message in line
     assert "--help)" in line
@@ -273,7 +273,7 @@ def test_files_with_one_ending_are_not_all_alike():
     assert suggestions.nearest_file("rum.safetensors", names) == "run.safetensors"
 
 
-def test_options_may_stand_between_other_arguments(capsys):
+def test_options_may_precede_positional_arguments(capsys):
     """argparse alone gives DATA no value here."""
     assert main(["evaluate", "model.safetensors", "--json", "synthetic"]) == 0
     assert '"dataset": "synthetic"' in capsys.readouterr().out

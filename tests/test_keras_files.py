@@ -375,7 +375,7 @@ def tokens(*chain):
     return model
 
 
-UNSAYABLE = {
+UNSUPPORTED = {
     "another hard_sigmoid": (
         lambda ending: untrained(
             layers.GRU(2, name="g", recurrent_activation="hard_sigmoid_tfjs" if ending == ".keras" else "hard_sigmoid")
@@ -436,9 +436,9 @@ UNSAYABLE = {
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("name", UNSAYABLE)
+@pytest.mark.parametrize("name", UNSUPPORTED)
 def test_unsupported_options_are_named(name, ending, tmp_path):
-    build, message = UNSAYABLE[name]
+    build, message = UNSUPPORTED[name]
     with pytest.raises(ValueError, match=message):
         build(ending).save(tmp_path / f"model{ending}")
     assert not list(tmp_path.iterdir())

@@ -52,7 +52,7 @@ def test_classes(cuts, keras):
 
 @pytest.mark.parametrize("cuts", [[], [3, 90]])
 @pytest.mark.parametrize("columns", [1, 3])
-def test_yes_or_no(cuts, columns, keras):
+def test_binary_metrics(cuts, columns, keras):
     rng = np.random.default_rng(1)
     outputs, targets = rng.random((120, columns)), rng.integers(0, 2, (120, columns)).astype(float)
     for threshold in (0.5, 0.2):
@@ -67,7 +67,7 @@ def test_yes_or_no(cuts, columns, keras):
 
 
 @pytest.mark.parametrize("metric", [metrics.BinaryAccuracy(), metrics.BinaryAccuracy(threshold=0.2), metrics.F1Score()])
-def test_logits_say_what_their_probabilities_say(metric):
+def test_logits_and_probabilities_give_the_same_value(metric):
     rng = np.random.default_rng(1)
     logits, targets = rng.normal(size=(120, 3)), rng.integers(0, 2, (120, 3)).astype(float)
     metric = made(metric, losses.BinaryCrossentropy())
@@ -91,7 +91,7 @@ def test_numbers(keras):
 
 
 @pytest.mark.peers("sklearn")
-def test_f1_takes_the_classes_that_occur():
+def test_f1_averages_over_the_classes_that_occur():
     """As scikit-learn does; Keras takes a class that does not occur for one with a score of 0."""
     import sklearn.metrics
 
@@ -101,7 +101,7 @@ def test_f1_takes_the_classes_that_occur():
 
 
 @pytest.mark.parametrize("metric", [metrics.Accuracy(), metrics.F1Score(), metrics.TopKAccuracy(2)])
-def test_a_state_goes_on(metric):
+def test_a_state_is_restored(metric):
     outputs, labels = classified()
     whole = counted(metric, outputs, labels, [])
     metric.reset_state()
@@ -112,7 +112,7 @@ def test_a_state_goes_on(metric):
     assert counted(other, outputs[80:], labels[80:], []) == whole
 
 
-def test_nothing_counted_is_no_number():
+def test_a_metric_of_no_elements_is_nan():
     for name, cls in metrics.METRICS.items():
         loss = {
             "classes": CROSS_ENTROPY,
@@ -242,7 +242,7 @@ def test_names_are_those_of_keras(name, keras):
         (lambda: metrics.AUC().update_state([0, 1, 1], [0.5, 0.5]), ValueError, "y_true: expected a shape that begins"),
     ],
 )
-def test_what_metrics_lack_is_refused_by_name(make, error, message):
+def test_unsupported_options_of_metrics_raise(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
@@ -255,7 +255,7 @@ def within_a_tenth(y_true, y_pred):
 
 
 @pytest.mark.parametrize("lengths", [None, np.array([4, 0, 2, 1, 4])])
-def test_a_function_is_averaged_over_what_counts(lengths):
+def test_a_function_is_averaged_over_valid_elements(lengths):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(5, 4, 2)).astype(np.float32), rng.normal(size=(5, 4, 3))
     model = Sequential([layers.GRU(4, return_sequences=True, input_shape=(4, 2)), layers.Dense(3)])
@@ -271,7 +271,7 @@ def test_a_function_is_averaged_over_what_counts(lengths):
 
 
 @pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "binary_crossentropy", "mse"])
-def test_functions_go_with_every_loss(loss):
+def test_functions_support_every_loss(loss):
     activation = {"mse": "linear", "binary_crossentropy": "sigmoid"}.get(loss, "softmax")
     model = Sequential([layers.GRU(4, input_shape=(4, 2)), layers.Dense(2, activation)])
 
@@ -287,7 +287,7 @@ def test_functions_go_with_every_loss(loss):
     )
 
 
-def test_a_function_that_returns_one_number_is_refused():
+def test_a_function_that_returns_one_number_raises():
     model = Sequential([layers.GRU(4, input_shape=(4, 2)), layers.Dense(2)])
     model.compile("sgd", "mse", metrics=[lambda y_true, y_pred: np.abs(y_true - y_pred).mean()])
     x = np.zeros((6, 4, 2), np.float32)
@@ -295,7 +295,7 @@ def test_a_function_that_returns_one_number_is_refused():
         model.evaluate(x, x[:, 0], verbose=0)
 
 
-def test_the_example_of_a_metric_of_ones_own_works():
+def test_the_example_of_a_custom_metric_works():
     (example,) = (each for each in doctest.DocTestFinder().find(metrics.Metric, "Metric", globs={}) if each.examples)
     assert doctest.DocTestRunner(verbose=False).run(example, clear_globs=False).failed == 0
     model = example.globs["model"]
@@ -322,7 +322,7 @@ def test_a_class_derived_from_a_metric_of_the_package_may_define_update_state():
     assert model.metrics[0]._count == 6 + 3
 
 
-def test_a_metric_without_update_state_says_so():
+def test_a_metric_without_update_state_raises():
     class Empty(metrics.Metric):
         def reset_state(self):
             pass
@@ -383,7 +383,7 @@ KINDS = {
 
 @pytest.mark.parametrize("loss", KINDS, ids=lambda loss: losses.get(loss).name)
 @pytest.mark.parametrize("each_step", [False, True])
-def test_a_metric_of_ones_own_goes_with_every_loss(loss, each_step):
+def test_a_custom_metric_supports_every_loss(loss, each_step):
     activation, _ = KINDS[loss]
     model = Sequential([layers.GRU(4, return_sequences=each_step, input_shape=(5, 2)), layers.Dense(3, activation)])
     own = Largest()
@@ -400,7 +400,7 @@ def test_a_metric_of_ones_own_goes_with_every_loss(loss, each_step):
 
 
 @pytest.mark.parametrize("loss", KINDS, ids=lambda loss: losses.get(loss).name)
-def test_a_metric_says_what_it_goes_with(loss):
+def test_a_metric_defines_which_losses_it_supports(loss):
     activation, kind = KINDS[loss]
     assert losses.get(loss).kind == kind
     model = Sequential([layers.GRU(4, input_shape=(5, 2)), layers.Dense(3, activation)])
@@ -414,7 +414,7 @@ def test_a_metric_says_what_it_goes_with(loss):
             model.compile("adam", loss, metrics=[metric])
 
 
-def test_what_the_metrics_of_the_package_go_with():
+def test_the_losses_that_each_metric_supports():
     accepted = {}
     for name, cls in metrics.METRICS.items():
         accepted.setdefault(cls().accepts, set()).add(name)
@@ -431,7 +431,7 @@ def test_what_the_metrics_of_the_package_go_with():
     assert not accepted
 
 
-def test_accuracy_is_what_it_means_for_the_loss():
+def test_accuracy_depends_on_the_loss():
     assert isinstance(made("accuracy", losses.BinaryCrossentropy()), metrics.BinaryAccuracy)
     assert made("accuracy", losses.BinaryCrossentropy()).name == "accuracy"
     assert isinstance(made("accuracy", CROSS_ENTROPY), metrics.Accuracy)
@@ -483,7 +483,7 @@ def test_a_metric_counts_for_one_model_at_a_time(make):
     one.compile("adam", "mse", metrics=[metric])
 
 
-def test_metrics_come_as_any_iterable_but_a_dict():
+def test_metrics_may_be_any_iterable_except_a_dict():
     model = Sequential([layers.Dense(1, input_shape=(3,))])
     for given in (["mse", "mae"], ("mse", "mae"), {"mse", "mae"}, iter(["mse", "mae"]), np.array(["mse", "mae"])):
         model.compile("adam", "mse", metrics=given)

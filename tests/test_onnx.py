@@ -779,7 +779,7 @@ def nested(depth):
     return model
 
 
-REFUSED = {
+UNSUPPORTED = {
     "clip": (lambda: gru_model(clip=1.0), r"\(GRU\): its attribute clip is not supported by fastgru"),
     "unknown attribute": (lambda: gru_model(input_forget=1), "its attribute input_forget is not supported"),
     "activation": (lambda: gru_model(activations=["Sigmoid", "Softsign"]), "activation Softsign"),
@@ -893,9 +893,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_a_model_cannot_be_is_refused_by_name(name, tmp_path):
-    make, message = REFUSED[name]
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_unsupported_graphs_raise_and_name_the_node(name, tmp_path):
+    make, message = UNSUPPORTED[name]
     with pytest.raises(ModelFileError, match=message) as caught:
         load(make(), tmp_path)
     assert str(caught.value).startswith(str(tmp_path / "model.onnx"))
