@@ -1,4 +1,4 @@
-"""Callbacks do what Keras' do, at the moments Keras does it."""
+"""Callbacks have the same effects as those of Keras, at the same events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models import classifier, samples
 
 
 class Script(callbacks.Callback):
-    """Writes a value of its own into the logs, so that other callbacks watch a known course."""
+    """Writes given values into the logs, so that other callbacks monitor known values."""
 
     def __init__(self, values):
         self.values = values
@@ -238,7 +238,7 @@ def test_fit_reads_the_attributes_of_custom_callbacks():
 
 
 class Silent(callbacks.Callback):
-    """Adds to the logs, and says what."""
+    """Adds entries to the logs, and declares them."""
 
     adds_logs = ("mood",)
 
@@ -312,7 +312,7 @@ def test_bad_arguments(make, error, message):
 
 
 class Own(metrics.Metric):
-    """A user's own metric, of which more is better though its name does not say so."""
+    """A custom metric whose larger values are better, which its name does not show."""
 
     name = "quality"
 
@@ -400,7 +400,7 @@ def test_an_epoch_that_ends_with_nan_replaces_no_file(tmp_path, options):
 
 
 def test_training_resumes_before_the_epoch_that_ended_with_nan(tmp_path):
-    """With the fault mended, that epoch is trained on."""
+    """Without the cause of the NaN, the epoch is repeated."""
     x, y = samples()
     path = tmp_path / "a.safetensors"
 
@@ -417,7 +417,7 @@ def test_training_resumes_before_the_epoch_that_ended_with_nan(tmp_path):
 
 
 class Remembers(callbacks.Callback):
-    """Has a state of whatever kind."""
+    """Has a state of any type."""
 
     def __init__(self, state):
         self.state = state

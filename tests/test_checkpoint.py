@@ -1,4 +1,4 @@
-"""Model files: bit for bit, atomic, checksummed, never half-loaded."""
+"""Model files: bit-identical after loading, written atomically, with a checksum, and read completely or not at all."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def saved(tmp_path, digits):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_loaded_model_continues_training_bit_identically(tmp_path, digits, dtype):
-    """Two epochs, save, load, two epochs: the same as four."""
+    """Two epochs, save, load and two more epochs give the same bits as four epochs."""
     fastgru.set_seed(0)
     whole = make_model(dtype=dtype)
     whole.fit(*digits, epochs=4, verbose=0)
@@ -116,7 +116,7 @@ def test_every_flipped_byte_raises(saved):
         path.write_bytes(damaged)
         with contextlib.suppress(ModelFileError):
             loaded = load_model(path)
-            # White space or an escape of the header: then nothing has changed.
+            # The byte is white space or an escape in the header, which does not change the contents.
             assert header > place >= 8
             np.testing.assert_array_equal(loaded.parameters, model.parameters)
 
@@ -146,7 +146,7 @@ def test_errors_of_other_files_name_the_file(tmp_path):
 
 
 def forge(path, change, tensors=None):
-    """A file with a valid checksum, as somebody hostile would write it."""
+    """Write a file with a valid checksum, as an attacker could."""
     config, found = native.load(path)
     change(config)
     native.save(path, config, found if tensors is None else tensors)

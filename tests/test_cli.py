@@ -1,4 +1,4 @@
-"""The command line as a person meets it: processes, their output and their exit codes."""
+"""The command line: processes, their output and their exit codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from models import classifier
 
 @pytest.fixture(autouse=True)
 def small_synthetic(monkeypatch):
-    """The in-process calls below need no 60,000 pictures."""
+    """Reduce the data set to fewer than 60,000 images for calls in this process."""
     make = synthetic.load_data
     monkeypatch.setattr(synthetic, "load_data", lambda seed=0: make(train=600, test=200, seed=seed))
 
@@ -134,7 +134,7 @@ def test_uint8_is_scaled_by_the_model_or_an_option(capsys, tmp_path):
     assert layers_of["plain"] == layers_of["floats"] == layers_of["double"] == ["GRU", "Dense"]
     assert load_model(tmp_path / "double.safetensors").dtype == "float64"
 
-    # A model that does not scale its input, and one that does.
+    # A model without a Rescaling layer, and one with it.
     found = {}
     for name, file, options, note in (
         ("floats", "d.npz", [], "uint8 numbers are not scaled because"),
@@ -223,7 +223,7 @@ def test_errors_are_one_line_and_an_exit_code(capsys, arguments, code, message):
 
 
 def claim_rows(path, rows):
-    """A .npy file of a few bytes whose header claims that many samples."""
+    """Write a .npy file of a few bytes whose header declares many samples."""
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, 28, 28)})
         file.write(bytes(64))
@@ -305,7 +305,7 @@ def test_a_closed_pipe_prints_no_traceback():
 
 @pytest.mark.slow
 def test_training_on_a_terminal_shows_a_bar():
-    """Under a pseudo-terminal the bar is drawn, and every epoch's line stays."""
+    """On a pseudo-terminal, the bar is drawn and the line of every epoch remains."""
     terminal, inner = os.openpty()
     termios.tcsetwinsize(terminal, (24, 120))
     command = [sys.executable, "-m", "fastgru", "train", "synthetic", "--epochs", "1"]

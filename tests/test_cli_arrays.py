@@ -1,4 +1,4 @@
-"""The command line on a person's own arrays, from the file to the predictions."""
+"""The command line with the user's own arrays, from training to predictions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ N, T, F = 160, 9, 3
 
 
 def make(seed, count=N):
-    """Sequences of different lengths, with all kinds of targets: the sum of the first feature decides them."""
+    """Return sequences of different lengths, with all kinds of targets computed from the sum of the first feature."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((count, T, F)).astype(np.float32)
     lengths = rng.integers(2, T + 1, count)
@@ -49,7 +49,7 @@ def write(path, y, *, test=True, lengths=True, save=np.savez):
 
 
 def run(capsys, *arguments):
-    """The lines printed, and the last one as JSON."""
+    """Return the printed lines, and the last one as JSON."""
     assert main([*arguments, "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
     return lines, json.loads(lines[-1])
@@ -90,7 +90,7 @@ def test_every_kind_of_target_is_learnt_evaluated_and_predicted(capsys, tmp_path
 
 
 def test_targets_with_as_many_numbers_as_steps(tmp_path):
-    """(N, T) is a number for each step; a step that the lengths leave out makes it T numbers a sequence."""
+    """Targets (N, T) are a number per step, or T numbers per sequence if the lengths exclude a step of all rows."""
     x, y = np.zeros((6, 4, 2), np.float32), np.zeros((6, 4))
     np.savez(tmp_path / "steps.npz", x=x, y=y)
     np.savez(tmp_path / "sequence.npz", x=np.pad(x, ((0, 0), (0, 1), (0, 0))), y=y, lengths=np.full(6, 4))
@@ -99,7 +99,7 @@ def test_targets_with_as_many_numbers_as_steps(tmp_path):
 
 
 def test_options_have_the_meaning_of_the_layers_arguments(tmp_path):
-    """A model trained by the command line has the bits of one that was made by hand."""
+    """A model trained by the command line is bit-identical to one trained by the same calls in Python."""
     file = write(tmp_path / "d.npz", "label")
     options = "--units 8,6 --bidirectional --dropout 0.2 --recurrent-dropout 0.1 --optimizer rmsprop --clip-norm 0.5 "
     options += "--learning-rate 0.01 --schedule onecycle --epochs 3 --batch-size 20 --validation 0.25 --patience 1"
@@ -457,7 +457,7 @@ def test_arrays_that_define_no_task(capsys, tmp_path, arrays, options, message):
 
 
 def code_of(arguments):
-    """The exit code, which argparse raises and `main` returns."""
+    """Return the exit code, which argparse raises and `main` returns."""
     try:
         return main(arguments)
     except SystemExit as exit_:

@@ -1,4 +1,4 @@
-"""``fastgru info MODEL``: the description of a file is that of the model that was saved."""
+"""``fastgru info MODEL`` describes the saved model."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ NAMES = {
     "m.onnx": "onnx",
     "m.rtneural.json": "rtneural",
 }
-#: Formats that keep the optimizer, the loss and the metrics.
+#: Formats that store the optimizer, the loss and the metrics.
 COMPILED = ("fastgru", "tfjs", "keras", "keras_h5", "torch")
 
 
 def make(name):
-    """A model that the format can express."""
+    """Return a model that the format supports."""
     gru = {"reset_after": False, "recurrent_activation": "hard_sigmoid_tfjs"} if name == "model.json" else {}
     return Sequential(
         [layers.GRU(4, return_sequences="rtneural" in name, input_shape=(None, 3), **gru), layers.Dense(2)],

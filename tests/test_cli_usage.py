@@ -1,4 +1,4 @@
-"""Wrong arguments of the command line: found before any work begins, in one line that names what to change."""
+"""Wrong arguments of the command line raise before the command starts, with one line that names the remedy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def without(monkeypatch):
 
 
 def failure(capsys, *arguments):
-    """What is printed on standard error, one line, by a command that must end with exit code 2."""
+    """Return the line on standard error of a command that must end with exit code 2."""
     try:
         code = main(list(arguments))
     except SystemExit as exit_:
@@ -168,7 +168,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_trial_agrees_with_saving(name):
-    """`require_saveable` raises what `save` raises, for every format, and leaves no file behind."""
+    """`require_saveable` raises the same error as `save`, for every format, and leaves no file."""
     if name.endswith((".keras", ".h5", ".hdf5")):
         pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     plain = layers.GRU(3, return_sequences=True, input_shape=(None, 2))
@@ -190,7 +190,7 @@ def test_the_trial_agrees_with_saving(name):
 
 
 def raised(call):
-    """The error of a call as text, or None."""
+    """Return the error of a call as text, or None."""
     try:
         call()
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -274,7 +274,7 @@ def test_files_with_one_ending_are_not_all_alike():
 
 
 def test_options_may_precede_positional_arguments(capsys):
-    """argparse alone gives DATA no value here."""
+    """Without the workaround, argparse assigns no value to DATA."""
     assert main(["evaluate", "model.safetensors", "--json", "synthetic"]) == 0
     assert '"dataset": "synthetic"' in capsys.readouterr().out
     assert main(["evaluate", "--", "model.safetensors", "synthetic"]) == 0

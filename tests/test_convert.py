@@ -1,4 +1,4 @@
-"""``fastgru convert`` and what it proves."""
+"""``fastgru convert`` and its comparison of the outputs of both files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = {
 
 
 def stack(**gru):
-    """What PyTorch, Keras and ONNX can say."""
+    """Return a model that PyTorch, Keras and ONNX support."""
     return [
         layers.Bidirectional(
             layers.GRU(5, return_sequences=True, bias_initializer="random_normal", **gru), input_shape=(None, 3)
@@ -33,7 +33,7 @@ def stack(**gru):
 
 
 def before():
-    """What TensorFlow.js can say."""
+    """Return a model that TensorFlow.js supports."""
     return [
         layers.GRU(6, recurrent_activation="hard_sigmoid_tfjs", reset_after=False, input_shape=(None, 3)),
         layers.Dense(2, activation="softmax"),
@@ -41,12 +41,12 @@ def before():
 
 
 def each_step():
-    """What RTNeural can say."""
+    """Return a model that RTNeural supports."""
     return [layers.GRU(6, return_sequences=True, input_shape=(None, 3)), layers.Dense(1)]
 
 
 def states():
-    """Four arrays: what Keras and ONNX can say."""
+    """Return a model with four outputs, which Keras and ONNX support."""
     return [layers.Bidirectional(layers.GRU(3, return_sequences=True, return_state=True), None, input_shape=(None, 2))]
 
 
@@ -120,7 +120,7 @@ def test_pytorch_runs_its_own_files(torch, name, tmp_path, capsys):
 )
 @pytest.mark.parametrize("target", ["tfjs/model.json", "m.safetensors"])
 def test_keras_2_runs_its_own_files_if_installed(target, judge, tmp_path):
-    # Keras 3 opens it, and computes another hard_sigmoid.
+    # Keras 3 reads the file too, but its hard_sigmoid is another function.
     model = Sequential(
         [
             layers.GRU(32, recurrent_activation="hard_sigmoid_tfjs", reset_after=False, input_shape=(20, 9)),
@@ -229,7 +229,7 @@ def test_metrics_with_unsupported_options_raise(tmp_path):
 
 
 class Tagger:
-    """A PyTorch module as people write them, made where PyTorch is."""
+    """Return a typical PyTorch module; imports PyTorch when it is called."""
 
     def __new__(cls, torch, batch_first, every_step):
         class Module(torch.nn.Module):
@@ -260,7 +260,7 @@ def state_dicts(torch):
 
 
 def said(name):
-    """What those files leave open."""
+    """Return the options that such files need."""
     modules = ["gru"] if name == "bare" else ["gru", "head"]
     return {"pooling": "last_state", "activations": dict.fromkeys(modules, "linear")}
 

@@ -1,4 +1,4 @@
-"""What `fit`, `evaluate` and `predict` take: arrays, memory maps, iterables of batches, lengths, weights."""
+"""The data of `fit`, `evaluate` and `predict`: arrays, memory maps, iterables of batches, lengths, weights."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_gradients_of_a_padded_batch_are_the_sum_over_its_sequences():
 
 
 class Batches:
-    """An epoch's batches each time it is iterated over; counts what was asked for."""
+    """Yields the batches of an epoch per iteration, and counts the batches that were read."""
 
     def __init__(self, x, y, size, *, form=lambda x, y: (x, y)):
         self.x, self.y, self.size, self.form = x, y, size, form
@@ -284,7 +284,7 @@ def untouched(model, error, message, *arguments, **options):
 
 
 def test_tokens_and_masks_are_checked_before_any_batch():
-    """By the number of the sample, whatever order the batches come in."""
+    """The message has the index of the sample, independent of the order of batches."""
     rng = np.random.default_rng(0)
     tokens, y = rng.integers(1, 9, (3000, 6)), rng.integers(0, 3, 3000)
     tokens[:, 4:] = 0

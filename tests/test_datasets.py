@@ -22,7 +22,7 @@ def idx_bytes(array):
 
 @pytest.fixture
 def fake_mnist(monkeypatch):
-    """Four tiny files and a table of their checksums in place of MNIST's; returns name -> gzip bytes."""
+    """Replace MNIST by four tiny files and their checksums; returns name -> gzip bytes."""
     import hashlib
 
     rng = np.random.default_rng(0)
@@ -43,7 +43,7 @@ def write(folder, files, suffix=".gz"):
 
 @pytest.fixture
 def network(monkeypatch, fake_mnist):
-    """Stands for the mirrors: url -> what it answers, an exception or bytes. Nothing else can be opened."""
+    """Replace the network: URL -> bytes to return or exception to raise; other URLs cannot be opened."""
     answers = {f"{mirror}{name}.gz": data for mirror in mnist.MIRRORS for name, data in fake_mnist.items()}
     asked = []
 

@@ -1,4 +1,4 @@
-"""Programs in Keras' words: what they pass by place, by other names, or only because Keras has it."""
+"""Arguments as Keras' programs pass them: by position, by alternative names, and those that have no effect here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses against their definitions, derivatives, and Keras; weights, masks and pieces against plain sums."""
+"""Losses compared with their definitions, derivatives and Keras; weights, masks and pieces with plain sums."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_losses_equal_those_of_keras(loss, keras):
 @pytest.mark.parametrize("loss", [loss for loss in ALL if loss.name != "quantile"], ids=name_of)
 @pytest.mark.parametrize("steps", [None, 3])
 def test_a_loss_is_called_as_in_keras(loss, steps, keras):
-    """With targets first, and outputs of a model, not scores; the mean is returned."""
+    """The arguments are targets and outputs of a model, not scores; the result is the mean."""
     parts = [make(loss, seed=seed) for seed in range(steps or 1)]
     scores, targets = (np.stack(arrays, axis=1) if steps else arrays[0] for arrays in zip(*parts, strict=True))
     outputs = scores
@@ -234,7 +234,7 @@ def squares(y_true, y_pred):
 
 
 def squares_of_each(y_true, y_pred):
-    """Several numbers a row, whose mean is taken, as in Keras."""
+    """Returns several numbers per row, which are averaged as in Keras."""
     return (y_true - y_pred) ** 2
 
 
@@ -330,7 +330,7 @@ def test_a_class_derived_from_a_loss_of_the_package_may_define_call():
 
 
 def test_a_class_that_defines_the_call_operator_raises():
-    """Training calls `compute`, and so `call`: the class' code would never run."""
+    """Training calls `compute`, which calls `call`, so `__call__` of the class would never run."""
     with pytest.raises(TypeError, match=r"Mine: expected a method call\(y_true, y_pred\) .* got __call__; rename it"):
         type("Mine", (losses.MeanSquaredError,), {"__call__": lambda self, y_true, y_pred: 0.0})
 
@@ -352,7 +352,7 @@ def test_targets_of_functions_may_have_any_shape_after_the_rows():
 
 
 def test_the_example_of_a_custom_loss_has_the_right_gradient():
-    """The docstring's example runs; its gradient is compared with that of its losses alone."""
+    """The example of the docstring runs, and its gradient equals the numerical gradient of its losses."""
     (example,) = (each for each in doctest.DocTestFinder().find(losses.Loss, "Loss", globs={}) if each.examples)
     assert doctest.DocTestRunner(verbose=False).run(example, clear_globs=False).failed == 0
     names = example.globs

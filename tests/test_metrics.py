@@ -1,4 +1,4 @@
-"""Metrics against their definitions and Keras: exact over the whole set, however it is batched."""
+"""Metrics compared with their definitions and Keras: exact over a whole data set, for any batch size."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_numbers(keras):
 
 @pytest.mark.peers("sklearn")
 def test_f1_averages_over_the_classes_that_occur():
-    """As scikit-learn does; Keras takes a class that does not occur for one with a score of 0."""
+    """As in scikit-learn; in Keras, a class that does not occur has a score of 0."""
     import sklearn.metrics
 
     answers, labels = np.array([0, 0, 1, 2]), np.array([0, 2, 1, 3])  # a class that only is a label, and one of nothing
@@ -145,7 +145,7 @@ CASES = [(name, config) for name, configs in PROBABILITIES.items() for config in
 @pytest.mark.parametrize("columns", [1, 3])
 @pytest.mark.parametrize("lengths", [None, np.array([4, 0, 2, 1, 4])])
 def test_metrics_of_probabilities(name, config, columns, lengths, keras):
-    """Of a model, which gives logits or probabilities, and of Keras' on the steps that count."""
+    """Metrics of a model with logits or probabilities equal those of Keras on the valid steps."""
     if columns == 1 and (config.get("class_id") == 1 or "top_k" in config):
         pytest.skip("needs several outputs")
     rng = np.random.default_rng(0)
@@ -340,7 +340,7 @@ def test_a_metric_without_update_state_raises():
 
 
 class Largest(metrics.Metric):
-    """A user's metric: the largest output, and how many elements were seen."""
+    """A custom metric: the largest output, and the number of elements."""
 
     name = "largest"
 
@@ -357,7 +357,7 @@ class Largest(metrics.Metric):
 
 
 class OfNumbers(Largest):
-    """One that says what it goes with."""
+    """A custom metric that declares which losses it supports."""
 
     name = "of_numbers"
     accepts = ("numbers",)
@@ -438,7 +438,7 @@ def test_accuracy_depends_on_the_loss():
 
 
 class Plain(metrics.Metric):
-    """A metric of one's own that does not call the base class' __init__."""
+    """A custom metric that does not call the constructor of the base class."""
 
     name = "plain"
 

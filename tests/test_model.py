@@ -35,7 +35,7 @@ small_model = functools.partial(
 
 @pytest.mark.parametrize("options", [{}, {"reset_after": False, "recurrent_activation": "hard_sigmoid_tfjs"}])
 def test_training_follows_the_reference_step_by_step(options, digits):
-    """Five steps of the whole chain in float64: gather, forward, loss, backward, Adam."""
+    """Five training steps in float64: gather, forward, loss, backward, Adam."""
     x, y = digits
     fastgru.set_seed(1)
     model = small_model(dtype="float64", **options)
@@ -76,7 +76,7 @@ def test_fit_learns_and_reports(many_digits, capsys):
     assert len(lines) == 15
     assert lines[0].startswith("Epoch 1/15: loss ")
     assert "samples/s" in lines[0]
-    # The last epoch's validation is what evaluate says of the kept-back samples.
+    # The validation of the last epoch equals evaluate on the held-back samples.
     loss, accuracy = model.evaluate(x[1600:], y[1600:])
     assert history.history["val_loss"][-1] == pytest.approx(loss, rel=1e-6)
     assert history.history["val_accuracy"][-1] == accuracy
@@ -149,7 +149,7 @@ def test_a_layer_on_its_own_converts_its_input():
 
 
 class CountingMap(np.memmap):
-    """A memory map that says which dtypes it was converted to as a whole."""
+    """A memory map that records the dtypes to which it was converted as a whole."""
 
     def astype(self, *arguments, **more):
         raise AssertionError("the whole array is converted")
@@ -267,7 +267,7 @@ def test_numpys_global_generator_is_unchanged():
 
 
 def test_every_sample_is_used_once_per_epoch():
-    """With one sample a class and a batch of all, any order gives the loss of the whole set."""
+    """With one sample per class and one batch of all samples, any order gives the same loss."""
     x, y = np.random.default_rng(0).random((45, 3, 2)).astype(np.float32), np.arange(45) % 3
     model = Sequential([layers.GRU(4, input_shape=(3, 2)), layers.Dense(3, "softmax")])
     model.compile(fastgru.optimizers.Adam(1e-30), "categorical_crossentropy", metrics=["accuracy"])

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from fastgru import Sequential, functional, layers, optimizers, reference, schedules
 
-#: Ten updates, each a handful of roundings, on moments of both signs.
+#: Tolerance for ten updates with a few roundings each, on moments of both signs.
 RELATIVE = {np.float32: 5e-6, np.float64: 1e-14}
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
-#: Beside multiples of every register, and more than a thread takes at once.
+#: Numbers near multiples of every register width, and more than the block of one thread.
 counts = pytest.mark.parametrize("count", [0, 1, 7, 64, 1001, 70_000])
 
-#: name -> update, its equations, states, options. Epsilons are large, so that one in another place would be caught.
+#: name -> update, its equations, states, options. Large epsilons reveal an epsilon in a wrong place.
 UPDATES = {
     **{
         f"adam, {form}, decay {decay}, amsgrad {amsgrad}": (

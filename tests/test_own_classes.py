@@ -1,4 +1,4 @@
-"""Layers and other classes of a user's own, derived from this package's."""
+"""Custom layers and other classes that are derived from those of this package."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ pytestmark = pytest.mark.isa_independent
 
 
 class Sized(layers.GRU):
-    """A constructor of its own, whose arguments are no attributes."""
+    """A class with its own constructor, whose arguments are not attributes."""
 
     def __init__(self, size, **options):
         super().__init__(size, **options)
 
 
 class Half(layers.Dropout):
-    """A constructor without arguments."""
+    """A class with a constructor without arguments."""
 
     def __init__(self):
         super().__init__(0.5)

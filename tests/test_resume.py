@@ -1,4 +1,4 @@
-"""A training that was killed goes on bit for bit: the same files at the end as without the kill."""
+"""A killed training run resumes bit-identically: its final files are the same as without the kill."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_a_checkpoint_is_a_model(tmp_path):
 
 
 def assert_refused(tmp_path, message, *, error=ValueError, model=None, path=None, **fit):
-    """`fit` refuses, and the model is as it was."""
+    """Check that `fit` raises and the model is unchanged."""
     model = model or make_model()
     before = model.parameters.copy()
     step = model.optimizer.step
@@ -217,7 +217,7 @@ def test_another_training_run_raises_and_is_named(tmp_path):
 
 
 def test_another_schedule_raises_and_another_number_is_replaced(tmp_path):
-    """ReduceLROnPlateau changes numbers, so the file's is the true one; a schedule is what it was."""
+    """A number in the file is used, because ReduceLROnPlateau may have changed it; a schedule must be the same."""
     path = tmp_path / "a.safetensors"
     decaying = schedules.CosineDecay(0.01, 12)
     trained_for(1, path, model={"optimizer": optimizers.Adam(decaying)})
@@ -332,14 +332,14 @@ def checkpoints_of_last_and_best(folder, **last):
 
 
 class Score(callbacks.Callback):
-    """Gives the epochs a known course, of which the second is the best."""
+    """Sets the monitored values of the epochs; the second one is the best."""
 
     def on_epoch_end(self, epoch, logs=None):
         logs["score"] = abs(epoch - 1) + 1.0
 
 
 def test_a_checkpoint_contains_the_state_of_later_callbacks(tmp_path):
-    """The last one is written before the best one in the list, and must know that this epoch is the best."""
+    """The first callback writes its file before the second one runs, and must store the second one's new state."""
 
     def train(folder, epochs, resume=None):
         folder.mkdir(exist_ok=True)
@@ -391,7 +391,7 @@ def test_a_training_resumed_within_an_epoch_continues_its_epoch_number(tmp_path)
 
 
 def test_a_log_of_another_training_run_is_replaced(tmp_path):
-    """`append=False` replaces it, and a resumed training keeps the lines that the training wrote, not that one's."""
+    """`append=False` replaces the log; a resumed run keeps the lines of its own run only."""
     log, path = tmp_path / "log.csv", tmp_path / "a.safetensors"
     log.write_text("an,old,log\n" * 50)
 
@@ -435,7 +435,7 @@ def unbuilt():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("make", [make_model, unbuilt])
 def test_a_stream_resumes_at_its_position(tmp_path, save_freq, dtype, make):
-    """The first batch says what the model is, and a resumed training has none of it yet."""
+    """The first batch builds the model; a resumed run has no batch when it reads the file."""
 
     def train(name, epochs, resume=None):
         model = make()

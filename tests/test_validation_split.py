@@ -1,4 +1,4 @@
-"""Samples that are held back to validate on: which ones, that both parts have all classes, and the same ones again."""
+"""Held-back samples for validation: their choice, the classes of both parts, and the same choice after resuming."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLASSES = 5
 
 
 def sorted_by_class(each=40, steps=6, seed=0):
-    """A class is the feature that is largest on average."""
+    """Return samples whose class is the feature with the largest mean."""
     rng = np.random.default_rng(seed)
     y = np.repeat(np.arange(CLASSES), each)
     x = rng.normal(size=(len(y), steps, CLASSES)).astype(np.float32)
@@ -194,7 +194,7 @@ def test_each_class_is_held_back_in_proportion(sizes, fraction):
         budget = len(y) - min(max(int(len(y) * (1 - fraction) + 1e-9), 1), len(y) - 1)
         if budget >= several.sum():
             assert (counts >= 1)[several].all()
-        # One for the rounding, one where the class must have some in both parts.
+        # One for the rounding, and one because a class must have samples in both parts.
         assert (np.abs(counts - np.array(sizes) * budget / len(y)) <= 2).all()
 
 
