@@ -1,4 +1,4 @@
-"""What is trained and evaluated on: digits, or a person's own arrays, as a task of classes or of numbers."""
+"""Data sets of the command line: digits or the user's own arrays, for classification or regression."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ Array = NDArray[Any]
 DIGITS = ("mnist", "synthetic")
 TASKS = ("classify", "regress")
 
-#: Labels above this are taken for a mistake before a network is made for them.
+#: Larger labels raise before a network is created, because they are probably a mistake.
 MOST_CLASSES = 1 << 16
 
-#: Which samples `hold_back` can choose.
+#: The choices of samples for `hold_back`.
 CHOICES = ("random", "last")
 #: The key of the random numbers that choose them; `fastgru.set_seed` counts its own keys from 0.
 _HOLD_BACK = (1 << 32) - 1
-#: How many pairs of neighbouring sequences are compared, where there are as many.
+#: Minimum and maximum number of pairs of neighbouring sequences to compare.
 _LEAST_PAIRS, _MOST_PAIRS = 3, 16
 
 
 @dataclass(frozen=True)
 class Data:
-    """A data set, and what to say about it.
+    """A data set and its description.
 
     Attributes
     ----------
     name, reason : str
-        What it is, and how it came to be that.
+        Name of the data set, and the reason why it was chosen.
     task : {"classify", "regress"}
     outputs : int
-        How many classes there are, or numbers to predict.
+        Number of classes, or of numbers to predict.
     each_step : bool
         Whether there is a target for each step of a sequence.
     train : Sequences
@@ -62,7 +62,7 @@ class Data:
 
 
 def load(name: str | None, folder: str | None, seed: int, task: str | None = None) -> Data:
-    """The data set asked for; without a name MNIST where it can be had, else synthetic digits."""
+    """Return the given data set; without a name, MNIST if it is available, otherwise synthetic digits."""
     if name is not None and name not in DIGITS:
         if folder is not None:
             raise UsageError(f"--data: expected none because the arrays are those of {name}, got a folder")
@@ -158,7 +158,7 @@ def _numbers(name: str, part: Sequences) -> _Targets:
 
 
 def _counted(part: Sequences, *, each_step: bool, axes: int = 2) -> Array:
-    """Where targets count, to be broadcast to them: everywhere, but for the padding where each step has a target."""
+    """Return the mask of valid targets, for broadcasting: all targets, or those of valid steps."""
     if not each_step or part.lengths is None:
         return np.array(True)
     counted = valid_steps(part.lengths, part.x.shape[1])
@@ -173,7 +173,7 @@ def _first(wrong: Array) -> tuple[int, ...]:
 
 
 class HeldBack(NamedTuple):
-    """Which samples are held back.
+    """The samples that are held back.
 
     Attributes
     ----------
@@ -189,7 +189,7 @@ class HeldBack(NamedTuple):
     stratified: bool
 
     def describe(self, found: Data) -> str:
-        """A sentence: how many samples are held back, how they were chosen, how many of each class."""
+        """Describe the number of held-back samples, their choice, and the number per class."""
         y = found.train.y
         assert y is not None
         how = "the last ones" if self.which == "last" else "drawn at random"
@@ -278,12 +278,12 @@ def are_overlapping_windows(x: Array) -> bool:
 
 
 def pieces(part: Sequences, rows: Array | None = None, size: int = 128) -> Iterator[Sequences]:
-    """Some of the sequences, or all, a few at a time: memory-mapped ones are not loaded whole."""
+    """Yield the sequences in small parts, so that memory-mapped arrays are not loaded as a whole."""
     for begin in range(0, len(part.x) if rows is None else len(rows), size):
         chosen: Any = slice(begin, begin + size) if rows is None else rows[begin : begin + size]
         yield Sequences(*(None if array is None else array[chosen] for array in part))  # type: ignore[arg-type]
 
 
 def as_dict(part: Sequences) -> dict[str, Array]:
-    """The arrays by the names of the arguments that take them."""
+    """Return the arrays by the names of the arguments of `fit`."""
     return {name: array for name, array in part._asdict().items() if array is not None}
