@@ -1,4 +1,4 @@
-"""Callbacks do what Keras' do, at the moments Keras does it."""
+"""Callbacks have the same effects as those of Keras, at the same events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models import classifier, samples
 
 
 class Script(callbacks.Callback):
-    """Writes a value of its own into the logs, so that other callbacks watch a known course."""
+    """Writes given values into the logs, so that other callbacks monitor known values."""
 
     def __init__(self, values):
         self.values = values
@@ -28,7 +28,7 @@ def epochs_with(values, *others, model=None):
     return model, history
 
 
-def test_occasions_come_in_order_with_their_logs():
+def test_events_are_called_in_order_with_their_logs():
     seen = []
 
     class Recorder(callbacks.Callback):
@@ -74,7 +74,7 @@ def test_callbacks_do_not_change_the_training():
     assert first.history == second.history
 
 
-def test_what_callbacks_add_to_the_logs_is_in_the_history():
+def test_entries_that_callbacks_add_to_the_logs_are_in_the_history():
     _, history = epochs_with([3.0, 2.0, 4.0])
     assert history.history["score"] == [3.0, 2.0, 4.0]
 
@@ -97,7 +97,7 @@ def test_what_callbacks_add_to_the_logs_is_in_the_history():
         ([2, 2.1, 2.2, 2.3], {"baseline": 2.5, "patience": 2}, 3),
     ],
 )
-def test_early_stopping_ends_where_keras_does(values, options, stopped, keras):
+def test_early_stopping_stops_at_the_same_epoch_as_keras(values, options, stopped, keras):
     stop = callbacks.EarlyStopping("score", **options)
     _, history = epochs_with(values, stop)
     assert len(history.epoch) == stopped
@@ -115,7 +115,7 @@ def test_early_stopping_ends_where_keras_does(values, options, stopped, keras):
     assert theirs.stopped_epoch == stop.stopped_epoch
 
 
-def test_early_stopping_gives_back_the_best_weights():
+def test_early_stopping_restores_the_best_weights():
     kept = []
     remember = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: kept.append(model.parameters.copy()))
     model = classifier()
@@ -125,7 +125,7 @@ def test_early_stopping_gives_back_the_best_weights():
     np.testing.assert_array_equal(model.parameters, kept[1])
 
 
-def test_the_best_weights_come_back_at_the_end_too():
+def test_the_best_weights_are_also_restored_after_the_last_epoch():
     kept = []
     model = classifier()
     remember = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: kept.append(model.parameters.copy()))
@@ -149,7 +149,7 @@ def test_the_best_weights_come_back_at_the_end_too():
     ],
 )
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras' variables
-def test_the_rate_falls_where_keras_lets_it_fall(values, options, keras):
+def test_the_learning_rate_is_reduced_at_the_same_epochs_as_in_keras(values, options, keras):
     _, history = epochs_with(values, callbacks.ReduceLROnPlateau("score", **options))
 
     theirs = keras.callbacks.ReduceLROnPlateau("score", **{"mode": "min", **options})
@@ -165,7 +165,7 @@ def test_the_rate_falls_where_keras_lets_it_fall(values, options, keras):
     np.testing.assert_allclose(history.history["learning_rate"], rates, rtol=1e-6)
 
 
-def test_the_rate_of_a_schedule_is_not_lowered():
+def test_a_schedule_cannot_be_reduced():
     model = classifier(optimizer=optimizers.Adam(schedules.CosineDecay(0.01, 10)))
     with pytest.raises(TypeError, match="learning_rate: expected a number because ReduceLROnPlateau changes it"):
         model.fit(*samples(), verbose=0, callbacks=[callbacks.ReduceLROnPlateau("loss")])
@@ -190,7 +190,7 @@ def test_a_checkpoint_whose_name_has_an_unknown_field(tmp_path):
         classifier().fit(*samples(), verbose=0, callbacks=[save])
 
 
-def test_the_log_file_holds_a_line_an_epoch(tmp_path):
+def test_the_log_file_has_one_line_per_epoch(tmp_path):
     path = tmp_path / "log.csv"
     model = classifier()
     history = model.fit(*samples(), epochs=3, verbose=0, callbacks=[callbacks.CSVLogger(path)])
@@ -201,7 +201,7 @@ def test_the_log_file_holds_a_line_an_epoch(tmp_path):
     assert [float(row["loss"]) for row in rows[:3]] == history.history["loss"]
 
 
-def test_nan_ends_the_training_without_an_error_if_asked():
+def test_terminate_on_nan_stops_training_without_an_error():
     x, y = samples()
     x[40, 2, 1] = np.nan
     model, until_then = classifier(), classifier()
@@ -211,7 +211,7 @@ def test_nan_ends_the_training_without_an_error_if_asked():
     assert history.history == expected.history  # of the batches before
 
 
-def test_a_callback_says_itself_what_fit_must_know():
+def test_fit_reads_the_attributes_of_custom_callbacks():
     seen = []
 
     class Own(callbacks.Callback):
@@ -238,7 +238,7 @@ def test_a_callback_says_itself_what_fit_must_know():
 
 
 class Silent(callbacks.Callback):
-    """Adds to the logs, and says what."""
+    """Adds entries to the logs, and declares them."""
 
     adds_logs = ("mood",)
 
@@ -246,7 +246,7 @@ class Silent(callbacks.Callback):
         return False
 
 
-def test_no_piece_of_a_bad_batch_counts(monkeypatch):
+def test_no_piece_of_a_failed_batch_is_counted(monkeypatch):
     monkeypatch.setattr(loop, "LEAST_ROWS", 5)
     monkeypatch.setattr(loop, "CACHED_TAPE", 4000)
     x, y = samples()
@@ -255,7 +255,7 @@ def test_no_piece_of_a_bad_batch_counts(monkeypatch):
     assert np.isnan(history.history["loss"]).tolist() == [True]
 
 
-def test_of_nothing_there_is_no_loss():
+def test_the_loss_of_no_samples_is_nan():
     x, y = samples()
     x[0, 2, 1] = np.nan
     history = classifier().fit(x, y, epochs=5, verbose=0, shuffle=False, callbacks=[callbacks.TerminateOnNaN()])
@@ -263,7 +263,7 @@ def test_of_nothing_there_is_no_loss():
     assert np.isnan(history.history["accuracy"]).tolist() == [True]
 
 
-def test_nan_overwrites_no_checkpoint(tmp_path):
+def test_nan_does_not_overwrite_a_checkpoint(tmp_path):
     x, y = samples()
     model = classifier()
     save = callbacks.ModelCheckpoint(tmp_path / "a.safetensors")
@@ -312,7 +312,7 @@ def test_bad_arguments(make, error, message):
 
 
 class Own(metrics.Metric):
-    """A user's own metric, of which more is better though its name does not say so."""
+    """A custom metric whose larger values are better, which its name does not show."""
 
     name = "quality"
 
@@ -336,7 +336,7 @@ class Own(metrics.Metric):
         (Own(), "max"),
     ],
 )
-def test_a_metric_says_itself_which_way_is_better(metric, mode):
+def test_a_metric_defines_whether_larger_values_are_better(metric, mode):
     name = metric if isinstance(metric, str) else metric.name
     model = classifier()
     model.compile("adam", "categorical_crossentropy", metrics=[metric])
@@ -361,7 +361,7 @@ def test_an_error_is_better_when_it_is_smaller():
 # --- The history ----------------------------------------------------------------------------------------------------
 
 
-def test_an_epoch_has_one_number_of_what_a_callback_adds_later():
+def test_an_entry_that_a_callback_adds_later_has_one_value_per_epoch():
     class Late(callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             if epoch:
@@ -377,7 +377,7 @@ def test_an_epoch_has_one_number_of_what_a_callback_adds_later():
 
 
 @pytest.mark.parametrize("options", [{}, {"save_freq": 2}, {"monitor": "loss", "save_best_only": True}])
-def test_an_epoch_that_nan_ends_replaces_no_file(tmp_path, options):
+def test_an_epoch_that_ends_with_nan_replaces_no_file(tmp_path, options):
     x, y = samples()
     save = callbacks.ModelCheckpoint(tmp_path / "a.safetensors", **options)
     classifier().fit(x, y, verbose=0, shuffle=False, callbacks=[save])
@@ -399,8 +399,8 @@ def test_an_epoch_that_nan_ends_replaces_no_file(tmp_path, options):
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
 
 
-def test_a_training_goes_on_from_before_the_epoch_that_nan_ended(tmp_path):
-    """With the fault mended, that epoch is trained on."""
+def test_training_resumes_before_the_epoch_that_ended_with_nan(tmp_path):
+    """Without the cause of the NaN, the epoch is repeated."""
     x, y = samples()
     path = tmp_path / "a.safetensors"
 
@@ -417,7 +417,7 @@ def test_a_training_goes_on_from_before_the_epoch_that_nan_ended(tmp_path):
 
 
 class Remembers(callbacks.Callback):
-    """Has a state of whatever kind."""
+    """Has a state of any type."""
 
     def __init__(self, state):
         self.state = state
@@ -439,7 +439,7 @@ def refused(error, message, *told, **options):
     np.testing.assert_array_equal(model.parameters, before)
 
 
-def test_what_cannot_go_well_is_found_before_the_first_epoch(tmp_path):
+def test_errors_of_callbacks_are_raised_before_the_first_epoch(tmp_path):
     save = callbacks.ModelCheckpoint(tmp_path / "a.safetensors")
     refused(ValueError, "monitor: expected one of 'loss', 'accuracy', got 'f1'", callbacks.EarlyStopping("f1"))
     refused(
@@ -463,13 +463,13 @@ def test_what_cannot_go_well_is_found_before_the_first_epoch(tmp_path):
     classifier().fit(*samples(), verbose=0, callbacks=[Remembers({"a": object()})])  # nothing is written
 
 
-def test_a_monitor_that_another_callback_may_add_is_waited_for():
+def test_a_monitor_may_be_added_by_another_callback():
     epochs_with([3.0, 2.0], callbacks.EarlyStopping("score"))
     _, history = epochs_with([3.0], callbacks.ReduceLROnPlateau("loss"), callbacks.EarlyStopping("learning_rate"))
     assert len(history.epoch) == 1
 
 
-def test_states_of_callbacks_may_hold_numbers_of_numpy_and_nested_arrays(tmp_path):
+def test_states_of_callbacks_may_contain_numpy_scalars_and_nested_arrays(tmp_path):
     state = {"n": np.int64(3), "f": np.float32(1.5), "list": [np.arange(3), [np.ones((2, 2), np.float32)]],
              "tuple": (1, "a"), "a/b": np.zeros(2), "a": {"b": np.ones(2)}, "none": None}  # fmt: skip
     save = callbacks.ModelCheckpoint(tmp_path / "a.safetensors")
@@ -511,7 +511,7 @@ class OwnSchedule(schedules.Schedule):
         ("learning_rate", {"optimizer": optimizers.Adam(OwnSchedule())}),
     ],
 )
-def test_what_no_file_could_name_is_refused_before_it_is_trained(tmp_path, name, compiled):
+def test_unsupported_custom_objects_raise_before_training(tmp_path, name, compiled):
     fastgru.set_seed(3)
     model = Sequential([layers.GRU(4, input_shape=(5, 3)), layers.Dense(2, activation="softmax")])
     model.compile(**{"optimizer": "adam", "loss": "categorical_crossentropy"} | compiled)
@@ -535,7 +535,7 @@ def test_what_no_file_could_name_is_refused_before_it_is_trained(tmp_path, name,
 # --- Callbacks that use the model -------------------------------------------------------------------------------------
 
 
-def test_a_callback_may_evaluate_within_an_epoch():
+def test_a_callback_may_evaluate_during_an_epoch():
     x, y = samples()
     plain = classifier().fit(x, y, epochs=2, batch_size=8, verbose=0)
     model = classifier()

@@ -1,4 +1,4 @@
-"""Model files: bit for bit, atomic, checksummed, never half-loaded."""
+"""Model files: bit-identical after loading, written atomically, with a checksum, and read completely or not at all."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def saved(tmp_path, digits):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_loaded_model_goes_on_with_the_same_bits(tmp_path, digits, dtype):
-    """Two epochs, save, load, two epochs: the same as four."""
+def test_a_loaded_model_continues_training_bit_identically(tmp_path, digits, dtype):
+    """Two epochs, save, load and two more epochs give the same bits as four epochs."""
     fastgru.set_seed(0)
     whole = make_model(dtype=dtype)
     whole.fit(*digits, epochs=4, verbose=0)
@@ -73,7 +73,7 @@ def test_a_model_saved_without_its_optimizer_is_not_compiled(saved, digits):
     np.testing.assert_array_equal(loaded.predict(digits[0]), model.predict(digits[0]))
 
 
-def test_everything_that_was_said_comes_back(saved):
+def test_the_whole_configuration_is_restored(saved):
     model, path = saved
     loaded = load_model(path)
     assert [type(a) for a in loaded.layers] == [type(a) for a in model.layers]
@@ -96,7 +96,7 @@ def test_an_uncompiled_model_can_be_saved(tmp_path):
     np.testing.assert_array_equal(loaded.parameters, model.parameters)
 
 
-def test_other_readers_of_safetensors_find_the_weights(saved):
+def test_safetensors_reads_the_weights(saved):
     from safetensors.numpy import load_file
 
     model, path = saved
@@ -104,7 +104,7 @@ def test_other_readers_of_safetensors_find_the_weights(saved):
     np.testing.assert_array_equal(tensors["layers/head/kernel"], model.get_weights()[-2])
 
 
-def test_every_flipped_byte_is_found(saved):
+def test_every_flipped_byte_raises(saved):
     model, path = saved
     data = path.read_bytes()
     header = struct.unpack("<Q", data[:8])[0] + 8
@@ -116,13 +116,13 @@ def test_every_flipped_byte_is_found(saved):
         path.write_bytes(damaged)
         with contextlib.suppress(ModelFileError):
             loaded = load_model(path)
-            # White space or an escape of the header: then nothing has changed.
+            # The byte is white space or an escape in the header, which does not change the contents.
             assert header > place >= 8
             np.testing.assert_array_equal(loaded.parameters, model.parameters)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 100, 0.5, 0.99])
-def test_a_truncated_file_is_refused(saved, keep):
+def test_a_truncated_file_raises(saved, keep):
     _, path = saved
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
@@ -130,7 +130,7 @@ def test_a_truncated_file_is_refused(saved, keep):
         load_model(path)
 
 
-def test_foreign_files_are_refused_by_name(tmp_path):
+def test_errors_of_other_files_name_the_file(tmp_path):
     from safetensors.numpy import save_file
 
     save_file({"a": np.zeros(3)}, tmp_path / "foreign")
@@ -146,7 +146,7 @@ def test_foreign_files_are_refused_by_name(tmp_path):
 
 
 def forge(path, change, tensors=None):
-    """A file with a valid checksum, as somebody hostile would write it."""
+    """Write a file with a valid checksum, as an attacker could."""
     config, found = native.load(path)
     change(config)
     native.save(path, config, found if tensors is None else tensors)
@@ -177,14 +177,14 @@ def forge(path, change, tensors=None):
     ],
     ids=range(19),
 )
-def test_an_inconsistent_configuration_is_refused(saved, change):
+def test_an_inconsistent_configuration_raises(saved, change):
     _, path = saved
     forge(path, change)
     with pytest.raises(ModelFileError, match="not a model that this version of fastgru supports"):
         load_model(path)
 
 
-def test_moments_that_do_not_fit_are_refused(saved):
+def test_moments_of_wrong_shapes_raise(saved):
     _, path = saved
     config, tensors = native.load(path)
     native.save(path, config, tensors | {"optimizer/m": np.zeros(3, np.float32)})
@@ -192,7 +192,7 @@ def test_moments_that_do_not_fit_are_refused(saved):
         load_model(path)
 
 
-def test_a_newer_format_is_refused_by_number(saved):
+def test_a_newer_format_version_raises(saved):
     _, path = saved
     data = path.read_bytes()
     path.write_bytes(data.replace(b'"format_version":"2"', b'"format_version":"9"'))

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: processes, their output and their exit codes."""
+"""The command line: processes, their output and their exit codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from models import classifier
 
 @pytest.fixture(autouse=True)
 def small_synthetic(monkeypatch):
-    """The in-process calls below need no 60,000 pictures."""
+    """Reduce the data set to fewer than 60,000 images for calls in this process."""
     make = synthetic.load_data
     monkeypatch.setattr(synthetic, "load_data", lambda seed=0: make(train=600, test=200, seed=seed))
 
@@ -33,7 +33,7 @@ def model_file(tmp_path_factory):
     return path
 
 
-def test_train_says_first_and_last_what_it_trained_on(capsys, tmp_path):
+def test_train_prints_the_data_set_first_and_last(capsys, tmp_path):
     path = tmp_path / "m.safetensors"
     assert main(["train", "synthetic", "--epochs", "2", "--units", "8", "--seed", "1", "--save", str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -59,7 +59,7 @@ def test_train_ends_with_one_line_of_json(capsys):
     assert (repeated["accuracy"], repeated["loss"]) == (result["accuracy"], result["loss"])
 
 
-def test_train_without_a_data_set_falls_back_and_says_why(capsys, monkeypatch):
+def test_train_without_a_data_set_falls_back_and_prints_the_reason(capsys, monkeypatch):
     def unavailable(path):
         assert path is None
         raise fastgru.datasets.mnist.DataUnavailableError("MNIST is nowhere")
@@ -73,14 +73,14 @@ def test_train_without_a_data_set_falls_back_and_says_why(capsys, monkeypatch):
     assert capsys.readouterr().err.startswith("fastgru: MNIST is nowhere; put the four files into a folder")
 
 
-def test_a_folder_that_was_named_has_no_substitute(capsys, tmp_path):
+def test_a_missing_folder_raises_instead_of_falling_back(capsys, tmp_path):
     assert main(["train", "--data", str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"fastgru: {tmp_path}: expected train-images-idx3-ubyte")
     assert len(error.splitlines()) == 1
 
 
-def test_plot_draws_a_picture(tmp_path, capsys):
+def test_plot_writes_an_image(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     path = tmp_path / "p.png"
     assert main(["train", "synthetic", "--epochs", "1", "--units", "4", "--plot", str(path)]) == 0
@@ -97,7 +97,7 @@ def test_evaluate(capsys, model_file):
     assert (result["loss"], result["accuracy"]) == (loss, accuracy)
 
 
-def test_predict_reads_pictures_and_arrays(capsys, model_file, tmp_path):
+def test_predict_reads_images_and_arrays(capsys, model_file, tmp_path):
     image_module = pytest.importorskip("PIL.Image")
     x, _ = synthetic.make_digits(3, 0)
     image_module.fromarray(x[0]).save(tmp_path / "a.png")
@@ -113,7 +113,7 @@ def test_predict_reads_pictures_and_arrays(capsys, model_file, tmp_path):
     np.testing.assert_allclose(result["outputs"], expected[0], rtol=1e-6)
 
 
-def test_bytes_are_scaled_where_the_model_or_an_option_says_so(capsys, tmp_path):
+def test_uint8_is_scaled_by_the_model_or_an_option(capsys, tmp_path):
     (x, y), (x_test, y_test) = synthetic.load_data()
     np.savez(tmp_path / "d.npz", x=x[:60], y=y[:60], x_test=x_test[:20], y_test=y_test[:20])
     np.savez(tmp_path / "scaled.npz", x=x[:60] / 255, y=y[:60], x_test=x_test[:20] / 255, y_test=y_test[:20])
@@ -134,7 +134,7 @@ def test_bytes_are_scaled_where_the_model_or_an_option_says_so(capsys, tmp_path)
     assert layers_of["plain"] == layers_of["floats"] == layers_of["double"] == ["GRU", "Dense"]
     assert load_model(tmp_path / "double.safetensors").dtype == "float64"
 
-    # A model that does not scale its input, and one that does.
+    # A model without a Rescaling layer, and one with it.
     found = {}
     for name, file, options, note in (
         ("floats", "d.npz", [], "uint8 numbers are not scaled because"),
@@ -159,7 +159,7 @@ def test_bytes_are_scaled_where_the_model_or_an_option_says_so(capsys, tmp_path)
     assert "x.npy: uint8 numbers are not scaled" in capsys.readouterr().err
 
 
-def test_info_tells_what_runs_and_why(capsys):
+def test_info_prints_the_instruction_set_and_the_reason(capsys):
     assert main(["info"]) == 0
     printed = capsys.readouterr().out
     assert f"fastgru {fastgru.__version__}" in printed
@@ -175,7 +175,7 @@ def png(array):
 
 
 @pytest.mark.parametrize("kind", ["grey", "RGB", "alpha", "16 bits", "palette"])
-def test_pictures_of_every_kind_are_the_same_digit(kind, tmp_path):
+def test_images_of_every_mode_give_the_same_digit(kind, tmp_path):
     image_module = pytest.importorskip("PIL.Image")
     (x,), _ = synthetic.make_digits(1, 0)
     white = np.full_like(x, 255)
@@ -223,7 +223,7 @@ def test_errors_are_one_line_and_an_exit_code(capsys, arguments, code, message):
 
 
 def claim_rows(path, rows):
-    """A .npy file of a few bytes whose header claims that many samples."""
+    """Write a .npy file of a few bytes whose header declares many samples."""
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, 28, 28)})
         file.write(bytes(64))
@@ -232,15 +232,23 @@ def claim_rows(path, rows):
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
-        ("wrong.npy", lambda p: np.save(p, np.zeros((5, 5), np.float32)), "expected one sample of shape (28, 28)"),
+        (
+            "wrong.npy",
+            lambda p: np.save(p, np.zeros((5, 5), np.float32)),
+            "expected one or more samples of shape (28, 28)",
+        ),
         ("four.npy", lambda p: np.save(p, np.zeros((2, 2, 28, 28), np.float32)), "got (2, 2, 28, 28)"),
-        ("scalar.npy", lambda p: np.save(p, np.float32(1)), "expected one sample of shape (28, 28)"),
+        ("scalar.npy", lambda p: np.save(p, np.float32(1)), "expected one or more samples of shape (28, 28)"),
         ("nan.npy", lambda p: np.save(p, np.full((28, 28), np.nan, np.float32)), "outputs are not finite"),
         ("header.npy", lambda p: p.write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': (      \n"), "not a .npy file"),
         ("pickle.npy", lambda p: p.write_bytes(b"PK\x03\x04"), "not a .npy file of numbers"),
         ("folder.png", lambda p: p.mkdir(), "expected a regular file or a link to one, got a folder"),
         ("cut.png", lambda p: p.write_bytes(png(np.zeros((28, 28), np.uint8))[:-30]), "damaged image"),
-        ("bomb.png", lambda p: p.write_bytes(png(np.zeros((9000, 9999), bool))), "too large: 9999 x 9000 pixels"),
+        (
+            "bomb.png",
+            lambda p: p.write_bytes(png(np.zeros((9000, 9999), bool))),
+            "pixels, got 9999 x 9000",
+        ),
         ("huge.png", lambda p: p.write_bytes(png(np.zeros((20000, 20000), bool))), "damaged image"),
         ("objects.npy", lambda p: np.save(p, np.array([{}]), allow_pickle=True), "not a .npy file of numbers"),
         ("complex.npy", lambda p: np.save(p, np.zeros((28, 28), complex)), "got complex128"),
@@ -249,7 +257,7 @@ def claim_rows(path, rows):
         ("text.png", lambda p: p.write_text("hello"), "neither an image nor a .npy file"),
     ],
 )
-def test_files_that_cannot_be_predicted_on(capsys, model_file, tmp_path, name, make, message):
+def test_predict_raises_for_invalid_files(capsys, model_file, tmp_path, name, make, message):
     pytest.importorskip("PIL")
     path = tmp_path / name
     make(path)
@@ -285,7 +293,7 @@ def test_ctrl_c_saves_a_usable_model_and_leaves_no_traceback(tmp_path):
     assert load_model(path).evaluate(x, y)[1] > 0.5
 
 
-def test_a_closed_pipe_is_no_traceback():
+def test_a_closed_pipe_prints_no_traceback():
     read_end, write_end = os.pipe()
     os.close(read_end)
     result = subprocess.run(
@@ -297,7 +305,7 @@ def test_a_closed_pipe_is_no_traceback():
 
 @pytest.mark.slow
 def test_training_on_a_terminal_shows_a_bar():
-    """Under a pseudo-terminal the bar is drawn, and every epoch's line stays."""
+    """On a pseudo-terminal, the bar is drawn and the line of every epoch remains."""
     terminal, inner = os.openpty()
     termios.tcsetwinsize(terminal, (24, 120))
     command = [sys.executable, "-m", "fastgru", "train", "synthetic", "--epochs", "1"]

@@ -1,4 +1,4 @@
-"""The command line on a person's own arrays, from the file to the predictions."""
+"""The command line with the user's own arrays, from training to predictions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ N, T, F = 160, 9, 3
 
 
 def make(seed, count=N):
-    """Sequences of different lengths, with all kinds of targets: the sum of the first feature decides them."""
+    """Return sequences of different lengths, with all kinds of targets computed from the sum of the first feature."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((count, T, F)).astype(np.float32)
     lengths = rng.integers(2, T + 1, count)
@@ -49,7 +49,7 @@ def write(path, y, *, test=True, lengths=True, save=np.savez):
 
 
 def run(capsys, *arguments):
-    """The lines printed, and the last one as JSON."""
+    """Return the printed lines, and the last one as JSON."""
     assert main([*arguments, "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
     return lines, json.loads(lines[-1])
@@ -89,8 +89,8 @@ def test_every_kind_of_target_is_learnt_evaluated_and_predicted(capsys, tmp_path
             np.testing.assert_array_equal(written["lengths"], part["lengths"])
 
 
-def test_as_many_numbers_a_sequence_as_it_has_steps(tmp_path):
-    """(N, T) is a number for each step; a step that the lengths leave out makes it T numbers a sequence."""
+def test_targets_with_as_many_numbers_as_steps(tmp_path):
+    """Targets (N, T) are a number per step, or T numbers per sequence if the lengths exclude a step of all rows."""
     x, y = np.zeros((6, 4, 2), np.float32), np.zeros((6, 4))
     np.savez(tmp_path / "steps.npz", x=x, y=y)
     np.savez(tmp_path / "sequence.npz", x=np.pad(x, ((0, 0), (0, 1), (0, 0))), y=y, lengths=np.full(6, 4))
@@ -98,8 +98,8 @@ def test_as_many_numbers_a_sequence_as_it_has_steps(tmp_path):
     assert [(one.outputs, one.each_step) for one in found] == [(1, True), (4, False)]
 
 
-def test_the_options_mean_what_the_layers_call_so(tmp_path):
-    """A model trained by the command line has the bits of one that was made by hand."""
+def test_options_have_the_meaning_of_the_layers_arguments(tmp_path):
+    """A model trained by the command line is bit-identical to one trained by the same calls in Python."""
     file = write(tmp_path / "d.npz", "label")
     options = "--units 8,6 --bidirectional --dropout 0.2 --recurrent-dropout 0.1 --optimizer rmsprop --clip-norm 0.5 "
     options += "--learning-rate 0.01 --schedule onecycle --epochs 3 --batch-size 20 --validation 0.25 --patience 1"
@@ -144,7 +144,7 @@ def test_a_folder_gives_the_same_bits_as_an_archive(capsys, tmp_path):
     assert results[0]["loss"] == results[1]["loss"]
 
 
-def test_without_test_arrays_the_result_says_what_it_is_of(capsys, tmp_path):
+def test_the_result_names_its_samples_if_there_are_no_test_arrays(capsys, tmp_path):
     file = write(tmp_path / "d.npz", "sum", test=False)
     lines, result = run(capsys, "train", file, "--epochs", "1")
     assert result["evaluated_on"] == "training"
@@ -154,7 +154,7 @@ def test_without_test_arrays_the_result_says_what_it_is_of(capsys, tmp_path):
     assert ": validation mean absolute error " in lines[-2]
 
 
-def test_task_decides_what_whole_numbers_are(capsys, tmp_path):
+def test_task_determines_the_meaning_of_integers(capsys, tmp_path):
     x = make(0)["x"]
     np.savez(tmp_path / "i.npz", x=x, y=make(0)["label"])
     np.savez(tmp_path / "f.npz", x=x, y=make(0)["label"].astype(np.float64))
@@ -187,7 +187,7 @@ def test_float64_arrays_are_converted_for_a_model_for_sequences_of_any_length(ca
 
 
 @pytest.mark.parametrize("y", ["label", "tags", "two"])
-def test_csv_has_a_line_for_each_sample_or_step_and_loses_no_bit(tmp_path, y):
+def test_csv_has_one_line_per_sample_or_step_and_exact_numbers(tmp_path, y):
     file, model_file, out = write(tmp_path / "d.npz", y), str(tmp_path / "m"), tmp_path / "out.csv"
     assert main(["train", file, "--epochs", "1", "--units", "4", "--save", model_file]) == 0
     assert main(["predict", model_file, file, "--out", str(out)]) == 0
@@ -217,7 +217,7 @@ def printed(capsys, tmp_path, model, x, *options):
     return capsys.readouterr().out.replace(str(tmp_path / "x.npy"), "x").splitlines()
 
 
-def test_predictions_are_printed_for_what_they_are(capsys, tmp_path):
+def test_predictions_are_printed_with_their_kind(capsys, tmp_path):
     x = make(0)["x"][:2, :3]
     yes = Sequential([layers.GRU(4, input_shape=(None, F)), layers.Dense(1, activation="sigmoid")])
     probability = yes.predict(x)[0, 0]
@@ -258,7 +258,7 @@ def test_models_that_were_never_compiled_are_evaluated_by_their_last_layer(capsy
 
 
 @pytest.mark.parametrize("source", ["arrays", "synthetic"])
-def test_an_interrupted_training_goes_on_bit_for_bit(capsys, monkeypatch, tmp_path, source):
+def test_an_interrupted_training_resumes_bit_identically(capsys, monkeypatch, tmp_path, source):
     generate = synthetic.load_data
     monkeypatch.setattr(synthetic, "load_data", lambda seed=0: generate(train=200, test=50, seed=seed))
     file = write(tmp_path / "d.npz", "tags") if source == "arrays" else source
@@ -342,7 +342,7 @@ def test_each_setting_is_an_option_that_is_checked(capsys, setting):
 
 
 @pytest.mark.slow
-def test_a_recipe_says_when_its_goal_was_reached(capsys, monkeypatch):
+def test_a_recipe_prints_when_its_goal_was_reached(capsys, monkeypatch):
     digits = synthetic.load_data(train=600, test=200, seed=0)
     monkeypatch.setattr(mnist, "locate", lambda folder: (digits, "a test"))
     command = ["train", "mnist", "--recipe", "fast", "--epochs", "1", "--seeds", "0,1"]
@@ -413,7 +413,7 @@ def test_a_recipe_sets_the_weight_decay():
         ({"weight_decay": 0.1}, "weight_decay: expected None because the optimizer is adam, got 0.1"),
     ],
 )
-def test_recipes_refuse_what_is_no_setting(settings, message):
+def test_recipes_raise_for_unknown_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         recipes.Recipe(**settings)
 
@@ -447,7 +447,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arrays", "options", "message"), WRONG, ids=[row[2][:40] for row in WRONG])
-def test_arrays_that_make_no_task(capsys, tmp_path, arrays, options, message):
+def test_arrays_that_define_no_task(capsys, tmp_path, arrays, options, message):
     file = tmp_path / "d.npz"
     np.savez(file, **{"x": np.zeros((6, 4, 3), np.float32), **arrays})
     assert main(["train", str(file), *options]) == 1
@@ -457,7 +457,7 @@ def test_arrays_that_make_no_task(capsys, tmp_path, arrays, options, message):
 
 
 def code_of(arguments):
-    """The exit code, which argparse raises and `main` returns."""
+    """Return the exit code, which argparse raises and `main` returns."""
     try:
         return main(arguments)
     except SystemExit as exit_:
@@ -486,7 +486,7 @@ def code_of(arguments):
         (["--seed", "1", "--seeds", "1,2"], "not allowed with argument"),
     ],
 )
-def test_options_that_are_none(capsys, options, message):
+def test_invalid_options(capsys, options, message):
     assert code_of(["train", "synthetic", *options]) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -500,7 +500,7 @@ def small_model(tmp_path_factory):
     return str(path)
 
 
-def test_what_predict_and_evaluate_refuse(capsys, tmp_path, small_model):
+def test_errors_of_predict_and_evaluate(capsys, tmp_path, small_model):
     good, other = write(tmp_path / "d.npz", "label"), tmp_path / "other.npz"
     np.savez(other, x=np.zeros((2, T, F + 1), np.float32), y=np.arange(2))
     broken = tmp_path / "nan.npz"

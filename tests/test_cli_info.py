@@ -1,4 +1,4 @@
-"""``fastgru info MODEL``: the description of a file is that of the model that was saved."""
+"""``fastgru info MODEL`` describes the saved model."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ NAMES = {
     "m.onnx": "onnx",
     "m.rtneural.json": "rtneural",
 }
-#: Formats that keep the optimizer, the loss and the metrics.
+#: Formats that store the optimizer, the loss and the metrics.
 COMPILED = ("fastgru", "tfjs", "keras", "keras_h5", "torch")
 
 
 def make(name):
-    """A model that the format can express."""
+    """Return a model that the format supports."""
     gru = {"reset_after": False, "recurrent_activation": "hard_sigmoid_tfjs"} if name == "model.json" else {}
     return Sequential(
         [layers.GRU(4, return_sequences="rtneural" in name, input_shape=(None, 3), **gru), layers.Dense(2)],
@@ -101,7 +101,7 @@ def test_the_table_has_the_rows_of_summary(capsys, tmp_path):
     assert "forward/recurrent_kernel (4, 12)" in text(capsys, tmp_path / "m")
 
 
-def test_a_checkpoint_says_how_far_the_training_has_come(capsys, tmp_path):
+def test_a_checkpoint_shows_the_progress_of_training(capsys, tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((40, 5, 3)).astype(np.float32), np.arange(40) % 2
     model = Sequential([layers.GRU(4, input_shape=(None, 3)), layers.Dense(2, activation="softmax")])
@@ -129,7 +129,7 @@ def test_a_checkpoint_says_how_far_the_training_has_come(capsys, tmp_path):
     assert "Checkpoint: 3 epochs done; last epoch: loss " in shown
 
 
-def test_a_damaged_state_of_training_is_one_line(capsys, tmp_path):
+def test_a_damaged_training_state_is_a_one_line_error(capsys, tmp_path):
     path = tmp_path / "m.safetensors"
     make("m").save(path)
     config, tensors = native.load(path)
@@ -160,7 +160,7 @@ def test_assumptions_are_shown_with_the_options_that_confirm_them(capsys, tmp_pa
     assert info(capsys, path, *options)["assumptions"] == []
 
 
-def test_a_loss_that_is_not_known_does_not_hide_the_model(capsys, tmp_path):
+def test_an_unknown_loss_does_not_hide_the_model(capsys, tmp_path):
     path = tmp_path / "model.json"
     model = make("model.json")
     model.compile("sgd", "mean_squared_error")
@@ -180,7 +180,7 @@ def test_a_loss_that_is_not_known_does_not_hide_the_model(capsys, tmp_path):
     assert load_model(path, compile=False).optimizer is None
 
 
-def test_what_is_no_model_is_one_line(capsys, tmp_path):
+def test_files_without_a_model_are_a_one_line_error(capsys, tmp_path):
     (tmp_path / "m.keras").write_bytes(b"no model")
     assert main(["info", str(tmp_path / "m.keras")]) == 1
     (line,) = capsys.readouterr().err.splitlines()

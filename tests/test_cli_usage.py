@@ -1,4 +1,4 @@
-"""Wrong arguments of the command line: found before any work begins, in one line that names what to change."""
+"""Wrong arguments of the command line raise before the command starts, with one line that names the remedy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def without(monkeypatch):
 
 
 def failure(capsys, *arguments):
-    """What is printed on standard error, one line, by a command that must end with exit code 2."""
+    """Return the line on standard error of a command that must end with exit code 2."""
     try:
         code = main(list(arguments))
     except SystemExit as exit_:
@@ -55,13 +55,17 @@ TARGETS = [
     (["--plot", "p.png"], "matplotlib", "--plot: plots need Matplotlib: pip install 'fastgru[plot]'"),
     (["--save", "m.docx"], None, "--save: expected a file name that ends with .torch.safetensors, .pt, "),
     (["--save", "m.safetensor"], None, "got 'm.safetensor'; did you mean .safetensors?"),
-    (["--save", "m.weights.h5"], None, "--save: expected the name of a model file because .weights.h5 files hold"),
+    (
+        ["--save", "m.weights.h5"],
+        None,
+        "--save: expected the name of a model file because .weights.h5 files contain only weights",
+    ),
     (["--save", "nowhere/m.keras"], None, "--save: expected a file in an existing folder, got nowhere/m.keras; make"),
     (["--save", "."], None, "--save: expected a file to write, got the folder ."),
     (["--save", "fifo"], None, "--save: fifo: expected a regular file or a link to one, got a FIFO"),
     (["--save", "/proc/m.safetensors"], None, "--save: /proc: "),  # where even root cannot create a file
     (["--checkpoint", "c.pt"], None, "--checkpoint: expected a file name that ends with .safetensors because"),
-    (["--checkpoint", "c.torch.safetensors"], None, "because other files cannot keep the state of a training"),
+    (["--checkpoint", "c.torch.safetensors"], None, "because other files cannot store the state of a training run"),
     (["--checkpoint", "c.keras"], None, "got 'c.keras'; use --save for files of other frameworks"),
     (["--checkpoint", "c.backup"], None, "--checkpoint: expected a file name that ends with .safetensors because"),
     (["--checkpoint", "nowhere/c.safetensors"], None, "--checkpoint: expected a file in an existing folder"),
@@ -76,7 +80,7 @@ TARGETS = [
 
 
 @pytest.mark.parametrize(("options", "missing", "message"), TARGETS, ids=[" ".join(row[0]) for row in TARGETS])
-def test_targets_are_checked_before_data_are_read(capsys, monkeypatch, without, options, missing, message):
+def test_targets_are_checked_before_data_is_read(capsys, monkeypatch, without, options, missing, message):
     os.mkfifo("fifo")
     if missing is not None:
         without(missing)
@@ -89,7 +93,7 @@ def test_targets_are_checked_before_data_are_read(capsys, monkeypatch, without, 
     assert set(os.listdir()) == before
 
 
-def test_a_process_without_onnx_ends_at_once(tmp_path):
+def test_a_missing_onnx_package_is_reported_before_training(tmp_path):
     (tmp_path / "onnx.py").write_text("raise ImportError('not installed')")
     command = [sys.executable, "-m", "fastgru", "train", "synthetic", "--save", "m.onnx"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
@@ -115,7 +119,7 @@ def test_a_process_without_onnx_ends_at_once(tmp_path):
         (["--save", "m.pt"], None),
     ],
 )
-def test_what_the_format_cannot_express_is_refused_before_the_first_epoch(capsys, monkeypatch, options, message):
+def test_unsupported_models_are_reported_before_the_first_epoch(capsys, monkeypatch, options, message):
     if "m.keras" in options:
         pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     fitted = []
@@ -131,7 +135,7 @@ def test_what_the_format_cannot_express_is_refused_before_the_first_epoch(capsys
     assert set(os.listdir()) == before
 
 
-def test_the_advice_for_such_a_format_works(capsys):
+def test_the_remedy_for_an_unsupported_format_works(capsys):
     pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     command = ["train", "synthetic", "--units", "4", "--epochs", "1", "--schedule", "onecycle"]
     assert main([*command, "--save", "m.safetensors"]) == 0
@@ -164,7 +168,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_trial_agrees_with_saving(name):
-    """`require_saveable` raises what `save` raises, for every format, and leaves no file behind."""
+    """`require_saveable` raises the same error as `save`, for every format, and leaves no file."""
     if name.endswith((".keras", ".h5", ".hdf5")):
         pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     plain = layers.GRU(3, return_sequences=True, input_shape=(None, 2))
@@ -186,7 +190,7 @@ def test_the_trial_agrees_with_saving(name):
 
 
 def raised(call):
-    """The error of a call as text, or None."""
+    """Return the error of a call as text, or None."""
     try:
         call()
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -242,7 +246,7 @@ TYPED = [
 
 
 @pytest.mark.parametrize(("words", "message"), TYPED, ids=[row[0] for row in TYPED])
-def test_typing_errors_name_the_nearest_word(capsys, words, message):
+def test_misspelt_arguments_suggest_the_nearest_name(capsys, words, message):
     line = failure(capsys, *words.split())
     assert message in line
     assert "--help)" in line
@@ -269,8 +273,8 @@ def test_files_with_one_ending_are_not_all_alike():
     assert suggestions.nearest_file("rum.safetensors", names) == "run.safetensors"
 
 
-def test_options_may_stand_between_other_arguments(capsys):
-    """argparse alone gives DATA no value here."""
+def test_options_may_precede_positional_arguments(capsys):
+    """Without the workaround, argparse assigns no value to DATA."""
     assert main(["evaluate", "model.safetensors", "--json", "synthetic"]) == 0
     assert '"dataset": "synthetic"' in capsys.readouterr().out
     assert main(["evaluate", "--", "model.safetensors", "synthetic"]) == 0

@@ -1,4 +1,4 @@
-"""``fastgru convert`` and what it proves."""
+"""``fastgru convert`` and its comparison of the outputs of both files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = {
 
 
 def stack(**gru):
-    """What PyTorch, Keras and ONNX can say."""
+    """Return a model that PyTorch, Keras and ONNX support."""
     return [
         layers.Bidirectional(
             layers.GRU(5, return_sequences=True, bias_initializer="random_normal", **gru), input_shape=(None, 3)
@@ -33,7 +33,7 @@ def stack(**gru):
 
 
 def before():
-    """What TensorFlow.js can say."""
+    """Return a model that TensorFlow.js supports."""
     return [
         layers.GRU(6, recurrent_activation="hard_sigmoid_tfjs", reset_after=False, input_shape=(None, 3)),
         layers.Dense(2, activation="softmax"),
@@ -41,12 +41,12 @@ def before():
 
 
 def each_step():
-    """What RTNeural can say."""
+    """Return a model that RTNeural supports."""
     return [layers.GRU(6, return_sequences=True, input_shape=(None, 3)), layers.Dense(1)]
 
 
 def states():
-    """Four arrays: what Keras and ONNX can say."""
+    """Return a model with four outputs, which Keras and ONNX support."""
     return [layers.Bidirectional(layers.GRU(3, return_sequences=True, return_state=True), None, input_shape=(None, 2))]
 
 
@@ -75,7 +75,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("source", "target", "make"), PAIRS)
-def test_every_kind_becomes_every_other(source, target, make, tmp_path, monkeypatch):
+def test_every_format_converts_to_every_other(source, target, make, tmp_path, monkeypatch):
     if "keras" in source + target:
         pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     monkeypatch.setattr(runners, "_FRAMEWORKS", {})  # each framework judges its own files in its own tests
@@ -90,7 +90,7 @@ def test_every_kind_becomes_every_other(source, target, make, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("name", ["m.pt", "m.torch.safetensors"])
-def test_pytorch_judges_its_own_files(torch, name, tmp_path, capsys):
+def test_pytorch_runs_its_own_files(torch, name, tmp_path, capsys):
     del torch
     for number, chain in enumerate(
         (
@@ -119,8 +119,8 @@ def test_pytorch_judges_its_own_files(torch, name, tmp_path, capsys):
     "judge", [runners.EQUATIONS.name, pytest.param("Keras 2", marks=pytest.mark.peers("tensorflow", "tf_keras"))]
 )
 @pytest.mark.parametrize("target", ["tfjs/model.json", "m.safetensors"])
-def test_a_file_of_keras_2_is_judged_by_keras_2_where_that_is_installed(target, judge, tmp_path):
-    # Keras 3 opens it, and computes another hard_sigmoid.
+def test_keras_2_runs_its_own_files_if_installed(target, judge, tmp_path):
+    # Keras 3 reads the file too, but its hard_sigmoid is another function.
     model = Sequential(
         [
             layers.GRU(32, recurrent_activation="hard_sigmoid_tfjs", reset_after=False, input_shape=(20, 9)),
@@ -151,7 +151,7 @@ def test_a_file_that_computes_something_else_is_noticed(judge, monkeypatch, tmp_
     assert not (tmp_path / "m.pt").exists()
 
 
-def test_a_training_that_cannot_be_said_stays_behind(tmp_path, capsys):
+def test_an_unsupported_training_configuration_is_not_converted(tmp_path, capsys):
     model = Sequential(before())
     model.compile("adam", "categorical_crossentropy")  # of Keras' form
     model.save(tmp_path / "m.safetensors")
@@ -165,7 +165,7 @@ def test_a_training_that_cannot_be_said_stays_behind(tmp_path, capsys):
     assert load_model(tmp_path / "model.json").optimizer.form == "tfjs"
 
 
-def test_what_cannot_be_converted_is_said_in_one_line(tmp_path, capsys):
+def test_conversion_errors_are_one_line(tmp_path, capsys):
     Sequential(before()).save(tmp_path / "m.safetensors")
     assert main(["convert", str(tmp_path / "m.safetensors"), str(tmp_path / "m.pt")]) == 1
     assert "is not supported by PyTorch" in capsys.readouterr().err
@@ -178,7 +178,7 @@ def test_what_cannot_be_converted_is_said_in_one_line(tmp_path, capsys):
     assert "nowhere.pt" in capsys.readouterr().err
 
 
-def test_samples_are_of_the_models_kind():
+def test_samples_have_the_kind_of_the_models_input():
     tokens = conversion.random_samples(Sequential([layers.Embedding(1, 2, input_shape=(4,)), layers.GRU(3)]))
     assert tokens.shape == (8, 4)
     assert (tokens == 0).all()
@@ -203,7 +203,7 @@ def test_a_model_can_be_loaded_without_its_training(kind, tmp_path):
     np.testing.assert_array_equal(loaded.predict(x), model.predict(x))
 
 
-def test_a_training_unknown_here_need_not_keep_a_model_from_being_used(tmp_path):
+def test_a_model_with_an_unsupported_training_configuration_can_be_loaded(tmp_path):
     model = Sequential(before())
     model.compile(optimizers.SGD(), "categorical_crossentropy")
     path = tmp_path / "model.json"
@@ -214,7 +214,7 @@ def test_a_training_unknown_here_need_not_keep_a_model_from_being_used(tmp_path)
     assert load_model(path, compile=False).count_params() == model.count_params()
 
 
-def test_metrics_with_options_of_their_own_are_not_taken_for_others(tmp_path):
+def test_metrics_with_unsupported_options_raise(tmp_path):
     model = Sequential(each_step())
     model.compile("sgd", "mse", metrics=[metrics.BinaryAccuracy(threshold=0.3)])
     with pytest.raises(ValueError, match=r"metrics: BinaryAccuracy\(threshold=0.3\) .* is not supported by other"):
@@ -229,7 +229,7 @@ def test_metrics_with_options_of_their_own_are_not_taken_for_others(tmp_path):
 
 
 class Tagger:
-    """A PyTorch module as people write them, made where PyTorch is."""
+    """Return a typical PyTorch module; imports PyTorch when it is called."""
 
     def __new__(cls, torch, batch_first, every_step):
         class Module(torch.nn.Module):
@@ -260,7 +260,7 @@ def state_dicts(torch):
 
 
 def said(name):
-    """What those files leave open."""
+    """Return the options that such files need."""
     modules = ["gru"] if name == "bare" else ["gru", "head"]
     return {"pooling": "last_state", "activations": dict.fromkeys(modules, "linear")}
 
@@ -295,11 +295,11 @@ def test_onnx_runtime_runs_the_files_that_pytorch_exports(torch, batch_first, ev
     assert compared.difference <= 1e-6
 
 
-def test_a_framework_that_fails_at_a_strangers_file_is_named_and_replaced(torch, tmp_path, monkeypatch):
+def test_the_equations_replace_a_framework_that_fails(torch, tmp_path, monkeypatch):
     def fail(path, description, x):
         raise RuntimeError("this file says more than that")
 
-    monkeypatch.setitem(runners._FRAMEWORKS, "torch", runners.Judge("PyTorch", (), fail))
+    monkeypatch.setitem(runners._FRAMEWORKS, "torch", runners.Runner("PyTorch", (), fail))
     torch.save(state_dicts(torch)["plain"], tmp_path / "m.pt")
     compared = conversion.convert(tmp_path / "m.pt", tmp_path / "m.safetensors", **said("plain"))
     assert compared.source == (
@@ -319,7 +319,7 @@ def test_a_framework_that_fails_at_a_strangers_file_is_named_and_replaced(torch,
         pytest.param("onnx", marks=pytest.mark.peers("onnx", "onnxruntime")),
     ],
 )
-def test_the_samples_of_a_model_that_finds_padding_have_some(kind, tmp_path, monkeypatch):
+def test_samples_of_a_model_that_detects_padding_contain_padding(kind, tmp_path, monkeypatch):
     if kind.startswith("keras"):
         pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     model = Sequential([layers.Masking(2.0, input_shape=(None, 3)), layers.GRU(4)])
@@ -330,14 +330,14 @@ def test_the_samples_of_a_model_that_finds_padding_have_some(kind, tmp_path, mon
     compared = conversion.convert(tmp_path / "m.safetensors", tmp_path / NAMES[kind])
     assert compared.difference <= 1e-6
     monkeypatch.setattr(runners, "_FRAMEWORKS", {})
-    ignorant = runners.Judge("one that knows no masks", (), lambda path, description, x: model.layers[1](x))
+    ignorant = runners.Runner("one that knows no masks", (), lambda path, description, x: model.layers[1](x))
     monkeypatch.setattr(runners, "EQUATIONS", ignorant)
     (tmp_path / NAMES[kind]).unlink()
     with pytest.raises(ValueError, match="not written"):
         conversion.convert(tmp_path / "m.safetensors", tmp_path / NAMES[kind])
 
 
-def test_what_a_state_dict_leaves_open_can_be_said_on_the_command_line(torch, tmp_path, capsys):
+def test_options_of_the_command_line_describe_a_state_dict(torch, tmp_path, capsys):
     torch.save(Tagger(torch, True, True).state_dict(), tmp_path / "m.pt")
     command = ["convert", str(tmp_path / "m.pt"), str(tmp_path / "m.safetensors"), "--from", "torch"]
     assert main([*command, "--return-sequences", "--activations", "softmax", "--order", "gru,head"]) == 0
@@ -347,7 +347,7 @@ def test_what_a_state_dict_leaves_open_can_be_said_on_the_command_line(torch, tm
     assert "run by PyTorch" in capsys.readouterr().out
 
 
-def test_a_training_that_is_not_known_here_does_not_keep_a_model_from_being_converted(tmp_path, capsys):
+def test_a_model_with_an_unsupported_training_configuration_can_be_converted(tmp_path, capsys):
     model = Sequential(before())
     model.compile(optimizers.SGD(), "categorical_crossentropy")
     path = tmp_path / "model.json"

@@ -1,4 +1,4 @@
-"""What `fit`, `evaluate` and `predict` take: arrays, memory maps, iterables of batches, lengths, weights."""
+"""The data of `fit`, `evaluate` and `predict`: arrays, memory maps, iterables of batches, lengths, weights."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_predictions_do_not_depend_on_padding_or_batch():
         np.testing.assert_array_equal(alone[0], together[row])
 
 
-def test_the_loss_counts_the_steps_that_count():
+def test_the_loss_is_the_mean_over_valid_steps():
     x, _, lengths = data()
     y = np.random.default_rng(1).integers(0, 3, x.shape[:2])
     model = tagger()
@@ -68,7 +68,7 @@ def test_the_loss_counts_the_steps_that_count():
     assert accuracy == (p.argmax(axis=2) == y)[counts].mean()
 
 
-def test_a_mask_that_is_a_prefix_is_its_lengths():
+def test_a_prefix_mask_equals_lengths():
     x, y, lengths = data()
     mask = np.arange(x.shape[1]) < lengths[:, None]
     one, two = classifier(), classifier()
@@ -87,7 +87,7 @@ def test_a_mask_that_is_a_prefix_is_its_lengths():
             call()
 
 
-def test_masking_finds_the_lengths():
+def test_masking_computes_the_lengths():
     x, y, lengths = data()
     x[np.arange(x.shape[1]) >= lengths[:, None]] = 0
     plain = classifier()
@@ -120,7 +120,7 @@ def test_gradients_of_a_padded_batch_are_the_sum_over_its_sequences():
 
 
 class Batches:
-    """An epoch's batches each time it is iterated over; counts what was asked for."""
+    """Yields the batches of an epoch per iteration, and counts the batches that were read."""
 
     def __init__(self, x, y, size, *, form=lambda x, y: (x, y)):
         self.x, self.y, self.size, self.form = x, y, size, form
@@ -134,7 +134,7 @@ class Batches:
 
 
 @pytest.mark.parametrize("form", [lambda x, y: (x, y), lambda x, y: [x, y], lambda x, y: {"x": x, "y": y}])
-def test_a_stream_of_batches_is_the_array_it_comes_from(form):
+def test_a_stream_of_batches_equals_its_array(form):
     x, y, _ = data()
     arrays, stream = classifier(), classifier()
     first = arrays.fit(x, y, epochs=3, batch_size=16, shuffle=False, verbose=0)
@@ -146,7 +146,7 @@ def test_a_stream_of_batches_is_the_array_it_comes_from(form):
     assert arrays.evaluate(x, y) == pytest.approx(stream.evaluate(Batches(x, y, 11)), rel=1e-12)
 
 
-def test_a_generator_goes_on_from_epoch_to_epoch():
+def test_a_generator_continues_from_epoch_to_epoch():
     x, y, _ = data()
     one, two = classifier(), classifier()
     one.fit(x, y, epochs=2, batch_size=10, shuffle=False, verbose=0)
@@ -159,7 +159,7 @@ def test_a_generator_goes_on_from_epoch_to_epoch():
     np.testing.assert_array_equal(one.parameters, two.parameters)
 
 
-def test_an_endless_validation_has_steps():
+def test_endless_validation_data_needs_steps():
     x, y, _ = data()
 
     def endless():
@@ -171,7 +171,7 @@ def test_an_endless_validation_has_steps():
     assert steps.history["val_loss"] == pytest.approx(whole.history["val_loss"], rel=1e-12)
 
 
-def test_validation_leaves_the_states_of_training_alone():
+def test_validation_does_not_change_the_states_of_training():
     x, y, _ = data()
     one, two = classifier(stateful=True), classifier(stateful=True)
     plain = one.fit(x, y, epochs=3, batch_size=10, shuffle=False, verbose=0)
@@ -180,11 +180,13 @@ def test_validation_leaves_the_states_of_training_alone():
     assert watched.history["loss"] == plain.history["loss"]
 
 
-def test_a_stream_that_runs_dry_says_so():
+def test_an_exhausted_stream_raises():
     x, y, _ = data()
-    with pytest.raises(ValueError, match="x: expected at least one batch an epoch, got none; an iterator is used up"):
+    with pytest.raises(
+        ValueError, match="x: expected at least one batch per epoch, got none; an iterator is exhausted"
+    ):
         classifier().fit(iter(Batches(x, y, 10)), epochs=2, verbose=0)
-    with pytest.raises(ValueError, match="x: expected 5 batches because steps_per_epoch says so, got 4"):
+    with pytest.raises(ValueError, match="x: expected 5 batches because steps_per_epoch=5, got 4"):
         classifier().fit(iter(Batches(x, y, 10)), steps_per_epoch=5, verbose=0)
 
 
@@ -220,19 +222,19 @@ def test_a_bad_batch_of_a_stream_is_named_by_its_number_and_its_stream():
         classifier().fit(x, y, validation_data=iter([x]), verbose=0)
 
 
-def test_validation_that_runs_dry_says_so():
+def test_an_exhausted_validation_stream_raises():
     x, y, _ = data()
-    with pytest.raises(ValueError, match=r"^validation_data: expected at least one batch .*, or validation_steps$"):
-        classifier().fit(x, y, validation_data=iter(Batches(x, y, 10)), epochs=2, verbose=0)
     with pytest.raises(
-        ValueError, match=r"^validation_data: expected 5 batches because validation_steps says so, got 4"
+        ValueError, match=r"^validation_data: expected at least one batch .*, or pass validation_steps$"
     ):
+        classifier().fit(x, y, validation_data=iter(Batches(x, y, 10)), epochs=2, verbose=0)
+    with pytest.raises(ValueError, match=r"^validation_data: expected 5 batches because validation_steps=5, got 4"):
         classifier().fit(x, y, validation_data=iter(Batches(x, y, 10)), validation_steps=5, verbose=0)
 
 
 @pytest.mark.parametrize("outside", [list, tuple])
 @pytest.mark.parametrize("inside", [tuple, list, lambda pair: dict(zip("xy", pair, strict=True))])
-def test_a_list_of_batches_validates(outside, inside):
+def test_validation_data_may_be_a_list_of_batches(outside, inside):
     x, y, _ = data()
     parts = outside([inside((x[:20], y[:20])), inside((x[20:], y[20:]))])
     one = classifier().fit(x, y, validation_data=parts, verbose=0)
@@ -240,7 +242,7 @@ def test_a_list_of_batches_validates(outside, inside):
     assert one.history["val_loss"] == pytest.approx(two.history["val_loss"], rel=1e-12)
 
 
-def test_arrays_without_targets_are_refused():
+def test_arrays_without_targets_raise():
     x, _, _ = data()
     with pytest.raises(TypeError, match="y: expected targets because x is an array, got None"):
         classifier().fit(x, verbose=0)
@@ -251,7 +253,7 @@ def test_arrays_without_targets_are_refused():
 # --- What a refused call leaves ------------------------------------------------------------------------------------
 
 
-def test_a_refused_call_decides_neither_dtype_nor_shape():
+def test_a_failed_call_does_not_build_the_model():
     x, y, _ = data()
     wide = x.astype(np.float64)
     unbuilt = Sequential([layers.GRU(5), layers.Dense(3, activation="softmax")])
@@ -282,7 +284,7 @@ def untouched(model, error, message, *arguments, **options):
 
 
 def test_tokens_and_masks_are_checked_before_any_batch():
-    """By the number of the sample, whatever order the batches come in."""
+    """The message has the index of the sample, independent of the order of batches."""
     rng = np.random.default_rng(0)
     tokens, y = rng.integers(1, 9, (3000, 6)), rng.integers(0, 3, 3000)
     tokens[:, 4:] = 0
@@ -310,7 +312,7 @@ def test_tokens_and_masks_are_checked_before_any_batch():
     untouched(masking, ValueError, f"x, {message.format('masking')}", hole[..., None].astype(np.float32), y)
 
 
-def test_stateful_layers_need_whole_batches_to_begin_with():
+def test_stateful_layers_need_whole_batches():
     x, y, _ = data()
     model = classifier(stateful=True)
     untouched(model, ValueError, "batch_size: expected a divisor of 40, .* because gru is stateful .* got 32", x, y)
@@ -324,7 +326,7 @@ def test_stateful_layers_need_whole_batches_to_begin_with():
 # --- Weights ------------------------------------------------------------------------------------------------------
 
 
-def test_a_weight_of_two_is_a_sample_twice():
+def test_a_weight_of_two_equals_a_repeated_sample():
     x, y, lengths = data(count=12)
     weights = np.where(np.arange(12) % 3 == 0, 2.0, 1.0)
     twice = np.repeat(np.arange(12), weights.astype(int))
@@ -336,7 +338,7 @@ def test_a_weight_of_two_is_a_sample_twice():
     np.testing.assert_allclose(one.parameters, two.parameters, rtol=0, atol=1e-7)
 
 
-def test_a_weight_of_zero_is_a_sample_that_is_not_there():
+def test_a_weight_of_zero_equals_a_missing_sample():
     x, y, _ = data(count=12)
     x[5] = 1e3
     weights = np.ones(12)

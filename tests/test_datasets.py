@@ -22,7 +22,7 @@ def idx_bytes(array):
 
 @pytest.fixture
 def fake_mnist(monkeypatch):
-    """Four tiny files and a table of their checksums in place of MNIST's; returns name -> gzip bytes."""
+    """Replace MNIST by four tiny files and their checksums; returns name -> gzip bytes."""
     import hashlib
 
     rng = np.random.default_rng(0)
@@ -43,7 +43,7 @@ def write(folder, files, suffix=".gz"):
 
 @pytest.fixture
 def network(monkeypatch, fake_mnist):
-    """Stands for the mirrors: url -> what it answers, an exception or bytes. Nothing else can be opened."""
+    """Replace the network: URL -> bytes to return or exception to raise; other URLs cannot be opened."""
     answers = {f"{mirror}{name}.gz": data for mirror in mnist.MIRRORS for name, data in fake_mnist.items()}
     asked = []
 
@@ -71,7 +71,7 @@ def cache(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".gz", ""])
-def test_a_named_folder_is_read(tmp_path, fake_mnist, suffix):
+def test_a_given_folder_is_read(tmp_path, fake_mnist, suffix):
     (x, y), (x_test, y_test) = mnist.load_data(write(tmp_path / "d", fake_mnist, suffix))
     assert (x.shape, x.dtype, y.tolist()) == ((6, 28, 28), np.uint8, [0, 1, 2, 3, 4, 5])
     assert (x_test.shape, y_test.tolist()) == ((2, 28, 28), [0, 1])
@@ -98,7 +98,7 @@ def test_a_download_is_verified_kept_and_not_repeated(cache, network):
     [OSError("unreachable"), b"<html>not found</html>", b"", gzip.compress(b"other bytes"), TimeoutError("timed out")],
     ids=["unreachable", "html", "empty", "other", "timeout"],
 )
-def test_the_next_mirror_helps_whatever_is_wrong_with_the_first(cache, network, failure):
+def test_the_second_mirror_is_used_if_the_first_one_fails(cache, network, failure):
     answers, asked = network
     for name in FILES:
         answers[f"{mnist.MIRRORS[0]}{name}.gz"] = failure
@@ -106,7 +106,7 @@ def test_the_next_mirror_helps_whatever_is_wrong_with_the_first(cache, network, 
     assert len(asked) == 8
 
 
-def test_no_mirror_is_one_error_and_leaves_nothing(cache, network):
+def test_failing_mirrors_raise_one_error_and_leave_no_file(cache, network):
     answers, _ = network
     for url in answers:
         answers[url] = OSError("unreachable")
@@ -117,7 +117,7 @@ def test_no_mirror_is_one_error_and_leaves_nothing(cache, network):
     assert list(cache.iterdir()) == []
 
 
-def test_an_endless_answer_is_cut_off(cache, network):
+def test_an_endless_download_is_aborted(cache, network):
     answers, _ = network
     for url in answers:
         answers[url] = b"\0" * (1 << 20)
@@ -144,7 +144,7 @@ def test_a_missing_file_is_named(tmp_path, fake_mnist):
     ],
     ids=["truncated", "flipped", "empty", "short", "foreign", "bomb"],
 )
-def test_a_damaged_file_is_refused(tmp_path, fake_mnist, damage, message):
+def test_a_damaged_file_raises(tmp_path, fake_mnist, damage, message):
     fake_mnist["train-images-idx3-ubyte"] = damage(fake_mnist["train-images-idx3-ubyte"])
     with pytest.raises(DataFileError, match=message):
         mnist.load_data(write(tmp_path / "d", fake_mnist))
@@ -162,12 +162,12 @@ def test_a_damaged_file_is_refused(tmp_path, fake_mnist, damage, message):
         (b"\0\0\x08\x50" + bytes(4 * 80), "f: not an array"),  # more axes than an array can have
     ],
 )
-def test_idx_files_that_lie_are_refused(data, message):
+def test_idx_files_with_wrong_headers_raise(data, message):
     with pytest.raises(DataFileError, match=message):
         idx.parse("f", data)
 
 
-def test_idx_reads_what_it_says():
+def test_idx_files_are_read():
     array = np.arange(24).reshape(2, 3, 4)
     np.testing.assert_array_equal(idx.parse("f", idx_bytes(array)), array)
     assert idx.gunzip("f", gzip.compress(b"abc"), 3) == b"abc"

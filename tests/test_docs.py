@@ -80,7 +80,7 @@ def test_the_site_has_every_page():
 
 
 def slugs(path):
-    """The anchors of a page's headings, as repository browsers and the site form them."""
+    """Return the anchors of a page's headings, as repository browsers and the site generate them."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.M | re.S), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -298,7 +298,7 @@ def test_batches_by_number_are_shuffled_and_limited():
     source = Batches(x, y, 4)
     models.classifier().fit(source, epochs=2, verbose=0, steps_per_epoch=3)
     assert len(source.given) == 6
-    with pytest.raises(ValueError, match="x: expected 11 batches because steps_per_epoch says so, got 10"):
+    with pytest.raises(ValueError, match="x: expected 11 batches because steps_per_epoch=11, got 10"):
         models.classifier().fit(source, verbose=0, steps_per_epoch=11)
 
 
@@ -387,7 +387,7 @@ def test_masks_and_dicts_in_the_wrong_place_name_the_remedy():
         model.predict({"x": x})
     with pytest.raises(TypeError, match=r"x: expected an array, .* got NoneType"):
         model.fit(verbose=0)
-    with pytest.raises(ValueError, match=r"y: expected an array because x is one, .* a list of sequences, too"):
+    with pytest.raises(ValueError, match=r"y: expected an array because x is an array, .* a list of sequences too"):
         tagger().fit(x, [[0, 1], [0], [1], [1]], verbose=0)
 
 

@@ -375,7 +375,7 @@ def tokens(*chain):
     return model
 
 
-UNSAYABLE = {
+UNSUPPORTED = {
     "another hard_sigmoid": (
         lambda ending: untrained(
             layers.GRU(2, name="g", recurrent_activation="hard_sigmoid_tfjs" if ending == ".keras" else "hard_sigmoid")
@@ -393,27 +393,27 @@ UNSAYABLE = {
     ),
     "a mask behind a mask": (
         lambda _: untrained(layers.Masking(), layers.GRU(2, return_sequences=True), layers.Masking(name="m")),
-        "m: expected no mask before it, because Keras replaces it",
+        "m: expected no mask before it because Keras replaces a mask",
     ),
     "a mask behind a Dense layer with one": (
         lambda _: untrained(layers.Masking(), layers.Dense(2), layers.Masking(name="m"), layers.GRU(2)),
-        "m: expected no mask before it, because Keras replaces it",
+        "m: expected no mask before it because Keras replaces a mask",
     ),
     "a mask behind that of tokens": (
         lambda _: tokens(layers.Embedding(5, 2, mask_zero=True), layers.Masking(name="m"), layers.GRU(2)),
-        "m: expected no mask before it, because Keras replaces it",
+        "m: expected no mask before it because Keras replaces a mask",
     ),
     "padding for Flatten": (
         lambda _: untrained(layers.Masking(-1.0, name="m"), layers.Flatten(), layers.Dense(3)),
-        "m: expected mask_value=0.0 before a Flatten layer, .*, got -1.0",
+        "m: expected mask_value=0.0 before a Flatten layer .*, got -1.0",
     ),
     "padding for Dense": (
         lambda _: untrained(layers.Masking(-1.0, name="m"), layers.Dropout(0.5), layers.Dense(3)),
-        "m: expected mask_value=0.0 before a Dense layer, .*, got -1.0",
+        "m: expected mask_value=0.0 before a Dense layer .*, got -1.0",
     ),
     "padding at the end": (
         lambda _: untrained(layers.Masking(-1.0, name="m")),
-        "m: expected mask_value=0.0 before the end of the model, .*, got -1.0",
+        "m: expected mask_value=0.0 before the end of the model .*, got -1.0",
     ),
     "PyTorch's Adam": (
         lambda _: trained(optimizers.Adam(form="pytorch")),
@@ -436,9 +436,9 @@ UNSAYABLE = {
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("name", UNSAYABLE)
+@pytest.mark.parametrize("name", UNSUPPORTED)
 def test_unsupported_options_are_named(name, ending, tmp_path):
-    build, message = UNSAYABLE[name]
+    build, message = UNSUPPORTED[name]
     with pytest.raises(ValueError, match=message):
         build(ending).save(tmp_path / f"model{ending}")
     assert not list(tmp_path.iterdir())
@@ -499,7 +499,7 @@ def test_an_activation_layer_is_merged_into_the_dense_layer_before_it(
         ("ReLU", {**RELU, "threshold": 1.0}, "threshold=1.0 is not supported by fastgru"),
         ("Softmax", {"axis": 1}, "axis=1 is not supported by fastgru"),
         ("Softmax", {"axis": None}, "axis='all axes' is not supported by fastgru"),
-        ("Softmax", {"axis": -1}, "expected no mask before it, because Keras' layer skips masked elements"),
+        ("Softmax", {"axis": -1}, "expected no mask before it because Keras' layer skips masked elements"),
         ("Softmax", {"axis": -1, "other": 3}, "other=3 is not supported by fastgru"),
     ],
 )
@@ -645,7 +645,7 @@ def test_hostile_hdf5(name, ending, tmp_path):
         ("/", {"model_config": 3.0}, "expected text"),
         ("/", {"model_config": "{}"}, "class_name"),
         ("/", {"keras_version": "4.0"}, "keras_version: expected 2 or 3"),
-        ("/", {"training_config": "[1]"}, "the training: expected an object"),
+        ("/", {"training_config": "[1]"}, "training configuration: expected an object"),
     ],
 )
 def test_hostile_attributes(name, change, message, tmp_path):
@@ -675,7 +675,7 @@ def test_many_names_for_one_array_are_refused(tmp_path):
                 else:
                     file[f"{inner}/{name}"] = old[f"{inner}/{name}"][()]
     write_parts(tmp_path / "model.keras", config, metadata, buffer.getvalue())
-    with pytest.raises(ModelFileError, match="refused because the file's arrays would take more"):
+    with pytest.raises(ModelFileError, match=r"expected arrays of at most .* bytes, the size of the file, got more"):
         load_model(tmp_path / "model.keras")
 
 

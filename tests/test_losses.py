@@ -1,4 +1,4 @@
-"""Losses against their definitions, derivatives, and Keras; weights, masks and pieces against plain sums."""
+"""Losses compared with their definitions, derivatives and Keras; weights, masks and pieces with plain sums."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_values_are_of_float64_and_gradients_of_the_scores(loss, dtype):
 
 
 @pytest.mark.parametrize("loss", [loss for loss in ALL if loss.name != "quantile"], ids=name_of)
-def test_keras_finds_the_same_losses(loss, keras):
+def test_losses_equal_those_of_keras(loss, keras):
     scores, targets = make(loss)
     config = loss.get_config()
     if "from_logits" in config:
@@ -100,7 +100,7 @@ def test_keras_finds_the_same_losses(loss, keras):
 @pytest.mark.parametrize("loss", [loss for loss in ALL if loss.name != "quantile"], ids=name_of)
 @pytest.mark.parametrize("steps", [None, 3])
 def test_a_loss_is_called_as_in_keras(loss, steps, keras):
-    """With targets first, and outputs of a model, not scores; the mean is returned."""
+    """The arguments are targets and outputs of a model, not scores; the result is the mean."""
     parts = [make(loss, seed=seed) for seed in range(steps or 1)]
     scores, targets = (np.stack(arrays, axis=1) if steps else arrays[0] for arrays in zip(*parts, strict=True))
     outputs = scores
@@ -145,7 +145,7 @@ def test_several_quantiles_take_one_number_as_the_target_of_all():
     assert found[-1] < 0.5 * found[0]
 
 
-def test_extreme_scores_of_a_yes_or_no_question_are_stable():
+def test_extreme_scores_of_binary_losses_are_stable():
     scores = np.array([[1e4], [-1e4], [1e4], [-1e4]])
     result = losses.BinaryCrossentropy().compute(scores, np.array([[1.0], [0.0], [0.0], [1.0]]))
     np.testing.assert_array_equal(result.values, [0, 0, 1e4, 1e4])
@@ -213,7 +213,7 @@ def test_names_are_those_of_keras(name, keras):
         (lambda: losses.CrossEntropyLoss, AttributeError, r"SparseCategoricalCrossentropy\(from_logits=True\)"),
     ],
 )
-def test_what_losses_lack_is_refused_by_name(make, error, message):
+def test_unsupported_options_of_losses_raise(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
@@ -234,7 +234,7 @@ def squares(y_true, y_pred):
 
 
 def squares_of_each(y_true, y_pred):
-    """Several numbers a row, whose mean is taken, as in Keras."""
+    """Returns several numbers per row, which are averaged as in Keras."""
     return (y_true - y_pred) ** 2
 
 
@@ -311,7 +311,7 @@ def test_a_function_trains_as_the_same_class_does(function, known, activation, t
         (lambda y, p: (squares(y, p), np.zeros(3)), ValueError, r"in the shape of y_pred, \(8, 2\), got"),
     ],
 )
-def test_what_a_function_may_not_return_is_refused_by_its_name(function, error, message):
+def test_invalid_results_of_a_function_raise_and_name_it(function, error, message):
     function.__name__ = "mine"
     model = Sequential([layers.GRU(4, input_shape=(5, 2)), layers.Dense(2)])
     model.compile("sgd", function)
@@ -333,8 +333,8 @@ def test_a_class_derived_from_a_loss_of_the_package_may_define_call():
     assert Cubes()(targets, scores) == pytest.approx(found.values.mean())
 
 
-def test_a_class_that_defines_the_call_operator_is_refused():
-    """Training calls `compute`, and so `call`: the class' code would never run."""
+def test_a_class_that_defines_the_call_operator_raises():
+    """Training calls `compute`, which calls `call`, so `__call__` of the class would never run."""
     with pytest.raises(TypeError, match=r"Mine: expected a method call\(y_true, y_pred\) .* got __call__; rename it"):
         type("Mine", (losses.MeanSquaredError,), {"__call__": lambda self, y_true, y_pred: 0.0})
 
@@ -355,8 +355,8 @@ def test_targets_of_functions_may_have_any_shape_after_the_rows():
         model.fit(x, np.zeros(7), verbose=0)
 
 
-def test_the_example_of_a_loss_of_ones_own_works_and_its_gradient_is_right():
-    """The docstring's example runs; its gradient is compared with that of its losses alone."""
+def test_the_example_of_a_custom_loss_has_the_right_gradient():
+    """The example of the docstring runs, and its gradient equals the numerical gradient of its losses."""
     (example,) = (each for each in doctest.DocTestFinder().find(losses.Loss, "Loss", globs={}) if each.examples)
     assert doctest.DocTestRunner(verbose=False).run(example, clear_globs=False).failed == 0
     names = example.globs
@@ -373,7 +373,7 @@ def test_the_example_of_a_loss_of_ones_own_works_and_its_gradient_is_right():
 
 @pytest.mark.parametrize("kind", ["function", "class"])
 @pytest.mark.parametrize("name", ["m.safetensors", "m.keras", "m.h5", "m.json"])
-def test_files_refuse_losses_and_metrics_of_ones_own(tmp_path, name, kind):
+def test_saving_custom_losses_and_metrics_raises(tmp_path, name, kind):
     class Mine(losses.MeanSquaredError):  # named as the class that it is derived from
         pass
 

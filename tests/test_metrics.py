@@ -1,4 +1,4 @@
-"""Metrics against their definitions and Keras: exact over the whole set, however it is batched."""
+"""Metrics compared with their definitions and Keras: exact over a whole data set, for any batch size."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_classes(cuts, keras):
 
 @pytest.mark.parametrize("cuts", [[], [3, 90]])
 @pytest.mark.parametrize("columns", [1, 3])
-def test_yes_or_no(cuts, columns, keras):
+def test_binary_metrics(cuts, columns, keras):
     rng = np.random.default_rng(1)
     outputs, targets = rng.random((120, columns)), rng.integers(0, 2, (120, columns)).astype(float)
     for threshold in (0.5, 0.2):
@@ -67,7 +67,7 @@ def test_yes_or_no(cuts, columns, keras):
 
 
 @pytest.mark.parametrize("metric", [metrics.BinaryAccuracy(), metrics.BinaryAccuracy(threshold=0.2), metrics.F1Score()])
-def test_logits_say_what_their_probabilities_say(metric):
+def test_logits_and_probabilities_give_the_same_value(metric):
     rng = np.random.default_rng(1)
     logits, targets = rng.normal(size=(120, 3)), rng.integers(0, 2, (120, 3)).astype(float)
     metric = made(metric, losses.BinaryCrossentropy())
@@ -91,8 +91,8 @@ def test_numbers(keras):
 
 
 @pytest.mark.peers("sklearn")
-def test_f1_takes_the_classes_that_occur():
-    """As scikit-learn does; Keras takes a class that does not occur for one with a score of 0."""
+def test_f1_averages_over_the_classes_that_occur():
+    """As in scikit-learn; in Keras, a class that does not occur has a score of 0."""
     import sklearn.metrics
 
     answers, labels = np.array([0, 0, 1, 2]), np.array([0, 2, 1, 3])  # a class that only is a label, and one of nothing
@@ -101,7 +101,7 @@ def test_f1_takes_the_classes_that_occur():
 
 
 @pytest.mark.parametrize("metric", [metrics.Accuracy(), metrics.F1Score(), metrics.TopKAccuracy(2)])
-def test_a_state_goes_on(metric):
+def test_a_state_is_restored(metric):
     outputs, labels = classified()
     whole = counted(metric, outputs, labels, [])
     metric.reset_state()
@@ -112,7 +112,7 @@ def test_a_state_goes_on(metric):
     assert counted(other, outputs[80:], labels[80:], []) == whole
 
 
-def test_nothing_counted_is_no_number():
+def test_a_metric_of_no_elements_is_nan():
     for name, cls in metrics.METRICS.items():
         loss = {
             "classes": CROSS_ENTROPY,
@@ -145,7 +145,7 @@ CASES = [(name, config) for name, configs in PROBABILITIES.items() for config in
 @pytest.mark.parametrize("columns", [1, 3])
 @pytest.mark.parametrize("lengths", [None, np.array([4, 0, 2, 1, 4])])
 def test_metrics_of_probabilities(name, config, columns, lengths, keras):
-    """Of a model, which gives logits or probabilities, and of Keras' on the steps that count."""
+    """Metrics of a model with logits or probabilities equal those of Keras on the valid steps."""
     if columns == 1 and (config.get("class_id") == 1 or "top_k" in config):
         pytest.skip("needs several outputs")
     rng = np.random.default_rng(0)
@@ -246,7 +246,7 @@ def test_names_are_those_of_keras(name, keras):
         (lambda: metrics.AUC().update_state([0, 1, 1], [0.5, 0.5]), ValueError, "y_true: expected a shape that begins"),
     ],
 )
-def test_what_metrics_lack_is_refused_by_name(make, error, message):
+def test_unsupported_options_of_metrics_raise(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
@@ -259,7 +259,7 @@ def within_a_tenth(y_true, y_pred):
 
 
 @pytest.mark.parametrize("lengths", [None, np.array([4, 0, 2, 1, 4])])
-def test_a_function_is_averaged_over_what_counts(lengths):
+def test_a_function_is_averaged_over_valid_elements(lengths):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(5, 4, 2)).astype(np.float32), rng.normal(size=(5, 4, 3))
     model = Sequential([layers.GRU(4, return_sequences=True, input_shape=(4, 2)), layers.Dense(3)])
@@ -275,7 +275,7 @@ def test_a_function_is_averaged_over_what_counts(lengths):
 
 
 @pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "binary_crossentropy", "mse"])
-def test_functions_go_with_every_loss(loss):
+def test_functions_support_every_loss(loss):
     activation = {"mse": "linear", "binary_crossentropy": "sigmoid"}.get(loss, "softmax")
     model = Sequential([layers.GRU(4, input_shape=(4, 2)), layers.Dense(2, activation)])
 
@@ -291,7 +291,7 @@ def test_functions_go_with_every_loss(loss):
     )
 
 
-def test_a_function_that_returns_one_number_is_refused():
+def test_a_function_that_returns_one_number_raises():
     model = Sequential([layers.GRU(4, input_shape=(4, 2)), layers.Dense(2)])
     model.compile("sgd", "mse", metrics=[lambda y_true, y_pred: np.abs(y_true - y_pred).mean()])
     x = np.zeros((6, 4, 2), np.float32)
@@ -301,7 +301,7 @@ def test_a_function_that_returns_one_number_is_refused():
         model.evaluate(x, x[:, 0], verbose=0)
 
 
-def test_the_example_of_a_metric_of_ones_own_works():
+def test_the_example_of_a_custom_metric_works():
     (example,) = (each for each in doctest.DocTestFinder().find(metrics.Metric, "Metric", globs={}) if each.examples)
     assert doctest.DocTestRunner(verbose=False).run(example, clear_globs=False).failed == 0
     model = example.globs["model"]
@@ -328,7 +328,7 @@ def test_a_class_derived_from_a_metric_of_the_package_may_define_update_state():
     assert model.metrics[0]._count == 6 + 3
 
 
-def test_a_metric_without_update_state_says_so():
+def test_a_metric_without_update_state_raises():
     class Empty(metrics.Metric):
         def reset_state(self):
             pass
@@ -346,7 +346,7 @@ def test_a_metric_without_update_state_says_so():
 
 
 class Largest(metrics.Metric):
-    """A user's metric: the largest output, and how many elements were seen."""
+    """A custom metric: the largest output, and the number of elements."""
 
     name = "largest"
 
@@ -363,7 +363,7 @@ class Largest(metrics.Metric):
 
 
 class OfNumbers(Largest):
-    """One that says what it goes with."""
+    """A custom metric that declares which losses it supports."""
 
     name = "of_numbers"
     accepts = ("numbers",)
@@ -389,7 +389,7 @@ KINDS = {
 
 @pytest.mark.parametrize("loss", KINDS, ids=lambda loss: losses.get(loss).name)
 @pytest.mark.parametrize("each_step", [False, True])
-def test_a_metric_of_ones_own_goes_with_every_loss(loss, each_step):
+def test_a_custom_metric_supports_every_loss(loss, each_step):
     activation, _ = KINDS[loss]
     model = Sequential([layers.GRU(4, return_sequences=each_step, input_shape=(5, 2)), layers.Dense(3, activation)])
     own = Largest()
@@ -406,7 +406,7 @@ def test_a_metric_of_ones_own_goes_with_every_loss(loss, each_step):
 
 
 @pytest.mark.parametrize("loss", KINDS, ids=lambda loss: losses.get(loss).name)
-def test_a_metric_says_what_it_goes_with(loss):
+def test_a_metric_defines_which_losses_it_supports(loss):
     activation, kind = KINDS[loss]
     assert losses.get(loss).kind == kind
     model = Sequential([layers.GRU(4, input_shape=(5, 2)), layers.Dense(3, activation)])
@@ -420,7 +420,7 @@ def test_a_metric_says_what_it_goes_with(loss):
             model.compile("adam", loss, metrics=[metric])
 
 
-def test_what_the_metrics_of_the_package_go_with():
+def test_the_losses_that_each_metric_supports():
     accepted = {}
     for name, cls in metrics.METRICS.items():
         accepted.setdefault(cls().accepts, set()).add(name)
@@ -437,14 +437,14 @@ def test_what_the_metrics_of_the_package_go_with():
     assert not accepted
 
 
-def test_accuracy_is_what_it_means_for_the_loss():
+def test_accuracy_depends_on_the_loss():
     assert isinstance(made("accuracy", losses.BinaryCrossentropy()), metrics.BinaryAccuracy)
     assert made("accuracy", losses.BinaryCrossentropy()).name == "accuracy"
     assert isinstance(made("accuracy", CROSS_ENTROPY), metrics.Accuracy)
 
 
 class Plain(metrics.Metric):
-    """A metric of one's own that does not call the base class' __init__."""
+    """A custom metric that does not call the constructor of the base class."""
 
     name = "plain"
 
@@ -491,7 +491,7 @@ def test_a_metric_counts_for_one_model_at_a_time(make):
     one.compile("adam", "mse", metrics=[metric])
 
 
-def test_metrics_come_as_any_iterable_but_a_dict():
+def test_metrics_may_be_any_iterable_except_a_dict():
     model = Sequential([layers.Dense(1, input_shape=(3,))])
     for given in (["mse", "mae"], ("mse", "mae"), {"mse", "mae"}, iter(["mse", "mae"]), np.array(["mse", "mae"])):
         model.compile("adam", "mse", metrics=given)

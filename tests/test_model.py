@@ -35,7 +35,7 @@ small_model = functools.partial(
 
 @pytest.mark.parametrize("options", [{}, {"reset_after": False, "recurrent_activation": "hard_sigmoid_tfjs"}])
 def test_training_follows_the_reference_step_by_step(options, digits):
-    """Five steps of the whole chain in float64: gather, forward, loss, backward, Adam."""
+    """Five training steps in float64: gather, forward, loss, backward, Adam."""
     x, y = digits
     fastgru.set_seed(1)
     model = small_model(dtype="float64", **options)
@@ -76,7 +76,7 @@ def test_fit_learns_and_reports(many_digits, capsys):
     assert len(lines) == 15
     assert lines[0].startswith("Epoch 1/15: loss ")
     assert "samples/s" in lines[0]
-    # The last epoch's validation is what evaluate says of the kept-back samples.
+    # The validation of the last epoch equals evaluate on the held-back samples.
     loss, accuracy = model.evaluate(x[1600:], y[1600:])
     assert history.history["val_loss"][-1] == pytest.approx(loss, rel=1e-6)
     assert history.history["val_accuracy"][-1] == accuracy
@@ -97,7 +97,7 @@ def test_integer_and_one_hot_labels_and_both_names_are_the_same(digits):
         np.testing.assert_allclose(result, results[0], rtol=1e-5, atol=1e-7)
 
 
-def test_bytes_are_scaled_by_rescaling_and_by_nothing_else(digits):
+def test_only_rescaling_scales_uint8_input(digits):
     x, y = digits
     models = []
     for scale, given in ((1 / 255, x), (None, x * np.float32(1 / 255))):
@@ -149,7 +149,7 @@ def test_a_layer_on_its_own_converts_its_input():
 
 
 class CountingMap(np.memmap):
-    """A memory map that says which dtypes it was converted to as a whole."""
+    """A memory map that records the dtypes to which it was converted as a whole."""
 
     def astype(self, *arguments, **more):
         raise AssertionError("the whole array is converted")
@@ -174,7 +174,7 @@ def test_memory_maps_are_converted_batch_by_batch(tmp_path, dtype):
     assert peak < 200 * 50 * 40 * 4 / 5  # less than a fifth of it in float32
 
 
-def test_numbers_beyond_float32_do_not_become_infinite_in_silence():
+def test_numbers_beyond_the_range_of_float32_warn():
     x = np.random.default_rng(0).normal(size=(6, 4, 3))
     x[2, 1, 0] = 1e300
     y = np.arange(6) % 2
@@ -208,7 +208,7 @@ def test_samples_in_the_other_byte_order_give_the_same_bits(digits):
     np.testing.assert_array_equal(model.predict(x.astype(x.dtype.newbyteorder())), model.predict(x))
 
 
-def test_float64_data_trains_a_float32_model_unless_dtype_says_float64():
+def test_float64_data_trains_a_float32_model_by_default():
     x, y = np.random.default_rng(0).random((50, 4, 3)), np.arange(50) % 2
     for options, dtype in (({}, np.float32), ({"dtype": "float64"}, np.float64)):
         model = Sequential([layers.GRU(5, input_shape=(4, 3)), layers.Dense(2, "softmax")], **options)
@@ -244,7 +244,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_others(digits):
 
 
 @pytest.mark.parametrize("make", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
-def test_a_copy_trains_on_alone_with_the_same_bits(make, digits):
+def test_a_copy_trains_independently_and_bit_identically(make, digits):
     model = small_model()
     model.fit(*digits, epochs=1, verbose=0)
     before = model.parameters.copy()
@@ -257,7 +257,7 @@ def test_a_copy_trains_on_alone_with_the_same_bits(make, digits):
     assert not make(Sequential([layers.GRU(3)])).built
 
 
-def test_numpys_global_generator_is_left_alone():
+def test_numpys_global_generator_is_unchanged():
     np.random.seed(0)  # noqa: NPY002
     expected = np.random.random()  # noqa: NPY002
     np.random.seed(0)  # noqa: NPY002
@@ -266,8 +266,8 @@ def test_numpys_global_generator_is_left_alone():
     assert np.random.random() == expected  # noqa: NPY002
 
 
-def test_every_sample_is_seen_once_an_epoch():
-    """With one sample a class and a batch of all, any order gives the loss of the whole set."""
+def test_every_sample_is_used_once_per_epoch():
+    """With one sample per class and one batch of all samples, any order gives the same loss."""
     x, y = np.random.default_rng(0).random((45, 3, 2)).astype(np.float32), np.arange(45) % 3
     model = Sequential([layers.GRU(4, input_shape=(3, 2)), layers.Dense(3, "softmax")])
     model.compile(fastgru.optimizers.Adam(1e-30), "categorical_crossentropy", metrics=["accuracy"])
@@ -304,7 +304,7 @@ def test_a_model_without_input_shape_is_built_by_its_data(digits):
     assert [w.shape for w in model.get_weights()] == [(28, 12), (4, 12), (2, 12), (4, 9), (3, 9), (3, 10), (10,)]
 
 
-def test_sequences_of_any_length_where_the_shape_leaves_it_open():
+def test_a_shape_with_none_allows_sequences_of_any_length():
     model = Sequential([layers.GRU(4, input_shape=(None, 3), return_sequences=True)])
     x = np.random.default_rng(0).random((2, 9, 3)).astype(np.float32)
     assert model.predict(x).shape == (2, 9, 4)

@@ -71,7 +71,7 @@ def test_fit_names_epoch_batch_and_sample(at):
     batch = at // 16
     message = (
         f"training stopped in epoch 1, batch {batch + 1}: the gradient is not finite because x has inf at index "
-        f"({at}, 2, 1), in sample {at - 16 * batch} of the batch; the weights are those before that batch; "
+        f"({at}, 2, 1), in sample {at - 16 * batch} of the batch; the weights are those before this batch; "
         f"leave out such samples, or replace what is not finite in x"
     )
     with pytest.raises(FloatingPointError, match=f"^{re.escape(message)}$"):
@@ -267,10 +267,8 @@ def test_no_update_is_half_applied(name, dtype):
                     p, g, states = buffers(count, dtype)
                     g[at] = bad
                     before = [array.copy() for array in (p, *states)]
-                    with pytest.raises(
-                        FloatingPointError,
-                        match=f"gradient: .* got {bad} at index {at}; parameters and states are unchanged",
-                    ):
+                    message = f"gradient: .* got {bad} at index {at}; parameters and states are unchanged"
+                    with pytest.raises(FloatingPointError, match=message):
                         UPDATES[name](p, g, states, **prepare)
                     for array, old in zip((p, *states), before, strict=True):
                         np.testing.assert_array_equal(array, old)

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from fastgru import Sequential, functional, layers, optimizers, reference, schedules
 
-#: Ten updates, each a handful of roundings, on moments of both signs.
+#: Tolerance for ten updates with a few roundings each, on moments of both signs.
 RELATIVE = {np.float32: 5e-6, np.float64: 1e-14}
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
-#: Beside multiples of every register, and more than a thread takes at once.
+#: Numbers near multiples of every register width, and more than the block of one thread.
 counts = pytest.mark.parametrize("count", [0, 1, 7, 64, 1001, 70_000])
 
-#: name -> update, its equations, states, options. Epsilons are large, so that one in another place would be caught.
+#: name -> update, its equations, states, options. Large epsilons reveal an epsilon in a wrong place.
 UPDATES = {
     **{
         f"adam, {form}, decay {decay}, amsgrad {amsgrad}": (
@@ -110,7 +110,7 @@ def test_elements_do_not_depend_on_their_position(name, dtype):
     assert whole[36] == single[0]
 
 
-def test_keras_epsilon_is_not_the_papers():
+def test_keras_epsilon_differs_from_that_of_the_paper():
     results = {}
     for form in ("keras", "tfjs", "pytorch"):
         p, m, v = np.ones(1), np.zeros(1), np.zeros(1)
@@ -122,7 +122,7 @@ def test_keras_epsilon_is_not_the_papers():
 
 @dtypes
 @counts
-def test_the_norm(count, dtype):
+def test_the_global_norm(count, dtype):
     x = np.random.default_rng(0).normal(size=count).astype(dtype)
     assert functional.norm(x) == pytest.approx(np.linalg.norm(x.astype(np.float64)), rel=1e-13)
 
@@ -167,7 +167,7 @@ def test_a_gradient_that_is_too_long_is_shortened_and_others_are_not():
         np.testing.assert_allclose(p, -expected, rtol=1e-15)
 
 
-def test_only_one_way_of_clipping():
+def test_only_one_clipping_option_is_allowed():
     with pytest.raises(ValueError, match="global_clipnorm: expected None because clipvalue is given, got both"):
         optimizers.Adam(global_clipnorm=1, clipvalue=1)
 
@@ -181,7 +181,7 @@ def test_clipnorm_limits_the_gradient_of_each_weight():
     np.testing.assert_allclose(p, [-0.6, -0.8, -0.3, -0.4], rtol=1e-15)
 
 
-def test_excluded_weights_do_not_decay_and_a_refused_update_changes_nothing():
+def test_excluded_weights_do_not_decay_and_a_failed_update_changes_nothing():
     def views(flat):
         return {"gru/kernel": flat[:2], "gru/bias": flat[2:]}
 
@@ -239,7 +239,7 @@ def test_expressions_that_are_invalid_change_nothing():
     ],
 )
 @pytest.mark.parametrize("kind", optimizers.OPTIMIZERS.values())
-def test_options_that_are_not_supported_are_refused_by_name(kind, options, message):
+def test_unsupported_options_raise_and_are_named(kind, options, message):
     with pytest.raises(ValueError, match=message):
         kind(**options)
 
@@ -255,7 +255,7 @@ def test_identifiers_of_optimizers():
         _ = optimizers.Adagrad
 
 
-def test_a_rate_is_that_of_its_schedule_at_each_step():
+def test_the_learning_rate_follows_its_schedule():
     schedule = schedules.ExponentialDecay(0.5, 1, 0.5)
     optimizer = optimizers.SGD(schedule)
     p = np.zeros(1)
@@ -294,12 +294,12 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_nearly_nothing():
     ],
     ids=lambda schedule: type(schedule).__name__,
 )
-def test_a_schedule_comes_back_from_its_configuration(schedule):
+def test_a_schedule_is_restored_from_its_configuration(schedule):
     again = schedules.get("learning_rate", schedule.get_config())
     assert [again(step) for step in range(25)] == [schedule(step) for step in range(25)]
 
 
-def test_an_optimizer_serves_one_model_at_a_time():
+def test_an_optimizer_belongs_to_one_model_at_a_time():
     one, other = (Sequential([layers.Dense(2, input_shape=(3,))]) for _ in range(2))
     optimizer = optimizers.Adam()
     one.compile(optimizer, "mse")

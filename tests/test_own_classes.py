@@ -1,4 +1,4 @@
-"""Layers and other classes of a user's own, derived from this package's."""
+"""Custom layers and other classes that are derived from those of this package."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ pytestmark = pytest.mark.isa_independent
 
 
 class Sized(layers.GRU):
-    """A constructor of its own, whose arguments are no attributes."""
+    """A class with its own constructor, whose arguments are not attributes."""
 
     def __init__(self, size, **options):
         super().__init__(size, **options)
 
 
 class Half(layers.Dropout):
-    """A constructor without arguments."""
+    """A class with a constructor without arguments."""
 
     def __init__(self):
         super().__init__(0.5)
@@ -66,7 +66,7 @@ def test_configurations_are_those_of_the_packages_classes():
 
 
 @pytest.mark.parametrize("name", ["m.h5", "m.weights.h5"])
-def test_weights_go_to_files_and_back(tmp_path, name):
+def test_weights_are_saved_and_loaded(tmp_path, name):
     model, plain = own_model(), plain_model()
     model.save_weights(tmp_path / name)
     for other in (own_model(), plain):
@@ -74,7 +74,7 @@ def test_weights_go_to_files_and_back(tmp_path, name):
         np.testing.assert_array_equal(other.predict(X), model.predict(X))
 
 
-def test_weights_that_a_file_would_lack_are_refused_by_name(tmp_path):
+def test_weights_that_a_file_format_does_not_store_raise(tmp_path):
     class Scaled(layers.Dense):
         def weight_shapes(self):
             return {**super().weight_shapes(), "scale": (1,)}
@@ -98,7 +98,7 @@ def test_weights_that_a_file_would_lack_are_refused_by_name(tmp_path):
     ids=[*formats.KINDS, "copy", "checkpoint"],
 )
 @pytest.mark.parametrize("stack", ["plain", "within"])
-def test_copies_and_files_refuse_such_layers_by_name(tmp_path, write, stack):
+def test_copying_and_saving_such_layers_raises(tmp_path, write, stack):
     gru = Sized(3, input_shape=(None, 3))
     model = Sequential([gru if stack == "plain" else layers.Bidirectional(gru, name="sized"), layers.Dense(1)])
     model.compile("sgd", "mse")
@@ -118,7 +118,7 @@ def test_copies_and_files_refuse_such_layers_by_name(tmp_path, write, stack):
         ("parameters", r"model.parameters\[...\] = values"),
     ],
 )
-def test_assigning_what_a_model_sets_says_what_to_do(name, remedy):
+def test_assigning_a_read_only_attribute_names_the_remedy(name, remedy):
     class Model(Sequential):
         def __init__(self):
             super().__init__([layers.Dense(1)])
@@ -128,7 +128,7 @@ def test_assigning_what_a_model_sets_says_what_to_do(name, remedy):
         Model()
 
 
-def test_a_model_whose_constructor_has_not_run_says_so():
+def test_a_model_without_a_call_of_its_constructor_raises():
     class Model(Sequential):
         def __init__(self):
             self.name = "n"
@@ -141,7 +141,7 @@ def test_a_model_whose_constructor_has_not_run_says_so():
             use()
 
 
-def test_a_class_may_make_such_an_attribute_its_own():
+def test_a_subclass_may_redefine_a_read_only_attribute():
     class Model(Sequential):
         metrics = ()
 
@@ -216,7 +216,7 @@ SMALLEST = {
 @pytest.mark.peers("onnx")
 @pytest.mark.parametrize("name", [*layers.LAYERS, "Own"])
 @pytest.mark.parametrize("kind", [kind for kind in formats.KINDS if kind != "fastgru"])
-def test_every_writer_writes_or_refuses_every_layer_by_name(tmp_path, kind, name):
+def test_every_writer_writes_a_layer_or_names_it_in_an_error(tmp_path, kind, name):
     make = SMALLEST.get(name) or getattr(layers, name, layers.LastStep)
     shapes = [(None,)] if name == "Embedding" else [(4, 3), (None, 3), (None, None)]
     for number, shape in enumerate(shapes):

@@ -146,9 +146,9 @@ def test_pytorch_takes_bytes(tmp_path, digits):
         [layers.Rescaling(1 / 127.5, -1, input_shape=(28, 28)), layers.GRU(5), layers.Dense(3, "softmax")]
     )
     model.save(tmp_path / "m.pt")
-    judge = runners.judge_of("torch", tmp_path / "m.pt")
-    assert judge.name == "PyTorch"
-    found = judge.run(tmp_path / "m.pt", load_model(tmp_path / "m.pt").describe(), x.astype(np.float32))
+    runner = runners.runner_for("torch", tmp_path / "m.pt")
+    assert runner.name == "PyTorch"
+    found = runner.run(tmp_path / "m.pt", load_model(tmp_path / "m.pt").describe(), x.astype(np.float32))
     np.testing.assert_allclose(found, model.predict(x), rtol=0, atol=SAME_OUTPUTS)
 
 

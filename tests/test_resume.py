@@ -1,4 +1,4 @@
-"""A training that was killed goes on bit for bit: the same files at the end as without the kill."""
+"""A killed training run resumes bit-identically: its final files are the same as without the kill."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def assert_same(folder, other):
 @pytest.mark.slow
 @pytest.mark.parametrize("die_at", ["4:9", "5:0", "5:6", "9:8"])
 @pytest.mark.parametrize("resume", ["epoch.safetensors", "checkpoint.safetensors"])
-def test_ten_epochs_are_ten_epochs_wherever_they_are_killed(uninterrupted, tmp_path, die_at, resume):
+def test_ten_epochs_are_bit_identical_wherever_they_are_killed(uninterrupted, tmp_path, die_at, resume):
     folder = tmp_path / "killed"
     assert train(folder, 10, die_at) == -signal.SIGKILL
     assert not (folder / "model.safetensors").exists()
@@ -130,7 +130,7 @@ def trained_for(epochs, path, resume=None, **more):
         lambda: optimizers.RMSprop(schedules.ExponentialDecay(0.01, 3, 0.5), momentum=0.5, centered=True),
     ],
 )
-def test_every_optimizer_goes_on(tmp_path, optimizer):
+def test_every_optimizer_resumes(tmp_path, optimizer):
     whole, history = trained_for(6, tmp_path / "a.safetensors", model={"optimizer": optimizer()})
     trained_for(2, tmp_path / "b.safetensors", model={"optimizer": optimizer()})
     resumed, more = trained_for(
@@ -149,7 +149,7 @@ def test_every_optimizer_goes_on(tmp_path, optimizer):
         lambda: callbacks.EarlyStopping("loss", patience=3, min_delta=10, restore_best_weights=True),
     ],
 )
-def test_callbacks_go_on(tmp_path, callback):
+def test_callbacks_resume(tmp_path, callback):
     whole, history = trained_for(8, tmp_path / "a.safetensors", callbacks=[callback()])
     trained_for(2, tmp_path / "b.safetensors", callbacks=[callback()])
     path = tmp_path / "b.safetensors"
@@ -158,7 +158,7 @@ def test_callbacks_go_on(tmp_path, callback):
     assert history.history == more.history
 
 
-def test_stateful_layers_go_on_with_their_states(tmp_path):
+def test_stateful_layers_resume_with_their_states(tmp_path):
     options = {"model": {"stateful": True}, "shuffle": False}
     whole, _ = trained_for(4, tmp_path / "a.safetensors", **options)
     trained_for(2, tmp_path / "b.safetensors", **options)
@@ -186,7 +186,7 @@ def test_a_checkpoint_is_a_model(tmp_path):
 
 
 def assert_refused(tmp_path, message, *, error=ValueError, model=None, path=None, **fit):
-    """`fit` refuses, and the model is as it was."""
+    """Check that `fit` raises and the model is unchanged."""
     model = model or make_model()
     before = model.parameters.copy()
     step = model.optimizer.step
@@ -201,7 +201,7 @@ def assert_refused(tmp_path, message, *, error=ValueError, model=None, path=None
     assert not (tmp_path / "b.safetensors").exists()
 
 
-def test_another_training_is_refused_by_name(tmp_path):
+def test_another_training_run_raises_and_is_named(tmp_path):
     trained_for(2, tmp_path / "a.safetensors")
     assert_refused(tmp_path, "resume_from: expected batch_size=32 .* got 16", batch_size=16)
     assert_refused(tmp_path, "resume_from: expected samples=64 .* got 65", data=data(count=65))
@@ -216,8 +216,8 @@ def test_another_training_is_refused_by_name(tmp_path):
     )
 
 
-def test_another_schedule_is_refused_and_another_number_gives_way(tmp_path):
-    """ReduceLROnPlateau changes numbers, so the file's is the true one; a schedule is what it was."""
+def test_another_schedule_raises_and_another_number_is_replaced(tmp_path):
+    """A number in the file is used, because ReduceLROnPlateau may have changed it; a schedule must be the same."""
     path = tmp_path / "a.safetensors"
     decaying = schedules.CosineDecay(0.01, 12)
     trained_for(1, path, model={"optimizer": optimizers.Adam(decaying)})
@@ -235,7 +235,7 @@ def test_another_schedule_is_refused_and_another_number_gives_way(tmp_path):
     assert resumed.optimizer.learning_rate == 0.01
 
 
-def test_another_number_of_steps_of_a_stream_is_refused(tmp_path):
+def test_another_number_of_steps_of_a_stream_raises(tmp_path):
     def train(steps, resume=None):
         told = [callbacks.ModelCheckpoint(tmp_path / "a.safetensors")]
         make_model().fit(batches(), steps_per_epoch=steps, epochs=2, verbose=0, callbacks=told, resume_from=resume)
@@ -284,7 +284,7 @@ def test_a_training_stopped_within_an_epoch_still_ends_it(tmp_path):
     assert history.history == more.history
 
 
-def test_files_that_hold_no_training_are_refused(tmp_path):
+def test_files_without_a_training_run_raise(tmp_path):
     make_model().save(tmp_path / "model.safetensors")
     assert_refused(
         tmp_path, "resume_from: expected a file of callbacks.ModelCheckpoint", path=tmp_path / "model.safetensors"
@@ -307,7 +307,7 @@ def test_files_that_hold_no_training_are_refused(tmp_path):
         {"callbacks": {"array in tensors": "7"}}, {"callbacks": {"array in tensors": []}},
     ],
 )  # fmt: skip
-def test_states_that_no_training_wrote_are_refused(tmp_path, change):
+def test_damaged_states_raise(tmp_path, change):
     path = tmp_path / "a.safetensors"
     trained_for(1, path)
     config, tensors = native.load(path)
@@ -332,14 +332,14 @@ def checkpoints_of_last_and_best(folder, **last):
 
 
 class Score(callbacks.Callback):
-    """Gives the epochs a known course, of which the second is the best."""
+    """Sets the monitored values of the epochs; the second one is the best."""
 
     def on_epoch_end(self, epoch, logs=None):
         logs["score"] = abs(epoch - 1) + 1.0
 
 
-def test_a_checkpoint_knows_what_the_checkpoints_after_it_have_done(tmp_path):
-    """The last one is written before the best one in the list, and must know that this epoch is the best."""
+def test_a_checkpoint_contains_the_state_of_later_callbacks(tmp_path):
+    """The first callback writes its file before the second one runs, and must store the second one's new state."""
 
     def train(folder, epochs, resume=None):
         folder.mkdir(exist_ok=True)
@@ -368,7 +368,7 @@ def test_checkpoints_within_epochs_know_how_many_batches_each_has_seen(tmp_path)
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
 
 
-def test_a_training_resumed_within_an_epoch_knows_its_number(tmp_path):
+def test_a_training_resumed_within_an_epoch_continues_its_epoch_number(tmp_path):
     class Stop(callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if self.stop and self.model.optimizer.step == 10:  # of 4 an epoch
@@ -390,8 +390,8 @@ def test_a_training_resumed_within_an_epoch_knows_its_number(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.safetensors", "2.safetensors", "3.safetensors"]
 
 
-def test_a_log_of_another_training_does_not_count(tmp_path):
-    """`append=False` replaces it, and a resumed training keeps the lines that the training wrote, not that one's."""
+def test_a_log_of_another_training_run_is_replaced(tmp_path):
+    """`append=False` replaces the log; a resumed run keeps the lines of its own run only."""
     log, path = tmp_path / "log.csv", tmp_path / "a.safetensors"
     log.write_text("an,old,log\n" * 50)
 
@@ -407,7 +407,7 @@ def test_a_log_of_another_training_does_not_count(tmp_path):
     assert [float(line.split(",")[1]) for line in lines[1:]] == history.history["loss"]
 
 
-def test_a_log_that_has_lost_lines_is_refused(tmp_path):
+def test_a_log_with_missing_lines_raises(tmp_path):
     log, path = tmp_path / "log.csv", tmp_path / "a.safetensors"
     trained_for(2, path, callbacks=[callbacks.CSVLogger(log)])
     log.write_text("epoch")
@@ -434,8 +434,8 @@ def unbuilt():
 @pytest.mark.parametrize("save_freq", ["epoch", 2])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("make", [make_model, unbuilt])
-def test_a_stream_goes_on_where_it_was(tmp_path, save_freq, dtype, make):
-    """The first batch says what the model is, and a resumed training has none of it yet."""
+def test_a_stream_resumes_at_its_position(tmp_path, save_freq, dtype, make):
+    """The first batch builds the model; a resumed run has no batch when it reads the file."""
 
     def train(name, epochs, resume=None):
         model = make()
@@ -453,7 +453,7 @@ def test_a_stream_goes_on_where_it_was(tmp_path, save_freq, dtype, make):
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
-def test_a_refused_file_leaves_no_trace_in_a_model_without_weights(tmp_path):
+def test_a_failed_resume_does_not_build_the_model(tmp_path):
     make_model().fit(*data(), verbose=0, callbacks=[callbacks.ModelCheckpoint(tmp_path / "a.safetensors")])
     model = unbuilt()
     with pytest.raises(ValueError, match="resume_from: expected a model with the same"):

@@ -481,7 +481,7 @@ def masking(**options):
     return layers.Masking(input_shape=(4, 5), **options)
 
 
-UNSAYABLE = {
+UNSUPPORTED = {
     "reset after": ([gru(reset_after=True)], "gru: reset_after=True is not supported by TensorFlow.js"),
     "reset after in both": (
         [layers.Bidirectional(gru(reset_after=True))],
@@ -519,7 +519,7 @@ UNSAYABLE = {
     "flattened": ([tokens(), layers.Flatten()], "flatten: Flatten after a mask is not supported by TensorFlow.js"),
     "a mask behind a mask": (
         [masking(), gru(return_sequences=True), layers.Masking(name="again")],
-        "again: expected no mask before it, because Keras replaces it",
+        "again: expected no mask before it because Keras replaces a mask",
     ),
     "a mask behind that of tokens": ([tokens(), masking(), gru()], "masking: expected no mask before it"),
     "padding for Dense": (
@@ -531,9 +531,9 @@ UNSAYABLE = {
 }
 
 
-@pytest.mark.parametrize("case", UNSAYABLE)
+@pytest.mark.parametrize("case", UNSUPPORTED)
 def test_what_cannot_be_said_is_refused_by_name(tmp_path, case):
-    chain, message = UNSAYABLE[case]
+    chain, message = UNSUPPORTED[case]
     model = Sequential(chain)
     with pytest.raises(ValueError, match=re.escape(message)):
         model.save(tmp_path / "model.json")

@@ -323,7 +323,9 @@ def test_several_grus_embeddings_and_linears(path):
     assert [layer.return_sequences for layer in model.layers[1:3]] == [True, False]
     assert model.layers[3].activation == "relu"
     assert model.predict(np.zeros((2, 7), int)).shape == (2, 1)
-    with pytest.raises(ModelFileError, match=r"which activations stand between .*{'b.fc': 'linear', 'out': 'linear'}"):
+    with pytest.raises(
+        ModelFileError, match=r"the activations between the modules .*{'b.fc': 'linear', 'out': 'linear'}"
+    ):
         load_model(path)
 
 

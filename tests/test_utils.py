@@ -60,7 +60,7 @@ def test_sequences_that_cannot_be_padded(sequences, options, message):
         (lambda: utils.pad_sequences([[1], 2]), TypeError, "sequences: expected a sequence at index 1, got 2"),
         (lambda: utils.pad_sequences([np.ones((2, 3)), np.ones((2, 4))]), ValueError, r"shape \(3,\) .* at index 1"),
         (lambda: utils.pad_sequences([[1]], 10**14), MemoryError, "memory|allocate"),
-        (lambda: utils.pad_sequences([[1]], 10**20), MemoryError, "sequences of .* steps are more than any memory"),
+        (lambda: utils.pad_sequences([[1]], 10**20), MemoryError, "maxlen: expected an array that fits into memory"),
         (lambda: utils.to_categorical([0, 3], 3), ValueError, r"x: expected labels from 0 to 2, got 3 at index \(1,\)"),
         (lambda: utils.to_categorical([[0, -1]]), ValueError, r"from 0 to 0, got -1 at index \(0, 1\)"),
         (lambda: utils.to_categorical([0.5]), TypeError, "x: expected whole numbers .* got float64; round them"),

@@ -1,4 +1,4 @@
-"""Samples that are held back to validate on: which ones, that both parts have all classes, and the same ones again."""
+"""Held-back samples for validation: their choice, the classes of both parts, and the same choice after resuming."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLASSES = 5
 
 
 def sorted_by_class(each=40, steps=6, seed=0):
-    """A class is the feature that is largest on average."""
+    """Return samples whose class is the feature with the largest mean."""
     rng = np.random.default_rng(seed)
     y = np.repeat(np.arange(CLASSES), each)
     x = rng.normal(size=(len(y), steps, CLASSES)).astype(np.float32)
@@ -40,7 +40,7 @@ def make_model(units=CLASSES, activation="softmax", loss="sparse_categorical_cro
 
 
 @pytest.mark.parametrize("kind", ["classes", "one-hot", "steps", "steps and lengths", "yes or no"])
-def test_a_class_that_one_part_lacks_is_a_warning(kind):
+def test_a_class_missing_in_one_part_warns(kind):
     x, y = sorted_by_class()
     options, lengths = {}, None
     message = "got no sample of class 0, 1, 2, 3 among the 40 held back and no sample of class 4 among the 160 others"
@@ -63,7 +63,7 @@ def test_a_class_that_one_part_lacks_is_a_warning(kind):
     assert [warning.filename for warning in found] == [__file__]
 
 
-def test_no_warning_where_both_parts_have_all_classes():
+def test_no_warning_if_both_parts_have_all_classes():
     x, y = sorted_by_class()
     order = np.random.default_rng(0).permutation(len(x))
     with warnings.catch_warnings():
@@ -75,7 +75,7 @@ def test_no_warning_where_both_parts_have_all_classes():
 
 
 @pytest.mark.parametrize("stateful", [False, True])
-def test_indices_are_the_same_as_arrays_of_those_samples(stateful):
+def test_indices_equal_separate_arrays(stateful):
     x, y = sorted_by_class()
     rng = np.random.default_rng(1)
     weights, lengths = rng.random(len(x)), rng.integers(1, 7, len(x))
@@ -107,7 +107,7 @@ def test_samples_held_back_of_memory_mapped_arrays_are_not_loaded_whole(tmp_path
     assert peak < size / 4
 
 
-def test_a_resumed_training_must_hold_back_the_same(tmp_path):
+def test_a_resumed_training_must_hold_back_the_same_samples(tmp_path):
     x, y = sorted_by_class()
     path = tmp_path / "c.safetensors"
     held = np.arange(0, 200, 5)
@@ -193,7 +193,7 @@ def test_each_class_is_held_back_in_proportion(sizes, fraction):
         budget = len(y) - min(max(int(len(y) * (1 - fraction) + 1e-9), 1), len(y) - 1)
         if budget >= several.sum():
             assert (counts >= 1)[several].all()
-        # One for the rounding, one where the class must have some in both parts.
+        # One for the rounding, and one because a class must have samples in both parts.
         assert (np.abs(counts - np.array(sizes) * budget / len(y)) <= 2).all()
 
 
@@ -205,7 +205,7 @@ def test_the_same_seed_holds_back_the_same_samples():
     assert len(set(np.diff(rows[0]))) > 2  # not the first ones of each class
 
 
-def test_the_first_weights_are_those_of_a_training_that_holds_nothing_back(tmp_path):
+def test_validation_does_not_change_the_initial_weights(tmp_path):
     x, y = sorted_by_class()
     file = write(tmp_path / "d.npz", x, y)
     for options, name in (([], "a"), (["--validation", "0.2"], "b")):
@@ -250,7 +250,7 @@ def test_windows_of_several_series_are_recognized():
     assert not cli_data.are_overlapping_windows(tail)
 
 
-def test_the_report_does_not_say_in_proportion_of_a_class_without_samples():
+def test_the_report_of_a_class_without_held_back_samples():
     y = np.repeat(np.arange(30), 4)
     found = as_data(np.zeros((len(y), 2, 1), np.float32), y)
     held = cli_data.hold_back(found, 0.1, 0, None)
@@ -260,7 +260,7 @@ def test_the_report_does_not_say_in_proportion_of_a_class_without_samples():
 
 
 @pytest.mark.slow
-def test_a_forecast_is_validated_on_its_end(capsys, tmp_path):
+def test_a_forecast_is_validated_on_the_last_samples(capsys, tmp_path):
     x = series(60, 8)
     for y, how in [(x[:, -1, 0] * 1.5, "the last ones"), (np.repeat(x[:, :1, 0], 8, axis=1), "the last ones")]:
         file = write(tmp_path / "d.npz", x, y.astype(np.float64))
@@ -273,14 +273,14 @@ def test_a_forecast_is_validated_on_its_end(capsys, tmp_path):
     assert "held back, drawn at random\n" in capsys.readouterr().out
 
 
-def test_a_class_a_step_is_drawn_at_random(capsys, tmp_path):
+def test_samples_with_a_class_per_step_are_drawn_at_random(capsys, tmp_path):
     x, y = sorted_by_class()
     file = write(tmp_path / "d.npz", x, np.repeat(y[:, None], 6, axis=1))
     assert main(["train", file, "--epochs", "1", "--validation", "0.25"]) == 0
     assert "Validation: 50 of 200 sequences held back, drawn at random\n" in capsys.readouterr().out
 
 
-def test_the_result_is_that_of_the_samples_held_back(capsys, tmp_path):
+def test_the_result_belongs_to_the_held_back_samples(capsys, tmp_path):
     x, y = sorted_by_class()
     file = write(tmp_path / "d.npz", x, y)
     saved = tmp_path / "m"
@@ -328,7 +328,7 @@ def test_a_resumed_training_holds_back_the_same_samples(capsys, monkeypatch, tmp
         assert "--resume: expected" in capsys.readouterr().err
 
 
-def test_a_training_begun_before_there_was_a_choice_goes_on_with_the_last_samples(capsys, tmp_path):
+def test_a_run_of_an_older_version_resumes_with_the_last_samples(capsys, tmp_path):
     x, y = sorted_by_class()
     file, kept = write(tmp_path / "d.npz", x, y), str(tmp_path / "kept")
     begun = ["train", file, "--units", "4", "--validation", "0.2", "--checkpoint", kept]

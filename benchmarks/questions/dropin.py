@@ -24,7 +24,7 @@ from benchmarks.report import Result, duration
 if TYPE_CHECKING:
     import torch
 
-TITLE = "In PyTorch's place: a step of GRU, Linear, cross-entropy and fused Adam, after `fastgru.torch.accelerate`"
+TITLE = "PyTorch with `fastgru.torch.accelerate`: a training step of GRU, Linear, cross-entropy and fused Adam"
 COLUMNS = (
     *("shape", "GRU", "PyTorch", "its 1 thread", "accelerated", "PyTorch's 1 thread"),
     *("times as fast", "best of each", "at most", "spread", "of it not the GRU"),

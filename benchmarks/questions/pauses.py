@@ -18,7 +18,7 @@ from benchmarks.harness import COOL_DOWN_SECONDS, Crew, log
 from benchmarks.options import Options
 from benchmarks.report import Result, duration
 
-TITLE = "Pauses: a forward pass to the last state that comes after a pause"
+TITLE = "Pauses: a forward pass to the last state after a pause"
 COLUMNS = ("shape", "pause", "one thread", "95%", "all threads", "95%", "one to all")
 
 STEPS, FEATURES = 28, 28

@@ -18,7 +18,7 @@ from benchmarks.harness import COOL_DOWN_SECONDS, Crew, log, median, spread
 from benchmarks.options import Options
 from benchmarks.report import Result, duration
 
-TITLE = "The toolbox: what options of GRU(64) cost, training with `fit`"
+TITLE = "Options: training time of GRU(64) with lengths, masks, dropout and a second direction"
 COLUMNS = ("shape", "model", "a batch", "of the plain one's", "spread")
 
 FEATURES, UNITS, CLASSES = 28, 64, 10

@@ -108,7 +108,7 @@ def array(name: str, value: Any) -> np.ndarray[Any, np.dtype[Any]]:
 
 
 def rows(name: str, value: Any) -> int:
-    """The number of samples in an array or a list."""
+    """Return the number of samples in an array or a list."""
     try:
         return len(value)
     except TypeError:

@@ -1,4 +1,4 @@
-"""Errors for names that Keras or PyTorch has and this package does not, and for misspelt names."""
+"""Errors for missing names: names of Keras or PyTorch that this package does not have, and misspelt names."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from opcode import opmap
 
 
 def missing(module: str, name: str, table: Mapping[str, str]) -> AttributeError | ImportError:
-    """The error of a module's ``__getattr__`` for a name that the module does not have.
+    """Return the error that a module's ``__getattr__`` raises for a missing name.
 
     Parameters
     ----------
     module : str
-        The module's name, its ``__name__``.
+        The ``__name__`` of the module.
     name : str
-        The name that was looked up.
+        The missing name.
     table : mapping
-        Name -> what to use instead, as an imperative: ``{"LSTM": "use layers.GRU"}``.
+        Name -> remedy, as an imperative: ``{"LSTM": "use layers.GRU"}``.
 
     Returns
     -------
     AttributeError or ImportError
-        With the entry of `table`, or else with the nearest of the module's public names. An ImportError for
-        ``from module import name``, because the interpreter replaces the message of an AttributeError there.
+        The message ends with the remedy of `table`, or with the most similar public name. For
+        ``from module import name`` it is an ImportError, because the interpreter replaces the message of an
+        AttributeError.
 
     Examples
     --------
@@ -35,7 +36,7 @@ def missing(module: str, name: str, table: Mapping[str, str]) -> AttributeError 
     if name in remedies or _folded(name) in remedies:
         message = f"{message}; {remedies.get(name) or remedies[_folded(name)]}"
     elif not name.startswith("_"):
-        import difflib  # late, so that fastgru is imported fast
+        import difflib  # late, to keep ``import fastgru`` fast
 
         found = sys.modules[module]
         known = getattr(found, "__all__", None) or [each for each in dir(found) if not each.startswith("_")]
@@ -45,7 +46,7 @@ def missing(module: str, name: str, table: Mapping[str, str]) -> AttributeError 
             message = f"{message}; did you mean {folded[nearest[0]]!r}?"
     if _is_import(2):
         return ImportError(message, name=module)
-    # With an object of its own, the interpreter adds no second suggestion to the traceback.
+    # With obj=None, the interpreter adds no second suggestion to the traceback.
     return AttributeError(message, name=name, obj=None)
 
 
@@ -56,5 +57,5 @@ def _is_import(depth: int) -> bool:
 
 
 def _folded(name: str) -> str:
-    """The name without what differs between styles: global_max_pooling1d and GlobalMaxPooling1D are the same."""
+    """Return the name in lower case without underscores, so that gru_cell matches GRUCell."""
     return name.replace("_", "").lower()

@@ -1,7 +1,7 @@
-"""Data of other libraries as NumPy arrays, and lists of sequences.
+"""Conversion of users' data: arrays of other libraries become NumPy arrays, and lists become sequences.
 
-No library is imported: objects are recognized by the protocols that they implement, ``__array__`` and ``__dlpack__``,
-and PyTorch's tensors by the module of their class.
+No library is imported. Arrays are recognized by the protocols that they implement, ``__array__`` and ``__dlpack__``.
+PyTorch's tensors are recognized by the module of their class.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _READABLE = (1, 3, 11)
 
 
 def is_array(value: Any) -> bool:
-    """Whether `as_array` makes an array of it: no list, no number, no iterable of batches."""
+    """Whether `as_array` converts `value` to an array; False for lists, numbers and iterables of batches."""
     if isinstance(value, (np.ndarray, np.generic)):
         return True
     return not isinstance(value, type) and (hasattr(value, "__array__") or hasattr(value, "__dlpack__"))
 
 
 def as_array(name: str, value: Any) -> Any:
-    """An array of another library as a NumPy array, without a copy where that is possible; anything else as it is.
+    """Convert an array of another library to a NumPy array, if possible without a copy; other values are returned.
 
     Raises
     ------
     TypeError
-        The library cannot convert it, for instance because it lies in the memory of another device.
+        The library cannot convert it, for example because it is in the memory of another device.
     """
     if value is None or isinstance(value, np.ndarray) or not is_array(value):
         return value
@@ -48,19 +48,19 @@ def as_array(name: str, value: Any) -> Any:
             if device[0] not in _READABLE:
                 raise TypeError(f"its memory belongs to the device {device}")
             array = np.from_dlpack(value)
-    except Exception as error:  # of any kind: it is another library's
+    except Exception as error:  # other libraries may raise any type
         raise TypeError(
             f"{name}: expected data that NumPy can read, got {kind}: {error}; copy it to the CPU and convert it to a "
             f"NumPy array"
         ) from error
-    if array.dtype == object and array.ndim:  # columns of pandas with dtypes of its own
+    if array.dtype == object and array.ndim:  # columns of pandas' extension dtypes
         plain = _plain(array)
         return array if plain is None else plain
     return array
 
 
 def _plain(array: Array) -> Array | None:
-    """An array of objects that are all numbers as an array of numbers, or None."""
+    """Convert an array of Python numbers to a numeric array; returns None if an element is not a number."""
     try:
         plain = np.asarray(array.tolist())
     except (TypeError, ValueError):
@@ -76,33 +76,33 @@ def _from_torch(name: str, tensor: Any) -> Array:
     own = checks.last_name(name)
     if tensor.device.type != "cpu":
         raise TypeError(
-            f"{name}: expected a tensor on the CPU because fastgru computes there, got one on {tensor.device}; pass "
+            f"{name}: expected a tensor on the CPU because fastgru runs on CPUs, got one on {tensor.device}; pass "
             f"{own}.cpu()"
         )
     try:
         return tensor.detach().resolve_conj().resolve_neg().numpy()  # type: ignore[no-any-return]
     except (TypeError, RuntimeError) as error:
         raise TypeError(
-            f"{name}: expected a dense tensor of a dtype that NumPy has, got {tensor.dtype} with layout "
+            f"{name}: expected a dense tensor of a dtype that NumPy supports, got {tensor.dtype} with layout "
             f"{tensor.layout} ({error}); pass {own}.float() or {own}.to_dense()"
         ) from None
 
 
 def as_samples(name: str, value: Any, *, axes: int | None, tokens: bool) -> Any:
-    """The samples of the argument `name`: an array, a list of sequences, or anything else as it is.
+    """Convert samples to an array or a list of sequences; other values are returned.
 
-    Nested lists of numbers become an array if NumPy can make one of them. Lists of arrays (T_i, F), or (T_i,) for
-    tokens, and nested lists of different lengths become a `SequenceList`.
+    Nested lists of numbers become an array if their lengths are equal. Lists of arrays (T_i, F), or (T_i,) for tokens,
+    and nested lists of different lengths become a `SequenceList`.
 
     Parameters
     ----------
     name : str
-        For messages.
+        Name of the argument, for messages.
     value : object
     axes : int or None
-        The number of axes of the model's input, with the batch axis; None if it is unknown.
+        Number of axes of the model's input, with the batch axis; None if it is unknown.
     tokens : bool
-        Whether the model begins with an `Embedding`.
+        Whether the first layer is an `Embedding`.
     """
     value = as_array(name, value)
     if isinstance(value, np.ndarray):
@@ -128,7 +128,7 @@ def as_samples(name: str, value: Any, *, axes: int | None, tokens: bool) -> Any:
     most = max(element.ndim for element in elements)
     has_steps = tokens or (axes or 3) >= 3
     if len(elements) == 1 and axes is not None and most == axes:
-        return elements[0]  # the only input of the model, in a list as Keras takes it
+        return elements[0]  # Keras accepts the only input of a model in a list
     if most == 0 or not has_steps:
         return _stack(name, elements)
     if not tokens and most == 1:
@@ -170,14 +170,14 @@ def _stack(name: str, arrays: list[Array]) -> Array:
 
 
 def is_ragged(value: Any) -> bool:
-    """Whether it is a list of arrays or lists of different lengths."""
+    """Whether `value` is a list of arrays or lists of different lengths."""
     if not isinstance(value, (list, tuple)) or not all(hasattr(element, "__len__") for element in value):
         return False
     return len({len(element) for element in value}) > 1
 
 
 def as_steps(name: str, value: Any, x: SequenceList) -> SequenceList:
-    """One array (T_i, ...) for each sequence of `x`, with its number of steps."""
+    """Convert `value` to one array (T_i, ...) for each sequence of `x`, with the same number of steps."""
     value = as_array(name, value)
     if value is None or isinstance(value, (str, bytes)) or not hasattr(value, "__len__") or not len(value):
         raise TypeError(
@@ -202,7 +202,7 @@ def as_steps(name: str, value: Any, x: SequenceList) -> SequenceList:
     for index, (element, steps) in enumerate(zip(elements, x.lengths, strict=True)):
         if element.ndim == 0 or len(element) != steps:
             raise ValueError(
-                f"{name}: expected {steps} steps at index {index} because the sequence of x has so many, got shape "
+                f"{name}: expected {steps} steps at index {index} because x[{index}] has {steps} steps, got shape "
                 f"{element.shape}"
             )
     return SequenceList(name, elements)

@@ -52,7 +52,7 @@ def _arguments(thing: Any, values: dict[str, Any]) -> list[str]:
     own = package_class(type(thing)).__init__ is type(thing).__init__  # type: ignore[misc]
     values = {name: value for name, value in values.items() if value is not None}
     if not own and (more or values):
-        raise TypeError("a constructor of another package, whose other arguments are not known")
+        raise TypeError("the constructor belongs to another package and has unknown arguments")
     return shown + [f"{name}={value!r}" for name, value in values.items()]
 
 

@@ -1,4 +1,4 @@
-"""The samples a model is given: checked once, then gathered and converted batch by batch into reused buffers."""
+"""Samples of a model: checked once, then gathered and converted batch by batch into reused buffers."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Array = NDArray[Any]
 
 
 class Samples:
-    """Samples that `as_samples` has returned, the first axis being the batch.
+    """An array of samples that `as_samples` returned; the first axis is the batch.
 
-    The array itself is neither copied, converted nor changed, so it may be memory-mapped.
+    The array is not copied, converted or changed as a whole, so it may be memory-mapped.
 
     Parameters
     ----------
     name : str
-        The argument's name, for messages.
+        Name of the argument, for messages.
     x : ndarray
     expected : tuple
-        The model's input shape, None where any size is allowed.
+        Input shape of the model; None for axes of any size.
     dtype : dtype or None
-        The dtype that batches are converted to. None: batches keep the dtype of `x`.
+        The dtype of batches; None keeps the dtype of `x`.
     """
 
     def __init__(self, name: str, x: Array, expected: tuple[int | None, ...], dtype: np.dtype[Any] | None) -> None:
@@ -55,33 +55,33 @@ class Samples:
         return int(self._x.shape[1])
 
     def part(self, rows: slice) -> Samples:
-        """Some of the samples, as a view."""
+        """Return some of the samples, as a view."""
         part = copy.copy(self)
         part._x, part._given, part._batch = self._x[rows], None, None
         return part
 
     def take(self, indices: NDArray[np.intp] | slice) -> Array:
-        """The samples at `indices` in their own dtype; the next call uses the memory again."""
+        """Return the samples at `indices` without conversion; the next call may overwrite the result."""
         if isinstance(indices, slice):
-            return self._x[indices]  # a view: the kernels take any strides
+            return self._x[indices]  # a view, because the kernels support any strides
         size = len(indices)
         self._given = _at_least(self._given, size, self._x.shape[1:], self._x.dtype)
         return np.take(self._x, indices, axis=0, out=self._given[:size], mode="clip")
 
     def convert(self, rows: Array, lengths: Array | None = None) -> Array:
-        """What `take` returned in the dtype of batches; the next call uses the memory again."""
+        """Convert an array that `take` returned to the dtype of batches; the next call may overwrite the result."""
         if rows.dtype == self._dtype:
             return rows
         self._batch = _at_least(self._batch, len(rows), rows.shape[1:], self._dtype)
         return convert(self._name, rows, self._batch[: len(rows)], lengths)
 
     def batch(self, indices: NDArray[np.intp] | slice, lengths: Array | None = None) -> Array:
-        """The samples at `indices` in the dtype of batches; the next call uses the memory again."""
+        """Return the samples at `indices` in the dtype of batches; the next call may overwrite the result."""
         return self.convert(self.take(indices), lengths)
 
 
 def fits(shape: tuple[int | None, ...], expected: tuple[int | None, ...]) -> bool:
-    """Whether an array has the expected shape, in which None stands for any size."""
+    """Whether a shape is the expected one, in which None matches any size."""
     return len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected, strict=True))
 
 
@@ -92,12 +92,12 @@ def _at_least(buffer: Array | None, rows: int, shape: tuple[int, ...], dtype: np
 
 
 def convert(name: str, x: Array, to: Array, lengths: Array | None = None) -> Array:
-    """Copy real numbers `x` into `to`, which is of another dtype, and return `to`.
+    """Convert real numbers `x` to the dtype of `to`, write them to `to`, and return `to`.
 
     Warns
     -----
     RuntimeWarning
-        A finite number outside of padding exceeds the range of the dtype and became infinite.
+        A finite number outside padding exceeds the range of the dtype and became infinite.
     """
     try:
         with np.errstate(over="raise"):
@@ -119,7 +119,7 @@ def convert(name: str, x: Array, to: Array, lengths: Array | None = None) -> Arr
 
 
 def as_samples(name: str, x: Any, *, tokens: bool = False) -> Array:
-    """`x` as an array (N, ...) of real numbers in any dtype, or of integers if `tokens`; arrays are not copied."""
+    """Return `x` as an array (N, ...) of real numbers, or of integers if `tokens`. Arrays are not copied."""
     array = checks.array(name, x)
     if array.dtype.kind not in "biuf":
         own = checks.last_name(name)
@@ -137,22 +137,22 @@ def as_samples(name: str, x: Any, *, tokens: bool = False) -> Array:
 
 
 def dtype_of_batches(x: Array, dtype: np.dtype[Any], *, tokens: bool, converts: bool) -> np.dtype[Any] | None:
-    """The dtype that batches of `x` are converted to for a model of `dtype`; None if they keep their own.
+    """Return the dtype to which batches of `x` are converted for a model of `dtype`; None for no conversion.
 
     Parameters
     ----------
     x : ndarray
     dtype : dtype
     tokens, converts : bool
-        The attributes `takes_tokens` and `converts_input` of the model's first layer.
+        The attributes `takes_tokens` and `converts_input` of the first layer of the model.
     """
     return None if tokens or (converts and np.can_cast(x.dtype, dtype, "safe")) else dtype
 
 
 def lengths_of(name: str, lengths: Any, x: Array, *, tokens: bool = False) -> Array | None:
-    """`sequences.check_lengths` of the sequences in samples `x`, which must have steps then; None stays None."""
+    """Return `lengths` as `sequences.check_lengths` does; raises if samples `x` have no time axis. None is returned."""
     if lengths is None:
         return None
     if x.ndim < (2 if tokens else 3):
-        raise ValueError(f"{name}: expected none because x of shape {x.shape} has no steps, got some")
+        raise ValueError(f"{name}: expected None because x of shape {x.shape} has no time axis, got lengths")
     return sequences.check_lengths(name, lengths, len(x), x.shape[1])

@@ -1,4 +1,4 @@
-"""Lists of sequences of different lengths, which are padded batch by batch."""
+"""Lists of sequences of different lengths. They are padded batch by batch, not as a whole."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Rows = NDArray[np.intp] | slice
 
 
 class SequenceList:
-    """Arrays (T_i, ...) that differ in their first axis only.
+    """A list of arrays (T_i, ...) that differ in their first axis only.
 
     Attributes
     ----------
     arrays : list of ndarray
-        As they were given; nothing is copied.
+        The arrays that were passed, not copies.
     lengths : ndarray (N,) of int64
     dtype : dtype
-        Of a padded batch: one that holds the values of all arrays.
+        The dtype of padded batches, which can represent the values of all arrays.
     """
 
     def __init__(self, name: str, arrays: Sequence[Array]) -> None:
@@ -43,37 +43,37 @@ class SequenceList:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of all sequences in one padded array, which is never made."""
+        """The shape that one padded array of all sequences would have."""
         return (len(self), max(int(self.lengths.max(initial=0)), 1), *self.arrays[0].shape[1:])
 
     @property
     def ndim(self) -> int:
-        """The number of axes of a padded batch."""
+        """Number of axes of a padded batch."""
         return self.arrays[0].ndim + 1
 
     def probe(self) -> Array:
-        """An array without samples that has the other sizes and the dtype of `shape`."""
+        """Return an array of shape ``(0, *shape[1:])``, for checks of shape and dtype."""
         return np.empty((0, *self.shape[1:]), self.dtype)
 
     def part(self, rows: slice) -> SequenceList:
-        """Some of the sequences; no array is copied."""
+        """Return a list of some of the sequences, without copying arrays."""
         part = copy.copy(self)
         part.arrays, part.lengths = self.arrays[rows], self.lengths[rows]
         return part
 
     def concatenate(self) -> Array:
-        """All steps of all sequences, (T_0 + T_1 + ..., ...)."""
+        """Return all steps of all sequences in one array, (T_0 + T_1 + ..., ...)."""
         return np.concatenate(self.arrays)
 
     def replace(self, steps: Array) -> SequenceList:
-        """Sequences of the same lengths that have these steps instead of those of `concatenate`."""
+        """Return sequences of the same lengths with the given steps, in the order of `concatenate`."""
         other = copy.copy(self)
         other.arrays = np.split(steps, np.cumsum(self.lengths)[:-1])
         other.dtype = steps.dtype
         return other
 
     def pad(self, rows: Rows, steps: int | None = None) -> Array:
-        """The sequences at `rows` in one array with zeros at the end, of `steps` steps or those of the longest."""
+        """Pad the sequences `rows` with zeros to `steps` steps, or to the length of the longest of them."""
         numbers = range(*rows.indices(len(self))) if isinstance(rows, slice) else rows
         chosen = [self.arrays[number] for number in numbers]
         if steps is None:
@@ -85,10 +85,10 @@ class SequenceList:
 
 
 class Converter(Protocol):
-    """Samples in an array; see `fastgru._support.samples.Samples`."""
+    """Converts samples; see `fastgru._support.samples.Samples`."""
 
     def convert(self, rows: Array, lengths: Array | None = None) -> Array:
-        """Samples in their own dtype in the dtype of batches."""
+        """Convert samples to the dtype of batches."""
 
 
 class ListSamples:
@@ -97,10 +97,10 @@ class ListSamples:
     Parameters
     ----------
     name : str
-        The argument's name, for messages.
+        Name of the argument, for messages.
     sequences : SequenceList
     steps : int or None
-        The number of steps of the model's input; None where any number is allowed.
+        Number of steps of the model's input; None if it accepts any number.
     make : callable
         Returns checked samples for the array of a batch.
     """
@@ -111,7 +111,7 @@ class ListSamples:
         longest = int(sequences.lengths.argmax())
         if steps is not None and sequences.lengths[longest] > steps:
             raise ValueError(
-                f"{name}: expected sequences of at most {steps} steps because the model's input has so many, got "
+                f"{name}: expected sequences of at most {steps} steps because the model's input has {steps} steps, got "
                 f"{sequences.lengths[longest]} at index {longest}"
             )
         make(sequences.probe() if steps is None else np.empty((0, steps, *sequences.shape[2:]), sequences.dtype))
@@ -123,7 +123,7 @@ class ListSamples:
         return len(self._sequences)
 
     def part(self, rows: slice) -> ListSamples:
-        """Some of the samples; no array is copied."""
+        """Return some of the samples, without copying arrays."""
         part = copy.copy(self)
         part._sequences = self._sequences.part(rows)
         return part
@@ -139,13 +139,13 @@ class ListSamples:
         return self._steps or int(self._sequences.lengths.max(initial=0))
 
     def take(self, indices: Rows) -> Array:
-        """The samples at `indices` in their own dtype, padded to the longest of them."""
+        """Return the samples at `indices` without conversion, padded to the longest of them."""
         return self._sequences.pad(indices, self._steps)
 
     def convert(self, rows: Array, lengths: Array | None = None) -> Array:
-        """What `take` returned in the dtype of batches."""
+        """Convert an array that `take` returned to the dtype of batches."""
         return self._make(rows).convert(rows, lengths)
 
     def batch(self, indices: Rows, lengths: Array | None = None) -> Array:
-        """The samples at `indices`, padded to the longest of them, in the dtype of batches."""
+        """Return the samples at `indices`, padded to the longest of them, in the dtype of batches."""
         return self.convert(self.take(indices), lengths)

@@ -14,16 +14,16 @@ Array = NDArray[Any]
 
 
 def pad_with_lengths(sequences: Sequence[Any], *, value: float = 0, steps: int | None = None) -> tuple[Array, Array]:
-    """One array from sequences of different lengths.
+    """Pad sequences of different lengths to one array.
 
     Parameters
     ----------
     sequences : sequence of array_like
-        Each (T_i, ...), all alike but for their lengths.
+        Arrays (T_i, ...), which differ in their first axis only.
     value : number
-        What padding holds. No layer that is given the lengths looks at it.
+        The value of padding. Layers that receive the lengths ignore it.
     steps : int, optional
-        The length of the array's time axis; that of the longest sequence if not given.
+        Size of the time axis of the result; the length of the longest sequence by default.
 
     Returns
     -------
@@ -35,9 +35,9 @@ def pad_with_lengths(sequences: Sequence[Any], *, value: float = 0, steps: int |
     ValueError
         There are no sequences, their shapes differ beyond the first axis, or one is longer than `steps`.
     TypeError
-        One holds no numbers, or `steps` is no integer.
+        A sequence does not consist of numbers, or `steps` is not an integer.
     MemoryError
-        `steps` asks for more memory than there is.
+        The result needs more memory than is available.
 
     Examples
     --------
@@ -55,21 +55,21 @@ def pad_with_lengths(sequences: Sequence[Any], *, value: float = 0, steps: int |
     for number, array in enumerate(arrays):
         if array.ndim == 0 or array.shape[1:] != arrays[0].shape[1:]:
             raise ValueError(
-                f"sequences: expected shape (T, {', '.join(map(str, arrays[0].shape[1:]))}) as the first one has, got "
+                f"sequences: expected shape (T, {', '.join(map(str, arrays[0].shape[1:]))}) as at index 0, got "
                 f"{array.shape} at index {number}"
             )
     lengths = np.array([len(array) for array in arrays], np.int64)
     longest = int(lengths.max())
     if steps is not None and longest > steps:
         raise ValueError(
-            f"sequences: expected at most {steps} steps because steps says so, got {longest} at index "
+            f"sequences: expected at most {steps} steps because steps={steps}, got {longest} at index "
             f"{int(lengths.argmax())}"
         )
     shape = (len(arrays), longest if steps is None else steps, *arrays[0].shape[1:])
     try:
         x = np.full(shape, value, np.result_type(*arrays))
-    except ValueError:  # of sizes that NumPy cannot even count
-        raise MemoryError(f"sequences of {shape[1]:,} steps are more than any memory holds") from None
+    except ValueError:  # NumPy's error if the number of bytes overflows
+        raise MemoryError(f"steps: expected an array that fits into memory, got {shape[1]:,} steps") from None
     for row, array in zip(x, arrays, strict=True):
         row[: len(array)] = array
     return x, lengths

@@ -1,1 +1,1 @@
-"""The loops of fit and evaluate, and the data they go over."""
+"""The training and evaluation loops, and the data sets that they read."""

@@ -1,4 +1,4 @@
-"""Where batches come from: arrays that are shuffled, or an iterable that makes its own."""
+"""Sources of batches: arrays, iterables of batches, and objects that return batches by index."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ Array = NDArray[Any]
 
 
 class Form(NamedTuple):
-    """The shapes of a model, which data decide if it has no weights yet; with the batch axis."""
+    """The input and output shapes of a model, with the batch axis. The data determines them for an unbuilt model."""
 
     input_shape: tuple[int | None, ...]
     output_shape: tuple[int | None, ...]
 
 
 class Batch(NamedTuple):
-    """What is trained or evaluated on at once."""
+    """A batch of samples with targets."""
 
     x: Array  # (N, ...)
-    y: Array  # (N, ...), as the loss takes it
+    y: Array  # (N, ...), in the form that the loss requires
     lengths: Array | None = None  # (N,) of int64
     weights: Array | None = None  # (N,) or (N, T)
-    samples: NDArray[np.intp] | None = None  # (N,), which samples of the set these are, where it has numbers for them
-    given: Array | None = None  # x before the conversion to the model's dtype, if there was one
+    samples: NDArray[np.intp] | None = None  # (N,), indices of the samples in the data set; None if it has no indices
+    given: Array | None = None  # x before the conversion to the model's dtype; None if no conversion was needed
 
     def rows(self, part: slice) -> Batch:
-        """Some rows of it, as views."""
+        """Return a batch of some of the rows, as views."""
         return Batch(*(None if array is None else array[part] for array in self))  # type: ignore[arg-type]
 
 
 class Unchecked(NamedTuple):
-    """The same as it was given, of a whole set or of a batch."""
+    """The unchecked arguments for a data set or a batch."""
 
     x: Any
     y: Any = None
@@ -46,20 +46,22 @@ class Unchecked(NamedTuple):
 
 
 def unpack(name: str, given: Any) -> Unchecked:
-    """What a user's pair, triple or dict holds.
+    """Unpack a pair, a triple or a dict.
 
     Parameters
     ----------
     name : str
-        The argument's name, for messages.
+        Name of the argument, for messages.
     given : tuple or dict
-        ``(x, y)``, ``(x, y, sample_weight)``, or a dict with ``x``, ``y`` and maybe ``lengths``, ``sample_weight``.
+        ``(x, y)``, ``(x, y, sample_weight)``, or a dict with ``x``, ``y`` and optionally ``lengths`` and
+        ``sample_weight``.
     """
     if isinstance(given, Mapping):
         unknown = given.keys() - {"x", "y", "lengths", "sample_weight"}
         if unknown or not {"x", "y"} <= given.keys():
             raise ValueError(
-                f"{name}: expected the keys x, y and maybe lengths, sample_weight, got {', '.join(map(str, given))}"
+                f"{name}: expected the keys x, y and optionally lengths, sample_weight, got "
+                f"{', '.join(map(str, given))}"
             )
         return Unchecked(given["x"], given["y"], given.get("lengths"), given.get("sample_weight"))
     if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
@@ -71,15 +73,15 @@ def unpack(name: str, given: Any) -> Unchecked:
 
 
 class ArraySet:
-    """Samples that lie in arrays, checked.
+    """A data set of checked arrays.
 
     Parameters
     ----------
     samples : Samples or ListSamples
     y, lengths, weights : ndarray, SequenceList or None
-        As in `Batch`, for all samples; values of each step are a `SequenceList` if the samples are.
+        As in `Batch`, for all samples. Values for each step are a `SequenceList` if the samples are one.
     rows : ndarray of integers, optional
-        Which of these samples the set consists of; all if not given.
+        Indices of the samples that belong to the data set; all samples by default.
     """
 
     def __init__(
@@ -100,21 +102,21 @@ class ArraySet:
 
     @property
     def count(self) -> int | None:
-        """How many samples an epoch has."""
+        """Number of samples per epoch."""
         return len(self)
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """The dtype of the samples as they were given."""
+        """The dtype of the samples before the conversion."""
         return self._samples.dtype
 
     def steps(self, batch_size: int) -> int | None:
-        """How many batches an epoch has."""
+        """Return the number of batches per epoch."""
         return -(-len(self) // batch_size)
 
     def split(self, fraction: float) -> tuple[ArraySet, ArraySet]:
-        """Two sets, of which the second has the last `fraction` of the samples."""
-        kept = int(len(self) * (1 - fraction) + 1e-9)  # 10 * (1 - 0.9) is a rounding below 1
+        """Return two data sets; the second one has the last `fraction` of the samples."""
+        kept = int(len(self) * (1 - fraction) + 1e-9)  # rounding makes 10 * (1 - 0.9) slightly less than 1
         parts = []
         for rows in (slice(0, kept), slice(kept, None)):
             rest: Any = [
@@ -125,10 +127,10 @@ class ArraySet:
         return parts[0], parts[1]
 
     def hold_back(self, rows: NDArray[np.intp]) -> tuple[ArraySet, ArraySet]:
-        """Two sets, of which the second has the samples `rows`; no array is copied."""
+        """Return two data sets; the second one has the samples `rows`. No array is copied."""
         kept = np.ones(len(self._samples), bool)
         kept[rows] = False
-        others = self._samples.part(slice(None))  # with a buffer of its own
+        others = self._samples.part(slice(None))  # the two data sets must not share a batch buffer
         return ArraySet(self._samples, *self._rest, np.flatnonzero(kept)), ArraySet(others, *self._rest, rows)
 
     @property
@@ -139,11 +141,11 @@ class ArraySet:
 
     @property
     def has_lists_of_steps(self) -> bool:
-        """Whether its targets are a list of arrays, one for each sequence."""
+        """Whether the targets are a list of arrays, one for each sequence."""
         return isinstance(self._rest[0], SequenceList)
 
     def targets(self) -> tuple[Array, Array | None]:
-        """Targets and lengths of all its samples; of a `SequenceList` the targets of all steps, without lengths."""
+        """Return targets and lengths of all samples; of a `SequenceList`, the targets of all steps, without lengths."""
         y, lengths, _ = self._rest
         if isinstance(y, SequenceList):
             return y.concatenate(), None
@@ -152,7 +154,7 @@ class ArraySet:
         return y[self._rows], None if lengths is None else lengths[self._rows]
 
     def shuffle(self, generator: np.random.Generator | None) -> None:
-        """Draw the order of the next epoch, or keep that of the arrays."""
+        """Draw the order of the next epoch; without a generator, keep the order of the arrays."""
         count = len(self)
         order = np.arange(count) if generator is None else generator.permutation(count)
         self._order = order if self._rows is None else self._rows[order]
@@ -161,7 +163,7 @@ class ArraySet:
         """No-op: arrays have no read position."""
 
     def batches(self, batch_size: int, first: int = 0) -> Iterator[Batch]:
-        """An epoch in the order drawn, from the batch numbered `first` on; memory is used again by the next batch."""
+        """Yield the batches of an epoch in the drawn order, starting with batch `first`. Batches share their memory."""
         order = self._order
         assert order is not None
         for begin in range(first * batch_size, len(order), batch_size):
@@ -180,7 +182,7 @@ class ArraySet:
         return Batch(x, y, lengths, weights, numbers, None if x is given else given)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """All batches, as the samples lie."""
+        """Yield all batches in the order of the arrays."""
         for begin in range(0, len(self), batch_size):
             rows = slice(begin, begin + batch_size)
             if self._rows is not None:
@@ -189,7 +191,7 @@ class ArraySet:
             yield self._take(rows)
 
     def whole(self) -> Batch:
-        """All samples in one batch."""
+        """Return all samples in one batch."""
         return self._take(slice(None))
 
 
@@ -199,18 +201,18 @@ def _at(values: Array | SequenceList, rows: NDArray[np.intp] | slice, x: Array) 
 
 
 class StreamSet:
-    """Batches from a user's iterable, each checked as it comes.
+    """A data set of batches from an iterable of the user. Each batch is checked when it is read.
 
     Parameters
     ----------
     name, steps_name : str
-        The arguments' names, for messages.
+        Names of the arguments, for messages.
     source : iterable
-        Gives an epoch's batches each time it is iterated over; what `unpack` takes.
+        Yields the batches of one epoch per iteration, in a form that `unpack` supports.
     check : callable
-        Makes a `Batch` from a batch's name and what `source` gives, or raises.
+        Converts the name of a batch and an item of `source` to a `Batch`; raises if the item is invalid.
     steps : int or None
-        How many batches make an epoch: an iterator is then used on and on. None takes all there are.
+        Number of batches per epoch; the next epoch continues the same iterator. None: an epoch is one iteration.
     """
 
     def __init__(
@@ -232,28 +234,28 @@ class StreamSet:
 
     @property
     def count(self) -> int | None:
-        """How many samples an epoch has; not known."""
+        """Number of samples per epoch, which is unknown."""
         return None
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """The dtype of the samples; not known."""
+        """The dtype of the samples, which is unknown."""
         return None
 
     def steps(self, batch_size: int) -> int | None:
-        """How many batches an epoch has, None if that is not known."""
+        """Return the number of batches per epoch, or None if it is unknown."""
         del batch_size
         return self._steps
 
     def shuffle(self, generator: np.random.Generator | None) -> None:
-        """No-op: the order is the iterable's."""
+        """No-op: the iterable determines the order."""
 
     def pass_over(self, epochs: int) -> None:
-        """With `steps`, leave out the batches of so many epochs, which another training has used."""
+        """With `steps`, skip the batches of this number of epochs, which an earlier training run has used."""
         self._epochs_before = epochs
 
     def batches(self, batch_size: int = 0, first: int = 0) -> Iterator[Batch]:
-        """An epoch, from the batch numbered `first` on; the size is the iterable's."""
+        """Yield the batches of an epoch, starting with batch `first`; the iterable determines their size."""
         del batch_size
         number = -1
         for number, given in enumerate(self._source if self._steps is None else self._next_steps()):
@@ -262,12 +264,12 @@ class StreamSet:
                 yield self._check(name, given)
         if number < 0:
             raise ValueError(
-                f"{self._name}: expected at least one batch an epoch, got none; an iterator is used up after one "
-                f"epoch, so give something that can be iterated over again, or {self._steps_name}"
+                f"{self._name}: expected at least one batch per epoch, got none; an iterator is exhausted after one "
+                f"epoch, so pass an object that can be iterated over repeatedly, or pass {self._steps_name}"
             )
 
     def in_order(self, batch_size: int = 0) -> Iterator[Batch]:
-        """All batches."""
+        """Yield all batches of an epoch."""
         yield from self.batches(batch_size)
 
     def _next_steps(self) -> Iterator[Any]:
@@ -280,26 +282,26 @@ class StreamSet:
             yield self._next(number)
 
     def _next(self, number: int) -> Any:
-        """The next batch, which is the one of that number in its epoch."""
+        """Return the next batch; `number` is its index in the epoch."""
         if self._running is not None:
             try:
                 return next(self._running)
             except StopIteration:
-                pass  # it may be something that can be iterated over again
+                pass  # the source may be iterable repeatedly
         self._running = iter(self._source)
         try:
             return next(self._running)
         except StopIteration:
             raise ValueError(
-                f"{self._name}: expected {self._steps} batches because {self._steps_name} says so, got {number}"
+                f"{self._name}: expected {self._steps} batches because {self._steps_name}={self._steps}, got {number}"
             ) from None
 
 
 class IndexedSet(StreamSet):
-    """Batches from an object with ``__len__`` and ``__getitem__``, as Keras' ``PyDataset``.
+    """A data set of batches from an object with ``__len__`` and ``__getitem__``, such as Keras' ``PyDataset``.
 
-    If it is shuffled, the order of its batches is drawn for each epoch. Its method ``on_epoch_end`` is called after
-    each epoch. With `steps`, an epoch has the first so many batches of the order drawn.
+    With shuffling, the order of the batches is drawn for each epoch. The object's method ``on_epoch_end`` is called
+    after each epoch. With `steps`, an epoch consists of the first `steps` batches of this order.
     """
 
     _order: NDArray[np.intp] | None = None
@@ -309,7 +311,7 @@ class IndexedSet(StreamSet):
         size = len(self._source) if size is None else int(size)  # type: ignore[arg-type]
         if self._steps is not None and self._steps > size:
             raise ValueError(
-                f"{self._name}: expected {self._steps} batches because {self._steps_name} says so, got {size}"
+                f"{self._name}: expected {self._steps} batches because {self._steps_name}={self._steps}, got {size}"
             )
         return size
 
@@ -322,19 +324,19 @@ class IndexedSet(StreamSet):
         self._order = np.arange(self._size()) if generator is None else generator.permutation(self._size())
 
     def pass_over(self, epochs: int) -> None:
-        """Call the object's `on_epoch_end` for the epochs of an earlier training."""
+        """Call the object's `on_epoch_end` for the epochs of an earlier training run."""
         for _ in range(epochs):
             self._end_epoch()
 
     def batches(self, batch_size: int = 0, first: int = 0) -> Iterator[Batch]:
-        """An epoch, from the batch numbered `first` on."""
+        """Yield the batches of an epoch, starting with batch `first`."""
         del batch_size
         order = np.arange(self._size()) if self._order is None else self._order
         for number in order[first : self._steps].tolist():
             name = f"{self._name}, batch {number + 1}"
             yield self._check(name, self._source[number])  # type: ignore[index]
         if not len(order):
-            raise ValueError(f"{self._name}: expected at least one batch an epoch, got none")
+            raise ValueError(f"{self._name}: expected at least one batch per epoch, got none")
         self._end_epoch()
 
     def _end_epoch(self) -> None:
@@ -343,12 +345,12 @@ class IndexedSet(StreamSet):
 
 
 def is_source(value: Any) -> bool:
-    """Whether batches can be taken from it.
+    """Whether `value` is an iterable of batches, or returns batches by index.
 
     Raises
     ------
     TypeError
-        It is a data set of PyTorch, which has samples and no batches.
+        `value` is a PyTorch ``Dataset``, which returns single samples.
     """
     names = {f"{cls.__module__}.{cls.__name__}" for cls in type(value).__mro__}
     if "torch.utils.data.dataset.Dataset" in names:
@@ -360,7 +362,7 @@ def is_source(value: Any) -> bool:
 
 
 def is_indexed(value: Any) -> bool:
-    """Whether its batches are taken by number: it is no list, and like Keras' ``PyDataset`` or ``Sequence``."""
+    """Whether `value` returns batches by index, such as Keras' ``PyDataset`` or ``Sequence``; False for a list."""
     if isinstance(value, (list, tuple, str, bytes, Mapping)) or not hasattr(value, "__getitem__"):
         return False
     sized = hasattr(value, "__len__") or getattr(value, "num_batches", None) is not None

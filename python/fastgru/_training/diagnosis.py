@@ -1,4 +1,4 @@
-"""Why a batch could not be trained on: where a number that is not finite comes from."""
+"""Finds the cause of a loss or gradient that is not finite."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Array = NDArray[Any]
 def find_cause(
     batch: Batch, dtype: np.dtype[Any], weights: Mapping[str, Array], states: Mapping[str, Array]
 ) -> tuple[str, str] | None:
-    """Where a number that is not finite entered a batch's loss or gradient, and the remedy; None if nowhere.
+    """Return the first input of a training step that is not finite, and the remedy; None if all inputs are finite.
 
     Parameters
     ----------
     batch : Batch
     dtype : dtype
-        What the model computes in: a number beyond its range becomes infinite.
+        The dtype of the model. A number beyond its range becomes infinite.
     weights, states : mapping of str to ndarray
-        The model's weights, and the states that stateful layers carry, before the batch.
+        The weights of the model and the states of stateful layers before the batch.
     """
     given = {
         "x": batch.x if batch.given is None else batch.given,
@@ -63,8 +63,8 @@ def _text(index: tuple[int, ...]) -> str:
 
 
 def _first_not_finite(array: Array, lengths: Array | None, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], int] | None:
-    """Index of the first number that is not finite in `dtype`, and how many samples have one; skips padding."""
-    if array.dtype.kind != "f":  # float32 holds the largest integers
+    """Return the index of the first value outside padding that is not finite in `dtype`, and the number of samples."""
+    if array.dtype.kind != "f":  # the largest integers are in the range of float32
         return None
     with np.errstate(over="ignore"):
         wrong = ~np.isfinite(array.astype(dtype, copy=False))

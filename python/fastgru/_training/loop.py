@@ -1,6 +1,6 @@
-"""The loops of fit and evaluate, over anything that computes scores and gradients.
+"""The training and evaluation loops.
 
-This module knows no model: `fastgru.Sequential` stands above it and hands in its network as a `Trainable`.
+The module does not import models. `fastgru.Sequential` passes its network, which implements the protocol `Trainable`.
 """
 
 from __future__ import annotations
@@ -33,29 +33,28 @@ from fastgru.optimizers import Optimizer
 
 Array = NDArray[Any]
 
-#: Backward finds a tape of so many bytes in a last-level cache, with all else that lies there.
+#: Maximum size in bytes of a tape that is still in a last-level cache when the backward pass starts, beside other data.
 CACHED_TAPE = 5_000_000
-#: Entries of a training's `asked` that older files of 0.1.0 lack.
+#: Entries of `asked` that older files of 0.1.0 lack.
 _ASKED_LATER = {"validation_split"}
-#: Pieces of fewer rows would lose more in the kernels than they gain.
+#: Minimum number of rows per piece; with fewer rows, the kernels lose more throughput than the cached tape gains.
 LEAST_ROWS = 128
 
 
 class Scores(NamedTuple):
-    """What a network says of the elements of a batch: its samples, or where outputs are sequences the steps that count.
+    """The inputs of the loss for the elements of a batch: its samples, or the valid steps if outputs are sequences.
 
-    Scores are what the loss takes: the outputs, or what comes before the last activation where the loss takes that
-    activation in itself.
+    Scores are the outputs of the network, or the inputs of its last activation if the loss includes that activation.
 
     Attributes
     ----------
     values : ndarray (M, C)
     kept : ndarray (M,) of integers, or None
-        Which of all elements these are; None if they are all.
+        Flat indices of these elements among all elements; None if no element is left out.
     shape : tuple of int
-        (N,) or (N, T, ...): how all elements lie.
+        Shape of all elements, (N,) or (N, T, ...).
     activation : str or None
-        The last layer's activation, if it has not been applied; None if scores are the outputs.
+        The last activation, if it has not been applied; None if scores are the outputs.
     """
 
     values: Array
@@ -65,31 +64,31 @@ class Scores(NamedTuple):
 
     @property
     def everything(self) -> int:
-        """The number of all elements, padding included."""
+        """Number of all elements, including padding."""
         return math.prod(self.shape)
 
     def pick(self, array: Array) -> Array:
-        """What belongs to the elements of an array (N, ...) or (N, T, ...)."""
+        """Return the values of an array (N, ...) or (N, T, ...) that belong to the elements."""
         if self.kept is None and len(self.shape) == 1:
             return array
         flat = array.reshape(self.everything, *array.shape[len(self.shape) :])
         return flat if self.kept is None else flat[self.kept]
 
     def place(self, element: int) -> tuple[int, ...]:
-        """Where the element lies: (sample,) or (sample, step, ...)."""
+        """Return the index of an element: (sample,) or (sample, step, ...)."""
         number = element if self.kept is None else int(self.kept[element])
         return tuple(int(i) for i in np.unravel_index(number, self.shape))
 
 
 class Snapshot(NamedTuple):
-    """What training on a batch changes besides parameters and optimizer; put back if the batch is refused.
+    """State that a training step changes besides parameters and optimizer; it is restored if the step fails.
 
     Attributes
     ----------
     states : dict of str to ndarray
-        What stateful layers carry from batch to batch.
+        The states of stateful layers.
     generator : dict or None
-        The state of the random numbers; None if no layer draws any.
+        The state of the random generator; None if no layer uses one.
     """
 
     states: dict[str, Array]
@@ -97,7 +96,7 @@ class Snapshot(NamedTuple):
 
 
 class Trainable(Protocol):
-    """What is trained here."""
+    """A network that the loops of this module train."""
 
     parameters: Array
     gradient: Array
@@ -108,78 +107,78 @@ class Trainable(Protocol):
 
     @property
     def takes_tokens(self) -> bool:
-        """Whether the input is integers."""
+        """Whether the input consists of integer tokens."""
 
     @property
     def finds_lengths(self) -> bool:
-        """Whether a layer finds the lengths in the data."""
+        """Whether a layer computes lengths from the data."""
 
     @property
     def input_axes(self) -> int | None:
-        """The number of axes of the input, with the batch axis; None if it is unknown."""
+        """Number of axes of the input, with the batch axis; None if it is unknown."""
 
     @property
     def stateful(self) -> bool:
-        """Whether each row of a batch goes on from the states of the same row of the batch before it."""
+        """Whether each row of a batch continues from the states of the same row of the previous batch."""
 
     def note_lengths(self, lengths: Array, steps: int) -> None:
         """Set `trained_with_lengths` if this batch or an earlier one shows that sequences have different lengths."""
 
     def as_samples(self, name: str, x: Any) -> Array:
-        """`x` as an array of numbers that the network takes."""
+        """Return `x` as an array of numbers that the network accepts."""
 
     def samples(self, name: str, x: Array, form: Form) -> Samples:
-        """Samples that `as_samples` returned, for batches that the network takes."""
+        """Return the samples of an array that `as_samples` returned, for gathering batches."""
 
     def form_for(self, x: Array) -> Form:
-        """The network's shapes for samples `x`, `form` itself if it is built; nothing changes before `settle`."""
+        """Return the shapes of the network for samples `x`; if it is built, `form`. Changes nothing."""
 
     def settle(self, form: Form) -> None:
-        """Make the weights for that form if there are none."""
+        """Create the weights for these shapes, unless they exist."""
 
     def check_values(self, name: str, samples: Samples | ListSamples, lengths: Array | None) -> Array | None:
-        """Raise what the first layer would for the values of some batch; the lengths of the sequences."""
+        """Raise if the first layer would raise for a value in any batch; returns the lengths of the sequences."""
 
     def scores(self, x: Array, lengths: Array | None, *, training: bool) -> Scores:
-        """What the loss takes; padding is left out."""
+        """Return the inputs of the loss, without padding."""
 
     def outputs(self, scores: Array) -> Array:
-        """What the model gives (M, C), from its scores (M, C)."""
+        """Convert scores (M, C) to outputs of the model (M, C)."""
 
     def tape_bytes(self, x: Array) -> int:
-        """What `scores` leaves in memory for `backward` when it trains on the batch `x`."""
+        """Return the bytes that `scores` keeps for `backward` when it trains on the batch `x`."""
 
     def backward(self, d_scores: Array, *, add: bool = False) -> None:
-        """Overwrite `gradient`, or with `add` add to it, given that (M, C) of the last `scores` in training."""
+        """Write `gradient`, or with `add` add to it, given the gradient (M, C) of the last training `scores`."""
 
     def views(self, flat: Array) -> dict[str, Array]:
-        """The part of each weight, by name, of a buffer as flat as `parameters`."""
+        """Return a view of each weight, by name, in a flat buffer laid out as `parameters`."""
 
     def trainable_views(self, flat: Array) -> dict[str, Array]:
-        """The part of each trainable weight, by name, of a buffer as flat as `parameters`."""
+        """Return a view of each trainable weight, by name, in a flat buffer laid out as `parameters`."""
 
     def snapshot(self) -> Snapshot:
-        """What a batch changes besides `parameters` and the optimizer."""
+        """Return the state that a training step changes besides `parameters` and the optimizer."""
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go back to what `snapshot` returned."""
+        """Restore a state that `snapshot` returned."""
 
     def penalty(self) -> float:
-        """What the regularizers add to the loss."""
+        """Return the sum of the regularizers' penalties."""
 
     def complete_gradient(self) -> None:
         """Set the gradient of frozen weights to 0, and add the regularizers' gradient."""
 
     def fix_trainable(self) -> None:
-        """Decide which weights are trained, unless that is decided already."""
+        """Determine which weights are trainable, unless this was done before."""
 
     @property
     def trainable_ranges(self) -> list[slice] | None:
-        """Where the trainable weights lie in the flat buffers; None if all weights are trainable."""
+        """Ranges of the trainable weights in the flat buffers; None if all weights are trainable."""
 
 
 class Tally:
-    """Mean loss and metrics over the elements seen so far, however they were batched; begins `metrics` anew."""
+    """Running mean of the loss and values of the metrics, independent of the batch size; resets `metrics`."""
 
     def __init__(self, network: Trainable, loss: Loss, metrics: Sequence[Metric]) -> None:
         self._network = network
@@ -188,14 +187,14 @@ class Tally:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Discard all elements, and reset the metrics."""
         self._sum = 0.0
         self._count = 0
         for metric in self._metrics:
             metric.reset_state()
 
     def add(self, scores: Array, targets: Array, result: LossResult, total: float, penalty: float) -> None:
-        """Count M elements: their scores (M, C), what the loss found, and the sum of its values, weighted."""
+        """Add M elements, given their scores (M, C), the result of the loss, and the sum of its weighted values."""
         self._sum += total + penalty * len(scores)
         self._count += len(scores)
         outputs = None
@@ -207,34 +206,34 @@ class Tally:
                 metric.update(outputs, targets, result)
 
     def values(self) -> dict[str, float]:
-        """``loss``, and the metrics by name; NaN of nothing."""
+        """Return ``loss`` and the metrics by name; the loss of no elements is NaN."""
         values = {"loss": self._sum / self._count if self._count else math.nan}
         for metric in self._metrics:
             values[metric.name] = metric.result()
         return values
 
     def get_state(self) -> dict[str, Any]:
-        """What has been counted, as JSON can hold it."""
+        """Return the state as JSON values."""
         return {"sum": self._sum, "count": self._count, "metrics": [metric.get_state() for metric in self._metrics]}
 
     def require_sound(self, state: dict[str, Any]) -> None:
-        """Raise unless `get_state` could have returned that."""
+        """Raise if `state` is damaged: `get_state` cannot have returned it."""
         checks.real("tally.sum", state["sum"])
         checks.integer("tally.count", state["count"], least=0)
         for metric, saved in zip(self._metrics, state["metrics"], strict=True):
             metric.require_sound(saved)
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned."""
+        """Restore a state that `get_state` returned."""
         self._sum, self._count = state["sum"], state["count"]
         for metric, saved in zip(self._metrics, state["metrics"], strict=True):
             metric.set_state(saved)
 
 
-def _judge(loss: Loss, batch: Batch, scores: Scores, *, gradient: bool) -> tuple[Array, LossResult, Array]:
-    """Targets of the elements, what the loss finds on them, and its values once they are weighted.
+def _weighted_loss(loss: Loss, batch: Batch, scores: Scores, *, gradient: bool) -> tuple[Array, LossResult, Array]:
+    """Return the targets of the elements, the result of the loss, and its values multiplied by the sample weights.
 
-    With `gradient`, the result's is that of the weighted values' mean.
+    The gradient of the result, computed with `gradient` only, is that of the mean of the weighted values.
     """
     targets = scores.pick(batch.y)
     result = loss.compute(scores.values, targets, activation=scores.activation, gradient=gradient)
@@ -248,13 +247,13 @@ def _judge(loss: Loss, batch: Batch, scores: Scores, *, gradient: bool) -> tuple
 
 
 def train_step(network: Trainable, loss: Loss, optimizer: Optimizer, batch: Batch, tally: Tally) -> None:
-    """Forward, loss, backward and update on one batch, which is then counted in `tally`.
+    """Train on one batch, and add it to `tally`.
 
     Raises
     ------
     FloatingPointError
-        The loss, its gradient or the updated parameters are not finite. Then nothing has changed: neither parameters,
-        the optimizer, states, random numbers nor `tally`. The message says what is wrong, and names the sample.
+        The loss, its gradient or the updated parameters are not finite. Parameters, optimizer, states, random generator
+        and `tally` are unchanged then. The message states the cause and names the sample.
     """
     network.fix_trainable()
     before = network.snapshot()
@@ -266,10 +265,10 @@ def train_step(network: Trainable, loss: Loss, optimizer: Optimizer, batch: Batc
         found = _find_gradient(network, loss, batch)
         updating = True
         ranges = network.trainable_ranges
-        if ranges is None or ranges:  # as in Keras, nothing is counted as an update where all weights are frozen
+        if ranges is None or ranges:  # as in Keras, the optimizer counts no update if all weights are frozen
             optimizer.update(network.parameters, network.gradient, ranges=ranges, views=network.trainable_views)
     except BaseException as error:
-        # Ctrl-C during the update is raised after it: the batch has been trained on.
+        # A KeyboardInterrupt during the update is raised after it, so the batch has been trained on.
         if isinstance(error, Exception) or not updating:
             network.restore(before)
         if isinstance(error, FloatingPointError):
@@ -282,7 +281,7 @@ def train_step(network: Trainable, loss: Loss, optimizer: Optimizer, batch: Batc
 
 
 def _explain(network: Trainable, loss: Loss, batch: Batch, before: Snapshot, error: FloatingPointError) -> str:
-    """What is wrong with a batch that was refused with that error, and what to do."""
+    """Return the cause of an error of a training step, and the remedy."""
     what, remedy = str(error), "lower the learning rate, or scale x and y to numbers near 1"
     if losses.registered_name(loss) is None:
         own = loss.name if isinstance(loss, losses.LossFunctionWrapper) else type(loss).__name__
@@ -291,26 +290,26 @@ def _explain(network: Trainable, loss: Loss, batch: Batch, before: Snapshot, err
     cause = diagnosis.find_cause(batch, network.parameters.dtype, weights, before.states)
     if cause is not None:
         what, remedy = f"{what} because {cause[0]}", cause[1]
-    return f"{what}; the weights are those before that batch; {remedy}"
+    return f"{what}; the weights are those before this batch; {remedy}"
 
 
 def _find_gradient(network: Trainable, loss: Loss, batch: Batch) -> list[tuple[Array, Array, LossResult, float]]:
-    """Write the gradient; for each piece of the batch, what `Tally.add` takes."""
+    """Write the gradient; returns the arguments of `Tally.add` for each piece of the batch."""
     everything = counted = 0
     found: list[tuple[Array, Array, LossResult, float]] = []
     for rows in pieces(network, batch.x):
         piece = batch.rows(rows) if len(batch.x) > rows.stop - rows.start else batch
         scores = network.scores(piece.x, piece.lengths, training=True)
-        targets, result, values = _judge(loss, piece, scores, gradient=True)
+        targets, result, values = _weighted_loss(loss, piece, scores, gradient=True)
         total = float(values.sum())
-        if not math.isfinite(total) and not np.isfinite(values).all():  # else large values overflow their sum
+        if not math.isfinite(total) and not np.isfinite(values).all():  # the sum of finite values may overflow
             bad = int(np.flatnonzero(~np.isfinite(values))[0])
             raise FloatingPointError(_describe_loss(values[bad], scores.place(bad), piece, rows))
         d_scores = result.d_scores
         assert d_scores is not None
         if piece is not batch:
-            # From the mean over the piece's elements to its share of the mean over the batch's, padding included:
-            # how many of those count is known in the end.
+            # Rescale the gradient of the piece's mean to that of a mean over all elements of the batch, with padding.
+            # The number of valid elements is known after the last piece only, and is corrected for below.
             everything = len(batch.x) * (scores.everything // len(piece.x))
             d_scores = d_scores * d_scores.dtype.type(len(values) / everything)
         network.backward(d_scores, add=rows.start > 0)
@@ -330,9 +329,10 @@ def _describe_loss(value: float, place: tuple[int, ...], piece: Batch, rows: sli
 
 
 def pieces(network: Trainable, x: Array) -> list[slice]:
-    """How a batch is trained on: whole, or cut by its shape alone into equal pieces whose tapes stay in the caches.
+    """Return the parts of a batch to train on one after another, so that their tapes fit into the caches.
 
-    A stateful network's rows belong to the rows of the batch before: its batches stay whole.
+    The parts depend on the shape of the batch only. The batches of a stateful network are not divided, because each row
+    belongs to a row of the previous batch.
     """
     if len(x) < 2 * LEAST_ROWS or network.stateful:
         return [slice(0, len(x))]
@@ -352,7 +352,7 @@ def evaluate(
     callbacks: Callbacks,
     steps: int | None = None,
 ) -> dict[str, float]:
-    """Loss and metrics over a whole set, or over its first `steps` batches."""
+    """Return loss and metrics of a data set, or of its first `steps` batches."""
     tally = Tally(network, loss, metrics)
     penalty = network.penalty()
     watched = callbacks.watch("on_test_batch_end")
@@ -360,7 +360,7 @@ def evaluate(
     for number, batch in enumerate(itertools.islice(data.in_order(batch_size), steps)):
         callbacks.tell("on_test_batch_begin", number, {})
         scores = network.scores(batch.x, batch.lengths, training=False)
-        targets, result, values = _judge(loss, batch, scores, gradient=False)
+        targets, result, values = _weighted_loss(loss, batch, scores, gradient=False)
         tally.add(scores.values, targets, result, float(values.sum()), penalty)
         if watched:
             callbacks.tell("on_test_batch_end", number, tally.values())
@@ -370,7 +370,7 @@ def evaluate(
 
 
 class Run:
-    """A training in progress: everything except the weights that decides how the next batch changes them.
+    """A training run: the state besides the weights on which the next update depends.
 
     Parameters
     ----------
@@ -378,13 +378,13 @@ class Run:
     history : History
     callbacks : Callbacks
     generator : numpy.random.Generator
-        The model's generator, from which orders and dropout are drawn.
+        The generator of the model, for the order of samples and for dropout.
     asked : dict
-        The options that a training resumed from this one must share, as JSON can hold them.
+        The options that must be the same in a resumed run, as JSON values.
     write : callable (run, path)
         Writes the model and the run to a file.
     initial_epoch : int
-        The epoch to begin with, unless the training is resumed.
+        The first epoch of a run that is not resumed.
     """
 
     def __init__(
@@ -401,19 +401,19 @@ class Run:
         self.history = history
         self.callbacks = callbacks
         self.initial_epoch = initial_epoch
-        self.epoch = initial_epoch  # the one at work, or to do next
-        self.batch = 0  # how many of its batches are done
+        self.epoch = initial_epoch  # the current or next epoch
+        self.batch = 0  # number of completed batches of this epoch
         self.stopped = False
         self.checked = False  # whether `require_saveable` has passed
-        self.last_logs: dict[str, Any] = {}  # of the last epoch done here
+        self.last_logs: dict[str, Any] = {}  # logs of the last epoch of this call of fit
         self._generator = generator
-        self._before_epoch: dict[str, Any] | None = None  # the generator's state that its order was drawn with
+        self._before_epoch: dict[str, Any] | None = None  # state of the generator before the epoch's order was drawn
         self._asked = asked
         self._write = write
         self._due: list[str | os.PathLike[str]] = []
 
     def draw_order(self, data: ArraySet | StreamSet, *, shuffle: bool) -> None:
-        """Draw an epoch's order; where the epoch had begun before, the same again."""
+        """Draw the order of an epoch; for an epoch that is resumed, draw the same order as before."""
         if self.batch == 0 or self._before_epoch is None:
             self._before_epoch = dict(self._generator.bit_generator.state)
             data.shuffle(self._generator if shuffle else None)
@@ -426,10 +426,10 @@ class Run:
     # --- Files ---------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Request that the next `write_due` writes the training to `path`.
+        """Request that the next `write_due` writes the run to `path`.
 
-        A file written between the calls of two callbacks would hold the state of one from before the event and that of
-        the other from after it.
+        A file written between the calls of two callbacks would contain the state of one callback after the event, and
+        that of the other before it.
         """
         self._due.append(path)
 
@@ -444,19 +444,19 @@ class Run:
         self._due = []
 
     def require_saveable(self) -> None:
-        """Raise if a callback will write files that cannot hold the model, which has its weights now."""
+        """Raise if a callback will write files of a format that does not support the model, which must be built."""
         self.callbacks.require_saveable()
         self.checked = True
 
     def tell(self, occasion: str, *arguments: Any) -> None:
-        """Call that method of all callbacks, then write the files that they asked for."""
+        """Call a method of all callbacks, then write the files that they requested."""
         self.callbacks.tell(occasion, *arguments)
         self.write_due()
 
     # --- State ---------------------------------------------------------------------------------------------------
 
     def get_state(self) -> dict[str, Any]:
-        """All of it, of numbers, strings, lists, dicts and arrays."""
+        """Return the state as numbers, strings, lists, dicts and arrays."""
         return {
             "initial_epoch": self.initial_epoch,
             "epoch": self.epoch,
@@ -470,12 +470,12 @@ class Run:
         }
 
     def require_sound(self, state: dict[str, Any], weights: Sequence[Array]) -> None:
-        """Raise if `state` is damaged, before anything changes; otherwise the training would raise an error later.
+        """Raise if `state` is damaged; nothing changes. Training with a damaged state would raise later.
 
-        It may be of another training, which `require_same` finds out. `weights` are those that the model had.
+        `require_same` checks whether the state belongs to this training run. `weights` are the weights in the file.
         """
         self.history.require_sound_epochs(state)
-        # A stream is read from its beginning: a number that is too large would take for ever.
+        # Resuming reads a stream from its beginning; with a number that is too large, that would take for ever.
         initial = checks.integer("initial_epoch", state.get("initial_epoch", 0), least=0)
         checks.integer("epoch", state["epoch"], least=initial, most=initial + len(state["epochs_done"]))
         checks.integer("batch", state["batch"], least=0)
@@ -489,30 +489,25 @@ class Run:
         self.callbacks.require_sound(state["callbacks"], weights)
 
     def require_same(self, state: dict[str, Any]) -> None:
-        """Raise unless the training that `state` came from was one of the same data, batches and callbacks.
-
-        Raises
-        ------
-        ValueError
-        """
+        """Raise ValueError if `state` comes from a run with other data, batches or callbacks."""
         for name, ours in self._asked.items():
             if name in _ASKED_LATER and name not in state["asked"]:
                 continue
             theirs = state["asked"][name]
             if theirs != ours:
                 raise ValueError(
-                    f"resume_from: expected {name}={theirs} as in the training to resume, got {ours}; pass the same"
+                    f"resume_from: expected {name}={theirs} as in the run to resume, got {ours}; pass the same value"
                 )
         initial = state.get("initial_epoch", 0)
         if self.initial_epoch not in (0, initial, state["epoch"]):
             raise ValueError(
-                f"initial_epoch: expected 0 because the file of resume_from says that epoch {state['epoch']} is next, "
-                f"got {self.initial_epoch}; leave out one of the two"
+                f"initial_epoch: expected 0 because resume_from continues with epoch {state['epoch']}, got "
+                f"{self.initial_epoch}; pass only one of the two"
             )
         self.callbacks.require_same(state["callbacks"])
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned."""
+        """Restore a state that `get_state` returned."""
         self.tally.set_state(state["tally"])
         self.history.set_epochs(state)
         self.initial_epoch = state.get("initial_epoch", 0)  # older files of 0.1.0 lack it
@@ -530,14 +525,14 @@ def fit(
     options: FitOptions,
     validate: Callable[[], dict[str, float]] | None,
 ) -> None:
-    """Train until `epochs` are done; the run's history receives the logs of each epoch.
+    """Train until `options.epochs` epochs are complete; the callbacks receive the logs of each epoch.
 
     `validate` returns the loss and the metrics of the validation, by name.
 
     Raises
     ------
     FloatingPointError
-        As from `train_step`; the message gives epoch and batch, too.
+        As in `train_step`; the message also names epoch and batch.
     """
     callbacks = run.callbacks
     progress = Progress(1 if options.verbose == "auto" else int(options.verbose), options.epochs, data.count)
@@ -545,7 +540,7 @@ def fit(
     data.pass_over(run.epoch - run.initial_epoch)
     whole = True
     try:
-        # An epoch that was stopped in its midst, and resumed there, is still to be ended.
+        # A resumed epoch that was stopped between two batches must still be completed.
         while whole and run.epoch < options.epochs and not (callbacks.stop_training and run.batch == 0):
             epoch = run.epoch
             begin = time.perf_counter()
@@ -562,7 +557,7 @@ def fit(
             if whole:
                 run.epoch, run.batch = epoch + 1, 0
                 run.write_due()
-            else:  # what was saved of whole epochs stays, also where a callback of another class saves
+            else:  # files saved after complete epochs are kept, even if a callback requests to save now
                 run.forget_due()
     finally:
         progress.close()
@@ -577,25 +572,25 @@ def _train_epoch(
     options: FitOptions,
     progress: Progress,
 ) -> tuple[bool, int]:
-    """Train on the batches of an epoch that are not done yet.
+    """Train on the remaining batches of an epoch.
 
     Returns
     -------
     whole : bool
-        Whether the epoch was not ended by a loss that is not finite.
+        False if a loss that is not finite has ended the epoch.
     samples : int
-        How many samples of the epoch have been trained on.
+        Number of samples of the epoch that have been trained on.
     """
     run.draw_order(data, shuffle=options.shuffle)
     samples = run.batch * options.batch_size
     if run.batch == 0:
         run.tally.reset()
         run.tell("on_epoch_begin", run.epoch, {})
-    elif run.callbacks.stop_training:  # before the interruption
+    elif run.callbacks.stop_training:  # a callback stopped the epoch before the interruption
         return True, samples
     progress.epoch_begins(run.epoch)
     for batch in data.batches(options.batch_size, run.batch):
-        if not run.checked:  # the first batch of an iterable has made the weights
+        if not run.checked:  # the model has been built by the first batch of an iterable
             run.require_saveable()
         if not _train_batch(network, loss, optimizer, batch, run, progress):
             return False, samples
@@ -610,7 +605,7 @@ def _train_epoch(
 def _train_batch(
     network: Trainable, loss: Loss, optimizer: Optimizer, batch: Batch, run: Run, progress: Progress
 ) -> bool:
-    """Train on the run's next batch; False if a callback lets a loss that is not finite end the epoch."""
+    """Train on the next batch; returns False if the loss is not finite and a callback handles this."""
     callbacks = run.callbacks
     if callbacks.watch("on_train_batch_begin"):
         run.tell("on_train_batch_begin", run.batch, {})

@@ -1,4 +1,4 @@
-"""The options of `fastgru.Sequential.fit`: all arguments except data and callbacks."""
+"""The options of `fastgru.Sequential.fit`: all arguments except data and callbacks, checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastgru.losses import Loss
 
 @dataclass(kw_only=True)
 class FitOptions:
-    """How to train: parameters of `fastgru.Sequential.fit`, checked for a model that is trained on `loss`."""
+    """Parameters of `fastgru.Sequential.fit`, checked for a model with this loss."""
 
     loss: InitVar[Loss]
     epochs: int
@@ -28,10 +28,10 @@ class FitOptions:
     class_weight: dict[int, float] | None
     initial_epoch: int
     steps_per_epoch: int | None
-    validation_split: Any  # afterwards a float, or an array of indices
+    validation_split: Any  # after the checks: a float, or an array of indices
     validation_steps: int | None
     validation_batch_size: int | None
-    validation_freq: Any  # afterwards an int, or a frozenset of epochs counted from 1
+    validation_freq: Any  # after the checks: an int, or a frozenset of epochs counted from 1
     resume_from: str | os.PathLike[str] | None
 
     def __post_init__(self, loss: Loss) -> None:
@@ -50,33 +50,33 @@ class FitOptions:
         self.class_weight = check_class_weight(self.class_weight, loss)
 
     def validates(self, epoch: int) -> bool:
-        """Whether the validation runs after this epoch, counted from 0."""
+        """Whether the model is validated after this epoch, counted from 0."""
         if isinstance(self.validation_freq, int):
             return (epoch + 1) % self.validation_freq == 0
         return epoch + 1 in self.validation_freq
 
     @property
     def validates_always(self) -> bool:
-        """Whether the validation runs after each epoch."""
+        """Whether the model is validated after every epoch."""
         return all(self.validates(epoch) for epoch in range(self.initial_epoch, self.epochs))
 
     @property
     def splits(self) -> bool:
-        """Whether samples are to be held back for validation."""
+        """Whether some samples are held back for validation."""
         return not isinstance(self.validation_split, float) or self.validation_split > 0
 
     @property
     def rows_to_validate(self) -> int:
-        """The batch size of validation."""
+        """Batch size of the validation."""
         return self.batch_size if self.validation_batch_size is None else self.validation_batch_size
 
     def describe_split(self) -> str:
-        """`validation_split` for messages."""
+        """Return `validation_split` as text for messages."""
         split = self.validation_split
         return f"{split:g}" if isinstance(split, float) else f"{len(split)} indices"
 
     def required_to_resume(self, data: ArraySet | StreamSet) -> dict[str, Any]:
-        """The options that a resumed training must share, as JSON can hold them."""
+        """Return the options that must be the same in a resumed training run, as JSON values."""
         weights, split = self.class_weight, self.validation_split
         if not isinstance(split, float):
             checksum = zlib.crc32(split.astype(np.int64).tobytes())
@@ -92,7 +92,7 @@ class FitOptions:
 
 
 def check_verbose(value: Any) -> int:
-    """The value of `verbose` as 0, 1 or 2; "auto" is 1."""
+    """Return `verbose` as 0, 1 or 2; "auto" is 1."""
     if isinstance(value, str) and value == "auto":
         return 1
     if not isinstance(value, (int, np.integer)) or value not in (0, 1, 2):
@@ -101,19 +101,19 @@ def check_verbose(value: Any) -> int:
 
 
 def _check_freq(name: str, value: Any) -> int | frozenset[int]:
-    """Every how many epochs to validate, or after which ones, counted from 1."""
+    """Return the interval between validations in epochs, or the epochs to validate after, counted from 1."""
     if isinstance(value, (list, tuple, set, frozenset, range, np.ndarray)):
         return frozenset(checks.integer(name, epoch, least=1) for epoch in value)
     return checks.integer(name, value, least=1)
 
 
 def _check_split(name: str, value: Any) -> float | NDArray[np.intp]:
-    """What to hold back: a fraction from 0 to below 1, or the indices of some samples."""
+    """Return a fraction from 0 to below 1, or the indices of the samples to hold back."""
     if not isinstance(value, (np.ndarray, list, tuple)) or np.ndim(value) == 0:
         return checks.number(name, value, least=0, below=1)
     indices = checks.array(name, value)
     if indices.ndim != 1 or indices.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected a number, or integers (K,), got {indices.dtype} of shape {indices.shape}")
     if len(np.unique(indices)) < len(indices):
-        raise ValueError(f"{name}: expected different indices, got some twice")
+        raise ValueError(f"{name}: expected each index once, got duplicates")
     return indices.astype(np.intp)

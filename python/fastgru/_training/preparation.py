@@ -1,4 +1,4 @@
-"""Checks of the data of `fit`, `evaluate` and `train_on_batch`, which make sets and batches of it."""
+"""Checks the data of `fit`, `evaluate` and `train_on_batch`, and converts it to data sets and batches."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from fastgru.losses import Loss
 
 Array = NDArray[Any]
 
-#: What a batch or a whole set is made of, by the names of the arguments.
+#: The names of the arguments for the parts of a batch or a data set.
 _NAMES = ("x", "y", "lengths", "sample_weight")
 
 
 class Sets(NamedTuple):
-    """The data of a training."""
+    """The data sets of a training run."""
 
     training: ArraySet | StreamSet
     validation: ArraySet | StreamSet | None
-    form: Form | None  # what the model will be; None where batches of an iterable decide that
+    form: Form | None  # the shapes of the model; None if the first batch of an iterable determines them
 
 
 class Preparation:
-    """Checks data for one network and its loss. Only `batch` changes the network: the first batch decides its form.
+    """Checks data for a network and its loss. Only `batch` changes the network: the first batch builds it.
 
     Parameters
     ----------
     network : Trainable
     loss : Loss
     class_weight : dict, optional
-        Factors of the losses by class.
+        Class -> factor of the loss.
     trained_with_lengths : bool
-        Whether the model is about to be trained with lengths, if it has not been yet.
+        Whether the current call of `fit` trains with lengths.
     evaluates : bool
-        Whether the data is for an evaluation, so that missing lengths are worth a warning.
+        Whether the data is for an evaluation; missing lengths may cause a warning then.
     """
 
     def __init__(
@@ -66,19 +66,19 @@ class Preparation:
     # --- Conversion ----------------------------------------------------------------------------------------------
 
     def _convert(self, given: Unchecked, names: tuple[str, ...], axes: int | None = None) -> Unchecked:
-        """Arrays of other libraries as NumPy arrays, and lists of sequences as a `SequenceList`."""
+        """Convert arrays of other libraries to NumPy arrays, and lists of sequences to a `SequenceList`."""
         network = self._network
         x = inputs.as_samples(names[0], given.x, axes=axes or network.input_axes, tokens=network.takes_tokens)
         x = as_real_samples(network, names[0], x)
         if isinstance(x, SequenceList) and given.lengths is not None:
             raise ValueError(
-                f"{names[2]}: expected None because {names[0]} is a list of sequences, which has their lengths, got "
-                f"some"
+                f"{names[2]}: expected None because {names[0]} is a list of sequences, which defines the lengths, got "
+                f"lengths"
             )
         if isinstance(x, np.ndarray) and inputs.is_ragged(given.y):
             raise ValueError(
-                f"{names[1]}: expected an array because {names[0]} is one, got arrays of different lengths; pass "
-                f"{names[0]} as a list of sequences, too"
+                f"{names[1]}: expected an array because {names[0]} is an array, got arrays of different lengths; pass "
+                f"{names[0]} as a list of sequences too"
             )
         return Unchecked(
             x,
@@ -88,7 +88,7 @@ class Preparation:
         )
 
     def _unpack(self, name: str, given: Any, names: tuple[str, ...], thirds: Thirds, axes: int | None) -> Unchecked:
-        """The converted contents of a pair, triple or dict."""
+        """Unpack and convert a pair, a triple or a dict."""
         found = self._convert(data.unpack(name, given), names, axes)
         if isinstance(given, Mapping) or found.weights is None:
             return found
@@ -103,7 +103,7 @@ class Preparation:
         return self._network.form_for(x.probe() if isinstance(x, SequenceList) else x)
 
     def _set(self, given: Unchecked, form: Form, names: tuple[str, ...]) -> ArraySet:
-        """A set of converted arrays or lists, checked against a model of that form and each other."""
+        """Return the data set of converted arrays or lists, checked for the shapes of the model and for consistency."""
         if given.y is None:
             raise TypeError(f"{names[1]}: expected targets because {names[0]} is an array, got None")
         if isinstance(given.x, SequenceList):
@@ -116,7 +116,7 @@ class Preparation:
             lengths = lengths_of(names[2], given.lengths, given.x, tokens=tokens)
         if self._evaluates and (self._trained_with_lengths or self._network.trained_with_lengths):
             warn_of_padding(self._network, names[0], given.x, lengths)
-        # Targets and weights in padding do not matter, whether the user or a layer has found it.
+        # Targets and weights in padding are ignored, whether it comes from the user's lengths or from a layer.
         counted = self._network.check_values(names[0], samples, lengths)
         if len(shape) < 3:
             counted = None
@@ -129,7 +129,7 @@ class Preparation:
         return ArraySet(samples, y, lengths, weights)
 
     def _set_of_lists(self, x: SequenceList, given: Unchecked, form: Form, names: tuple[str, ...]) -> ArraySet:
-        """The same where the samples are a list of sequences."""
+        """Return the data set if the samples are a list of sequences."""
         samples = list_samples(names[0], x, self._network, form)
         self._network.check_values(names[0], samples, x.lengths)
         by_step = gives_steps(form)
@@ -160,7 +160,7 @@ class Preparation:
         return self._loss.check_targets(name, y, shape, None)  # type: ignore[arg-type]  # sizes are known
 
     def _check_steps(self, name: str, y: SequenceList, shape: tuple[int | None, ...]) -> Any:
-        """The targets of all steps in one array; an error names the sequence."""
+        """Return the checked targets of all steps in one array; an error names the sequence."""
         try:
             return self._targets(name, y.concatenate(), shape)
         except (TypeError, ValueError):
@@ -171,7 +171,7 @@ class Preparation:
     # --- Sets and batches ----------------------------------------------------------------------------------------
 
     def batch(self, given: Unchecked, names: tuple[str, ...] = _NAMES) -> Batch:
-        """A batch; the first one of all decides what the network is."""
+        """Return a batch; the first batch builds the network."""
         return self._batch(self._convert(given, names), names)
 
     def _batch(self, given: Unchecked, names: tuple[str, ...]) -> Batch:
@@ -186,7 +186,7 @@ class Preparation:
     def set_of(
         self, given: Unchecked, steps: int | None, *, steps_name: str
     ) -> tuple[ArraySet | StreamSet, Form | None]:
-        """A set of arrays and the form of the model for them, or an iterable of batches if there is no y beside x."""
+        """Return the data set of arrays and the shapes of the model, or that of an iterable if there are no targets."""
         if given.x is None or isinstance(given.x, Mapping):
             remedy = "; pass its entries as x, y, lengths, sample_weight" if given.x is not None else ""
             raise TypeError(
@@ -197,16 +197,18 @@ class Preparation:
         if streams and (given.y is None or not isinstance(given.x, (list, tuple))):
             for name, value in (("y", given.y), ("lengths", given.lengths), ("sample_weight", given.weights)):
                 if value is not None:
-                    raise ValueError(f"{name}: expected none because x is an iterable of batches, got some")
+                    raise ValueError(
+                        f"{name}: expected None because x is an iterable of batches, got {type(value).__name__}"
+                    )
             return self._stream("x", given.x, steps, steps_name=steps_name), None
         if steps is not None and steps_name == "steps_per_epoch":
-            raise ValueError("steps_per_epoch: expected none because x is an array, got a number")
+            raise ValueError(f"steps_per_epoch: expected None because x is an array, got {steps}")
         given = self._convert(given, _NAMES)
         form = self._form(given.x)
         return self._set(given, form, _NAMES), form
 
     def validation(self, given: Any, steps: int | None, form: Form | None) -> tuple[ArraySet | StreamSet, Form | None]:
-        """The set to validate on, and what the model will be, which arrays decide if the data to train on does not."""
+        """Return the validation data set and the shapes of the model, which arrays determine if `form` is None."""
         axes = self._network.input_axes if form is None else len(form.input_shape)
         least = axes or (2 if self._network.takes_tokens else 3)
         if isinstance(given, Mapping) or (
@@ -239,15 +241,15 @@ class Preparation:
 
 
 class Thirds:
-    """Decides whether the third element of triples is lengths; the triples of an iterable are all of one kind."""
+    """Decides whether the third element of triples is lengths; the same for all triples of an iterable."""
 
     def __init__(self) -> None:
         self._lengths: bool | None = None
 
     def are_lengths(self, name: str, third: Any, steps: int | None) -> bool:
-        """Whether it is lengths: integers (N,), some above 1 and none above the number of steps.
+        """Whether `third` is lengths: integers (N,), some above 1 and none above the number of steps.
 
-        Otherwise it is weights, as in Keras. The first time that it is lengths, a warning names the unambiguous form.
+        Otherwise it is sample weights, as in Keras. The first lengths cause a warning that names the unambiguous form.
         """
         array = np.asarray(third)
         if array.dtype == bool:
@@ -273,7 +275,7 @@ class Thirds:
 
 
 def as_real_samples(network: Trainable, name: str, x: Any) -> Any:
-    """`x` as an array of what the first layer takes; a list of sequences is checked and returned as it is."""
+    """Return `x` as an array that the first layer accepts; a list of sequences is checked and returned unchanged."""
     if isinstance(x, SequenceList):
         network.as_samples(name, np.zeros(1, x.dtype))
         return x
@@ -281,14 +283,14 @@ def as_real_samples(network: Trainable, name: str, x: Any) -> Any:
 
 
 def has_steps(network: Trainable, x: Any) -> bool:
-    """Whether it is an array of sequences, (N, T, ...)."""
+    """Whether `x` is an array of sequences, (N, T, ...)."""
     return not isinstance(x, (list, tuple, SequenceList)) and len(getattr(x, "shape", ())) >= (
         2 if network.takes_tokens else 3
     )
 
 
 def warn_of_padding(network: Trainable, name: str, x: Array, lengths: Array | None) -> None:
-    """Warn once if a model that was trained with lengths gets sequences that end in zeros, and no lengths."""
+    """Warn once if a model trained with lengths receives sequences that end in zeros without lengths."""
     if lengths is not None:
         network.lengths_known = True
         return
@@ -303,7 +305,7 @@ def warn_of_padding(network: Trainable, name: str, x: Array, lengths: Array | No
 
 
 def list_samples(name: str, x: SequenceList, network: Trainable, form: Form) -> ListSamples:
-    """The samples of a list of sequences, checked against a model of that form."""
+    """Return the samples of a list of sequences, checked for the shapes of the model."""
     shape = form.input_shape
     if len(shape) < (2 if network.takes_tokens else 3):
         raise ValueError(
@@ -318,35 +320,40 @@ def list_samples(name: str, x: SequenceList, network: Trainable, form: Form) -> 
 
 
 def gives_steps(form: Form) -> bool:
-    """Whether a model of that form has an output for each step of its input."""
+    """Whether a model of these shapes has an output for each step of its input."""
     return len(form.output_shape) >= 3 and form.output_shape[1] == form.input_shape[1]
 
 
 def _is_flat(value: Any) -> bool:
-    """Whether it is one number for each sample: no list of arrays."""
+    """Whether `value` has one number for each sample, and is not a list of arrays."""
     return not isinstance(value, (list, tuple)) or not len(value) or np.ndim(value[0]) == 0
 
 
 def prepare(network: Trainable, loss: Loss, given: Unchecked, validation_data: Any, options: FitOptions) -> Sets:
-    """Check all data of a call of `fit`."""
+    """Return the data sets of a call of `fit`, checked."""
     training, form = Preparation(network, loss, options.class_weight).set_of(
         given, options.steps_per_epoch, steps_name="steps_per_epoch"
     )
     validation: ArraySet | StreamSet | None = None
     if validation_data is not None:
         if options.splits:
-            raise ValueError("validation_split: expected 0 because validation_data is given, got both")
+            raise ValueError(
+                f"validation_split: expected 0 because validation_data is given, got {options.describe_split()}"
+            )
         lengths = isinstance(training, ArraySet) and training.has_padding
-        judge = Preparation(network, loss, evaluates=True, trained_with_lengths=lengths)
-        validation, form = judge.validation(validation_data, options.validation_steps, form)
+        preparation = Preparation(network, loss, evaluates=True, trained_with_lengths=lengths)
+        validation, form = preparation.validation(validation_data, options.validation_steps, form)
     elif options.splits:
         if isinstance(training, StreamSet):
-            raise ValueError("validation_split: expected 0 because x is an iterable of batches, got some")
+            raise ValueError(
+                f"validation_split: expected 0 because x is an iterable of batches, got {options.describe_split()}"
+            )
         assert form is not None
         training, validation = _hold_back(training, options.validation_split, loss, form)
     if options.validation_steps is not None and not isinstance(validation, StreamSet):
         raise ValueError(
-            "validation_steps: expected none because validation_data is no iterable of batches, got a number"
+            f"validation_steps: expected None because validation_data is not an iterable of batches, got "
+            f"{options.validation_steps}"
         )
     if training.count == 0 or (validation is not None and validation.count == 0):
         part = f" after validation_split={options.describe_split()}" if options.splits else ""
@@ -359,7 +366,7 @@ def prepare(network: Trainable, loss: Loss, given: Unchecked, validation_data: A
 
 
 def _hold_back(arrays: ArraySet, split: float | NDArray[np.intp], loss: Loss, form: Form) -> tuple[ArraySet, ArraySet]:
-    """Data to train on, and to validate on."""
+    """Split a data set into one for training and one for validation."""
     if not isinstance(split, float):
         outside = split[(split < 0) | (split >= len(arrays))]
         if len(outside):
@@ -378,30 +385,30 @@ def _hold_back(arrays: ArraySet, split: float | NDArray[np.intp], loss: Loss, fo
         )
         warn_user(
             f"validation_split: expected every class in both parts, got {missing}; the last samples are held back, "
-            f"as in Keras: shuffle x and y together before, or pass the indices of the samples to hold back"
+            f"as in Keras: shuffle x and y together first, or pass the indices of the samples to hold back"
         )
     return kept, held
 
 
 def _require_whole_batches(name: str, network: Trainable, batch_size: int, count: int | None) -> None:
-    """Raise if a stateful layer would get a last batch of fewer rows; not known of an iterable."""
+    """Raise if the last batch for a stateful layer would be smaller; the count of an iterable is unknown."""
     if network.stateful and count is not None and count > batch_size and count % batch_size:
         layer = next(layer.name for layer in network.layers if layer.stateful)
         raise ValueError(
-            f"{name}: expected a divisor of {count}, the number of samples, because {layer} is stateful and "
-            f"batches of other sizes have other rows, got {batch_size}"
+            f"{name}: expected a divisor of {count}, the number of samples, because {layer} is stateful and needs "
+            f"batches of one size, got {batch_size}"
         )
 
 
 def _listed(classes: NDArray[np.bool_]) -> str:
-    """Numbers of classes for a message."""
+    """Format the indices of classes for a message."""
     numbers = np.flatnonzero(classes)
     shown = ", ".join(map(str, numbers[:8]))
     return f"class {shown}{', ...' if len(numbers) > 8 else ''}"
 
 
 def _is_batch(given: Any, axes: int) -> bool:
-    """Whether it is a batch of its own, and neither an array nor a list of sequences: x has that many axes."""
+    """Whether `given` is a batch whose x has at least `axes` axes, and not an array or a list of sequences."""
     pair = isinstance(given, (tuple, list)) and len(given) > 0 and _axes_of(given[0]) >= axes
     return pair or isinstance(given, Mapping)
 
@@ -413,7 +420,7 @@ def _axes_of(value: Any) -> int:
 
 
 def _shape_for(x: Array, output_shape: tuple[int | None, ...]) -> tuple[int, ...]:
-    """The shape of the outputs for samples `x`; an axis that any size will do for is the steps'."""
+    """Return the shape of the outputs for samples `x`; an axis of unknown size has the size of the time axis."""
     sizes = output_shape[1:]
     if None in sizes:
         sizes = tuple(x.shape[1] if size is None else size for size in sizes)

@@ -1,4 +1,4 @@
-"""What training prints: a bar on a terminal, plain lines elsewhere."""
+"""Progress output of training: a progress bar on a terminal, and one line per epoch."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any, TextIO
 
 
 def describe(values: dict[str, float]) -> str:
-    """``loss 0.1234, accuracy 0.9876``, and ``1.2345e-05`` for what would be 0.0000."""
+    """Format values as ``loss 0.1234, accuracy 0.9876``, with an exponent below 0.001: ``1.2345e-05``."""
     return ", ".join(
         f"{name} {value:.4e}" if 0 < abs(value) < 1e-3 else f"{name} {value:.4f}" for name, value in values.items()
     )
 
 
 class Progress:
-    """Reports one `fit`.
+    """Prints the progress of one call of `fit`.
 
     Parameters
     ----------
     verbose : {0, 1, 2}
-        Nothing; a bar on a terminal and a line an epoch elsewhere; a line an epoch everywhere.
+        0 prints nothing, 2 prints a line per epoch. 1 also shows a progress bar if standard error is a terminal.
     epochs : int
     samples : int or None
-        How many there are in an epoch, if that is known.
+        Number of samples per epoch; None if it is unknown.
     stream : file, optional
-        Where lines go; standard output if not given. The bar goes to standard error.
+        File for the lines, standard output by default. The bar is drawn on standard error.
     """
 
     def __init__(self, verbose: int, epochs: int, samples: int | None, stream: TextIO | None = None) -> None:
@@ -39,7 +39,7 @@ class Progress:
     def epoch_begins(self, epoch: int) -> None:
         """Start the bar of an epoch, counted from 0."""
         if self._verbose == 1 and sys.stderr.isatty():
-            from tqdm import tqdm  # not at import: it costs a fifth of fastgru's own import time
+            from tqdm import tqdm  # late, because importing it takes a fifth of the import time of fastgru
 
             self._bar = tqdm(
                 total=self._samples,
@@ -50,17 +50,17 @@ class Progress:
             )
 
     def wants_update(self) -> bool:
-        """Whether there is a bar, and it is old enough to be drawn again."""
+        """Whether there is a bar, and the time until its next update has passed."""
         return self._bar is not None and time.monotonic() >= self._next_refresh
 
     def update(self, samples: int, values: dict[str, float]) -> None:
-        """Move the bar to `samples` done."""
+        """Set the bar to `samples` processed samples."""
         self._next_refresh = time.monotonic() + 0.1
         self._bar.set_postfix_str(describe(values), refresh=False)
         self._bar.update(samples - self._bar.n)
 
     def epoch_ends(self, epoch: int, values: dict[str, float], seconds: float, samples: int) -> None:
-        """Replace the bar by a line."""
+        """Replace the bar by the line of the epoch."""
         self.close()
         if self._verbose:
             rate = samples / seconds if seconds > 0 else float("inf")
@@ -70,14 +70,14 @@ class Progress:
             self._stream.flush()
 
     def say(self, message: str) -> None:
-        """A line of its own."""
+        """Print a line."""
         self.close()
         if self._verbose:
             self._stream.write(f"{message}\n")
             self._stream.flush()
 
     def close(self) -> None:
-        """Take the bar away, also when training ends early."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -1,4 +1,4 @@
-"""Weights of samples, steps and classes: what a loss at an element counts."""
+"""Weights of samples, steps and classes, by which losses are multiplied."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 
 def check_weights(name: str, weights: Any, elements: tuple[int, ...], lengths: Array | None) -> Array:
-    """Weights (N,), or (N, T) for outputs at each step, finite and at least 0 but for padding."""
+    """Return weights (N,), or (N, T) for outputs at each step; outside padding they must be finite and at least 0."""
     array = checks.array(name, weights)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected numbers, got {array.dtype}")
@@ -32,13 +32,13 @@ def check_weights(name: str, weights: Any, elements: tuple[int, ...], lengths: A
 
 
 def check_class_weight(class_weight: Any, loss: losses.Loss) -> dict[int, float] | None:
-    """A factor for each class that has one, as `fit` takes them."""
+    """Return the checked argument `class_weight` of `fit`."""
     if class_weight is None:
         return None
     if not isinstance(class_weight, dict):
         raise TypeError(f"class_weight: expected a dict from classes to numbers, got {type(class_weight).__name__}")
     if not (loss.classifies or loss.asks):
-        raise ValueError(f"class_weight: expected none because {loss.name} knows no classes, got some")
+        raise ValueError(f"class_weight: expected None because {loss.name} has no classes, got a dict")
     return {
         checks.integer("class_weight", label, least=0): checks.number(f"class_weight[{label}]", weight, least=0)
         for label, weight in class_weight.items()
@@ -48,19 +48,19 @@ def check_class_weight(class_weight: Any, loss: losses.Loss) -> dict[int, float]
 def classes_in(
     loss: losses.Loss, y: Array, lengths: Array | None, shape: tuple[int | None, ...]
 ) -> NDArray[np.bool_] | None:
-    """Which of the classes (C,) occur in targets for outputs of that shape; None where targets are no classes."""
+    """Return which classes (C,) occur in targets for outputs of this shape; None if the targets are not classes."""
     if not (loss.classifies or (loss.asks and shape[-1] == 1)):
         return None
     labels = _labels(y, shape)
     if lengths is not None and labels.ndim > 1:
         labels = labels[np.broadcast_to(sequences.valid_in(lengths, labels.shape), labels.shape)]
     bins = max(shape[-1] or 0, 2)
-    labels = labels[(labels >= 0) & (labels < bins)]  # others stand in padding that a layer finds
+    labels = labels[(labels >= 0) & (labels < bins)]  # other values are in padding that a layer detects
     return np.bincount(labels, minlength=bins) > 0
 
 
 def _labels(y: Array, shape: tuple[int | None, ...]) -> Array:
-    """Classes, given classes or a target for each; of a single yes-or-no question 0 and 1."""
+    """Convert targets to class indices; a binary target becomes 0 or 1."""
     if y.ndim < len(shape):
         return y
     return (y[..., 0] > 0.5).astype(np.int64) if shape[-1] == 1 else y.argmax(axis=-1)
@@ -69,7 +69,7 @@ def _labels(y: Array, shape: tuple[int | None, ...]) -> Array:
 def weigh_classes(
     class_weight: dict[int, float], y: Array, shape: tuple[int, ...], weights: Array | None, lengths: Array | None
 ) -> Array:
-    """The weights of all elements: those of their classes, times `weights`."""
+    """Return the weights of all elements: the weights of their classes, multiplied by `weights`."""
     classes = shape[-1]
     labels = _labels(y, shape)
     if lengths is not None:

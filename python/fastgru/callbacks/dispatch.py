@@ -101,7 +101,7 @@ class Callbacks:
         names = [type(callback).__name__ for callback in self._stateful]
         if (saved := [state["class_name"] for state in states]) != names:
             raise ValueError(
-                f"callbacks: expected {saved} because the saved training run has these, got {names}; pass the same"
+                f"callbacks: expected {saved} because the run to resume had these, got {names}; pass the same ones"
             )
         for callback, state in zip(self._stateful, states, strict=True):
             callback.require_same(state["state"])

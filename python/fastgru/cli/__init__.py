@@ -15,7 +15,7 @@ import fastgru
 from fastgru.cli import convert, evaluate, info, predict, train
 from fastgru.cli.options import as_options
 from fastgru.cli.parser import EXPECTED_ERRORS, Parser, UsageError
-from fastgru.formats.description import UnsaidError
+from fastgru.formats.description import AmbiguousFileError
 
 INTERRUPTED = 130
 
@@ -47,10 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = f"fastgru {arguments.command}"
         print(f"{command}: {_one_line(error)} (see {command} --help)", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as interrupt:  # its text says what was saved
+    except KeyboardInterrupt as interrupt:  # its text names the saved file
         print(f"fastgru: interrupted{interrupt}", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of the output has ended, as head does
+    except BrokenPipeError:  # the reader of the output, such as head, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except EXPECTED_ERRORS as error:
@@ -70,5 +70,5 @@ def _warning_line(
 
 
 def _one_line(error: Exception) -> str:
-    text = error.text(as_options) if isinstance(error, UnsaidError) else str(error)
+    text = error.text(as_options) if isinstance(error, AmbiguousFileError) else str(error)
     return " ".join(text.split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Input files of ``fastgru predict``: PNG images and .npy arrays."""
+"""Reads the inputs of ``fastgru predict``: images and .npy arrays."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from fastgru.datasets.npy import read_header
 
 Array = NDArray[Any]
 
-#: The maximum number of pixels. Larger images are not decoded, because they are no input of a GRU.
+#: Images with more pixels raise before they are decoded; they are too large as input of a GRU.
 _MOST_PIXELS = 1 << 24
 
 
 class InputFileError(ValueError):
-    """A file to predict on is invalid. The message contains the reason."""
+    """An input file is not supported or is damaged; the message gives the reason."""
 
 
 def read_samples(path: Path, steps: int | None, features: int, *, invert: bool = False) -> Array:
-    """Return the samples (N, T, F) in a file: uint8 from a PNG, any numbers from a .npy file (T, F) or (N, T, F).
+    """Read samples (N, T, F): uint8 from an image, any numbers from a .npy file of shape (T, F) or (N, T, F).
 
     Parameters
     ----------
     path : Path
     steps, features : int
-        T and F of the model. None for T means any number of steps.
+        T and F of the model; T is None if the model accepts any number of steps.
     invert : bool
-        Whether to invert the image. MNIST has white digits on black.
+        Invert the brightness: black on white becomes white on black, as in MNIST.
 
     Raises
     ------
     InputFileError
-        The file has another format, is damaged, or contains samples of the wrong shape.
+        The file is neither an image nor a .npy file, is damaged, or has a wrong shape.
     OSError
         The file cannot be read.
     """
@@ -47,7 +47,9 @@ def read_samples(path: Path, steps: int | None, features: int, *, invert: bool =
     if samples.ndim != 3 or samples.shape[2] != features or steps not in (None, samples.shape[1]):
         one = f"({'T' if steps is None else steps}, {features})"
         came = samples.shape[1:] if len(samples) == 1 else samples.shape
-        raise InputFileError(f"{path}: expected one sample of shape {one}, the model's input, or N of them, got {came}")
+        raise InputFileError(
+            f"{path}: expected one or more samples of shape {one} because that is the model's input, got {came}"
+        )
     if invert:
         if samples.dtype != np.uint8:
             raise InputFileError(f"{path}: expected uint8 because --invert needs bytes, got {samples.dtype}")
@@ -61,7 +63,7 @@ def _read_npy(path: Path) -> Array:
             read_header(file, os.fstat(file.fileno()).st_size)
             file.seek(0)
             array: Array = np.load(file, allow_pickle=False)
-        except Exception as error:  # a damaged header can make NumPy raise almost anything
+        except Exception as error:  # NumPy may raise any type for a damaged header
             raise InputFileError(f"{path}: not a .npy file of numbers: {error}") from None
     return array if array.ndim else array[np.newaxis]
 
@@ -74,22 +76,24 @@ def _read_picture(path: Path) -> Array:
             f"{path}: reading images needs Pillow: pip install 'fastgru[images]', or pass a .npy file"
         ) from None
     with open_regular(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns about large images, which raise an error below
+        warnings.simplefilter("ignore")  # Pillow warns about large images, which raise below
         try:
             with Image.open(file) as picture:
                 if picture.width * picture.height > _MOST_PIXELS:
-                    raise InputFileError(f"{path}: the image is too large: {picture.width} x {picture.height} pixels")
+                    raise InputFileError(
+                        f"{path}: expected at most {_MOST_PIXELS:,} pixels, got {picture.width} x {picture.height}"
+                    )
                 return _grey(picture)
         except InputFileError:
             raise
         except UnidentifiedImageError:
             raise InputFileError(f"{path}: neither an image nor a .npy file") from None
-        except Exception as error:  # a damaged image can make a decoder raise almost anything
+        except Exception as error:  # decoders may raise any type for a damaged image
             raise InputFileError(f"{path}: damaged image: {error}") from None
 
 
 def _grey(picture: Any) -> Array:
-    """Return the brightness of a Pillow image as bytes. 16 bits are scaled to 8; transparent pixels are black."""
+    """Return the brightness of a Pillow image as uint8; 16 bits are scaled to 8, transparent pixels become black."""
     if picture.mode.startswith("I"):
         return (np.asarray(picture, np.uint32) >> 8).clip(0, 255).astype(np.uint8)
     if "A" in picture.getbands() or "transparency" in picture.info:

@@ -83,7 +83,7 @@ def _describe_machine(*, as_json: bool) -> None:
 
 
 def describe_file(path: str, kind: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    """What a model file holds, as JSON can express it.
+    """Return the description of a model file as JSON values.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def _compilation(model: Sequential) -> dict[str, Any] | None:
 
 
 def _training(path: str, kind: str) -> dict[str, Any] | None:
-    """The progress of the training in a checkpoint; None if the file is not one."""
+    """Return the progress of the training run in a checkpoint; None if the file is not a checkpoint."""
     if kind != "fastgru":
         return None
     config, _ = native.load(path)
@@ -170,7 +170,7 @@ def _training(path: str, kind: str) -> dict[str, Any] | None:
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
-    """The facts of `describe_file` as text."""
+    """Format the result of `describe_file` as text."""
     lines = [f"File: {facts['file']} ({facts['format']}, {facts['file_bytes']:,} bytes)"]
     shapes = f"input {facts['input_shape']}, output {facts['output_shape']}"
     lines.append(f'Model "{facts["name"]}", {facts["dtype"]}: {shapes}')

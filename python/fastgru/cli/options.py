@@ -1,4 +1,4 @@
-"""Arguments that several commands have, checks of their values, and JSON output."""
+"""Arguments that several commands share, checks of their values, and JSON output."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def checked(check: Callable[..., Any], convert: type, **limits: Any) -> Callable
 
 
 def choice(text: str, choices: Collection[str]) -> str:
-    """One of the choices, for arguments that take several of them."""
+    """Return a type for one of the choices, for arguments that accept several of them."""
     if text not in choices:
         raise argparse.ArgumentTypeError(expected_one_of(text, choices))
     return text
@@ -61,7 +61,7 @@ def number(**limits: float) -> Callable[[str], Any]:
 
 
 def several(one: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    """Values with commas between them."""
+    """Return a type for values separated by commas."""
     return lambda text: tuple(map(one, text.split(",")))
 
 
@@ -135,7 +135,7 @@ def add_scaling(command: Any, default: str) -> None:
 
 
 def scaled(path: str, model: Sequential, divisor: float | None, dtypes: Mapping[str, np.dtype[Any]]) -> Sequential:
-    """The model in the file at `path`, or one that divides its input first; says so if bytes are not scaled.
+    """Return the model, or one that first divides its input; prints a note if uint8 input is not scaled.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def add_settings(groups: Mapping[str, Any]) -> None:
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Those of `add_settings` that were given."""
+    """Return the given options of `add_settings`."""
     values = {each.name: getattr(arguments, each.name) for each in dataclasses.fields(Settings)}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -254,13 +254,13 @@ def _activation(text: str) -> str:
 
 
 def state_dict_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Those of `add_state_dict_options` that were given, for `fastgru.load_model`."""
+    """Return the given options of `add_state_dict_options`, for `fastgru.load_model`."""
     names = [each.name for each in dataclasses.fields(ReadOptions)]
     return {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
 
 
 def as_options(options: Mapping[str, Any]) -> str:
-    """Arguments of `fastgru.load_model` as options of the command line."""
+    """Convert arguments of `fastgru.load_model` to options of the command line."""
     words = []
     for name, value in options.items():
         if isinstance(value, Mapping):
@@ -274,7 +274,7 @@ def _with_commas(value: Any) -> str:
 
 
 def load_model(path: str, arguments: argparse.Namespace) -> Sequential:
-    """The model in a file; what is assumed or left out is printed on standard error."""
+    """Load a model; assumptions and unsupported parts are printed on standard error."""
     loaded = conversion.load(path, **state_dict_options(arguments))
     if loaded.not_compiled is not None:
         print(f"fastgru: {path}: read without optimizer, loss and metrics: {loaded.not_compiled}", file=sys.stderr)
@@ -285,5 +285,5 @@ def load_model(path: str, arguments: argparse.Namespace) -> Sequential:
 
 
 def print_json(**values: Any) -> None:
-    """One line of JSON."""
+    """Print one line of JSON."""
     print(json.dumps(values), flush=True)

@@ -16,12 +16,12 @@ EXPECTED_ERRORS = (OSError, ValueError, TypeError, ArithmeticError, ImportError,
 
 
 class UsageError(Exception):
-    """The command line asks for something impossible; found before any work has begun."""
+    """The arguments are wrong; raised before the command starts its work."""
 
 
 @contextlib.contextmanager
 def checking() -> Iterator[None]:
-    """Within, expected errors become a `UsageError`, which ends the program with exit code 2."""
+    """Context manager that raises expected errors as `UsageError`, which ends the program with exit code 2."""
     try:
         yield
     except EXPECTED_ERRORS as error:
@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
         self.commands = {}
 
     def error(self, message: str) -> NoReturn:
-        """Exit with code 2 after one line, where the base class prints the usage as well."""
+        """Print one line and exit with code 2; the base class also prints the usage."""
         text = message.removeprefix("argument ")
         self.exit(2, f"{self.prog}: {text} (see {self.prog} --help)\n")
 
@@ -72,9 +72,9 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, expected_one_of(value, action.choices))
 
     def _arrange(self, words: Sequence[str]) -> list[str]:
-        """The words of a command with options behind all other arguments, each option joined with its value by ``=``.
+        """Return the arguments of a command with options last, each option joined with its value by ``=``.
 
-        `argparse` gives an optional argument such as DATA no value if an option stands before it.
+        `argparse` assigns no value to an optional argument such as DATA if an option precedes it.
         """
         arguments: list[str] = []
         options: list[str] = []
@@ -104,7 +104,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def expected_one_of(value: Any, choices: Iterable[Any]) -> str:
-    """The message for a value that is none of the choices, without the name of the argument."""
+    """Return the message for a value that is not one of the choices, without the name of the argument."""
     names = [str(choice) for choice in choices]
     return f"expected one of {', '.join(names)}, got {value!r}{did_you_mean(str(value), names)}"
 

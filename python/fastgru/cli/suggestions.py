@@ -1,4 +1,4 @@
-"""The name that a user probably meant: the nearest option, command, choice or file."""
+"""Suggestions for misspelt names: the most similar option, command, choice or file."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import difflib
 import os
 from collections.abc import Iterable
 
-#: Below this similarity (0 to 1) two names have little in common, and a suggestion would mislead.
+#: With less similarity (0 to 1), a suggestion would mislead.
 _LEAST_SIMILARITY = 0.6
 #: A folder may hold millions of files; looking at this many takes a few milliseconds.
 _MOST_FILES = 5000
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
-    """The most similar of `names`, or None if no name is similar.
+    """Return the most similar of `names`, or None if no name is similar.
 
-    An unambiguous beginning counts as similar (``--learn`` for ``--learning-rate``), and so do the initials of the
-    parts of a name (``--lr``). Case is ignored, ``_`` is the same as ``-``, and leading dashes do not count.
+    An unambiguous prefix is similar (``--learn`` for ``--learning-rate``), and so are the initials of the parts of a
+    name (``--lr``). Case and leading dashes are ignored, and ``_`` equals ``-``.
     """
     known = {_bare(name): name for name in sorted(names)}
     bare = _bare(word)
@@ -28,9 +28,9 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
 
 
 def nearest_file(path: str, names: Iterable[str]) -> str | None:
-    """The file of `names` that is most similar to `path`, or None if no name is similar.
+    """Return the file of `names` that is most similar to `path`, or None if no name is similar.
 
-    Only what stands before the first dot has to be similar, because files of one kind share their endings.
+    Only the parts before the first dot are compared, because files of one format have the same ending.
     """
     stems: dict[str, list[str]] = {}
     for name in sorted(names):
@@ -48,19 +48,19 @@ def _stem(path: str) -> str:
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """``; did you mean --units?`` for the end of a message; empty if no name is similar."""
+    """Return ``; did you mean --units?`` for the end of a message, or an empty string if no name is similar."""
     name = nearest(word, names)
     return "" if name is None else f"; did you mean {name}?"
 
 
 def did_you_mean_file(path: str, endings: tuple[str, ...] = ("",), *, folders: bool = False) -> str:
-    """As `did_you_mean`, with the names that `nearby_files` finds."""
+    """Return the suggestion of `did_you_mean` for the files that `nearby_files` returns."""
     name = nearest_file(path, nearby_files(path, endings, folders=folders))
     return "" if name is None else f"; did you mean {name}?"
 
 
 def nearby_files(path: str, endings: tuple[str, ...] = ("",), *, folders: bool = False) -> list[str]:
-    """The files in the folder of `path`, written as `path` is; `folders` includes folders."""
+    """Return the files in the folder of `path`, with the folder as in `path`; `folders` includes folders."""
     folder, _ = os.path.split(path)
     found = []
     try:

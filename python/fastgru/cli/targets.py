@@ -1,7 +1,7 @@
-"""Checks of the files that a command will write, made before its work begins.
+"""Checks whether a command can write its files, before the command starts.
 
-Each raises what writing the file would raise, with the name of the option first; `parser.checking` makes it an error of
-use. A file that cannot be written must not cost the training that was to fill it.
+A check raises the error of writing the file, after the name of the option. `parser.checking` converts it to a
+`UsageError`. Otherwise a file that cannot be written would be noticed only after the training.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from fastgru.layers import Dense
 from fastgru.models.saving import require_saveable
 from fastgru.models.sequential import Sequential
 
-#: Kinds of files that keep the state of a training.
+#: The format that stores the state of a training run.
 _RESUMABLE = "fastgru"
 
 
 def require_writable(option: str, path: str) -> None:
-    """Raise if `path` is a folder, or lies in a folder that does not exist or in which no file can be created."""
+    """Raise if `path` is a folder, or if no file can be created in its folder."""
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(f"{option}: expected a file to write, got the folder {path}; give the name of a file")
@@ -57,31 +57,31 @@ def require_model_target(option: str, path: str) -> None:
     require_writable(option, path)
     if path.lower().endswith(WEIGHTS_ALONE):
         raise ValueError(
-            f"{option}: expected the name of a model file because {WEIGHTS_ALONE} files hold weights without a model, "
-            f"got {path!r}; use .h5 or .keras"
+            f"{option}: expected the name of a model file because {WEIGHTS_ALONE} files contain only weights, got "
+            f"{path!r}; use .h5 or .keras"
         )
     if Path(path).suffix:
         endings = tuple(ending for each in formats.KINDS.values() for ending in each)
         require_ending(option, path, endings)
-    minimal = Sequential([Dense(1, input_shape=(None, 1))])  # which every format can express
+    minimal = Sequential([Dense(1, input_shape=(None, 1))])  # every format supports this model
     with _about(option):
         require_saveable(minimal._network, minimal._compilation, path, compiled=False)
 
 
 def require_checkpoint_target(option: str, path: str) -> None:
-    """Raise if no checkpoint can be written to `path`: as `require_model_target`, and only fastgru's own files do."""
+    """Raise if no checkpoint can be written to `path`, which must be a file of fastgru's own format."""
     require_writable(option, path)
     with contextlib.suppress(ValueError):
         if formats.kind_of_name(path) == _RESUMABLE:
             return
     raise ValueError(
         f"{option}: expected a file name that ends with {', '.join(formats.KINDS[_RESUMABLE])} because other files "
-        f"cannot keep the state of a training, got {path!r}; use --save for files of other frameworks"
+        f"cannot store the state of a training run, got {path!r}; use --save for files of other frameworks"
     )
 
 
 def require_expressible(option: str, path: str, model: Sequential) -> None:
-    """Raise if the format of `path` cannot express the model or how it is compiled.
+    """Raise if the format of `path` does not support the model or its training configuration.
 
     The untrained model is written beside `path` and removed again.
     """
@@ -98,7 +98,7 @@ def require_expressible(option: str, path: str, model: Sequential) -> None:
 
 @contextlib.contextmanager
 def _about(option: str) -> Iterator[None]:
-    """Within, errors name the option."""
+    """Context manager in which the messages of errors begin with the option."""
     try:
         yield
     except OSError as error:

@@ -142,7 +142,7 @@ def _add_output(output: Any) -> None:
 
 
 class Outcome(NamedTuple):
-    """The result of a training."""
+    """The result of a training run."""
 
     seed: int
     score: Score
@@ -157,7 +157,7 @@ class Outcome(NamedTuple):
         return f"{self.score} after {_epochs(self.epochs)}{now} in {self.seconds:.1f} s ({rate})"
 
     def as_json(self) -> dict[str, Any]:
-        """All fields but `epochs_now`; the score has an entry for the metric and one for the loss."""
+        """Return all fields except `epochs_now`; the score has an entry for the metric and one for the loss."""
         return {
             "epochs": self.epochs,
             **self.score.as_json(),
@@ -219,7 +219,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _require_consistent(arguments: argparse.Namespace) -> None:
-    """Raise what would otherwise go wrong after minutes of training."""
+    """Raise errors that would otherwise occur after minutes of training."""
     paths: dict[Path, str] = {}
     for name, require in (
         ("plot", plotting.require_plottable),
@@ -236,7 +236,8 @@ def _require_consistent(arguments: argparse.Namespace) -> None:
         if other != name:
             raise ValueError(f"--{name}: expected another file than --{other}, which would replace it, got {path}")
     _require_checkpoint_to_resume(arguments)
-    for option, why in (("patience", "it is the loss to watch"), ("validation_samples", "it says how many")):
+    reasons = {"patience": "early stopping monitors its loss", "validation_samples": "it defines their number"}
+    for option, why in reasons.items():
         if getattr(arguments, option) is not None and arguments.validation is None:
             raise ValueError(
                 f"--{option.replace('_', '-')}: expected --validation FRACTION as well because {why}, got none"
@@ -258,7 +259,7 @@ def _require_checkpoint_to_resume(arguments: argparse.Namespace) -> None:
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
-    """The recipe named, or else the usual settings, changed by the options that were given."""
+    """Return the given recipe, or the default settings, with the given options."""
     recipe = RECIPES[arguments.recipe] if arguments.recipe else Recipe()
     try:
         return dataclasses.replace(recipe, **given_settings(arguments))
@@ -444,7 +445,7 @@ def _fit(
 
 
 def _mention_scaling(found: Data, divisor: float) -> None:
-    """Print what is done with the input if that is not to take it as it is, or if its bytes may be those of images."""
+    """Print how the input is scaled or converted, or that uint8 input, which may be images, is not scaled."""
     dtype = found.train.x.dtype
     if divisor != 1:
         print(f"Input: {dtype}, divided by {divisor:g} in the model's first layer", flush=True)
@@ -453,7 +454,7 @@ def _mention_scaling(found: Data, divisor: float) -> None:
 
 
 def _mention_unseen(found: Data, held: HeldBack) -> None:
-    """Warn if the last samples have other classes than the rest: sorted data cannot be validated on their end."""
+    """Warn if the last samples have other classes than the rest, as in data that is sorted by class."""
     if found.task != "classify" or held.which != "last":
         return
     y = np.asarray(found.train.y)
@@ -470,7 +471,7 @@ def _mention_unseen(found: Data, held: HeldBack) -> None:
 
 
 def _save(model: Sequential, path: str) -> None:
-    """Save the model; Ctrl-C is ignored meanwhile, because saving takes a moment and the training took minutes."""
+    """Save the model; Ctrl-C is ignored meanwhile, because saving is short and losing the model is expensive."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         model.save(path)

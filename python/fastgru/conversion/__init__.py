@@ -1,7 +1,7 @@
 """Conversion between file formats, with a comparison of the outputs of both files.
 
-``fastgru.conversion.runners`` runs both files on the same samples, in their frameworks or in the NumPy reference, and
-not in the code that read and wrote them.
+``fastgru.conversion.runners`` runs both files on the same samples, in their frameworks or in the NumPy reference. It
+does not use the code that read and wrote the files.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def convert(
     Warns
     -----
     AssumptionWarning
-        `source` does not say everything that decides the outputs, as in `fastgru.load_model`.
+        `source` does not define the outputs completely, as in `fastgru.load_model`.
     """
     kind = formats.kind_of_file(source) if source_format is None else source_format
     written = formats.kind_of_name(target)
@@ -122,9 +122,9 @@ class Loaded(NamedTuple):
     ----------
     model : Sequential
     assumptions : tuple of Assumption
-        What the reader assumed because the file does not say it.
+        The assumptions of the reader, because the file does not define the model completely.
     not_compiled : str or None
-        Why the model is not compiled although the file says how it was; None if it is, or if the file does not say.
+        The reason why the model is not compiled although the file has a training configuration; None otherwise.
     """
 
     model: Sequential
@@ -133,7 +133,7 @@ class Loaded(NamedTuple):
 
 
 def load(path: str | os.PathLike[str], kind: str | None = None, **options: Any) -> Loaded:
-    """Read a model; one whose optimizer, loss or metrics are not supported is read without them.
+    """Read a model, without optimizer, loss and metrics if these are not supported.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def _save(model: Sequential, target: str | os.PathLike[str]) -> str | None:
     except ValueError as error:
         if model.optimizer is None:
             raise
-        model.save(target, include_optimizer=False)  # raises again if the reason is another one
+        model.save(target, include_optimizer=False)  # raises again if the optimizer is not the reason
         return str(error)
     return None
 
@@ -191,28 +191,28 @@ def random_samples(model: Sequential) -> Array:
 
 
 def _run_source(path: str | os.PathLike[str], kind: str, model: Sequential, x: Array) -> tuple[str, list[Array]]:
-    """Run a file that anybody may have written; returns what ran it, and the outputs.
+    """Run a file of any origin; returns the name of the runner, and the outputs.
 
-    A framework may fail because of contents besides the model; the equations are used then.
+    A framework may fail because of contents besides the model. The NumPy equations are used then.
     """
     if kind == "fastgru":
         return "fastgru", _several(model.predict(x))
-    judge, description = runners.judge_of(kind, path), model.describe()
+    runner, description = runners.runner_for(kind, path), model.describe()
     try:
-        return judge.name, _several(judge.run(path, description, x))
+        return runner.name, _several(runner.run(path, description, x))
     except Exception as error:
         reason = " ".join(str(error).split())[:_MOST_OF_A_REASON]
-        name = f"{runners.EQUATIONS.name}, because {judge.name} failed: {type(error).__name__}: {reason}"
+        name = f"{runners.EQUATIONS.name}, because {runner.name} failed: {type(error).__name__}: {reason}"
         return name, _several(runners.EQUATIONS.run(path, description, x))
 
 
 def _run_target(path: str | os.PathLike[str], kind: str, x: Array) -> tuple[str, list[Array]]:
-    """Run a file that this package wrote, which its framework must accept; returns what ran it, and the outputs."""
+    """Run a file of this package, which its framework must accept; returns the name of the runner, and the outputs."""
     model = load_model(path, format=kind)
     if kind == "fastgru":
         return "fastgru", _several(model.predict(x))
-    judge = runners.judge_of(kind, path)
-    return judge.name, _several(judge.run(path, model.describe(), x))
+    runner = runners.runner_for(kind, path)
+    return runner.name, _several(runner.run(path, model.describe(), x))
 
 
 def _several(outputs: Any) -> list[Array]:

@@ -1,4 +1,4 @@
-"""Runners of model files for comparisons: the framework that a format belongs to, or else the equations in NumPy."""
+"""Runners of model files for comparisons: the framework of the format, or the equations in NumPy."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A runner of model files.
+class Runner:
+    """A program that runs model files.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Judge:
         The packages that must be installed.
     run : callable
         Takes a path, the description that was read from the file, and samples (N, ...); returns the outputs.
-        Frameworks read the file, and use the description only for what such files do not store.
+        Frameworks read the file, and use the description only for properties that such files do not store.
     """
 
     name: str
@@ -40,12 +40,15 @@ class Judge:
     run: Callable[[str | os.PathLike[str], ModelDescription, Array], Any]
 
 
-def judge_of(kind: str, path: str | os.PathLike[str]) -> Judge:
-    """The runner for a file of a format, a key of `fastgru.formats.KINDS`; the equations if it is not installed."""
+def runner_for(kind: str, path: str | os.PathLike[str]) -> Runner:
+    """Return the runner for a file of a format, a key of `fastgru.formats.KINDS`.
+
+    If the framework is not installed, it is `EQUATIONS`.
+    """
     if kind == "keras_h5" and keras_files.is_keras_2(path):
         kind = "keras_2_h5"  # Keras 3 reads such files too, but its hard_sigmoid is another function
-    judge = _FRAMEWORKS.get(kind, EQUATIONS)
-    return judge if all(importlib.util.find_spec(name) for name in judge.needs) else EQUATIONS
+    runner = _FRAMEWORKS.get(kind, EQUATIONS)
+    return runner if all(importlib.util.find_spec(name) for name in runner.needs) else EQUATIONS
 
 
 def _by_equations(path: str | os.PathLike[str], description: ModelDescription, x: Array) -> Any:
@@ -83,7 +86,7 @@ def _by_onnxruntime(path: str | os.PathLike[str], description: ModelDescription,
     return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
 
 
-# --- PyTorch: a state_dict has no modules, so these are made from the description ---------------------------------
+# --- PyTorch: a state_dict has no modules, so they are created from the description -------------------------------
 
 
 def _by_torch(path: str | os.PathLike[str], description: ModelDescription, x: Array) -> Any:
@@ -96,7 +99,7 @@ def _by_torch(path: str | os.PathLike[str], description: ModelDescription, x: Ar
             own = modules.pop(layer.name, None) or modules.pop("", {})
             match layer.class_name:
                 case "GRU" | "Bidirectional":
-                    if own:  # else it is one of the num_layers of the module before
+                    if own:  # otherwise it is one of the num_layers of the previous module
                         y, last = _run_torch_gru(own, y)
                     config = layer.forward.config
                     y = y if config["return_sequences"] else last
@@ -183,11 +186,11 @@ def _torch_activation(name: str, y: Any) -> Any:
 
 
 #: The equations support every layer and option that fastgru reads.
-EQUATIONS = Judge("the equations in NumPy", (), _by_equations)
+EQUATIONS = Runner("the equations in NumPy", (), _by_equations)
 _FRAMEWORKS = {
-    "keras": Judge("Keras", ("keras",), _by_keras),
-    "keras_h5": Judge("Keras", ("keras",), _by_keras),
-    "keras_2_h5": Judge("Keras 2", ("tensorflow", "tf_keras"), _by_keras_2),
-    "torch": Judge("PyTorch", ("torch",), _by_torch),
-    "onnx": Judge("ONNX Runtime", ("onnxruntime",), _by_onnxruntime),
+    "keras": Runner("Keras", ("keras",), _by_keras),
+    "keras_h5": Runner("Keras", ("keras",), _by_keras),
+    "keras_2_h5": Runner("Keras 2", ("tensorflow", "tf_keras"), _by_keras_2),
+    "torch": Runner("PyTorch", ("torch",), _by_torch),
+    "onnx": Runner("ONNX Runtime", ("onnxruntime",), _by_onnxruntime),
 }

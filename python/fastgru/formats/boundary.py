@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from fastgru._support.files import open_regular
-from fastgru.formats.description import ModelFileError, UnsaidError
+from fastgru.formats.description import AmbiguousFileError, ModelFileError
 
 #: Errors of the operating system that the contents of a file do not cause.
 _SYSTEM = frozenset(
@@ -36,12 +36,12 @@ def reading(path: str | os.PathLike[str], what: str | None = None) -> Iterator[N
     ----------
     path : path
     what : str, optional
-        What is wrong with the file; it stands before the message of the exception.
+        The problem of the file, which precedes the message of the exception.
     """
     try:
         yield
-    except UnsaidError as error:
-        raise UnsaidError(f"{os.fspath(path)}: {error.problem}", error.options) from error
+    except AmbiguousFileError as error:
+        raise AmbiguousFileError(f"{os.fspath(path)}: {error.problem}", error.options) from error
     except (ModelFileError, ImportError, MemoryError):
         raise
     except Exception as error:

@@ -31,15 +31,15 @@ ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
 GRU_ACTIVATIONS = kernels.ACTIVATIONS
 #: Classes of layers that reduce a sequence to one vector.
 _WITHOUT_STEPS = ("Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "LastStep")
-#: Classes of layers that work on each step by themselves, which TimeDistributed therefore does not change.
+#: Classes of layers that process each step separately, so that TimeDistributed has no effect.
 _ON_EACH_STEP = ("Activation", "Dense", "Dropout", "Rescaling")
 
 
 class ModelFileError(ValueError):
-    """A file is not a model, or is damaged; the message names the file and the reason."""
+    """A file is not a model, is damaged, or is not supported; the message names the file and the reason."""
 
 
-class UnsaidError(ModelFileError):
+class AmbiguousFileError(ModelFileError):
     """A file does not define the model's outputs: there is no usual choice, and no option was given.
 
     Attributes
@@ -260,7 +260,7 @@ def kind_name(class_name: str) -> str:
 
 
 def numbered_name(class_name: str, before: Sequence[LayerDescription]) -> str:
-    """Return a default name for a layer without one in its file: ``gru``, then ``gru_1`` and so on."""
+    """Return a default name for a layer whose file contains no name: ``gru``, then ``gru_1`` and so on."""
     name = kind_name(class_name)
     count = sum(layer.class_name == class_name for layer in before)
     return f"{name}_{count}" if count else name

@@ -38,12 +38,12 @@ _MOST_JSON = 256 * 2**20
 
 
 def kind_of_name(path: str | os.PathLike[str]) -> str:
-    """The format that the ending of a file name stands for; fastgru's own if the name has no ending."""
+    """Return the format for the ending of a file name; ``fastgru`` if the name has no ending."""
     check_path(path)
     name = os.fspath(path).lower()
     if name.endswith(WEIGHTS_ALONE):
         raise ValueError(
-            f"path: expected the name of a model file because {WEIGHTS_ALONE} files hold weights alone, got {path}; "
+            f"path: expected the name of a model file because {WEIGHTS_ALONE} files contain only weights, got {path}; "
             f"use save_weights"
         )
     for kind, endings in KINDS.items():
@@ -58,7 +58,7 @@ def kind_of_name(path: str | os.PathLike[str]) -> str:
 
 
 def weights_kind(path: str | os.PathLike[str], *, reading: bool = False) -> str:
-    """The kind of a file of weights alone, ``fastgru`` or ``keras``, from its name; to read, of a model, too."""
+    """Return the format of a weights file, ``fastgru`` or ``keras``, from its name; for `reading`, also of a model."""
     check_path(path)
     name = os.fspath(path).lower()
     if name.endswith(".safetensors"):
@@ -118,7 +118,7 @@ def kind_of_file(path: str | os.PathLike[str]) -> str:
         return "torch"
     if start.lstrip()[:1] == b"{":
         return _json_kind(path)
-    # ir_version comes first in most ONNX models, but the fields of a protobuf may stand in any order.
+    # ir_version comes first in most ONNX models, but the fields of a protobuf may be in any order.
     if start[:1] == b"\x08" or os.fspath(path).lower().endswith(KINDS["onnx"]):
         return "onnx"
     raise ModelFileError(
@@ -181,15 +181,15 @@ def write(path: str | os.PathLike[str], description: ModelDescription, kind: str
 
 
 def read_weights(path: str | os.PathLike[str], layers: list[LayerDescription]) -> dict[str, NDArray[Any]]:
-    """The weights of these layers, by ``layer/weight``, from a Keras file of weights or of a model."""
+    """Read the weights of these layers, by ``layer/weight``, from a Keras weights file or model file."""
     return _module("keras").read_weights(path, layers)  # type: ignore[no-any-return]
 
 
 def write_weights(path: str | os.PathLike[str], description: ModelDescription) -> None:
-    """Write the weights of a model, without the model, to a Keras file."""
+    """Write the weights of a model to a Keras weights file."""
     for layer in description.layers:
         if list(layer.weights) != layer.weight_names:
-            reason = f"which keeps {', '.join(layer.weight_names) or 'nothing'} of it, not {', '.join(layer.weights)}"
+            reason = f"which stores {', '.join(layer.weight_names) or 'no weights'}, not {', '.join(layer.weights)}"
             raise unsupported(layer.name, layer.class_name, "a file of weights", reason)
     _module("keras").write_weights(path, description)
 

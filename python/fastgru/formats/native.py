@@ -129,14 +129,10 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
     OSError
         The file cannot be read.
     """
-    from safetensors.numpy import load as from_bytes
-
     with model_file(path, "not a safetensors file, or a damaged one") as file:
-        data = read_all(file)
-        tensors = from_bytes(data)
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
-        if "sha256" in metadata and _checksum(metadata.get("config", ""), tensors) != metadata["sha256"]:
-            raise ModelFileError(f"{os.fspath(path)}: damaged: its checksum does not match its contents")
+        tensors, metadata = _parse(read_all(file))
+        if "sha256" in metadata:
+            _require_checksum(path, metadata, tensors)
         if metadata.get("format") != "fastgru":
             return tensors
         _require_known_format(path, metadata)
@@ -144,7 +140,7 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
 
 
 def _with_sorted_metadata(data: bytes) -> bytes:
-    """The same file with sorted metadata, so that equal contents give equal bytes; safetensors does not sort it."""
+    """Sort the metadata of a file, so that equal contents give equal bytes; safetensors does not sort it."""
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -163,17 +159,26 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]
     OSError
         The file cannot be read.
     """
-    from safetensors.numpy import load as from_bytes
-
     with model_file(path, "not a model file, or a damaged one") as file:
-        data = read_all(file)
-        tensors = from_bytes(data)
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
+        tensors, metadata = _parse(read_all(file))
         _require_known_format(path, metadata)
-        if _checksum(metadata["config"], tensors) != metadata["sha256"]:
-            raise ModelFileError(f"{os.fspath(path)}: damaged: its checksum does not match its contents")
+        _require_checksum(path, metadata, tensors)
     with reading(path):
         return require_object("config", parse_json(metadata["config"], "config")), tensors
+
+
+def _parse(data: bytes) -> tuple[dict[str, Array], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file."""
+    from safetensors.numpy import load as from_bytes
+
+    tensors = from_bytes(data)  # first, because it checks the header
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return tensors, header.get("__metadata__") or {}
+
+
+def _require_checksum(path: str | os.PathLike[str], metadata: dict[str, str], tensors: dict[str, Array]) -> None:
+    if _checksum(metadata.get("config", ""), tensors) != metadata["sha256"]:
+        raise ModelFileError(f"{os.fspath(path)}: damaged: its checksum does not match its contents")
 
 
 def _require_known_format(path: str | os.PathLike[str], metadata: dict[str, str]) -> None:

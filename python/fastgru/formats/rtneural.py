@@ -37,7 +37,7 @@ _GRU = {
     "return_state": False,
     "go_backwards": False,
 }
-#: Larger files cannot hold a model for real time.
+#: Models for real-time audio are smaller.
 _MOST_BYTES = 256 * 2**20
 
 
@@ -72,7 +72,7 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
                 raise ValueError(
                     f"{layer.name}: {name} contains numbers that are not finite, which JSON does not support"
                 )
-        kind, activation, width, weights = _said(layer, width)
+        kind, activation, width, weights = _converted(layer, width)
         layers.append(
             {
                 "type": kind,
@@ -87,7 +87,7 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
     write_atomically(path, json.dumps(content, allow_nan=False).encode())
 
 
-def _said(layer: LayerDescription, width: int | None) -> tuple[str, str, int, list[Array]]:
+def _converted(layer: LayerDescription, width: int | None) -> tuple[str, str, int, list[Array]]:
     """RTNeural's type and activation, the units and the weights of a layer with an input of `width` features."""
     config, units = layer.config, layer.config.get("units", 0)
     if layer.class_name == "GRU":

@@ -1,4 +1,4 @@
-"""`Rescaling` layers in files: of formats that have no such layer, and of versions of this package that had none."""
+"""`Rescaling` layers in files of formats without this layer, and in files of format version 1 of this package."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import numpy as np
 from fastgru.formats.checks import unsupported
 from fastgru.formats.description import LayerDescription, kind_name
 
-#: The version of this package's own metadata in files. Files of version 1, or without one, were written when uint8
-#: input was divided by 255.
+#: The version of the metadata in files. Models of version 1, or without a version, divided uint8 input by 255.
 FORMAT_VERSION = 2
 
 
-# --- Versions without the layer -------------------------------------------------------------------------------------
+# --- Format version 1 -----------------------------------------------------------------------------------------------
 
 
 def dividing_bytes(layers: Sequence[LayerDescription]) -> list[LayerDescription]:
-    """The layers of a file of version 1, with one in front that divides uint8 input by 255, as that version did."""
+    """Return the layers of a file of version 1 after a Rescaling that divides uint8 input by 255, as version 1 did."""
     if not layers or layers[0].class_name == "Embedding":
         return list(layers)
     name, number = kind_name("Rescaling"), 0
@@ -32,7 +31,7 @@ def dividing_bytes(layers: Sequence[LayerDescription]) -> list[LayerDescription]
 
 
 def without_uint8_only(layers: Sequence[LayerDescription]) -> list[LayerDescription]:
-    """The layers without those of `dividing_bytes`, which do nothing in a framework whose input is float32."""
+    """Return the layers without that of `dividing_bytes`, which has no effect in frameworks with float32 input."""
     return [layer for layer in layers if not layer.config.get("uint8_only")]
 
 
@@ -41,7 +40,7 @@ def without_uint8_only(layers: Sequence[LayerDescription]) -> list[LayerDescript
 
 @dataclass(frozen=True)
 class _Scaling:
-    """``scale * x + offset``, and the layer that it comes from."""
+    """``scale * x + offset``, and the name of the layer for messages."""
 
     name: str
     scale: float
@@ -49,19 +48,24 @@ class _Scaling:
 
 
 def fold_scaling(layers: Sequence[LayerDescription], by: str) -> list[LayerDescription]:
-    """Layers that compute the same without `Rescaling`, which becomes part of the next kernel and bias.
+    """Merge each `Rescaling` into the kernel and bias of the next GRU, Bidirectional or Dense.
 
     Parameters
     ----------
     layers : sequence of LayerDescription
-        Are not changed.
+        They are not changed.
     by : str
-        The framework that has no such layer, for the message.
+        The framework without this layer, for the message.
+
+    Returns
+    -------
+    list of LayerDescription
+        Layers without `Rescaling` that compute the same outputs.
 
     Raises
     ------
     ValueError
-        No GRU, Bidirectional or Dense follows, or a layer before it for which the order matters.
+        No such layer follows, or a layer between the two does not commute with scaling.
     """
     folded: list[LayerDescription] = []
     scaling: _Scaling | None = None
@@ -73,10 +77,10 @@ def fold_scaling(layers: Sequence[LayerDescription], by: str) -> list[LayerDescr
             if layer.is_recurrent or layer.class_name == "Dense":
                 layer, scaling = _with_scaled_input(layer, scaling, by), None
             elif not _commutes(layer, scaling):
-                raise _not_foldable(scaling, by, f"and {layer.name} comes before a layer that could take it on")
+                raise _not_foldable(scaling, by, f"and it cannot be merged into a layer after {layer.name}")
         folded.append(layer)
     if scaling is not None and (scaling.scale, scaling.offset) != (1, 0):
-        raise _not_foldable(scaling, by, "and no GRU or Dense follows that could take it on")
+        raise _not_foldable(scaling, by, "and it cannot be merged into a GRU or Dense because none follows")
     return folded
 
 
@@ -94,7 +98,7 @@ def _not_foldable(scaling: _Scaling, by: str, reason: str) -> ValueError:
 
 
 def _commutes(layer: LayerDescription, scaling: _Scaling) -> bool:
-    """Whether scaling the layer's output is the same as scaling its input, in training and for empty sequences too."""
+    """Whether scaling the output of a layer equals scaling its input, also in training and for empty sequences."""
     match layer.class_name:
         case "Flatten" | "Permute" | "RepeatVector" | "Reshape":
             return True
@@ -109,12 +113,12 @@ def _commutes(layer: LayerDescription, scaling: _Scaling) -> bool:
 
 
 def _with_scaled_input(layer: LayerDescription, scaling: _Scaling, by: str) -> LayerDescription:
-    """The layer on ``scale * x + offset`` as a layer on x: ``scale * kernel``, ``bias + offset * sum(kernel)``."""
+    """Return the layer with ``scale * kernel`` and ``bias + offset * sum(kernel)``, which merges the scaling."""
     weights = dict(layer.weights)
     for prefix, part in layer.parts.items():
         kernel = part.weights["kernel"]
         wide = kernel.astype(np.float64)
-        with np.errstate(over="ignore"):  # what overflows is refused below
+        with np.errstate(over="ignore"):  # an overflow raises below
             weights[f"{prefix}kernel"] = (scaling.scale * wide).astype(kernel.dtype)
             if scaling.offset:
                 bias = part.weights.get("bias", np.zeros(_bias_shape(part, kernel.shape[1]), kernel.dtype))
@@ -122,7 +126,7 @@ def _with_scaled_input(layer: LayerDescription, scaling: _Scaling, by: str) -> L
                 shifted.reshape(-1, kernel.shape[1])[0] += scaling.offset * wide.sum(axis=0)
                 weights[f"{prefix}bias"] = shifted.astype(kernel.dtype)
     if not all(np.isfinite(array).all() for array in weights.values()):
-        raise _not_foldable(scaling, by, f"and the weights of {layer.name} would not be finite with it")
+        raise _not_foldable(scaling, by, f"and merging it into {layer.name} gives weights that are not finite")
     names = [f"{prefix}{name}" for prefix in layer.parts for name in ("kernel", "recurrent_kernel", "bias")]
     ordered = {name: weights[name] for name in names if name in weights}
     return replace(layer, config=_with_bias(layer) if scaling.offset else layer.config, weights=ordered)

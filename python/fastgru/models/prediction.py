@@ -110,7 +110,7 @@ def _of_samples(
     if isinstance(x, SequenceList):
         if lengths is not None:
             raise ValueError(
-                f"lengths: expected None because {name} is a list of sequences, which determines them, got lengths"
+                f"lengths: expected None because {name} is a list of sequences, which defines the lengths, got lengths"
             )
         samples: Any = list_samples(name, x, network, network.form_for(x.probe()))
         lengths = x.lengths

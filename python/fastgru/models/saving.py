@@ -424,13 +424,13 @@ def read_training(
     shape = form.input_shape if form is not None else network.input_shape
     if shape and shape != saved.input_shape:
         raise ValueError(
-            f"resume_from: expected input of shape {checks.dims(saved.input_shape)} as in the saved training run, "
+            f"resume_from: expected input of shape {checks.dims(saved.input_shape)} as in the run to resume, "
             f"got {checks.dims(shape)}"
         )
     if network.dtype != saved.dtype:
         raise ValueError(
-            f"resume_from: expected a model of {saved.dtype} as in the saved training run, got {network.dtype}; pass "
-            f"dtype='{saved.dtype}' to Sequential"
+            f"resume_from: expected a model of {saved.dtype} as in the run to resume, got {network.dtype}; make "
+            f"it with dtype='{saved.dtype}'"
         )
     with reading(path, _NO_STATE):
         state = native.join_arrays(config["training"], strip_prefix(tensors, "training/"))

@@ -89,5 +89,5 @@ def _full(shape: tuple[int, ...], value: Any, dtype: Any) -> Array:
         return np.full(shape, value, dtype)
     except (ValueError, OverflowError):
         if shape[1] > sys.maxsize // max(shape[0], 1):
-            raise MemoryError(f"sequences of {shape[1]:,} steps are more than any memory can hold") from None
+            raise MemoryError(f"maxlen: expected an array that fits into memory, got {shape[1]:,} steps") from None
         raise

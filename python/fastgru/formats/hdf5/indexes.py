@@ -188,7 +188,7 @@ def _records(storage: Storage, address: int) -> Iterator[memoryview]:
     root, count = header.address(), header.number(2)
     if not size or node_size < size + 10:
         raise UnreadableError("damaged: a B-tree without records")
-    # The maximum number of records decides how many bytes count the records of a child, and of all nodes below it.
+    # The maximum number of records determines the sizes of the fields that count the records of a child and below it.
     fits = (node_size - 10) // size
     count_size, below_sizes, below = _encoded_size(fits), [0], fits
     for _ in range(depth):

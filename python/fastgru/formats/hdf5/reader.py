@@ -60,7 +60,7 @@ class Reader:
         size = math.prod(shape) * datatype.size
         if size > self._left:
             raise UnreadableError(
-                f"{path}: refused because the file's arrays would take more than its own {self._storage.size:,} bytes"
+                f"{path}: expected arrays of at most {self._storage.size:,} bytes, the size of the file, got more"
             )
         elements = found.elements(size)
         if elements is None:

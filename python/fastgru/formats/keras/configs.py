@@ -1,7 +1,7 @@
-"""Configurations in Keras 3's form: what ``get_config`` and ``to_json`` return here, and what Keras returns.
+"""Configurations in Keras 3's form, as ``get_config`` and ``to_json`` return them.
 
-They use the tables of Keras' files. In addition they hold what only this package has, such as `LastStep` layers, so
-that every layer and model can be made again from its configuration.
+They use the same tables as Keras' files. They also support features that only this package has, such as `LastStep`
+layers, so that every layer and model can be created again from its configuration.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fastgru.formats.keras.topology import Topology
 
 
 def layer_to_config(layer: LayerDescription, dtype: str) -> Config:
-    """Return the configuration of a layer, as ``keras.layers.GRU.from_config`` takes it."""
+    """Return the configuration of a layer, for ``keras.layers.GRU.from_config`` for example."""
     config: Config = layers.layer_to_config(FASTGRU, layer, dtype)["config"]
     return config
 
@@ -29,7 +29,7 @@ def layer_from_config(class_name: str, config: Any) -> tuple[LayerDescription, s
     Raises
     ------
     ValueError
-        The configuration has something that this package does not support. The message names it.
+        This package does not support a feature of the configuration; the message names it.
     """
     config = _plain(config)
     dtype = layers.dtype_from_config(class_name, config.get("dtype"))
@@ -39,7 +39,7 @@ def layer_from_config(class_name: str, config: Any) -> tuple[LayerDescription, s
 
 
 def model_to_config(description: ModelDescription) -> Config:
-    """Return the configuration of a model, as ``keras.Sequential.from_config`` takes it."""
+    """Return the configuration of a model, for ``keras.Sequential.from_config``."""
     config: Config = topology.topology_to_config(FASTGRU, description)["config"]
     return config
 
@@ -51,30 +51,30 @@ def model_from_config(config: Any) -> Topology:
 
 
 def model_to_json(description: ModelDescription) -> str:
-    """Return the model as text for ``keras.models.model_from_json``."""
+    """Return the model as JSON text, for ``keras.models.model_from_json``."""
     return json.dumps(topology.topology_to_config(FASTGRU, description))
 
 
 def model_from_json(text: Any) -> Topology:
-    """Return the layers of a model that this package, Keras 2 or 3, or TensorFlow.js wrote as JSON."""
+    """Return the layers of a model from JSON text of this package, Keras 2, Keras 3 or TensorFlow.js."""
     if not isinstance(text, (str, bytes)):
-        raise TypeError(f"json_string: expected text, got {type(text).__name__}")
+        raise TypeError(f"json_string: expected str or bytes, got {type(text).__name__}")
     config = require_object("json_string", parse_json(text, "json_string"))
     return topology.topology_from_config(_dialect(config.get("keras_version")), config)
 
 
 def _plain(config: Any) -> Config:
-    """A configuration as it comes out of JSON: Keras' have tuples, too."""
+    """Convert a configuration to JSON values; tuples, which Keras' configurations contain, become lists."""
     if not isinstance(config, Mapping):
         raise TypeError(f"config: expected a dict, got {type(config).__name__}")
     try:
         return require_object("config", json.loads(json.dumps(dict(config))))
     except TypeError as error:
-        raise ValueError(f"config: expected values that JSON can hold: {error}") from None
+        raise ValueError(f"config: expected values that JSON supports: {error}") from None
 
 
 def _dialect(version: Any) -> Dialect:
-    """The dialect of a text: Keras 2 and TensorFlow.js write their version into it, Keras 3 does not."""
+    """Return the dialect of JSON text. Keras 2 and TensorFlow.js write their version, Keras 3 does not."""
     if not isinstance(version, str):
         return FASTGRU
     if version.startswith("tfjs"):

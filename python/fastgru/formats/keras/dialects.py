@@ -15,20 +15,20 @@ Config = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class OptimizerWords:
-    """An optimizer in a dialect.
+class OptimizerSpec:
+    """The counterpart of an optimizer in a dialect.
 
     Attributes
     ----------
     ours, theirs : str
-        Names of the class here and in the dialect.
+        Names of the class in fastgru and in the dialect.
     options : mapping
-        Option here -> option in the dialect.
+        Option in fastgru -> option in the dialect.
     fixed : mapping
         Options that the dialect does not have, with the values that it implies.
     legacy : bool or None
-        Keras 2 only: whether it is the optimizer from before TensorFlow 2.11; None if both versions compute the same.
-        A configuration without this information means the older one.
+        Keras 2 only: whether it is the optimizer from before TensorFlow 2.11; None if both compute the same updates.
+        A configuration without this information describes the older one.
     """
 
     ours: str
@@ -55,11 +55,11 @@ class Dialect:
     shape_key : str
         Key of the input shape.
     hard_sigmoid : str
-        The activation here that the dialect calls ``hard_sigmoid``.
+        fastgru's name of the activation that the dialect calls ``hard_sigmoid``.
     after : bool
         Whether reset_after=True is supported.
     zeros_for_mask : bool or None
-        Whether zero outputs in padding are supported. None: they are, but the option is written only if it is True.
+        Whether zero outputs in padding are supported. None: supported, but the option is written only if it is True.
     backward_layer : bool
         Whether the backward direction of a bidirectional layer may have its own options.
     wrappers_freeze : bool
@@ -75,11 +75,11 @@ class Dialect:
         Class -> options whose defaults differ from this package's -> their defaults in the dialect.
     nulls : mapping
         Option -> meaning of null, if that is not the default.
-    optimizers : tuple of OptimizerWords
+    optimizers : tuple of OptimizerSpec
     optimizer_key : str
         Key of the optimizer in the training configuration.
     own : bool
-        Whether configurations stay within this package: they may use what Keras lacks, and nothing may be left out.
+        Whether it is this package's own dialect, which supports features that Keras lacks and omits nothing.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Dialect:
     schedules: bool
     omitted: Mapping[str, Mapping[str, Any]]
     nulls: Mapping[str, Any]
-    optimizers: tuple[OptimizerWords, ...]
+    optimizers: tuple[OptimizerSpec, ...]
     optimizer_key: str
     own: bool = False
 
@@ -107,22 +107,22 @@ def _same(*names: str) -> dict[str, str]:
 
 
 _CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
-_NOT_IN_FILES: Config = {"exclude_from_weight_decay": []}  # which Keras forgets
+_NOT_IN_FILES: Config = {"exclude_from_weight_decay": []}  # Keras does not save the option
 _KERAS_FORM: Config = {"form": "keras", **_NOT_IN_FILES}
 _ADAM_OPTIONS = ("beta_1", "beta_2", "epsilon", "amsgrad", "weight_decay", *_CLIPS)
-_ADAM = OptimizerWords("Adam", "Adam", _same(*_ADAM_OPTIONS), _KERAS_FORM)
-_ADAMW = OptimizerWords("AdamW", "AdamW", _same(*_ADAM_OPTIONS), _KERAS_FORM)
-_SGD = OptimizerWords("SGD", "SGD", _same("momentum", "nesterov", "weight_decay", *_CLIPS), _KERAS_FORM)
-_RMSPROP = OptimizerWords(
+_ADAM = OptimizerSpec("Adam", "Adam", _same(*_ADAM_OPTIONS), _KERAS_FORM)
+_ADAMW = OptimizerSpec("AdamW", "AdamW", _same(*_ADAM_OPTIONS), _KERAS_FORM)
+_SGD = OptimizerSpec("SGD", "SGD", _same("momentum", "nesterov", "weight_decay", *_CLIPS), _KERAS_FORM)
+_RMSPROP = OptimizerSpec(
     "RMSprop", "RMSprop", _same("rho", "momentum", "epsilon", "centered", "weight_decay", *_CLIPS), _KERAS_FORM
 )
 _KERAS_OPTIMIZERS = (_ADAM, _ADAMW, _SGD, _RMSPROP)
 
 
-def _before_2_11(words: OptimizerWords, legacy: bool | None = None, **fixed: Any) -> OptimizerWords:
-    """An optimizer as it was before TensorFlow 2.11: without weight decay."""
-    options = {ours: theirs for ours, theirs in words.options.items() if ours != "weight_decay"}
-    return replace(words, options=options, fixed={**words.fixed, "weight_decay": None, **fixed}, legacy=legacy)
+def _before_2_11(spec: OptimizerSpec, legacy: bool | None = None, **fixed: Any) -> OptimizerSpec:
+    """Return an optimizer as before TensorFlow 2.11, without weight decay."""
+    options = {ours: theirs for ours, theirs in spec.options.items() if ours != "weight_decay"}
+    return replace(spec, options=options, fixed={**spec.fixed, "weight_decay": None, **fixed}, legacy=legacy)
 
 
 _KERAS_2_OPTIMIZERS = (
@@ -138,20 +138,20 @@ _KERAS_2_OPTIMIZERS = (
 )
 _NOT_IN_TFJS: Config = {**dict.fromkeys(("weight_decay", *_CLIPS)), **_NOT_IN_FILES}
 _TFJS_OPTIMIZERS = (
-    OptimizerWords(
+    OptimizerSpec(
         "Adam",
         "Adam",
         {"learning_rate": "learning_rate", "beta_1": "beta1", "beta_2": "beta2", "epsilon": "epsilon"},
         {"form": "tfjs", "amsgrad": False, **_NOT_IN_TFJS},
     ),
-    OptimizerWords("SGD", "SGD", _same(), {"momentum": 0.0, "nesterov": False, "form": "keras", **_NOT_IN_TFJS}),
-    OptimizerWords(
+    OptimizerSpec("SGD", "SGD", _same(), {"momentum": 0.0, "nesterov": False, "form": "keras", **_NOT_IN_TFJS}),
+    OptimizerSpec(
         "SGD",
         "Momentum",
         {"learning_rate": "learning_rate", "momentum": "momentum", "nesterov": "use_nesterov"},
         {"form": "pytorch", **_NOT_IN_TFJS},
     ),
-    OptimizerWords(
+    OptimizerSpec(
         "RMSprop",
         "RMSProp",
         {"learning_rate": "learning_rate", "rho": "decay", "momentum": "momentum", "epsilon": "epsilon"},
@@ -160,8 +160,7 @@ _TFJS_OPTIMIZERS = (
 )
 
 _NO_ACTIVATION = {"activation": "linear", "recurrent_activation": "linear"}
-#: In Python, None is a value: a flag that is off, or a softmax over all axes. In TensorFlow.js, null is a missing
-#: argument.
+#: Python's None is a value, for example False for a flag. TensorFlow.js' null is a missing argument.
 _PYTHON_NULLS = {**_NO_ACTIVATION, "use_bias": False, "reset_after": False, "axis": "all axes"}
 
 KERAS_3 = Dialect(
@@ -190,7 +189,7 @@ KERAS_2 = replace(
     shape_key="batch_input_shape",
     hard_sigmoid="hard_sigmoid_tfjs",
     zeros_for_mask=None,
-    omitted={"GRU": {"reset_after": False}},  # the only form before Keras 2.1.3, which added the option
+    omitted={"GRU": {"reset_after": False}},  # Keras 2.1.3 added the option; earlier versions had reset_after=False
     optimizers=_KERAS_2_OPTIMIZERS,
     optimizer_key="optimizer_config",
 )
@@ -215,7 +214,7 @@ TFJS = replace(
     nulls=_NO_ACTIVATION,
     optimizers=_TFJS_OPTIMIZERS,
 )
-#: The form of what `get_config` returns: Keras 3's.
+#: The dialect of `get_config`: that of Keras 3, with all features of this package.
 FASTGRU = replace(KERAS_3, name="fastgru", own=True)
 #: The versions of Keras in which files are written.
 VERSIONS = {KERAS_3.name: "3.0.0", KERAS_2.name: "2.15.0"}

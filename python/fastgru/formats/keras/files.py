@@ -206,7 +206,7 @@ def _read_h5(data: bytes, compile: bool) -> ModelDescription:
 
 
 def is_keras_2(path: str | os.PathLike[str]) -> bool:
-    """Whether an .h5 file of a model has the meaning of Keras 2: Keras 2 wrote it, or the file says so."""
+    """Whether an .h5 file of a model is in the dialect of Keras 2, according to the version in the file."""
     with model_file(path) as source:
         file = hdf5.Reader(read_all(source))
         return _dialect(file.text("", "keras_version") or file.text("model_weights", "keras_version")) is KERAS_2

@@ -1,4 +1,4 @@
-"""Keras' configurations of layers in three dialects (Keras 3, Keras 2, TensorFlow.js), and their descriptions here.
+"""Conversion of layers to and from configurations in Keras' dialects (Keras 3, Keras 2, TensorFlow.js).
 
 Unsupported layers and options raise a ValueError that names the layer, the option and the value. Unsupported
 initializers are ignored, because the weights exist already.
@@ -15,7 +15,7 @@ from fastgru.formats.description import ACTIVATIONS, GRU_ACTIVATIONS, LayerDescr
 from fastgru.formats.keras.dialects import Config, Dialect, class_and_options, snake_case, written_object
 from fastgru.formats.keras.masks import is_masked
 
-#: Class -> the options that both sides support.
+#: Class -> the options that Keras and fastgru support.
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "GRU": (
         "units", "activation", "recurrent_activation", "use_bias", "kernel_initializer", "recurrent_initializer",
@@ -98,7 +98,7 @@ def activation_from_config(
             given["axis"] = -1
     refuse_options(where, {option: value for option, value in given.items() if value != plain.get(option)}, ())
     if class_name == "Softmax" and is_masked(before):
-        raise ValueError(f"{where}: expected no mask before it, because Keras' layer skips masked elements, got one")
+        raise ValueError(f"{where}: expected no mask before it because Keras' layer skips masked elements, got one")
     return activation
 
 
@@ -193,10 +193,10 @@ def _options(dialect: Dialect, class_name: str, where: str, config: Config) -> C
 
 def _given(dialect: Dialect, class_name: str, config: Config) -> Config:
     """Return the options of a configuration; null or missing options get the dialect's default, if it differs."""
-    said = {option: dialect.nulls.get(option) if value is None else value for option, value in config.items()}
+    given = {option: dialect.nulls.get(option) if value is None else value for option, value in config.items()}
     return {
         **dialect.omitted.get(class_name, {}),
-        **{option: value for option, value in said.items() if value is not None},
+        **{option: value for option, value in given.items() if value is not None},
     }
 
 
@@ -246,7 +246,7 @@ def refuse_options(where: str, config: Config, wanted: Sequence[str]) -> None:
 
 # --- A layer's options ----------------------------------------------------------------------------------------
 
-#: Name here -> class, and its scale, mode and distribution as a VarianceScaling.
+#: Name in fastgru -> class, and its scale, mode and distribution as a VarianceScaling.
 _SCALED = {
     "glorot_uniform": ("GlorotUniform", 1.0, "fan_avg", "uniform"),
     "glorot_normal": ("GlorotNormal", 1.0, "fan_avg", "normal"),
@@ -255,7 +255,7 @@ _SCALED = {
     "lecun_uniform": ("LecunUniform", 1.0, "fan_in", "uniform"),
     "lecun_normal": ("LecunNormal", 1.0, "fan_in", "normal"),
 }
-#: Name here -> class, and the options with which it is the same.
+#: Name in fastgru -> class, and the options for which the two are equal.
 _PLAIN: dict[str, tuple[str, Config]] = {
     "zeros": ("Zeros", {}),
     "ones": ("Ones", {}),
@@ -266,7 +266,7 @@ _PLAIN: dict[str, tuple[str, Config]] = {
     "truncated_normal": ("TruncatedNormal", {"mean": 0.0, "stddev": 0.05}),
 }
 _INITIALIZER_SHORT = {"uniform": "random_uniform", "normal": "random_normal"}
-#: Class -> its options that have a counterpart here.
+#: Class -> the options that fastgru supports.
 _WITH_OPTIONS = {
     "Constant": ("value",),
     "RandomUniform": ("minval", "maxval"),
@@ -293,7 +293,7 @@ def _activation(dialect: Dialect, where: str, option: str, value: Any, known: Se
 
 
 def _initializer(where: str, value: Any) -> Any:
-    """Return the initializer here, or None if it is unsupported; it is not needed, because the weights exist."""
+    """Return fastgru's initializer, or None if it is unsupported; it is not needed, because the weights exist."""
     if value is None or isinstance(value, str):
         name = _INITIALIZER_SHORT.get(snake_case(value), snake_case(value))
         return name if name in _SCALED or name in _PLAIN else None
@@ -354,7 +354,7 @@ def dtype_from_config(where: str, value: Any) -> str:
 
 
 def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str, *, outer: bool = True) -> Config:
-    """Convert a layer to the dialect, with ``class_name`` and ``config``; `outer` if it is in no other.
+    """Convert a layer to the dialect, with ``class_name`` and ``config``; `outer` if it is not inside another layer.
 
     Raises
     ------
@@ -370,8 +370,8 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str, *, ou
         return written_object(dialect, "layers", "TimeDistributed", config, outer=outer)
     if layer.class_name not in (*_known_options(dialect), "Bidirectional"):
         raise unsupported(layer.name, layer.class_name, dialect.name)
-    if layer.class_name == "SpatialDropout1D" and dialect.modules:
-        del common["trainable"]  # which the constructor of Keras 3 does not take; it reads Keras 2's files as well
+    if layer.class_name == "SpatialDropout1D" and dialect.all_modules:
+        del common["trainable"]  # the constructor of Keras 3 does not accept it; it reads the files of Keras 2 as well
     if layer.class_name != "Bidirectional":
         options = _written_options(dialect, layer.class_name, layer.name, layer.config)
         return written_object(dialect, "layers", layer.class_name, {**common, **options}, outer=outer)
@@ -450,7 +450,7 @@ def _written_gate(dialect: Dialect, where: str, activation: str) -> str:
         return "sigmoid" if activation == "sigmoid" else "hard_sigmoid"
     reason = ""
     if activation.startswith("hard_sigmoid"):
-        reason = f"whose hard_sigmoid is another function, here called {dialect.hard_sigmoid!r}"
+        reason = f"whose hard_sigmoid is another function, fastgru's {dialect.hard_sigmoid!r}"
     raise unsupported(where, f"recurrent_activation={activation!r}", dialect.name, reason)
 
 

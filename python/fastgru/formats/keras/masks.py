@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastgru.formats.description import LayerDescription
 
-#: Layers that neither read nor count padding.
+#: Layers that ignore padding.
 _BLIND_TO_PADDING = ("GRU", "Bidirectional", "GlobalAveragePooling1D")
-#: What changes each number by itself, so that padding stays apart.
+#: Layers that change each element separately, so that padding does not affect other elements.
 _ELEMENTWISE = ("Dropout", "Rescaling", "SpatialDropout1D")
 
 
@@ -25,18 +25,19 @@ def _refuse_mask_before(layer: LayerDescription) -> None:
     """Raise if Keras' layer uses a mask differently."""
     if layer.class_name == "GRU" and layer.returns_steps and layer.config.get("go_backwards"):
         raise ValueError(
-            f"{layer.name}: expected go_backwards=False after a mask because Keras puts padding first, got True"
+            f"{layer.name}: expected go_backwards=False after a mask because Keras moves padding to the beginning, got "
+            f"True"
         )
     if layer.class_name == "GlobalMaxPooling1D":
-        raise ValueError(f"{layer.name}: expected no mask before it, because Keras' layer ignores it, got one")
+        raise ValueError(f"{layer.name}: expected no mask before it because Keras' layer ignores masks, got one")
     if layer.unwrapped.class_name == "TimeDistributed":
         raise ValueError(
-            f"{layer.name}: expected no mask before it, because Keras' layer computes padding, which is zeros here, "
-            f"got one"
+            f"{layer.name}: expected no mask before it because Keras' layer computes outputs for padding, which are "
+            f"zeros in fastgru, got one"
         )
     if layer.makes_mask:
         raise ValueError(
-            f"{layer.name}: expected no mask before it, because Keras replaces it and fastgru combines both, got one"
+            f"{layer.name}: expected no mask before it because Keras replaces a mask and fastgru combines both, got one"
         )
 
 
@@ -48,7 +49,7 @@ def _require_unseen_padding(masking: LayerDescription, after: list[LayerDescript
         return
     where = "the end of the model" if first is None else f"a {first} layer"
     raise ValueError(
-        f"{masking.name}: expected mask_value=0.0 before {where}, because Keras sets padding to 0 and fastgru does "
+        f"{masking.name}: expected mask_value=0.0 before {where} because Keras sets padding to 0 and fastgru does "
         f"not, got {value!r}"
     )
 

@@ -21,19 +21,19 @@ _STATES: dict[str, tuple[tuple[str, ...], ...]] = {
     "RMSprop": (("v",), ("m",), ("a",)),
 }
 #: State -> its names in Keras: since TensorFlow 2.11, before, and since Keras 3.
-_STATE_WORDS = {
+_STATE_NAMES = {
     "m": ("m", "momentum"),
     "v": ("v", "velocity", "rms"),
     "a": ("average_gradient", "mg"),
     "v_max": ("vhat", "velocity_hat"),
 }
 #: Class -> names of its states in Keras 2: before TensorFlow 2.11, and since.
-_LEGACY_WORDS = {
+_LEGACY_NAMES = {
     "Adam": {"m": "m", "v": "v", "v_max": "vhat"},
     "SGD": {"m": "momentum"},
     "RMSprop": {"v": "rms", "m": "momentum", "a": "mg"},
 }
-_NEW_WORDS = {
+_NEW_NAMES = {
     "Adam": {"m": "m", "v": "v", "v_max": "vhat"},
     "AdamW": {"m": "m", "v": "v", "v_max": "vhat"},
     "SGD": {"m": "m"},
@@ -117,7 +117,7 @@ def load_stored_states(file: Reader, description: ModelDescription, training: Tr
 def named_states(description: ModelDescription, training: TrainingDescription, *, legacy: bool) -> dict[str, Array]:
     """Return the variables of an optimizer under Keras 2's names, in the order of the older or the newer versions."""
     name = training.optimizer["class_name"]
-    words = (_LEGACY_WORDS if legacy else _NEW_WORDS)[name]
+    state_names = (_LEGACY_NAMES if legacy else _NEW_NAMES)[name]
     paths = {
         f"{layer.name}/{weight}": keras_2_path(layer, weight)
         for layer in description.layers
@@ -129,8 +129,8 @@ def named_states(description: ModelDescription, training: TrainingDescription, *
         places.sort(key=lambda place: states.index(place[0]))
     named = {f"{name}/iter:0" if legacy else "iteration:0": np.asarray(np.int64(training.step))}
     for state, weight in places:
-        word, path = words[state], paths[weight]
-        path = f"{path.removesuffix(':0')}/{word}:0" if legacy else f"{word}/{path}"
+        state_name, path = state_names[state], paths[weight]
+        path = f"{path.removesuffix(':0')}/{state_name}:0" if legacy else f"{state_name}/{path}"
         named[f"{name}/{path}"] = _moment(description, training, state, weight)
     return named
 
@@ -167,8 +167,8 @@ def load_named_states(
 def _state_path(file: Reader, root: str, optimizer: str, state: str, weight: str) -> str | None:
     """Return the path of a state of the weight with this path, or None."""
     stem = weight.removesuffix(":0")
-    for word in _STATE_WORDS[state]:
-        for path in (f"{word}/{weight}", f"{stem}/{word}:0", f"{stem.replace('/', '_')}_{word}"):
+    for state_name in _STATE_NAMES[state]:
+        for path in (f"{state_name}/{weight}", f"{stem}/{state_name}:0", f"{stem.replace('/', '_')}_{state_name}"):
             if file.has(f"{root}/{optimizer}/{path}"):
                 return f"{root}/{optimizer}/{path}"
     return None

@@ -1,6 +1,6 @@
-"""Keras' configurations of whole models in three dialects (Keras 3, Keras 2, TensorFlow.js), and their layers here.
+"""Conversion of models to and from configurations in Keras' dialects (Keras 3, Keras 2, TensorFlow.js).
 
-A file contains a Sequential model, or a Functional model that is a chain of layers. The file format's own module reads
+A file contains a Sequential model, or a Functional model that is a chain of layers. The module of the file format reads
 the weights.
 """
 
@@ -151,8 +151,8 @@ def _append(
     else:
         layer = layer_from_config(dialect, class_name, {**config, "name": name})
     last = layers[-1].layer if layers else None
-    taken_on = not dialect.own and last is not None and _merge_activation(last, layer)
-    layers.append(FileLayer(class_name, name, None if taken_on else layer))
+    merged = not dialect.own and last is not None and _merge_activation(last, layer)
+    layers.append(FileLayer(class_name, name, None if merged else layer))
 
 
 def _merge_activation(dense: LayerDescription, layer: LayerDescription) -> bool:
@@ -172,7 +172,7 @@ def _input_shape(dialect: Dialect, model: Config, entries: list[Config]) -> tupl
     """Return the input shape without the batch axis, from the first layers or the model."""
     class_name, first = class_and_options("a layer", entries[0])
     candidates = [first.get("batch_shape"), first.get("batch_input_shape"), model.get("build_input_shape")]
-    if class_name == "Embedding" and dialect is not KERAS_3:  # written without a shape; it takes tokens of any length
+    if class_name == "Embedding" and dialect is not KERAS_3:  # written without a shape; accepts sequences of any length
         candidates.append([None, first.get("input_length")])
     for shape in candidates:
         if shape is not None:

@@ -11,14 +11,14 @@ from fastgru.formats.keras.dialects import (
     TFJS,
     Config,
     Dialect,
-    OptimizerWords,
+    OptimizerSpec,
     class_and_config,
     class_and_options,
     snake_case,
     written_object,
 )
 
-#: Name here -> class in Keras, and options here.
+#: Name in fastgru -> class in Keras, and options in fastgru.
 _LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {
     "categorical_crossentropy": ("CategoricalCrossentropy", ("from_logits", "label_smoothing")),
     "sparse_categorical_crossentropy": ("SparseCategoricalCrossentropy", ("from_logits",)),
@@ -71,7 +71,7 @@ _LOSS_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "reduction": ("sum_over_batch_size", "auto"),
     "axis": (-1,),
 }
-#: Metrics in Keras, by name or class -> metric here.
+#: Name of a metric in Keras -> name in fastgru.
 _METRICS = {
     "accuracy": "accuracy",
     "acc": "acc",
@@ -157,7 +157,7 @@ _OPTIMIZER_NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 _OPTIMIZER_IGNORED = ("name", "ema_momentum", "ema_overwrite_frequency", "jit_compile", "is_legacy_optimizer")
 _OPTIMIZER_SHORT = {"lr": "learning_rate"}
-#: Schedules on both sides, with the same options.
+#: Schedules that Keras and fastgru have -> their common options.
 _SCHEDULES = {
     "CosineDecay": ("initial_learning_rate", "decay_steps", "alpha", "warmup_target", "warmup_steps"),
     "CosineDecayRestarts": ("initial_learning_rate", "first_decay_steps", "t_mul", "m_mul", "alpha"),
@@ -184,10 +184,10 @@ def training_from_config(dialect: Dialect, config: Any) -> TrainingDescription |
     """
     if not config:
         return None
-    config = require_object("the training", config)
+    config = require_object("training configuration", config)
     for key in ("loss_weights", "weighted_metrics", "sample_weight_mode"):
         if config.get(key) not in (None, [], {}, [[]], [None]):
-            raise ValueError(f"{key}: expected none, got {config[key]!r}")
+            raise ValueError(f"{key}: expected None because fastgru does not support it, got {config[key]!r}")
     optimizer = config.get("optimizer", config.get("optimizer_config"))  # Keras 3 writes Keras 2's key to .h5 files
     if config.get("loss") is None or optimizer is None:
         return None
@@ -268,24 +268,24 @@ def _optimizer(dialect: Dialect, entry: Any) -> Config:
     class_name, config = _named("optimizer", entry)
     class_name = class_name.removeprefix("Custom>")  # TensorFlow 2.11 registered its new optimizers with this prefix
     config = {_OPTIMIZER_SHORT.get(name, name): value for name, value in config.items()}
-    words = _optimizer_words(dialect, class_name, config)
-    known = (*words.options.values(), *_OPTIMIZER_IGNORED)
+    spec = _optimizer_spec(dialect, class_name, config)
+    known = (*spec.options.values(), *_OPTIMIZER_IGNORED)
     refuse_other_options("optimizer", config, known, _OPTIMIZER_NEUTRAL, of=class_name)
-    found = {ours: config[option] for ours, option in words.options.items() if config.get(option) is not None}
+    found = {ours: config[option] for ours, option in spec.options.items() if config.get(option) is not None}
     if "learning_rate" in found:
         found["learning_rate"] = _learning_rate(dialect, found["learning_rate"])
-    fixed = {option: value for option, value in words.fixed.items() if option != "exclude_from_weight_decay"}
-    return {"class_name": words.ours, "config": found | fixed}
+    fixed = {option: value for option, value in spec.fixed.items() if option != "exclude_from_weight_decay"}
+    return {"class_name": spec.ours, "config": found | fixed}
 
 
-def _optimizer_words(dialect: Dialect, class_name: str, config: Config) -> OptimizerWords:
+def _optimizer_spec(dialect: Dialect, class_name: str, config: Config) -> OptimizerSpec:
     """Return the first entry of the dialect's table that matches an optimizer's configuration."""
     legacy = config.get("is_legacy_optimizer", True)
-    for words in dialect.optimizers:
-        plain = not any(config.get(option) for option in ("momentum", "weight_decay") if option in words.fixed)
-        if words.theirs.lower() == class_name.lower() and words.legacy in (None, legacy) and plain:
-            return words
-    known = ", ".join(dict.fromkeys(words.theirs for words in dialect.optimizers))
+    for spec in dialect.optimizers:
+        plain = not any(config.get(option) for option in ("momentum", "weight_decay") if option in spec.fixed)
+        if spec.theirs.lower() == class_name.lower() and spec.legacy in (None, legacy) and plain:
+            return spec
+    known = ", ".join(dict.fromkeys(spec.theirs for spec in dialect.optimizers))
     raise ValueError(f"optimizer: expected one of {known}, got {class_name!r}")
 
 
@@ -310,14 +310,16 @@ def _written_loss(dialect: Dialect, loss: Config) -> Any:
             raise unsupported("loss", f"{option}={value!r} of {name}", dialect.name)
     if not dialect.loss_options:
         return name
-    sayable = {option: config[option] for option in options if option in config}
-    return written_object(dialect, "losses", class_name, sayable, outer=True)
+    supported = {option: config[option] for option in options if option in config}
+    return written_object(dialect, "losses", class_name, supported, outer=True)
 
 
 def _written_metric(dialect: Dialect, metric: str, loss: str) -> str:
     if metric == "top_k_accuracy" and dialect is not TFJS:
         return "sparse_top_k_categorical_accuracy" if loss.startswith("sparse") else "top_k_categorical_accuracy"
-    metric = "log_cosh_error" if metric == "logcosh" else metric  # which Keras finds under the class' name only
+    metric = (
+        "log_cosh_error" if metric == "logcosh" else metric
+    )  # Keras knows this metric by the name of its class only
     if metric not in _METRICS or (dialect is TFJS and metric in _NOT_IN_TFJS):
         raise unsupported("metrics", metric, dialect.name, remedy="compile without it")
     return _TFJS_METRICS.get(metric, metric) if dialect is TFJS else metric
@@ -326,16 +328,16 @@ def _written_metric(dialect: Dialect, metric: str, loss: str) -> str:
 def _written_optimizer(dialect: Dialect, optimizer: Config) -> Config:
     class_name, config = optimizer["class_name"], optimizer["config"]
     what = class_name
-    for words in dialect.optimizers:
-        if words.ours != class_name:
+    for spec in dialect.optimizers:
+        if spec.ours != class_name:
             continue
-        other = {key: config[key] for key, value in words.fixed.items() if config.get(key, value) != value}
+        other = {key: config[key] for key, value in spec.fixed.items() if config.get(key, value) != value}
         if not other:
-            written = {theirs: config[ours] for ours, theirs in words.options.items() if ours in config}
+            written = {theirs: config[ours] for ours, theirs in spec.options.items() if ours in config}
             written["learning_rate"] = _written_rate(dialect, written["learning_rate"])
-            if words.legacy is False:
+            if spec.legacy is False:
                 written["is_legacy_optimizer"] = False
-            return written_object(dialect, "optimizers", words.theirs, written, outer=True)
+            return written_object(dialect, "optimizers", spec.theirs, written, outer=True)
         what = f"{class_name} with " + ", ".join(f"{key}={value!r}" for key, value in other.items())
     raise unsupported("optimizer", what, dialect.name)
 

@@ -31,7 +31,7 @@ def _places(layers: Iterable[LayerDescription], classes: Iterable[str]) -> Itera
     """Yield each layer with weights, and the groups of its arrays; layers of a class are numbered."""
     used: dict[str, int] = {}
     for layer, class_name in zip(layers, classes, strict=True):
-        if class_name in _STORED:  # of which all are numbered, whether they have weights or not
+        if class_name in _STORED:  # Keras numbers all layers of these classes, also those without weights
             number = used.get(class_name, 0)
             used[class_name] = number + 1
             name = "time_distributed" if class_name == "TimeDistributed" else class_name.lower()
@@ -40,7 +40,7 @@ def _places(layers: Iterable[LayerDescription], classes: Iterable[str]) -> Itera
 
 
 def _inner_groups(layer: LayerDescription, class_name: str) -> tuple[str, ...]:
-    """Where the arrays of a layer of that class in a file lie below the layer."""
+    """Return the groups of the arrays below a layer of this class."""
     if layer.class_name == "TimeDistributed":
         inner = layer.within
         return tuple(f"layer/{group}" for group in _inner_groups(inner, inner.class_name))

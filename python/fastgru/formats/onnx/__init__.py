@@ -1,8 +1,8 @@
 """ONNX files: writes any model, and reads graphs of GRU nodes and the operators that exporters place around them.
 
-A file that fastgru wrote (`files`, `export`) is an ordinary graph for any runtime. Its metadata hold the configuration
-of the model, which `read` uses only if the graph made from it equals the graph in the file. Other files are read by
-interpreting the graph (`reader`, with the operators in `layers` and `moves`).
+A file that fastgru wrote (`files`, `export`) is an ordinary graph for any runtime. Its metadata contain the
+configuration of the model. `read` uses it only if exporting this configuration gives the graph in the file. Other files
+are read by interpreting the graph (`reader`, with the operators in `layers` and `moves`).
 
 The loss, the optimizer and its state are not exported.
 """

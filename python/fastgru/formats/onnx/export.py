@@ -21,7 +21,7 @@ from fastgru.formats.onnx.tensors import DOUBLE, FLOAT, INT32, INT64, from_node,
 #: The lowest version that has all operators in the form used here; later versions run it too.
 OPSET = 14
 INPUT, LENGTHS, OUTPUT = "x", "lengths", "output"
-#: The default of `LENGTHS`: every step counts.
+#: The default of `LENGTHS`: all steps are valid.
 _ALL_STEPS = 2**31 - 1
 #: The maximum size of a protobuf.
 _MOST_BYTES = 2**31 - 2**24
@@ -53,11 +53,11 @@ class _Flow:
     values : tuple of str
         Names of the arrays; more than one only after the last layer.
     shape : tuple
-        The shape of each array; a str is the name of a size that may be any number.
+        The shape of each array; a str is the name of an unknown size.
     lengths : str or None
-        Name of the int64 array (N,) of lengths; None if all steps are valid, or there is no time axis any more.
+        Name of the int64 array (N,) of lengths; None if all steps are valid, or the time axis is gone.
     states : tuple of str
-        Names of the final states that the last layer returns as well.
+        Names of the final states that the last layer returns.
     """
 
     values: tuple[str, ...]
@@ -71,7 +71,7 @@ class _Flow:
 
 
 class _Graph:
-    """Nodes, initializers, inputs and outputs as they come."""
+    """Collects nodes, initializers, inputs and outputs."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
@@ -82,7 +82,7 @@ class _Graph:
         self.outputs: list[Any] = []
 
     def node(self, operator: str, inputs: list[str], output: str, *more: str, **attributes: Any) -> str:
-        """Append a node that has the name of its first output, and return this name."""
+        """Append a node with the name of its first output, and return this name."""
         from onnx import helper
 
         self.nodes[output] = helper.make_node(operator, inputs, [output, *more], name=output, **attributes)
@@ -99,7 +99,7 @@ class _Graph:
         return self.constant("ints/" + "_".join(map(str, values)), values)
 
     def optional_input(self, name: str, value: Array, shape: Shape) -> str:
-        """An optional input with a default value."""
+        """Add an optional input with a default value."""
         from onnx import helper, numpy_helper
 
         tensor = numpy_helper.from_array(value, name)
@@ -107,7 +107,7 @@ class _Graph:
         self.inputs.append(helper.make_tensor_value_info(name, tensor.data_type, shape))
         return name
 
-    # --- Sizes, lengths, masks: each made once, where it is first needed -------------------------------------------
+    # --- Sizes, lengths, masks: each is created once, when it is first needed ---------------------------------------
 
     def _once(self, name: str, operator: str, inputs: list[str], **attributes: Any) -> str:
         if name not in self.nodes:
@@ -115,19 +115,19 @@ class _Graph:
         return name
 
     def size(self, axis: int) -> str:
-        """The size of the input along an axis, as an array (1,)."""
+        """Return the size of the input along an axis, as an array (1,)."""
         shape = self._once(f"{INPUT}/shape", "Shape", [INPUT])
         return self._once(f"{INPUT}/size_{axis}", "Slice", [shape, self.ints(axis), self.ints(axis + 1)])
 
     def lengths(self) -> str:
-        """The lengths (N,) of the input, at most T each."""
+        """Return the lengths (N,) of the input, limited to T."""
         if LENGTHS not in self.initializers:
             self.optional_input(LENGTHS, np.array([_ALL_STEPS], np.int64), ("lengths",))
         rows = self._once(f"{LENGTHS}/of_rows", "Expand", [LENGTHS, self.size(0)])
         return self._once(f"{LENGTHS}/cut", "Min", [rows, self.size(1)])
 
     def valid(self, lengths: str) -> str:
-        """The mask (N, T) of the steps that count."""
+        """Return the mask (N, T) of the valid steps."""
         steps = self._once(f"{INPUT}/steps", "Squeeze", [self.size(1), self.ints(0)])
         zero, one = self.constant("int/0", 0), self.constant("int/1", 1)
         numbers = self._once(f"{INPUT}/step_numbers", "Range", [zero, steps, one])
@@ -135,7 +135,7 @@ class _Graph:
         return self._once(f"{lengths}/valid", "Less", [numbers, column])
 
     def any_valid(self, lengths: str) -> str:
-        """The mask (N, 1) of the rows in which a step counts."""
+        """Return the mask (N, 1) of the rows that have a valid step."""
         column = self._once(f"{lengths}/column", "Unsqueeze", [lengths, self.ints(1)])
         return self._once(f"{lengths}/any_valid", "Greater", [column, self.constant("int/0", 0)])
 
@@ -144,7 +144,7 @@ class _Graph:
 
 
 def graph(description: ModelDescription) -> Any:
-    """The graph (a GraphProto) that computes the predictions of the model.
+    """Return the graph (a GraphProto) that computes the predictions of the model.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def graph(description: ModelDescription) -> Any:
 
 
 def _axis(number: int, size: int | None) -> int | str:
-    """An axis of the input after the batch; an axis of unknown size gets a name."""
+    """Return the size of an axis of the input after the batch; an unknown size gets a name."""
     if size is not None:
         return size
     return "T" if number == 0 else f"size_{number + 1}"
@@ -191,7 +191,7 @@ def _axis(number: int, size: int | None) -> int | str:
 
 def _require_supported(description: ModelDescription) -> None:
     if any(layer.is_recurrent for layer in description.layers):
-        description.require_float32("ONNX Runtime", "whose GRU computes in float32 alone")
+        description.require_float32("ONNX Runtime", "whose GRU supports float32 only")
     size = sum(array.nbytes for array in description.weights().values())
     if size > _MOST_BYTES:
         raise ValueError(
@@ -203,7 +203,7 @@ def _require_supported(description: ModelDescription) -> None:
 
 
 def _states_of(layer: LayerDescription) -> list[tuple[str, int]]:
-    """Names and sizes of the outputs that a stateful layer adds to the graph."""
+    """Return names and sizes of the outputs that a stateful layer adds to the graph."""
     return [
         (f"{layer.name}/{prefix}next_state", part.config["units"])
         for prefix, part in layer.parts.items()
@@ -212,7 +212,7 @@ def _states_of(layer: LayerDescription) -> list[tuple[str, int]]:
 
 
 def activations_of(config: dict[str, Any]) -> dict[str, Any]:
-    """A node's attributes for the two activations; alphas and betas stand there for the functions that have them."""
+    """Return a node's attributes for the two activations; alpha and beta are listed for functions that have them."""
     chosen = (GATES[config["recurrent_activation"]], CANDIDATES[config["activation"]])
     names, alphas, betas = zip(*chosen, strict=True)
     attributes: dict[str, Any] = {"activations": list(names)}
@@ -225,7 +225,7 @@ def activations_of(config: dict[str, Any]) -> dict[str, Any]:
 def _run_gru(
     made: _Graph, prefix: str, gru: LayerDescription, x: str, lengths: str | None, direction: str
 ) -> tuple[str, str]:
-    """The outputs (N, T, H), zeros behind the end, and the last state (N, H) of one direction."""
+    """Return outputs (N, T, H), with zeros after the end of a sequence, and final state (N, H) of one direction."""
     config, weights = gru.config, gru.weights
     arrays = {name: made.constant(f"{prefix}{name}", a, made.dtype) for name, a in to_node(weights).items()}
     time_major = made.node("Transpose", [x], f"{prefix}time_major", perm=[1, 0, 2])
@@ -248,7 +248,7 @@ def _run_gru(
     outputs = made.node("Transpose", [steps], f"{prefix}outputs", perm=[1, 0, 2])
     state = made.node("Squeeze", [y_h, made.ints(0)], f"{prefix}last_state")
     if config["stateful"] and lengths is not None:
-        # The state after no steps is the one before, but ONNX Runtime's is zero.
+        # The final state of an empty sequence is its initial state; ONNX Runtime returns zeros.
         before = f"{prefix}state_of_rows"
         state = made.node("Where", [made.any_valid(lengths), state, before], f"{prefix}next_state")
     elif config["stateful"]:
@@ -257,7 +257,7 @@ def _run_gru(
 
 
 def _initial_state(made: _Graph, prefix: str, units: int) -> str:
-    """The initial states: those that the caller passes, or zeros."""
+    """Return the initial states: an optional input with the default zero."""
     given = made.optional_input(f"{prefix}state", np.zeros((1, units), made.dtype), ("states", units))
     shape = made.node("Concat", [made.size(0), made.ints(units)], f"{prefix}state_shape", axis=0)
     rows = made.node("Expand", [given, shape], f"{prefix}state_of_rows")
@@ -265,13 +265,13 @@ def _initial_state(made: _Graph, prefix: str, units: int) -> str:
 
 
 def _lengths_of(made: _Graph, flow: _Flow) -> str | None:
-    """Lengths for a layer that needs some; those of the graph's input are made here, at their first use."""
+    """Return the lengths for a layer that uses them; the input for lengths is created at its first use."""
     return made.lengths() if flow.lengths == LENGTHS else flow.lengths
 
 
 def _gru(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
     config, x, lengths = layer.config, flow.x, _lengths_of(made, flow)
-    if config["go_backwards"]:  # outputs in the order of processing, padding behind them
+    if config["go_backwards"]:  # outputs are in the order of processing, with padding at the end
         x = _reversed(made, layer.name, x, lengths)
     outputs, state = _run_gru(made, f"{layer.name}/", layer, x, lengths, "forward")
     if not config["return_sequences"]:
@@ -284,7 +284,7 @@ def _gru(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
 
 
 def _reversed(made: _Graph, name: str, x: str, lengths: str | None) -> str:
-    """The steps that count in the opposite order."""
+    """Reverse the valid steps."""
     if lengths is not None:
         return made.node("ReverseSequence", [x, lengths], f"{name}/reversed", batch_axis=0, time_axis=1)
     last, before_first = made.ints(-1), made.ints(-(2**62))
@@ -292,9 +292,9 @@ def _reversed(made: _Graph, name: str, x: str, lengths: str | None) -> str:
 
 
 def _repeat_last(made: _Graph, layer: LayerDescription, outputs: str, state: str, lengths: str) -> str:
-    """Keras' convention: steps after the end repeat the last output, which is the final state, or zeros without any."""
+    """Repeat the last output after the end of a sequence, as Keras does; it is zero for an empty sequence."""
     last = state
-    if layer.config["stateful"]:  # the state of no steps is then the one given, which is no output
+    if layer.config["stateful"]:  # the final state of an empty sequence is the initial state, not an output
         last = made.node("Where", [made.any_valid(lengths), state, made.number(0.0)], f"{layer.name}/last")
     column = made.node("Unsqueeze", [last, made.ints(1)], f"{layer.name}/last_output")
     mask = made.node("Unsqueeze", [made.valid(lengths), made.ints(2)], f"{layer.name}/valid")
@@ -356,7 +356,7 @@ def _rescaling(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
 
 
 def _embedding(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
-    lengths = made.lengths()  # an Embedding is a model's first layer
+    lengths = made.lengths()  # an Embedding is the first layer of a model
     table = made.constant(f"{layer.name}/embeddings", layer.weights["embeddings"], made.dtype)
     zero = made.constant("int/0", 0)
     # Padding may contain any integer.
@@ -373,8 +373,8 @@ def _embedding(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
 def _masking(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
     lengths = _lengths_of(made, flow)
     if lengths is None:
-        reason = "which keeps the lengths of the input's sequences alone"
-        raise unsupported(layer.name, "Masking after a layer that makes other steps", "an ONNX file", reason)
+        reason = "which stores lengths for the steps of the input only"
+        raise unsupported(layer.name, "Masking after a layer that creates other steps", "an ONNX file", reason)
     valid = made.valid(lengths)
     equal = made.node("Equal", [flow.x, made.number(layer.config["mask_value"])], f"{layer.name}/equal")
     numbers = made.node("Cast", [equal], f"{layer.name}/equal_numbers", to=INT64)
@@ -385,7 +385,7 @@ def _masking(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
 
 
 def _count(made: _Graph, name: str, mask: str) -> str:
-    """The lengths (N,) for a mask (N, T) of the steps that count."""
+    """Return the lengths (N,) for a mask (N, T) of valid steps."""
     numbers = made.node("Cast", [mask], f"{name}/count_numbers", to=INT64)
     return made.node("ReduceSum", [numbers, made.ints(1)], f"{name}/lengths", keepdims=0)
 
@@ -429,13 +429,13 @@ def _last_step(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
 
 
 def _keep_valid(made: _Graph, name: str, x: str, lengths: str, other: float) -> str:
-    """`x` with padding replaced by `other`."""
+    """Replace padding in `x` by `other`."""
     mask = made.node("Unsqueeze", [made.valid(lengths), made.ints(2)], f"{name}/valid")
     return made.node("Where", [mask, x, made.number(other)], f"{name}/kept")
 
 
 def _dropout(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
-    """A node that has no effect in inference, and marks where training drops elements."""
+    """Add a Dropout node, which has no effect in inference, so that readers of the file find the layer."""
     rate = made.constant(f"{layer.name}/rate", layer.config["rate"], np.float64)
     return replace(flow, values=(made.node("Dropout", [flow.x, rate], f"{layer.name}/kept"),))
 
@@ -472,7 +472,7 @@ def _permute(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
 
 
 def _time_distributed(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Flow:
-    """The layer within on all steps of all sequences as samples; the outputs of padding are zeros."""
+    """Apply the inner layer to all steps of all sequences as samples; outputs of padding are zeros."""
     name, inner = layer.name, _within(layer)
     rows, steps, *sizes = flow.shape
     known = [size for size in sizes if isinstance(size, int)]
@@ -495,7 +495,7 @@ def _time_distributed(made: _Graph, layer: LayerDescription, flow: _Flow) -> _Fl
 
 
 def _within(layer: LayerDescription) -> LayerDescription:
-    """The layer within a TimeDistributed, under a name of its own."""
+    """Return the inner layer of a TimeDistributed, with a unique name."""
     return replace(layer.within, name=f"{layer.name}/each").unwrapped
 
 
@@ -520,16 +520,16 @@ _LAYERS: dict[str, Callable[[_Graph, LayerDescription, _Flow], _Flow]] = {
 }
 
 
-# --- Reading the weights of a graph that this module made ---------------------------------------------------------
+# --- Reading the weights of a graph that this module wrote --------------------------------------------------------
 
 
 def weights_of(layer: LayerDescription, arrays: dict[str, Array]) -> dict[str, Array]:
-    """The weights of a layer, from the initializers of a graph that `graph` made.
+    """Return the weights of a layer, from the initializers of a graph that `graph` returned.
 
     Raises
     ------
     LookupError, ValueError
-        They are missing, or their shapes do not fit.
+        Weights are missing or have wrong shapes.
     """
     layer = layer.unwrapped
     if layer.class_name == "TimeDistributed":

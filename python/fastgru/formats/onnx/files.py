@@ -1,4 +1,4 @@
-"""Reading and writing of ONNX files: the graph and, in its metadata, fastgru's description of the model."""
+"""Reading and writing of ONNX files: the graph, and fastgru's description of the model in the metadata."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from fastgru.formats.onnx.tensors import Budget, to_array
 from fastgru.formats.onnx.values import F, N, T
 from fastgru.formats.scaling import FORMAT_VERSION, dividing_bytes
 
-#: The version of the ONNX file format that belongs to the operators of `export.OPSET`; newer programs read it.
+#: The version of the ONNX file format for the operators of `export.OPSET`; newer programs read it.
 _IR_VERSION = 7
 _METADATA = "fastgru"
 #: The maximum size of a protobuf.
 _MOST_BYTES = 2**31
-#: The memory that reading may use, as a multiple of the file: arrays are unpacked, transposed and sliced.
+#: Maximum memory for reading, as a multiple of the size of the file: arrays are unpacked, transposed and sliced.
 _EXPANSION = 8
 _ALLOWANCE = 2**20
 
@@ -56,7 +56,7 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
         ir_version=_IR_VERSION,
         producer_name="fastgru",
         producer_version=__version__,
-        doc_string="x is (N, T, ...); lengths (N,) says how many steps of each row count, all of them if not given.",
+        doc_string="x is (N, T, ...); lengths (N,) is the number of valid steps of each row, all steps by default.",
     )
     onnx.helper.set_model_props(model, {_METADATA: json.dumps(_topology(description), sort_keys=True)})
     onnx.checker.check_model(model, full_check=True)
@@ -66,8 +66,8 @@ def write(path: str | os.PathLike[str], description: ModelDescription) -> None:
 def read(path: str | os.PathLike[str]) -> ModelDescription:
     """Read the model that a graph computes.
 
-    Weights must be in the file. Graphs that fastgru's layers cannot compute raise an error that names the node, for
-    example those with a GRU whose initial states are not zeros.
+    Weights must be in the file. A graph that fastgru's layers cannot compute raises an error that names the node, for
+    example a GRU whose initial states are not zeros.
 
     Raises
     ------
@@ -78,25 +78,25 @@ def read(path: str | os.PathLike[str]) -> ModelDescription:
     OSError
         The file cannot be read.
     """
-    return _understood(path)[0]
+    return _read(path)[0]
 
 
 def signature(path: str | os.PathLike[str]) -> Signature:
-    """The inputs, the outputs and their axes of a graph that `read` supports, for programs that run ONNX files.
+    """Return the inputs and outputs of a graph that `read` supports, for programs that run ONNX files.
 
     Notes
     -----
     Raises the same errors as `read`.
     """
-    return _understood(path)[1]
+    return _read(path)[1]
 
 
-def _understood(path: str | os.PathLike[str]) -> tuple[ModelDescription, Signature]:
+def _read(path: str | os.PathLike[str]) -> tuple[ModelDescription, Signature]:
     onnx = _onnx()
     with model_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > _MOST_BYTES:
-            raise ValueError(f"{size:,} bytes are more than an ONNX file can have")
+            raise ValueError(f"expected at most 2 GiB because of the ONNX format, got {size:,} bytes")
         data = read_all(file)
         model = onnx.ModelProto.FromString(data)
         budget = Budget(_EXPANSION * len(data) + _ALLOWANCE)
@@ -119,13 +119,13 @@ def _onnx() -> Any:
 
 
 def _initializers(graph: Any) -> dict[str, Array]:
-    """The constant arrays of a graph by name."""
+    """Return the constant arrays of a graph by name."""
     if graph.sparse_initializer:
-        raise ValueError("it has sparse tensors, which are not read here")
+        raise ValueError("it has sparse tensors, which are not supported by fastgru")
     arrays: dict[str, Array] = {}
     for tensor in graph.initializer:
         if tensor.name in arrays:
-            raise ValueError(f"it has two tensors called {tensor.name!r}")
+            raise ValueError(f"it has two tensors with the name {tensor.name!r}")
         arrays[tensor.name] = to_array(tensor)
     return arrays
 
@@ -134,7 +134,7 @@ def _initializers(graph: Any) -> dict[str, Array]:
 
 
 def _topology(description: ModelDescription) -> dict[str, Any]:
-    """A description without weights, optimizer, loss and metrics."""
+    """Return a description as JSON values, without weights, optimizer, loss and metrics."""
     return {
         "format_version": FORMAT_VERSION,
         "name": description.name,
@@ -145,26 +145,26 @@ def _topology(description: ModelDescription) -> dict[str, Any]:
 
 
 def _own(model: Any, arrays: dict[str, Array]) -> ModelDescription | None:
-    """What the metadata says, if the graph made from that is the one in the file: then nothing need be believed."""
+    """Return the description in the metadata if exporting it gives the graph in the file, otherwise None."""
     text = _metadata(model.metadata_props)
     if text is None:
         return None
     try:
-        said = json.loads(text)
-        if said["dtype"] not in ("float32", "float64"):
+        stored = json.loads(text)
+        if stored["dtype"] not in ("float32", "float64"):
             return None
-        layers = [LayerDescription.from_json(entry) for entry in said["layers"]]
+        layers = [LayerDescription.from_json(entry) for entry in stored["layers"]]
         for layer in layers:
             layer.weights = export.weights_of(layer, arrays)
-        described = ModelDescription(layers, tuple(said["input_shape"]), said["name"], said["dtype"])
+        described = ModelDescription(layers, tuple(stored["input_shape"]), stored["name"], stored["dtype"])
         same = export.graph(described) == model.graph
-    except Exception:  # whatever a file causes, as in fastgru.formats.boundary
-        return None  # somebody has changed the file; the graph counts
+    except Exception:  # damaged contents may cause any error, see fastgru.formats.boundary
+        return None  # another program has changed the file, so the graph is read instead
     return described if same else None
 
 
 def _own_signature(graph: Any) -> Signature:
-    """How a graph that fastgru wrote is run."""
+    """Return the signature of a graph that fastgru wrote."""
     inputs = {given.name: given for given in map(Given.of, graph.input)}
     # Outputs with a slash in their names are the next states of stateful layers.
     names = [output.name for output in graph.output if "/" not in output.name]
@@ -174,14 +174,14 @@ def _own_signature(graph: Any) -> Signature:
 
 
 def _divided_bytes(model: Any) -> bool:
-    """Whether a version of this package wrote the file in which models divided uint8 input by 255."""
+    """Whether format version 1 of this package wrote the file, in which models divided uint8 input by 255."""
     text = _metadata(model.metadata_props)
     if text is None or model.producer_name != "fastgru":
         return False
     try:
         return "format_version" not in json.loads(text)
     except (ValueError, TypeError, RecursionError):
-        return False  # somebody has changed the file
+        return False  # another program has changed the file
 
 
 def _metadata(properties: Iterable[Any]) -> str | None:

@@ -51,7 +51,7 @@ def _gru(chains: Chains, node: Node, inputs: list[Any]) -> tuple[Data, Data]:
     expected = (N, T, F) if batch_first else (T, N, F)
     if x.axes != expected:
         raise AxisOrderError(f"expected its input to be ({', '.join(expected)}), got ({', '.join(x.axes)})")
-    # That time runs against the order in which the layer before gives it is told to the GRU: it reads the other way.
+    # A GRU on reversed outputs of the layer before becomes a GRU that reads in the opposite direction.
     part = x.streams[0].recurrent
     given = part is not None and part.backward
     flipped = x.streams[0].flipped != given
@@ -73,7 +73,7 @@ def _gru(chains: Chains, node: Node, inputs: list[Any]) -> tuple[Data, Data]:
 
 
 def _directions(chains: Chains, node: Node, w: Any, r: Any, b: Any) -> list[Recurrent]:
-    """The directions of a node."""
+    """Return the directions of a GRU node."""
     w, r = chains.weight("W", w, 3), chains.weight("R", r, 3)
     b = None if b is None else chains.weight("B", b, 2)
     configs = _gru_configs(node)
@@ -82,7 +82,7 @@ def _directions(chains: Chains, node: Node, w: Any, r: Any, b: Any) -> list[Recu
     units = r.shape[2]
     size = node.attribute("hidden_size", "i", units)
     if size != units:
-        raise ValueError(f"expected hidden_size {units} because R says so, got {size}")
+        raise ValueError(f"expected hidden_size={units} because of the shape of R, got {size}")
     parts = []
     for place, (config, backward) in enumerate(configs):
         bias = None if b is None else b[place]
@@ -97,7 +97,7 @@ def _last_state(stream: Stream) -> Stream:
 
 
 def _gru_configs(node: Node) -> list[tuple[dict[str, Any], bool]]:
-    """Of each direction what its configuration says of the equations, and whether it reads backwards."""
+    """Return for each direction the options of its equations, and whether it reads backwards."""
     direction = node.attribute("direction", "s", "forward")
     readings = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}.get(direction)
     if readings is None:
@@ -116,14 +116,14 @@ def _gru_configs(node: Node) -> list[tuple[dict[str, Any], bool]]:
     ]
 
 
-#: alpha and beta of a HardSigmoid where a node does not say. (Programs do not agree on Affine's.)
+#: Default alpha and beta of a HardSigmoid. (The defaults of an Affine differ between programs.)
 _HARD_SIGMOID_DEFAULTS = (0.2, 0.5)
 
 
 def _activation(
     name: str, table: dict[str, tuple[str, float | None, float | None]], alphas: Iterator[float], betas: Iterator[float]
 ) -> str:
-    """The name here of an activation of ONNX; takes what it needs of `alphas` and `betas`."""
+    """Return fastgru's name of an ONNX activation; consumes `alphas` and `betas` if the function has parameters."""
     alpha = beta = None
     if any(theirs.lower() == name.lower() and own_alpha is not None for theirs, own_alpha, _ in table.values()):
         defaults = _HARD_SIGMOID_DEFAULTS if name.lower() == "hardsigmoid" else (None, None)
@@ -132,7 +132,8 @@ def _activation(
         if theirs.lower() == name.lower() and _same(alpha, own_alpha) and _same(beta, own_beta):
             return own
     raise ValueError(
-        f"activation {name} with alpha {alpha} and beta {beta} has no counterpart; those are {', '.join(table)}"
+        f"activation {name} with alpha {alpha} and beta {beta} is not supported by fastgru, which supports "
+        f"{', '.join(table)}"
     )
 
 
@@ -145,12 +146,13 @@ def _require_zeros(initial: Any) -> None:
     zeros = initial.value == 0 if isinstance(initial, Fill) else isinstance(initial, np.ndarray) and not initial.any()
     if initial is not None and not zeros:
         raise ValueError(
-            f"expected initial_h to be zeros, because a model here begins with them, got {kind_of(initial)}"
+            f"expected initial_h to be zeros because fastgru's models have no other initial states, got "
+            f"{kind_of(initial)}"
         )
 
 
 def takes_lengths(value: Any, all_steps: int | str) -> bool:
-    """Whether the caller passes the number of valid steps, out of `all_steps`; False if all are valid."""
+    """Whether `value` is the lengths that the caller passes; False if it is `all_steps`, so that all are valid."""
     if is_lengths(value):
         return True
     steps = value.value if isinstance(value, Fill) else value
@@ -162,15 +164,15 @@ def takes_lengths(value: Any, all_steps: int | str) -> bool:
 
 
 def with_lengths(stream: Stream, given: bool) -> Stream:
-    """The stream, all of whose layers receive lengths, or none."""
+    """Return the stream after a layer that receives lengths or not; raises if the layers before it differ."""
     if stream.lengths is not None and stream.lengths != given:
-        raise ValueError("some layers are given lengths and others are not: here all of a chain are")
+        raise ValueError("expected all layers or none to receive lengths because fastgru's models pass them to all")
     return replace(stream, lengths=given)
 
 
 @OPERATORS.reads("Where")
 def _where(chains: Chains, node: Node, inputs: list[Any]) -> Data | Array:
-    """Padding replaced by the last output of a GRU, or by 0 in tokens; or the sizes of a shape."""
+    """Read the replacement of padding by the last output of a GRU or by the token 0, or a choice between sizes."""
     del chains, node
     valid, data, other = inputs
     if all(isinstance(value, np.ndarray) and value.ndim <= 1 for value in inputs) and valid.dtype == bool:
@@ -182,7 +184,9 @@ def _where(chains: Chains, node: Node, inputs: list[Any]) -> Data | Array:
     if stream.features is None and data.axes == valid.axes and not isinstance(other, Data) and number(other) == 0:
         return Data(data.axes, (with_lengths(stream, True),))
     if (data.axes, valid.axes) != ((N, T, F), (N, T, ONE)) or not _is_last_output(other, stream):
-        raise ValueError("padding is understood only where it becomes a GRU's last output, or the token 0")
+        raise ValueError(
+            "replacing padding is supported by fastgru only by the last output of a GRU, or by the token 0"
+        )
     assert stream.recurrent is not None
     return Data(data.axes, (replace(stream, recurrent=replace(stream.recurrent, repeats=True)),))
 
@@ -239,7 +243,7 @@ def _require_bias(bias: Array | None, units: int) -> None:
 
 @OPERATORS.reads("Add", "Sub", "Mul", "Div", "Mean")
 def _arithmetic(chains: Chains, node: Node, inputs: list[Any]) -> Any:
-    """A bias, a number for all elements, or the merging of the two directions of a GRU."""
+    """Read a bias, an operation with one number, or the merging of the two directions of a GRU."""
     one, other = inputs
     if node.operator in ("Add", "Mul", "Mean") and isinstance(one, Data) and isinstance(other, Data):
         return chains.merge(one, other, {"Add": "sum", "Mul": "mul", "Mean": "ave"}[node.operator])
@@ -254,18 +258,18 @@ def _arithmetic(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     require(one, np.ndarray)
     require(other, np.ndarray)
     if node.operator != "Mul" or {one.dtype.kind, other.dtype.kind} - set("iO"):
-        raise ValueError(f"not understood for {kind_of(one)}")
+        raise ValueError(f"the operator is not supported for {kind_of(one)}")
     return array_of_sizes([times(a, b) for a, b in np.broadcast(one.reshape(-1), other.reshape(-1))])
 
 
 def _last(stream: Stream, class_name: str) -> dict[str, Any]:
-    """The configuration of the last layer if it has this class, else an empty one."""
+    """Return the configuration of the last layer if it has this class, otherwise an empty one."""
     last = stream.layers[-1] if stream.layers else None
     return last.config if last is not None and last.class_name == class_name else {}
 
 
 def _with_last(data: Data, stream: Stream, config: dict[str, Any], weights: dict[str, Array]) -> Data:
-    """The array of a stream whose last layer has these options as well."""
+    """Return the array with additional options and weights of the last layer."""
     *before, last = stream.layers
     changed = replace(last, config={**last.config, **config}, weights={**last.weights, **weights})
     return replace(data, streams=(replace(stream, layers=(*before, changed)),))
@@ -277,17 +281,17 @@ def _add_bias(chains: Chains, data: Data, bias: Any) -> Data:
     if not dense or dense["use_bias"] or "activation" in dense or data.axes[-1] != F:
         if np.size(bias) == 1:
             return _rescale(chains, data, "Add", bias)
-        raise ValueError("numbers are added to something else than a product with a matrix")
+        raise ValueError("adding several numbers to data other than the product with a matrix is not supported")
     bias = chains.weight("the bias", bias, 1)
     _require_bias(bias, dense["units"])
     return _with_last(data, stream, {"use_bias": True}, {"bias": bias})
 
 
 def _rescale(chains: Chains, data: Data, operator: str, value: Any) -> Data:
-    """One number for all elements; half the sum of two directions is their mean."""
+    """Append a Rescaling for an operation with one number; half the sum of two directions becomes their mean."""
     stream = chains.settled(data)
     if stream.features is None:
-        raise ValueError("tokens are not to be changed")
+        raise ValueError("arithmetic on tokens is not supported by fastgru")
     operand = float(number(value))
     chains.weight("the number", value, np.ndim(value))
     if operator in ("Add", "Sub"):
@@ -296,7 +300,7 @@ def _rescale(chains: Chains, data: Data, operator: str, value: Any) -> Data:
             return _with_last(data, stream, {"offset": offset}, {})
         return replace(data, streams=(chains.add(stream, "Rescaling", {"scale": 1.0, "offset": offset}),))
     if operator not in ("Mul", "Div"):
-        raise ValueError("not understood for a number")
+        raise ValueError("the operator is not supported for one number")
     factor = operand if operator == "Mul" else 1 / operand
     if factor == 0.5 and _last(stream, "Bidirectional").get("merge_mode") == "sum":
         return _with_last(data, stream, {"merge_mode": "ave"}, {})
@@ -319,9 +323,9 @@ def _activate(chains: Chains, node: Node, inputs: list[Any]) -> Data:
 
 
 def side_by_side(chains: Chains, halves: list[Data]) -> Data:
-    """Two directions concatenated along their last axis."""
+    """Merge two directions that are concatenated along their last axis."""
     if len(halves) != 2:
-        raise ValueError(f"expected two directions side by side, got {len(halves)}")
+        raise ValueError(f"expected two directions to concatenate, got {len(halves)} arrays")
     return chains.merge(halves[0], halves[1], "concat")
 
 
@@ -332,7 +336,7 @@ def _reduce(chains: Chains, node: Node, inputs: list[Any]) -> Data:
     node.attribute("noop_with_empty_axes", "i")
     require(data, Data)
     if axes is None or len(axes) != 1 or data.axis(axes[0]) != T:
-        raise ValueError(f"expected one over time, got axes {axes} of ({', '.join(data.axes)})")
+        raise ValueError(f"expected a reduction over time only, got axes {axes} of ({', '.join(data.axes)})")
     class_name = "GlobalAveragePooling1D" if node.operator == "ReduceMean" else "GlobalMaxPooling1D"
     return _pooled(chains, data, class_name, data.without(axes[0], keep=bool(keep)))
 
@@ -361,14 +365,14 @@ def _dropout(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     if more and more[0] is not None:
         rate = float(number(more[0]))
     if len(more) > 1 and more[1] is not None and bool(number(more[1])):
-        raise ValueError("expected inference, got training_mode")
+        raise ValueError("expected inference, got training_mode=True")
     if not 0 <= rate < 1:
         raise ValueError(f"expected a rate from 0 to below 1, got {rate}")
     return replace(data, streams=(chains.add(chains.settled(data), "Dropout", {"rate": rate}),))
 
 
 def flattened(chains: Chains, data: Data) -> Data:
-    """(N, T, F) becomes (N, T F); (N, F) is not changed."""
+    """Flatten (N, T, F) to (N, T F); (N, F) is returned unchanged."""
     axes = data.plain_axes()
     if axes == (N, F):
         return replace(data, axes=axes)
@@ -382,9 +386,9 @@ def flattened(chains: Chains, data: Data) -> Data:
 
 
 def repeated(chains: Chains, data: Data, times: list[Any]) -> Data:
-    """A vector as the steps of a sequence: an axis of size 1, of which there are `times[place]` then.
+    """Read the repetition of a vector along an axis of size 1 as RepeatVector.
 
-    Other axes have 1 there, or the size that they have.
+    `times` has the number of repetitions for this axis, and for others 1 or their size.
     """
     single = [place for place, axis in enumerate(data.axes) if axis in (ONE, D)]
     if len(data.streams) != 1 or sorted(data.plain_axes()) != [F, N] or len(single) != 1 or len(times) != 3:
@@ -399,9 +403,9 @@ def repeated(chains: Chains, data: Data, times: list[Any]) -> Data:
 
 
 def embedding(chains: Chains, table: Any, tokens: Data, axis: int) -> Data:
-    """Rows of a table, selected by tokens."""
+    """Read the selection of rows of a table by tokens."""
     if axis != 0 or tokens.streams[0].features is not None:
-        raise ValueError("expected tokens to choose rows of a table")
+        raise ValueError("expected integer tokens that select rows of a table")
     rows, size = (table := chains.weight("the table", table, 2)).shape
     config = {"input_dim": rows, "output_dim": size}
     stream = chains.add(chains.settled(tokens), "Embedding", config, {"embeddings": table}, features=size)

@@ -1,4 +1,4 @@
-"""Operators that append no layers: they move, slice and merge axes, and compute shapes."""
+"""Operators that append no layers of their own: they move, slice and merge axes, and compute shapes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _constant(chains: Chains, node: Node, inputs: list[Any]) -> Array:
             return np.array(value, dtype)
     tensor = node.attribute("value", "t")
     if tensor is None:
-        raise ValueError("it has no value that is read here")
+        raise ValueError("its kind of value is not supported by fastgru")
     return to_array(tensor)
 
 
@@ -84,7 +84,7 @@ def _identity(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 
 @OPERATORS.reads("Cast")
 def _cast(chains: Chains, node: Node, inputs: list[Any]) -> Any:
-    """Casts to integers and between them; the dtype of floating-point arrays must not change."""
+    """Read casts to integers and between integers; the dtype of floating-point data must not change."""
     (value,), to = inputs, node.attribute("to", "i")
     if isinstance(value, np.ndarray) and value.dtype != object:
         if to not in _CASTS:
@@ -93,9 +93,9 @@ def _cast(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     tokens = isinstance(value, Data) and value.streams[0].features is None
     if isinstance(value, Data) and not tokens:
         if DTYPES.get(to) != chains.dtype:
-            raise ValueError(f"expected no other type than {chains.dtype}, got data type {to}")
+            raise ValueError(f"expected {chains.dtype} because the model has one dtype, got data type {to}")
     elif to not in (INT32, INT64) and not isinstance(value, Fill):
-        raise ValueError(f"expected whole numbers to stay whole, got data type {to}")
+        raise ValueError(f"expected int32 or int64 for integers, got data type {to}")
     return value
 
 
@@ -116,19 +116,19 @@ def _constant_of_shape(chains: Chains, node: Node, inputs: list[Any]) -> Fill | 
     tensor = node.attribute("value", "t")
     value = 0.0 if tensor is None else number(to_array(tensor)).item()
     if isinstance(value, int) and shape.dtype != object and shape.size == 1 and 0 < shape[0] <= MOST_AXES:
-        return np.full(shape, value, np.int64)  # such as exporters make shapes from
+        return np.full(shape, value, np.int64)  # exporters compute shapes from such arrays
     return Fill(value)
 
 
 @OPERATORS.reads("Equal")
 def _equal(chains: Chains, node: Node, inputs: list[Any]) -> Array:
-    """Of shapes alone."""
+    """Compare shapes; other operands are not supported."""
     del chains, node
     one, other = inputs
     require(one, np.ndarray)
     require(other, np.ndarray)
     if one.ndim > 1 or other.ndim > 1 or {one.dtype.kind, other.dtype.kind} - set("iO"):
-        raise ValueError("expected shapes to be compared")
+        raise ValueError("comparisons are supported by fastgru only between shapes")
     return np.asarray(np.broadcast_arrays(one, other)[0] == other, bool)
 
 
@@ -140,7 +140,7 @@ def _expand(chains: Chains, node: Node, inputs: list[Any]) -> Any:
         times = whole_numbers(node, inputs, 1, "shape")
         return value if all(count == 1 for count in times) else repeated(chains, value, times)
     if isinstance(value, Lengths) and not is_lengths(value):
-        raise ValueError("expected the lengths themselves to be repeated for all rows")
+        raise ValueError("expected lengths without additional axes")
     require(shape, np.ndarray)
     if isinstance(value, np.ndarray):
         flat = value.reshape(-1)
@@ -169,13 +169,13 @@ def _tile(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 
 @OPERATORS.reads("Min")
 def _min(chains: Chains, node: Node, inputs: list[Any]) -> Lengths:
-    """The minimum of lengths and the number of steps, which are the lengths."""
+    """Read the minimum of the lengths and the number of steps, which is the lengths."""
     del node
     lengths, steps = inputs
     if not is_lengths(lengths):
-        raise ValueError(f"not understood for {kind_of(lengths)}")
+        raise ValueError(f"the operator is not supported for {kind_of(lengths)}")
     if number(steps) not in (T, chains.sizes[T]):
-        raise ValueError("expected lengths to be cut to the number of steps alone")
+        raise ValueError("expected the minimum of the lengths and the number of steps, got another number")
     return Lengths()
 
 
@@ -184,7 +184,7 @@ def _range(chains: Chains, node: Node, inputs: list[Any]) -> StepNumbers:
     del node
     start, limit, step = (number(value) for value in inputs)
     if (start, step) != (0, 1) or limit not in (T, chains.sizes[T]):
-        raise ValueError("expected the numbers of all steps")
+        raise ValueError("expected a range over all steps, from 0 to T - 1")
     return StepNumbers()
 
 
@@ -193,7 +193,7 @@ def _less(chains: Chains, node: Node, inputs: list[Any]) -> Valid:
     del chains, node
     steps, lengths = inputs
     if not isinstance(steps, StepNumbers) or not isinstance(lengths, Lengths) or lengths.axes != (N, ONE):
-        raise ValueError("expected the numbers of steps below the lengths")
+        raise ValueError("expected a comparison of the indices of steps with the lengths")
     return Valid()
 
 
@@ -226,7 +226,7 @@ def _squeeze(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     for place, (axis, size) in enumerate(zip(value.axes, chains.shape_of(value), strict=True)):
         single = axis == ONE or (axis == D and size == 1)
         if place in removed and not single and axes is not None:
-            raise ValueError(f"expected an axis of size 1 to be removed, got the axis {axis} of size {size}")
+            raise ValueError(f"expected an axis of size 1, got the axis {axis} of size {size}")
         if place not in removed or not single:
             kept.append(axis)
     return replace(value, axes=tuple(kept))
@@ -244,7 +244,7 @@ def _unsqueeze(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     count = len(value.axes) + len(axes)
     new = {place_of(axis, count) for axis in axes}
     if len(new) < len(axes) or count > MOST_AXES:
-        raise ValueError(f"expected different axes, and at most {MOST_AXES} in all, got {axes}")
+        raise ValueError(f"expected each axis once, and at most {MOST_AXES} in all, got {axes}")
     old = iter(value.axes)
     return replace(value, axes=tuple(ONE if axis in new else next(old) for axis in range(count)))
 
@@ -274,7 +274,10 @@ def _reshape(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 
 
 def _reshaped(chains: Chains, data: Data, target: list[Any]) -> Data:
-    """The first meaning that gives the shape: axes of size 1 are added or removed, or two axes are merged."""
+    """Return the data with the first supported change of axes that gives the target shape.
+
+    Axes of size 1 are added or removed, or two axes are merged.
+    """
     plain = data.plain_axes()
     if _fits(chains, data, data.axes, target):
         return data
@@ -288,17 +291,17 @@ def _reshaped(chains: Chains, data: Data, target: list[Any]) -> Data:
                 return replace(data, axes=(*after, F))
     if plain == (N, T, F) and len(target) == 2:
         return _checked(chains, flattened(chains, data), target)
-    raise ValueError(f"shape {target} from axes ({', '.join(data.axes)}) is not understood")
+    raise ValueError(f"shape {target} from axes ({', '.join(data.axes)}) is not supported by fastgru")
 
 
 def _checked(chains: Chains, data: Data, target: list[Any]) -> Data:
     if not _fits(chains, data, data.axes, target):
-        raise ValueError(f"shape {target} from axes ({', '.join(data.axes)}) is not understood")
+        raise ValueError(f"shape {target} from axes ({', '.join(data.axes)}) is not supported by fastgru")
     return data
 
 
 def _fits(chains: Chains, data: Data, axes: tuple[str, ...], target: list[Any]) -> bool:
-    """Whether an array with these axes may have this shape, one size of which may be -1."""
+    """Whether an array with these axes may have this shape, in which one size may be -1."""
     sizes = chains.shape_of(replace(data, axes=axes))
     if len(sizes) != len(target) or target.count(-1) > 1:
         return False
@@ -323,7 +326,7 @@ def _gather(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 
 
 def _take(chains: Chains, data: Data, axis: int, index: int, *, keep: bool) -> Data:
-    """One index of an axis, which is kept with size 1 or removed."""
+    """Select one index of an axis; with `keep`, the axis is kept with size 1."""
     name, axes = data.axis(axis), data.without(axis, keep=keep)
     if name == D:
         return Data(axes, (data.streams[index],))
@@ -335,16 +338,16 @@ def _take(chains: Chains, data: Data, axis: int, index: int, *, keep: bool) -> D
 
 
 def _one_step(chains: Chains, stream: Stream, index: int) -> Stream:
-    """The step that is the final state of a GRU, or the last step of another layer."""
+    """Select the step that is the final state of a GRU, or the last step of another layer."""
     part = stream.recurrent
     require_all_steps(stream, "cut")
     if part is None:
         if index != -1 or stream.flipped:
-            raise ValueError("the first step can be taken of a GRU that reads backwards only")
+            raise ValueError("selecting the first step is supported by fastgru only for a GRU that reads backwards")
         return chains.add(stream, "LastStep", {}, lengths=False)
     if (index == -1) != (part.backward == stream.flipped):
         raise ValueError(
-            f"step {index} is not the last one that the GRU computes: where it reads backwards, that is the other end"
+            f"step {index} is not the last one that the GRU computes, which is step {-1 - index} in its direction"
         )
     return replace(stream, recurrent=replace(part, steps=False), flipped=False)
 
@@ -361,7 +364,7 @@ def _slice(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     for begin, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         part = slice(*(operator.index(number) for number in (begin, end, step)))
         if isinstance(value, np.ndarray):
-            # ONNX clamps a start before the first element; a Python slice would count it from the end.
+            # ONNX clamps a start before the first element, which a Python slice would count from the end.
             value = value[(slice(None),) * place_of(axis, value.ndim) + (_cut(part, value.shape[axis]),)]
         else:
             value = _slice_data(chains, value, axis, part)
@@ -369,14 +372,17 @@ def _slice(chains: Chains, node: Node, inputs: list[Any]) -> Any:
 
 
 def _cut(part: slice, size: int) -> slice:
-    """The Python slice of an ONNX slice; one that runs backwards beyond the first element has no end."""
+    """Convert an ONNX slice to a Python slice; one that runs backwards beyond the first element has no end."""
     return slice(part.start, None, part.step) if part.step < 0 and part.stop < -size else part
 
 
 def _slice_data(chains: Chains, data: Data, axis: int, part: slice) -> Data:
     name = data.axis(axis)
     if name == D:
-        return replace(data, streams=data.streams[_cut(part, len(data.streams))] or _refuse("an empty part"))
+        streams = data.streams[_cut(part, len(data.streams))]
+        if not streams:
+            raise ValueError("an empty slice is not supported by fastgru")
+        return replace(data, streams=streams)
     if name == T and part.step == -1 and part.start in (-1, 2**63 - 1, 2**31 - 1) and part.stop < -(2**30):
         return data.on_streams(_flip)
     last, first = part.start == -1 and part.stop > 2**30, part.start == 0 and part.stop == 1
@@ -384,11 +390,7 @@ def _slice_data(chains: Chains, data: Data, axis: int, part: slice) -> Data:
         return _take(chains, data, axis, -1 if last else 0, keep=True)
     if part.step == 1 and part.start == 0 and part.stop > 2**30:
         return data
-    raise ValueError(f"[{part.start}:{part.stop}:{part.step}] of the axis {name} is not understood")
-
-
-def _refuse(what: str) -> Any:
-    raise ValueError(f"{what} is not understood")
+    raise ValueError(f"[{part.start}:{part.stop}:{part.step}] of the axis {name} is not supported by fastgru")
 
 
 def _flip(stream: Stream) -> Stream:
@@ -414,18 +416,18 @@ def _split_node(chains: Chains, node: Node, inputs: list[Any]) -> Any:
     count = node.attribute("num_outputs", "i", len(node.outputs))
     parts = whole_numbers(node, inputs, 1, "split")
     if count != len(node.outputs):
-        raise ValueError(f"expected {count} outputs because num_outputs says so, got {len(node.outputs)}")
+        raise ValueError(f"expected {count} outputs because num_outputs={count}, got {len(node.outputs)}")
     if isinstance(value, np.ndarray):
         places = np.cumsum(parts)[:-1] if parts is not None else count
         return tuple(np.split(value, places, axis=axis))
     require(value, Data)
     if value.axis(axis) != D or count != len(value.streams) or (parts is not None and set(parts) != {1}):
-        raise ValueError("expected a GRU's outputs to be split into its directions")
+        raise ValueError("splitting is supported by fastgru only into the directions of a GRU")
     return tuple(replace(value, streams=(stream,)) for stream in value.streams)
 
 
 def _split(data: Data) -> list[Data]:
-    """The arrays of all directions without the axis D."""
+    """Return the arrays of all directions, without the axis D."""
     place = data.axes.index(D)
     return [Data(data.without(place), (stream,)) for stream in data.streams]
 
@@ -446,5 +448,5 @@ def _concat(chains: Chains, node: Node, inputs: list[Any]) -> Any:
             raise ValueError(f"more than {MOST_LAYERS:,} layers in one array")
         return replace(inputs[0], streams=streams)
     if inputs[0].axis(axis) != F:
-        raise ValueError(f"expected directions side by side, got the axis {inputs[0].axis(axis)}")
+        raise ValueError(f"expected directions concatenated along the axis {F}, got {inputs[0].axis(axis)}")
     return side_by_side(chains, inputs)

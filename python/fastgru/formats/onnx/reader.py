@@ -1,13 +1,13 @@
-"""Conversion of an ONNX graph to a description, by symbolic execution: each array gets a value that states its meaning.
+"""Conversion of an ONNX graph to a description, by symbolic execution: each array is represented by a symbolic value.
 
 The nodes are visited in the order of the graph. Each operator is a function (in `fastgru.formats.onnx.layers` and
-`fastgru.formats.onnx.moves`) from the values of its inputs to those of its outputs. The values are:
+`fastgru.formats.onnx.moves`) from the values of its inputs to the values of its outputs. A value is one of:
 
-- an ndarray: a known array, such as a weight; a shape is an array of ints and of names for unknown sizes;
-- a `Fill`: an array of any shape with the same number everywhere;
-- a `Lengths`: the number of steps of each row that count;
-- a `Data`: the output of the layers so far, with a name for each axis. Operators such as Transpose and Squeeze change
-  the axes; operators such as GRU and MatMul append layers.
+- ndarray: a known array, such as a weight; a shape is an array of ints and of names for unknown sizes.
+- `Fill`: an array of any shape with the same number everywhere.
+- `Lengths`: the number of valid steps of each row.
+- `Data`: the output of the layers so far, with a name for each axis. Operators such as Transpose and Squeeze change the
+  axes. Operators such as GRU and MatMul append layers.
 
 The result does not depend on the exporter, nor on the number of nodes that it uses for an operation. Unsupported
 operators, and graphs that are not a sequence of fastgru's layers, raise an error that names the node.
@@ -43,14 +43,14 @@ from fastgru.formats.onnx.values import (
 #: Older versions of GRU and of the operators on shapes differ.
 _LEAST_OPSET = 7
 _OPERATORS = layers.OPERATORS | moves.OPERATORS
-#: Of inputs by whether they are floating-point numbers, and their number of axes.
+#: (whether an input is of floating-point numbers, number of axes) -> names of the axes.
 _INPUT_AXES = {(True, 2): (N, F), (True, 3): (N, T, F), (False, 2): (N, T)}
 
 
 def read_graph(model: Any, arrays: dict[str, Array], budget: Budget) -> tuple[ModelDescription, Signature]:
-    """The model that a ModelProto computes, and the signature of the graph.
+    """Return the model that a ModelProto computes, and the signature of the graph.
 
-    The input of the model is (N, T, F), even if that of the graph is (T, N, F), as for PyTorch's GRU by default.
+    The input of the model is (N, T, F), also if the input of the graph is (T, N, F), PyTorch's default for a GRU.
 
     Parameters
     ----------
@@ -71,7 +71,8 @@ def read_graph(model: Any, arrays: dict[str, Array], budget: Budget) -> tuple[Mo
             return walk.description(), walk.signature()
         except ValueError as error:
             failures.append(((walk.done, not isinstance(error.__cause__, AxisOrderError)), error))
-    # The error of the attempt that read more nodes; if both fail at the same node, that with the order it expects.
+    # Raise the error of the attempt that read more nodes. If both failed at the same node, raise the error of the
+    # attempt with the order of axes that the node expects.
     raise max(failures, key=lambda failure: failure[0])[1]
 
 
@@ -81,11 +82,11 @@ class _Walk:
     Attributes
     ----------
     values : dict of str to object
-        The value of each array.
+        Name of an array -> its value.
     input_shape : tuple
         The input shape of the model without the batch axis.
     data, lengths : Given or None
-        The inputs, once they are known.
+        The inputs, after they have been identified.
     done : int
         The number of nodes that have been read.
     """
@@ -113,7 +114,7 @@ class _Walk:
         )
 
     def signature(self) -> Signature:
-        """How the graph is run, once `description` has understood it."""
+        """Return the signature of the graph; call `description` first."""
         assert self.data is not None
         outputs = {output.name: self._output(output.name).axes for output in self.graph.output}
         time_first = self.values[self.data.name].axes[0] == T
@@ -124,11 +125,11 @@ class _Walk:
         if len(versions) != 1 or versions[0] < _LEAST_OPSET:
             raise ValueError(f"expected one set of ONNX operators, version {_LEAST_OPSET} or later, got {versions}")
         if any(function.domain in ("", "ai.onnx") for function in self.model.functions):
-            raise ValueError("it gives operators of ONNX a meaning of its own")
+            raise ValueError("it redefines operators of ONNX, which fastgru does not support")
         return versions[0]
 
     def _needed_nodes(self, opset: int) -> tuple[list[Node], set[str]]:
-        """The nodes on which the outputs depend, in order, and the names of all arrays that they use."""
+        """Return the nodes on which the outputs depend, in order, and the names of all arrays that they use."""
         needed = {output.name for output in self.graph.output}
         nodes = []
         for proto in reversed(self.graph.node):
@@ -140,7 +141,7 @@ class _Walk:
     # --- Inputs ----------------------------------------------------------------------------------------------------
 
     def _name_inputs(self, needed: set[str]) -> None:
-        """Identify the inputs of the graph: one is the data, another may be the lengths."""
+        """Identify the inputs of the graph: the data, and optionally the lengths."""
         for proto in self.graph.input:
             if proto.name not in needed:
                 continue
@@ -155,8 +156,8 @@ class _Walk:
                 self.values[given.name] = self._data(given)
             else:
                 raise ValueError(
-                    f"input {given.name!r}: a model here has one input besides the lengths, and begins with states of "
-                    f"zeros, but this graph takes {self.data.name!r} too"
+                    f"input {given.name!r}: expected one input besides the lengths because fastgru's models have one "
+                    f"input and initial states of zeros, got a second input beside {self.data.name!r}"
                 )
         if self.data is None:
             raise ValueError("it has no input that its outputs depend on")
@@ -186,7 +187,9 @@ class _Walk:
         try:
             run = _OPERATORS.get(node.operator) if node.domain in ("", "ai.onnx") else None
             if run is None:
-                raise ValueError(f"no operator that is read here; those are {', '.join(sorted(_OPERATORS))}")
+                raise ValueError(
+                    f"the operator is not supported by fastgru, which supports {', '.join(sorted(_OPERATORS))}"
+                )
             outputs = run(self.chains, node, [self._value(name) for name in node.inputs])
             node.require_no_more_attributes()
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -205,7 +208,7 @@ class _Walk:
 
     def _define(self, name: str, value: Any) -> None:
         if name in self.values:
-            raise ValueError(f"its output {name!r} is defined before")
+            raise ValueError(f"its output {name!r} is already defined")
         axes = len(value.axes) if isinstance(value, Data) else np.ndim(value) if isinstance(value, np.ndarray) else 0
         if axes > MOST_AXES:
             raise ValueError(f"expected at most {MOST_AXES} axes, got {axes}")
@@ -218,20 +221,20 @@ class _Walk:
     # --- Outputs ---------------------------------------------------------------------------------------------------
 
     def _layers(self) -> tuple[LayerDescription, ...]:
-        """The layers that compute the outputs of the graph."""
+        """Return the layers that compute the outputs of the graph."""
         names = [output.name for output in self.graph.output]
         try:
             found = self._last([self._output(name) for name in names])
         except (ValueError, TypeError) as error:
             raise ValueError(f"output {', '.join(map(repr, names))}: {error}") from None
         if not found:
-            raise ValueError(f"output {names[0]!r}: there is no layer before it")
+            raise ValueError(f"output {names[0]!r}: expected the output of a layer, got an input of the graph")
         return found
 
     def _output(self, name: str) -> Data:
         value = self.values.get(name)
         if not isinstance(value, Data):
-            raise TypeError(f"expected what comes out of a layer, got {kind_of(value)}")
+            raise TypeError(f"expected the output of a layer, got {kind_of(value)}")
         steps = (T, N, F) if self.time_first else (N, T, F)
         axes = value.plain_axes()
         if axes not in ((N, F), steps):
@@ -239,7 +242,7 @@ class _Walk:
         return value
 
     def _last(self, outputs: list[Data]) -> tuple[LayerDescription, ...]:
-        """The chain that ends in one output or in the two directions of a GRU, and in the last states behind them."""
+        """Return the layers whose last one returns these outputs: outputs or two directions, then final states."""
         parts = [data.streams[0].recurrent for data in outputs]
         if len(outputs) == 4 or (len(outputs) == 2 and _are_directions(*parts)):
             count, stream = 2, self.chains.merge(outputs[0], outputs[1], None).streams[0]
@@ -250,8 +253,8 @@ class _Walk:
         last = stream.layers[-1] if stream.layers else None
         if last is None or not _are_states(parts[count:], last):
             raise ValueError(
-                "several outputs are read only of a last layer: a GRU's outputs and last state, or a Bidirectional's "
-                "output or two directions, and its last states, that of the forward direction first"
+                "several outputs are supported only if the last layer returns them: outputs and final state of a GRU, "
+                "or output or directions of a Bidirectional and its final states, the forward direction first"
             )
         return (*stream.layers[:-1], _returning_states(last))
 

@@ -25,7 +25,7 @@ class Given:
     kind : int
         The TensorProto.DataType of its elements.
     shape : tuple of int or None
-        In the order of axes of the graph; None for sizes that may be any number.
+        In the graph's order of axes; None for axes of any size.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Given:
 
     @classmethod
     def of(cls, proto: Any) -> Given:
-        """The input that a ValueInfoProto describes."""
+        """Return the input that a ValueInfoProto describes."""
         if not proto.type.HasField("tensor_type") or not proto.type.tensor_type.HasField("shape"):
             raise ValueError(f"input {proto.name!r}: expected an array with a known number of axes")
         tensor = proto.type.tensor_type
@@ -73,11 +73,11 @@ class Signature:
 
     @property
     def rows(self) -> int | None:
-        """The only batch size that the graph accepts; None if it accepts any."""
+        """The batch size that the graph requires; None if it accepts any."""
         return self.data.shape[1 if self.time_first else 0]
 
     def feeds(self, x: Array, lengths: Array | None = None) -> dict[str, Array]:
-        """The inputs of the graph for samples (N, ...) of the model; without `lengths` all steps count."""
+        """Return the inputs of the graph for samples (N, ...) of the model; without `lengths` all steps are valid."""
         given = {self.data.name: x.swapaxes(0, 1) if self.time_first else x}
         if self.lengths is not None:
             given[self.lengths.name] = np.full(len(x), x.shape[1]) if lengths is None else lengths
@@ -85,12 +85,12 @@ class Signature:
         return {name: np.ascontiguousarray(array, inputs[name].dtype) for name, array in given.items()}
 
     def returned(self, arrays: Sequence[Array]) -> list[Array]:
-        """The outputs of the model, from those of the graph in the order of `outputs`."""
+        """Convert outputs of the graph, in the order of `outputs`, to outputs of the model."""
         return [_as_model(array, axes) for array, axes in zip(arrays, self.outputs.values(), strict=True)]
 
 
 def _as_model(array: Array, axes: tuple[str, ...]) -> Array:
-    """An output as (N, T, F) or (N, F): other axes have size 1."""
+    """Convert an output to (N, T, F) or (N, F); other axes have size 1."""
     kept = [axis for axis in axes if axis in (N, T, F)]
     array = array.squeeze(tuple(place for place, axis in enumerate(axes) if axis not in kept))
     return array.swapaxes(0, 1) if kept == [T, N, F] else array

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastgru.formats.description import Array
 
-#: TensorProto.DataType -> dtype and the field that holds the numbers if raw_data does not.
+#: TensorProto.DataType -> dtype, and the field that contains the numbers if raw_data is empty.
 _TYPES: dict[int, tuple[str, str]] = {
     1: ("<f4", "float_data"),
     6: ("<i4", "int32_data"),
@@ -18,7 +18,7 @@ _TYPES: dict[int, tuple[str, str]] = {
     11: ("<f8", "double_data"),
 }
 FLOAT, INT32, INT64, DOUBLE = 1, 6, 7, 11
-#: The arrays of a GRU have four axes; exporters add a few more temporarily.
+#: Arrays of a GRU have four axes; exporters temporarily add a few.
 MOST_AXES = 8
 
 
@@ -37,22 +37,22 @@ class Budget:
         """Subtract `size` bytes; raises ValueError if not enough are left."""
         self._left -= size
         if self._left < 0:
-            raise ValueError(f"{what}: the file asks for much more memory than it takes itself")
+            raise ValueError(f"{what}: the graph needs much more memory than the size of the file")
 
 
 def to_array(tensor: Any) -> Array:
-    """The numbers of a TensorProto in native byte order; its shape is compared with the data before it is used.
+    """Convert a TensorProto to an array in native byte order; the shape is compared with the data before it is used.
 
     Raises
     ------
     ValueError
-        The type is not supported, the numbers are in another file, or their number does not fit the shape.
+        The type is not supported, the numbers are in another file, or the shape does not match the data.
     """
     where = f"tensor {tensor.name!r}"
     if tensor.data_location or tensor.external_data:
         raise ValueError(
-            f"{where}: its numbers are in another file, which is not read here: export with external_data=False in "
-            f"torch.onnx.export, or bring them into this file by onnx.save_model(onnx.load(path), path)"
+            f"{where}: its numbers are in another file, which fastgru does not read: export with external_data=False "
+            f"in torch.onnx.export, or include them by onnx.save_model(onnx.load(path), path)"
         )
     if tensor.data_type not in _TYPES:
         raise ValueError(f"{where}: expected float, double, int32, int64 or bool, got data type {tensor.data_type}")
@@ -70,10 +70,10 @@ def to_array(tensor: Any) -> Array:
 
 
 def to_node(weights: dict[str, Array]) -> dict[str, Array]:
-    """W, R and B of a GRU node with one direction, from Keras' weights.
+    """Convert Keras' weights to W, R and B of a GRU node with one direction.
 
-    Both have the gates in the order z, r, h. ONNX always has two biases; the second one of a GRU with
-    ``reset_after=False`` is zero.
+    The order of gates is z, r, h in both. ONNX always has two biases. The second one is zero for a GRU with
+    ``reset_after=False``.
     """
     kernel, recurrent, bias = weights["kernel"], weights["recurrent_kernel"], weights.get("bias")
     arrays = {"W": kernel.T, "R": recurrent.T}
@@ -83,12 +83,12 @@ def to_node(weights: dict[str, Array]) -> dict[str, Array]:
 
 
 def from_node(w: Array, r: Array, b: Array | None, *, reset_after: bool) -> dict[str, Array]:
-    """Keras' weights from those of one direction: W (3H, F), R (3H, H) and B (6H,).
+    """Convert the weights of one direction, W (3H, F), R (3H, H) and B (6H,), to Keras' weights.
 
     Raises
     ------
     ValueError
-        The shapes do not fit together.
+        The shapes are inconsistent.
     """
     if w.ndim != 2 or r.ndim != 2:
         raise ValueError(
@@ -102,7 +102,9 @@ def from_node(w: Array, r: Array, b: Array | None, *, reset_after: bool) -> dict
     weights = {"kernel": np.ascontiguousarray(w.T), "recurrent_kernel": np.ascontiguousarray(r.T)}
     if b is not None:
         if b.shape != (6 * units,):
-            raise ValueError(f"expected B (directions, {6 * units}) because R has {units} units, got {b.shape} for one")
+            raise ValueError(
+                f"expected B (directions, {6 * units}) because R is for {units} units, got {b.shape} for one"
+            )
         both = b.reshape(2, 3 * units)
         weights["bias"] = both.copy() if reset_after else both[0] + both[1]
     return weights

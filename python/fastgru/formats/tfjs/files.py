@@ -89,7 +89,7 @@ def _read(folder: Path, content: dict[str, Any], compile: bool) -> ModelDescript
 
 
 def _divided_bytes(content: dict[str, Any]) -> bool:
-    """Whether a version of this package wrote the file in which models divided uint8 input by 255."""
+    """Whether format version 1 of this package wrote the file, in which models divided uint8 input by 255."""
     by = content.get("generatedBy")
     metadata = content.get("userDefinedMetadata")
     marked = isinstance(metadata, dict) and _PRODUCER in metadata

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastgru.formats.description import (
+    AmbiguousFileError,
     Assumption,
     LayerDescription,
     ModelDescription,
-    UnsaidError,
     bidirectional_config,
 )
 from fastgru.formats.torch.modules import Module
@@ -50,7 +50,7 @@ class Chain:
 
     @classmethod
     def of(cls, modules: list[list[Module]], *, ordered: bool) -> Chain:
-        """The modules in the only order in which they fit, or in their own order if they are `ordered`.
+        """Return the modules in the only order in which they fit, or in their own order if they are `ordered`.
 
         Raises
         ------
@@ -65,8 +65,8 @@ class Chain:
         raise ValueError(f"expected modules that each accept the output of the one before, got {sizes:.1000}")
 
     @classmethod
-    def said(cls, modules: list[list[Module]], order: Sequence[str]) -> Chain | None:
-        """The modules in the order of these paths, one for each module; None if they do not fit in this order.
+    def in_order(cls, modules: list[list[Module]], order: Sequence[str]) -> Chain | None:
+        """Return the modules in the order of these paths, one for each module; None if they do not fit in this order.
 
         A given order also confirms how the GRUs are connected, so nothing is assumed.
         """
@@ -89,9 +89,9 @@ class Chain:
         dtype: str,
         return_sequences: bool | None,
         pooling: str | None,
-        said: Mapping[str, str],
+        activations: Mapping[str, str],
     ) -> ModelDescription:
-        """The model, given the options of `fastgru.formats.torch.read`; `said` are activations by name of a module."""
+        """Return the model, given options of `fastgru.formats.torch.read`, with activations by name of a module."""
         assumptions = list(self.assumptions)
         last_gru = [module for module in self.modules if module.class_name == "GRU"][-1]
         if pooling is None and not return_sequences:
@@ -99,11 +99,11 @@ class Chain:
             # The final state and the output at the last step of a GRU that only reads forwards are the same.
             if return_sequences is None or _is_bidirectional(last_gru):
                 assumptions.append(self._assumed_state(last_gru))
-        self._require_activations(said)
-        assumptions += self._assumed_activations(said)
+        self._require_activations(activations)
+        assumptions += self._assumed_activations(activations)
         layers: list[LayerDescription] = []
         for module in self.modules:
-            layers += _layers(module, pooling if module is last_gru else None, said.get(_name(module), "linear"))
+            layers += _layers(module, pooling if module is last_gru else None, activations.get(_name(module), "linear"))
         first = self.modules[0].takes
         shape = (None,) if first is None else (None, first)
         return ModelDescription(layers, shape, dtype=dtype, assumptions=tuple(assumptions))
@@ -124,26 +124,24 @@ class Chain:
             what = f"the last state of {name}, h_n[-1] or output[:, -1]"
         return Assumption(f"{receiver} {what}", {"pooling": "last_state"}, tuple(alternatives))
 
-    def _require_activations(self, said: Mapping[str, str]) -> None:
+    def _require_activations(self, activations: Mapping[str, str]) -> None:
         """Raise if no activation is given for a Linear before other modules."""
         for module in self.modules[:-1]:
-            if module.class_name == "Dense" and _name(module) not in said:
-                problem = (
-                    f"a state_dict does not say which activations stand between the modules {_shown(self.modules)}"
-                )
-                unsaid = {name: "linear" for name in self.linears if name not in said}
-                raise UnsaidError(problem, {"activations": {**said, **unsaid}})
+            if module.class_name == "Dense" and _name(module) not in activations:
+                problem = f"a state_dict does not contain the activations between the modules {_shown(self.modules)}"
+                missing = {name: "linear" for name in self.linears if name not in activations}
+                raise AmbiguousFileError(problem, {"activations": {**activations, **missing}})
 
-    def _assumed_activations(self, said: Mapping[str, str]) -> list[Assumption]:
+    def _assumed_activations(self, activations: Mapping[str, str]) -> list[Assumption]:
         names = [
             _name(module)
             for module in self.modules
-            if module.class_name in ("GRU", "Dense") and _name(module) not in said
+            if module.class_name in ("GRU", "Dense") and _name(module) not in activations
         ]
         if not names:
             return []
-        example = {"activations": {**said, names[0]: "relu"}}
-        options = {"activations": {**said, **dict.fromkeys(names, "linear")}}
+        example = {"activations": {**activations, names[0]: "relu"}}
+        options = {"activations": {**activations, **dict.fromkeys(names, "linear")}}
         return [Assumption(f"no activation after {_enumerated(names)}", options, ((example, "or another one"),))]
 
 
@@ -179,14 +177,14 @@ def _only_one(modules: list[list[Module]], *, any_order: bool) -> list[Module] |
         found = next(chains, None)
         other = next(chains, None)
     except _TooManyTriesError as error:
-        raise UnsaidError(str(error), {"order": [readings[0].path for readings in modules]}) from None
+        raise AmbiguousFileError(str(error), {"order": [readings[0].path for readings in modules]}) from None
     if found is None or other is None:
         return found
     problem = f"its modules fit together as {_shown(found)} and as {_shown(other)}"
     orders = [_paths(chain) for chain in sorted((found, other), key=_called_otherwise)]
     if orders[0] == orders[1]:
-        raise ValueError(f"{problem}, and no option says which")
-    raise UnsaidError(problem, {"order": orders[0]})
+        raise ValueError(f"{problem}, and no option distinguishes the two")
+    raise AmbiguousFileError(problem, {"order": orders[0]})
 
 
 def _called_otherwise(chain: list[Module]) -> int:
@@ -284,7 +282,7 @@ def _layers(module: Module, pooling: str | None, activation: str) -> list[LayerD
 def _gru_layers(module: Module, name: str, pooling: str | None) -> list[LayerDescription]:
     bidirectional = _is_bidirectional(module)
     if pooling == "last_step" and not bidirectional:
-        pooling = "last_state"  # the same, and needs no layer
+        pooling = "last_state"  # equal, and needs no layer
     described = []
     for number, weights in enumerate(module.layers):
         last = number + 1 == len(module.layers)

@@ -1,4 +1,4 @@
-"""Reading and writing of a state_dict and, beside it, of fastgru's description of the model."""
+"""Reading and writing of a state_dict, with fastgru's description of the model beside it."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ def read(
 ) -> ModelDescription:
     """Read the model in a state_dict file.
 
-    A file that fastgru did not write stores no description of the model. What neither the file nor an option says is
-    assumed if one choice is usual, and is listed in the `assumptions` of the description; otherwise an error is raised.
+    A file that fastgru did not write contains no description of the model. Properties that neither the file nor an
+    option defines are assumed if one choice is usual, and listed in the `assumptions` of the description. Otherwise an
+    error is raised.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def read(
         What the module after the last GRU receives. ``"last_state"``: the final state, concatenated over the
         directions (``torch.cat((h_n[-2], h_n[-1]), -1)``). ``"last_step"``: the output at the last step
         (``output[:, -1]``), which differs from the final state if the GRU is bidirectional. ``"mean"`` and ``"max"``:
-        over the outputs of all steps that count. If not given, ``"last_state"`` is assumed.
+        over the outputs of all valid steps. If not given, ``"last_state"`` is assumed.
     activations : mapping of str to str or None, or sequence of str or None, optional
         Name of a module -> the activation after it, one that `fastgru.layers.Activation` supports. The module is a
         Linear, a GRU (the activation of the last one follows `pooling`) or an Embedding. A sequence has one activation
@@ -63,11 +64,13 @@ def read(
     TypeError, ValueError
         An option has a wrong type or value, or does not fit the modules in the file.
     """
-    said = ReadOptions.checked(return_sequences=return_sequences, pooling=pooling, activations=activations, order=order)
+    options = ReadOptions.checked(
+        return_sequences=return_sequences, pooling=pooling, activations=activations, order=order
+    )
     found = state_dicts.read(path)
     # Errors of options are raised outside of `reading`, which attributes errors to the file.
     if found.description is not None:
-        said.require_nothing()
+        options.require_nothing()
     with reading(path):
         if not found.tensors:
             raise ValueError("expected a state_dict, got one without tensors")
@@ -77,17 +80,21 @@ def read(
         modules = modules_of(unwrapped(found.tensors))
         if not any(module.class_name == "GRU" for readings in modules for module in readings):
             raise ValueError("expected an nn.GRU among its modules, got none")
-    said.require_order_of([readings[0].path for readings in modules])
+    options.require_order_of([readings[0].path for readings in modules])
     with reading(path):
-        chain = Chain.of(modules, ordered=found.ordered) if said.order is None else Chain.said(modules, said.order)
+        chain = (
+            Chain.of(modules, ordered=found.ordered)
+            if options.order is None
+            else Chain.in_order(modules, options.order)
+        )
     if chain is None:
         raise ValueError(
             f"order: expected an order in which each module accepts the output of the one before, got "
-            f"{listed(said.order or [])}"
+            f"{listed(options.order or [])}"
         )
-    after = said.activations_of(chain.names, chain.linears)
+    after = options.activations_of(chain.names, chain.linears)
     with reading(path):
-        return chain.describe(dtype, said.return_sequences, said.pooling, after)
+        return chain.describe(dtype, options.return_sequences, options.pooling, after)
 
 
 def write(path: str | os.PathLike[str], description: ModelDescription) -> None:

@@ -26,7 +26,7 @@ class PickleError(ValueError):
 
 
 class ForeignError(PickleError):
-    """The pickle holds more than a state_dict; the message says what to save instead."""
+    """The pickle contains more than a state_dict; the message names what to save instead."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"{problem}: save model.state_dict() alone")
@@ -262,7 +262,7 @@ _NUMBERS = {
     "PROTO": "<B",
     "FRAME": "<Q",
 }
-#: Instruction -> the layout of the size that stands before its argument.
+#: Instruction -> the layout of the size that precedes its argument.
 _SIZES = {"LONG1": "<B", "SHORT_BINUNICODE": "<B", "BINUNICODE": "<I", "BINUNICODE8": "<Q"}
 #: Instructions whose argument is the value.
 _LITERALS = frozenset(

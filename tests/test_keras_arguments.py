@@ -1,4 +1,4 @@
-"""Programs in Keras' words: what they pass by place, by other names, or only because Keras has it."""
+"""Arguments as Keras' programs pass them: by position, by alternative names, and those that have no effect here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models import classifier, samples
 X, Y = samples(count=24)
 
 
-def test_arguments_by_place_mean_what_their_names_mean(capsys):
+def test_positional_and_keyword_arguments_are_equal(capsys):
     named, placed = classifier(), classifier()
     expected = named.fit(X, Y, batch_size=8, epochs=2, verbose=0)
     assert placed.fit(X, Y, 8, 2, 0).history == expected.history
@@ -25,7 +25,7 @@ def test_arguments_by_place_mean_what_their_names_mean(capsys):
     assert "loss" in capsys.readouterr().out
 
 
-def test_callbacks_say_what_they_do_where_asked(capsys, tmp_path):
+def test_callbacks_with_verbose_print_their_actions(capsys, tmp_path):
     path = tmp_path / "a.safetensors"
     never = {"monitor": "loss", "min_delta": 10, "verbose": 1}
     model = classifier()
@@ -56,7 +56,7 @@ def test_learning_rate_scheduler_sets_what_keras_sets(schedule, keras):
 
 
 @pytest.mark.parametrize("save_freq", ["epoch", 2])
-def test_learning_rate_scheduler_goes_on_after_a_kill(save_freq, tmp_path):
+def test_learning_rate_scheduler_resumes_after_a_kill(save_freq, tmp_path):
     def trained(path, epochs, resume_from=None):
         model = classifier()
         chosen = [
@@ -124,6 +124,6 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("call", "error", "message"), REFUSED)
-def test_what_is_refused_is_named(call, error, message):
+def test_unsupported_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
