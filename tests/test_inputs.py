@@ -498,7 +498,7 @@ def regressor():
 @pytest.mark.parametrize("argument", ["y", "lengths", "sample_weight"])
 def test_batches_need_no_arrays_beside_them(argument):
     x, y = np.ones((4, 5, 3)), np.ones((4, 1))
-    with pytest.raises(ValueError, match=f"^{argument}: expected none because x is an iterable of batches"):
+    with pytest.raises(ValueError, match=f"^{argument}: expected None because x is an iterable of batches"):
         regressor().fit(iter([(x, y)]), **{argument: np.ones(4, int)})
 
 

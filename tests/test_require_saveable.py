@@ -108,10 +108,10 @@ def test_weights_only_checks_save_weights(tmp_path):
     model.require_saveable(tmp_path / "a.weights.h5", weights_only=True)
     assert os.listdir(tmp_path) == []
     path = tmp_path / "a.onnx"
-    with pytest.raises(ValueError, match=f"^path: expected a name that ends in .*, got {path}$"):
+    with pytest.raises(ValueError, match=f"^filepath: expected a name that ends in .*, got {path}; change it"):
         model.require_saveable(path, weights_only=True)
     checkpoint = callbacks.ModelCheckpoint(path, save_weights_only=True)
-    with pytest.raises(ValueError, match=f"^filepath: expected a name that ends in .*, got {path}$"):
+    with pytest.raises(ValueError, match=f"^filepath: expected a name that ends in .*, got {path}; change it"):
         model.fit(*models.samples(), callbacks=[checkpoint], verbose=0)
     assert model.optimizer.step == 0
     assert np.isfinite(model.parameters).all()
@@ -119,5 +119,7 @@ def test_weights_only_checks_save_weights(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.pt", "a.onnx", "model.json", "a.rtneural.json"])
 def test_load_weights_refuses_files_of_other_frameworks_with_a_remedy(tmp_path, name):
-    with pytest.raises(ValueError, match=r"^path: expected a file of fastgru or Keras .*; call set_weights\(fastgru"):
+    with pytest.raises(
+        ValueError, match=r"^filepath: expected a file of fastgru or Keras .*; call set_weights\(fastgru"
+    ):
         models.classifier().load_weights(tmp_path / name)

@@ -212,6 +212,7 @@ def test_each_class_of_layers_is_tested():
     assert made == layers.LAYERS.keys()
 
 
+@pytest.mark.filterwarnings("ignore:.*lengths and masks end here:UserWarning")
 @pytest.mark.parametrize("with_lengths", [False, True], ids=["whole", "lengths"])
 @pytest.mark.parametrize("use", ["predict", "evaluate"])
 @pytest.mark.parametrize("name", WITH_EACH_LAYER)

@@ -11,6 +11,7 @@ from models import pick, random_model, random_samples
 TOLERANCE = 1e-12
 
 
+@pytest.mark.filterwarnings("ignore:.*lengths and masks end here:UserWarning")
 @pytest.mark.parametrize("seed", range(120))
 def test_a_model_matches_the_reference(seed):
     rng = np.random.default_rng(seed)

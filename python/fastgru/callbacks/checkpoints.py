@@ -146,8 +146,8 @@ class ModelCheckpoint(Monitor):
             return formats.kind_of_name(_without_fields(self.filepath))
         except ValueError as error:
             remedy = "; pass save_weights_only=True" if self.filepath.lower().endswith(".weights.h5") else ""
-            message = str(error).removeprefix("path: ").replace(", or format=", "")
-            raise ValueError(f"filepath: {message}{remedy}") from None
+            message = str(error).replace(", or pass format=", "")
+            raise ValueError(f"{message}{remedy}") from None
 
     def require_saveable(self) -> None:  # noqa: D102
         try:

@@ -43,7 +43,7 @@ def kind_of_name(path: str | os.PathLike[str]) -> str:
     name = os.fspath(path).lower()
     if name.endswith(WEIGHTS_ALONE):
         raise ValueError(
-            f"path: expected the name of a model file because {WEIGHTS_ALONE} files contain only weights, got {path}; "
+            f"filepath: expected the name of a model file because {WEIGHTS_ALONE} files contain only weights, got {path}; "
             f"use save_weights"
         )
     for kind, endings in KINDS.items():
@@ -53,7 +53,7 @@ def kind_of_name(path: str | os.PathLike[str]) -> str:
         return "fastgru"
     endings = tuple(ending for each in KINDS.values() for ending in each)
     raise ValueError(
-        f"path: expected a name that ends in {', '.join(endings)}, got {os.fspath(path)}; change it, or pass format="
+        f"filepath: expected a name that ends in {', '.join(endings)}, got {os.fspath(path)}; change it, or pass format="
     )
 
 
@@ -71,7 +71,7 @@ def weights_kind(path: str | os.PathLike[str], *, reading: bool = False) -> str:
         )
     if name.endswith(tuple(ending for kind in ("torch", "onnx", "tfjs") for ending in KINDS[kind])):
         raise ValueError(
-            f"path: expected a file of fastgru or Keras because only these are read for weights alone, got "
+            f"filepath: expected a file of fastgru or Keras because only these are read for weights alone, got "
             f"{os.fspath(path)}; call set_weights(fastgru.load_model({os.path.basename(path)!r}).get_weights())"
         )
     return "keras"

@@ -1064,19 +1064,19 @@ class Sequential:
 
     def require_saveable(
         self,
-        path: str | os.PathLike[str],
+        filepath: str | os.PathLike[str],
         *,
         format: str | None = None,
         include_optimizer: bool = True,
         weights_only: bool = False,
     ) -> None:
-        """Raise the error that saving to `path` would raise. No file is created or changed.
+        """Raise the error that saving to `filepath` would raise. No file is created or changed.
 
         Call it before a long training run. `callbacks.ModelCheckpoint` does so before the first epoch.
 
         Parameters
         ----------
-        path, format, include_optimizer
+        filepath, format, include_optimizer
             As in `save`.
         weights_only : bool
             Whether to check `save_weights` instead of `save`.
@@ -1088,15 +1088,17 @@ class Sequential:
         ImportError
             The format needs an extra that is not installed.
         OSError
-            No file can be written at `path`.
+            No file can be written at `filepath`.
         """
         if checks.flag("weights_only", weights_only):
-            formats.weights_kind(path)  # raises with this path instead of that of the trial
-            with trial_name(path) as trial:
+            formats.weights_kind(filepath)  # raises with this name instead of that of the trial
+            with trial_name(filepath) as trial:
                 self.save_weights(trial)
             return
         with self._usage.call("require_saveable"):
-            saving.require_saveable(self._network, self._compilation, path, format=format, compiled=include_optimizer)
+            saving.require_saveable(
+                self._network, self._compilation, filepath, format=format, compiled=include_optimizer
+            )
 
     def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False) -> None:
         """Copy the weights from a file into the model.
