@@ -43,8 +43,8 @@ def kind_of_name(path: str | os.PathLike[str]) -> str:
     name = os.fspath(path).lower()
     if name.endswith(WEIGHTS_ALONE):
         raise ValueError(
-            f"filepath: expected the name of a model file because {WEIGHTS_ALONE} files contain only weights, got {path}; "
-            f"use save_weights"
+            f"filepath: expected the name of a model file because {WEIGHTS_ALONE} files contain only weights, got "
+            f"{path}; use save_weights"
         )
     for kind, endings in KINDS.items():
         if name.endswith(endings):
@@ -53,7 +53,8 @@ def kind_of_name(path: str | os.PathLike[str]) -> str:
         return "fastgru"
     endings = tuple(ending for each in KINDS.values() for ending in each)
     raise ValueError(
-        f"filepath: expected a name that ends in {', '.join(endings)}, got {os.fspath(path)}; change it, or pass format="
+        f"filepath: expected a name that ends in {', '.join(endings)}, got {os.fspath(path)}; change it, or pass "
+        f"format="
     )
 
 
