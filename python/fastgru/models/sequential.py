@@ -410,8 +410,8 @@ class Sequential:
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the weights for an input shape.
 
-        `fit` builds the model from its data if needed: for sequences of any length, or with a `Flatten` layer for the
-        length of the data.
+        If the model is not built, `fit` builds it for the shape of its data. The number of steps may then still vary,
+        unless a layer such as `Flatten` needs a fixed number.
 
         Parameters
         ----------
@@ -1103,8 +1103,8 @@ class Sequential:
     def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False) -> None:
         """Copy the weights from a file into the model.
 
-        The file is a weights file of `save_weights` or of Keras, or a whole model of Keras. Weights in ``.safetensors``
-        files are matched by their names. In Keras' files, layers are matched by their order.
+        The file is a weights file or a model file, written by fastgru or Keras. Weights in ``.safetensors`` files are
+        matched by their names. In Keras' files, layers are matched by their order.
 
         Parameters
         ----------
