@@ -601,8 +601,8 @@ def set_num_threads(count: int) -> None:
     """Set the maximum number of threads of a kernel for the whole process, from 1 to 1024.
 
     The default is ``OMP_NUM_THREADS`` if it is set. Otherwise it is the number of processors that the process may run
-    on, limited by the CPU quota of its container (Linux control groups), rounded up. Results do not depend on the number of
-    threads.
+    on, limited by the CPU quota of its container (Linux control groups), rounded up. Results do not depend on the
+    number of threads.
     """
     kernels.set_num_threads(checks.integer("count", count, least=1, most=MOST_THREADS))
 
