@@ -50,7 +50,7 @@ Array = NDArray[Any]
 #: The largest number of threads that `set_num_threads` accepts.
 MOST_THREADS = 1024
 
-#: Records the gates and states of every step in `gru_forward`, for `gru_backward`: 5 N T H numbers (4 N T H with
+#: Records the gates and states of every step in `gru_forward`, for `gru_backward`: about 5 N T H numbers (4 N T H with
 #: ``reset_after=False``; H rounded up to whole SIMD registers). ``nbytes`` is the size of its memory, which later
 #: calls reuse. A tape references x and the weights without copying them: do not change them between forward and
 #: backward. ``clear()`` releases these references, but keeps the memory.
@@ -158,7 +158,7 @@ def gru_forward(
         Array for the outputs; its last axis must be contiguous. It must not overlap itself or another argument, but
         may be interleaved with one: ``out=big[:, :, :H]`` and ``x=big[:, :, H:]`` works.
     tape : GRUTape, optional
-        Records the call for `gru_backward`. Without a tape, only the outputs grow with T.
+        Records the call for `gru_backward`. Without a tape, only the memory of the outputs grows with T.
 
     Returns
     -------
@@ -214,12 +214,13 @@ def gru_backward(
     tape : GRUTape
         Recorded by `gru_forward`. It is not changed, so it can be used for several gradients.
     d_outputs : ndarray (N, T, H), optional
-        Gradient of the loss for the outputs, in their order.
+        Gradient of the loss with respect to the outputs, in the same order as the outputs.
     d_state : ndarray (N, H), optional
-        Gradient of the loss for the last state. Pass `d_outputs`, `d_state` or both; their contributions are summed.
+        Gradient of the loss with respect to the last state. Pass `d_outputs`, `d_state` or both; their contributions
+        are summed.
     input_gradient : bool or ndarray (N, T, F)
-        Whether to compute the gradient for x, which a first layer does not need; or an output array for it, whose last
-        axis must be contiguous.
+        Whether to compute the gradient for x; the first layer of a model does not need it. An array is used as the
+        output array for this gradient. Its last axis must be contiguous.
     inputs : tuple of ndarray, optional
         x, kernel and recurrent_kernel of `gru_forward`. Pass them if they have moved in memory since.
     out : tuple of ndarray, optional
@@ -256,7 +257,7 @@ def gru_backward(
 def dense_forward(x: Array, kernel: Array, bias: Array | None = None, *, rows: Array | None = None) -> Array:
     """Compute a fully connected layer, ``x @ kernel + bias``.
 
-    Unlike in NumPy's product, a row's result is bit-identical in any batch and with any number of threads.
+    The result of a row is bit-identical in any batch and with any number of threads. In NumPy's product it is not.
 
     Parameters
     ----------
@@ -294,7 +295,7 @@ def dense_backward(
     x : ndarray (N, F)
     kernel : ndarray (F, C)
     d_y : ndarray (N, C), or (M, C) with `rows`
-        Gradient of the loss for the layer's result.
+        Gradient of the loss with respect to the result of the layer.
     rows : ndarray (M,) of integers, optional
         As in `dense_forward`. The gradient for the other rows of x is 0.
     input_gradient : bool
@@ -348,7 +349,8 @@ def softmax(logits: Array) -> Array:
     Returns
     -------
     ndarray (N, C)
-        For logits more than 87 (float32) or 708 (float64) below the largest, exp(-87) or exp(-708) is used, not 0.
+        Logits more than 87 (float32) or 708 (float64) below the largest are treated as 87 or 708 below it. Their
+        probability is therefore not 0.
 
     Raises
     ------
@@ -424,7 +426,7 @@ def adam_update(
         Decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101): the update first subtracts
         ``learning_rate * weight_decay * parameters``.
     form : {"keras", "tfjs", "pytorch"}
-        The framework whose arithmetic to use. Keras adds epsilon to sqrt(v) itself (the paper's "epsilon hat"). The
+        The framework whose formula is used. Keras adds epsilon to sqrt(v) itself (the paper's "epsilon hat"). The
         other two add it to the bias-corrected root, and differ from each other in rounding only.
     scale : float
         Factor of the gradient.
@@ -434,8 +436,8 @@ def adam_update(
     Raises
     ------
     ValueError, TypeError
-        A shape, dtype or name is wrong, `step` is below 1, a number is not finite, an array is read-only, or two arrays
-        overlap.
+        A shape, dtype or name is wrong, `step` is below 1, or a number is not finite. Read-only arrays and arrays that
+        overlap raise the same errors.
     FloatingPointError
         The gradient is not finite, or parameters or moments would not be finite after the update. All arrays are then
         unchanged. An overflow is detected if the moments are zeros or results of earlier updates. With other moments,
@@ -485,8 +487,8 @@ def sgd_update(
     learning_rate, momentum : float
     nesterov : bool
     form : {"keras", "pytorch"}
-        Whether the learning rate is part of the momentum, ``m = momentum m - rate g``, or not, ``m = momentum m + g``.
-        The two differ if the rate changes.
+        ``"keras"``: the learning rate is part of the momentum, ``m = momentum m - rate g``. ``"pytorch"``: it is not,
+        ``m = momentum m + g``. The results differ if the learning rate changes.
     weight_decay, scale, clip
         As in `adam_update`.
 
@@ -599,8 +601,8 @@ def set_num_threads(count: int) -> None:
     """Set the maximum number of threads of a kernel for the whole process, from 1 to 1024.
 
     The default is ``OMP_NUM_THREADS`` if it is set. Otherwise it is the number of processors that the process may run
-    on. If the CPU quota of its container (Linux control groups), rounded up, is smaller, it is the quota. Results do
-    not depend on the number of threads.
+    on, limited by the CPU quota of its container (Linux control groups), rounded up. Results do not depend on the
+    number of threads.
     """
     kernels.set_num_threads(checks.integer("count", count, least=1, most=MOST_THREADS))
 

@@ -32,7 +32,7 @@ class Callback:
         ``epochs``, ``steps`` (batches per epoch, None if unknown), ``verbose``, ``batch_size`` and ``samples``.
     """
 
-    #: Whether the callback writes files. It is then called last, and is not called for an epoch that NaN ended.
+    #: Whether the callback writes files. It is then called last, and is not called for an epoch that a NaN ended early.
     writes_training: ClassVar[bool] = False
     #: Whether a loss of NaN or infinity ends training without an error.
     stops_at_nan: bool = False

@@ -138,7 +138,7 @@ class LearningRateScheduler(Callback):
 
 
 def _require_number(callback: Callback) -> None:
-    """Raise if the learning rate is a schedule, which a callback cannot change."""
+    """Raise if the learning rate is a schedule, because a callback cannot change a schedule."""
     rate = callback.model.optimizer.learning_rate
     if not isinstance(rate, float):
         raise TypeError(

@@ -30,7 +30,7 @@ class EarlyStopping(Monitor):
         Whether smaller or larger values are better. "auto" uses the mode of the metric. For entries that are not
         metrics of the model, it is "max" for names of accuracies and F1, otherwise "min".
     baseline : float, optional
-        Epochs whose value is not better than `baseline` count as epochs without improvement.
+        Epochs with a value that is not better than `baseline` count as epochs without improvement.
     restore_best_weights : bool, default False
         Whether to restore the weights of the best epoch at the end, also if training was not stopped early.
     start_from_epoch : int, default 0

@@ -19,7 +19,8 @@ class Rescaling(Layer):
     Parameters
     ----------
     scale, offset : float
-        ``1 / 255`` and 0 scale bytes to the range from 0 to 1, and ``1 / 127.5`` and -1 to the range from -1 to 1.
+        ``1 / 255`` and 0 scale bytes to the range from 0 to 1. ``1 / 127.5`` and -1 scale them to the range from -1
+        to 1.
     uint8_only : bool
         Scale uint8 input only; input of other dtypes is not scaled. Early versions of fastgru had no such layer and
         divided all uint8 input by 255. `load_model` adds this layer with ``uint8_only=True`` to models from their

@@ -13,7 +13,7 @@ from fastgru.layers.base import Array, Layer, Shape, keep_mask
 
 
 def warn_of_padding(layer: Layer, x: Array, lengths: Array | None) -> None:
-    """Warn if the lengths of padded sequences end at that layer: its output contains the padding as data."""
+    """Warn if the layer drops the lengths of padded sequences: its output then contains the padding as data."""
     if lengths is not None and x.ndim > 2 and (lengths < x.shape[1]).any():
         warn_user(
             f"{layer.name}: lengths and masks end here because {type(layer).__name__} moves the time steps, so padding "
@@ -415,7 +415,8 @@ class Masking(Layer):
         if x.shape[2] == 0:
             return np.zeros(x.shape[:2], bool)
         counts = np.asarray(x[:, :, 0] != value)
-        # Few are left, because a step's first feature mostly tells: looking at all of them costs more.
+        # Usually the first feature of a step differs from the mask value. Few steps are left, so comparing all features
+        # of these steps only is faster.
         doubtful = np.nonzero(~counts)
         counts[doubtful] = (x[doubtful] != value).any(axis=1)
         return counts

@@ -74,11 +74,11 @@ class Loss:
     either of the following:
 
     - The loss of each row, (M,). If it has the shape (M, C), its mean over the last axis is the loss. fastgru computes
-      the gradient by central differences, with a relative error of about 1e-9. This calls `call` 2 C + 1 times per
-      batch. Differences are taken in the logits before a softmax or sigmoid of the last layer, so that probabilities
+      the gradient by central differences, with a relative error of about 1e-9. This calls `call` 2 C + 2 times per
+      batch. If the last layer has a softmax or sigmoid, differences are taken in its logits, so that probabilities
       stay between 0 and 1.
-    - The pair ``(losses, gradient)``: the loss of each row (M,) and its derivative by y_pred (M, C). The gradient is
-      then exact, and `call` is called once per batch.
+    - The pair ``(losses, gradient)``: the loss of each row (M,) and its derivative with respect to
+      y_pred (M, C). The gradient is then exact, and `call` is called once per batch.
 
     The loss of a row must not depend on other rows. A function of y_true and y_pred, passed as
     ``model.compile(loss=function)``, follows the same rules.

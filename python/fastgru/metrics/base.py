@@ -183,12 +183,12 @@ class Metric(ABC):
         )
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: None = None) -> float:
-        """Count a batch as `update_state` does, and return the `result` of everything that was counted, as in Keras."""
+        """Call `update_state` for a batch, and return the `result` over all batches so far, as in Keras."""
         self.update_state(y_true, y_pred, sample_weight)
         return self.result()
 
     def add_variable(self, *arguments: Any, **options: Any) -> NoReturn:
-        """Raise an error: attributes hold what a metric counts."""
+        """Raise an error. A metric stores its state in ordinary attributes."""
         raise NotImplementedError(
             f"add_variable: {type(self).__name__} needs no variables; set an attribute to a number or an array in "
             f"reset_state, and change it in update_state"

@@ -410,8 +410,8 @@ class Sequential:
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the weights for an input shape.
 
-        `fit` builds the model from its data if needed: for sequences of any length, or with a `Flatten` layer for the
-        length of the data.
+        If the model is not built, `fit` builds it for the shape of its data. The number of steps may then still vary,
+        unless a layer such as `Flatten` needs a fixed number.
 
         Parameters
         ----------
@@ -558,13 +558,13 @@ class Sequential:
             class is missing from either part. Or the indices of the validation samples; the data is not copied.
         validation_data : tuple, dict or iterable, optional
             Data to evaluate after each epoch: (x, y), (x, y, sample_weight), a dict with the keys x, y, lengths and
-            sample_weight, or an iterable of such batches. Stateful layers start it without states; training then
-            continues with its own states.
+            sample_weight, or an iterable of such batches. Stateful layers start the validation without states.
+            Training then continues with its own states.
         shuffle : bool
             Whether to shuffle before each epoch: the samples, or the batches of an object with ``__getitem__`` and
             ``__len__``. Ignored for other iterables. Use ``shuffle=False`` with stateful layers.
         class_weight : dict of int to float, optional
-            The factor of a sample's loss, by its class.
+            Factors of the losses of samples, by class.
         sample_weight : array_like (N,), or (N, T) for outputs at each step, optional
             Factors of the samples' losses. As in Keras, the sum of the weighted losses is divided by the number of
             samples, not by the sum of the weights. Metrics are not weighted.
@@ -1103,8 +1103,8 @@ class Sequential:
     def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False) -> None:
         """Copy the weights from a file into the model.
 
-        The file is a weights file of `save_weights` or of Keras, or a whole model of Keras. Weights in ``.safetensors``
-        files are matched by their names. In Keras' files, layers are matched by their order.
+        The file is a weights file or a model file, written by fastgru or Keras. Weights in ``.safetensors`` files are
+        matched by their names. In Keras' files, layers are matched by their order.
 
         Parameters
         ----------
