@@ -164,7 +164,7 @@ def test_files_keep_both(name, tmp_path):
 )
 def test_formats_without_last_step_raise(name, message, tmp_path):
     if name.endswith((".keras", ".h5")):
-        pytest.importorskip("h5py", reason='needs h5py: pip install "fastgru[keras]"')
+        pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     gru = layers.GRU(4, return_sequences=True, reset_after=name != "model.json", input_shape=(None, 3))
     model = Sequential([gru, layers.LastStep(name="last"), layers.Dense(2)])
     with pytest.raises(ValueError, match=message):

@@ -1,6 +1,6 @@
 """Estimators for scikit-learn: `GRUClassifier` and `GRURegressor`, for pipelines, cross-validation and grid search.
 
-They require scikit-learn (``pip install 'fastgru[sklearn]'``), so ``import fastgru`` does not import them. Use
+They require scikit-learn (``pip install scikit-learn``), so ``import fastgru`` does not import them. Use
 ``from fastgru.sklearn import GRUClassifier``.
 """
 

@@ -182,5 +182,5 @@ def _writer_class() -> Any:
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
-        raise ImportError(f'TensorBoard needs tensorboardX: pip install "fastgru[tensorboard]" ({error})') from None
+        raise ImportError(f"TensorBoard needs tensorboardX: pip install tensorboardX ({error})") from None
     return SummaryWriter

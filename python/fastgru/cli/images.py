@@ -72,9 +72,7 @@ def _read_picture(path: Path) -> Array:
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
-        raise InputFileError(
-            f"{path}: reading images needs Pillow: pip install 'fastgru[images]', or pass a .npy file"
-        ) from None
+        raise InputFileError(f"{path}: reading images needs Pillow: pip install pillow, or pass a .npy file") from None
     with open_regular(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about large images, which raise below
         try:

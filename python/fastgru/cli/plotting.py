@@ -41,7 +41,7 @@ def require_plottable(option: str, path: str) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise ImportError(f"{option}: plots need Matplotlib: pip install 'fastgru[plot]'") from None
+        raise ImportError(f"{option}: plots need Matplotlib: pip install matplotlib") from None
 
 
 def plot_training(

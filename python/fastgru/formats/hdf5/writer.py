@@ -16,7 +16,7 @@ def _h5py() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise ImportError(f'Keras files need the package h5py: pip install "fastgru[keras]" ({error})') from None
+        raise ImportError(f"Keras files need the package h5py: pip install h5py ({error})") from None
     return h5py
 
 

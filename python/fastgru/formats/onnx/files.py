@@ -114,7 +114,7 @@ def _onnx() -> Any:
         import onnx.checker
         import onnx.helper
     except ImportError:
-        raise ImportError("ONNX files need the package onnx: pip install 'fastgru[onnx]'") from None
+        raise ImportError("ONNX files need the package onnx: pip install onnx") from None
     return onnx
 
 
