@@ -82,6 +82,8 @@ def _methods(place: str, ours: type, theirs: type, seen: set[int]) -> Iterator[P
         value = getattr(ours, name)
         if name.startswith("_") or not inspect.isroutine(value) or not hasattr(theirs, name):
             continue
+        if inspect.signature(value).return_annotation == "NoReturn":  # it raises, and names the alternative
+            continue
         inherited = inspect.unwrap(getattr(value, "__func__", value))
         if id(inherited) in seen:  # inherited methods are compared once, for the first class
             continue

@@ -227,7 +227,7 @@ METHODS: dict[str, Callable[[Any], Any]] = {
     "set_weights": lambda each: built(each).set_weights(each.get_weights()),
     "update_state": lambda each: each.update_state(np.zeros((2, 1)), np.zeros((2, 1))),
 }
-#: Callables that are not called: what fit calls, abstract classes, what needs a download or batches of one size.
+#: Callables that are not called: what fit calls, abstract classes, what needs a download or one batch size.
 NOT_CALLED = (
     *("callbacks.*.on_*", "callbacks.*.set_*", "datasets.mnist.load_data"),
     *("layers.Layer.*", "losses.Loss.*", "metrics.Metric.*", "layers.*.reset_states"),
