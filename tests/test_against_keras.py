@@ -422,6 +422,7 @@ def chain_finds(model, x, d_y):
     return Found([y], None, [gradient.copy() for layer in model.layers for gradient in layer.gradients.values()])
 
 
+@pytest.mark.filterwarnings("ignore:.*lengths and masks end here:UserWarning")
 @pytest.mark.parametrize("name", CHAINS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_masks_flow_through_chains(dtype, name, keras, tf):

@@ -808,6 +808,7 @@ def test_models_from_here_predict_the_same_in_keras_3(seed, keras, tmp_path):
         assert_same_outputs(expected, theirs(x), chain.dtype, repr(chain))
 
 
+@pytest.mark.filterwarnings("ignore:.*lengths and masks end here:UserWarning")
 @pytest.mark.parametrize("name", SAYABLE_MASKS)
 def test_masks_are_those_of_keras_3(name, keras, tmp_path):
     ours = untrained(*SAYABLE_MASKS[name](layers))

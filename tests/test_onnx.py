@@ -64,6 +64,7 @@ def feed(runtime, x, lengths):
 # --- Writing: all models --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.*lengths and masks end here:UserWarning")
 @pytest.mark.parametrize("seed", range(60))
 def test_onnx_runtime_computes_what_the_model_does(seed, tmp_path):
     model = random_model(seed, features=F, steps=T, several_outputs=True)

@@ -591,4 +591,4 @@ def test_an_error_about_what_is_unsaid_can_be_pickled(path):
     with pytest.raises(ModelFileError) as caught:
         load_model(saved(module, path))
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
-    assert str(caught.value).startswith(f"{path}: a state_dict does not say")
+    assert str(caught.value).startswith(f"{path}: a state_dict does not contain")

@@ -370,7 +370,7 @@ def layer_to_config(dialect: Dialect, layer: LayerDescription, dtype: str, *, ou
         return written_object(dialect, "layers", "TimeDistributed", config, outer=outer)
     if layer.class_name not in (*_known_options(dialect), "Bidirectional"):
         raise unsupported(layer.name, layer.class_name, dialect.name)
-    if layer.class_name == "SpatialDropout1D" and dialect.all_modules:
+    if layer.class_name == "SpatialDropout1D" and dialect.modules:
         del common["trainable"]  # the constructor of Keras 3 does not accept it; it reads the files of Keras 2 as well
     if layer.class_name != "Bidirectional":
         options = _written_options(dialect, layer.class_name, layer.name, layer.config)
