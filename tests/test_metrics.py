@@ -147,7 +147,7 @@ CASES = [(name, config) for name, configs in PROBABILITIES.items() for config in
 def test_metrics_of_probabilities(name, config, columns, lengths, keras):
     """Metrics of a model with logits or probabilities equal those of Keras on the valid steps."""
     if columns == 1 and (config.get("class_id") == 1 or "top_k" in config):
-        pytest.skip("needs several outputs")
+        pytest.skip("for models with several outputs only")
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(5, 4, 2)).astype(np.float32), rng.integers(0, 2, (5, 4, columns))
     counts = np.ones((5, 4), bool) if lengths is None else np.arange(4) < lengths[:, None]
