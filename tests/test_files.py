@@ -22,7 +22,7 @@ import peers
 import pytest
 from concurrency import in_threads
 from fastgru import Sequential, callbacks, layers, load_model
-from fastgru._support.files import write_atomically
+from fastgru._support.files import trial_name, write_atomically
 from fastgru.cli import main
 from models import FILE_NAMES, for_file
 
@@ -383,6 +383,23 @@ def test_files_of_others_stay(tmp_path, monkeypatch):
     with soon():
         write_atomically(tmp_path / "target", b"y")
     assert names(tmp_path) == before
+
+
+def test_a_trial_folder_is_removed_when_its_process_has_died(tmp_path):
+    with trial_name(tmp_path / "m.onnx") as trial:
+        trial.write_bytes(b"x")
+        write_atomically(tmp_path / "other", b"y")  # which removes what nobody uses
+        assert trial.exists()
+    assert names(tmp_path) == ["other"]
+    child = os.fork()
+    if child == 0:
+        with trial_name(tmp_path / "m.onnx") as trial:
+            trial.write_bytes(b"x")
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert len(names(tmp_path)) == 2
+    write_atomically(tmp_path / "other", b"z")
+    assert names(tmp_path) == ["other"]
 
 
 @pytest.mark.slow

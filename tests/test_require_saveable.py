@@ -78,7 +78,7 @@ def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied", "a temporary name")
 
-    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    monkeypatch.setattr("os.mkdir", refuse)
     with pytest.raises(PermissionError, match=r"a\.safetensors"):
         check(models.classifier(), tmp_path / "a.safetensors")
 

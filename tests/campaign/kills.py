@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import time
 import warnings
@@ -99,7 +100,7 @@ def _require_clean(run: Run, folder: Path, expected: set[str], number: int) -> N
     if stale:
         run.found("stale files remain after the next save", f"{len(stale)}, such as {stale[0]}", number)
         for name in stale:
-            os.unlink(folder / name)
+            shutil.rmtree(folder / name) if (folder / name).is_dir() else os.unlink(folder / name)
 
 
 # --- Training ---------------------------------------------------------------------------------------------------------

@@ -16,14 +16,13 @@ import re
 import secrets
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 #: Name of a temporary file: the start of the target's name, the machine that writes it, and a random number.
-_TEMPORARY = re.compile(r"\..{0,32}\.([0-9a-f]{8})-[0-9a-f]{8}\.fastgru\.tmp", re.DOTALL)
+_TEMPORARY = re.compile(r"\..{0,32}\.([0-9a-f]{8})-[0-9a-f]{8}\.fastgru\.(?:tmp|trial)", re.DOTALL)
 #: On network file systems, locks of other machines may be invisible. Writing a file takes less than a day.
 _STALE_SECONDS = 24 * 3600
 #: Maximum time to wait for a folder's lock, because another program may hold it for any time.
@@ -168,11 +167,25 @@ def trial_name(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = replaceable(path)
     with naming(path):
-        folder = tempfile.mkdtemp(prefix=f".{target.name[:32]}.", suffix=".fastgru.tmp", dir=target.parent)
+        folder, descriptor = _locked_folder(target)
         try:
-            yield Path(folder) / os.path.basename(os.fspath(path))
+            yield folder / os.path.basename(os.fspath(path))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(descriptor)
+
+
+def _locked_folder(target: Path) -> tuple[Path, int]:
+    """Create a temporary folder next to `target`, and return it with a descriptor that locks it."""
+    while True:
+        folder = target.with_name(f".{target.name[:32]}.{_machine()}-{secrets.token_hex(4)}.fastgru.trial")
+        folder.mkdir(mode=0o700)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if _is_at(folder, os.fstat(descriptor)):
+            return folder, descriptor
+        os.close(descriptor)  # removed as stale before it was locked
 
 
 @contextlib.contextmanager
@@ -217,7 +230,7 @@ def _sync_folder(path: Path) -> None:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove the temporary files in a folder whose writers have died.
+    """Remove the temporary files, and the folders of `trial_name`, in a folder whose writers have died.
 
     A file is removed if its name has the form that `write_atomically` uses, it belongs to this user, and it is not
     locked. On network file systems the lock of a process on another machine may be invisible, so files of other
@@ -225,7 +238,7 @@ def remove_stale(folder: Path) -> None:
     """
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.name.endswith(".fastgru.tmp")]
+            names = [entry.name for entry in entries if entry.name.endswith((".fastgru.tmp", ".fastgru.trial"))]
     except OSError:
         return
     for name in names:
@@ -236,15 +249,18 @@ def remove_stale(folder: Path) -> None:
 
 
 def _remove_unlocked(path: Path, machine: str) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    is_folder = path.name.endswith(".trial")
+    access = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_RDWR
+    descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
-        own = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1
+        own = is_folder or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)
+        own = own and status.st_uid == os.geteuid()
         if not own or (machine != _machine() and time.time() - status.st_mtime < _STALE_SECONDS):
             return
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_at(path, status):
-            os.unlink(path)
+            shutil.rmtree(path) if is_folder else os.unlink(path)
     finally:
         os.close(descriptor)
 
